@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine with Python >= 3.11, git and make: `make run` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run test lint slow faults bench clean
+
+run: $(VENV)/.installed
+	$(BIN)/lehr run jobs/train.yaml
+
+test: $(VENV)/.installed-test
+	$(BIN)/pytest -m "not slow and not gpu"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+slow: $(VENV)/.installed-test
+	$(BIN)/pytest -m slow
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV)
+
+# pip keeps constraints.txt: the versions that were tested together.
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("lehr needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; name another with PYTHON=") if not (3, 11) <= sys.version_info < (3, 14) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/.installed

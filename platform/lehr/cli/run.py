@@ -1,0 +1,27 @@
+"""`lehr run`: run a job here."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+
+def run(
+    job: Annotated[str, typer.Argument(help="The job file.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the job: optimizer.lr=0.05 schedule=linear", show_default=False),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
+) -> None:
+    """Run a job. A run that was stopped or killed goes on where it was."""
+    started = time.time()
+    from lehr.job import load
+
+    loaded = load(job, overrides or ())
+    from lehr.driver import run_job
+
+    run_job(loaded, debug=debug, fresh=fresh, started=started)

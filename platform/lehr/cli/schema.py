@@ -1,0 +1,12 @@
+"""`lehr schema`: JSON Schema of job files, for editors."""
+
+from __future__ import annotations
+
+import json
+
+
+def schema() -> None:
+    """Print the JSON Schema of job files, for completion and checks in an editor."""
+    from lehr.job import json_schema
+
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,1 @@
+"""Where jobs run: Ray on this machine, or a cluster."""

@@ -1,0 +1,48 @@
+"""A Ray of our own on this machine for the length of one job, or the cluster that `RAY_ADDRESS` names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# Read when ray is imported. Nothing is reported to anyone, and no colour codes go to the log.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from lehr.clusters.machine import cores
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster has for workers."""
+
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
+    """Connects to the Ray that `RAY_ADDRESS` names; without one, runs a Ray here until the end.
+
+    A Ray of our own counts one CPU more than the workers hold: with every CPU held by a worker, Ray Data could never run
+    the tasks that the workers wait for, without a word. It also counts enough CPUs for as many workers as the job asks
+    for, since several workers on one core are slow but right.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=True)
+        try:
+            total = ray.cluster_resources()
+            yield Resources(total.get("CPU", 0), total.get("GPU", 0))
+        finally:
+            ray.shutdown()
+        return
+    needed = max(cores(), int(workers * (cpus_per_worker or 1)))
+    ray.init(num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
+    try:
+        yield Resources(needed, ray.cluster_resources().get("GPU", 0))
+    finally:
+        ray.shutdown()

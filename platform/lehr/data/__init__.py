@@ -1,0 +1,1 @@
+"""Source → decoded rows in shared memory → batches on the device."""

@@ -1,0 +1,148 @@
+"""What training sees of the data: decoded rows in shared memory, their splits, and the batches of an epoch."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lehr.data.randomness import key, permutation
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images with their labels, in the order of the source. The arrays may be shared with other processes.
+
+    Attributes:
+        pixels: uint8 [rows, height, width, channels], read-only by contract.
+        labels: int64 [rows], indices into `classes`.
+        classes: the class names in label order.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes + self.labels.nbytes
+
+
+class Rows:
+    """Some rows of an `Images`, gathered into new tensors: in-place work on a batch never reaches the shared memory.
+
+    Attributes:
+        ids: int64 [rows], the row numbers in the source; randomness is drawn per id.
+    """
+
+    def __init__(self, images: Images, ids: Tensor) -> None:
+        self.ids = ids
+        self.classes = images.classes
+        with warnings.catch_warnings():
+            # The arrays are read-only; these tensors are private to this class and only ever gathered from.
+            warnings.simplefilter("ignore", UserWarning)
+            self._pixels = torch.from_numpy(images.pixels)
+            self._labels = torch.from_numpy(images.labels)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image."""
+        _, height, width, channels = self._pixels.shape
+        return channels, height, width
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [rows]: a new tensor with the label of every row."""
+        return self._labels.index_select(0, self.ids)
+
+    def gather(self, positions: Tensor) -> Batch:
+        """The rows at `positions` (indices into `ids`) as a new batch."""
+        ids = self.ids.index_select(0, positions)
+        return Batch(self._pixels.index_select(0, ids).permute(0, 3, 1, 2), self._labels.index_select(0, ids), ids)
+
+    def subset(self, positions: Tensor) -> Rows:
+        """The rows at `positions`, sharing the same memory."""
+        chosen = object.__new__(Rows)
+        chosen.ids, chosen.classes = self.ids.index_select(0, positions), self.classes
+        chosen._pixels, chosen._labels = self._pixels, self._labels
+        return chosen
+
+
+@dataclass
+class Batch:
+    """A batch: `inputs` uint8 [rows, channels, height, width], `targets` int64 [rows], `ids` int64 [rows]."""
+
+    inputs: Tensor
+    targets: Tensor
+    ids: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        if device.type == "cpu":
+            return self
+        move = [t.pin_memory().to(device, non_blocking=True) for t in (self.inputs, self.targets, self.ids)]
+        return Batch(*move)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows for training, for validation and, if the job names some, the test rows, scored once at the end."""
+
+    train: Rows
+    validation: Rows
+    test: Rows | None = None
+
+
+def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Splits rows into (train ids, validation ids), each class in the same proportion, fixed by the seed.
+
+    Every class keeps at least one training row, and gives at least one validation row if it has two or more.
+
+    Args:
+        labels: int64 [rows].
+        share: the share of each class to hold out, between 0 and 1.
+    """
+    order = permutation(key(seed, "split"), len(labels)).numpy()
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        count = min(max(round(len(of_class) * share), 1), len(of_class) - 1)
+        held_out[of_class[:count]] = True
+    return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """The batches of every epoch, as row positions: a pure function of (seed, epoch, step), never of the workers.
+
+    Batches are global: worker r of n takes every n-th row from r on. The last batch of an epoch may be smaller.
+    """
+
+    rows: int
+    batch_size: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches in one epoch."""
+        return -(-self.rows // self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """int64 [rows]: the order of this epoch."""
+        return permutation(key(self.seed, "order", epoch), self.rows)
+
+    def size(self, step: int) -> int:
+        """Rows in the global batch at `step` of an epoch."""
+        return min(self.batch_size, self.rows - step * self.batch_size)
+
+    def positions(self, order: Tensor, step: int, rank: int, workers: int) -> Tensor:
+        """The part of the batch at `step` that worker `rank` of `workers` takes."""
+        return order[step * self.batch_size : (step + 1) * self.batch_size][rank::workers]

@@ -1,0 +1,57 @@
+"""From uint8 pixels to what the network sees. The same numbers serve training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lehr.data.dataset import Rows
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Scales pixels to mean 0 and standard deviation 1 per channel, over the training rows.
+
+    Attributes:
+        height, width, channels: the image that the network takes.
+        mean, std: per channel, on the scale of pixels / 255.
+    """
+
+    height: int
+    width: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, rows: Rows, most: int = 20_000) -> Preprocess:
+        """Measures mean and standard deviation over the first `most` rows."""
+        channels, height, width = rows.shape
+        pixels = rows.gather(torch.arange(min(len(rows), most))).inputs
+        count = pixels.numel() / channels
+        # Counts of the 256 values give exact sums in a fraction of the memory of a float copy.
+        values = torch.arange(256, dtype=torch.float64)
+        counts = torch.stack([torch.bincount(pixels[:, c].flatten(), minlength=256) for c in range(channels)]).double()
+        mean = counts @ values / count
+        std = ((counts @ values.square()) / count - mean.square()).clamp(min=0).sqrt()
+        safe = torch.where(std > 0, std, torch.full_like(std, 255.0))
+        return cls(height, width, channels, tuple((mean / 255).tolist()), tuple((safe / 255).tolist()))
+
+    def __call__(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+        """uint8 [rows, channels, height, width] as normalised floats of `dtype` on the same device."""
+        shift = torch.tensor(
+            [-m / s for m, s in zip(self.mean, self.std, strict=True)], dtype=dtype, device=pixels.device
+        )
+        scale = torch.tensor([1 / (255 * s) for s in self.std], dtype=dtype, device=pixels.device)
+        return torch.addcmul(shift[:, None, None], pixels.to(dtype).contiguous(), scale[:, None, None])
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values, for `model/model.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> Preprocess:
+        return cls(**{**description, "mean": tuple(description["mean"]), "std": tuple(description["std"])})

@@ -1,0 +1,57 @@
+"""Random numbers as pure functions of (seed, purpose, epoch, row): nothing is drawn in sequence, nothing to restore.
+
+The order of an epoch, the validation split and each row's augmentation come from here. Because a number depends on the
+row and not on who asks for it, 1, 2 and 4 workers see the same batches with the same augmentation, on CPU and on GPU,
+and a resumed run sees what an undisturbed one would have seen.
+
+The mixing function is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", 2014). torch's int64 arithmetic wraps around, which makes it the same as unsigned arithmetic modulo 2^64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+_GAMMA = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_M1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
+_M2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+
+
+def _wrap(number: int) -> int:
+    """A Python integer as a signed 64-bit one, wrapping around."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _shift_right(z: Tensor, bits: int) -> Tensor:
+    """Logical (unsigned) right shift of int64."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift_right(z, 30)) * _M1
+    z = (z ^ _shift_right(z, 27)) * _M2
+    return z ^ _shift_right(z, 31)
+
+
+def key(seed: int, purpose: str, *counters: int) -> int:
+    """A signed 64-bit key for one stream of numbers: `key(seed, "order", epoch)`."""
+    text = ":".join(map(str, (seed, purpose, *counters)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def bits(key: int, rows: Tensor, draw: int = 0) -> Tensor:
+    """int64 hash bits for each row id; `draw` numbers the independent draws of one row."""
+    return _mix(_mix(rows.to(torch.int64) * _GAMMA + key) + _wrap((draw + 1) * _GAMMA))
+
+
+def uniform(key: int, rows: Tensor, draw: int = 0) -> Tensor:
+    """float64 in [0, 1), one for each row id, on the device of `rows`."""
+    return _shift_right(bits(key, rows, draw), 11).to(torch.float64) * 2.0**-53
+
+
+def permutation(key: int, count: int) -> Tensor:
+    """int64 [count]: the numbers 0 … count − 1 in an order fixed by the key."""
+    return torch.argsort(bits(key, torch.arange(count)), stable=True)

@@ -1,0 +1,251 @@
+"""Runs a job from start to end: run folder, lease, screen, stop signals. What a kind of job does is its own affair."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from lehr.durations import Clock
+from lehr.errors import JobError, LehrError, RunError
+from lehr.job import Job, TrainJob, describe_difference, difference, from_dict, to_dict
+from lehr.runs import Folder, Lease, RunFolder, collect_environment
+from lehr.screen import Screen, open_screen, quiet
+
+# What may change under one name without making it another run. More epochs may too, where the rate allows it.
+MAY_CHANGE = ("name", "notes", "storage", "workers", "train.early_stopping.patience", "train.checkpoint")
+
+
+class Interrupted(LehrError):
+    """Asked to stop, by Ctrl-C or a signal. What there was to save is saved."""
+
+    exit_code = 130
+
+
+@dataclass
+class Running:
+    """A job that is running: what its kind works with.
+
+    Attributes:
+        job: the job, checked.
+        run: its run folder, held by this process.
+        screen: where to speak.
+        log: where everything goes that is not for the screen.
+        debug: everything in this process, without Ray.
+        started: when the command began (`time.time()`).
+        training: whether there is something to save; until then a first Ctrl-C ends the job at once.
+        startup: seconds until training began, once it has.
+    """
+
+    job: Job
+    run: RunFolder
+    screen: Screen
+    log: Path
+    debug: bool
+    started: float
+    training: bool = False
+    startup: float | None = None
+
+    def log_trace(self, trace: str) -> None:
+        with self.log.open("a") as file:
+            file.write(f"\n{trace}\n")
+
+
+def run_job(job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None) -> RunFolder:
+    """Runs a job to its end and returns its run folder. An unfinished run of the same job goes on where it stopped.
+
+    Args:
+        debug: in this process and without Ray, so that breakpoints work.
+        fresh: deletes what the run of this name left, and starts over.
+        started: when the command began (`time.time()`).
+
+    Raises:
+        JobError: the job cannot be run as it is written.
+        RunError: the name belongs to another job, or another process holds the run.
+        Interrupted: asked to stop; running the job again goes on.
+        LehrError: the job failed; the sentence says why and where the whole story is.
+    """
+    from lehr.kinds import kind_of
+
+    started = started or time.time()
+    if str(job.folder) not in sys.path:
+        sys.path.insert(0, str(job.folder))
+    kind = kind_of(job)
+    kind.check(job)
+    folder, existing = place(job, fresh=fresh)
+    log = log_file(folder)
+    with ExitStack() as stack:
+        screen = open_screen(sys.stdout if debug else stack.enter_context(quiet(log)))
+        stack.callback(screen.close)
+        if existing and not fresh and is_done(job, existing):
+            screen.say(f"{folder.name} is finished: {shown(folder)}\nTo start over: {again('--fresh')}")
+            return existing
+        stack.enter_context(Lease.acquire(folder))
+        run = open_run(job, folder, existing, fresh=fresh)
+        running = Running(job, run, screen, log, debug, started)
+        stack.enter_context(_stop_signals(running))
+        screen.say(f"{job.kind} {folder.name}   run folder: {shown(folder)}   log: {short(log)}")
+        kind.run(running)
+    return run
+
+
+# ── the run folder ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def place(job: Job, *, fresh: bool) -> tuple[Folder, RunFolder | None]:
+    """The job's run folder, and the run that is there already, if it is of the same job.
+
+    A run named by default gives way to a run of another job (`train-2`); an explicit name is refused.
+
+    Raises:
+        RunError: the explicit name belongs to a run of another job; the difference is in the sentence.
+    """
+    storage = Folder.at(job.storage)
+    for number in count(1):
+        folder = storage.child(job.run_name if number == 1 else f"{job.run_name}-{number}")
+        if not folder.exists("job.yaml"):
+            return folder, None
+        existing = RunFolder.open(folder)
+        changed = changes(existing, job)
+        if not changed or (fresh and job.named_explicitly):
+            return folder, existing
+        if job.named_explicitly:
+            raise RunError(
+                f"{folder.name} is a run of another job ({changed}); "
+                "give this one another name, or start over with --fresh"
+            )
+    raise AssertionError("unreachable")
+
+
+def changes(existing: RunFolder, job: Job) -> str:
+    """How the job differs from the run's, in words; empty if it may go on under the same name."""
+    try:
+        old = to_dict(from_dict(existing.job))
+    except JobError:
+        return "it was written by another version of lehr"
+    changed = difference(old, to_dict(job))
+    for path in list(changed):
+        if any(path == allowed or path.startswith(f"{allowed}.") for allowed in MAY_CHANGE):
+            del changed[path]
+    if set(changed) == {"train.epochs"} and keeps_rate(existing, job):
+        return ""
+    before = {path: old_value for path, (old_value, _) in changed.items()}
+    return describe_difference(before, {path: new_value for path, (_, new_value) in changed.items()})
+
+
+def keeps_rate(existing: RunFolder, job: Job) -> bool:
+    """Whether every step that was taken keeps its learning rate under the new number of epochs."""
+    progress = existing.progress()
+    if not progress.get("step"):
+        return True
+    old = from_dict(existing.job)
+    if not isinstance(job, TrainJob) or not isinstance(old, TrainJob) or job.train.epochs < old.train.epochs:
+        return False
+    per_epoch = progress["total_steps"] // progress["epochs"]
+    before, after = (each.schedule.bind(Clock(per_epoch, per_epoch * each.train.epochs)) for each in (old, job))
+    return all(before(step) == after(step) for step in range(progress["step"]))
+
+
+def is_done(job: Job, existing: RunFolder) -> bool:
+    """Whether the run has nothing left to do for this job."""
+    if existing.status() != "finished":
+        return False
+    longer = isinstance(job, TrainJob) and job.train.epochs > existing.job["train"]["epochs"]
+    return not longer
+
+
+def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: bool) -> RunFolder:
+    """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
+    if existing and fresh:
+        for name in ("attempts", "checkpoints", "steps", "epochs", "events", "model", "trials", "members"):
+            folder.child(name).delete_all()
+        for name in ("job.yaml", "progress.json", "stop.json", "failure.json", "curves.png"):
+            folder.delete(name)
+        existing = None
+    if existing is None:
+        environment = collect_environment(seed=job.seed, source=job.folder)
+        return RunFolder.create(folder, to_dict(job), environment)
+    existing.clear_stop()
+    folder.delete("failure.json")
+    if existing.job != to_dict(job):
+        existing.write_job(to_dict(job))
+    return existing
+
+
+def log_file(folder: Folder) -> Path:
+    """Where the log goes: into a local run folder, else beside the temporary files of this machine."""
+    if folder.is_local:
+        return folder.local_path / "log.txt"
+    return Path(tempfile.gettempdir()) / "lehr-logs" / f"{folder.name}.txt"
+
+
+# ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _stop_signals(running: Running) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks the workers to save and stop; the second ends everything at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def on_signal(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            running.screen.close()
+            running.screen.say(f"Ended at once. What was saved before stays; go on with: {again()}")
+            leave(130)
+        asked = True
+        if not running.training:
+            raise Interrupted(f"Stopped before the first step. Start again with: {again()}")
+        running.run.request_stop(signal.Signals(number).name)
+        running.screen.say("Stopping: saving a checkpoint first. Ctrl-C again ends at once.")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave(code: int) -> None:
+    """Ends this process and every process it started, at once."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    os._exit(code)
+
+
+# ── words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def again(*more: str) -> str:
+    """The command that runs this job again, as it was typed."""
+    if Path(sys.argv[0]).stem in ("lehr", "__main__"):
+        return shlex.join(["lehr", *(word for word in sys.argv[1:] if word != "--fresh"), *more])
+    return shlex.join(["the same call", *more])
+
+
+def short(path: Path) -> str:
+    """The path relative to the current folder where that is shorter to read."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def shown(folder: Folder) -> str:
+    return short(folder.local_path) if folder.is_local else folder.uri

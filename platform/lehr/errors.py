@@ -1,0 +1,47 @@
+"""The errors a person sees: each is one sentence that says what, where and what is allowed.
+
+`lehr.cli` turns a `LehrError` into one red line and its exit code; anything else is a defect of lehr
+or of the user's own code, and its full trace goes to the log.
+"""
+
+from __future__ import annotations
+
+
+class LehrError(Exception):
+    """A known failure, told in one sentence. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class JobError(LehrError):
+    """A wrong job file or override.
+
+    `str(error)` is one sentence: `jobs/train.yaml:7: optimizer.lr: "fast" is not a number; allowed: a number above 0`.
+
+    Attributes:
+        where: the file and line (`jobs/train.yaml:7`) or `command line`; empty when neither is known.
+        field: the dotted path of the field (`optimizer.lr`); empty when the whole file is meant.
+        what: what was there, what is allowed and, where there is one, the nearest right spelling.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, field: str = "", where: str = "") -> None:
+        self.where, self.field, self.what = where, field, what
+        super().__init__(": ".join(part for part in (where, field, what) if part))
+
+
+class RunError(LehrError):
+    """A run folder that cannot be used as asked: missing, damaged, of a newer format, or changed."""
+
+
+class RunHeld(RunError):
+    """Another live process writes to this run folder."""
+
+
+class StorageError(LehrError):
+    """The storage refused or lost an operation after bounded retries."""
+
+
+class TrainingError(LehrError):
+    """Training ended without a usable result; the sentence says at which step and why."""

@@ -1,0 +1,52 @@
+"""What a job file says: typed sections, durations, overrides, and errors of one sentence."""
+
+from lehr.job.compare import describe_difference, difference, job_hash, to_dict
+from lehr.job.kinds import KINDS, AnyJob, Job, TrainJob
+from lehr.job.loading import from_dict, load
+from lehr.job.merge import parse_overrides
+from lehr.job.options import check_call
+from lehr.job.schema import json_schema
+from lehr.job.sections import (
+    Augment,
+    Averaging,
+    CheckpointSection,
+    DataSection,
+    EarlyStopping,
+    LossSection,
+    ModelSection,
+    NamedSection,
+    OptimizerSection,
+    Section,
+    TrainSection,
+    WorkersSection,
+)
+from lehr.job.text import not_a_choice
+
+__all__ = [
+    "KINDS",
+    "AnyJob",
+    "Augment",
+    "Averaging",
+    "CheckpointSection",
+    "DataSection",
+    "EarlyStopping",
+    "Job",
+    "LossSection",
+    "ModelSection",
+    "NamedSection",
+    "OptimizerSection",
+    "Section",
+    "TrainJob",
+    "TrainSection",
+    "WorkersSection",
+    "check_call",
+    "describe_difference",
+    "difference",
+    "from_dict",
+    "job_hash",
+    "json_schema",
+    "load",
+    "not_a_choice",
+    "parse_overrides",
+    "to_dict",
+]

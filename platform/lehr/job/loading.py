@@ -1,0 +1,175 @@
+"""From a job file or a Python mapping, with what it extends and its overrides, to a typed job."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from lehr.errors import JobError
+from lehr.job.compare import NOT_DEFINING
+from lehr.job.kinds import KINDS, AnyJob, Job, Origin, absolute
+from lehr.job.merge import Forms, merge, override_trees, parse_overrides
+from lehr.job.messages import explain
+from lehr.job.text import nearest, not_a_choice, printable, show
+from lehr.job.tree import Node, Place, read_python, read_yaml
+
+MAX_BYTES = 1_000_000
+Overrides = Mapping[str, Any] | Sequence[str]
+
+
+def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> AnyJob:
+    """The job that a file says, with `overrides` over it.
+
+    Args:
+        path: a YAML file; it may say `extends: base.yaml`, relative to itself. A base's `name` is not inherited.
+        overrides: `{"optimizer.lr": 0.05}` or `["optimizer.lr=0.05"]`. A None or empty value resets to the default.
+
+    Raises:
+        JobError: one sentence that says the file and line (or `command line`), the field and what is allowed.
+    """
+    file = Path(absolute(os.fspath(path), Path.cwd()))
+    tree = _read(file)
+    values = _as_mapping(overrides)
+    origin = Origin(file.parent, _shown(file), default_name(file.stem, values))
+    return _build(_with_bases(tree, [file]), values, Place("command line"), origin)
+
+
+def from_dict(mapping: Mapping[str, Any], overrides: Overrides = ()) -> AnyJob:
+    """The job that a mapping says; relative paths, and a base it extends, are relative to the current folder.
+
+    Raises:
+        JobError: one sentence that says the field and what is allowed.
+    """
+    if not isinstance(mapping, Mapping):
+        raise JobError(f"{show(mapping)} is not a job; allowed: a mapping such as {{'kind': 'train'}}")
+    tree = read_python(mapping, Place())
+    return _build(_with_bases(tree, []), _as_mapping(overrides), Place(), Origin())
+
+
+def _as_mapping(overrides: Overrides) -> dict[str, Any]:
+    if isinstance(overrides, Mapping):
+        return {str(path): value for path, value in overrides.items()}
+    return parse_overrides([overrides] if isinstance(overrides, str) else overrides)
+
+
+def _build(trees: list[Node], overrides: Mapping[str, Any], said: Place, origin: Origin) -> AnyJob:
+    """Trees merged, the base first, and validated as the kind of job that the last of them says."""
+    trees = [*trees, *override_trees(overrides, said)]
+    kinds = [tree.value["kind"] for tree in trees if "kind" in tree.value and tree.value["kind"].value is not None]
+    kind = kinds[-1].plain() if kinds else "train"
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise JobError(not_a_choice(kind, "kind", KINDS), field="kind", where=str(kinds[-1].place))
+    cls, forms = KINDS[kind], _forms(KINDS[kind])
+    tree, *above = trees
+    for node in above:
+        tree = merge(tree, node, forms)
+    tree = Node(tree.value, Place(origin.source, None, origin.folder))
+    try:
+        job = cls.model_validate(tree.plain(), context={"folder_of": lambda path: _folder(tree, path)})
+    except ValidationError as error:
+        raise explain(error, cls, tree) from None
+    job._origin = dataclasses.replace(origin, tree=tree)
+    return cast(AnyJob, job)
+
+
+def _folder(tree: Node, path: tuple[str | int, ...]) -> Path:
+    node = tree.find(path)
+    return node.place.folder if node else Path.cwd()
+
+
+def _forms(job: type[Job]) -> Forms:
+    defaults = {key: info.get_default(call_default_factory=True) for key, info in job.model_fields.items()}
+    return {
+        key: (getattr(item, "short", None) or "name", getattr(item, "name", None)) for key, item in defaults.items()
+    }
+
+
+def _with_bases(tree: Node, chain: list[Path]) -> list[Node]:
+    """The tree and everything it extends, the deepest base first. `chain` is the files on the way here."""
+    said = tree.value.get("extends")
+    tree = Node({key: node for key, node in tree.value.items() if key != "extends"}, tree.place)
+    if said is None or said.value is None:
+        return [tree]
+    where = str(said.place)
+    if not isinstance(said.value, str) or not said.value:
+        raise JobError(f"{show(said.plain())} is not a file; allowed: a job file", field="extends", where=where)
+    file = Path(absolute(said.value, said.place.folder))
+    if file in chain:
+        circle = " -> ".join(_shown(step) for step in [*chain[chain.index(file) :], file])
+        raise JobError(f"a circle: {circle}", field="extends", where=where)
+    base = _read(file, asked=where)
+    base.value.pop("name", None)  # a name belongs to one run folder, not to all that extend it
+    return [*_with_bases(base, [*chain, file]), tree]
+
+
+def _read(file: Path, asked: str = "") -> Node:
+    """The tree of one job file. `asked` is the line that extends it; it is what a missing file is blamed on."""
+    shown = printable(_shown(file))
+
+    def unreadable(why: str) -> JobError:
+        return JobError(f"{shown}: {why}", field="extends", where=asked) if asked else JobError(why, where=shown)
+
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise unreadable(f"no such file{_neighbour(file)}") from None
+    except IsADirectoryError:
+        raise unreadable("a folder, not a job file") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(raw) > MAX_BYTES:
+        raise unreadable(f"larger than {MAX_BYTES // 1_000_000} MB; a job file is a few lines of text")
+    try:
+        tree = read_yaml(raw.decode("utf-8-sig"), Place(shown, 1, file.parent))
+    except UnicodeDecodeError:
+        raise unreadable("not a text file in UTF-8") from None
+    if tree is None or tree.value in (None, {}):
+        raise unreadable("an empty job; the least it needs is one line: kind: train")
+    if not isinstance(tree.value, dict):
+        what = f"{show(tree.plain())} is not a job; allowed: lines of field: value, such as kind: train"
+        raise JobError(what, where=str(tree.place))
+    return tree
+
+
+def _shown(file: Path) -> str:
+    """The file as a person here would write it: relative inside the current folder, else absolute."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+
+
+def _neighbour(file: Path) -> str:
+    try:
+        names = [entry.name for entry in file.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
+    except (OSError, ValueError):
+        return ""
+    near = nearest(file.name, names)
+    return f"; did you mean {_shown(file.parent / near)}?" if near else ""
+
+
+def default_name(stem: str, overrides: Mapping[str, Any]) -> str:
+    """The file's stem and a slug of what the overrides define: `train` + optimizer.lr=0.05 is `train-lr-0.05`."""
+    defining = sorted(path for path in overrides if path.split(".")[0] not in NOT_DEFINING)
+    words = [f"{path.rpartition('.')[2]} {_word(overrides[path])}" for path in defining]
+    name = "-".join(filter(None, [_clean(stem).lstrip("."), _fit(_clean(" ".join(words)), 60)]))
+    return _fit(name or "job", 91)
+
+
+def _word(value: Any) -> str:
+    return "default" if value is None else value if isinstance(value, str) else show(value)
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-")
+
+
+def _fit(text: str, limit: int) -> str:
+    """The text itself, or its start and 8 hex digits of the whole."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return text if len(text) <= limit else f"{text[:limit].rstrip('-._')}-{digest}"

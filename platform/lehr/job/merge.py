@@ -1,0 +1,110 @@
+"""One tree said over another: a file over the file it extends, an override over a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lehr.errors import JobError
+from lehr.job.text import show
+from lehr.job.tree import MAX_DEPTH, FieldPath, Node, Place, dotted, read_python, read_yaml
+
+Forms = Mapping[str, tuple[str, str | None]]
+"""For each section: the key a bare value stands for, and the section's default name if it has one."""
+
+
+def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
+    """`new` said over `old`: mappings key by key, anything else replaced, and `null` takes back what was said.
+
+    A section that gets another `name` is replaced whole: the options of one optimizer mean nothing to the next.
+    A mapping with only numbers as keys changes single entries of a list.
+
+    Raises:
+        JobError: an entry of a list that is not there.
+    """
+    short, default = forms.get(str(path[0]), ("name", None)) if len(path) == 1 else ("name", None)
+    above, below = new, old
+    if path and isinstance(new.value, dict):
+        below = _spelt_out(old, short)
+    elif path and isinstance(old.value, dict):
+        above = _spelt_out(new, short)
+    if isinstance(above.value, dict) and isinstance(below.value, list) and _only_numbers(above.value):
+        return Node(_entries(below.value, above.value, forms, path), below.place)
+    both = isinstance(above.value, dict) and isinstance(below.value, dict)
+    if not both or (path and _renamed(below, above, default)):
+        return new
+    items = dict(below.value)
+    for key, node in above.value.items():
+        if key not in items:
+            items[key] = node
+        elif node.value is None:
+            del items[key]
+        else:
+            items[key] = merge(items[key], node, forms, (*path, key))
+    return Node(items, above.place if above.place.line else below.place)
+
+
+def _spelt_out(node: Node, short: str) -> Node:
+    return Node({short: node}, node.place) if isinstance(node.value, str | int | float) else node
+
+
+def _renamed(old: Node, new: Node, default: str | None) -> bool:
+    before, after = (node.value["name"].plain() if "name" in node.value else None for node in (old, new))
+    return "name" in new.value and (after or default) != (before or default)
+
+
+def _only_numbers(keys: Mapping[str, Node]) -> bool:
+    return bool(keys) and all(key.isdecimal() for key in keys)
+
+
+def _entries(old: list[Node], new: dict[str, Node], forms: Forms, path: FieldPath) -> list[Node]:
+    entries = list(old)
+    for key, node in new.items():
+        if len(key) > 9 or int(key) >= len(entries):
+            what = f"there is no such entry; the list has {len(entries)}, counted from 0"
+            raise JobError(what, field=dotted((*path, key)), where=str(node.place))
+        entries[int(key)] = merge(entries[int(key)], node, forms, (*path, int(key)))
+    return entries
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """`["optimizer.lr=0.05", "data.augment=[shift]"]` as `{"optimizer.lr": 0.05, "data.augment": ["shift"]}`.
+
+    Values are YAML; nothing after the `=` means null, which resets a field to its default. The last one wins.
+
+    Raises:
+        JobError: not `field=value`, or the value is not YAML.
+    """
+    place = Place("command line")
+    values: dict[str, Any] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            what = f"{show(text)} is not an override; allowed: field=value, such as optimizer.lr=0.05"
+            raise JobError(what, where=place.where)
+        try:
+            node = read_yaml(value, place)
+        except JobError as error:
+            raise JobError(error.what, field=dotted((path.strip(),)), where=place.where) from None
+        values.pop(path.strip(), None)
+        values[path.strip()] = None if node is None else node.plain()
+    return values
+
+
+def override_trees(overrides: Mapping[str, Any], place: Place) -> list[Node]:
+    """One tree per override, whole sections and names before single keys: the order they came in does not matter.
+
+    Raises:
+        JobError: a path with an empty part, or a value that no file could hold.
+    """
+    trees = []
+    for path, value in sorted(overrides.items(), key=lambda item: item[0].count(".") - item[0].endswith(".name")):
+        parts = path.split(".")
+        if not all(parts) or len(parts) > MAX_DEPTH:
+            what = f"{show(path)} is not a field; allowed: names joined by dots, such as optimizer.lr"
+            raise JobError(what, where=str(place))
+        node = read_python(value, place, tuple(parts))
+        for part in reversed(parts):
+            node = Node({part: node}, place)
+        trees.append(node)
+    return trees

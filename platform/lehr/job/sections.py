@@ -1,0 +1,295 @@
+"""The sections of a job file: one typed, frozen class per concern; each field has its unit and a default that works.
+
+Validators raise ValueError with the part of a sentence that says what was there and what is allowed;
+`lehr.job.messages` adds where it was said.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema
+
+from lehr.durations import Duration
+from lehr.job.text import show
+
+LOCAL_PATH = "local path"
+"""Marks a field whose text is made absolute when a job is built, relative to the file that says it."""
+
+
+class Section(BaseModel):
+    """What every section has: unknown keys are errors, `null` means the default, and maybe a short form.
+
+    `short` names the key that a bare value stands for: `optimizer: adam` is `optimizer: {name: adam}`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    short: ClassVar[str | None] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        if cls.short and isinstance(value, str | int | float):
+            return {cls.short: value}
+        if isinstance(value, dict):
+            return {key: item for key, item in value.items() if item is not None or key not in cls.model_fields}
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        whole = handler(schema)
+        if not cls.short:
+            return whole
+        bare = handler.resolve_ref_schema(whole)["properties"][cls.short]
+        return {"anyOf": [{key: bare[key] for key in ("type", "anyOf") if key in bare}, whole]}
+
+
+def _plain(value: Any) -> Any:
+    """A free option is what YAML can say: text, a finite number, true or false, null, or lists and mappings of them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{show(value)} is not a finite number")
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError(f"{show(value)} is not a plain value; allowed: text, numbers, true, false, lists and mappings")
+
+
+class NamedSection(Section):
+    """A name and its free options; a bare name is enough. Which options there are, the named thing says."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_plain)]] = Field(init=False)
+    short: ClassVar[str | None] = "name"
+
+    name: str = Field(min_length=1, description="A registered name, or my_package.module:name.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The free options, without the fields that every section of this kind has."""
+        return dict(self.__pydantic_extra__)
+
+
+class Augment(NamedSection):
+    """One augmentation of the training images with its options, such as `shift` or `{name: shift, pixels: 2}`."""
+
+
+def _source(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.-]*(:[\w.-]+)?", value, re.ASCII):
+        return value
+    allowed = "digits, images, parquet, torchvision:NAME or my_package.module:function"
+    raise ValueError(f"{show(value)} is not a data source; allowed: {allowed}")
+
+
+def _share_or_path(value: Any) -> float | str:
+    share = value
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*([-+]?\d*\.?\d+)\s*(%?)\s*", value, re.ASCII)):
+        share = float(match[1]) / (100 if match[2] else 1)
+    if isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < 1:
+        return float(share)
+    if isinstance(share, str) and share:
+        return share
+    raise ValueError(f"{show(value)} is not a share or a path; allowed: above 0 and below 1 (0.2 or 20%), or a path")
+
+
+def _image_size(value: Any) -> int | tuple[int, int]:
+    sides = value if isinstance(value, list | tuple) else [value, value]
+    if len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides):
+        return (sides[0], sides[1]) if sides is value else sides[0]
+    raise ValueError(f"{show(value)} is not an image size; allowed: pixels (32) or [height, width] ([32, 48])")
+
+
+SourceName = Annotated[str, PlainValidator(_source, json_schema_input_type=str)]
+ShareOrPath = Annotated[float | str, PlainValidator(_share_or_path, json_schema_input_type=float | str)]
+ImageSize = Annotated[int | tuple[int, int], PlainValidator(_image_size, json_schema_input_type=int | list[int])]
+
+
+class DataSection(Section):
+    """Where the rows come from, how they are split, and how the training images are varied."""
+
+    source: SourceName = Field(
+        default="digits", description="digits, images, parquet, torchvision:NAME, or my_package.module:function."
+    )
+    path: Annotated[str | None, LOCAL_PATH] = Field(
+        default=None,
+        min_length=1,
+        validate_default=True,
+        description="Folder or file of the source, or s3://…, gs://….",
+    )
+    validation: Annotated[ShareOrPath, LOCAL_PATH] = Field(
+        default=0.2,
+        description="Share of the rows held out, stratified by class (0.2 or 20%), or a path of the same source.",
+    )
+    test: Annotated[str | None, LOCAL_PATH] = Field(
+        default=None, min_length=1, description="Path of the same source that is scored once, at the end."
+    )
+    augment: list[Augment] = Field(default=[], description="Augmentations of the training images, in order.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Use only so many rows, after a seeded shuffle. By default all."
+    )
+    image_size: ImageSize | None = Field(
+        default=None, description="Pixels: one side or [height, width]. By default as they are in the source."
+    )
+    cache: Literal["auto", "memory", "stream"] = Field(
+        default="auto", description="Hold the decoded rows in shared memory, or stream them. auto: memory if they fit."
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _path_fits_source(cls, path: str | None, info: ValidationInfo) -> str | None:
+        source = info.data.get("source")
+        if source == "digits" and path is not None:
+            raise ValueError("the source digits comes with lehr and takes no path; did you mean source: images?")
+        if source in ("images", "parquet") and path is None:
+            raise ValueError(f"is missing; the source {source} needs the path of its data")
+        return path
+
+
+class ModelSection(NamedSection):
+    """The network; other keys are options of the network itself."""
+
+    name: str = Field(
+        default="small_cnn", min_length=1, description="A registered, torchvision or timm name, or my_package.nets:Net."
+    )
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Weights to start from, such as run:NAME. By default random, by the seed.",
+    )
+
+
+def _class_weights(value: Any) -> Literal["none", "balanced"] | list[float]:
+    if value in ("none", "balanced"):
+        return value
+    weights = value if isinstance(value, list | tuple) else []
+    if weights and all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in weights):
+        return [float(weight) for weight in weights]
+    allowed = "none, balanced, or a list with a number from 0 for each class"
+    raise ValueError(f"{show(value)} is not a set of class weights; allowed: {allowed}")
+
+
+_WeightsForm = Literal["none", "balanced"] | list[float]
+ClassWeights = Annotated[_WeightsForm, PlainValidator(_class_weights, json_schema_input_type=_WeightsForm)]
+
+
+class LossSection(NamedSection):
+    """What is minimised; other keys are options of the loss itself."""
+
+    name: str = Field(
+        default="cross_entropy", min_length=1, description="A registered loss, or my_package.module:name."
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of each target spread evenly over all classes."
+    )
+    class_weights: ClassWeights = Field(
+        default="none", description="none, balanced (by inverse frequency), or the weight of each class."
+    )
+
+
+class OptimizerSection(NamedSection):
+    """How the weights are updated; other keys (momentum, betas) are options of the optimizer itself."""
+
+    name: str = Field(default="sgd", min_length=1, description="A registered optimizer, or my_package.module:name.")
+    lr: float = Field(default=0.1, gt=0, description="Base learning rate; the schedule multiplies it.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay, as the optimizer itself defines it.")
+
+
+class EarlyStopping(Section):
+    """Stop when the metric has not improved for a while."""
+
+    patience: int = Field(default=5, ge=1, description="Epochs without improvement before training stops.")
+    min_change: float = Field(default=0.0, ge=0, description="What counts as improvement, in the metric's unit.")
+    metric: str | None = Field(default=None, min_length=1, description="What to watch. By default train.metric.")
+
+
+class Averaging(Section):
+    """An exponential moving average of the weights, kept beside them."""
+
+    decay: float = Field(default=0.999, gt=0, lt=1, description="Share of the average kept at each optimizer step.")
+
+
+class CheckpointSection(Section):
+    """When checkpoints are written and how many stay."""
+
+    every: Duration = Field(default=Duration(1, "ep"), description="A duration: 1ep, 500step or 10%.")
+    keep: int = Field(default=2, ge=1, description="Last checkpoints that stay, besides the best.")
+
+    @field_validator("every")
+    @classmethod
+    def _takes_time(cls, every: Duration) -> Duration:
+        if not every:
+            raise ValueError("0 is too short; allowed: a duration above 0, such as 1ep, 500step or 10%")
+        return every
+
+
+class TrainSection(Section):
+    """How long and how the training goes."""
+
+    epochs: int = Field(default=20, ge=1, description="Passes over the training rows.")
+    batch_size: int = Field(default=128, ge=1, description="Global batch: rows per optimizer step, over all workers.")
+    early_stopping: EarlyStopping | None = Field(default=None, description="By default training runs all its epochs.")
+    averaging: Averaging | None = Field(default=None, description="By default weights are not averaged.")
+    metric: str = Field(
+        default="validation_accuracy",
+        min_length=1,
+        description="What the best checkpoint is best by. A name ending in _loss is minimised, others are maximised.",
+    )
+    precision: Literal["fp32", "fp64", "bf16", "fp16"] = Field(
+        default="fp32", description="Floating-point type of the forward pass."
+    )
+    checkpoint: CheckpointSection = Field(default=CheckpointSection(), description="When checkpoints are written.")
+    clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="Largest gradient norm; larger gradients are scaled down to it. By default none.",
+    )
+    clean_subset: int = Field(
+        default=1024, ge=0, description="Rows of a fixed clean training subset measured in evaluation mode. 0: off."
+    )
+
+
+def _count(value: Any) -> Literal["auto"] | int | tuple[int, int]:
+    if value == "auto":
+        return "auto"
+    ends = value if isinstance(value, list | tuple) else [value, value]
+    if len(ends) == 2 and all(type(end) is int and end >= 1 for end in ends) and ends[0] <= ends[1]:
+        return (ends[0], ends[1]) if ends is value else ends[0]
+    allowed = "auto, a whole number from 1, or [min, max] with 1 <= min <= max"
+    raise ValueError(f"{show(value)} is not a number of workers; allowed: {allowed}")
+
+
+WorkerCount = Annotated[
+    Literal["auto"] | int | tuple[int, int],
+    PlainValidator(_count, json_schema_input_type=Literal["auto"] | int | list[int]),
+]
+
+
+class WorkersSection(Section):
+    """The processes that train together: `auto`, a number of them, or a mapping with what each one gets."""
+
+    short: ClassVar[str | None] = "count"
+
+    count: WorkerCount = Field(
+        default="auto",
+        description="How many, or [min, max] for an elastic run. auto: every GPU, else one on all cores.",
+    )
+    gpus: float = Field(default=0.0, ge=0, description="GPUs per worker; a share of one is allowed.")
+    cpus: float | None = Field(
+        default=None, gt=0, description="CPU cores per worker. By default an even share of the machine."
+    )
+    retries: int = Field(default=3, ge=0, description="Restarts after a lost worker before the run fails.")

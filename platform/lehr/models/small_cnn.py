@@ -1,0 +1,52 @@
+"""A small convolutional network for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class SmallCNN(nn.Module):
+    """Three 3 × 3 convolutions with normalisation, pooling after the last two, global averaging and a linear head.
+
+    Accepts [rows, channels, height, width] of at least 4 × 4 pixels; returns logits [rows, outputs].
+
+    Args:
+        channels: input channels.
+        outputs: size of the head.
+        width: channels of the first convolution; the later ones have twice and four times as many.
+        norm: `batch` (Ioffe and Szegedy, 2015), `group` (Wu and He, 2018) or `none`.
+        dropout: share of the features dropped before the head.
+    """
+
+    def __init__(
+        self, channels: int, outputs: int, *, width: int = 16, norm: str = "group", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if norm not in ("batch", "group", "none"):
+            raise ValueError(f'norm: "{norm}" is not a normalisation; allowed: batch, group, none')
+        if norm == "group" and width % 8:
+            raise ValueError(f"width: {width} does not divide into groups of 8 channels; allowed: multiples of 8")
+
+        def block(inputs: int, outputs: int, pool: bool) -> list[nn.Module]:
+            norms: dict[str, Callable[[int], nn.Module]] = {
+                "batch": nn.BatchNorm2d,
+                "group": lambda n: nn.GroupNorm(n // 8, n),
+                "none": lambda n: nn.Identity(),
+            }
+            layers = [
+                nn.Conv2d(inputs, outputs, 3, padding=1, bias=norm == "none"),
+                norms[norm](outputs),
+                nn.ReLU(inplace=True),
+            ]
+            return [*layers, nn.MaxPool2d(2)] if pool else layers
+
+        self.features = nn.Sequential(
+            *block(channels, width, False), *block(width, 2 * width, True), *block(2 * width, 4 * width, True)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(4 * width, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.dropout(self.features(images).mean(dim=(2, 3))))

@@ -1,0 +1,41 @@
+"""The run folder: the one contract between jobs. `FORMAT.md`, beside this file, is its specification."""
+
+from .attempts import Attempt, CheckpointInfo, all_attempts, begin_attempt, newest_attempt
+from .checkpoints import Checkpoint, DamagedCheckpoint, load, name_of, newest_valid, prune, save
+from .lease import Holder, Lease, read_holder
+from .records import COLUMNS, Column, Recorder, read_epochs, read_events, read_steps, without_timing
+from .run_folder import FORMAT, RunFolder, collect_environment, find_runs
+from .storage import Folder
+from .weights import read_model, write_model
+
+__all__ = [
+    "COLUMNS",
+    "FORMAT",
+    "Attempt",
+    "Checkpoint",
+    "CheckpointInfo",
+    "Column",
+    "DamagedCheckpoint",
+    "Folder",
+    "Holder",
+    "Lease",
+    "Recorder",
+    "RunFolder",
+    "all_attempts",
+    "begin_attempt",
+    "collect_environment",
+    "find_runs",
+    "load",
+    "name_of",
+    "newest_attempt",
+    "newest_valid",
+    "prune",
+    "read_epochs",
+    "read_events",
+    "read_holder",
+    "read_model",
+    "read_steps",
+    "save",
+    "without_timing",
+    "write_model",
+]

@@ -1,0 +1,252 @@
+"""One writer per run folder: a lease that is renewed while its process lives.
+
+`lease.json` names the holder. It is renewed every `BEAT_SECONDS`; unrenewed for `STALE_SECONDS` it is stale, and so
+at once where its process is known to be dead. On a disk a file lock makes taking and renewing one indivisible step,
+so exactly one of any number of racing processes wins. An object store has no locks: there a taker writes its name,
+waits, and looks whether it is still there; should two slip through nevertheless, the next beat tells one it has lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from lehr.errors import LehrError, RunError, RunHeld, StorageError
+
+from .attempts import newest_number
+from .clock import now, seconds_since
+from .storage import Folder
+
+try:
+    import fcntl
+except ImportError:  # no POSIX locks here; then a disk is treated as an object store
+    fcntl = None  # type: ignore[assignment]
+
+BEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0
+SETTLE_SECONDS = 1.0  # how long a taker waits on an object store before it looks who won
+LOCK_SECONDS = 20.0  # how long to wait for others that are just taking or renewing
+
+_NAME = "lease.json"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Holder:
+    """Who writes to a run folder, as `lease.json` holds it. Times are UTC, ISO 8601."""
+
+    owner: str  # random, new for every lease
+    user: str
+    host: str
+    machine: str  # one boot of one machine (or container), so that process ids can be compared
+    pid: int
+    process_started: int | None  # clock ticks since boot (Linux); tells a reused process id apart
+    attempt: int  # the newest one, 0 before the first
+    taken: str
+    heartbeat: str
+
+    def is_alive(self) -> bool:
+        """Fresh by its heartbeat, and not known to be dead."""
+        if seconds_since(self.heartbeat) > STALE_SECONDS:
+            return False
+        return self.machine != this_machine() or _is_running(self.pid, self.process_started)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.user} on {self.host} (process {self.pid}), since {self.taken[:19].replace('T', ' ')} UTC, "
+            f"last heartbeat {seconds_since(self.heartbeat):.0f} s ago"
+        )
+
+
+def read_holder(folder: Folder) -> Holder | None:
+    """Who holds or held the run folder; None where nobody does, or where the lease is damaged and so says nothing."""
+    try:
+        value = folder.read_json(_NAME)
+        holder = Holder(**{field.name: value[field.name] for field in fields(Holder)})
+        seconds_since(holder.heartbeat)
+    except (FileNotFoundError, RunError, KeyError, TypeError, ValueError):
+        return None
+    return holder
+
+
+class Lease:
+    """The right to write to a run folder. Get one by `Lease.acquire`; use it as a context manager or `release()` it.
+
+    Attributes:
+        lost: set once somebody else has taken the run folder; the writer should stop.
+    """
+
+    def __init__(self, folder: Folder, holder: Holder, on_lost: Callable[[], None] | None) -> None:
+        self.folder, self.holder = folder, holder
+        self.lost = threading.Event()
+        self._on_lost = on_lost
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_done, name="lehr-lease", daemon=True)
+
+    @classmethod
+    def acquire(cls, folder: Folder, *, on_lost: Callable[[], None] | None = None) -> Lease:
+        """Take a free or stale lease and keep it renewed from a thread.
+
+        `on_lost` is called from that thread, once, when somebody else has taken over.
+        Raises `RunHeld`, which says who holds it and what to do.
+        """
+        moment = now()
+        holder = Holder(
+            owner=secrets.token_hex(16),
+            user=_user(),
+            host=platform.node(),
+            machine=this_machine(),
+            pid=os.getpid(),
+            process_started=_process(os.getpid())[1],
+            attempt=newest_number(folder),
+            taken=moment,
+            heartbeat=moment,
+        )
+        with _locked(folder) as locked:
+            _refuse_if_held(folder, by_others_than=holder.owner)
+            folder.write_json(_NAME, asdict(holder))
+            if not locked:
+                time.sleep(SETTLE_SECONDS)
+                _refuse_if_held(folder, by_others_than=holder.owner)
+        lease = cls(folder, holder, on_lost)
+        lease._thread.start()
+        return lease
+
+    def beat(self) -> None:
+        """Renew the lease, or find it lost. The thread does this; call it to be sure before something irrevocable."""
+        with _locked(self.folder):
+            current = read_holder(self.folder)
+            if current is None or current.owner == self.holder.owner:
+                self.holder.heartbeat, self.holder.attempt = now(), newest_number(self.folder)
+                self.folder.write_json(_NAME, asdict(self.holder))
+                return
+        if not self.lost.is_set():
+            self.lost.set()
+            _LOG.error("%s: the run folder was taken over by %s", self.folder.uri, current)
+            if self._on_lost is not None:
+                self._on_lost()
+
+    def release(self) -> None:
+        """Give the lease back; a second time, or once it is lost, nothing happens."""
+        if self._done.is_set():
+            return
+        self._done.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        try:
+            with _locked(self.folder):
+                current = read_holder(self.folder)
+                if current is not None and current.owner == self.holder.owner:
+                    self.folder.delete(_NAME)
+        except LehrError as error:  # no reason to fail a run that is done: the lease goes stale
+            _LOG.warning("could not give the lease back: %s", error)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _beat_until_done(self) -> None:
+        while not self.lost.is_set() and not self._done.wait(BEAT_SECONDS):
+            try:
+                self.beat()
+            except LehrError as error:  # the storage may recover before the lease is stale
+                _LOG.warning("could not renew the lease: %s", error)
+
+
+def this_machine() -> str:
+    """Names one boot of one machine; within it, one process namespace, since containers number their own processes."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()
+
+
+def _process(pid: int) -> tuple[str, int | None]:
+    """State letter and start time, in clock ticks since boot, of a process; ("?", None) where the system hides them."""
+    try:
+        # After the command's name, which stands in parentheses and may hold any character.
+        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return values[0], int(values[19])
+    except OSError:
+        return "?", None
+
+
+def _is_running(pid: int, started: int | None) -> bool:
+    """False only where the process is known to be dead; /proc alone cannot tell, it may hide other users' processes."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # alive, but not ours to signal
+    state, actual = _process(pid)
+    return state not in "ZX" and (actual is None or started is None or actual == started)
+
+
+def _refuse_if_held(folder: Folder, *, by_others_than: str) -> None:
+    holder = read_holder(folder)
+    if holder is not None and holder.owner != by_others_than and holder.is_alive():
+        raise RunHeld(
+            f"{folder.uri}: is being written by {holder}; wait for it or end that process: a lease is taken over by "
+            f"itself {STALE_SECONDS:.0f} s after its last heartbeat"
+        )
+
+
+@contextlib.contextmanager
+def _locked(folder: Folder) -> Iterator[bool]:
+    """Hold the folder's file lock; yields whether there is such a thing here."""
+    if fcntl is None or not folder.is_local:
+        yield False
+        return
+    path, deadline = folder.local_path / ".lease.lock", time.monotonic() + LOCK_SECONDS
+    try:
+        while (lock := _try_lock(path)) is None:
+            if time.monotonic() > deadline:
+                raise RunHeld(f"{folder.uri}: its lease has been locked for {LOCK_SECONDS:.0f} s; try again later")
+            time.sleep(0.01)
+    except OSError as error:
+        raise StorageError(f"{folder.uri}: cannot take its lease: {error.strerror}") from error
+    with lock[0]:  # closing the file unlocks it
+        yield lock[1]
+
+
+def _try_lock(path: Path) -> tuple[IO[bytes], bool] | None:
+    """The open file and whether it is locked, which some file systems cannot; None if another process has locked it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "ab")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The run folder may have been cleared meanwhile: a lock on a deleted file excludes nobody.
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return file, True
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:  # a file system without locks
+        return file, False
+    file.close()
+    return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

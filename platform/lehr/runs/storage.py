@@ -1,0 +1,225 @@
+"""A folder on any file system that `pyarrow.fs` reaches: the disk, S3, GCS.
+
+Three things are promised on all of them. A write is atomic: a reader finds the old bytes or the new, never a part.
+A missing file is `FileNotFoundError`. Every other failure is one sentence in a `StorageError`: at once on a disk
+(full, forbidden), after bounded retries on a remote store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+from lehr.errors import RunError, StorageError
+
+from .stores import Disk, Objects, Store
+
+FIRST_WAIT_SECONDS = 0.25  # doubles with every try, times a jitter of 0.5 to 1.5
+# Causes that waiting does not cure, as the stores name them in their messages.
+HOPELESS = (
+    "NO_SUCH_BUCKET",
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+)
+
+_T = TypeVar("_T")
+
+
+class Folder:
+    """A folder, which need not exist yet: the first write makes it. Cheap to create, safe to pickle (by its URI).
+
+    A name is one or more parts joined by `/`; no part is empty or starts with a dot, so nothing outside the folder can
+    be named and hidden temporary files stay ours. A wrong name raises `RunError`.
+    """
+
+    def __init__(self, uri: str, store: Store, path: str) -> None:
+        self.uri = uri  # for a folder on disk, its absolute path
+        self._store = store
+        self._path = path
+
+    @classmethod
+    def at(cls, where: str | os.PathLike[str]) -> Folder:
+        """The folder at a plain path, a `file://` URI, or any URI of `pyarrow.fs` (`s3://bucket/path`).
+
+        Credentials come from the environment (`AWS_ENDPOINT_URL` and the like). Raises `StorageError`.
+        """
+        text = os.fspath(where)
+        if not text:
+            raise StorageError("an empty string names no folder; allowed: a path, file://, s3://, gs://")
+        if text.startswith("file://"):
+            text = unquote(urlsplit(text).path)
+        if "://" in text:
+            return cls._remote(text.rstrip("/"))
+        path = os.path.abspath(os.path.expanduser(text))
+        return cls(path, Disk(), path)
+
+    @classmethod
+    def _remote(cls, uri: str) -> Folder:
+        import pyarrow as pa
+        from pyarrow.fs import FileSystem
+
+        if urlsplit(uri).password is not None:
+            public = uri.split("://")[0] + "://…@" + uri.rpartition("@")[2]
+            raise StorageError(f"{public}: credentials belong in the environment, not in the address of a folder")
+        try:
+            try:
+                # One PUT for a small object instead of a multipart upload: a third of the requests, and a killed
+                # writer leaves no orphaned upload behind.
+                filesystem, path = FileSystem.from_uri(f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true")
+            except pa.ArrowInvalid:
+                filesystem, path = FileSystem.from_uri(uri)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(f"{uri}: no such storage: {_cause(error)}") from error
+        if not path:
+            raise StorageError(f"{uri}: names no bucket; allowed: {uri.split('://')[0]}://bucket/path")
+        return cls(uri, Objects(filesystem), path)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self._path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self._store, Disk)
+
+    @property
+    def local_path(self) -> Path:
+        """The folder's path on this machine's disk. Raises `RunError` for a remote folder."""
+        if not self.is_local:
+            raise RunError(f"{self.uri}: is not on a local disk")
+        return Path(self._path)
+
+    def child(self, *names: str) -> Folder:
+        """The folder of that name inside this one; `child("trials", "0007")` is `child("trials/0007")`."""
+        name = "/".join(names)
+        path = self._inside(name)
+        if self.is_local:
+            return Folder(path, self._store, path)
+        base, mark, query = self.uri.partition("?")
+        return Folder(f"{base}/{quote(name, safe='/=,+@:')}{mark}{query}", self._store, path)
+
+    def read(self, name: str) -> bytes:
+        return self._do("read", name, self._store.read)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write or replace a file, atomically; on disk also durably (fsync)."""
+        self._do("write", name, lambda path: self._store.write(path, data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file that must not exist yet. False, and nothing changed, where it does.
+
+        On disk exactly one of any number of racing writers gets True, and the content is complete once visible. An
+        object store checks, puts and reads back: writers within the same instant are told apart only if their data
+        differs, so put something random into it where that matters.
+        """
+        return self._do("create", name, lambda path: self._store.create(path, data))
+
+    def exists(self, name: str) -> bool:
+        """Whether a file or a folder of this name is there."""
+        return self._do("look up", name, self._store.exists)
+
+    def files(self, sub: str = "") -> list[str]:
+        """Sorted names of the files directly in this folder, or in its folder `sub` (relative to `sub`)."""
+        return sorted(name for name, is_file in self._list(sub) if is_file)
+
+    def folders(self) -> list[str]:
+        """Sorted names of the folders directly in this one."""
+        return sorted(name for name, is_file in self._list("") if not is_file)
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is missing already is fine."""
+        self._do("delete", name, self._store.delete)
+
+    def delete_all(self) -> None:
+        """Remove this folder with everything in it; one that is missing already is fine."""
+        self._do("delete", None, self._store.delete_tree)
+
+    def read_json(self, name: str) -> Any:
+        """Raises `RunError` where the file is no JSON."""
+        data = self.read(name)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise RunError(f"{self.uri}/{name}: is damaged: not JSON ({error})") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, to_json(value))
+
+    def open_input_file(self, name: str) -> Any:
+        """A seekable `pyarrow.NativeFile`, as Parquet readers want it."""
+        return self._do("open", name, self._store.open)
+
+    def __repr__(self) -> str:
+        return f"Folder({self.uri!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Folder) and self.uri == other.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Folder.at, (self.uri,)
+
+    def _list(self, sub: str) -> list[tuple[str, bool]]:
+        found = self._do("list", sub or None, self._store.list)
+        return [(name, is_file) for name, is_file in found if not name.startswith(".")]
+
+    def _inside(self, name: str) -> str:
+        for part in name.split("/"):
+            if not part or part.startswith(".") or "\\" in part or not part.isprintable():
+                raise RunError(
+                    f'{name!r} cannot be a name in a run folder; allowed: parts joined by "/", none empty or starting '
+                    "with a dot, without backslashes and control characters"
+                )
+        return f"{self._path}/{name}"
+
+    def _do(self, operation: str, name: str | None, action: Callable[[str], _T]) -> _T:
+        path = self._path if name is None else self._inside(name)
+        for attempt in range(1, self._store.tries + 1):
+            try:
+                return action(path)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and operation in ("read", "open"):
+                    raise
+                cause = _cause(error)
+                if attempt == self._store.tries or any(word in cause for word in HOPELESS):
+                    after = f" (tried {attempt} times)" if attempt > 1 else ""
+                    where = self.uri if name is None else f"{self.uri}/{name}"
+                    raise StorageError(f"{where}: cannot {operation}: {cause}{after}") from error
+                time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
+
+
+def to_json(value: Any, indent: int | None = 1) -> bytes:
+    """JSON as Python writes it: floats to the last digit, and the tokens `NaN` and `Infinity` for what JSON lacks.
+
+    Scalars of NumPy and PyTorch become plain numbers. Raises `RunError` for what has no JSON form.
+    """
+
+    def plain(item: Any) -> Any:
+        if hasattr(item, "item"):
+            return item.item()
+        if isinstance(item, os.PathLike):
+            return os.fspath(item)
+        raise TypeError(f"a {type(item).__name__} has no JSON form")
+
+    try:
+        return (json.dumps(value, default=plain, ensure_ascii=False, indent=indent) + "\n").encode()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"cannot write this as JSON: {error}") from error
+
+
+def _cause(error: BaseException) -> str:
+    text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__

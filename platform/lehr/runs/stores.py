@@ -1,0 +1,161 @@
+"""What a disk and an object store each do to keep the promises of `Folder`. Errors are `OSError`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+REMOTE_TRIES = 5
+
+
+class Store(Protocol):
+    tries: int
+
+    def read(self, path: str) -> bytes: ...
+    def write(self, path: str, data: bytes) -> None: ...
+    def create(self, path: str, data: bytes) -> bool: ...
+    def exists(self, path: str) -> bool: ...
+    def list(self, path: str) -> Iterable[tuple[str, bool]]: ...
+    def delete(self, path: str) -> None: ...
+    def delete_tree(self, path: str) -> None: ...
+    def open(self, path: str) -> Any: ...
+
+
+class Disk:
+    tries = 1
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        temporary = self._temporary(path, data)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        self._sync_folder(path)
+
+    def create(self, path: str, data: bytes) -> bool:
+        temporary = self._temporary(path, data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            # No hard links here (some network and FUSE mounts): still exclusive, though not complete at once.
+            try:
+                with open(path, "xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+        finally:
+            os.unlink(temporary)
+        self._sync_folder(path)
+        return True
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def list(self, path: str) -> Iterable[tuple[str, bool]]:
+        try:
+            with os.scandir(path) as entries:
+                return [(entry.name, entry.is_file()) for entry in entries]
+        except FileNotFoundError:
+            return []
+
+    def delete(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+
+    def delete_tree(self, path: str) -> None:
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            if os.path.lexists(path):  # somebody else removed a file under our hands
+                shutil.rmtree(path, ignore_errors=True)
+
+    def open(self, path: str) -> Any:
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem().open_input_file(path)
+
+    def _temporary(self, path: str, data: bytes) -> str:
+        folder, name = os.path.split(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return temporary
+
+    def _sync_folder(self, path: str) -> None:
+        """Make the new name itself survive a power cut, where the file system can."""
+        try:
+            descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+        except OSError:
+            return
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+class Objects:
+    """An object store: a put is atomic, folders exist only as prefixes."""
+
+    tries = REMOTE_TRIES
+
+    def __init__(self, filesystem: Any) -> None:
+        self._filesystem = filesystem
+
+    def read(self, path: str) -> bytes:
+        with self._filesystem.open_input_stream(path) as stream:
+            return stream.read()
+
+    def write(self, path: str, data: bytes) -> None:
+        with self._filesystem.open_output_stream(path) as stream:
+            stream.write(data)  # the object appears when the stream closes
+
+    def create(self, path: str, data: bytes) -> bool:
+        if self.exists(path):
+            # A try of ours whose answer got lost is ours all the same.
+            return self.read(path) == data
+        self.write(path, data)
+        return self.read(path) == data
+
+    def exists(self, path: str) -> bool:
+        from pyarrow.fs import FileType
+
+        return self._filesystem.get_file_info(path).type != FileType.NotFound
+
+    def list(self, path: str) -> Iterable[tuple[str, bool]]:
+        from pyarrow.fs import FileSelector
+
+        found = self._filesystem.get_file_info(FileSelector(path, allow_not_found=True))
+        return [(info.base_name, info.is_file) for info in found]
+
+    def delete(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._filesystem.delete_file(path)
+
+    def delete_tree(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._filesystem.delete_dir(path)
+
+    def open(self, path: str) -> Any:
+        return self._filesystem.open_input_file(path)

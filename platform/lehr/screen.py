@@ -1,0 +1,170 @@
+"""What a person sees while a job runs: one live view in a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+
+class Screen(Protocol):
+    """The places where a running job speaks."""
+
+    def status(self, text: str) -> None:
+        """What is being done right now, before there is progress to show."""
+        ...
+
+    def progress(self, progress: dict[str, Any]) -> None:
+        """The newest `progress.json`."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        ...
+
+    def close(self) -> None:
+        """No more live view; lines may still follow."""
+        ...
+
+
+def open_screen(file: TextIO) -> Screen:
+    """A live view if `file` is a terminal, else plain lines."""
+    console = Console(file=file, highlight=False)
+    return LiveScreen(console) if console.is_terminal else PlainScreen(console)
+
+
+@contextmanager
+def quiet(log: Path) -> Iterator[TextIO]:
+    """Sends everything written to stdout and stderr, by this process and its children, to `log` (appended).
+
+    Yields the screen: a text file on the standard output as it was before.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    screen_fd, error_fd = os.dup(1), os.dup(2)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    os.close(log_fd)
+    screen = os.fdopen(screen_fd, "w", buffering=1, encoding=sys.stdout.encoding or "utf-8", errors="replace")
+    try:
+        yield screen
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        screen.flush()
+        os.dup2(screen.fileno(), 1)
+        os.dup2(error_fd, 2)
+        os.close(error_fd)
+        screen.close()
+
+
+class PlainScreen:
+    """One line per epoch, for files, pipes and CI."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._epoch = 0
+
+    def status(self, text: str) -> None:
+        self.say(text)
+
+    def progress(self, progress: dict[str, Any]) -> None:
+        epoch = progress["epochs_done"]
+        if epoch > self._epoch:
+            self._epoch = epoch
+            facts = "  ".join(f"{name} {value}" for name, value in facts_of(progress))
+            self.say(f"epoch {epoch}/{progress['epochs']}  {facts}")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        pass
+
+
+class LiveScreen:
+    """A bar and a row of numbers that stay in place."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live: Live | None = None
+        self._started = time.monotonic()
+
+    def status(self, text: str) -> None:
+        self._show(Spinner("dots", Text(f" {text} …", style="dim")))
+
+    def progress(self, progress: dict[str, Any]) -> None:
+        bar = Table.grid(padding=(0, 2))
+        left = progress["seconds_left"]
+        bar.add_row(
+            Text(f"epoch {min(int(progress['epoch']) + 1, progress['epochs'])}/{progress['epochs']}", style="bold"),
+            ProgressBar(total=progress["total_steps"], completed=progress["step"], width=32),
+            Text(f"{progress['step'] / progress['total_steps']:4.0%}"),
+            Text("" if left is None else f"{clock(left)} left", style="dim"),
+        )
+        facts = Table.grid(padding=(0, 3))
+        known = facts_of(progress)
+        facts.add_row(*(Text(name, style="dim") for name, _ in known))
+        facts.add_row(*(Text(value) for _, value in known))
+        self._show(Group(bar, facts))
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _show(self, what: RenderableType) -> None:
+        if self._live is None:
+            self._live = Live(what, console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
+        else:
+            self._live.update(what)
+
+
+def facts_of(progress: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, value) of what matters most, in the order it is shown."""
+    metrics = progress["metrics"]
+    rows: list[tuple[str, float | None, str]] = [
+        ("loss", progress["loss"], ".4f"),
+        ("validation loss", metrics.get("validation_loss"), ".4f"),
+        ("validation accuracy", metrics.get("validation_accuracy"), ".2%"),
+        ("learning rate", progress["learning_rate"], ".4g"),
+        ("examples/s", progress["examples_per_second"], ",.0f"),
+    ]
+    return [(name, format(value, form)) for name, value, form in rows if value is not None]
+
+
+def clock(seconds: float) -> str:
+    """`45 s`, `3 min 20 s` or `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def time_table(seconds: dict[str, float]) -> str:
+    """Where the time went, as one line with shares: `start-up 9 s (60%), compute 5 s (33%), …`."""
+    total = seconds.get("total", 0.0) + seconds.get("startup", 0.0)
+    names = {"startup": "start-up"}
+    parts = {names.get(k, k): v for k, v in seconds.items() if k != "total"}
+    parts["other"] = max(0.0, total - sum(parts.values()))
+    shown = sorted(((k, v) for k, v in parts.items() if v >= 0.05), key=lambda item: -item[1])
+    return ", ".join(f"{name} {value:.1f} s ({value / total:.0%})" for name, value in shown) if total else ""

@@ -1,0 +1,33 @@
+"""Exact evaluation: every row of a split counted once, whatever the number of workers."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lehr.data.dataset import Rows
+from lehr.training.group import Group
+from lehr.training.setup import Plan
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, rows: Rows, plan: Plan, group: Group, batch_size: int = 1024) -> dict[str, float]:
+    """The task's metrics over all of `rows`, without augmentation, in evaluation mode; the same on every worker.
+
+    Worker r of n takes rows r, r + n, …; sums over rows are added up over batches and workers in float64, so nothing is
+    padded, dropped or averaged twice. The model goes back to the mode it was in.
+    """
+    training = model.training
+    model.eval()
+    totals: dict[str, torch.Tensor] = {}
+    mine = torch.arange(group.rank, len(rows), group.size)
+    # A worker without rows still takes part in the sum, and needs the names of the sums for that.
+    for positions in mine.split(batch_size) if len(mine) else [mine]:
+        batch = rows.gather(positions).to(group.device)
+        outputs = model(plan.preprocess(batch.inputs, plan.dtype))
+        for name, value in plan.task.sums(outputs, batch.targets).items():
+            totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64, device=group.device)) + value
+    model.train(training)
+    names = sorted(totals)
+    summed = group.sum(torch.stack([totals[name] for name in names])).tolist()
+    return plan.task.metrics(dict(zip(names, summed, strict=True)), len(rows))

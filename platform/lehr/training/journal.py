@@ -1,0 +1,217 @@
+"""What a run says of itself: step and epoch records, events and progress.
+
+Workers keep their losses to themselves between *pulses*, about one a second: at a pulse one sum over all workers brings
+the losses together and tells everyone whether somebody asked to stop. So recording costs no communication per step, no
+wait for the GPU, and no file per step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lehr.runs import Checkpoint, Recorder, RunFolder, begin_attempt
+from lehr.training.group import Group
+from lehr.training.setup import Plan
+from lehr.training.stopping import Best
+from lehr.training.stopwatch import Stopwatch
+
+PULSE_SECONDS = 0.5  # how often the screen moves and a request to stop is heard
+FLUSH_SECONDS = 10.0  # how much of the step records a crash between checkpoints may cost a reader
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What all workers learn at a pulse.
+
+    Attributes:
+        loss_sum: the global batch losses of the steps since the last pulse, added up.
+        broken: (step, loss) of the first step whose loss is not finite.
+        stop: why the run was asked to stop.
+    """
+
+    loss_sum: float
+    broken: tuple[int, float] | None
+    stop: str | None
+
+
+class Journal:
+    """Records of one attempt. Every worker has one; only the first worker's writes."""
+
+    def __init__(
+        self, plan: Plan, run: RunFolder, group: Group, should_stop: Callable[[], str | None], watch: Stopwatch
+    ) -> None:
+        self._plan, self._run, self._group = plan, run, group
+        self._should_stop, self._watch = should_stop, watch
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._updates: list[Tensor | None] = []
+        self._times: list[tuple[float, float]] = []
+        self._steps: list[dict[str, Any]] = []
+        self._epochs: list[dict[str, Any]] = []
+        self._metrics: dict[str, float] = {}
+        self._recent_loss: float | None = None
+        self._epochs_done = 0
+        self._recorder: Recorder | None = None
+        self._attempt = 0
+        self._first_step = self._last_pulse_step = self._next_pulse_step = 0
+        self._began = self._last_pulse = self._last_flush = self._last_step = self._epoch_began = time.perf_counter()
+        self._input_before = 0.0
+
+    # ── begin, events, end ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, checkpoint: Checkpoint | None, notes: list[str], best: Best) -> None:
+        """Opens a new attempt that goes on from the checkpoint. `notes` say what was wrong with newer ones."""
+        step = checkpoint.step if checkpoint else 0
+        self._first_step = self._last_pulse_step = step
+        self._next_pulse_step = step + 1
+        self._began = self._last_pulse = self._last_flush = self._last_step = self._epoch_began = time.perf_counter()
+        if not self._group.first:
+            return
+        attempt = begin_attempt(self._run.folder, workers=self._group.size, checkpoint=checkpoint)
+        self._attempt = attempt.number
+        self._recorder = Recorder(self._run.folder, attempt)
+        for note in notes:
+            self.event("checkpoint_skipped", note)
+        workers = f"{self._group.size} worker{'s' if self._group.size > 1 else ''}"
+        if checkpoint:
+            self.event("resumed", f"goes on from step {step} with {workers}", step=step)
+        else:
+            self.event("started", f"starts with {workers}", step=0)
+        self._write_progress("running", step, best, "")
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        if self._recorder:
+            self._recorder.event(kind, message, **fields)
+
+    def finish(self, status: str, message: str, step: int, best: Best) -> None:
+        """Writes what is still buffered, and how the attempt ended: `finished`, `stopped` or `failed`."""
+        self.flush()
+        self.event(status, message, step=step)
+        self._write_progress(status, step, best, message)
+
+    # ── records ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def step(self, loss: Tensor, norm: Tensor, update: Tensor | None) -> None:
+        """Takes in one step: this worker's part of the loss, and the gradient norm and update ratio of all."""
+        now, waited = time.perf_counter(), self._watch.seconds["input"]
+        self._losses.append(loss)
+        self._norms.append(norm)
+        self._updates.append(update)
+        self._times.append((now - self._last_step, waited - self._input_before))
+        self._last_step, self._input_before = now, waited
+
+    def pulse_due(self, step: int) -> bool:
+        """Whether the workers should meet now. A function of what all workers know, so they agree."""
+        return step >= self._next_pulse_step
+
+    def pulse(self, step: int, best: Best) -> Pulse:
+        """Meets the other workers. Must be called by all of them after the same step."""
+        reason = self._should_stop() if self._group.first else None
+        elapsed = time.perf_counter() - self._last_pulse if self._group.first else 0.0
+        told = torch.tensor([elapsed, float(reason is not None)], dtype=torch.float64, device=self._group.device)
+        with self._watch.time("compute"):  # on a GPU this is where the launched work is waited for
+            *losses, elapsed, stop = self._group.sum(torch.cat([torch.stack(self._losses).double(), told])).tolist()
+        steps = len(losses)
+        self._next_pulse_step = step + max(1, min(4 * steps, round(steps * PULSE_SECONDS / max(elapsed, 1e-6))))
+        self._last_pulse = time.perf_counter()
+        if self._group.first:
+            self._keep(step - steps, losses)
+            self._write_progress("running", step, best, "")
+            if self._last_pulse - self._last_flush > FLUSH_SECONDS:
+                self.flush()
+        for pending in (self._losses, self._norms, self._updates, self._times):
+            pending.clear()
+        broken = next(((step - steps + i, loss) for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        return Pulse(sum(losses), broken, (reason or "asked to stop") if stop else None)
+
+    def _keep(self, first: int, losses: list[float]) -> None:
+        norms = torch.stack(self._norms).tolist()
+        for i, loss in enumerate(losses):
+            step, (seconds, waited), update = first + i, self._times[i], self._updates[i]
+            self._steps.append(
+                {
+                    "step": step,
+                    "epoch": step / self._plan.clock.steps_per_epoch,
+                    "loss": loss,
+                    "learning_rate": self._plan.rate(step),
+                    "gradient_norm": norms[i],
+                    "update_ratio": None if update is None else float(update),
+                    "examples": self._plan.epochs.size(step % self._plan.clock.steps_per_epoch),
+                    "seconds": seconds,
+                    "input_seconds": waited,
+                }
+            )
+        self._recent_loss = sum(losses) / len(losses)
+
+    def epoch(self, epoch: int, step: int, metrics: dict[str, float], best: Best) -> None:
+        """Records a whole epoch (counted from 1) with its metrics over whole splits."""
+        now = time.perf_counter()
+        seconds, self._epoch_began = now - self._epoch_began, now
+        self._metrics, self._epochs_done = metrics, epoch
+        self._epochs.append(
+            {
+                "epoch": epoch,
+                "step": step,
+                **self._metrics,
+                "learning_rate": self._plan.rate(step - 1),
+                "seconds": seconds,
+                "examples_per_second": self._plan.epochs.rows / seconds,
+            }
+        )
+        self._write_progress("running", step, best, "")
+
+    def metrics(self, metrics: dict[str, float]) -> None:
+        """Adds metrics that belong to the run and not to an epoch, such as the test score."""
+        self._metrics = {**self._metrics, **metrics}
+
+    def flush(self) -> None:
+        """Writes the buffered records as parts."""
+        self._last_flush = time.perf_counter()
+        if self._recorder is None:
+            return
+        if self._steps:
+            self._recorder.write_steps({name: [row[name] for row in self._steps] for name in self._steps[0]})
+        if self._epochs:
+            self._recorder.write_epochs({name: [row[name] for row in self._epochs] for name in self._epochs[0]})
+        self._steps, self._epochs = [], []
+
+    def covered(self) -> dict[str, list[str]]:
+        """The record parts that count now, for a checkpoint's state. First worker only."""
+        assert self._recorder is not None
+        return self._recorder.covered()
+
+    def _write_progress(self, status: str, step: int, best: Best, message: str) -> None:
+        if not self._group.first:
+            return
+        clock, seconds = self._plan.clock, time.perf_counter() - self._began
+        done = step - self._first_step
+        self._run.write_progress(
+            {
+                "status": status,
+                "message": message,
+                "attempt": self._attempt,
+                "workers": self._group.size,
+                "step": step,
+                "total_steps": clock.total_steps,
+                "epoch": step / clock.steps_per_epoch,
+                "epochs": self._plan.job.train.epochs,
+                "epochs_done": self._epochs_done,
+                "loss": self._recent_loss,
+                "learning_rate": self._plan.rate(max(step - 1, 0)),
+                "metrics": self._metrics,
+                "best": best.to_dict(),
+                "examples_per_second": done * self._plan.epochs.rows / clock.steps_per_epoch / seconds
+                if done
+                else None,
+                "seconds_left": (clock.total_steps - step) * seconds / done if done else None,
+                "seconds": {"total": seconds, **self._watch.seconds},
+                "updated": time.time(),
+            }
+        )

@@ -1,0 +1,124 @@
+"""Ray's side of training: the same loop in every worker of a Ray Train worker group."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+# Read when Ray Train is imported. Its controller looks at the workers once per interval: at the default of 2 s, a
+# start, an end and a failure are each noticed up to 2 s late.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from lehr.data.load import splits
+from lehr.data.ray_data import Shared
+from lehr.job import TrainJob, from_dict, to_dict
+from lehr.runs import Folder, RunFolder
+from lehr.training.failures import describe, lost_peer
+from lehr.training.group import Group
+from lehr.training.loop import train
+from lehr.training.setup import Plan
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each worker gets: how many workers, and how many CPUs and GPUs for one."""
+
+    workers: int | tuple[int, int]
+    cpus: float
+    gpus: float
+
+
+def share_out(job: TrainJob, cpus: float, gpus: float) -> Share:
+    """How a job's workers divide a cluster's CPUs and GPUs.
+
+    `auto` takes every GPU, one worker each; without GPUs one worker takes all CPUs. A given number of workers
+    divides the CPUs evenly, at least one each.
+    """
+    section = job.workers
+    if section.count == "auto":
+        workers: int | tuple[int, int] = max(1, int(gpus))
+        per_worker_gpus = section.gpus or min(1.0, gpus)
+    else:
+        workers = section.count if isinstance(section.count, int) else (section.count[0], section.count[1])
+        per_worker_gpus = section.gpus
+    most = workers if isinstance(workers, int) else workers[1]
+    return Share(workers, section.cpus or max(1, int(cpus) // most), per_worker_gpus)
+
+
+def fit(job: TrainJob, folder: Folder, shared: dict[str, Shared], share: Share) -> None:
+    """Trains on a worker group, starting it again after a lost worker or node, as often as `workers.retries` allows.
+
+    Returns when the run has finished, stopped or failed; the run folder says which.
+
+    Raises:
+        ray.train.TrainingFailedError: the worker group failed more often than that.
+    """
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={
+            "job": to_dict(job),
+            "job_folder": str(job.folder) if job.folder else None,
+            "folder": folder.uri,
+            "shared": shared,
+            "threads": max(1, int(share.cpus)),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=share.workers,
+            use_gpu=share.gpus > 0,
+            resources_per_worker={"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})},
+        ),
+        torch_config=TorchConfig(timeout_s=600),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=tempfile.mkdtemp(prefix="lehr-ray-train-") if folder.is_local else f"{folder.uri}/.ray",
+            failure_config=FailureConfig(max_failures=job.workers.retries),
+        ),
+    )
+    trainer.fit()
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each worker runs."""
+    if config["job_folder"] and config["job_folder"] not in sys.path:
+        sys.path.insert(0, config["job_folder"])
+    torch.set_num_threads(config["threads"])
+    context = ray.train.get_context()
+    group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    run = RunFolder.open(config["folder"])
+    if run.folder.exists("failure.json"):
+        return  # an earlier attempt failed in a way that another one would repeat
+    try:
+        job = from_dict(config["job"])
+        images = {name: handle.open() for name, handle in config["shared"].items()}
+        train(Plan.make(job, splits(job, images)), run, group, stop_watcher(run))
+    except Exception as error:
+        if not lost_peer(error):
+            run.folder.create("failure.json", json.dumps(describe(error), indent=1).encode())
+        raise
+
+
+def stop_watcher(run: RunFolder) -> Callable[[], str | None]:
+    """Says whether the run folder holds a request to stop, looking at remote storage only every few seconds."""
+    every = 0.0 if run.folder.is_local else 3.0
+    last = float("-inf")
+
+    def should_stop() -> str | None:
+        nonlocal last
+        if time.monotonic() - last < every:
+            return None
+        last = time.monotonic()
+        return run.stop_requested()
+
+    return should_stop

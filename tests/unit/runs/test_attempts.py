@@ -1,0 +1,185 @@
+"""Only what the newest attempt names counts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from lehr.errors import RunError
+from lehr.runs import (
+    Attempt,
+    Checkpoint,
+    Folder,
+    Recorder,
+    all_attempts,
+    begin_attempt,
+    newest_attempt,
+    read_epochs,
+    read_events,
+    read_steps,
+    without_timing,
+)
+
+
+def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
+    return Checkpoint(step, {}, state={"covered": recorder.covered()})
+
+
+def steps(folder: Folder) -> list[int]:
+    return read_steps(folder).column("step").to_pylist()
+
+
+def start(folder: Folder, after: Checkpoint | None = None, workers: int = 1) -> Recorder:
+    return Recorder(folder, begin_attempt(folder, workers=workers, checkpoint=after))
+
+
+def test_attempts_are_numbered_and_remember_where_they_came_from(folder: Folder) -> None:
+    assert newest_attempt(folder) is None
+    first = start(folder)
+    first.write_steps({"step": [0, 1]})
+    first.event("note", "hello")
+    second = start(folder, checkpoint(2, first), workers=4)
+    assert [a.number for a in all_attempts(folder)] == [1, 2]
+    assert newest_attempt(folder) == second.attempt
+    assert second.attempt.resumed_from == "step-0000000002"
+    assert (second.attempt.step, second.attempt.workers) == (2, 4)
+    assert second.attempt.inherits == {
+        "steps": ["part-0001-000001.parquet"],
+        "epochs": [],
+        "events": ["part-0001-000001.jsonl"],
+    }
+    assert folder.files("attempts") == ["0001.json", "0002.json"]
+
+
+def test_parts_later_than_the_checkpoint_are_dropped_and_events_are_kept(folder: Folder) -> None:
+    first = start(folder)
+    first.write_steps({"step": [0, 1]})
+    first.write_epochs({"epoch": [1]})
+    saved = checkpoint(2, first)
+    first.write_steps({"step": [2, 3]})
+    first.write_epochs({"epoch": [2]})
+    first.event("late", "after the checkpoint")
+    assert steps(folder) == [0, 1, 2, 3]
+
+    second = start(folder, saved)
+    assert steps(folder) == [0, 1]
+    second.write_steps({"step": [2]})
+    second.write_epochs({"epoch": [2]})
+    second.event("on", "and on")
+    assert steps(folder) == [0, 1, 2]
+    assert read_epochs(folder).column("epoch").to_pylist() == [1, 2]
+    assert [(event["attempt"], event["kind"]) for event in read_events(folder)] == [(1, "late"), (2, "on")]
+
+
+def test_what_a_replaced_attempt_writes_later_never_counts(folder: Folder) -> None:
+    zombie = start(folder)
+    zombie.write_steps({"step": [0, 1]})
+    saved = checkpoint(2, zombie)
+    second = start(folder, saved)
+    zombie.write_steps({"step": [2, 3]})
+    zombie.write_epochs({"epoch": [1]})
+    zombie.event("late", "I do not know that I am dead")
+    second.write_steps({"step": [2]})
+    assert steps(folder) == [0, 1, 2]
+    assert read_epochs(folder).num_rows == 0
+    assert read_events(folder) == []
+
+    third = start(folder, checkpoint(3, second))
+    assert third.attempt.inherits["steps"] == ["part-0001-000001.parquet", "part-0002-000001.parquet"]
+    assert steps(folder) == [0, 1, 2]
+    assert folder.files("steps") == list(third.attempt.inherits["steps"]), "the late part is swept away"
+
+
+def test_an_attempt_that_died_at_once_changes_nothing(local: Folder) -> None:
+    first = start(local)
+    first.write_steps({"step": [0, 1]})
+    saved = checkpoint(2, first)
+    first.write_steps({"step": [2, 3]})
+    start(local, saved)
+    start(local, saved).write_steps({"step": [2]})
+    assert steps(local) == [0, 1, 2]
+
+
+def test_starting_from_scratch_empties_the_record(local: Folder) -> None:
+    first = start(local)
+    first.write_steps({"step": [0, 1]})
+    start(local).write_steps({"step": [0]})
+    assert steps(local) == [0]
+
+
+def test_the_directory_read_as_one_table_is_the_record(local: Folder) -> None:
+    first = start(local)
+    first.write_steps({"step": [0, 1], "loss": [2.0, float("nan")], "seconds": [0.1, 0.2]})
+    saved = checkpoint(2, first)
+    first.write_steps({"step": [2, 3], "loss": [1.0, 0.5]})
+    start(local, saved).write_steps({"step": [2], "update_ratio": [1e-3]})
+    whole = pq.read_table(local.local_path / "steps")
+    record = read_steps(local)
+    assert whole.schema.equals(record.schema, check_metadata=False)
+    assert str(whole.to_pydict()) == str(record.to_pydict())
+    assert "seconds" not in without_timing(whole).column_names
+
+
+def test_racing_starters_get_different_numbers(local: Folder) -> None:
+    gate, got = threading.Barrier(6), []
+
+    def begin() -> None:
+        gate.wait()
+        got.append(begin_attempt(local, workers=1, checkpoint=None))
+
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(a.number for a in got) == [1, 2, 3, 4, 5, 6]
+    assert all_attempts(local) == sorted(got, key=lambda a: a.number)
+
+
+def test_parts_that_are_gone_are_named_and_do_not_stop_a_resume(local: Folder) -> None:
+    first = start(local)
+    first.write_steps({"step": [0]})
+    first.write_steps({"step": [1]})
+    local.delete("steps/part-0001-000001.parquet")
+    second = start(local, checkpoint(2, first))
+    assert second.attempt.missing == ["steps/part-0001-000001.parquet"]
+    assert steps(local) == [1]
+
+
+def test_a_reader_whose_parts_a_new_attempt_deletes_reads_again(
+    local: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start(local)
+    first.write_steps({"step": [0]})
+    saved = checkpoint(1, first)
+    first.write_steps({"step": [1]})
+    read, raced = Folder.read, []
+
+    def read_while_another_begins(self: Folder, name: str) -> bytes:
+        if name.startswith("steps/") and not raced:
+            raced.append(begin_attempt(local, workers=1, checkpoint=saved))
+        return read(self, name)
+
+    monkeypatch.setattr(Folder, "read", read_while_another_begins)
+    assert steps(local) == [0]
+    assert raced
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"attempt": 1}'])
+def test_a_damaged_attempt_is_one_sentence(local: Folder, content: bytes) -> None:
+    local.write("attempts/0001.json", content)
+    with pytest.raises(RunError, match=r"0001\.json: is damaged"):
+        steps(local)
+
+
+def test_an_attempt_with_fields_of_a_later_writer_is_read(local: Folder) -> None:
+    attempt = begin_attempt(local, workers=1, checkpoint=None)
+    value: dict[str, Any] = local.read_json("attempts/0001.json")
+    local.write_json("attempts/0001.json", value | {"later": 1})
+    assert newest_attempt(local) == attempt
+    make: Callable[..., Attempt] = Attempt
+    assert make(**value) == attempt
