@@ -24,7 +24,7 @@ OPTIONAL = {"average.safetensors", "optimizer.pt"}
 _NAME = re.compile(r"step-(\d{10,})")
 
 
-class DamagedCheckpoint(RunError):  # noqa: N818
+class DamagedCheckpoint(RunError):
     """A checkpoint that is incomplete or does not hold what its manifest says."""
 
 

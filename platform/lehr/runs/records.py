@@ -145,21 +145,23 @@ def _table(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.T
     arrays, fields = [], []
     # Every part has every declared column: `pyarrow.parquet.read_table` takes a directory's schema from its first part.
     for name in [*declared, *(name for name in columns if name not in declared)]:
+        column = declared.get(name)
         try:
-            array = _array(columns.get(name, [None] * rows), declared.get(name))
+            array = _array(columns.get(name, [None] * rows), column)
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise RunError(f'{kind}: column "{name}" does not hold numbers: {error}') from error
-        arrays.append(array)
-        fields.append(_field(name, array.type, declared.get(name) or Column("1", "metric of the task")))
+        if column or array.null_count < rows:  # all null, a column of the task's own has no type yet
+            arrays.append(array)
+            fields.append(_field(name, array.type, column or Column("1", "metric of the task")))
     return pa.table(arrays, schema=pa.schema(fields))
 
 
 def _array(values: Sequence[Any] | np.ndarray, column: Column | None) -> pa.Array:
-    text = column is None and all(value is None or isinstance(value, str) for value in values) and len(values) > 0
-    if text and any(value is not None for value in values):
-        return pa.array(values, type=pa.string())
     plain = values if isinstance(values, np.ndarray) else [v.item() if hasattr(v, "item") else v for v in values]
-    return pa.array(plain, type=column.type if column else "float64", from_pandas=False)  # NaN is a value, not a null
+    if column is None and any(isinstance(value, str) for value in plain):
+        return pa.array(plain, type=pa.string())
+    array = pa.array(plain, type=pa.float64(), from_pandas=False)  # NaN is a value, not a null
+    return array.cast(column.type) if column else array  # refuses fractions in a column of whole numbers
 
 
 def _field(name: str, type_: pa.DataType, column: Column) -> pa.Field:
@@ -172,7 +174,7 @@ def _empty(kind: str) -> pa.Table:
 
 
 def _read_table(folder: Folder, kind: str) -> pa.Table:
-    parts = _read_parts(folder, kind, lambda data: pq.read_table(pa.BufferReader(data)))
+    parts = _read_parts(folder, kind, lambda data: pq.ParquetFile(pa.BufferReader(data)).read())
     try:
         return pa.concat_tables([_empty(kind), *parts], promote_options="default")
     except pa.ArrowException as error:

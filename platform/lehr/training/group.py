@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,10 @@ class Group:
             dist.all_reduce(values)
         return values
 
+    def meet(self) -> None:
+        """Waits until every worker has come here: what the first one wrote before can be read after."""
+        self.sum(torch.zeros(1, device=self.device))
+
     def from_first(self, value: Any) -> Any:
         """The first worker's value on every worker. What it holds must be picklable; it never leaves the group."""
         if self.size == 1:
@@ -44,9 +49,11 @@ class Group:
         """The model with gradients averaged over the workers."""
         if self.size == 1:
             return model
-        return DistributedDataParallel(
-            model,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,  # running statistics are the same on every worker already
-            gradient_as_bucket_view=True,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its new spelling does not exist in older torch
+            return DistributedDataParallel(
+                model,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # running statistics are the same on every worker already
+                gradient_as_bucket_view=True,
+            )

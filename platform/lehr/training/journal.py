@@ -83,7 +83,9 @@ class Journal:
         if checkpoint:
             self.event("resumed", f"goes on from step {step} with {workers}", step=step)
         else:
-            self.event("started", f"starts with {workers}", step=0)
+            splits = self._plan.splits
+            rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
+            self.event("started", f"starts with {workers}", step=0, classes=self._plan.task.outputs, **rows)
         self._write_progress("running", step, best, "")
 
     def event(self, kind: str, message: str, **fields: Any) -> None:

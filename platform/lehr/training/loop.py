@@ -272,6 +272,7 @@ class Attempt:
     def keep_best_model(self) -> None:
         """Scores the best weights on the test split, if there is one, and writes them as the run's model."""
         assert self.best.step is not None
+        self.group.meet()
         best = load(self.folder, name_of(self.best.step))
         averaged = self.best.metric.startswith("averaged_") and best.average is not None
         weights = best.average if averaged and best.average else best.model

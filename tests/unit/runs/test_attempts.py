@@ -150,9 +150,7 @@ def test_parts_that_are_gone_are_named_and_do_not_stop_a_resume(local: Folder) -
     assert steps(local) == [1]
 
 
-def test_a_reader_whose_parts_a_new_attempt_deletes_reads_again(
-    local: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_whose_parts_a_new_attempt_deletes_reads_again(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     first = start(local)
     first.write_steps({"step": [0]})
     saved = checkpoint(1, first)

@@ -243,7 +243,7 @@ def test_what_waiting_cannot_cure_is_not_retried(flaky: Callable[..., tuple[Fold
 
 
 def test_a_bucket_that_does_not_exist_is_one_sentence(s3: str) -> None:
-    with pytest.raises(StorageError, match="cannot write: .*NO_SUCH_BUCKET") as caught:
+    with pytest.raises(StorageError, match=r"cannot write: .*NO_SUCH_BUCKET") as caught:
         Folder.at("s3://no-such-bucket/x").write("a", b"1")
     assert "tried" not in str(caught.value)
 
@@ -251,5 +251,5 @@ def test_a_bucket_that_does_not_exist_is_one_sentence(s3: str) -> None:
 def test_a_server_that_is_down_is_one_sentence(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(Objects, "tries", 1)  # pyarrow itself takes seconds for each try
-    with pytest.raises(StorageError, match="cannot read: .*NETWORK_CONNECTION"):
+    with pytest.raises(StorageError, match=r"cannot read: .*NETWORK_CONNECTION"):
         Folder.at("s3://lehr-tests/x").read("a")

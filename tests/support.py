@@ -1,0 +1,112 @@
+"""What several tests need: jobs at tiny scale, and training in plain processes, without Ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from lehr.data.load import Opened, splits
+from lehr.job import TrainJob, from_dict, to_dict
+from lehr.runs import Folder, RunFolder, without_timing
+from lehr.runs.weights import read_model
+from lehr.training.group import Group
+from lehr.training.loop import train
+from lehr.training.setup import Plan
+
+TINY: dict[str, Any] = {
+    "data": {"source": "digits", "limit": 330, "augment": ["shift"]},
+    "model": {"name": "small_cnn", "width": 8},
+    "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4},
+    "schedule": {"name": "cosine", "warmup": "1ep"},
+    # 330 rows in batches of 64: five full ones and a ragged one of 10, so some of 4 workers take 3 rows and some 2.
+    "train": {"epochs": 4, "batch_size": 64, "clean_subset": 100},
+}
+
+
+def tiny(**overrides: Any) -> TrainJob:
+    """The tiny job with dotted overrides (`train__epochs=3`)."""
+    job = from_dict(TINY, overrides={path.replace("__", "."): value for path, value in overrides.items()})
+    assert isinstance(job, TrainJob)
+    return job
+
+
+def train_here(job: TrainJob, folder: Path, workers: int = 1, prepare: Callable[[], None] | None = None) -> RunFolder:
+    """Trains in `workers` plain processes of their own, which talk through gloo.
+
+    Args:
+        prepare: called first in every process, to break something on purpose.
+
+    Raises:
+        Died: a process ended by a signal or an error.
+    """
+    if not (folder / "job.yaml").exists():
+        RunFolder.create(Folder.at(folder), to_dict(job), {})
+    # The fork server has imported torch once and run nothing: a process starts in milliseconds instead of seconds.
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed", "lehr.training.loop", "lehr.data.load"])
+    arguments = (workers, free_port(), to_dict(job), str(folder), prepare)
+    processes = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        if process.is_alive():
+            process.kill()
+    if any(process.exitcode for process in processes):
+        raise Died([process.exitcode for process in processes])
+    return RunFolder.open(folder)
+
+
+class Died(Exception):
+    """The exit codes of the processes that trained, in order of rank."""
+
+
+def _worker(rank: int, workers: int, port: int, job: dict[str, Any], folder: str, prepare: Callable[[], None]) -> None:
+    torch.set_num_threads(1)
+    if workers > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        dist.init_process_group("gloo", rank=rank, world_size=workers)
+    if prepare:
+        prepare()
+    parsed = from_dict(job)
+    assert isinstance(parsed, TrainJob)
+    plan = Plan.make(parsed, splits(parsed, Opened(parsed).decode()))
+    train(plan, RunFolder.open(folder), Group(rank, workers))
+    if workers > 1:
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def records(run: RunFolder) -> tuple[pa.Table, pa.Table]:
+    """The step and epoch records without wall-clock columns: what two equal runs share to the last digit."""
+    return without_timing(run.steps()), without_timing(run.epochs())
+
+
+def weights(run: RunFolder) -> dict[str, torch.Tensor]:
+    return read_model(run.folder)[0]
+
+
+def largest_difference(one: pa.Table, other: pa.Table, rows: int | None = None) -> float:
+    """The largest relative difference between two tables of numbers, over their first `rows` rows."""
+    assert one.schema.names == other.schema.names
+    assert one.num_rows == other.num_rows
+    worst = 0.0
+    for name in one.schema.names:
+        for a, b in zip(one[name].to_pylist()[:rows], other[name].to_pylist()[:rows], strict=True):
+            assert (a is None) == (b is None), name
+            if a is not None:
+                worst = max(worst, abs(a - b) / max(1.0, abs(a)))
+    return worst

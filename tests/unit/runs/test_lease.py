@@ -1,0 +1,306 @@
+"""One writer per run folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import pytest
+
+from lehr.errors import RunHeld, StorageError
+from lehr.runs import Folder, Holder, Lease, begin_attempt, lease, read_holder
+
+
+def change(folder: Folder, **fields: Any) -> None:
+    holder = read_holder(folder)
+    assert holder is not None
+    folder.write_json("lease.json", asdict(holder) | fields)
+
+
+def seconds_ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.2)
+
+
+HOLD = """
+import sys
+from lehr.runs import Folder, Lease
+lease = Lease.acquire(Folder.at(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.readline()
+lease.release()
+"""
+
+
+@pytest.fixture
+def held(local: Folder, python: Callable[..., Popen[str]]) -> Popen[str]:
+    """A real process that holds the lease until it is spoken to."""
+    process = python(HOLD, local.uri)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_second_writer_is_told_who_holds_it_since_when_and_what_to_do(folder: Folder) -> None:
+    with Lease.acquire(folder) as held:
+        with pytest.raises(RunHeld) as caught:
+            Lease.acquire(folder)
+        sentence = str(caught.value)
+        for part in (folder.uri, held.holder.user, held.holder.host, f"process {os.getpid()}", "since 20", "60 s"):
+            assert part in sentence
+        assert "last heartbeat 0 s ago" in sentence
+        assert "\n" not in sentence
+    assert not folder.exists("lease.json")
+    Lease.acquire(folder).release()
+
+
+def test_a_live_process_keeps_its_lease_and_hands_it_over_when_done(local: Folder, held: Popen[str]) -> None:
+    with pytest.raises(RunHeld, match=f"process {held.pid}"):
+        Lease.acquire(local)
+    held.communicate("done\n", timeout=30)
+    assert held.returncode == 0
+    Lease.acquire(local).release()
+
+
+@pytest.mark.parametrize("reaped", [False, True], ids=["a zombie", "gone"])
+def test_a_dead_process_on_this_machine_has_lost_its_lease_at_once(
+    local: Folder, held: Popen[str], reaped: bool
+) -> None:
+    held.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, held.pid, os.WEXITED | os.WNOWAIT)
+    if reaped:
+        held.wait()
+    holder = read_holder(local)
+    assert holder is not None
+    assert not holder.is_alive()
+    with Lease.acquire(local) as mine:
+        assert mine.holder.pid == os.getpid()
+
+
+def test_a_stopped_process_is_not_dead(local: Folder, held: Popen[str]) -> None:
+    held.send_signal(signal.SIGSTOP)
+    with pytest.raises(RunHeld):
+        Lease.acquire(local)
+    held.send_signal(signal.SIGCONT)
+
+
+def test_a_reused_process_id_is_not_the_holder(local: Folder, held: Popen[str]) -> None:
+    holder = read_holder(local)
+    assert holder is not None
+    assert holder.process_started is not None
+    change(local, process_started=holder.process_started - 1)
+    Lease.acquire(local).release()
+
+
+@pytest.mark.parametrize(
+    ("age", "alive"), [(0, True), (59, True), (61, False), (-3600, True)], ids=["now", "59 s", "61 s", "in the future"]
+)
+def test_elsewhere_only_the_heartbeat_tells(local: Folder, age: float, alive: bool) -> None:
+    Lease.acquire(local)
+    # Another machine, where nothing is known of process ids: here this one would be dead.
+    change(local, owner="theirs", machine="another", pid=2**22 + 1, heartbeat=seconds_ago(age))
+    if alive:
+        with pytest.raises(RunHeld):
+            Lease.acquire(local)
+    else:
+        Lease.acquire(local).release()
+
+
+def test_a_process_of_the_same_id_in_another_container_is_somebody_else(local: Folder) -> None:
+    first = Lease.acquire(local)
+    boot, _, namespace = first.holder.machine.partition("/")
+    assert boot
+    assert namespace == os.readlink("/proc/self/ns/pid")
+    change(local, owner="theirs", machine=f"{boot}/pid:[1]", pid=2**22 + 1)
+    with pytest.raises(RunHeld):
+        Lease.acquire(local)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"owner": "me"}'])
+def test_a_damaged_lease_holds_nobody_up(local: Folder, content: bytes) -> None:
+    local.write("lease.json", content)
+    assert read_holder(local) is None
+    Lease.acquire(local).release()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_heart_beats_and_names_the_newest_attempt(folder: Folder) -> None:
+    def holder() -> Holder:
+        found = read_holder(folder)
+        assert found is not None
+        return found
+
+    with Lease.acquire(folder) as mine:
+        first = holder()
+        assert first.attempt == 0
+        begin_attempt(folder, workers=1, checkpoint=None)
+        wait_until(lambda: holder().heartbeat > first.heartbeat and holder().attempt == 1)
+        assert holder().owner == first.owner
+        assert holder().taken == first.taken
+        assert not mine.lost.is_set()
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_lease_that_was_taken_over_is_noticed_and_left_alone(folder: Folder) -> None:
+    noticed = threading.Event()
+    mine = Lease.acquire(folder, on_lost=noticed.set)
+    theirs = asdict(mine.holder) | {"owner": "theirs"}
+    # A beat in flight may overwrite the first try on an object store; a real taker looks again, as we do here.
+    wait_until(lambda: mine.lost.is_set() or folder.write_json("lease.json", theirs) is not None)
+    assert noticed.wait(10)
+    assert folder.read_json("lease.json")["owner"] == "theirs"
+    mine.release()
+    assert folder.read_json("lease.json")["owner"] == "theirs"
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_deleted_lease_is_written_again(local: Folder) -> None:
+    with Lease.acquire(local) as mine:
+        local.delete("lease.json")
+        wait_until(lambda: local.exists("lease.json"))
+        assert not mine.lost.is_set()
+
+
+def test_a_storage_that_fails_for_a_while_does_not_cost_the_lease(
+    local: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
+    write, failed = Folder.write_json, []
+
+    def failing(self: Folder, name: str, value: Any) -> None:
+        if len(failed) < 3:
+            failed.append(name)
+            raise StorageError("away")
+        write(self, name, value)
+
+    with Lease.acquire(local) as mine:
+        before = mine.holder.heartbeat
+        monkeypatch.setattr(Folder, "write_json", failing)
+        wait_until(lambda: local.read_json("lease.json")["heartbeat"] > before)
+        assert len(failed) == 3
+        assert not mine.lost.is_set()
+
+
+RACE = """
+import sys, time
+from lehr.errors import RunHeld
+from lehr.runs import Folder, Lease
+print("ready", flush=True)
+for line in sys.stdin:
+    where, start = line.split()
+    while time.monotonic() < float(start):
+        pass
+    try:
+        lease = Lease.acquire(Folder.at(where))
+        print("won", flush=True)
+    except RunHeld:
+        lease = None
+        print("held", flush=True)
+    sys.stdin.readline()
+    if lease:
+        lease.release()
+"""
+
+
+def test_of_racing_processes_exactly_one_wins_a_free_or_stale_lease(
+    tmp_path: Path, python: Callable[..., Popen[str]]
+) -> None:
+    racers = [python(RACE) for _ in range(3)]
+
+    def tell(line: str) -> None:
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write(line + "\n")
+            racer.stdin.flush()
+
+    def hear() -> Counter[str]:
+        return Counter(racer.stdout.readline().strip() for racer in racers if racer.stdout is not None)
+
+    assert hear() == {"ready": 3}
+    stale = {"owner": "dead", "user": "u", "host": "h", "machine": "m", "pid": 1, "process_started": 1, "attempt": 1}
+    for round_ in range(60):
+        folder = Folder.at(tmp_path / f"{round_}")
+        if round_ % 2:
+            folder.write_json("lease.json", stale | {"taken": seconds_ago(99), "heartbeat": seconds_ago(99)})
+        tell(f"{folder.uri} {time.monotonic() + 0.01}")
+        assert hear() == {"won": 1, "held": 2}
+        tell("go on")
+    for racer in racers:
+        racer.communicate(timeout=30)
+        assert racer.returncode == 0
+
+
+def test_a_lock_on_a_file_deleted_meanwhile_does_not_count(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, flock, cleared = local.local_path / ".lease.lock", lease.fcntl.flock, []
+
+    def clear_the_run_first(file: Any, operation: int) -> None:
+        flock(file, operation)
+        if not cleared:
+            cleared.append(path.unlink())
+
+    monkeypatch.setattr(lease.fcntl, "flock", clear_the_run_first)
+    with lease._locked(local) as locked:
+        assert locked
+        assert cleared
+        assert lease._try_lock(path) is None, "who comes next finds the same file, and finds it locked"
+
+
+@pytest.mark.usefixtures("fast")
+def test_on_an_object_store_one_of_two_takers_wins(s3: str) -> None:
+    for round_ in range(3):
+        folder = Folder.at(f"{s3}/{round_}")
+        gate, outcomes = threading.Barrier(2), []
+
+        def take(folder: Folder = folder, gate: Any = gate, outcomes: list[Any] = outcomes) -> None:
+            gate.wait()
+            try:
+                outcomes.append(Lease.acquire(folder))
+            except RunHeld:
+                outcomes.append(None)
+
+        threads = [threading.Thread(target=take) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [outcome for outcome in outcomes if outcome]
+        assert len(winners) == 1
+        winners[0].release()
+
+
+def test_a_disk_without_locks_works_like_an_object_store(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(lease.fcntl, "flock", no_locks)
+    with Lease.acquire(local), pytest.raises(RunHeld):
+        Lease.acquire(local)
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match="cannot"):
+        Lease.acquire(Folder.at(tmp_path / "file" / "run"))
