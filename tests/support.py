@@ -50,8 +50,9 @@ def train_here(job: TrainJob, folder: Path, workers: int = 1, prepare: Callable[
     if not (folder / "job.yaml").exists():
         RunFolder.create(Folder.at(folder), to_dict(job), {})
     # The fork server has imported torch once and run nothing: a process starts in milliseconds instead of seconds.
+    # (torch._dynamo: every optimizer imports it when it is made.)
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "lehr.training.loop", "lehr.data.load"])
+    context.set_forkserver_preload(["torch._dynamo", "torch.distributed", "lehr.training.loop", "lehr.data.load"])
     arguments = (workers, free_port(), to_dict(job), str(folder), prepare)
     processes = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(workers)]
     for process in processes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lehr.durations import Clock
-from lehr.errors import JobError, LehrError, RunError
+from lehr.errors import JobError, LehrError, RunError, RunHeld
 from lehr.job import Job, TrainJob, describe_difference, difference, from_dict, to_dict
 from lehr.runs import Folder, Lease, RunFolder, collect_environment
 from lehr.screen import Screen, open_screen, quiet
@@ -44,6 +44,7 @@ class Running:
         debug: everything in this process, without Ray.
         started: when the command began (`time.time()`).
         training: whether there is something to save; until then a first Ctrl-C ends the job at once.
+        lease: this process's hold on the run folder.
         startup: seconds until training began, once it has.
     """
 
@@ -53,8 +54,14 @@ class Running:
     log: Path
     debug: bool
     started: float
+    lease: Lease
     training: bool = False
     startup: float | None = None
+
+    def check_lease(self) -> None:
+        """Raises RunHeld when another process has taken the run over, because this one was away for too long."""
+        if self.lease.lost.is_set():
+            raise RunHeld(f"{self.run.name} was taken over by another process; this one stops and changes nothing more")
 
     def log_trace(self, trace: str) -> None:
         with self.log.open("a") as file:
@@ -90,9 +97,9 @@ def run_job(job: Job, *, debug: bool = False, fresh: bool = False, started: floa
         if existing and not fresh and is_done(job, existing):
             screen.say(f"{folder.name} is finished: {shown(folder)}\nTo start over: {again('--fresh')}")
             return existing
-        stack.enter_context(Lease.acquire(folder))
+        lease = stack.enter_context(Lease.acquire(folder))
         run = open_run(job, folder, existing, fresh=fresh)
-        running = Running(job, run, screen, log, debug, started)
+        running = Running(job, run, screen, log, debug, started, lease)
         stack.enter_context(_stop_signals(running))
         screen.say(f"{job.kind} {folder.name}   run folder: {shown(folder)}   log: {short(log)}")
         kind.run(running)
@@ -167,7 +174,8 @@ def is_done(job: Job, existing: RunFolder) -> bool:
 def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: bool) -> RunFolder:
     """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
     if existing and fresh:
-        for name in ("attempts", "checkpoints", "steps", "epochs", "events", "model", "trials", "members"):
+        # attempts/ stays: a worker of an old attempt that is still writing must not find its number in use again.
+        for name in ("checkpoints", "steps", "epochs", "events", "model", "trials", "members"):
             folder.child(name).delete_all()
         for name in ("job.yaml", "progress.json", "stop.json", "failure.json", "curves.png"):
             folder.delete(name)

@@ -40,6 +40,7 @@ def train_here(running: Running, opened: Opened) -> None:
     running.startup = time.time() - running.started
 
     def should_stop() -> str | None:
+        running.check_lease()
         running.screen.progress(run.progress())
         return run.stop_requested()
 
@@ -95,6 +96,7 @@ def watch(running: Running, thread: threading.Thread) -> None:
     every = 0.2 if run.folder.is_local else 2.0
     last = run.progress().get("updated")
     while True:
+        running.check_lease()
         alive = thread.is_alive()
         progress = run.progress()
         if progress.get("updated") != last:

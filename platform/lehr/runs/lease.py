@@ -113,6 +113,8 @@ class Lease:
             taken=moment,
             heartbeat=moment,
         )
+        if folder.is_local:
+            _make(folder)
         with _locked(folder) as locked:
             _refuse_if_held(folder, by_others_than=holder.owner)
             folder.write_json(_NAME, asdict(holder))
@@ -125,9 +127,13 @@ class Lease:
 
     def beat(self) -> None:
         """Renew the lease, or find it lost. The thread does this; call it to be sure before something irrevocable."""
+        if self._run_is_gone():
+            return
         with _locked(self.folder):
             current = read_holder(self.folder)
-            if current is None or current.owner == self.holder.owner:
+            if current is None:
+                return  # deleted, with the run or to free it by hand: then the next to come may have it
+            if current.owner == self.holder.owner:
                 self.holder.heartbeat, self.holder.attempt = now(), newest_number(self.folder)
                 self.folder.write_json(_NAME, asdict(self.holder))
                 return
@@ -144,6 +150,8 @@ class Lease:
         self._done.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
+        if self._run_is_gone():
+            return
         try:
             with _locked(self.folder):
                 current = read_holder(self.folder)
@@ -159,6 +167,10 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+    def _run_is_gone(self) -> bool:
+        """Whether the folder was deleted; on a disk, to look for the lease would make it anew."""
+        return self.folder.is_local and not self.folder.local_path.exists()
 
     def _beat_until_done(self) -> None:
         while not self.lost.is_set() and not self._done.wait(BEAT_SECONDS):
@@ -210,6 +222,13 @@ def _refuse_if_held(folder: Folder, *, by_others_than: str) -> None:
         )
 
 
+def _make(folder: Folder) -> None:
+    try:
+        folder.local_path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder.uri}: cannot make this folder: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def _locked(folder: Folder) -> Iterator[bool]:
     """Hold the folder's file lock; yields whether there is such a thing here."""
@@ -230,7 +249,6 @@ def _locked(folder: Folder) -> Iterator[bool]:
 
 def _try_lock(path: Path) -> tuple[IO[bytes], bool] | None:
     """The open file and whether it is locked, which some file systems cannot; None if another process has locked it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "ab")  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,12 @@ from lehr.runs import (
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 
-@pytest.fixture(params=sorted(path.name for path in GOLDEN.glob("format-*")))
-def run(request: pytest.FixtureRequest) -> RunFolder:
-    return RunFolder.open(GOLDEN / request.param)
+@pytest.fixture(params=[*sorted(path.name for path in GOLDEN.glob("format-*")), "written now"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunFolder:
+    if request.param != "written now":
+        return RunFolder.open(GOLDEN / request.param)
+    runpy.run_path(os.fspath(GOLDEN / "make.py"))["make"](tmp_path / "run")
+    return RunFolder.open(tmp_path / "run")
 
 
 def test_job_environment_and_state(run: RunFolder) -> None:
@@ -42,7 +47,7 @@ def test_job_environment_and_state(run: RunFolder) -> None:
     assert run.progress()["loss"] == 0.5
     assert run.stop_requested() == "enough"
     assert [child.job["name"] for child in run.children("trials")] == ["trial"]
-    assert run.name in [found.name for found in find_runs(GOLDEN)]
+    assert run.name in [found.name for found in find_runs(run.folder.local_path.parent)]
 
 
 def test_lease(run: RunFolder) -> None:

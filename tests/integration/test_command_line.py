@@ -1,0 +1,173 @@
+"""What a person at the command line sees: runs that end, go on, are refused, and say why. In one process, without Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+JOB = """\
+kind: train
+data: {source: digits, limit: 330}
+model: {name: small_cnn, width: 8}
+optimizer: {lr: 0.05, momentum: 0.9}
+train: {epochs: 2, batch_size: 64}
+"""
+
+
+def lehr(*words: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "lehr.cli.main", *words], capture_output=True, text=True, timeout=120, check=False, **options
+    )
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    return lehr("run", "job.yaml", "--debug", *words)
+
+
+@pytest.fixture()
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    return path
+
+
+def test_a_run_from_start_to_end(job: Path) -> None:
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2/2" in done.stdout
+    assert "Best validation accuracy" in done.stdout
+    assert "runs/job/model" in done.stdout
+
+    again = run()
+    assert again.returncode == 0
+    assert "job is finished: runs/job" in again.stdout
+    assert "--fresh" in again.stdout
+    assert "epoch" not in again.stdout
+
+    listed = json.loads(lehr("runs", "--json").stdout)
+    assert (listed["name"], listed["status"], listed["epochs_done"]) == ("job", "finished", 2)
+    shown = lehr("show", "job")
+    assert "finished" in shown.stdout
+    assert "validation accuracy" in shown.stdout
+
+    fresh = run("--fresh")
+    assert fresh.returncode == 0
+    assert "epoch 2/2" in fresh.stdout
+
+    missing = lehr("show", "jop")
+    assert missing.returncode == 1
+    assert missing.stderr == 'no run "jop" in ./runs; did you mean job?\n'
+    assert lehr("rm", "job", "--yes").returncode == 0
+    assert not Path("runs/job").exists()
+
+
+def test_overrides_make_another_run_and_more_epochs_go_on_where_the_rate_allows_it(job: Path) -> None:
+    assert run("name=mine").returncode == 0
+    refused = run("name=mine", "optimizer.lr=0.1")
+    assert refused.returncode == 1
+    assert "mine is a run of another job (optimizer.lr: 0.05 -> 0.1)" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+    longer = run("name=mine", "train.epochs=3")  # a constant rate: the steps already taken keep theirs
+    assert longer.returncode == 0, longer.stderr
+    assert "epoch 3/3" in longer.stdout
+    assert "epoch 1/3" not in longer.stdout
+    steps = [row["step"] for row in _epochs("mine")]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 3
+
+    assert run("name=cosine", "schedule=cosine").returncode == 0
+    refused = run("name=cosine", "schedule=cosine", "train.epochs=3")  # would have changed the rates of the past
+    assert refused.returncode == 1
+    assert "train.epochs: 2 -> 3" in refused.stderr
+
+    assert run("optimizer.lr=0.1", "train.epochs=1").returncode == 0
+    assert Path("runs/job-lr-0.1-epochs-1/model/weights.safetensors").exists()
+
+
+def test_a_changed_file_without_a_name_is_a_new_run(job: Path) -> None:
+    assert run("train.epochs=1").returncode == 0
+    job.write_text(JOB.replace("0.05", "0.06"))
+    assert run("train.epochs=1").returncode == 0
+    assert Path("runs/job-epochs-1-2/model").exists()
+
+
+def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
+    words = [sys.executable, "-m", "lehr.cli.main", "run", "job.yaml", "--debug", "name=long", "train.epochs=2000"]
+    first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        _wait_for(lambda: Path("runs/long/checkpoints/step-0000000005/manifest.json").exists(), first)
+        second = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 1
+        assert re.search(rf"held by .*{first.pid}", second.stderr), second.stderr
+        assert lehr("rm", "long", "--yes").returncode == 1  # a run that is being written is left alone
+
+        first.send_signal(signal.SIGINT)
+        stdout, stderr = first.communicate(timeout=30)
+    finally:
+        first.kill()
+    assert first.returncode == 130, stderr
+    assert "Go on with: lehr run job.yaml --debug name=long" in stderr
+    stopped = json.loads(Path("runs/long/progress.json").read_text())
+    assert stopped["status"] == "stopped"
+    assert Path(f"runs/long/checkpoints/step-{stopped['step']:010d}/manifest.json").exists()
+
+    third = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    _wait_for(lambda: json.loads(Path("runs/long/progress.json").read_text())["step"] > stopped["step"], third)
+    third.kill()
+    third.wait()
+    assert json.loads(lehr("runs", "--json").stdout)["status"] == "interrupted"
+    assert [e["kind"] for e in _events("long")] == ["started", "stopped", "resumed"]
+
+
+def test_a_diverging_run_says_at_which_step_and_rate(job: Path) -> None:
+    failed = run("optimizer.lr=1e30", "name=wild")
+    assert failed.returncode == 1
+    assert re.search(r"the (validation )?loss became (nan|inf) at step \d+ \(epoch 1\) with learning rate 1e\+30", failed.stderr)
+    assert "Traceback" not in failed.stderr
+
+
+def test_an_error_in_the_job_is_one_sentence_and_exit_code_2(job: Path) -> None:
+    wrong = run("model=smal_cnn")
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert "did you mean small_cnn" in wrong.stderr
+    assert not Path("runs").exists()
+
+
+def _epochs(name: str) -> list[dict]:
+    from lehr import Run
+
+    return Run(f"runs/{name}").folder.epochs().to_pylist()
+
+
+def _events(name: str) -> list[dict]:
+    from lehr import Run
+
+    return Run(f"runs/{name}").folder.events()
+
+
+def _wait_for(condition, process: subprocess.Popen, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+def test_python_s_own_platform_module_stays_reachable_from_the_repository_root() -> None:
+    root = Path(__file__).parents[2]
+    where = subprocess.run(
+        [sys.executable, "-c", "import platform; print(platform.__file__, platform.system())"],
+        cwd=root, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(root)},
+    ).stdout
+    assert str(root) not in where
+    assert "Linux" in where or "Darwin" in where
