@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -45,6 +44,7 @@ class Running:
         started: when the command began (`time.time()`).
         training: whether there is something to save; until then a first Ctrl-C ends the job at once.
         lease: this process's hold on the run folder.
+        command: what runs this job again.
         startup: seconds until training began, once it has.
     """
 
@@ -55,6 +55,7 @@ class Running:
     debug: bool
     started: float
     lease: Lease
+    command: str
     training: bool = False
     startup: float | None = None
 
@@ -68,13 +69,16 @@ class Running:
             file.write(f"\n{trace}\n")
 
 
-def run_job(job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None) -> RunFolder:
+def run_job(
+    job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None, command: str | None = None
+) -> RunFolder:
     """Runs a job to its end and returns its run folder. An unfinished run of the same job goes on where it stopped.
 
     Args:
         debug: in this process and without Ray, so that breakpoints work.
         fresh: deletes what the run of this name left, and starts over.
         started: when the command began (`time.time()`).
+        command: what runs this job again, for messages; by default the call in Python.
 
     Raises:
         JobError: the job cannot be run as it is written.
@@ -85,6 +89,7 @@ def run_job(job: Job, *, debug: bool = False, fresh: bool = False, started: floa
     from lehr.kinds import kind_of
 
     started = started or time.time()
+    command = command or f"lehr.run(…) of {job.run_name}"
     if str(job.folder) not in sys.path:
         sys.path.insert(0, str(job.folder))
     kind = kind_of(job)
@@ -95,11 +100,11 @@ def run_job(job: Job, *, debug: bool = False, fresh: bool = False, started: floa
         screen = open_screen(sys.stdout if debug else stack.enter_context(quiet(log)))
         stack.callback(screen.close)
         if existing and not fresh and is_done(job, existing):
-            screen.say(f"{folder.name} is finished: {shown(folder)}\nTo start over: {again('--fresh')}")
+            screen.say(f"{folder.name} is finished: {shown(folder)}\nTo start over, add --fresh: {command}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder))
         run = open_run(job, folder, existing, fresh=fresh)
-        running = Running(job, run, screen, log, debug, started, lease)
+        running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(_stop_signals(running))
         screen.say(f"{job.kind} {folder.name}   run folder: {shown(folder)}   log: {short(log)}")
         kind.run(running)
@@ -212,11 +217,11 @@ def _stop_signals(running: Running) -> Iterator[None]:
         nonlocal asked
         if asked:
             running.screen.close()
-            running.screen.say(f"Ended at once. What was saved before stays; go on with: {again()}")
+            running.screen.say(f"Ended at once. What was saved before stays; go on with: {running.command}")
             leave(130)
         asked = True
         if not running.training:
-            raise Interrupted(f"Stopped before the first step. Start again with: {again()}")
+            raise Interrupted(f"Stopped before the first step. Start again with: {running.command}")
         running.run.request_stop(signal.Signals(number).name)
         running.screen.say("Stopping: saving a checkpoint first. Ctrl-C again ends at once.")
 
@@ -241,13 +246,6 @@ def leave(code: int) -> None:
 
 
 # ── words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def again(*more: str) -> str:
-    """The command that runs this job again, as it was typed."""
-    if Path(sys.argv[0]).stem in ("lehr", "__main__"):
-        return shlex.join(["lehr", *(word for word in sys.argv[1:] if word != "--fresh"), *more])
-    return shlex.join(["the same call", *more])
 
 
 def short(path: Path) -> str:

@@ -24,7 +24,7 @@ train: {epochs: 2, batch_size: 64}
 
 def lehr(*words: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "lehr.cli.main", *words], capture_output=True, text=True, timeout=120, check=False, **options
+        [sys.executable, "-m", "lehr", *words], capture_output=True, text=True, timeout=120, check=False, **options
     )
 
 
@@ -101,13 +101,13 @@ def test_a_changed_file_without_a_name_is_a_new_run(job: Path) -> None:
 
 
 def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
-    words = [sys.executable, "-m", "lehr.cli.main", "run", "job.yaml", "--debug", "name=long", "train.epochs=2000"]
+    words = [sys.executable, "-m", "lehr", "run", "job.yaml", "--debug", "name=long", "train.epochs=2000"]
     first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        _wait_for(lambda: Path("runs/long/checkpoints/step-0000000005/manifest.json").exists(), first)
+        _wait_for(lambda: _progress("long").get("epochs_done", 0) >= 2, first)
         second = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 1
-        assert re.search(rf"held by .*{first.pid}", second.stderr), second.stderr
+        assert re.search(rf"is being written by .* \(process {first.pid}\)", second.stderr), second.stderr
         assert lehr("rm", "long", "--yes").returncode == 1  # a run that is being written is left alone
 
         first.send_signal(signal.SIGINT)
@@ -115,13 +115,13 @@ def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
     finally:
         first.kill()
     assert first.returncode == 130, stderr
-    assert "Go on with: lehr run job.yaml --debug name=long" in stderr
-    stopped = json.loads(Path("runs/long/progress.json").read_text())
+    assert "Go on with: lehr run job.yaml name=long train.epochs=2000 --debug" in stderr
+    stopped = _progress("long")
     assert stopped["status"] == "stopped"
     assert Path(f"runs/long/checkpoints/step-{stopped['step']:010d}/manifest.json").exists()
 
     third = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    _wait_for(lambda: json.loads(Path("runs/long/progress.json").read_text())["step"] > stopped["step"], third)
+    _wait_for(lambda: _progress("long")["step"] > stopped["step"], third)
     third.kill()
     third.wait()
     assert json.loads(lehr("runs", "--json").stdout)["status"] == "interrupted"
@@ -147,6 +147,11 @@ def _epochs(name: str) -> list[dict]:
     from lehr import Run
 
     return Run(f"runs/{name}").folder.epochs().to_pylist()
+
+
+def _progress(name: str) -> dict:
+    path = Path(f"runs/{name}/progress.json")
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _events(name: str) -> list[dict]:

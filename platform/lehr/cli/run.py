@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Annotated
 
@@ -24,4 +25,5 @@ def run(
     loaded = load(job, overrides or ())
     from lehr.driver import run_job
 
-    run_job(loaded, debug=debug, fresh=fresh, started=started)
+    command = shlex.join(["lehr", "run", job, *(overrides or ()), *(["--debug"] if debug else [])])
+    run_job(loaded, debug=debug, fresh=fresh, started=started, command=command)

@@ -11,7 +11,7 @@ import torch
 
 from lehr.clusters.machine import cores
 from lehr.data.load import Opened, splits
-from lehr.driver import Interrupted, Running, again, short, shown
+from lehr.driver import Interrupted, Running, short, shown
 from lehr.errors import LehrError
 from lehr.job import TrainJob
 from lehr.runs import RunFolder
@@ -129,7 +129,7 @@ def conclude(running: Running) -> None:
         run.write_progress(progress)
     if progress["status"] == "stopped":
         done = f"epoch {progress['epoch']:.1f} of {progress['epochs']} (step {progress['step']})"
-        raise Interrupted(f"Stopped at {done}; everything is saved. Go on with: {again()}")
+        raise Interrupted(f"Stopped at {done}; everything is saved. Go on with: {running.command}")
     picture = draw(run)
     screen.close()
     for line in summary(run, progress, picture):
