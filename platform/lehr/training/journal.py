@@ -61,8 +61,8 @@ class Journal:
         self._recorder: Recorder | None = None
         self._attempt = 0
         self._first_step = self._last_pulse_step = self._next_pulse_step = 0
-        self._began = self._last_pulse = self._last_flush = self._last_step = self._epoch_began = time.perf_counter()
-        self._input_before = 0.0
+        self._began = self._last_pulse = self._last_flush = self._epoch_began = time.perf_counter()
+        self._worked_before = self._waited_before = 0.0
 
     # ── begin, events, end ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -71,7 +71,7 @@ class Journal:
         step = checkpoint.step if checkpoint else 0
         self._first_step = self._last_pulse_step = step
         self._next_pulse_step = step + 1
-        self._began = self._last_pulse = self._last_flush = self._last_step = self._epoch_began = time.perf_counter()
+        self._began = self._last_pulse = self._last_flush = self._epoch_began = time.perf_counter()
         if not self._group.first:
             return
         attempt = begin_attempt(self._run.folder, workers=self._group.size, checkpoint=checkpoint)
@@ -102,12 +102,14 @@ class Journal:
 
     def step(self, loss: Tensor, norm: Tensor, update: Tensor | None) -> None:
         """Takes in one step: this worker's part of the loss, and the gradient norm and update ratio of all."""
-        now, waited = time.perf_counter(), self._watch.seconds["input"]
+        # A step's time is its input and compute: what happens between steps has names of its own.
+        spent = self._watch.seconds
+        waited, worked = spent["input"], spent["input"] + spent["compute"]
         self._losses.append(loss)
         self._norms.append(norm)
         self._updates.append(update)
-        self._times.append((now - self._last_step, waited - self._input_before))
-        self._last_step, self._input_before = now, waited
+        self._times.append((worked - self._worked_before, waited - self._waited_before))
+        self._worked_before, self._waited_before = worked, waited
 
     def pulse_due(self, step: int) -> bool:
         """Whether the workers should meet now. A function of what all workers know, so they agree."""

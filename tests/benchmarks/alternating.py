@@ -1,0 +1,31 @@
+"""Both sides in the same run, in turn, because the speed of a shared machine drifts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+
+def compare(what: str, unit: str, sides: dict[str, Callable[[], float]], rounds: int, expected: str) -> float:
+    """Measures each side once per round, prints a table, and returns first / second of the medians.
+
+    Args:
+        sides: two functions that measure once; ours comes first.
+        expected: what the ratio should be, for the last line.
+    """
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
+            found[name].append(sides[name]())
+            print(f"  round {number + 1}: {name} {found[name][-1]:,.1f} {unit}", flush=True)
+    print(f"\n{what}\n{'':24}{'median':>12}{'min':>12}{'max':>12}  {unit}")
+    for name, values in found.items():
+        print(f"{name:24}{statistics.median(values):12,.1f}{min(values):12,.1f}{max(values):12,.1f}")
+    ours, theirs = (statistics.median(values) for values in found.values())
+    pairs = [a / b for a, b in zip(*found.values(), strict=True)]
+    first, second = found
+    print(
+        f"ratio {first} / {second}: {ours / theirs:.3f} (pair by pair {min(pairs):.3f} to {max(pairs):.3f}); "
+        f"expected {expected}"
+    )
+    return ours / theirs
