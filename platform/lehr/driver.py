@@ -157,6 +157,8 @@ def changes(existing: RunFolder, job: Job) -> str:
 
 def keeps_rate(existing: RunFolder, job: Job) -> bool:
     """Whether every step that was taken keeps its learning rate under the new number of epochs."""
+    from lehr.training.setup import learning_rate
+
     progress = existing.progress()
     if not progress.get("step"):
         return True
@@ -164,7 +166,7 @@ def keeps_rate(existing: RunFolder, job: Job) -> bool:
     if not isinstance(job, TrainJob) or not isinstance(old, TrainJob) or job.train.epochs < old.train.epochs:
         return False
     per_epoch = progress["total_steps"] // progress["epochs"]
-    before, after = (each.schedule.bind(Clock(per_epoch, per_epoch * each.train.epochs)) for each in (old, job))
+    before, after = (learning_rate(each, Clock(per_epoch, per_epoch * each.train.epochs)) for each in (old, job))
     return all(before(step) == after(step) for step in range(progress["step"]))
 
 

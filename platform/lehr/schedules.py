@@ -1,26 +1,33 @@
 """Learning-rate schedules: each is one pure function of progress through the run.
 
-The rate at step t is `lr × decay(progress) × warmup × cooldown`, where progress runs from 0 at the first step towards
-1 at the end of the run. Nothing is remembered between steps: a resumed run asks for step t and gets the same rate as a
-run that never stopped. Steps count from 0 and are optimizer steps; the rate of step t is what the update of step t uses.
+The rate at step t is `lr × curve(t) × warmup(t) × cooldown(t)`. Steps count from 0 and are optimizer steps; the rate of
+step t is what the update of step t uses. Nothing is remembered between steps: a resumed run asks for step t and gets
+the same rate as a run that never stopped.
 
-To add a schedule: write a class with its options as fields and `decay`, and add it to the end of the file.
+In the formulas T is the number of steps of the run, w that of its warmup, and p = (t − w) / (T − w) the progress after
+the warmup, between 0 and 1. `final` and the like are shares of lr. SCHEDULES.md says when to use which.
+
+To add a schedule: write a class with its options as fields and its `curve`, and name it in `AnySchedule`.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from lehr.durations import ZERO, Clock, Duration
 
+Curve: TypeAlias = Callable[[int], float]
+
 
 class BaseSchedule(BaseModel):
-    """What every schedule has: a linear warmup and a linear cooldown, multiplied over its own decay."""
+    """What every schedule has: a linear warmup and a linear cooldown, multiplied over its own curve."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -29,15 +36,19 @@ class BaseSchedule(BaseModel):
     )
     cooldown: Duration = Field(default=ZERO, description="Linear fall to zero at the very end of the run. A duration.")
 
-    def decay(self, step: int, clock: Clock) -> float:
-        """The factor on the learning rate at `step`, before warmup and cooldown."""
+    def curve(self, clock: Clock) -> Curve:
+        """The factor on the rate as a function of the step, before warmup and cooldown.
+
+        Raises:
+            ValueError: milestones, cycles or phases do not fit the run.
+        """
         raise NotImplementedError
 
-    def bind(self, clock: Clock) -> Callable[[int], float]:
+    def bind(self, clock: Clock) -> Curve:
         """The factor on the base rate as a function of the step.
 
         Raises:
-            ValueError: warmup and cooldown together are longer than the run.
+            ValueError: warmup, cooldown, milestones, cycles or phases do not fit the run.
         """
         warmup, cooldown = self.warmup.steps(clock), self.cooldown.steps(clock)
         if warmup + cooldown > clock.total_steps:
@@ -45,46 +56,301 @@ class BaseSchedule(BaseModel):
                 f" and cooldown {self.cooldown} is {cooldown}" if cooldown else ""
             )
             raise ValueError(f"{parts}, longer than the run of {clock.total_steps} steps")
+        curve = self.curve(clock)
 
         def factor(step: int) -> float:
             rise = (step + 1) / warmup if step < warmup else 1.0
             left = clock.total_steps - step
             fall = left / cooldown if left < cooldown else 1.0
-            return self.decay(step, clock) * rise * fall
+            return curve(step) * rise * fall
 
         return factor
 
+    def cycle_ends(self, clock: Clock) -> list[int]:
+        """For each cycle, the number of steps taken when it ends; most schedules have one, the whole run."""
+        return [clock.total_steps]
 
-def progress(step: int, clock: Clock, skip: int = 0) -> float:
-    """The share of the run done before `step`, in [0, 1], not counting its first `skip` steps."""
-    span = clock.total_steps - skip
-    return min(max((step - skip) / span, 0.0), 1.0) if span > 0 else 1.0
+    def progress(self, clock: Clock) -> Curve:
+        """p(t): the share of the run after the warmup that is done before step t, in [0, 1]."""
+        warmup = self.warmup.steps(clock)
+        span = clock.total_steps - warmup
+        return lambda step: min(max((step - warmup) / span, 0.0), 1.0) if span > 0 else 1.0
 
 
 class Constant(BaseSchedule):
-    """eta_t = lr."""
+    """η(t) = lr."""
 
     name: Literal["constant"] = "constant"
 
-    def decay(self, step: int, clock: Clock) -> float:
-        return 1.0
+    def curve(self, clock: Clock) -> Curve:
+        return lambda step: 1.0
+
+
+class Step(BaseSchedule):
+    """η(t) = lr × gammaⁿ, n the number of milestones at or before t. They count from the start of the run.
+
+    The defaults are those of He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, for CIFAR.
+    """
+
+    name: Literal["step"] = "step"
+    every: Duration | None = Field(default=None, description="A step down every so often. A duration.")
+    milestones: list[Duration] | None = Field(
+        default=None, min_length=1, description="Durations from the start, ascending. By default 50% and 75%."
+    )
+    gamma: float = Field(default=0.1, gt=0, le=1, description="Factor on the rate at each step down.")
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Step:
+        if self.every is not None and self.milestones is not None:
+            raise ValueError("every and milestones exclude each other; allowed: one of them")
+        return self
+
+    def curve(self, clock: Clock) -> Curve:
+        if self.every is not None:
+            every = self.every.steps(clock)
+            if not 0 < every < clock.total_steps:
+                raise ValueError(_outside(f"every {self.every}", every, clock))
+            return lambda step: self.gamma ** (step // every)
+        said = self.milestones or [Duration(50, "%"), Duration(75, "%")]
+        milestones = [milestone.steps(clock) for milestone in said]
+        for duration, step in zip(said, milestones, strict=True):
+            if not 0 < step < clock.total_steps:
+                raise ValueError(_outside(f"milestone {duration}", step, clock))
+        for (duration, step), (after, later) in pairwise(zip(said, milestones, strict=True)):
+            if later <= step:
+                raise ValueError(f"milestone {after} is step {later}, which is not after {duration}, step {step}")
+        return lambda step: self.gamma ** bisect_right(milestones, step)
 
 
 class Cosine(BaseSchedule):
-    """eta_t = lr × (final + (1 − final) × (1 + cos(π p)) / 2), p the progress after warmup.
+    """η(t) = lr × (final + (1 − final) × (1 + cos(π p)) / 2).
 
-    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017, without the restarts.
+    Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2017, without the restarts.
     """
 
     name: Literal["cosine"] = "cosine"
     final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
-    def decay(self, step: int, clock: Clock) -> float:
-        p = progress(step, clock, skip=self.warmup.steps(clock))
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * p)) / 2
+    def curve(self, clock: Clock) -> Curve:
+        p = self.progress(clock)
+        return lambda step: _between(self.final, 1.0, _cosine(p(step)))
 
 
-SCHEDULES: dict[str, type[BaseSchedule]] = {"constant": Constant, "cosine": Cosine}
+class Linear(BaseSchedule):
+    """η(t) = lr × (final + (1 − final) × (1 − p))."""
+
+    name: Literal["linear"] = "linear"
+    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
+
+    def curve(self, clock: Clock) -> Curve:
+        p = self.progress(clock)
+        return lambda step: _between(self.final, 1.0, 1 - p(step))
+
+
+class InverseSqrt(BaseSchedule):
+    """η(t) = lr / √(1 + (t − w) / s), s the timescale: half of lr after 3 s, a tenth after 99 s, and never zero.
+
+    With a timescale as long as the warmup (the default where there is a warmup) this is lr × √(w / t), of Vaswani et
+    al., "Attention is all you need", 2017; the timescale is of Zhai et al., "Scaling vision transformers", 2022.
+    """
+
+    name: Literal["inverse_sqrt"] = "inverse_sqrt"
+    timescale: Duration | None = Field(
+        default=None, description="How fast the early fall is. A duration. By default the warmup, or 1ep without one."
+    )
+
+    def curve(self, clock: Clock) -> Curve:
+        warmup = self.warmup.steps(clock)
+        said = self.timescale if self.timescale is not None else self.warmup if warmup else Duration(1, "ep")
+        timescale = said.steps(clock)
+        if not timescale:
+            raise ValueError(f"timescale {said} is no step at all; allowed: one step or more")
+        return lambda step: 1 / math.sqrt(1 + max(step - warmup, 0) / timescale)
+
+
+class Polynomial(BaseSchedule):
+    """η(t) = lr × (final + (1 − final) × (1 − p)^power). Power 1 is linear.
+
+    With power 0.9 the "poly" schedule of Chen et al., "DeepLab: Semantic image segmentation with deep convolutional
+    nets, atrous convolution, and fully connected CRFs", 2017.
+    """
+
+    name: Literal["polynomial"] = "polynomial"
+    power: float = Field(default=2.0, gt=0, description="Above 1 falls early, below 1 late.")
+    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
+
+    def curve(self, clock: Clock) -> Curve:
+        p = self.progress(clock)
+        return lambda step: _between(self.final, 1.0, (1 - p(step)) ** self.power)
+
+
+class Exponential(BaseSchedule):
+    """η(t) = lr × gamma^((t − w) / every): the same factor for every equal stretch of training.
+
+    By default down to a hundredth over the run; `{gamma: 0.95, every: 1ep}` is a twentieth less in every epoch.
+    """
+
+    name: Literal["exponential"] = "exponential"
+    gamma: float = Field(default=0.01, gt=0, le=1, description="Factor on the rate over `every`.")
+    every: Duration = Field(default=Duration(100, "%"), description="The stretch that gamma is for. A duration.")
+
+    def curve(self, clock: Clock) -> Curve:
+        warmup, every = self.warmup.steps(clock), self.every.steps(clock)
+        if not every:
+            raise ValueError(f"every {self.every} is no step at all; allowed: one step or more")
+        return lambda step: self.gamma ** (max(step - warmup, 0) / every)
+
+
+class Cyclic(BaseSchedule):
+    """η(t) = lr × (final + (1 − final) × (1 + cos(π i / L)) / 2), i the step within its cycle of L steps.
+
+    Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2017. Cycle k, counted from 0, has
+    ⌈L₀ growthᵏ⌉ steps. Either `length` says L₀, and the run must end with a cycle; or `cycles` says how many there are
+    in the run, and the last is cut where the run ends. Without warmup and growth the second is, with M = cycles,
+    η(t) = lr / 2 × (cos(π mod(t, ⌈T / M⌉) / ⌈T / M⌉) + 1)
+    of Huang et al., "Snapshot ensembles: Train 1, get M for free", 2017, who count t from 1.
+    """
+
+    name: Literal["cyclic"] = "cyclic"
+    cycles: int | None = Field(default=None, ge=1, description="Cycles in the run. By default 4, or as length says.")
+    length: Duration | None = Field(default=None, description="Length of the first cycle. A duration.")
+    growth: float = Field(default=1.0, ge=1, le=100, description="How much longer each cycle is than the one before.")
+    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the end of a cycle, as a share of lr.")
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Cyclic:
+        if self.cycles is not None and self.length is not None:
+            raise ValueError("cycles and length exclude each other; allowed: one of them")
+        return self
+
+    def curve(self, clock: Clock) -> Curve:
+        cycles = self._cycles(clock)
+        starts = [start for start, _ in cycles]
+
+        def curve(step: int) -> float:
+            start, steps = cycles[max(bisect_right(starts, step) - 1, 0)]
+            return _between(self.final, 1.0, _cosine(max(step - start, 0) / steps))
+
+        return curve
+
+    def cycle_ends(self, clock: Clock) -> list[int]:
+        """For each cycle, the number of steps taken when it ends: where a snapshot is taken.
+
+        Raises:
+            ValueError: the cycles do not fit the run.
+        """
+        return [min(start + steps, clock.total_steps) for start, steps in self._cycles(clock)]
+
+    def _cycles(self, clock: Clock) -> list[tuple[int, int]]:
+        """The first step and the number of steps of each cycle. The last may reach beyond the end of the run."""
+        at, total = self.warmup.steps(clock), clock.total_steps
+        wanted = None if self.length is not None else self.cycles or 4
+        unfit = ValueError(f"{wanted} cycles of whole steps do not fit into {total - at} steps; allowed: fewer of them")
+        if wanted is not None and wanted > total - at:
+            raise unfit
+        if self.length is not None:
+            first = float(self.length.steps(clock))
+        else:
+            first = (total - at) / sum(self.growth**k for k in range(wanted or 1))
+        cycles: list[tuple[int, int]] = []
+        while at < total and len(cycles) != wanted:
+            # A hair less: a whole number must not become the next one by rounding.
+            steps = max(1, math.ceil(first * self.growth ** len(cycles) - 1e-9))
+            cycles.append((at, steps))
+            at += steps
+        if wanted is not None and (len(cycles) < wanted or at < total):
+            raise unfit
+        if wanted is None and at != total:
+            ends = " or ".join(str(end) for end in (cycles[-1][0] if len(cycles) > 1 else 0, at) if end)
+            raise ValueError(f"the run of {total} steps ends within a cycle; allowed: a run of {ends} steps")
+        return cycles
+
+
+class OneCycle(BaseSchedule):
+    """Up from start × lr to lr and down to final × lr, each along half a cosine or a line.
+
+    With P the last step of the rise: η(t) = lr × (start + (1 − start) × a(t / P)) up to P, then
+    η(t) = lr × (final + (1 − final) × (1 − a((t − P) / (T − 1 − P)))), where a(x) = (1 − cos(π x)) / 2, or x.
+    Smith and Topin, "Super-convergence: Very fast training of neural networks using large learning rates", 2018, in the
+    form and with the defaults of torch. The momentum stays as it is.
+    """
+
+    name: Literal["one_cycle"] = "one_cycle"
+    rise: Duration = Field(default=Duration(30, "%"), description="From the start of the run to the peak. A duration.")
+    start: float = Field(default=0.04, ge=0, le=1, description="The first rate, as a share of lr.")
+    final: float = Field(default=4e-6, ge=0, le=1, description="The last rate, as a share of lr.")
+    shape: Literal["cosine", "linear"] = Field(default="cosine", description="Of the rise and the fall.")
+
+    def curve(self, clock: Clock) -> Curve:
+        rise, last = self.rise.steps(clock), clock.total_steps - 1
+        if not 0 < rise <= last:
+            raise ValueError(_outside(f"rise {self.rise}", rise, clock))
+        peak, fall = rise - 1, _cosine if self.shape == "cosine" else lambda p: 1 - p
+
+        def curve(step: int) -> float:
+            if step <= peak:
+                return _between(self.start, 1.0, 1 - fall(step / peak if peak else 1.0))
+            return _between(self.final, 1.0, fall(min((step - peak) / (last - peak), 1.0)))
+
+        return curve
+
+
+class WSD(BaseSchedule):
+    """Warmup, stable, decay: η(t) = lr until the last D steps, then lr × (final + (1 − final) × f((t − (T − D)) / D)).
+
+    f(x) is 1 − x (`linear`), (1 + cos(π x)) / 2 (`cosine`) or 1 − √x (`sqrt`). Until the decay begins the rate does not
+    depend on the length of the run, so a run can be made longer. Hu et al., "MiniCPM", 2024; the shapes are compared by
+    Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations", 2024.
+    """
+
+    name: Literal["wsd"] = "wsd"
+    decay: Duration = Field(default=Duration(20, "%"), description="The fall at the end of the run. A duration.")
+    shape: Literal["linear", "cosine", "sqrt"] = Field(default="linear", description="Of the fall.")
+    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
+
+    def curve(self, clock: Clock) -> Curve:
+        decay, warmup = self.decay.steps(clock), self.warmup.steps(clock)
+        if decay + warmup > clock.total_steps:
+            also = f" and warmup {self.warmup} is {warmup}" if warmup else ""
+            raise ValueError(
+                f"decay {self.decay} is {decay} steps{also}, longer than the run of {clock.total_steps} steps"
+            )
+        falls: dict[str, Callable[[float], float]] = {
+            "linear": lambda x: 1 - x,
+            "cosine": _cosine,
+            "sqrt": lambda x: 1 - math.sqrt(x),
+        }
+        fall, stable = falls[self.shape], clock.total_steps - decay
+        return lambda step: 1.0 if step < stable else _between(self.final, 1.0, fall((step - stable) / max(decay, 1)))
+
+
+def linear_rule(batch: int, base_batch: int, warmup: int) -> Curve:
+    """The factor on lr for a batch k times as large as the one lr is for: from 1 to k over `warmup` steps, then k.
+
+    scale(t) = 1 + (k − 1) × min(t / warmup, 1), k = batch / base_batch. A k below 1 needs no warmup and gets none.
+    Goyal et al., "Accurate, large minibatch SGD: Training ImageNet in 1 hour", 2017.
+    """
+    k = batch / base_batch
+    return lambda step: 1 + (k - 1) * step / warmup if k > 1 and step < warmup else k
+
+
+def _cosine(p: float) -> float:
+    """Half a cosine from 1 at p = 0 to 0 at p = 1."""
+    return (1 + math.cos(math.pi * p)) / 2
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return low + (high - low) * share
+
+
+def _outside(what: str, steps: int, clock: Clock) -> str:
+    return f"{what} is {steps} steps of {clock.total_steps}; allowed: more than none and less than the run"
+
+
+AnySchedule: TypeAlias = (
+    Constant | Step | Cosine | Linear | InverseSqrt | Polynomial | Exponential | Cyclic | OneCycle | WSD
+)
+SCHEDULES: dict[str, type[BaseSchedule]] = {cls.model_fields["name"].default: cls for cls in get_args(AnySchedule)}
 
 
 class _ShortForm:
@@ -93,10 +359,9 @@ class _ShortForm:
     @staticmethod
     def expand(value: Any) -> Any:
         if isinstance(value, dict):
-            said = {
-                key: item for key, item in value.items() if item is not None or key not in BaseSchedule.model_fields
-            }
-            return {**said, "name": said.get("name") or "constant"}
+            name = value.get("name") or "constant"
+            fields = SCHEDULES.get(name, BaseSchedule).model_fields if isinstance(name, str) else {}
+            return {**{key: item for key, item in value.items() if item is not None or key not in fields}, "name": name}
         return {"name": value} if isinstance(value, str) else value
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -104,7 +369,7 @@ class _ShortForm:
 
 
 Schedule = Annotated[
-    Annotated[Constant | Cosine, Field(discriminator="name")],
+    Annotated[AnySchedule, Field(discriminator="name")],
     BeforeValidator(_ShortForm.expand),
     _ShortForm(),
 ]

@@ -77,6 +77,7 @@ class PlainScreen:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._epoch = 0
+        self._found = ""
 
     def status(self, text: str) -> None:
         self.say(text)
@@ -87,6 +88,10 @@ class PlainScreen:
             self._epoch = epoch
             facts = "  ".join(f"{name} {value}" for name, value in facts_of(progress))
             self.say(f"epoch {epoch}/{progress['epochs']}  {facts}")
+            found = (progress.get("diagnosis") or {}).get("sentence", "")
+            if found and found != self._found:
+                self.say(f"  {found}")
+            self._found = found
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
@@ -119,7 +124,8 @@ class LiveScreen:
         known = facts_of(progress)
         facts.add_row(*(Text(name, style="dim") for name, _ in known))
         facts.add_row(*(Text(value) for _, value in known))
-        self._show(Group(bar, facts))
+        found = (progress.get("diagnosis") or {}).get("sentence", "")
+        self._show(Group(bar, facts, *([Text(found, style="yellow")] if found else [])))
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)

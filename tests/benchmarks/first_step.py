@@ -1,7 +1,7 @@
 """From the command to the first training step: `lehr run jobs/train.yaml` against a bare TorchTrainer script.
 
-The bare script starts the same Ray, two workers, reads and decodes the digits in each worker and builds the same network;
-it has no job file, no shared cache, no run folder, and its screen is whatever Ray prints.
+The bare script starts the same Ray, two workers, reads and decodes the digits in each worker and builds the same
+network; it has no job file, no shared cache, no run folder, and its screen is whatever Ray prints.
 
     python -m tests.benchmarks.first_step [rounds]
 """

@@ -1,9 +1,9 @@
 """Training speed on two workers: lehr's loop against a hand-written DDP loop started by torchrun.
 
-Same network (small_cnn, 32 wide), digits, global batch of 128, two processes with one thread each, SGD with momentum and
-a cosine rate. The hand-written loop does what a careful user writes by hand, and records nothing. Ours augments nothing
-either, but records every step, measures update sizes and hears stop requests; evaluation, checkpoints and start-up are
-left out on both sides.
+Same network (small_cnn, 32 wide), digits, global batch of 128, two processes with one thread each, SGD with momentum
+and a cosine rate. The hand-written loop does what a careful user writes by hand, and records nothing. Ours augments
+nothing either, but records every step, measures update sizes and hears stop requests; evaluation, checkpoints and
+start-up are left out on both sides.
 
     python -m tests.benchmarks.train_overhead [rounds]
 """
@@ -101,5 +101,9 @@ if __name__ == "__main__":
     else:
         rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
         compare(
-            "training on 2 workers, CPU", "examples/s", {"lehr": ours, "torchrun": by_hand}, rounds, "at least 0.95 (higher is better)"
+            "training on 2 workers, CPU",
+            "examples/s",
+            {"lehr": ours, "torchrun": by_hand},
+            rounds,
+            "at least 0.95 (higher is better)",
         )

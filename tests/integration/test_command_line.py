@@ -1,4 +1,4 @@
-"""What a person at the command line sees: runs that end, go on, are refused, and say why. In one process, without Ray."""
+"""What a person at the command line sees: runs that end, go on, are refused, and say why. All without Ray."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(*words: str) -> subprocess.CompletedProcess:
     return lehr("run", "job.yaml", "--debug", *words)
 
 
-@pytest.fixture()
+@pytest.fixture
 def job(tmp_path: Path) -> Path:
     path = tmp_path / "job.yaml"
     path.write_text(JOB)
@@ -111,7 +111,7 @@ def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
         assert lehr("rm", "long", "--yes").returncode == 1  # a run that is being written is left alone
 
         first.send_signal(signal.SIGINT)
-        stdout, stderr = first.communicate(timeout=30)
+        _, stderr = first.communicate(timeout=30)
     finally:
         first.kill()
     assert first.returncode == 130, stderr
@@ -131,7 +131,9 @@ def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
 def test_a_diverging_run_says_at_which_step_and_rate(job: Path) -> None:
     failed = run("optimizer.lr=1e30", "name=wild")
     assert failed.returncode == 1
-    assert re.search(r"the (validation )?loss became (nan|inf) at step \d+ \(epoch 1\) with learning rate 1e\+30", failed.stderr)
+    assert re.search(
+        r"the (validation )?loss became (nan|inf) at step \d+ \(epoch 1\) with learning rate 1e\+30", failed.stderr
+    )
     assert "Traceback" not in failed.stderr
 
 
@@ -172,7 +174,11 @@ def test_python_s_own_platform_module_stays_reachable_from_the_repository_root()
     root = Path(__file__).parents[2]
     where = subprocess.run(
         [sys.executable, "-c", "import platform; print(platform.__file__, platform.system())"],
-        cwd=root, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(root)},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
     ).stdout
     assert str(root) not in where
     assert "Linux" in where or "Darwin" in where

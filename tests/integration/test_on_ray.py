@@ -1,4 +1,4 @@
-"""The main job as users run it: the command, Ray Train workers, a real terminal's signals. Each test starts a real Ray."""
+"""The main job as users run it: the command, Ray Train workers, a terminal's signals. Each test starts a real Ray."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def start(name: str) -> subprocess.Popen:
     # A session of its own, as a terminal gives each job: signals go to the whole group, and no process may outlive it.
     return subprocess.Popen(
         [sys.executable, "-m", "lehr", "run", "job.yaml", f"name={name}"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -99,7 +102,7 @@ def test_the_driver_killed_in_mid_run_and_run_again_at_once_equals_never_killed(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     again = start("killed")
-    stdout, stderr = again.communicate(timeout=240)
+    _, stderr = again.communicate(timeout=240)
     assert again.returncode == 0, stderr
     resumed = Run("runs/killed")
     kinds = [event["kind"] for event in resumed.folder.events()]

@@ -44,7 +44,9 @@ def test_the_same_job_twice_leaves_identical_records(tmp_path: Path) -> None:
     ("job", "accident"),
     [
         pytest.param(JOB, partial(kill_at_write, "checkpoints/step-0000000012/optimizer.pt"), id="in-a-checkpoint"),
-        pytest.param(JOB, partial(kill_at_write, "checkpoints/step-0000000012/manifest.json"), id="before-the-manifest"),
+        pytest.param(
+            JOB, partial(kill_at_write, "checkpoints/step-0000000012/manifest.json"), id="before-the-manifest"
+        ),
         pytest.param(JOB, partial(kill_at_write, "checkpoints/step-0000000006/model.safetensors"), id="in-the-first"),
         pytest.param(JOB, partial(kill_at_write, "model/model.json"), id="in-the-final-model"),
         pytest.param(MID_EPOCH, partial(kill_at_write, "checkpoints/step-0000000016/state.json"), id="in-mid-epoch"),

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lehr.cli import rm, run, runs, schema, show
+from lehr.cli import compare, data, diagnose, report, rm, run, runs, schedule, schema, show
 from lehr.errors import LehrError
 
 app = typer.Typer(
@@ -20,7 +20,12 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("runs")(runs.runs)
 app.command("show")(show.show)
+app.command("diagnose")(diagnose.diagnose)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("rm")(rm.rm)
+app.add_typer(data.app, name="data")
+app.command("schedule")(schedule.schedule)
 app.command("schema")(schema.schema)
 
 

@@ -28,8 +28,8 @@ class Resources:
 def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     """Connects to the Ray that `RAY_ADDRESS` names; without one, runs a Ray here until the end.
 
-    A Ray of our own counts one CPU more than the workers hold: with every CPU held by a worker, Ray Data could never run
-    the tasks that the workers wait for, without a word. It also counts enough CPUs for as many workers as the job asks
+    A Ray of our own counts one CPU more than the workers hold: with every CPU held by a worker, Ray Data could never
+    run the tasks that they wait for, without a word. It also counts enough CPUs for as many workers as the job asks
     for, since several workers on one core are slow but right.
     """
     if os.environ.get("RAY_ADDRESS"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from lehr.data.randomness import key, permutation
+
+UNREADABLE = -100
+"""The target of a streamed row whose image could not be read: torch's losses and evaluation leave it out."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,22 @@ class Images:
         pixels: uint8 [rows, height, width, channels], read-only by contract.
         labels: int64 [rows], indices into `classes`.
         classes: the class names in label order.
+        unreadable: the rows whose image could not be read; their pixels are zero and no split holds them.
     """
 
     pixels: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    unreadable: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self, ids: Tensor) -> Rows:
+        """The rows of these ids, without the unreadable ones."""
+        if self.unreadable:
+            ids = ids[~torch.isin(ids, torch.tensor(self.unreadable))]
+        return Rows(self, ids)
 
     @property
     def nbytes(self) -> int:
@@ -69,6 +81,18 @@ class Rows:
         ids = self.ids.index_select(0, positions)
         return Batch(self._pixels.index_select(0, ids).permute(0, 3, 1, 2), self._labels.index_select(0, ids), ids)
 
+    def batches(self, positions: Iterable[Tensor]) -> Iterator[Batch]:
+        """One batch for each of `positions`, in that order."""
+        return map(self.gather, positions)
+
+    def order(self, key: int) -> Tensor:
+        """int64 [rows]: positions in an order fixed by the key."""
+        return permutation(key, len(self))
+
+    def unreadable(self) -> list[str]:
+        """The images found unreadable since training began, by name; none here, where all were read before."""
+        return []
+
     def subset(self, positions: Tensor) -> Rows:
         """The rows at `positions`, sharing the same memory."""
         chosen = object.__new__(Rows)
@@ -79,7 +103,13 @@ class Rows:
 
 @dataclass
 class Batch:
-    """A batch: `inputs` uint8 [rows, channels, height, width], `targets` int64 [rows], `ids` int64 [rows]."""
+    """A batch of images with their labels.
+
+    Attributes:
+        inputs: [rows, channels, height, width], values from 0 to 255: uint8, or float32 after some augmentations.
+        targets: int64 [rows], or float64 [rows, classes] where images were mixed.
+        ids: int64 [rows].
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -90,6 +120,14 @@ class Batch:
             return self
         move = [t.pin_memory().to(device, non_blocking=True) for t in (self.inputs, self.targets, self.ids)]
         return Batch(*move)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """For mixing: the rows of a batch that a worker trains on, and the partner of each, as indices into the batch."""
+
+    own: Tensor
+    partners: Tensor
 
 
 @dataclass(frozen=True)
@@ -129,6 +167,8 @@ class Epochs:
     rows: int
     batch_size: int
     seed: int
+    shuffle: Callable[[int], Tensor] | None = None
+    """From a key to an order of all rows; by default every order is as likely as any other."""
 
     @property
     def steps(self) -> int:
@@ -137,7 +177,8 @@ class Epochs:
 
     def order(self, epoch: int) -> Tensor:
         """int64 [rows]: the order of this epoch."""
-        return permutation(key(self.seed, "order", epoch), self.rows)
+        stream = key(self.seed, "order", epoch)
+        return self.shuffle(stream) if self.shuffle else permutation(stream, self.rows)
 
     def size(self, step: int) -> int:
         """Rows in the global batch at `step` of an epoch."""
@@ -146,3 +187,13 @@ class Epochs:
     def positions(self, order: Tensor, step: int, rank: int, workers: int) -> Tensor:
         """The part of the batch at `step` that worker `rank` of `workers` takes."""
         return order[step * self.batch_size : (step + 1) * self.batch_size][rank::workers]
+
+    def pairs(self, order: Tensor, step: int, rank: int, workers: int) -> tuple[Tensor, Pairs]:
+        """As `positions`, with the partners that mixing needs: each row's partner is the next of the global batch.
+
+        The order is random already, so this is as good as drawing partners, and every worker can tell them.
+        """
+        batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+        own = torch.arange(len(batch))[rank::workers]
+        needed, index = torch.unique(torch.cat([own, (own + 1) % len(batch)]), return_inverse=True)
+        return batch[needed], Pairs(index[: len(own)], index[len(own) :])

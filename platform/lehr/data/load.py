@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
-import numpy as np
 import torch
 
-from lehr.data.augment import AUGMENTATIONS, Augment
+from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, wrong_value
 from lehr.data.dataset import Images, Rows, Splits, stratified_split
-from lehr.data.decode import decode
+from lehr.data.randomness import key, permutation
+from lehr.data.reading import Read, check_labels, probe, read
 from lehr.data.sources import Source, open_source
+from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 from lehr.job import DataSection, TrainJob, check_call
+from lehr.job.sections import NO_PATHS
+
+CACHE_SHARE = 0.3  # of the memory that could hold the decoded images
+VALIDATION_SHARE = 0.2  # held out where the job does not say and the source has no validation split of its own
 
 
 def image_size(section: DataSection) -> tuple[int, int] | None:
@@ -21,34 +28,6 @@ def image_size(section: DataSection) -> tuple[int, int] | None:
     if size is None:
         return None
     return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def join(pieces: Iterable[tuple[np.ndarray, np.ndarray]], source: Source) -> Images:
-    """One contiguous array per column from the decoded pieces of a source, in order.
-
-    Raises:
-        LehrError: pieces of different image sizes, no rows, or a label outside the classes.
-    """
-    decoded = [piece for piece in pieces if len(piece[1])]
-    if not decoded:
-        raise LehrError(f"data: {source.name} has no rows")
-    if len({pixels.shape[1:3] for pixels, _ in decoded}) > 1:
-        raise LehrError("data: the images differ in size; give data.image_size to resize them to")
-    channels = max(pixels.shape[3] for pixels, _ in decoded)
-    pixels = np.concatenate([np.broadcast_to(p, (*p.shape[:3], channels)) for p, _ in decoded])
-    labels = np.concatenate([labels for _, labels in decoded])
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(source.classes)))
-    if len(wrong):
-        raise LehrError(
-            f"data: row {wrong[0]} of {source.name} has label {labels[wrong[0]]}; "
-            f"allowed: 0 to {len(source.classes) - 1}, one for each of its {len(source.classes)} classes"
-        )
-    return Images(pixels, labels, source.classes)
-
-
-def read(source: Source, size: tuple[int, int] | None) -> Images:
-    """Decodes a whole source in this process."""
-    return join((decode(part.read(), size) for part in source.parts), source)
 
 
 class Opened:
@@ -60,26 +39,83 @@ class Opened:
         self.main = open_source(job.data, job.error)
         self.size = image_size(job.data)
         self.extra: dict[str, Source] = {}
-        if isinstance(job.data.validation, str):
-            self.extra["validation"] = self._beside("validation", job.data.validation)
-        if job.data.test is not None:
-            self.extra["test"] = self._beside("test", job.data.test)
+        for split, wanted in (("validation", job.data.validation), ("test", job.data.test)):
+            if wanted == "auto" and split in self.main.own:
+                self.extra[split] = self._with_same_classes(split, self.main.own[split])
+            elif isinstance(wanted, str) and wanted not in NO_PATHS:
+                self.extra[split] = self._with_same_classes(split, self._beside(split, wanted))
         augmentations(job)
 
-    def _beside(self, field: str, path: str) -> Source:
+    def _beside(self, split: str, path: str) -> Source:
         section = self.job.data.model_copy(update={"path": path})
-        source = open_source(section, lambda _, what: self.job.error(f"data.{field}", what))
-        if source.classes != self.main.classes:
-            raise self.job.error(f"data.{field}", f"its classes {source.classes} are not those of the training data")
-        return source
+        return open_source(section, lambda _, what: self.job.error(f"data.{split}", what))
+
+    def _with_same_classes(self, split: str, source: Source) -> Source:
+        if unknown := [name for name in source.classes if name not in self.main.classes]:
+            names = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
+            raise self.job.error(f"data.{split}", f"its classes {names} are not among those of the training data")
+        return source.with_classes(self.main.classes)
 
     @property
     def sources(self) -> dict[str, Source]:
+        """The training rows as `train` and, where they are apart, those of `validation` and `test`."""
         return {"train": self.main, **self.extra}
 
-    def decode(self, read: Callable[[Source, tuple[int, int] | None], Images] = read) -> dict[str, Images]:
-        """Every source decoded, under its name: `train` and, from files of their own, `validation` and `test`."""
-        return {name: read(source, self.size) for name, source in self.sources.items()}
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the training images, as the first of them have it."""
+        return probe(self.main, self.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images once they are decoded."""
+        return math.prod(self.shape) * sum(source.rows for source in self.sources.values())
+
+    def decode(self, read: Read = read) -> dict[str, Images]:
+        """Every source decoded, under its name."""
+        skip = self.job.data.skip_unreadable
+        images = {name: read(source, self.size, skip) for name, source in self.sources.items()}
+        for name, decoded in images.items():
+            self._check_shape(name, decoded.pixels.shape[1:], images["train"].pixels.shape[1:])
+        return images
+
+    def stream(self, decoder: Decoder) -> dict[str, Stream]:
+        """Every source as rows that are decoded when they are needed, under its name."""
+        streams = {}
+        for name, source in self.sources.items():
+            self._check_shape(name, probe(source, self.size), self.shape)
+            labels = source.labels()
+            check_labels(labels, source)
+            streams[name] = Stream(source, labels, self.shape, decoder, self.job.data.skip_unreadable)
+        return streams
+
+    def _check_shape(self, split: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
+        if tuple(shape) != tuple(wanted):
+            theirs, ours = (f"{s[1]} × {s[0]} pixels with {s[2]} channels" for s in (shape, wanted))
+            raise LehrError(f"data.{split}: its images are {theirs}, those for training {ours}; see data.image_size")
+
+
+def decide(choice: str, nbytes: int, room: int, where: str) -> tuple[bool, str]:
+    """Whether to stream, and the words that say so.
+
+    Args:
+        choice: the job's `data.cache`.
+        nbytes: bytes of all decoded images.
+        room: bytes of the memory that could hold them, of which `CACHE_SHARE` may be used.
+        where: what that memory is, in words.
+    """
+    fits = nbytes <= CACHE_SHARE * room
+    stream = choice == "stream" or (choice == "auto" and not fits)
+    why = f"{'within' if fits else 'more than'} {CACHE_SHARE:.0%} of {where}, {in_bytes(room)}"
+    why = why if choice == "auto" else f"{why}; data.cache={choice} asks for it"
+    held = "streamed, decoded as they are needed" if stream else "cached, decoded once"
+    return stream, f"{in_bytes(nbytes)} of decoded images: {held} ({why})"
+
+
+def in_bytes(count: float) -> str:
+    """`115 kB`, `1.5 GB`."""
+    power = min(4, int(math.log(max(count, 1), 1000)))
+    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def augmentations(job: TrainJob) -> Augment:
@@ -87,25 +123,30 @@ def augmentations(job: TrainJob) -> Augment:
     steps = []
     for number, entry in enumerate(job.data.augment):
         field = f"data.augment.{number}"
-        if entry.name not in AUGMENTATIONS:
-            raise job.error(field, f'"{entry.name}" is not an augmentation; allowed: {", ".join(AUGMENTATIONS)}')
-        check_call(AUGMENTATIONS[entry.name], entry.options, skip=("images", "draw"), field=field, error=job.error)
+        known = {**AUGMENTATIONS, **MIXES}
+        if entry.name not in known:
+            raise job.error(field, f'"{entry.name}" is not an augmentation; allowed: {", ".join(known)}')
+        function = known[entry.name]
+        check_call(function, entry.options, skip=("images", "others", "draw"), field=field, error=job.error)
+        if problem := wrong_value(entry.options):
+            raise job.error(f"{field}.{problem[0]}", problem[1])
         steps.append((entry.name, entry.options))
     return Augment(steps, job.seed)
 
 
-def splits(job: TrainJob, images: dict[str, Images]) -> Splits:
+def splits(job: TrainJob, data: Mapping[str, Images] | Mapping[str, Stream]) -> Splits:
     """Which rows are for training, validation and test: a pure function of the labels and the job's seed."""
-    train = images["train"]
-    everything = torch.arange(len(train))
-    if isinstance(job.data.validation, str):
-        train_ids, validation = everything, Rows(images["validation"], torch.arange(len(images["validation"])))
+    train = data["train"]
+    if "validation" in data:
+        train_ids, validation = torch.arange(len(train)), _all_rows(data["validation"])
     else:
-        train_ids, held_out = stratified_split(train.labels, job.data.validation, job.seed)
-        validation = Rows(train, held_out)
+        share = job.data.validation if isinstance(job.data.validation, float) else VALIDATION_SHARE
+        train_ids, held_out = stratified_split(train.labels, share, job.seed)
+        validation = train.rows(held_out)
     if job.data.limit is not None and job.data.limit < len(train_ids):
-        from lehr.data.randomness import key, permutation
-
         train_ids = train_ids[permutation(key(job.seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
-    test = Rows(images["test"], torch.arange(len(images["test"]))) if "test" in images else None
-    return Splits(Rows(train, train_ids), validation, test)
+    return Splits(train.rows(train_ids), validation, _all_rows(data["test"]) if "test" in data else None)
+
+
+def _all_rows(data: Images | Stream) -> Rows:
+    return data.rows(torch.arange(len(data)))

@@ -27,10 +27,11 @@ class Preprocess:
     std: tuple[float, ...]
 
     @classmethod
-    def fit(cls, rows: Rows, most: int = 20_000) -> Preprocess:
-        """Measures mean and standard deviation over the first `most` rows."""
+    def fit(cls, rows: Rows, most: int = 20_000, most_bytes: int = 64 << 20) -> Preprocess:
+        """Measures mean and standard deviation over the first `most` rows, or fewer of large images."""
         channels, height, width = rows.shape
-        pixels = rows.gather(torch.arange(min(len(rows), most))).inputs
+        most = min(len(rows), most, max(1, most_bytes // (channels * height * width)))
+        pixels = rows.gather(torch.arange(most)).inputs
         count = pixels.numel() / channels
         # Counts of the 256 values give exact sums in a fraction of the memory of a float copy.
         values = torch.arange(256, dtype=torch.float64)

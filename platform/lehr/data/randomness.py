@@ -11,6 +11,7 @@ generators", 2014). torch's int64 arithmetic wraps around, which makes it the sa
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -49,7 +50,17 @@ def bits(key: int, rows: Tensor, draw: int = 0) -> Tensor:
 
 def uniform(key: int, rows: Tensor, draw: int = 0) -> Tensor:
     """float64 in [0, 1), one for each row id, on the device of `rows`."""
-    return _shift_right(bits(key, rows, draw), 11).to(torch.float64) * 2.0**-53
+    return draws(key, rows)(draw)
+
+
+def draws(key: int, rows: Tensor) -> Callable[[int], Tensor]:
+    """`uniform(key, rows, draw)` as a function of `draw`; the row ids are hashed once for all draws."""
+    hashed = _mix(rows.to(torch.int64) * _GAMMA + key)
+
+    def draw(number: int) -> Tensor:
+        return _shift_right(_mix(hashed + _wrap((number + 1) * _GAMMA)), 11).to(torch.float64) * 2.0**-53
+
+    return draw
 
 
 def permutation(key: int, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from lehr.data.dataset import Images
-from lehr.data.decode import decode
-from lehr.data.load import join
-from lehr.data.sources import Part, Source
+from lehr.data.decode import Decoded, decode
+from lehr.data.reading import assemble
+from lehr.data.sources import Part, Refuse, Source
+from lehr.data.streaming import Stream, decode_rows
 
 
 class _Parts(Datasource):
@@ -42,27 +44,41 @@ class _Parts(Datasource):
 
 def _block(part: Part, number: int, size: tuple[int, int] | None) -> pa.Table:
     """One row per part, with the decoded arrays as raw bytes: nothing is copied row by row on the way to the cache."""
-    pixels, labels = decode(part.read(), size)
+    decoded = decode(part.read(), size)
     return pa.table(
         {
             "part": [number],
-            "shape": [list(pixels.shape)],
-            "pixels": pa.array([pixels.tobytes()], pa.large_binary()),
-            "labels": pa.array([labels.tobytes()], pa.large_binary()),
+            "shape": [list(decoded.pixels.shape)],
+            "pixels": _one_value(decoded.pixels),
+            "labels": _one_value(decoded.labels),
+            "unreadable": pa.array([[row for row, _ in decoded.unreadable]], pa.list_(pa.int64())),
+            "why": pa.array([[why for _, why in decoded.unreadable]], pa.list_(pa.string())),
         }
     )
 
 
-def read_with_ray(source: Source, size: tuple[int, int] | None) -> Images:
+def _one_value(array: np.ndarray) -> pa.Array:
+    """A binary column of one row that holds the array's memory, uncopied."""
+    offsets = pa.py_buffer(np.array([0, array.nbytes], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(np.ascontiguousarray(array))])
+
+
+def read_with_ray(source: Source, size: tuple[int, int] | None, skip: float = 0.0) -> Images:
     """Decodes a whole source with Ray Data, part by part on the cluster's CPUs."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     dataset = ray.data.read_datasource(_Parts(source, size), override_num_blocks=len(source.parts))
-    pieces: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for row in dataset.iter_rows():
-        pixels = np.frombuffer(row["pixels"], np.uint8).reshape([int(n) for n in row["shape"]])
-        pieces[row["part"]] = (pixels, np.frombuffer(row["labels"], np.int64))
-    return join((pieces[number] for number in sorted(pieces)), source)
+    return assemble(_pieces(dataset), source, skip)
+
+
+def _pieces(dataset: ray.data.Dataset) -> Iterator[tuple[int, Decoded]]:
+    """The decoded parts in whatever order they become ready, as views of the object store."""
+    for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
+        (number,), (shape,) = table["part"].to_pylist(), table["shape"].to_pylist()
+        pixels = np.frombuffer(table["pixels"][0].as_buffer(), np.uint8).reshape(shape)
+        labels = np.frombuffer(table["labels"][0].as_buffer(), np.int64)
+        unreadable = zip(table["unreadable"][0].as_py(), table["why"][0].as_py(), strict=True)
+        yield number, Decoded(pixels, labels, tuple(unreadable))
 
 
 @dataclass(frozen=True)
@@ -72,11 +88,118 @@ class Shared:
     pixels: ray.ObjectRef
     labels: ray.ObjectRef
     classes: tuple[str, ...]
+    unreadable: tuple[int, ...] = ()
 
     @classmethod
     def put(cls, images: Images) -> Shared:
-        return cls(ray.put(images.pixels), ray.put(images.labels), images.classes)
+        return cls(ray.put(images.pixels), ray.put(images.labels), images.classes, images.unreadable)
 
     def open(self) -> Images:
         pixels, labels = ray.get([self.pixels, self.labels])
-        return Images(pixels, labels, self.classes)
+        return Images(pixels, labels, self.classes, self.unreadable)
+
+
+class RayDecoder:
+    """Decodes in Ray tasks, each result a view of the node's object store.
+
+    Without CPUs to spare beside the workers the tasks ask for none: waiting for a CPU that the waiting worker itself
+    holds would be a deadlock without a word.
+    """
+
+    def __init__(self, at_once: int, spare_cpus: bool) -> None:
+        self.at_once = at_once
+        self._decode = ray.remote(num_cpus=1 if spare_cpus else 0, max_retries=3)(decode_rows)
+
+    def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> _Pending:
+        return _Pending(self._decode.remote(part, rows, size, channels))
+
+
+@dataclass(frozen=True)
+class _Pending:
+    ref: ray.ObjectRef
+
+    def result(self) -> Decoded:
+        return ray.get(self.ref)
+
+
+@dataclass(frozen=True)
+class SharedStream:
+    """A stream that every worker can open: the list of parts and the labels lie in Ray's object store."""
+
+    source: ray.ObjectRef
+    labels: ray.ObjectRef
+    shape: tuple[int, int, int]
+    skip: float
+    decoder: RayDecoder
+
+    @classmethod
+    def put(cls, stream: Stream, decoder: RayDecoder) -> SharedStream:
+        return cls(ray.put(stream.source), ray.put(stream.labels), stream.shape, stream.skip, decoder)
+
+    def open(self) -> Stream:
+        source, labels = ray.get([self.source, self.labels])
+        return Stream(source, labels, self.shape, self.decoder, self.skip)
+
+
+def smallest_store() -> int:
+    """Bytes of the smallest node's object store."""
+    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
+    return int(min(stores, default=0))
+
+
+@dataclass(frozen=True)
+class BlockPart:
+    """One block of a Ray Dataset."""
+
+    ref: ray.ObjectRef
+    rows: int
+    first: int
+    of_rows: tuple[int, ...]
+
+    def labels(self) -> np.ndarray:
+        return np.array(self.of_rows, np.int64)
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        table = ray.get(self.ref)
+        chosen = range(self.rows) if rows is None else rows
+        images, shapes = [], []
+        for image in (table["image"][row].as_py() for row in chosen):
+            raw = None if isinstance(image, bytes) else np.asarray(image, np.uint8)
+            images.append(image if raw is None else raw.tobytes())
+            shapes.append(None if raw is None else [*raw.shape, 1][:3])
+        return pa.table(
+            {
+                "image": pa.array(images, pa.large_binary()),
+                "label": pa.array([self.of_rows[row] for row in chosen], pa.int64()),
+                "shape": pa.array(shapes, pa.list_(pa.int32())),
+            }
+        )
+
+    def name(self, row: int) -> str:
+        return f"row {self.first + row} of the dataset"
+
+
+def dataset_source(dataset: Any, name: str, refuse: Refuse) -> Source:
+    """A Ray Dataset with columns `image` and `label` as a source; its blocks are held in the object store."""
+    if not isinstance(dataset, ray.data.Dataset):
+        raise refuse("data.source", f"{name} returned a {type(dataset).__name__}; allowed: a ray.data.Dataset")
+    DataContext.get_current().execution_options.preserve_order = True
+    refs = dataset.select_columns(["image", "label"]).to_arrow_refs()
+    blocks = [(ref, ray.get(ref)["label"].to_pylist()) for ref in refs]
+    values = sorted({label for _, labels in blocks for label in labels})
+    if not values:
+        raise refuse("data.source", f"the dataset of {name} has no rows")
+    if all(isinstance(value, str) for value in values):
+        classes = tuple(values)
+        index = {value: number for number, value in enumerate(values)}
+    elif all(isinstance(value, int) and value >= 0 for value in values):
+        classes = tuple(str(number) for number in range(values[-1] + 1))
+        index = {value: value for value in values}
+    else:
+        raise refuse("data.source", f"{name} has labels such as {values[0]!r}; allowed: names, or whole numbers from 0")
+    parts, first = [], 0
+    for ref, labels in blocks:
+        if labels:
+            parts.append(BlockPart(ref, len(labels), first, tuple(index[label] for label in labels)))
+        first += len(labels)
+    return Source(name, tuple(parts), classes)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, PlainValidator, PrivateAttr, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from lehr.errors import JobError
 from lehr.job.compare import job_hash
 from lehr.job.sections import (
     LOCAL_PATH,
+    NO_PATHS,
     DataSection,
     LossSection,
     ModelSection,
@@ -49,7 +50,7 @@ class Job(Section):
     """What every job has. Paths in it are absolute; `~` and paths relative to the job file are resolved."""
 
     kind: str
-    name: Annotated[str, PlainValidator(_name, json_schema_input_type=str)] | None = Field(
+    name: Annotated[str, BeforeValidator(_name, json_schema_input_type=str)] | None = Field(
         default=None, description="Names the run folder. By default the file's name and a slug of the overrides."
     )
     seed: int = Field(
@@ -111,7 +112,9 @@ class TrainJob(Job):
     loss: LossSection = Field(default=LossSection(), description="What is minimised.")
     optimizer: OptimizerSection = Field(default=OptimizerSection(), description="How the weights are updated.")
     schedule: Schedule = Field(default=Constant(), description="The learning rate over the run.")
-    train: TrainSection = Field(default=TrainSection(), description="How long and how the training goes.")
+    train: TrainSection = Field(
+        default=TrainSection(), description="Epochs, batch size, stopping, averaging, precision and checkpoints."
+    )
     workers: WorkersSection = Field(default=WorkersSection(), description="The processes that train together.")
 
 
@@ -134,6 +137,6 @@ def _absolute_fields(model: BaseModel, folder_of: Callable[[FieldPath], Path], a
         if isinstance(value, BaseModel):
             if inner := _absolute_fields(value, folder_of, (*at, name)):
                 changes[name] = value.model_copy(update=inner)
-        elif isinstance(value, str) and LOCAL_PATH in info.metadata:
+        elif isinstance(value, str) and LOCAL_PATH in info.metadata and value not in NO_PATHS:
             changes[name] = absolute(value, folder_of((*at, name)))
     return changes

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lehr.errors import JobError
 from lehr.job.compare import NOT_DEFINING
-from lehr.job.kinds import KINDS, AnyJob, Job, Origin, absolute
+from lehr.job.kinds import KINDS, AnyJob, Origin, absolute
 from lehr.job.merge import Forms, merge, override_trees, parse_overrides
 from lehr.job.messages import explain
+from lehr.job.sections import Section
 from lehr.job.text import nearest, not_a_choice, printable, show
-from lehr.job.tree import Node, Place, read_python, read_yaml
+from lehr.job.tree import FieldPath, Node, Place, read_python, read_yaml
 
 MAX_BYTES = 1_000_000
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -79,16 +81,23 @@ def _build(trees: list[Node], overrides: Mapping[str, Any], said: Place, origin:
     return cast(AnyJob, job)
 
 
-def _folder(tree: Node, path: tuple[str | int, ...]) -> Path:
+def _folder(tree: Node, path: FieldPath) -> Path:
     node = tree.find(path)
     return node.place.folder if node else Path.cwd()
 
 
-def _forms(job: type[Job]) -> Forms:
-    defaults = {key: info.get_default(call_default_factory=True) for key, info in job.model_fields.items()}
-    return {
-        key: (getattr(item, "short", None) or "name", getattr(item, "name", None)) for key, item in defaults.items()
-    }
+def _forms(model: type[BaseModel], at: FieldPath = ()) -> Forms:
+    """What `merge` needs to know of the sections of a kind of job."""
+    forms: dict[FieldPath, tuple[str, Any]] = {}
+    for key, info in model.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        forms[(*at, key)] = ("name", getattr(default, "name", None))
+        for section in (info.annotation, *get_args(info.annotation)):  # a section, or a section or None
+            if isinstance(section, type) and issubclass(section, Section):
+                if section.short:
+                    forms[(*at, key)] = (section.short, section.model_fields[section.short].default)
+                forms |= _forms(section, (*at, key))
+    return forms
 
 
 def _with_bases(tree: Node, chain: list[Path]) -> list[Node]:
@@ -156,20 +165,23 @@ def _neighbour(file: Path) -> str:
 def default_name(stem: str, overrides: Mapping[str, Any]) -> str:
     """The file's stem and a slug of what the overrides define: `train` + optimizer.lr=0.05 is `train-lr-0.05`."""
     defining = sorted(path for path in overrides if path.split(".")[0] not in NOT_DEFINING)
-    words = [f"{path.rpartition('.')[2]} {_word(overrides[path])}" for path in defining]
-    name = "-".join(filter(None, [_clean(stem).lstrip("."), _fit(_clean(" ".join(words)), 60)]))
-    return _fit(name or "job", 91)
+    slug = "-".join(f"{path.rpartition('.')[2]}-{_word(overrides[path])}" for path in defining)
+    parts = [_clean(stem).lstrip("."), _shorten(_clean(slug), 60)]
+    return _shorten("-".join(filter(None, parts)) or "job", 91)
 
 
 def _word(value: Any) -> str:
-    return "default" if value is None else value if isinstance(value, str) else show(value)
+    if isinstance(value, str):
+        return value
+    text = "default" if value is None else json.dumps(value, default=str)
+    return _clean(text) if isinstance(value, list | tuple | Mapping) else text
 
 
 def _clean(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
 
 
-def _fit(text: str, limit: int) -> str:
+def _shorten(text: str, limit: int) -> str:
     """The text itself, or its start and 8 hex digits of the whole."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return text if len(text) <= limit else f"{text[:limit].rstrip('-._')}-{digest}"

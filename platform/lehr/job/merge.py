@@ -9,20 +9,23 @@ from lehr.errors import JobError
 from lehr.job.text import show
 from lehr.job.tree import MAX_DEPTH, FieldPath, Node, Place, dotted, read_python, read_yaml
 
-Forms = Mapping[str, tuple[str, str | None]]
-"""For each section: the key a bare value stands for, and the section's default name if it has one."""
+Forms = Mapping[FieldPath, tuple[str, Any]]
+"""For each section: the key that a bare value stands for, and the default of that key."""
+_BY_NAME: tuple[str, Any] = ("name", None)
+_IDENTITIES = ("name", "kind")
 
 
 def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
     """`new` said over `old`: mappings key by key, anything else replaced, and `null` takes back what was said.
 
-    A section that gets another `name` is replaced whole: the options of one optimizer mean nothing to the next.
+    A section that gets another `name` or `kind` is replaced whole: the options of one optimizer mean nothing to the
+    next.
     A mapping with only numbers as keys changes single entries of a list.
 
     Raises:
         JobError: an entry of a list that is not there.
     """
-    short, default = forms.get(str(path[0]), ("name", None)) if len(path) == 1 else ("name", None)
+    short, default = forms.get(path, _BY_NAME)
     above, below = new, old
     if path and isinstance(new.value, dict):
         below = _spelt_out(old, short)
@@ -31,7 +34,7 @@ def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
     if isinstance(above.value, dict) and isinstance(below.value, list) and _only_numbers(above.value):
         return Node(_entries(below.value, above.value, forms, path), below.place)
     both = isinstance(above.value, dict) and isinstance(below.value, dict)
-    if not both or (path and _renamed(below, above, default)):
+    if not both or (path and _renamed(below, above, short, default)):
         return new
     items = dict(below.value)
     for key, node in above.value.items():
@@ -48,9 +51,9 @@ def _spelt_out(node: Node, short: str) -> Node:
     return Node({short: node}, node.place) if isinstance(node.value, str | int | float) else node
 
 
-def _renamed(old: Node, new: Node, default: str | None) -> bool:
-    before, after = (node.value["name"].plain() if "name" in node.value else None for node in (old, new))
-    return "name" in new.value and (after or default) != (before or default)
+def _renamed(old: Node, new: Node, key: str, default: Any) -> bool:
+    before, after = (node.value[key].plain() if key in node.value else None for node in (old, new))
+    return key in _IDENTITIES and key in new.value and (after or default) != (before or default)
 
 
 def _only_numbers(keys: Mapping[str, Node]) -> bool:
@@ -98,11 +101,15 @@ def override_trees(overrides: Mapping[str, Any], place: Place) -> list[Node]:
         JobError: a path with an empty part, or a value that no file could hold.
     """
     trees = []
-    for path, value in sorted(overrides.items(), key=lambda item: item[0].count(".") - item[0].endswith(".name")):
+    for path, value in sorted(
+        overrides.items(), key=lambda item: item[0].count(".") - item[0].endswith((".name", ".kind"))
+    ):
         parts = path.split(".")
         if not all(parts) or len(parts) > MAX_DEPTH:
             what = f"{show(path)} is not a field; allowed: names joined by dots, such as optimizer.lr"
             raise JobError(what, where=str(place))
+        if parts[0] == "extends":
+            raise JobError("only a job file can extend another", field=dotted(tuple(parts)), where=str(place))
         node = read_python(value, place, tuple(parts))
         for part in reversed(parts):
             node = Node({part: node}, place)

@@ -6,6 +6,7 @@ What is allowed is read from the JSON Schema, so the sentence and an editor's hi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,7 +20,7 @@ Schema = dict[str, Any]
 
 def explain(error: ValidationError, job: type[BaseModel], tree: Node) -> JobError:
     """The first mistake in file order as one sentence, and how many more there are."""
-    schema = job.model_json_schema()
+    schema = _schema(job)
     found = []
     for mistake in error.errors(include_url=False):
         path = _field(mistake, schema, tree)
@@ -31,6 +32,11 @@ def explain(error: ValidationError, job: type[BaseModel], tree: Node) -> JobErro
     if more := len(found) - 1:
         what += f" (and {more} more mistake{'s' if more > 1 else ''})"
     return JobError(what, field=dotted(path), where=str(place))
+
+
+@cache
+def _schema(job: type[BaseModel]) -> Schema:
+    return job.model_json_schema()
 
 
 def _field(mistake: Any, schema: Schema, tree: Node) -> FieldPath:
@@ -56,8 +62,6 @@ _KINDS = {  # pydantic's error type -> what the value is not
     "string_type": "text",
     "bool_type": "true or false",
     "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
     "model_type": "a mapping",
     "finite_number": "a finite number",
 }
@@ -67,10 +71,6 @@ _RANGES = {
     "less_than": "is too large",
     "less_than_equal": "is too large",
     "string_too_short": "is empty",
-    "string_too_long": "is too long",
-    "too_short": "has too few entries",
-    "too_long": "has too many entries",
-    "string_pattern_mismatch": "is not spelt as it should be",
 }
 
 
@@ -78,7 +78,7 @@ def _sentence(mistake: Any, schema: Schema, path: FieldPath) -> str:
     kind, value, context = mistake["type"], mistake["input"], mistake.get("ctx", {})
     here = _walk(schema, mistake["loc"])
     if kind == "extra_forbidden":
-        return _unknown(str(mistake["loc"][-1]), schema, _walk(schema, mistake["loc"][:-1]))
+        return _unknown(mistake["loc"], schema)
     if kind == "value_error" or "problem" in context:
         return printable(str(context.get("error") or context["problem"]))
     if kind == "missing":
@@ -94,20 +94,21 @@ def _sentence(mistake: Any, schema: Schema, path: FieldPath) -> str:
         if wanted == "text" and isinstance(value, int | float):
             return f"{show(value)} is not text; put it in quotes"
         if wanted == "a list":
-            return f"{show(value)} is not a list" + (
-                "" if isinstance(value, dict) else f"; did you mean {show([value])}?"
-            )
+            wrapped = f"; did you mean {show([value])}?" if isinstance(value, str | int | float) else ""
+            return f"{show(value)} is not a list{wrapped}"
         return f"{show(value)} is not {wanted}" + (f"; allowed: {allowed}" if allowed != wanted else "")
     if kind in _RANGES:
         return f"{show(value)} {_RANGES[kind]}; allowed: {_allowed(here)}"
     return f"{show(value)} is not allowed; allowed: {_allowed(here)}"
 
 
-def _unknown(word: str, schema: Schema, parents: list[Schema]) -> str:
-    known = [key for parent in parents for key in parent.get("properties", {})]
-    known += ["extends"] if "kind" in known else []
+def _unknown(location: tuple[str | int, ...], schema: Schema) -> str:
+    *above, word = map(str, location)
+    known = [key for parent in _walk(schema, location[:-1]) for key in parent.get("properties", {})]
+    known += [] if above else ["extends"]
     if not nearest(word, known):  # perhaps it is the field of another section
-        fields = {path.rpartition(".")[2]: path for path in _fields(schema)}
+        deepest_first = sorted(_fields(schema), key=lambda path: -path.count("."))
+        fields = {path.rpartition(".")[2]: path for path in deepest_first}
         if near := nearest(word, fields):
             return f"unknown field; did you mean {fields[near]}? allowed: {', '.join(known)}"
     return "unknown field" + hint(word, known)
@@ -147,7 +148,7 @@ def _walk(root: Schema, location: Iterable[str | int]) -> list[Schema]:
 
 
 def _fields(root: Schema, schema: Schema | None = None, prefix: str = "") -> Iterator[str]:
-    """Every dotted field path of a job, breadth of a section before its depth."""
+    """Every dotted field path of a job."""
     for branch in _branches(root, schema or root):
         for key, inner in branch.get("properties", {}).items():
             yield prefix + key

@@ -13,10 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
-    PlainValidator,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -28,6 +28,8 @@ from lehr.job.text import show
 
 LOCAL_PATH = "local path"
 """Marks a field whose text is made absolute when a job is built, relative to the file that says it."""
+NO_PATHS = ("auto", "none")
+"""Words that such a field may hold instead of a path."""
 
 
 class Section(BaseModel):
@@ -45,7 +47,8 @@ class Section(BaseModel):
         if cls.short and isinstance(value, str | int | float):
             return {cls.short: value}
         if isinstance(value, dict):
-            return {key: item for key, item in value.items() if item is not None or key not in cls.model_fields}
+            known = value if cls.model_config["extra"] == "allow" else cls.model_fields
+            return {key: item for key, item in value.items() if item is not None or key not in known}
         return value
 
     @classmethod
@@ -96,15 +99,27 @@ def _source(value: Any) -> str:
     raise ValueError(f"{show(value)} is not a data source; allowed: {allowed}")
 
 
-def _share_or_path(value: Any) -> float | str:
-    share = value
+def _number(value: Any) -> float | None:
+    """A number or a percentage as a number; None for anything else."""
     if isinstance(value, str) and (match := re.fullmatch(r"\s*([-+]?\d*\.?\d+)\s*(%?)\s*", value, re.ASCII)):
-        share = float(match[1]) / (100 if match[2] else 1)
-    if isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < 1:
-        return float(share)
-    if isinstance(share, str) and share:
+        return float(match[1]) / (100 if match[2] else 1)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _share_or_path(value: Any) -> float | str:
+    share = _number(value)
+    if share is not None and 0 < share < 1:
         return share
+    if isinstance(value, str) and value and share is None:
+        return value
     raise ValueError(f"{show(value)} is not a share or a path; allowed: above 0 and below 1 (0.2 or 20%), or a path")
+
+
+def _small_share(value: Any) -> float:
+    share = 0.0 if value == 0 or value == "0%" else _number(value)
+    if share is not None and 0 <= share < 1:
+        return share
+    raise ValueError(f"{show(value)} is not a share; allowed: from 0 to below 1 (0.01 or 1%)")
 
 
 def _image_size(value: Any) -> int | tuple[int, int]:
@@ -114,9 +129,10 @@ def _image_size(value: Any) -> int | tuple[int, int]:
     raise ValueError(f"{show(value)} is not an image size; allowed: pixels (32) or [height, width] ([32, 48])")
 
 
-SourceName = Annotated[str, PlainValidator(_source, json_schema_input_type=str)]
-ShareOrPath = Annotated[float | str, PlainValidator(_share_or_path, json_schema_input_type=float | str)]
-ImageSize = Annotated[int | tuple[int, int], PlainValidator(_image_size, json_schema_input_type=int | list[int])]
+SmallShare = Annotated[float, BeforeValidator(_small_share, json_schema_input_type=float | str)]
+SourceName = Annotated[str, BeforeValidator(_source, json_schema_input_type=str)]
+ShareOrPath = Annotated[float | str, BeforeValidator(_share_or_path, json_schema_input_type=float | str)]
+ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_image_size, json_schema_input_type=int | list[int])]
 
 
 class DataSection(Section):
@@ -132,11 +148,15 @@ class DataSection(Section):
         description="Folder or file of the source, or s3://…, gs://….",
     )
     validation: Annotated[ShareOrPath, LOCAL_PATH] = Field(
-        default=0.2,
-        description="Share of the rows held out, stratified by class (0.2 or 20%), or a path of the same source.",
+        default="auto",
+        description="Share of the rows held out, stratified by class (0.2 or 20%), or a path of the same source. "
+        "auto: the source's own validation split, else 0.2.",
     )
-    test: Annotated[str | None, LOCAL_PATH] = Field(
-        default=None, min_length=1, description="Path of the same source that is scored once, at the end."
+    test: Annotated[str, LOCAL_PATH] = Field(
+        default="auto",
+        min_length=1,
+        description="Path of the same source that is scored once, at the end. auto: the source's own test split, if "
+        "it has one. none: no test.",
     )
     augment: list[Augment] = Field(default=[], description="Augmentations of the training images, in order.")
     limit: int | None = Field(
@@ -145,8 +165,15 @@ class DataSection(Section):
     image_size: ImageSize | None = Field(
         default=None, description="Pixels: one side or [height, width]. By default as they are in the source."
     )
+    skip_unreadable: SmallShare = Field(
+        default=0.01, description="Share of the images that may be unreadable; they are skipped, named and counted."
+    )
     cache: Literal["auto", "memory", "stream"] = Field(
         default="auto", description="Hold the decoded rows in shared memory, or stream them. auto: memory if they fit."
+    )
+    sampling: Literal["shuffle", "balanced"] = Field(
+        default="shuffle",
+        description="What an epoch takes. shuffle: each row once; balanced: as many rows, every class equally often.",
     )
 
     @field_validator("path")
@@ -184,7 +211,7 @@ def _class_weights(value: Any) -> Literal["none", "balanced"] | list[float]:
 
 
 _WeightsForm = Literal["none", "balanced"] | list[float]
-ClassWeights = Annotated[_WeightsForm, PlainValidator(_class_weights, json_schema_input_type=_WeightsForm)]
+ClassWeights = Annotated[_WeightsForm, BeforeValidator(_class_weights, json_schema_input_type=_WeightsForm)]
 
 
 class LossSection(NamedSection):
@@ -201,12 +228,33 @@ class LossSection(NamedSection):
     )
 
 
+class ScaleRate(Section):
+    """The linear learning-rate rule: a batch k times as large takes a rate k times as high, after a warmup."""
+
+    base_batch: int = Field(default=256, ge=1, description="The global batch that optimizer.lr is meant for, in rows.")
+    warmup: Duration = Field(
+        default=Duration(5, "ep"), description="Linear rise from lr to the scaled rate, if that is higher. A duration."
+    )
+
+
 class OptimizerSection(NamedSection):
     """How the weights are updated; other keys (momentum, betas) are options of the optimizer itself."""
 
-    name: str = Field(default="sgd", min_length=1, description="A registered optimizer, or my_package.module:name.")
-    lr: float = Field(default=0.1, gt=0, description="Base learning rate; the schedule multiplies it.")
+    name: str = Field(default="sgd", min_length=1, description="An optimizer of torch.optim: sgd, adam, adamw, ….")
+    lr: float = Field(
+        default=0.1,
+        gt=0,
+        description="Base learning rate; the schedule multiplies it. By default 0.1 for sgd and 0.001 for all others.",
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay, as the optimizer itself defines it.")
+    decay_norms: bool = Field(default=False, description="Whether weight decay also acts on norms and biases.")
+    scale_lr: ScaleRate | None = Field(default=None, description="By default lr does not depend on the batch size.")
+
+    @model_validator(mode="after")
+    def _rate_for_the_optimizer(self) -> OptimizerSection:
+        if "lr" not in self.model_fields_set and self.name.lower() != "sgd":
+            self.__dict__["lr"] = 0.001  # 0.1 makes every optimizer of Adam's family diverge
+        return self
 
 
 class EarlyStopping(Section):
@@ -218,9 +266,28 @@ class EarlyStopping(Section):
 
 
 class Averaging(Section):
-    """An exponential moving average of the weights, kept beside them."""
+    """An average of the weights, kept beside them: `ema`, exponential, or `swa`, equal over the end of the run."""
 
-    decay: float = Field(default=0.999, gt=0, lt=1, description="Share of the average kept at each optimizer step.")
+    short: ClassVar[str | None] = "kind"
+
+    kind: Literal["ema", "swa"] = Field(default="ema", description="ema: exponential moving average; swa: equal parts.")
+    decay: float | None = Field(
+        default=None, gt=0, lt=1, description="ema: share of the average kept at each optimizer step. By default 0.999."
+    )
+    start: Duration | None = Field(default=None, description="swa: when the average begins. By default 75%.")
+    every: Duration | None = Field(default=None, description="swa: how often weights join in. By default 1ep.")
+    statistics_rows: int | None = Field(
+        default=None, ge=1, description="swa: training rows to recompute batch-norm statistics on. By default 10000."
+    )
+
+    @model_validator(mode="after")
+    def _options_of_the_kind(self) -> Averaging:
+        wrong = ("start", "every", "statistics_rows") if self.kind == "ema" else ("decay",)
+        for name in wrong:
+            if getattr(self, name) is not None:
+                other = "swa" if self.kind == "ema" else "ema"
+                raise ValueError(f"{name} belongs to {other}, not to {self.kind}; did you mean kind: {other}?")
+        return self
 
 
 class CheckpointSection(Section):
@@ -237,13 +304,28 @@ class CheckpointSection(Section):
         return every
 
 
+def _auto_or_not(value: Any) -> Literal["auto"] | bool:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"{show(value)} is not a choice; allowed: auto, true, false")
+
+
+AutoOrNot = Annotated[
+    Literal["auto"] | bool, BeforeValidator(_auto_or_not, json_schema_input_type=Literal["auto"] | bool)
+]
+
+
 class TrainSection(Section):
     """How long and how the training goes."""
 
     epochs: int = Field(default=20, ge=1, description="Passes over the training rows.")
     batch_size: int = Field(default=128, ge=1, description="Global batch: rows per optimizer step, over all workers.")
     early_stopping: EarlyStopping | None = Field(default=None, description="By default training runs all its epochs.")
-    averaging: Averaging | None = Field(default=None, description="By default weights are not averaged.")
+    averaging: Averaging | None = Field(
+        default=None,
+        description="By default weights are not averaged. With metric: averaged_validation_accuracy the average is "
+        "the run's model where it is best.",
+    )
     metric: str = Field(
         default="validation_accuracy",
         min_length=1,
@@ -258,8 +340,24 @@ class TrainSection(Section):
         gt=0,
         description="Largest gradient norm; larger gradients are scaled down to it. By default none.",
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Parts that each global batch is computed in, one after the other, to save memory. The result is "
+        "that of the whole batch, except that batch norm takes its statistics per part.",
+    )
+    channels_last: AutoOrNot = Field(
+        default="auto", description="Memory layout of images and convolutions. auto: on CUDA, where it is faster."
+    )
+    compile: bool = Field(default=False, description="torch.compile: a slower start, faster steps on GPUs.")
+    sync_batch_norm: bool = Field(
+        default=True, description="Batch norm over the global batch, so that the number of workers changes nothing."
+    )
     clean_subset: int = Field(
         default=1024, ge=0, description="Rows of a fixed clean training subset measured in evaluation mode. 0: off."
+    )
+    stop_on: list[Literal["diverged", "not_learning"]] = Field(
+        default=[], description="Diagnoses that end the run as soon as they are clear: diverged, not_learning."
     )
 
 
@@ -275,7 +373,7 @@ def _count(value: Any) -> Literal["auto"] | int | tuple[int, int]:
 
 WorkerCount = Annotated[
     Literal["auto"] | int | tuple[int, int],
-    PlainValidator(_count, json_schema_input_type=Literal["auto"] | int | list[int]),
+    BeforeValidator(_count, json_schema_input_type=Literal["auto"] | int | list[int]),
 ]
 
 

@@ -23,6 +23,7 @@ from lehr.job.text import printable, show
 FieldPath = tuple[str | int, ...]
 MAX_NODES, MAX_DEPTH = 20_000, 32
 _LARGEST = 2**63 - 1
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class _Reader:
         if self.left < 0:
             raise JobError(f"more than {MAX_NODES} values, aliases counted each time", where=str(self.place))
         if len(path) > MAX_DEPTH:
-            raise JobError(f"nested more than {MAX_DEPTH} levels deep", where=str(place), field=str(path[0]))
+            raise JobError(_TOO_DEEP, where=str(place), field=dotted(path[:1]))
 
     def scalar(self, value: Any, path: FieldPath, place: Place) -> Node:
         if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
@@ -106,9 +107,8 @@ class _Reader:
         if isinstance(value, BaseModel):
             value = value.model_dump(mode="json")
         if isinstance(value, Mapping):
-            return Node(
-                {str(key): self.from_python(item, (*path, str(key))) for key, item in value.items()}, self.place
-            )
+            items = {str(key): item for key, item in value.items()}
+            return Node({key: self.from_python(item, (*path, key)) for key, item in items.items()}, self.place)
         if isinstance(value, list | tuple):
             return Node([self.from_python(item, (*path, i)) for i, item in enumerate(value)], self.place)
         if isinstance(value, os.PathLike):
@@ -140,10 +140,9 @@ class _Reader:
             try:
                 return self.scalar(_SCALARS[node.tag](node.value), path, place)
             except ValueError:
-                raise JobError(
-                    f"{show(node.value)} is not a number that can be used", where=str(place), field=dotted(path)
-                ) from None
-        tag = node.tag.replace(_TAG, "!!")
+                what = f"{show(node.value)} is not a number that can be used"
+                raise JobError(what, where=str(place), field=dotted(path)) from None
+        tag = printable(node.tag.replace(_TAG, "!!"))
         raise JobError(f"the tag {tag} is not allowed; write plain YAML", where=str(place), field=dotted(path))
 
     def at(self, node: yaml.Node) -> Place:
@@ -165,6 +164,16 @@ class _Loader(yaml.SafeLoader):
     """The core schema of YAML 1.2 instead of the guesses of YAML 1.1; it only composes, nothing is constructed."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:  # refused here already: the parser's time grows with the square of the depth
+            raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=self.peek_event().start_mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 for _kind, _pattern, _first in (
@@ -209,13 +218,11 @@ def read_yaml(text: str, place: Place) -> Node | None:
                 problem = match.expand(meaning)
                 break
         raise _broken(place, mark.line + 1 if mark else None, f"not valid YAML: {problem}") from None
-    except RecursionError:
-        raise _broken(place, None, f"nested more than {MAX_DEPTH} levels deep") from None
     return None if root is None else reader.from_yaml(root, (), reader.at(root))
 
 
 def _broken(place: Place, line: int | None, what: str) -> JobError:
-    return JobError(what, where=str(Place(place.where, line if place.line else None, place.folder)))
+    return JobError(printable(what), where=str(Place(place.where, line if place.line else None, place.folder)))
 
 
 def read_python(value: Any, place: Place, path: FieldPath = ()) -> Node:

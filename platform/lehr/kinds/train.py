@@ -9,8 +9,12 @@ from typing import Any, cast
 
 import torch
 
-from lehr.clusters.machine import cores
-from lehr.data.load import Opened, splits
+from lehr.clusters.machine import cores, memory
+from lehr.curves import verdict, write_curves
+from lehr.data.dataset import Images
+from lehr.data.load import Opened, decide, splits
+from lehr.data.sources import returns_dataset
+from lehr.data.streaming import Stream, ThreadDecoder
 from lehr.driver import Interrupted, Running, short, shown
 from lehr.errors import LehrError
 from lehr.job import TrainJob
@@ -27,15 +31,19 @@ check = check_job
 def run(running: Running) -> None:
     """Trains, shows how it goes, and ends with the picture and the summary."""
     job = cast(TrainJob, running.job)
-    opened = Opened(job)
-    train_here(running, opened) if running.debug else train_on_ray(running, opened)
+    train_here(running, job) if running.debug else train_on_ray(running, job)
     conclude(running)
 
 
-def train_here(running: Running, opened: Opened) -> None:
+def train_here(running: Running, job: TrainJob) -> None:
     """In this process, without Ray: one worker, breakpoints work, `print` prints."""
-    job, run = opened.job, running.run
-    plan = Plan.make(job, splits(job, opened.decode()))
+    run, opened = running.run, Opened(job)
+    if choose(running, opened, memory(), "this machine's memory"):
+        data: dict[str, Images] | dict[str, Stream] = opened.stream(ThreadDecoder(cores()))
+    else:
+        data = opened.decode()
+        say_unreadable(running, opened, data)
+    plan = Plan.make(job, splits(job, data))
     running.training = True
     running.startup = time.time() - running.started
 
@@ -49,24 +57,36 @@ def train_here(running: Running, opened: Opened) -> None:
     train(plan, run, Group(device=device), should_stop)
 
 
-def train_on_ray(running: Running, opened: Opened) -> None:
+def train_on_ray(running: Running, job: TrainJob) -> None:
     """On Ray Train workers; this process watches the run folder, as anyone else could."""
     from lehr.clusters.local import cluster  # Ray is imported here and not before: --debug does without
 
-    job, run, screen = opened.job, running.run, running.screen
+    run, screen = running.run, running.screen
+    opened = None if returns_dataset(job.data) else Opened(job)  # what can be refused is refused before Ray starts
     screen.status("starting Ray")
     most = job.workers.count if isinstance(job.workers.count, int) else 1
     if isinstance(job.workers.count, (list, tuple)):
         most = job.workers.count[1]
     with cluster(most, job.workers.cpus) as resources:
-        from lehr.data.ray_data import Shared, read_with_ray
+        from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
         from lehr.training.ray_train import fit, share_out
 
-        screen.status(f"reading {sum(source.rows for source in opened.sources.values()):,} images")
-        images = opened.decode(read_with_ray)
-        Plan.make(job, splits(job, images))  # what the workers would refuse is refused here, before they start
-        shared = {name: Shared.put(decoded) for name, decoded in images.items()}
-        share = share_out(job, resources.cpus, resources.gpus)
+        opened = opened or Opened(job)
+        stream = choose(running, opened, smallest_store(), "the smallest object store")
+        share = share_out(job, resources.cpus, resources.gpus, stream)
+        shared: dict[str, Any]
+        if stream:
+            decoder = RayDecoder(max(2, int(resources.cpus) // most), share.most * share.cpus < resources.cpus)
+            streams = opened.stream(decoder)
+            Plan.make(job, splits(job, streams))  # what the workers would refuse is refused here, before they start
+            shared = {name: SharedStream.put(rows, decoder) for name, rows in streams.items()}
+        else:
+            screen.status(f"reading {sum(source.rows for source in opened.sources.values()):,} images")
+            images = opened.decode(read_with_ray)
+            say_unreadable(running, opened, images)
+            Plan.make(job, splits(job, images))
+            shared = {name: Shared.put(decoded) for name, decoded in images.items()}
+            del images  # one copy, in the object store, is enough
         workers = share.workers if isinstance(share.workers, int) else f"{share.workers[0]} to {share.workers[1]}"
         screen.status(f"starting {workers} worker{'' if workers == 1 else 's'}")
         ended: list[BaseException | None] = []
@@ -88,6 +108,36 @@ def train_on_ray(running: Running, opened: Opened) -> None:
                 f"training failed {job.workers.retries + 1} times: {_cause(ended[0])}; the log has the whole story: "
                 f"{running.log}"
             )
+
+
+def choose(running: Running, opened: Opened, room: int, where: str) -> bool:
+    """Whether the job's data are streamed; says so, and notes it in the run with what else is known of them."""
+    job, run = opened.job, running.run
+    stream, sentence = decide(job.data.cache, opened.nbytes, room, where)
+    for line in (*(note for source in opened.sources.values() for note in source.notes), sentence):
+        running.screen.say(line)
+    about = {
+        "rows": {name: source.rows for name, source in opened.sources.items()},
+        "classes": len(opened.main.classes),
+        "shape": list(opened.shape),
+        "bytes": opened.nbytes,
+        "held": "streamed" if stream else "cached",
+        "why": sentence,
+    }
+    run.write_environment({**run.environment, "data": about})
+    return stream
+
+
+def say_unreadable(running: Running, opened: Opened, images: dict[str, Images]) -> None:
+    """Says how many images were skipped; the run notes their names."""
+    names = [opened.sources[name].name_of(row) for name, decoded in images.items() for row in decoded.unreadable]
+    if not names:
+        return
+    few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    running.screen.say(f"{len(names)} unreadable image{'s' if len(names) > 1 else ''} skipped: {few}")
+    environment = running.run.environment
+    about = {**environment["data"], "unreadable": {"count": len(names), "names": names[:1000]}}
+    running.run.write_environment({**environment, "data": about})
 
 
 def watch(running: Running, thread: threading.Thread) -> None:
@@ -119,6 +169,7 @@ def conclude(running: Running) -> None:
         failure = run.folder.read_json("failure.json")
         running.log_trace(failure["trace"])
         run.write_progress({**run.progress(), "status": "failed", "message": failure["sentence"]})
+        write_curves(run)
         error = LehrError(f"{failure['sentence']}\nThe full trace is in {running.log}")
         error.exit_code = failure["exit_code"]
         raise error
@@ -130,16 +181,10 @@ def conclude(running: Running) -> None:
     if progress["status"] == "stopped":
         done = f"epoch {progress['epoch']:.1f} of {progress['epochs']} (step {progress['step']})"
         raise Interrupted(f"Stopped at {done}; everything is saved. Go on with: {running.command}")
-    picture = draw(run)
+    picture = write_curves(run)
     screen.close()
     for line in summary(run, progress, picture):
         screen.say(line)
-
-
-def draw(run: RunFolder) -> Path | None:
-    from lehr.curves import write_curves
-
-    return write_curves(run)
 
 
 def summary(run: RunFolder, progress: dict[str, Any], picture: Path | None) -> list[str]:
@@ -154,8 +199,8 @@ def summary(run: RunFolder, progress: dict[str, Any], picture: Path | None) -> l
     where = run.folder
     lines.append(f"Model:  {shown(where)}/model")
     if picture:
-        lines.append(f"Curves: {short(picture)}")
-    return lines
+        lines.append(f"Curves: {short(picture)}, and in {shown(where)}/report.html")
+    return [*lines, f"Verdict: {verdict(run)}"]
 
 
 def _cause(error: BaseException) -> str:

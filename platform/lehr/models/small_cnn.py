@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -18,14 +19,25 @@ class SmallCNN(nn.Module):
         width: channels of the first convolution; the later ones have twice and four times as many.
         norm: `batch` (Ioffe and Szegedy, 2015), `group` (Wu and He, 2018) or `none`.
         dropout: share of the features dropped before the head.
+        init_scale: factor on all starting weights of convolutions and head; other than 1 it spoils torch's own
+            initialization, which is what it is for: to see what that does.
     """
 
     def __init__(
-        self, channels: int, outputs: int, *, width: int = 16, norm: str = "group", dropout: float = 0.0
+        self,
+        channels: int,
+        outputs: int,
+        *,
+        width: int = 16,
+        norm: str = "group",
+        dropout: float = 0.0,
+        init_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if norm not in ("batch", "group", "none"):
             raise ValueError(f'norm: "{norm}" is not a normalisation; allowed: batch, group, none')
+        if not init_scale > 0:
+            raise ValueError(f"init_scale: {init_scale} is not a scale; allowed: a number above 0")
         if norm == "group" and width % 8:
             raise ValueError(f"width: {width} does not divide into groups of 8 channels; allowed: multiples of 8")
 
@@ -47,6 +59,10 @@ class SmallCNN(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(4 * width, outputs)
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, (nn.Conv2d, nn.Linear)):
+                    module.weight.mul_(init_scale)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.dropout(self.features(images).mean(dim=(2, 3))))

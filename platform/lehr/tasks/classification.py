@@ -33,6 +33,8 @@ class Classification:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(outputs)
+        if targets.is_floating_point():  # shares of the classes, where images were mixed
+            targets = targets.to(outputs.dtype)
         return F.cross_entropy(outputs, targets, weights, reduction="sum", label_smoothing=self.label_smoothing)
 
     def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:

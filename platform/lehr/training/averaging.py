@@ -1,35 +1,79 @@
-"""Averages of the weights along the run, evaluated and saved beside the raw ones."""
+"""Averages of the weights along the run, evaluated and saved beside the raw ones. The arithmetic is torch's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+
+from lehr.durations import Clock, Duration
+from lehr.job import Averaging
+from lehr.training.sync_norm import has_batch_norm
+
+STATISTICS_ROWS = 10_000
 
 
 class Average:
-    """Exponential moving average of the weights: a ← decay × a + (1 − decay) × w after every step.
+    """An average of a model's weights, by name as in its state dict.
 
-    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992, with exponential weights.
-    In the first steps the decay is min(decay, (1 + t) / (10 + t)), so that the random start is soon forgotten.
-    Buffers that are floats (running statistics) are averaged alike; others are copied.
+    `ema`: a ← decay × a + (1 − decay) × w after every step. Polyak and Juditsky, "Acceleration of stochastic
+    approximation by averaging", 1992, with exponential weights. In the first steps the decay is
+    min(decay, (1 + t) / (10 + t)), so that the random start is soon forgotten. Running statistics are averaged alike.
+
+    `swa`: the mean of the weights at `start`, and every `every` from there on. Izmailov et al., "Averaging weights
+    leads to wider optima and better generalization", 2018. Such weights never saw a batch, so the running statistics of
+    batch norm are not theirs: `refresh` computes them anew.
+
+    Attributes:
+        weights: the average; before it begins, the weights it was made with.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, section: Averaging, model: nn.Module, clock: Clock) -> None:
+        """Raises ValueError when the average would never begin."""
+        self._ema = section.kind == "ema"
+        self._decay = section.decay or 0.999
+        self._start, self._every = members(section, clock)
+        self._needs_refresh = not self._ema and has_batch_norm(model)
+        self._refreshed = 0
         self.weights: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
+    def count(self, steps: int) -> int:
+        """How many sets of weights are in the average after `steps` optimizer steps."""
+        return (steps - self._start) // self._every + 1 if steps >= self._start else 0
+
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after the update of `step` (counted from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+    def update(self, model: nn.Module, steps: int) -> None:
+        """Takes in the weights after `steps` optimizer steps, if it is their turn. To be called after every step."""
+        count = self.count(steps)
+        if count == self.count(steps - 1):
+            return
         current = model.state_dict()
         floats = [name for name, value in current.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.weights[n] for n in floats], [current[n] for n in floats], 1 - decay)
+        ours, theirs = [self.weights[n] for n in floats], [current[n] for n in floats]
+        if self._ema:
+            get_ema_multi_avg_fn(min(self._decay, steps / (9 + steps)))(ours, theirs, count - 1)
+        else:
+            get_swa_multi_avg_fn()(ours, theirs, count - 1)
         for name in current.keys() - set(floats):
             self.weights[name].copy_(current[name])
+
+    def needs_refresh(self, steps: int) -> bool:
+        """Whether batch-norm statistics must be recomputed before the average after `steps` steps is used."""
+        return self._needs_refresh and self._refreshed != self.count(steps)
+
+    def refresh(self, model: nn.Module, inputs: Iterable[Tensor], steps: int) -> None:
+        """Recomputes the batch-norm statistics: the mean over the batches of `inputs`, as the network takes them.
+
+        The model must have the averaged weights (`applied_to`); its statistics become those of the average.
+        """
+        update_bn(inputs, model)
+        for name, buffer in model.named_buffers():
+            if name in self.weights:
+                self.weights[name].copy_(buffer)
+        self._refreshed = self.count(steps)
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
@@ -42,5 +86,24 @@ class Average:
             model.load_state_dict(own)
 
     def load(self, weights: dict[str, Tensor]) -> None:
+        """Goes on from an average as a checkpoint holds it. How many weights are in it, the step says."""
         for name, value in weights.items():
             self.weights[name].copy_(value)
+
+
+def members(section: Averaging, clock: Clock) -> tuple[int, int]:
+    """(first, every): weights join the average after `first` steps, and every so many steps from there on.
+
+    Raises:
+        ValueError: the average would never begin, or would never go on.
+    """
+    if section.kind == "ema":
+        return 1, 1
+    start = Duration(75, "%") if section.start is None else section.start
+    every = Duration(1, "ep") if section.every is None else section.every
+    first, stride = start.steps(clock), every.steps(clock)
+    if first > clock.total_steps:
+        raise ValueError(f"start {start} is step {first}, after the end of the run of {clock.total_steps} steps")
+    if not stride:
+        raise ValueError(f"every {every} is no step at all; allowed: one step or more")
+    return max(first, 1), stride

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lehr.data.dataset import Rows
+from lehr.data.dataset import UNREADABLE, Rows
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
@@ -20,14 +20,15 @@ def evaluate(model: nn.Module, rows: Rows, plan: Plan, group: Group, batch_size:
     training = model.training
     model.eval()
     totals: dict[str, torch.Tensor] = {}
-    mine = torch.arange(group.rank, len(rows), group.size)
+    mine = torch.arange(len(rows))[group.rank :: group.size]
     # A worker without rows still takes part in the sum, and needs the names of the sums for that.
-    for positions in mine.split(batch_size) if len(mine) else [mine]:
-        batch = rows.gather(positions).to(group.device)
-        outputs = model(plan.preprocess(batch.inputs, plan.dtype))
-        for name, value in plan.task.sums(outputs, batch.targets).items():
+    for batch in rows.batches(mine.split(batch_size) if len(mine) else [mine]):
+        batch = batch.to(group.device)
+        outputs = model(plan.inputs(batch.inputs))
+        sums = {**plan.task.sums(outputs, batch.targets), "rows": (batch.targets != UNREADABLE).sum()}
+        for name, value in sums.items():
             totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64, device=group.device)) + value
     model.train(training)
     names = sorted(totals)
-    summed = group.sum(torch.stack([totals[name] for name in names])).tolist()
-    return plan.task.metrics(dict(zip(names, summed, strict=True)), len(rows))
+    summed = dict(zip(names, group.sum(torch.stack([totals[name] for name in names])).tolist(), strict=True))
+    return plan.task.metrics(summed, max(1, round(summed.pop("rows"))))

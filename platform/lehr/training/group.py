@@ -45,8 +45,17 @@ class Group:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def parallel(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over the workers."""
+    def share_buffers(self, model: nn.Module) -> None:
+        """Gives every worker the first worker's buffers, such as running statistics."""
+        for buffer in model.buffers() if self.size > 1 else ():
+            dist.broadcast(buffer, src=0)
+
+    def parallel(self, model: nn.Module, share_buffers: bool = False) -> nn.Module:
+        """The model with gradients averaged over the workers.
+
+        Args:
+            share_buffers: before each training step, give every worker the first worker's buffers.
+        """
         if self.size == 1:
             return model
         with warnings.catch_warnings():
@@ -54,6 +63,6 @@ class Group:
             return DistributedDataParallel(
                 model,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # running statistics are the same on every worker already
+                broadcast_buffers=share_buffers,
                 gradient_as_bucket_view=True,
             )

@@ -56,6 +56,7 @@ class Journal:
         self._steps: list[dict[str, Any]] = []
         self._epochs: list[dict[str, Any]] = []
         self._metrics: dict[str, float] = {}
+        self._diagnosis: dict[str, str] = {}
         self._recent_loss: float | None = None
         self._epochs_done = 0
         self._recorder: Recorder | None = None
@@ -154,11 +155,16 @@ class Journal:
             )
         self._recent_loss = sum(losses) / len(losses)
 
-    def epoch(self, epoch: int, step: int, metrics: dict[str, float], best: Best) -> None:
-        """Records a whole epoch (counted from 1) with its metrics over whole splits."""
+    def epoch(
+        self, epoch: int, step: int, metrics: dict[str, float], best: Best, clear: tuple[str, str] | None = None
+    ) -> None:
+        """Records a whole epoch (counted from 1) with its metrics over whole splits, and a diagnosis that is clear."""
         now = time.perf_counter()
         seconds, self._epoch_began = now - self._epoch_began, now
         self._metrics, self._epochs_done = metrics, epoch
+        if clear and clear[0] != self._diagnosis.get("name"):
+            self.event("diagnosis", clear[1], step=step, diagnosis=clear[0])
+        self._diagnosis = {"name": clear[0], "sentence": clear[1]} if clear else {}
         self._epochs.append(
             {
                 "epoch": epoch,
@@ -183,7 +189,8 @@ class Journal:
         if self._steps:
             self._recorder.write_steps({name: [row[name] for row in self._steps] for name in self._steps[0]})
         if self._epochs:
-            self._recorder.write_epochs({name: [row[name] for row in self._epochs] for name in self._epochs[0]})
+            names = dict.fromkeys(name for row in self._epochs for name in row)  # an average may begin in between
+            self._recorder.write_epochs({name: [row.get(name) for row in self._epochs] for name in names})
         self._steps, self._epochs = [], []
 
     def covered(self) -> dict[str, list[str]]:
@@ -211,6 +218,7 @@ class Journal:
                 "learning_rate": self._plan.rate(max(step - 1, 0)),
                 "metrics": self._metrics,
                 "best": best.to_dict(),
+                "diagnosis": self._diagnosis,
                 "examples_per_second": done * self._plan.epochs.rows / clock.steps_per_epoch / seconds
                 if done
                 else None,

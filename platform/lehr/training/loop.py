@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lehr.curves.live import diagnose_live
+from lehr.data.batches import batches
 from lehr.data.dataset import Batch, Rows
-from lehr.data.randomness import key, permutation
+from lehr.data.randomness import key
 from lehr.errors import TrainingError
 from lehr.job import job_hash
 from lehr.runs import Checkpoint, RunFolder, write_model
 from lehr.runs.checkpoints import load, name_of, newest_valid, prune, save
-from lehr.training.averaging import Average
+from lehr.training.averaging import STATISTICS_ROWS, Average
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
 from lehr.training.journal import Journal
-from lehr.training.optimizers import build_optimizer
 from lehr.training.setup import Plan
 from lehr.training.stopping import Best
 from lehr.training.stopwatch import Stopwatch
-
-UPDATE_EVERY = 10  # steps between measurements of the relative update size, which costs a copy of the weights
+from lehr.training.updates import Updates, network
 
 
 class Stopped(Exception):
@@ -79,34 +79,17 @@ class Attempt:
         self.plan, self.folder, self.group = plan, run.folder, group
         self.watch = Stopwatch()
         self.journal = Journal(plan, run, group, should_stop, self.watch)
-        self.model = plan.build_model().to(group.device)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(plan.job, self.model)
-        self.parallel = group.parallel(self.model)
-        self._warm_up()
-        self.average = Average(self.model, section.averaging.decay) if section.averaging else None
+        self.model = network(plan, group)
+        self.updates = Updates(plan, self.model, group)
+        self.average = Average(section.averaging, self.model, plan.clock) if section.averaging else None
         self.step, self.epoch_loss = 0, 0.0
         self.best = Best(section.metric)
         self.patience = Best((section.early_stopping and section.early_stopping.metric) or section.metric)
-        some = permutation(key(plan.job.seed, "clean"), len(plan.splits.train))
+        self.history: list[dict[str, float]] = []  # of each epoch, what a diagnosis during training looks at
+        self.unreadable_told = 0
+        some = plan.splits.train.order(key(plan.job.seed, "clean"))
         self.clean = plan.splits.train.subset(some[: min(section.clean_subset, len(plan.splits.validation))])
         self._resume()
-
-    def _warm_up(self) -> None:
-        """One forward and backward pass whose gradients are thrown away.
-
-        DDP lays out its gradient buckets anew after the first backward pass, and the layout decides in which order the
-        workers' gradients are added. Doing that before the first real step makes a resumed run equal to the last digit.
-        """
-        if self.group.size == 1:
-            return
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
-        positions = self.plan.epochs.positions(self.plan.epochs.order(0), 0, self.group.rank, self.group.size)
-        batch = self.plan.splits.train.gather(positions).to(self.group.device)
-        self._loss(batch, rows=1).backward()
-        self.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(self.model.buffers(), buffers, strict=True):
-            buffer.copy_(value)
 
     # ── the run, from the outside in ────────────────────────────────────────────────────────────────────────────────
 
@@ -120,6 +103,10 @@ class Attempt:
                     f"has not improved for {self.patience.stale} epochs"
                 )
                 self.journal.event("early_stop", ending, step=self.step)
+                return ending
+            if (clear := self._diagnosis()) and clear[0] in self.plan.job.train.stop_on:
+                ending = f"stopped early after epoch {self.step // self.plan.clock.steps_per_epoch}: {clear[1]}"
+                self.journal.event("early_stop", ending, step=self.step, diagnosis=clear[0])
                 return ending
             self._run_epoch(self.step // self.plan.clock.steps_per_epoch)
         return "all epochs done"
@@ -139,52 +126,20 @@ class Attempt:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, int]]:
         """This worker's part of each global batch left in the epoch, and the number of rows of the whole batch."""
-        epochs = self.plan.epochs
-        order = epochs.order(epoch)
-        for i in range(self.step % epochs.steps, epochs.steps):
+        epochs, rows = self.plan.epochs, self.plan.splits.train
+        first, group = self.step % epochs.steps, self.group
+        found = batches(rows, epochs, self.plan.augment, epoch, first, group.rank, group.size, group.device)
+        for i in range(first, epochs.steps):
             with self.watch.time("input"):
-                positions = epochs.positions(order, i, self.group.rank, self.group.size)
-                batch = self.plan.splits.train.gather(positions).to(self.group.device)
-                batch.inputs = self.plan.augment(batch.inputs, batch.ids, epoch)
+                batch = next(found)
             yield batch, epochs.size(i)
 
     def _train_step(self, batch: Batch, rows: int) -> None:
         with self.watch.time("compute"):
-            # Dropout and the like draw from torch's own generator: seeded by the step, it has no state to restore.
-            torch.manual_seed(key(self.plan.job.seed, "step", self.step, self.group.rank))
-            for settings in self.optimizer.param_groups:
-                settings["lr"] = self.plan.rate(self.step)
-            loss = self._loss(batch, rows)
-            # DDP averages gradients over the workers; each worker's loss is its part of a sum, so scale back.
-            (loss * self.group.size).backward()
-            norm = self._clip()
-            before = [p.detach().clone() for p in self.parameters] if self.step % UPDATE_EVERY == 0 else None
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            update = None if before is None else self._update_ratio(before)
+            loss, norm, update = self.updates.take(batch, rows, self.step)
             if self.average:
-                self.average.update(self.model, self.step)
-        self.journal.step(loss.detach(), norm, update)
-
-    def _loss(self, batch: Batch, rows: int) -> Tensor:
-        """This worker's share of the mean loss over the `rows` of the global batch."""
-        precision = self.plan.job.train.precision
-        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-        with torch.autocast(self.group.device.type, dtype, enabled=precision in ("bf16", "fp16")):
-            outputs = self.parallel(self.plan.preprocess(batch.inputs, self.plan.dtype))
-        return self.plan.task.loss(outputs.to(self.plan.dtype), batch.targets) / rows
-
-    def _clip(self) -> Tensor:
-        """The norm of the whole gradient; scales it down to `train.clip` if it is longer."""
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if self.plan.job.train.clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.plan.job.train.clip, norm)
-        return norm
-
-    def _update_ratio(self, before: list[Tensor]) -> Tensor:
-        """|Δw| / |w| over all weights together."""
-        change = torch._foreach_sub([p.detach() for p in self.parameters], before)
-        return nn.utils.get_total_norm(change) / nn.utils.get_total_norm(before)
+                self.average.update(self.model, self.step + 1)
+        self.journal.step(loss, norm, update)
 
     # ── what happens between steps ──────────────────────────────────────────────────────────────────────────────────
 
@@ -202,23 +157,45 @@ class Attempt:
 
     def _finish_epoch(self, epoch: int) -> None:
         with self.watch.time("evaluation"):
+            self.updates.settle()
             metrics = self._measure("validation", self.plan.splits.validation)
             if not math.isfinite(metrics["validation_loss"]):
                 self._diverged("validation loss", self.step - 1, metrics["validation_loss"])
             if len(self.clean):
                 metrics |= self._measure("clean_train", self.clean)
-            if self.average:
+            if self.average and self.average.count(self.step):
                 with self.average.applied_to(self.model):
+                    if self.average.needs_refresh(self.step):
+                        self.average.refresh(self.model, self._statistics(), self.step)
                     metrics |= self._measure("averaged_validation", self.plan.splits.validation)
         metrics["train_loss"] = self.epoch_loss / self.plan.clock.steps_per_epoch
         self.epoch_loss = 0.0
         early = self.plan.job.train.early_stopping
-        self.best = self.best.update(metrics[self.best.metric], self.step, epoch + 1)
+        self.history.append({name: metrics[name] for name in ("train_loss", "validation_accuracy") if name in metrics})
+        self.best = self.best.update(metrics.get(self.best.metric, math.nan), self.step, epoch + 1)
         self.patience = self.patience.update(
-            metrics[self.patience.metric], self.step, epoch + 1, early.min_change if early else 0.0
+            metrics.get(self.patience.metric, math.nan), self.step, epoch + 1, early.min_change if early else 0.0
         )
         with self.watch.time("records"):
-            self.journal.epoch(epoch + 1, self.step, metrics, self.best)
+            for image in self.plan.splits.train.unreadable()[self.unreadable_told :]:
+                self.journal.event("unreadable", f"skipped {image}", step=self.step)
+                self.unreadable_told += 1
+            self.journal.epoch(epoch + 1, self.step, metrics, self.best, self._diagnosis())
+
+    def _diagnosis(self) -> tuple[str, str] | None:
+        """What the epochs so far make clear: the same on every worker, and the same after a resume."""
+        rows, epochs = len(self.plan.splits.validation), self.plan.job.train.epochs
+        return diagnose_live(self.history, classes=self.plan.task.outputs, validation_rows=rows, epochs=epochs)
+
+    def _statistics(self) -> Iterator[Tensor]:
+        """Clean training rows, as the network takes them, to compute batch-norm statistics on: the same every time."""
+        job, rows = self.plan.job, self.plan.splits.train
+        assert job.train.averaging is not None
+        torch.manual_seed(key(job.seed, "statistics"))
+        chosen = rows.order(key(job.seed, "statistics"))[: job.train.averaging.statistics_rows or STATISTICS_ROWS]
+        parts = chosen.tensor_split(-(-len(chosen) * job.train.accumulate // job.train.batch_size))
+        for batch in rows.batches([part[self.group.rank :: self.group.size] for part in parts]):
+            yield self.plan.inputs(batch.to(self.group.device).inputs)
 
     def _measure(self, split: str, rows: Rows) -> dict[str, float]:
         return {f"{split}_{k}": v for k, v in evaluate(self.model, rows, self.plan, self.group).items()}
@@ -242,13 +219,15 @@ class Attempt:
                     step=self.step,
                     model=self.model.state_dict(),
                     average=self.average.weights if self.average else None,
-                    optimizer=self.optimizer.state_dict(),
+                    optimizer=self.updates.optimizer.state_dict(),
                     state={
                         "epoch": self.step / self.plan.clock.steps_per_epoch,
                         "job_hash": job_hash(self.plan.job),
                         "best": self.best.to_dict(),
                         "patience": self.patience.to_dict(),
                         "epoch_loss": self.epoch_loss,
+                        "scaler": self.updates.scaler.state_dict(),
+                        "history": self.history,
                         "covered": self.journal.covered(),
                     },
                 ),
@@ -262,10 +241,13 @@ class Attempt:
         checkpoint = chosen if self.group.first or name is None else load(self.folder, name)
         if checkpoint:
             self.model.load_state_dict(checkpoint.model)
-            self.optimizer.load_state_dict(checkpoint.optimizer or {})
+            self.updates.optimizer.load_state_dict(checkpoint.optimizer or {})
+            if scaler := checkpoint.state.get("scaler"):
+                self.updates.scaler.load_state_dict(scaler)
             if self.average and checkpoint.average:
                 self.average.load(checkpoint.average)
             self.step, self.epoch_loss = checkpoint.step, checkpoint.state["epoch_loss"]
+            self.history = list(checkpoint.state.get("history", []))
             self.best, self.patience = Best(**checkpoint.state["best"]), Best(**checkpoint.state["patience"])
         self.journal.begin(checkpoint, notes, self.best)
 

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from typing import Any
 
 from torch import nn, optim
+from torch.nn.modules.batchnorm import _NormBase
 
-from lehr.job import TrainJob, check_call
+from lehr.job import TrainJob, check_call, not_a_choice
 
-OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"sgd": optim.SGD}
+REFUSED = {
+    "lbfgs": "evaluates the loss several times per step, which a loop over batches does not",
+    "sparseadam": "takes sparse gradients only, and those of images are dense",
+    "muon": "takes matrices only, and the networks here have other weights too",
+}
+OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
+    name.lower(): found
+    for name, found in sorted(vars(optim).items())
+    if inspect.isclass(found)
+    and issubclass(found, optim.Optimizer)
+    and found is not optim.Optimizer
+    and name.lower() not in REFUSED
+}
+"""By lower-case name; a job may spell them as torch does."""
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_OURS = ("params", "lr", "weight_decay")
 
 
 def check_optimizer(job: TrainJob) -> None:
     """Raises JobError for an unknown optimizer or an option it does not have."""
-    section = job.optimizer
-    if section.name not in OPTIMIZERS:
-        raise job.error("optimizer.name", f'"{section.name}" is not an optimizer; allowed: {", ".join(OPTIMIZERS)}')
-    check_call(
-        OPTIMIZERS[section.name],
-        section.options,
-        skip=("params", "lr", "weight_decay"),
-        field="optimizer",
-        error=job.error,
-    )
+    section, name = job.optimizer, job.optimizer.name.lower()
+    if name in REFUSED:
+        raise job.error("optimizer.name", f"{section.name} {REFUSED[name]}; allowed: {', '.join(OPTIMIZERS)}")
+    if name not in OPTIMIZERS:
+        raise job.error("optimizer.name", not_a_choice(section.name, "optimizer", OPTIMIZERS))
+    check_call(OPTIMIZERS[name], section.options, skip=_OURS, field="optimizer", error=job.error)
+    if section.weight_decay and not _decays(name):
+        raise job.error("optimizer.weight_decay", f"{section.name} has no weight decay; allowed: 0")
 
 
 def build_optimizer(job: TrainJob, model: nn.Module) -> optim.Optimizer:
@@ -31,11 +47,38 @@ def build_optimizer(job: TrainJob, model: nn.Module) -> optim.Optimizer:
     Raises:
         JobError: an option has a value that torch refuses, or no parameter takes a gradient.
     """
-    section = job.optimizer
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
+    section, name = job.optimizer, job.optimizer.name.lower()
+    groups = parameter_groups(model, section.weight_decay, section.decay_norms)
+    if not groups:
         raise job.error("model", "no parameter takes a gradient, so there is nothing to train")
+    if not _decays(name):
+        groups = [{"params": [parameter for group in groups for parameter in group["params"]]}]
     try:
-        return OPTIMIZERS[section.name](parameters, lr=section.lr, weight_decay=section.weight_decay, **section.options)
+        return OPTIMIZERS[name](groups, lr=section.lr, **section.options)  # type: ignore[call-arg]
     except (ValueError, TypeError) as error:
         raise job.error("optimizer", f"torch refuses it: {error}") from error
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay_norms: bool) -> list[dict[str, Any]]:
+    """The parameters that take a gradient: those that decay, then norms and biases, which by default do not.
+
+    A bias only shifts and the scale of a norm is undone by the next layer, so holding them near zero regularises
+    nothing: He et al., "Bag of tricks for image classification with convolutional neural networks", 2019. Without
+    weight decay there is one group.
+    """
+    of_norms = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters(False)}
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            spare = not decay_norms and (parameter.ndim < 2 or id(parameter) in of_norms)
+            (spared if spare and weight_decay else decayed).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _decays(name: str) -> bool:
+    return "weight_decay" in inspect.signature(OPTIMIZERS[name]).parameters

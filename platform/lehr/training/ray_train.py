@@ -22,7 +22,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lehr.data.load import splits
-from lehr.data.ray_data import Shared
+from lehr.data.ray_data import Shared, SharedStream
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import Folder, RunFolder
 from lehr.training.failures import describe, lost_peer
@@ -39,12 +39,18 @@ class Share:
     cpus: float
     gpus: float
 
+    @property
+    def most(self) -> int:
+        """The largest number of workers there can be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
-def share_out(job: TrainJob, cpus: float, gpus: float) -> Share:
+
+def share_out(job: TrainJob, cpus: float, gpus: float, streamed: bool = False) -> Share:
     """How a job's workers divide a cluster's CPUs and GPUs.
 
     `auto` takes every GPU, one worker each; without GPUs one worker takes all CPUs. A given number of workers
-    divides the CPUs evenly, at least one each.
+    divides the CPUs evenly, at least one each. Workers on GPUs that stream their data take one CPU each and leave the
+    others for decoding.
     """
     section = job.workers
     if section.count == "auto":
@@ -54,10 +60,11 @@ def share_out(job: TrainJob, cpus: float, gpus: float) -> Share:
         workers = section.count if isinstance(section.count, int) else (section.count[0], section.count[1])
         per_worker_gpus = section.gpus
     most = workers if isinstance(workers, int) else workers[1]
-    return Share(workers, section.cpus or max(1, int(cpus) // most), per_worker_gpus)
+    even = 1 if streamed and per_worker_gpus else max(1, int(cpus) // most)
+    return Share(workers, section.cpus or even, per_worker_gpus)
 
 
-def fit(job: TrainJob, folder: Folder, shared: dict[str, Shared], share: Share) -> None:
+def fit(job: TrainJob, folder: Folder, shared: dict[str, Shared] | dict[str, SharedStream], share: Share) -> None:
     """Trains on a worker group, starting it again after a lost worker or node, as often as `workers.retries` allows.
 
     Returns when the run has finished, stopped or failed; the run folder says which.

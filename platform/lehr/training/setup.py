@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lehr import models
 from lehr.data.augment import Augment
 from lehr.data.dataset import Epochs, Splits
 from lehr.data.load import augmentations
 from lehr.data.preprocess import Preprocess
+from lehr.data.sampling import balanced
+from lehr.data.streaming import StreamedRows
 from lehr.durations import Clock
+from lehr.errors import RunError
 from lehr.job import TrainJob, check_call
+from lehr.models.weights import read_weights
+from lehr.schedules import linear_rule
 from lehr.tasks import Classification, Task
 from lehr.tasks.classification import class_weights
+from lehr.training.averaging import members
 from lehr.training.optimizers import check_optimizer
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
@@ -28,11 +33,16 @@ def check_job(job: TrainJob) -> None:
     """Checks what needs the code of models, optimizers and augmentations but no data. Raises JobError."""
     check_optimizer(job)
     augmentations(job)
-    if job.model.name not in models.MODELS:
-        raise job.error("model.name", f'"{job.model.name}" is not a model; allowed: {", ".join(models.MODELS)}')
-    check_call(
-        models.MODELS[job.model.name], job.model.options, skip=("channels", "outputs"), field="model", error=job.error
-    )
+    try:
+        model, taken = models.find(job.model.name)
+    except ValueError as error:
+        raise job.error("model.name", str(error)) from error
+    check_call(model, job.model.options, skip=taken, field="model", error=job.error)
+    if job.model.weights:
+        try:
+            read_weights(job.model.weights, job.storage)
+        except (ValueError, RunError) as error:
+            raise job.error("model.weights", str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,12 @@ class Plan:
         """Raises JobError where job and data do not fit: too long a warmup, class weights for other classes."""
         if not len(splits.train) or not len(splits.validation):
             raise job.error("data", "nothing is left to train on or to validate on; allowed: at least one row in each")
-        epochs = Epochs(len(splits.train), job.train.batch_size, job.seed)
+        order: Callable[[int], Tensor] = splits.train.order
+        if job.data.sampling == "balanced":
+            if isinstance(splits.train, StreamedRows):
+                raise job.error("data.sampling", "balanced draws from all rows; allowed with data.cache: memory")
+            order = balanced(splits.train.labels)
+        epochs = Epochs(len(splits.train), job.train.batch_size, job.seed, order)
         clock = Clock(epochs.steps, epochs.steps * job.train.epochs)
         labels = splits.train.labels
         try:
@@ -66,6 +81,15 @@ class Plan:
             raise job.error("loss.class_weights", str(error)) from None
         task = Classification(splits.train.classes, job.loss.label_smoothing, weights)
         check_metrics(job, task)
+        try:
+            models.check(job.model.name, splits.train.shape, task.outputs, job.model.options)
+        except ValueError as error:
+            raise job.error("model", str(error)) from error
+        if job.train.averaging:
+            try:
+                members(job.train.averaging, clock)
+            except ValueError as error:
+                raise job.error("train.averaging", str(error)) from None
         return cls(
             job=job,
             splits=splits,
@@ -83,13 +107,30 @@ class Plan:
         """The type of the weights; bf16 and fp16 compute under autocast with fp32 weights."""
         return DTYPES[self.job.train.precision]
 
+    def memory_format(self, device: torch.device) -> torch.memory_format:
+        """The layout of images and convolutions in memory."""
+        said = self.job.train.channels_last
+        last = device.type == "cuda" if said == "auto" else said
+        return torch.channels_last if last else torch.contiguous_format
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """What the network takes, from pixels [rows, channels, height, width] from 0 to 255 on its device."""
+        return self.preprocess(pixels, self.dtype).contiguous(memory_format=self.memory_format(pixels.device))
+
     def build_model(self) -> nn.Module:
         """The network with its starting weights, on the CPU. Raises JobError for option values that it refuses."""
-        section, channels = self.job.model, self.splits.train.shape[0]
+        section, shape = self.job.model, self.splits.train.shape
         try:
-            model = models.build(section.name, channels, self.task.outputs, section.options, self.job.seed)
+            model = models.build(section.name, shape[0], self.task.outputs, section.options, self.job.seed)
+            models.check_outputs(model, section.name, torch.zeros(2, *shape), self.task.outputs)
         except ValueError as error:
             raise self.job.error("model", str(error)) from error
+        if section.weights:
+            try:
+                weights, theirs = read_weights(section.weights, self.job.storage)
+                models.start_from(model, weights, self.splits.train.classes, theirs["classes"])
+            except (ValueError, RunError) as error:
+                raise self.job.error("model.weights", str(error)) from error
         return model.to(self.dtype)
 
     def describe_model(self) -> dict[str, Any]:
@@ -116,12 +157,16 @@ def check_metrics(job: TrainJob, task: Task) -> None:
 
 def learning_rate(job: TrainJob, clock: Clock) -> Callable[[int], float]:
     """The learning rate as a function of the step. Raises JobError when the schedule does not fit the run."""
+    lr, rule = job.optimizer.lr, job.optimizer.scale_lr
     try:
         factor = job.schedule.bind(clock)
     except ValueError as error:
         raise job.error("schedule", str(error)) from None
-    return partial(_scaled, factor, job.optimizer.lr)
-
-
-def _scaled(factor: Callable[[int], float], lr: float, step: int) -> float:
-    return lr * factor(step)
+    if rule is None:
+        return lambda step: lr * factor(step)
+    warmup = rule.warmup.steps(clock)
+    if warmup > clock.total_steps:
+        what = f"{rule.warmup} is {warmup} steps, longer than the run of {clock.total_steps} steps"
+        raise job.error("optimizer.scale_lr.warmup", what)
+    scale = linear_rule(job.train.batch_size, rule.base_batch, warmup)
+    return lambda step: lr * factor(step) * scale(step)

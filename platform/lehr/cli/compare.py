@@ -1,0 +1,24 @@
+"""`lehr compare`: several runs beside each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lehr.cli.options import Storage, storage_or_default
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more runs: names, or paths or URIs of their folders.")],
+    storage: Storage = None,
+    out: Annotated[Path, typer.Option(help="Folder to write compare.html and compare.png into.")] = Path("."),
+) -> None:
+    """Draw the curves of several runs beside each other, with what differs between their jobs."""
+    from lehr.curves import write_comparison
+    from lehr.result import find
+
+    folders = [find(run, storage_or_default(storage)).folder for run in runs]
+    for path in write_comparison(folders, out):
+        print(path)

@@ -1,0 +1,112 @@
+"""`lehr data`: look at a data set, and pack it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lehr.errors import LehrError
+
+if TYPE_CHECKING:
+    from lehr.job import TrainJob
+
+MOST_CLASSES = 24  # lines of a sheet
+
+app = typer.Typer(help="Look at a data set, and pack it into Parquet files.", no_args_is_help=True)
+
+SourceOf = Annotated[
+    str,
+    typer.Argument(
+        help="A job file; a folder of images or Parquet files; or a source, such as torchvision:CIFAR10.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to the job: data.path=photos data.image_size=64", show_default=False),
+]
+
+
+@app.command("show")
+def show(
+    source: SourceOf,
+    overrides: Overrides = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="The PNG file to draw.")] = "samples.png",
+    samples: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 4,
+    epochs: Annotated[int, typer.Option(min=0, help="Augmented versions to show beside them.")] = 2,
+) -> None:
+    """Draw a sheet of samples, augmented as the job says, and print the class counts."""
+    import numpy as np
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from lehr.clusters.machine import cores
+    from lehr.data.load import Opened, augmentations
+    from lehr.data.sheet import sheet
+    from lehr.data.streaming import ThreadDecoder
+
+    job = job_of(source, overrides or [])
+    opened = Opened(job)
+    streams = opened.stream(ThreadDecoder(cores()))
+    classes, labels = opened.main.classes, streams["train"].labels
+    counts = {name: np.bincount(stream.labels, minlength=len(classes)) for name, stream in streams.items()}
+    console = Console(highlight=False)
+    table = Table("class", box=None, pad_edge=False, header_style="dim")
+    for name in counts:
+        table.add_column("rows" if len(counts) == 1 else name, justify="right")
+    for label, name in enumerate(classes):
+        table.add_row(name, *(f"{count[label]:,}" for count in counts.values()))
+    table.add_row("all", *(f"{count.sum():,}" for count in counts.values()), style="bold")
+    console.print(table)
+    for note in opened.main.notes:
+        console.print(note, markup=False)
+    chosen = [np.flatnonzero(labels == label)[:samples] for label in range(len(classes))]
+    rows = streams["train"].rows(torch.from_numpy(np.concatenate(chosen[:MOST_CLASSES])))
+    sheet(rows, augmentations(job), counts["train"].tolist(), epochs if job.data.augment else 0, Path(output))
+    console.print(f"Samples: {output}", markup=False)
+
+
+@app.command("pack")
+def pack(
+    source: SourceOf,
+    target: Annotated[str, typer.Argument(help="Folder or URI to write to, empty or new.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Write a data set as Parquet files, which one job after another reads fast: source: parquet, path: TARGET."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from lehr.data.load import Opened
+    from lehr.data.pack import pack as write
+
+    opened = Opened(job_of(source, overrides or []))
+    main = opened.main
+    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=main.rows + sum(split.rows for split in main.own.values()))
+        files = write(main, target, lambda rows: progress.advance(task, rows))
+    splits = "".join(f", {split.rows:,} for {name}" for name, split in main.own.items())
+    print(f"{main.rows:,} images{splits} in {files} file{'' if files == 1 else 's'}: {target}")
+
+
+def job_of(source: str, overrides: list[str]) -> TrainJob:
+    """The job whose data are meant: of a job file, or one made for a folder, a file or a source."""
+    from lehr.job import TrainJob, from_dict, load
+
+    if source.endswith((".yaml", ".yml")):
+        job = load(source, overrides)
+    else:
+        job = from_dict({"kind": "train", "data": _data(source)}, overrides=overrides)
+    if not isinstance(job, TrainJob):
+        raise LehrError(f"{source}: a job of kind {job.kind} has no data of its own; allowed: a job of kind train")
+    return job
+
+
+def _data(source: str) -> dict[str, str]:
+    if Path(source).exists() or "://" in source:
+        packed = source.endswith(".parquet") or any(Path(source).rglob("*.parquet"))
+        return {"source": "parquet" if packed else "images", "path": source}
+    return {"source": source}

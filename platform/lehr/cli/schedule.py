@@ -1,0 +1,76 @@
+"""`lehr schedule`: pictures of learning-rate schedules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lehr.errors import JobError, LehrError
+
+
+def schedule(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME [OPTION=VALUE]…]…",
+            help="Schedules, each followed by its options: step every=5ep cosine final=0.1. By default all of them.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Length of the run.")] = 20,
+    steps_per_epoch: Annotated[int, typer.Option(min=1, help="Optimizer steps in an epoch.")] = 100,
+    warmup: Annotated[str | None, typer.Option(help="Warmup of all of them, such as 1ep.", show_default=False)] = None,
+    cooldown: Annotated[
+        str | None, typer.Option(help="Cooldown of all of them, such as 10%.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also draw them into this file: .png, .svg or .html.", show_default=False)
+    ] = None,
+) -> None:
+    """Draw learning-rate schedules beside each other: here, and with --out as a picture."""
+    import shutil
+
+    from lehr.curves.rates import Drawn, beside, chart, plot, write
+    from lehr.durations import Clock
+    from lehr.job import from_dict
+    from lehr.schedules import SCHEDULES
+
+    if out and out.suffix not in (".png", ".svg", ".html"):
+        raise LehrError(f"--out: {out} is not a picture; allowed: a file ending in .png, .svg or .html")
+    both = {"warmup": warmup, "cooldown": cooldown}
+    clock = Clock(steps_per_epoch, steps_per_epoch * epochs)
+    drawn = []
+    for said in read(words or list(SCHEDULES)):
+        section = from_dict({"schedule": {key: value for key, value in both.items() if value} | said}).schedule
+        try:
+            drawn.append(Drawn.of(section, clock))
+        except ValueError as error:
+            raise JobError(str(error), field=f"schedule {said['name']}") from None
+    plots = [plot(each) for each in drawn]
+    widest = max(len(line) for lines in plots for line in lines)
+    print(beside(plots, max(1, (shutil.get_terminal_size().columns + 3) // (widest + 3))))
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(chart(drawn), out)
+        print(f"\nPicture: {out}")
+
+
+def read(words: list[str]) -> list[dict[str, Any]]:
+    """`["step", "every=5ep", "cosine"]` as `[{"name": "step", "every": "5ep"}, {"name": "cosine"}]`.
+
+    Raises:
+        JobError: an option before the first name, or one that is not YAML.
+    """
+    from lehr.job import parse_overrides
+
+    found: list[dict[str, Any]] = []
+    for word in words:
+        if "=" not in word:
+            found.append({"name": word})
+        elif found:
+            found[-1] |= parse_overrides([word])
+        else:
+            raise JobError(f"{word} belongs to no schedule; allowed: a name before its options, as in step every=5ep")
+    return found

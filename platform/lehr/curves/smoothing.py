@@ -1,0 +1,104 @@
+"""From noisy records to lines a person can follow. Pure functions of arrays; NaN and infinity mean "not known"."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+EVENLY = 6  # points that a bucket of a thinned scatter keeps besides its extremes
+
+
+def last_of_each(steps: NDArray[np.int64]) -> Indices:
+    """Indices [distinct steps] that put records in order of their step, each step once, as it was recorded last.
+
+    A run that was resumed by hand may hold a step twice; what came later is what the weights went through.
+    """
+    backwards = len(steps) - 1
+    _, index = np.unique(steps[::-1], return_index=True)
+    return (backwards - index).astype(np.int64)
+
+
+def smooth(x: Floats, y: Floats, at: Floats, span: float) -> Floats:
+    """A moving average that does not lag at the ends: the least-squares line through each window, read at its middle.
+
+    Inside the curve the window is symmetric, and the line's value in the middle is the plain average. At the ends the
+    window is one-sided, and a plain average would be late by half a window where the curve moves (Cleveland, "Robust
+    Locally Weighted Regression", 1979, with a uniform kernel). The value stays within what the window holds, so a
+    positive curve stays positive.
+
+    Args:
+        x: positions [points], ascending.
+        y: values [points]; those that are not finite are left out.
+        at: where to read the result [results].
+        span: width of the window, in units of x. Points at its very edge are inside.
+
+    Returns:
+        [results]; NaN where a window holds no finite value.
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    first = np.searchsorted(x, at - span / 2, "left")
+    last = np.searchsorted(x, at + span / 2, "right")
+    return np.array([_line_at(x[i:j], y[i:j], p) for i, j, p in zip(first, last, at, strict=True)], dtype=np.float64)
+
+
+def _line_at(x: Floats, y: Floats, at: float) -> float:
+    if not len(y):
+        return float("nan")
+    distance = x - x.mean()
+    spread = float(distance @ distance)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(y.mean())
+        slope = float(distance @ (y - mean)) / spread if spread > 0 and len(y) > 2 else 0.0
+        value = mean + slope * (at - float(x.mean()))
+    return float(np.clip(value, y.min(), y.max())) if np.isfinite(value) else float(np.median(y))
+
+
+def moving_average(x: Floats, y: Floats, span: float, points: int = 400) -> tuple[Floats, Floats]:
+    """The line to draw over a scatter: about `points` positions between the first and the last x, and `smooth` there.
+
+    In a gap longer than the span the line is NaN, so that nothing is drawn where nothing was measured.
+    """
+    if not len(x):
+        return np.empty(0), np.empty(0)
+    if len(x) > points:
+        at = np.linspace(x[0], x[-1], points)
+    else:
+        gaps = np.flatnonzero(np.diff(x) > span)
+        at = np.sort(np.concatenate([np.unique(x), (x[gaps] + x[gaps + 1]) / 2]))
+    return at, smooth(x, y, at, span)
+
+
+def slope(x: Floats, y: Floats) -> float:
+    """The slope of the least-squares line through the finite points; 0 with fewer than two positions."""
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    if len(x) < 2:
+        return 0.0
+    distance = x - x.mean()
+    spread = float(distance @ distance)
+    return float(distance @ y) / spread if spread > 0 else 0.0
+
+
+def thin(x: Floats, y: Floats, limit: int) -> Indices:
+    """Indices of at most `limit` points to draw, ascending. Up to the limit that is every point.
+
+    The x axis is cut into equal buckets; each keeps its lowest and its highest point, so that no spike is lost and the
+    cloud keeps its outline, and some points evenly spaced, so that it keeps its density.
+    """
+    if len(x) <= limit:
+        return np.arange(len(x), dtype=np.int64)
+    buckets = max(1, limit // (2 + EVENLY))
+    width = (x[-1] - x[0]) / buckets or 1.0
+    edges = np.searchsorted(x, x[0] + width * np.arange(1, buckets), "left")
+    chosen: set[int] = set()
+    for part in np.split(np.arange(len(x)), edges):
+        if len(part):
+            values = np.where(np.isfinite(y[part]), y[part], np.nan)
+            chosen |= {int(part[(2 * k + 1) * len(part) // (2 * EVENLY)]) for k in range(EVENLY)}
+            if not np.isnan(values).all():
+                chosen |= {int(part[np.nanargmin(values)]), int(part[np.nanargmax(values)])}
+    return np.array(sorted(chosen), dtype=np.int64)

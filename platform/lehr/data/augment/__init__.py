@@ -1,0 +1,126 @@
+"""Augmentation on the device, in batches, each row with its own parameters drawn from (seed, epoch, row id).
+
+An augmentation is a function (images, draw, **options) -> images: images are [rows, channels, height, width] with
+values from 0 to 255, uint8 or float32; `draw(k)` gives one number in [0, 1) per row, its k-th draw in this epoch.
+One that mixes images is a function (images, others, draw, **options) -> (images, share of the own label).
+To add one: write the function and name it in `AUGMENTATIONS` or `MIXES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lehr.data.augment.draw import Draw
+from lehr.data.augment.geometry import crop, erasing, flip, random_resized_crop, shift
+from lehr.data.augment.mixing import cutmix, mixup
+from lehr.data.augment.rand_augment import rand_augment
+from lehr.data.dataset import UNREADABLE, Batch, Pairs
+from lehr.data.randomness import draws, key
+
+__all__ = ["AUGMENTATIONS", "MIXES", "Augment", "Draw", "wrong_value"]
+
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "flip": flip,
+    "shift": shift,
+    "crop": crop,
+    "random_resized_crop": random_resized_crop,
+    "rand_augment": rand_augment,
+    "erasing": erasing,
+}
+MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup, "cutmix": cutmix}
+
+# What the options of the augmentations may be; an option of one name means the same everywhere.
+LIMITS: dict[str, tuple[float, float]] = {
+    "probability": (0, 1),
+    "pixels": (0, 10_000),
+    "padding": (0, 10_000),
+    "smallest": (0.001, 1),
+    "largest": (0.001, 1),
+    "ratio": (1, 10),
+    "operations": (1, 16),
+    "magnitude": (0, 30),
+    "alpha": (0.01, 100),
+}
+
+
+def wrong_value(options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first option with a number out of its range, and the sentence that says so."""
+    for name, value in options.items():
+        low, high = LIMITS.get(name, (-math.inf, math.inf))
+        if isinstance(value, int | float) and not low <= value <= high:
+            return name, f"{value} is out of range; allowed: {low} to {high}"
+    if options.get("smallest", 0.001) > options.get("largest", 1):
+        return "largest", f"{options['largest']} is below smallest; allowed: at least {options['smallest']}"
+    return None
+
+
+_DRAWS = 100  # how many draws each augmentation of a job has for itself
+
+
+class Augment:
+    """The augmentations of a job, in order.
+
+    Mixing happens once, where the first mixing augmentation stands; if there are several, each image draws one of them.
+    Its partner is the next row of the global batch, augmented by what stands before.
+    """
+
+    def __init__(self, steps: Sequence[tuple[str, dict[str, Any]]], seed: int) -> None:
+        self._seed = seed
+        at = next((i for i, (name, _) in enumerate(steps) if name in MIXES), len(steps))
+        rows = [(i, AUGMENTATIONS[name], options) for i, (name, options) in enumerate(steps) if name in AUGMENTATIONS]
+        self._before = [step for step in rows if step[0] < at]
+        self._after = [step for step in rows if step[0] > at]
+        self._mixes = [(i, MIXES[name], options) for i, (name, options) in enumerate(steps) if name in MIXES]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed: then a batch must come with its partners."""
+        return bool(self._mixes)
+
+    def __call__(self, batch: Batch, epoch: int, pairs: Pairs | None = None, classes: int = 0) -> Batch:
+        """The batch augmented; row i uses the draws of (seed, epoch, ids[i]) and of nothing else.
+
+        Args:
+            pairs: for mixing, which rows of `batch` are to come back, and the partner of each.
+            classes: for mixing, the number of classes; targets come back as float64 [rows, classes].
+        """
+        draw = draws(key(self._seed, "augment", epoch), batch.ids)
+        images = self._apply(self._before, batch.inputs, draw)
+        if not self._mixes or pairs is None:
+            return Batch(self._apply(self._after, images, draw), batch.targets, batch.ids)
+        known = (batch.targets != UNREADABLE)[:, None]  # the others count nowhere
+        labels = F.one_hot(batch.targets.clamp(min=0), classes).to(torch.float64) * known
+        ids, own, others = batch.ids[pairs.own], images[pairs.own], images[pairs.partners]
+        draw = draws(key(self._seed, "augment", epoch), ids)
+        mixed, share = self._mix(own, others, draw)
+        targets = share[:, None] * labels[pairs.own] + (1 - share)[:, None] * labels[pairs.partners]
+        return Batch(self._apply(self._after, mixed, draw), targets, ids)
+
+    def _apply(
+        self, steps: list[tuple[int, Callable[..., Tensor], dict[str, Any]]], images: Tensor, draw: Draw
+    ) -> Tensor:
+        for number, function, options in steps if len(images) else ():
+            images = function(images, _of_step(draw, number), **options)
+        return images
+
+    def _mix(self, images: Tensor, others: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        if len(self._mixes) == 1:
+            number, function, options = self._mixes[0]
+            return function(images, others, _of_step(draw, number), **options)
+        choice = (draw(_DRAWS * self._mixes[0][0] + _DRAWS - 1) * len(self._mixes)).to(torch.int64)
+        mixed, share = images, torch.ones(len(images), dtype=torch.float64, device=images.device)
+        for k, (number, function, options) in enumerate(self._mixes):
+            some, kept = function(images, others, _of_step(draw, number), **options)
+            mixed = torch.where((choice == k)[:, None, None, None], some, mixed)
+            share = torch.where(choice == k, kept, share)
+        return mixed, share
+
+
+def _of_step(draw: Draw, number: int) -> Draw:
+    return lambda k: draw(_DRAWS * number + k)

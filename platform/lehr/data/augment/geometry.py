@@ -1,0 +1,129 @@
+"""Augmentations that move pixels: flip, shift, crop, random_resized_crop, erasing."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lehr.data.augment.draw import Draw
+
+Outside = Literal["black", "reflect", "edge"]
+
+
+def flip(
+    images: Tensor,
+    draw: Draw,
+    *,
+    probability: float = 0.5,
+    direction: Literal["horizontal", "vertical"] = "horizontal",
+) -> Tensor:
+    """Mirrors each image with the given probability.
+
+    Args:
+        direction: horizontal swaps left and right, vertical swaps top and bottom.
+    """
+    mirrored = images.flip(3 if direction == "horizontal" else 2)
+    return torch.where(_per_row(draw(0) < probability), mirrored, images)
+
+
+def shift(images: Tensor, draw: Draw, *, pixels: int = 1) -> Tensor:
+    """Moves each image by −pixels … +pixels in both directions; what comes in from outside is black."""
+    return crop(images, draw, padding=pixels, outside="black")
+
+
+def crop(images: Tensor, draw: Draw, *, padding: int = 4, outside: Outside = "reflect") -> Tensor:
+    """Pads each image on all sides and cuts a window of the image's own size at a random place.
+
+    Args:
+        padding: pixels on each side.
+        outside: what the padding holds: the image mirrored at its edge (reflect), its edge repeated, or black.
+    """
+    top, left = ((draw(k) * (2 * padding + 1)).to(torch.int64) for k in (0, 1))
+    rows, channels, height, width = images.shape
+    padded = _pad(images.permute(0, 2, 3, 1), padding, outside)
+    tall, wide = padded.shape[1:3]
+    # Each line of a window is one stretch of memory: all that there could be, as overlapping views, and the choice.
+    stretches = padded.as_strided((rows * tall * wide - width + 1, width * channels), (channels, 1))
+    row = torch.arange(rows, device=images.device) * tall + top
+    lines = (row[:, None] + torch.arange(height, device=images.device)) * wide + left[:, None]
+    return stretches.index_select(0, lines.flatten()).view(rows, height, width, channels).permute(0, 3, 1, 2)
+
+
+def random_resized_crop(images: Tensor, draw: Draw, *, smallest: float = 0.25, ratio: float = 4 / 3) -> Tensor:
+    """Cuts a window of random area and shape at a random place and scales it to the image's own size.
+
+    Szegedy et al., "Going deeper with convolutions", 2015. Bilinear, with float32 pixels as the result.
+
+    Args:
+        smallest: the window's smallest area as a share of the image; the largest is the whole image.
+        ratio: the window's width to height lies between 1 / ratio and ratio, evenly on a logarithmic scale.
+    """
+    area = smallest + (1 - smallest) * draw(0)
+    shape = torch.exp((2 * draw(1) - 1) * math.log(ratio))
+    width, height = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
+    zero = torch.zeros_like(area)
+    # In affine_grid's coordinates the image reaches from −1 to 1.
+    x, y = (2 * draw(2) - 1) * (1 - width), (2 * draw(3) - 1) * (1 - height)
+    rows = [torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)]
+    return affine(images, torch.stack(rows, 1), outside="edge")
+
+
+def erasing(
+    images: Tensor, draw: Draw, *, probability: float = 0.5, smallest: float = 0.02, largest: float = 0.33
+) -> Tensor:
+    """Fills a random rectangle of each image with the image's mean colour, with the given probability.
+
+    Zhong et al., "Random erasing data augmentation", 2020.
+
+    Args:
+        smallest, largest: the rectangle's area as a share of the image; its sides are to each other as 0.3 … 3.3.
+    """
+    height, width = images.shape[2:]
+    area = smallest + (largest - smallest) * draw(1)
+    shape = torch.exp((2 * draw(2) - 1) * math.log(1 / 0.3))
+    tall, wide = (area * shape).sqrt().clamp(max=1) * height, (area / shape).sqrt().clamp(max=1) * width
+    inside = rectangle(images, draw(3) * (height - tall), draw(4) * (width - wide), tall, wide)
+    mean = images.to(torch.float32).mean(dim=(2, 3), keepdim=True)
+    fill = mean if images.is_floating_point() else mean.round().to(images.dtype)
+    return torch.where(_per_row(draw(0) < probability) & inside, fill, images)
+
+
+def rectangle(images: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor) -> Tensor:
+    """bool [rows, 1, height, width]: the pixels of each image that lie in its own rectangle, given in pixels."""
+    height, width = images.shape[2:]
+    y, x = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    top, left = top.round(), left.round()
+    rows = (y >= top[:, None]) & (y < (top + tall.round())[:, None])
+    columns = (x >= left[:, None]) & (x < (left + wide.round())[:, None])
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def affine(images: Tensor, matrices: Tensor, outside: Literal["black", "edge"] = "black") -> Tensor:
+    """Each image seen through its own matrix [rows, 2, 3] (as `affine_grid` takes it), bilinear, float32 pixels."""
+    if not len(images):
+        return images.to(torch.float32)
+    grid = F.affine_grid(matrices.to(torch.float32), list(images.shape), align_corners=False)
+    mode = "zeros" if outside == "black" else "border"
+    return F.grid_sample(images.to(torch.float32), grid, mode="bilinear", padding_mode=mode, align_corners=False)
+
+
+def _pad(images: Tensor, padding: int, outside: Outside) -> Tensor:
+    """Contiguous [rows, height, width, channels] with `padding` more pixels on all four sides."""
+    if outside == "black":
+        return F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
+    for dimension in (1, 2):
+        size = images.shape[dimension]
+        index = torch.arange(-padding, size + padding, device=images.device)
+        if outside == "reflect" and size > 1:
+            index = index.remainder(2 * size - 2)
+            index = torch.minimum(index, 2 * size - 2 - index)
+        images = images.index_select(dimension, index.clamp(0, size - 1))
+    return images.contiguous()
+
+
+def _per_row(choice: Tensor) -> Tensor:
+    return choice[:, None, None, None]

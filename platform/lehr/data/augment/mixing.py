@@ -1,0 +1,78 @@
+"""Augmentations that mix each image with another one of the same global batch: mixup and cutmix.
+
+Each returns the mixed images and the share of an image's own label in its target; the rest goes to the other's label.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lehr.data.augment.draw import Draw
+from lehr.data.augment.geometry import rectangle
+
+
+def mixup(
+    images: Tensor, others: Tensor, draw: Draw, *, alpha: float = 0.2, probability: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """share × image + (1 − share) × other, the share drawn from Beta(alpha, alpha).
+
+    Zhang et al., "mixup: Beyond empirical risk minimization", 2018. Gives float32 pixels.
+
+    Args:
+        alpha: above 0; small values leave most images nearly as they are, 1 draws the share evenly.
+        probability: the share of the images that are mixed at all.
+    """
+    share = torch.where(draw(0) < probability, beta(draw(1), alpha), 1.0)
+    weight = share.to(torch.float32)[:, None, None, None]
+    return torch.lerp(others.to(torch.float32), images.to(torch.float32), weight), share
+
+
+def cutmix(
+    images: Tensor, others: Tensor, draw: Draw, *, alpha: float = 1.0, probability: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Pastes a rectangle of the other image, its area drawn as 1 − Beta(alpha, alpha), at a random place.
+
+    Yun et al., "CutMix: Regularization strategy to train strong classifiers with localizable features", 2019. What
+    lies beyond the edge is cut off; the share of the label is the share of the pixels that stayed.
+
+    Args:
+        alpha: above 0; 1 draws the area evenly.
+        probability: the share of the images that are mixed at all.
+    """
+    height, width = images.shape[2:]
+    side = torch.where(draw(0) < probability, 1 - beta(draw(1), alpha), 0.0).sqrt()
+    tall, wide = (side * height).round(), (side * width).round()
+    pasted = rectangle(images, draw(2) * height - tall / 2, draw(3) * width - wide / 2, tall, wide)
+    return torch.where(pasted, others, images), 1 - pasted.to(torch.float64).mean(dim=(1, 2, 3))
+
+
+def beta(uniform: Tensor, alpha: float) -> Tensor:
+    """float64 from Beta(alpha, alpha), one for each uniform number: the inverse of its distribution function.
+
+    Raises:
+        ValueError: alpha is not above 0.
+    """
+    if alpha <= 0:
+        raise ValueError(f"alpha: {alpha} is too small; allowed: above 0")
+    table = torch.from_numpy(_quantiles(alpha)).to(uniform.device)
+    place = uniform * (len(table) - 1)
+    left = place.to(torch.int64)
+    return torch.lerp(table[left], table[left + 1], place - left)
+
+
+@lru_cache
+def _quantiles(alpha: float, points: int = 4097) -> np.ndarray:
+    """Quantiles of Beta(alpha, alpha) at evenly spaced probabilities, by integrating its density.
+
+    With s = x^alpha the density on [0, 1/2] becomes (1 − s^(1/alpha))^(alpha − 1), which is smooth for every alpha.
+    """
+    s = np.linspace(0.0, 0.5**alpha, 65537)
+    density = (1 - s ** (1 / alpha)) ** (alpha - 1)
+    below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    half = np.linspace(0.0, 0.5, (points + 1) // 2)
+    left = np.interp(half, below * (0.5 / below[-1]), s) ** (1 / alpha)
+    return np.concatenate([left, 1 - left[-2::-1]])

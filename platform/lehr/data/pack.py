@@ -1,0 +1,104 @@
+"""Any source as Parquet shards: one sequential file instead of many small ones, and the same rows for everyone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from lehr.data.sources import Source
+from lehr.data.sources.base import class_metadata, file_system, join_path
+from lehr.errors import LehrError
+
+GROUP_BYTES = 16 << 20  # encoded images in one row group, which is read as a whole
+GROUP_ROWS = 5_000
+FILE_BYTES = 512 << 20
+SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int64())])
+
+
+def pack(source: Source, target: str, advance: Callable[[int], None] = lambda rows: None) -> int:
+    """Writes a source, and its own splits into folders, as Parquet shards; returns the number of files.
+
+    Encoded images are kept as they are, raw ones become PNG. Rows keep their order.
+
+    Args:
+        target: a folder or URI that holds nothing yet.
+        advance: told how many rows were written.
+
+    Raises:
+        LehrError: there is something at the target, or it cannot be written.
+    """
+    try:
+        filesystem, path = file_system(target)
+        info = filesystem.get_file_info(path)
+        taken = info.is_file or any(filesystem.get_file_info(pa.fs.FileSelector(path, allow_not_found=True)))
+    except (OSError, ValueError) as error:
+        raise LehrError(f"{target}: cannot be reached: {str(error).splitlines()[0]}") from error
+    if taken:
+        raise LehrError(f"{target}: there is something already; allowed: a folder that is empty or does not exist yet")
+    if not source.own:
+        return _shards(source, target, advance)
+    splits = {"train": source, **source.own}
+    return sum(_shards(split, join_path(target, name), advance) for name, split in splits.items())
+
+
+def _shards(source: Source, target: str, advance: Callable[[int], None]) -> int:
+    filesystem, path = file_system(target)
+    filesystem.create_dir(path, recursive=True)
+    schema = SCHEMA.with_metadata(class_metadata(source.classes))
+    writer, files, size = None, 0, 0
+    try:
+        for group in _groups(source):
+            if writer is None:
+                writer, size = (
+                    pq.ParquetWriter(join_path(path, f"part-{files:05d}.parquet"), schema, filesystem=filesystem),
+                    0,
+                )
+                files += 1
+            writer.write_table(group.cast(schema).replace_schema_metadata(schema.metadata), row_group_size=len(group))
+            size += group.nbytes
+            advance(len(group))
+            if size > FILE_BYTES:
+                writer.close()
+                writer = None
+    except OSError as error:
+        raise LehrError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from error
+    finally:
+        if writer is not None:
+            writer.close()
+    return files
+
+
+def _groups(source: Source) -> Iterator[pa.Table]:
+    """The rows as tables of the size of a row group."""
+    waiting: list[pa.Table] = []
+    for part in source.parts:
+        table = _encoded(part.read())
+        step = max(1, min(GROUP_ROWS, len(table) * GROUP_BYTES // max(1, table.nbytes)))
+        for start in range(0, len(table), step):
+            waiting.append(table.slice(start, step))
+            rows = sum(map(len, waiting))
+            if rows >= GROUP_ROWS or sum(piece.nbytes for piece in waiting) >= GROUP_BYTES:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _encoded(table: pa.Table) -> pa.Table:
+    """Columns `image` (encoded) and `label`; raw pixels become PNG files."""
+    if "shape" not in table.schema.names:
+        return table.select(["image", "label"]).cast(SCHEMA)
+    images = []
+    for image, shape in zip(table["image"].to_pylist(), table["shape"].to_pylist(), strict=True):
+        if shape is not None and image:
+            pixels = np.frombuffer(image, np.uint8).reshape(shape)
+            file = io.BytesIO()
+            Image.fromarray(pixels[:, :, 0] if shape[2] == 1 else pixels).save(file, "PNG")
+            image = file.getvalue()
+        images.append(image)
+    return pa.table({"image": pa.array(images, pa.binary()), "label": table["label"]}, SCHEMA)

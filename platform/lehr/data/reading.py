@@ -1,0 +1,86 @@
+"""From the parts of a source to decoded images in memory, with the checks that every way of reading makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from lehr.data.dataset import Images
+from lehr.data.decode import Decoded, decode
+from lehr.data.sources import Source
+from lehr.errors import LehrError
+
+Read = Callable[[Source, tuple[int, int] | None, float], Images]
+
+
+def read(source: Source, size: tuple[int, int] | None, skip: float = 0.0) -> Images:
+    """Decodes a whole source in this process. `skip` is the share of images that may be unreadable."""
+    return assemble(((number, decode(part.read(), size)) for number, part in enumerate(source.parts)), source, skip)
+
+
+def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float) -> Images:
+    """One contiguous array per column from the decoded parts of a source, each with its number, in any order.
+
+    Each piece is copied into its place and can be forgotten, so that memory holds the whole only once.
+
+    Raises:
+        LehrError: images of different sizes, too many unreadable ones, no rows, or a label outside the classes.
+    """
+    if not source.rows:
+        raise LehrError(f"data: {source.name} has no rows")
+    starts = source.starts
+    pixels, labels = np.zeros((source.rows, 0, 0, 1), np.uint8), np.zeros(source.rows, np.int64)
+    unreadable: list[tuple[int, str]] = []
+    for number, piece in pieces:
+        start, end = starts[number], starts[number + 1]
+        labels[start:end] = piece.labels
+        unreadable += [(int(start) + row, why) for row, why in piece.unreadable]
+        if len(piece.unreadable) == len(piece.labels):
+            continue
+        if not pixels.size:
+            pixels = np.zeros((source.rows, *piece.pixels.shape[1:]), np.uint8)
+        if piece.pixels.shape[1:3] != pixels.shape[1:3]:
+            raise LehrError("data: the images differ in size; give data.image_size to resize them to")
+        if piece.pixels.shape[3] > pixels.shape[3]:  # the first coloured image after greyscale ones
+            pixels = np.repeat(pixels, piece.pixels.shape[3], axis=3)
+        pixels[start:end] = piece.pixels
+    check_labels(labels, source)
+    check_unreadable(dict(sorted(unreadable)), source, skip)
+    return Images(pixels, labels, source.classes, tuple(sorted(row for row, _ in unreadable)))
+
+
+def check_labels(labels: np.ndarray, source: Source) -> None:
+    """Raises LehrError for a label outside the classes."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(source.classes)))
+    if len(wrong):
+        raise LehrError(
+            f"data: row {wrong[0]} of {source.name} has label {labels[wrong[0]]}; "
+            f"allowed: 0 to {len(source.classes) - 1}, one for each of its {len(source.classes)} classes"
+        )
+
+
+def check_unreadable(unreadable: Mapping[int, str], source: Source, skip: float, show: int = 5) -> None:
+    """Raises LehrError, naming them, when more images are unreadable than may be skipped."""
+    if len(unreadable) <= skip * source.rows:
+        return
+    names = [f"{source.name_of(row)} ({why})" for row, why in list(unreadable.items())[:show]]
+    more = f" and {len(unreadable) - show} more" if len(unreadable) > show else ""
+    raise LehrError(
+        f"data: {len(unreadable)} of {source.rows} images are unreadable, more than data.skip_unreadable allows "
+        f"({skip:.4g} of all): {', '.join(names)}{more}"
+    )
+
+
+def probe(source: Source, size: tuple[int, int] | None, rows: int = 64) -> tuple[int, int, int]:
+    """(height, width, channels) of the images, as the first few of them have it.
+
+    Raises:
+        LehrError: none of them can be read, or they differ in size and none to resize to was given.
+    """
+    part = source.parts[0]
+    first = decode(part.read(range(min(rows, part.rows))), size)
+    if len(first.unreadable) == len(first.labels):
+        raise LehrError(f"data: {part.name(0)} and what follows cannot be read: {first.unreadable[0][1]}")
+    height, width, channels = first.pixels.shape[1:]
+    return height, width, channels

@@ -1,0 +1,45 @@
+"""Where images come from. A source is a list of parts, each read on its own, so that many processes can share the work.
+
+To add one: write a file with a function (section, refuse) -> Source and name it in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lehr.data.sources.base import Part, Refuse, Source
+from lehr.data.sources.digits import digits
+from lehr.data.sources.function import function
+from lehr.data.sources.images import images
+from lehr.data.sources.parquet import parquet
+from lehr.data.sources.torchvision_sets import torchvision_set
+from lehr.job import DataSection
+
+__all__ = ["SOURCES", "Part", "Refuse", "Source", "open_source", "returns_dataset"]
+
+SOURCES: dict[str, Callable[[DataSection, Refuse], Source]] = {
+    "digits": digits,
+    "images": images,
+    "parquet": parquet,
+    "torchvision:NAME": torchvision_set,
+    "my_package.module:function": function,
+}
+
+
+def returns_dataset(section: DataSection) -> bool:
+    """Whether the source is a function that returns a Ray Dataset, so that it needs Ray to be opened."""
+    return ":" in section.source and not section.source.startswith("torchvision:")
+
+
+def open_source(section: DataSection, refuse: Refuse) -> Source:
+    """The source that a job's `data` section names.
+
+    Raises:
+        JobError: the source is unknown, missing, empty or of the wrong form.
+    """
+    if returns_dataset(section):
+        return function(section, refuse)
+    name = "torchvision:NAME" if section.source.startswith("torchvision:") else section.source
+    if name not in SOURCES:
+        raise refuse("data.source", f'"{section.source}" is not a source; allowed: {", ".join(SOURCES)}')
+    return SOURCES[name](section, refuse)

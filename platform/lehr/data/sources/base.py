@@ -1,0 +1,152 @@
+"""What every source is made of, and what several of them share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+
+from lehr.errors import JobError
+
+Refuse = Callable[[str, str], JobError]  # (field, sentence) -> the error to raise
+
+
+class Part(Protocol):
+    """One piece of a source, small enough for memory; picklable."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def labels(self) -> np.ndarray:
+        """int64 [rows], without reading any image."""
+        ...
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        """All rows, or only those given, in that order.
+
+        Columns `image` (binary) and `label` (int64). An image is an encoded file; where there is a column `shape`
+        ([height, width, channels]) it is the raw uint8 pixels.
+        """
+        ...
+
+    def name(self, row: int) -> str:
+        """What a person would look for to find this image."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set before decoding. A row's id is its number in the order of the parts.
+
+    Attributes:
+        name: what messages call it.
+        parts: its rows, in order.
+        classes: class names in label order.
+        own: its other splits, where it has them: `validation`, `test`.
+        notes: what a person should be told about it, one sentence each.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    classes: tuple[str, ...]
+    own: Mapping[str, Source] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int64 [parts + 1]: the id of each part's first row, and the number of rows."""
+        return np.cumsum([0, *(part.rows for part in self.parts)])
+
+    def labels(self) -> np.ndarray:
+        """int64 [rows]: the label of every row."""
+        return np.concatenate([part.labels() for part in self.parts]) if self.parts else np.empty(0, np.int64)
+
+    def name_of(self, row: int) -> str:
+        """What a person would look for to find the image of this id."""
+        starts = self.starts
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        return self.parts[number].name(row - int(starts[number]))
+
+    def with_classes(self, classes: tuple[str, ...]) -> Source:
+        """The same rows with labels that index `classes`, which must hold all of its own."""
+        if classes == self.classes:
+            return self
+        table = tuple(classes.index(name) for name in self.classes)
+        return replace(self, parts=tuple(Relabelled(part, table) for part in self.parts), classes=classes)
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """A part whose label k becomes `table[k]`."""
+
+    part: Part
+    table: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    def labels(self) -> np.ndarray:
+        return np.array(self.table, np.int64)[self.part.labels()]
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        table = self.part.read(rows)
+        labels = np.array(self.table, np.int64)[table["label"].to_numpy()]
+        return table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+
+    def name(self, row: int) -> str:
+        return self.part.name(row)
+
+
+def file_system(path: str) -> tuple[Any, str]:
+    """The file system of a path or URI, and the path in it.
+
+    Raises:
+        ValueError: no file system has such an address; the sentence says so.
+    """
+    try:
+        return pyarrow.fs.FileSystem.from_uri(path if "://" in path else Path(path).absolute().as_uri())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f'"{path}" cannot be reached: {str(error).splitlines()[0]}') from error
+
+
+def join_path(path: str, inside: str) -> str:
+    """A path or URI one or more levels deeper."""
+    return f"{path.rstrip('/')}/{inside}"
+
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def split_folders(names: Sequence[str]) -> dict[str, str]:
+    """From split (`train`, `validation`, `test`) to folder, if the folders are splits of a data set; else empty."""
+    found = {SPLITS[name.lower()]: name for name in names if name.lower() in SPLITS}
+    return found if "train" in found and len(found) == len(names) else {}
+
+
+def class_names(metadata: Mapping[bytes, bytes] | None) -> tuple[str, ...] | None:
+    """Class names from a Parquet schema's metadata: comma-separated, or a JSON list where a name holds a comma."""
+    text = (metadata or {}).get(b"classes", b"").decode()
+    if not text:
+        return None
+    return tuple(json.loads(text)) if text.startswith("[") else tuple(text.split(","))
+
+
+def class_metadata(classes: Sequence[str]) -> dict[str, str]:
+    """The metadata from which `class_names` reads the classes."""
+    plain = not any("," in name for name in classes) and not classes[0].startswith("[")
+    return {"classes": ",".join(classes) if plain else json.dumps(list(classes), ensure_ascii=False)}

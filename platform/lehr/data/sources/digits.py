@@ -1,0 +1,13 @@
+"""The bundled optical digits: 1,797 scans of 8 × 8 pixels (UCI Machine Learning Repository, CC BY 4.0)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lehr.data.sources.base import Refuse, Source
+from lehr.data.sources.parquet import parquet_files
+from lehr.job import DataSection
+
+
+def digits(section: DataSection, refuse: Refuse) -> Source:
+    return parquet_files([str(Path(__file__).parents[1] / "digits.parquet")], "digits", "data.source", refuse)

@@ -1,0 +1,199 @@
+"""Rows that are decoded when they are needed, for sets that do not fit into memory.
+
+The order of an epoch is fixed by (seed, epoch): parts in random order, collected into windows, and the rows of a window
+shuffled among themselves. Each worker decodes just its own rows of each global batch, one window ahead of training. So
+rows, batches and steps are those of any other number of workers, every row comes once in an epoch, and a run can resume
+at any step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lehr.data.dataset import UNREADABLE, Batch, Rows
+from lehr.data.decode import Decoded, decode
+from lehr.data.randomness import bits
+from lehr.data.reading import check_unreadable
+from lehr.data.sources import Part, Source
+
+WINDOW_BYTES = 256 << 20  # decoded pixels that are shuffled together; a worker holds its share of two windows
+WINDOWS = 8  # an epoch has at least about so many, so that decoding and training overlap
+
+T = TypeVar("T")
+
+
+class Pending(Protocol):
+    """Rows that are being decoded."""
+
+    def result(self) -> Decoded: ...
+
+
+class Decoder(Protocol):
+    """Who decodes: threads of this process, or Ray."""
+
+    at_once: int
+    """Parts that are decoded at the same time."""
+
+    def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Pending: ...
+
+
+class ThreadDecoder:
+    """Decodes in threads of this process."""
+
+    def __init__(self, threads: int) -> None:
+        self.at_once = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Pending:
+        return self._pool.submit(decode_rows, part, rows, size, channels)
+
+
+def decode_rows(part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Decoded:
+    """Some rows of a part, in the order given."""
+    return decode(part.read(rows), size, channels)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A source whose rows are decoded on demand; the counterpart of `Images`.
+
+    Attributes:
+        labels: int64 [rows].
+        shape: (height, width, channels) of every image.
+        skip: the share of the images that may be unreadable.
+        unreadable: from row id to why, as far as is known in this process.
+    """
+
+    source: Source
+    labels: np.ndarray
+    shape: tuple[int, int, int]
+    decoder: Decoder
+    skip: float = 0.0
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.source.classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, ids: Tensor) -> StreamedRows:
+        return StreamedRows(self, ids)
+
+
+class StreamedRows(Rows):
+    """Some rows of a `Stream`, with the same face as rows in memory."""
+
+    def __init__(self, stream: Stream, ids: Tensor) -> None:
+        self.ids, self.classes, self.stream = ids, stream.classes, stream
+        self._starts = stream.source.starts
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        height, width, channels = self.stream.shape
+        return channels, height, width
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.stream.labels[self.ids.numpy()])
+
+    def gather(self, positions: Tensor) -> Batch:
+        return next(self.batches([positions]))
+
+    def subset(self, positions: Tensor) -> StreamedRows:
+        return StreamedRows(self.stream, self.ids[positions])
+
+    def unreadable(self) -> list[str]:
+        """The images of the whole source that this worker found unreadable so far, by name, in the order found."""
+        return [f"{self.stream.source.name_of(row)} ({why})" for row, why in list(self.stream.unreadable.items())]
+
+    def order(self, key: int) -> Tensor:
+        """int64 [rows]: an order fixed by the key that needs few parts at a time."""
+        part_of = self._part_of(self.ids.numpy())
+        parts, counts = np.unique(part_of, return_counts=True)
+        shuffled = np.argsort(bits(key, torch.from_numpy(parts), draw=1).numpy(), kind="stable")
+        before = np.cumsum(counts[shuffled]) - counts[shuffled]
+        window_of = np.empty(len(parts), np.int64)
+        window_of[shuffled] = before // self._window_rows()
+        windows = window_of[np.searchsorted(parts, part_of)]
+        return torch.from_numpy(np.lexsort((bits(key, self.ids).numpy(), windows)))
+
+    def batches(self, positions: Iterable[Tensor]) -> Iterator[Batch]:
+        chunks = list(positions)
+        ids = self.ids[torch.cat(chunks)].numpy() if chunks else np.empty(0, np.int64)
+        windows = _one_ahead(self._window(ids[start:end]) for start, end in pairwise(self._cuts(ids)))
+        pixels, labels = np.empty((0, *self.stream.shape), np.uint8), np.empty(0, np.int64)
+        used = done = 0
+        for chunk in chunks:
+            while len(labels) - used < len(chunk):
+                more, theirs = next(windows)
+                pixels = np.concatenate([pixels[used:], more]) if used < len(labels) else more
+                labels, used = np.concatenate([labels[used:], theirs]), 0
+            end = used + len(chunk)
+            inputs = torch.from_numpy(pixels[used:end]).permute(0, 3, 1, 2)
+            yield Batch(inputs, torch.from_numpy(labels[used:end]), torch.from_numpy(ids[done : done + len(chunk)]))
+            used, done = end, done + len(chunk)
+
+    def _window_rows(self) -> int:
+        by_size = WINDOW_BYTES // max(1, int(np.prod(self.stream.shape)))
+        return max(1, min(by_size, len(self) // WINDOWS))
+
+    def _part_of(self, ids: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._starts, ids, side="right") - 1
+
+    def _cuts(self, ids: np.ndarray) -> list[int]:
+        """Where the sequence can be cut so that no part is needed on both sides of a cut; its start and end as well."""
+        part_of, index = self._part_of(ids), np.arange(len(ids))
+        last = np.zeros(len(self.stream.source.parts), np.int64)
+        np.maximum.at(last, part_of, index)
+        ends = np.flatnonzero(np.maximum.accumulate(last[part_of]) == index) + 1
+        return [0, *ends.tolist()]
+
+    def _window(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(pixels, labels) of these rows, in this order; each part is read once."""
+        stream = self.stream
+        pixels = np.empty((len(ids), *stream.shape), np.uint8)
+        labels = stream.labels[ids]
+        part_of = self._part_of(ids)
+        tasks = deque(np.unique(part_of).tolist())
+        pending: deque[tuple[np.ndarray, Pending]] = deque()
+        while tasks or pending:
+            while tasks and len(pending) < stream.decoder.at_once:
+                number = tasks.popleft()
+                places = np.flatnonzero(part_of == number)
+                rows = (ids[places] - self._starts[number]).tolist()
+                pending.append((places, self._submit(number, rows)))
+            places, decoding = pending.popleft()
+            decoded = decoding.result()
+            pixels[places] = decoded.pixels
+            for row, why in decoded.unreadable:
+                labels[places[row]] = UNREADABLE
+                stream.unreadable[int(ids[places[row]])] = why
+        check_unreadable(stream.unreadable, stream.source, stream.skip)
+        return pixels, labels
+
+    def _submit(self, number: int, rows: list[int]) -> Pending:
+        height, width, channels = self.stream.shape
+        return self.stream.decoder.submit(self.stream.source.parts[number], rows, (height, width), channels)
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread while the one before is used."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="window")
+    try:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,58 @@
+"""Starting from the weights of an earlier run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lehr.runs import Folder, read_model
+
+
+def read_weights(reference: str, storage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and description of the model that `run:NAME` stands for: a run in the storage, or a path or URI.
+
+    Raises:
+        ValueError: not a reference to a run.
+        RunError: there is no such run, or it has no finished model.
+    """
+    name = reference.removeprefix("run:")
+    if name == reference or not name:
+        raise ValueError(f'"{reference}" is not the weights of a run; allowed: run:NAME, such as run:digits-cosine')
+    place = Folder.at(name) if "://" in name or name.startswith("/") else Folder.at(storage).child(*name.split("/"))
+    return read_model(place)
+
+
+def head_of(model: nn.Module, outputs: int) -> str:
+    """The name of the last layer with so many outputs: the head. Raises ValueError when there is none."""
+    for name, layer in reversed(list(model.named_modules())):
+        weight = getattr(layer, "weight", None)
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and isinstance(weight, Tensor) and len(weight) == outputs:
+            return name
+    raise ValueError(f"the network has no last layer with {outputs} outputs")
+
+
+@torch.no_grad()
+def start_from(
+    model: nn.Module, weights: dict[str, Tensor], classes: Sequence[str], their_classes: Sequence[str]
+) -> bool:
+    """Gives `model` the weights; the head keeps its own unless the classes are the same. Returns whether it was taken.
+
+    Raises:
+        ValueError: the weights are those of another network.
+    """
+    own = model.state_dict()
+    same = list(classes) == list(their_classes)
+    head = None if same else head_of(model, len(classes))
+    taken = {name: value for name, value in weights.items() if head is None or not name.startswith(f"{head}.")}
+    kept = set() if head is None else {name for name in own if name.startswith(f"{head}.")}
+    for name in (name for name in own if name not in kept):
+        if name not in taken or taken[name].shape != own[name].shape:
+            theirs = list(taken[name].shape) if name in taken else "nothing"
+            raise ValueError(f"they are of another network: {name} is {list(own[name].shape)} here and {theirs} there")
+    if extra := [name for name in taken if name not in own]:
+        raise ValueError(f"they are of another network: there is no {extra[0]} here")
+    model.load_state_dict(taken, strict=False)
+    return same

@@ -1,0 +1,128 @@
+"""Input speed: batches from lehr against what a user could write with plain PyTorch, on the same cores.
+
+Cached: batches gathered from shared memory against a shuffled index into one uint8 tensor. Streamed: JPEGs from
+Parquet, decoded by Ray tasks into batches, against a `DataLoader` over the encoded images in memory with its best
+worker count. CIFAR-10's training split where `../shared/data` has it, else images made here. No network is trained, so
+nothing overlaps with decoding; both sides stop at batches of 128 as uint8 tensors.
+
+    python -m tests.benchmarks.input [rounds]
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from lehr.clusters.local import cluster
+from lehr.clusters.machine import cores
+from lehr.data.augment import Augment
+from lehr.data.batches import batches
+from lehr.data.dataset import Epochs, Rows
+from lehr.data.load import Opened, splits
+from lehr.job import TrainJob, from_dict
+from tests.benchmarks.alternating import compare
+
+BATCH = 128
+CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-train.parquet"
+
+
+class Encoded(Dataset[tuple[torch.Tensor, int]]):
+    """What a careful user writes: the encoded images in memory, decoded one by one."""
+
+    def __init__(self, path: Path) -> None:
+        table = pq.read_table(path)
+        self.images, self.labels = table["image"].to_pylist(), table["label"].to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        with Image.open(io.BytesIO(self.images[row])) as image:
+            pixels = np.array(image.convert("RGB"))
+        return torch.from_numpy(pixels).permute(2, 0, 1), self.labels[row]
+
+
+def speed(items: Iterable[Any], rows: int) -> float:
+    """Images per second until the last batch."""
+    started = time.perf_counter()
+    for _ in items:
+        pass
+    return rows / (time.perf_counter() - started)
+
+
+def epoch_of(rows: Rows, epoch: int) -> float:
+    epochs = Epochs(len(rows), BATCH, 0, rows.order)
+    return speed(batches(rows, epochs, Augment([], 0), epoch), len(rows))
+
+
+def cached(rows: Rows, rounds: int) -> None:
+    pixels = rows.gather(torch.arange(len(rows)))
+    plain_pixels, plain_labels = pixels.inputs.contiguous(), pixels.targets
+
+    def plain() -> float:
+        order = torch.randperm(len(rows))
+        return speed(((plain_pixels[some], plain_labels[some]) for some in order.split(BATCH)), len(rows))
+
+    sides = {"lehr cached": lambda: epoch_of(rows, 0), "tensors in memory": plain}
+    compare("Cached input", "images/s", sides, rounds, "about 1")
+
+
+def streamed(rows: Rows, path: Path, rounds: int) -> None:
+    data = Encoded(path)
+
+    def loader(workers: int) -> float:
+        many = {"num_workers": workers, **({"prefetch_factor": 4} if workers else {})}
+        return speed(DataLoader(data, BATCH, shuffle=True, **many), len(data))
+
+    found = {workers: loader(workers) for workers in range(cores() + 1)}
+    best = max(found, key=lambda workers: found[workers])
+    print(f"  DataLoader: {', '.join(f'{n} workers {rate:,.0f}' for n, rate in found.items())}; best {best}")
+    epoch_of(rows, 0)  # Ray starts its processes
+    sides = {"lehr streamed": lambda: epoch_of(rows, 1), "DataLoader": lambda: loader(best)}
+    compare("Streamed input", "images/s", sides, rounds, "about 1; 0.8 or more")
+
+
+def made_here(path: Path, rows: int = 20_000) -> Path:
+    """JPEGs of 32 × 32 pixels."""
+    images = []
+    for row in range(rows):
+        file = io.BytesIO()
+        rough = np.random.default_rng(row).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(rough).resize((32, 32), Image.Resampling.BILINEAR).save(file, "JPEG")
+        images.append(file.getvalue())
+    table = pa.table({"image": images, "label": [row % 10 for row in range(rows)]})
+    names = {"classes": ",".join("0123456789")}
+    pq.write_table(table.replace_schema_metadata(names), path, row_group_size=rows // 10)
+    return path
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    torch.set_num_threads(cores())
+    with tempfile.TemporaryDirectory() as folder, cluster(1, None) as resources:
+        from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray
+
+        path = CIFAR if CIFAR.exists() else made_here(Path(folder) / "made.parquet")
+        job = from_dict({"kind": "train", "data": {"source": "parquet", "path": str(path), "validation": 0.001}})
+        assert isinstance(job, TrainJob)
+        opened, decoder = Opened(job), RayDecoder(max(2, int(resources.cpus)), spare_cpus=False)
+        shared = Shared.put(opened.decode(read_with_ray)["train"])
+        cached(splits(job, {"train": shared.open()}).train, rounds)
+        stream = SharedStream.put(opened.stream(decoder)["train"], decoder)
+        streamed(splits(job, {"train": stream.open()}).train, path, rounds)
+
+
+if __name__ == "__main__":
+    main()

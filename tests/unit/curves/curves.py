@@ -1,0 +1,62 @@
+"""Curves made by hand, for tests of what is said of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lehr.curves.record import Curves
+
+STEPS_PER_EPOCH = 20
+
+
+def made(
+    loss: Any,
+    *,
+    epochs: int = 20,
+    rate: Any = 0.1,
+    update: Any = 0.005,
+    train: Any = 0.99,
+    validation: Any = 0.98,
+    validation_loss: Any = 0.1,
+    job: dict[str, Any] | None = None,
+    classes: int | None = 10,
+    noise: float = 0.01,
+    steps_per_epoch: int = STEPS_PER_EPOCH,
+) -> Curves:
+    """A run of `epochs`; each curve is a number or a function of progress from 0 to 1."""
+
+    def curve(value: Any, at: np.ndarray) -> np.ndarray:
+        return np.array([value(p) if callable(value) else value for p in at], dtype=np.float64)
+
+    count = epochs * steps_per_epoch
+    steps, ends = np.arange(count) / count, np.arange(1, epochs + 1) / epochs
+    wobble = noise * np.random.default_rng(0).standard_normal(count)
+    ratio = curve(update, steps)
+    ratio[np.arange(count) % 10 != 0] = np.nan
+    return Curves(
+        steps={
+            "step": np.arange(count, dtype=np.float64),
+            "epoch": steps * epochs,
+            "loss": curve(loss, steps) + wobble,
+            "learning_rate": curve(rate, steps),
+            "gradient_norm": np.ones(count),
+            "update_ratio": ratio,
+            "examples": np.full(count, 64.0),
+            "seconds": np.full(count, 0.01),
+            "input_seconds": np.full(count, 0.001),
+        },
+        epochs={
+            "epoch": ends * epochs,
+            "step": ends * count,
+            "clean_train_accuracy": curve(train, ends),
+            "validation_accuracy": curve(validation, ends),
+            "validation_loss": curve(validation_loss, ends),
+        },
+        job={"optimizer": {"name": "sgd", "lr": 0.1}, "train": {"epochs": epochs, "batch_size": 64}} | (job or {}),
+        classes=classes,
+        validation_rows=360,
+        train_rows=1440,
+        name="made",
+    )

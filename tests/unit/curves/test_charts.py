@@ -1,0 +1,97 @@
+"""Charts draw what was recorded, honestly and small enough to open."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lehr.curves import charts
+from lehr.curves.diagnosis import diagnose
+from lehr.curves.drawing import MOST_POINTS
+from lehr.curves.record import Curves
+
+from .curves import made
+
+
+def falling(p: float) -> float:
+    return 0.05 + 2.25 * math.exp(-8 * p)
+
+
+def datasets(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    return [*spec.get("datasets", {}).values(), *(found for found in _inline(spec))]
+
+
+def _inline(node: Any) -> Iterator[list[dict[str, Any]]]:
+    if isinstance(node, dict):
+        if isinstance(node.get("values"), list) and node["values"] and isinstance(node["values"][0], dict):
+            yield node["values"]
+        for value in node.values():
+            yield from _inline(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _inline(value)
+
+
+def test_one_specification_gives_a_picture_and_all_five_panels() -> None:
+    chart = charts.run_chart(made(falling))
+    titles = [panel["title"].split(":")[0].split(",")[0] for panel in chart.to_dict()["vconcat"]]
+    assert titles == ["Loss", "Accuracy", "Learning rate", "Gradient norm", "Examples per second"]
+    assert charts.png(chart, "made", ["a run"]).startswith(b"\x89PNG")
+
+
+def test_every_step_of_a_short_run_is_drawn() -> None:
+    curves = made(falling, epochs=10)
+    drawn = {row["step"] for rows in datasets(charts.run_chart(curves).to_dict()) for row in rows if "step" in row}
+    assert drawn == set(range(200))
+
+
+def test_a_million_steps_stay_small_and_keep_their_extremes() -> None:
+    curves = made(falling, epochs=10)
+    count = 1_000_000
+    steps = {name: np.resize(values, count) for name, values in curves.steps.items()}
+    steps["step"] = np.arange(count, dtype=np.float64)
+    steps["epoch"] = steps["step"] / count * 10
+    steps["loss"] = 1 + 0.1 * np.random.default_rng(0).random(count)
+    steps["loss"][777_777] = 9.0
+    spec = charts.run_chart(replace(curves, steps=steps)).to_dict()
+    losses = [row for rows in datasets(spec) for row in rows if "step" in row]
+    assert len(losses) <= 2 * MOST_POINTS
+    assert any(row["step"] == 777_777 for row in losses)
+    assert len(json.dumps(spec)) < 3_000_000  # with the library, a page below 5 MB
+    assert "of 1,000,000 steps" in spec["vconcat"][0]["title"]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda p: 2.3 if p < 0.5 else math.nan,
+        lambda p: math.nan,
+        lambda p: 2.3 * math.exp(60 * p) if p < 0.9 else math.inf,
+        lambda p: 0.0,
+        lambda p: -1.0 + p,
+    ],
+)
+def test_whatever_the_loss_was_there_is_a_picture_and_no_nan_in_it(loss: Any) -> None:
+    chart = charts.run_chart(made(loss, epochs=4))
+    json.dumps(chart.to_dict(), allow_nan=False)
+    assert charts.png(chart, "made", []).startswith(b"\x89PNG")
+
+
+def test_one_epoch_of_one_step_is_drawn() -> None:
+    chart = charts.run_chart(made(1.0, epochs=1, steps_per_epoch=1))
+    assert charts.png(chart, "made", []).startswith(b"\x89PNG")
+
+
+def test_runs_of_different_lengths_are_compared_on_one_axis() -> None:
+    runs: list[Curves] = [replace(made(falling, epochs=n), name=f"run-{n}") for n in (5, 20)]
+    spec = charts.compare_chart(runs).to_dict()
+    texts = {row.get("text", "").split(" ")[0] for rows in datasets(spec) for row in rows}
+    assert {"run-5", "run-20"} <= texts
+    assert spec["resolve"]["scale"]["x"] == "shared"
+    assert [diagnose(run).run for run in runs] == ["run-5", "run-20"]

@@ -1,0 +1,153 @@
+"""Each rule finds its own condition on a curve made for it, and none on a healthy one.
+
+That the rules are right on curves that were really trained is shown by `tests/benchmarks/diagnosis.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lehr.curves.diagnosis import diagnose
+from lehr.curves.record import Curves
+from lehr.curves.rules import FATAL, LAST, RULES
+from lehr.curves.thresholds import Thresholds
+from lehr.job import from_dict, parse_overrides
+
+from .curves import made
+
+GUESS = math.log(10)
+
+
+def falling(p: float) -> float:
+    return 0.05 + 2.25 * math.exp(-8 * p)
+
+
+def rising(p: float) -> float:
+    return 0.98 - 0.9 * math.exp(-12 * p)
+
+
+def climbing(p: float) -> float:
+    return 0.2 + 0.6 * p
+
+
+def thrown_up(p: float) -> float:
+    return GUESS + 40 * math.exp(-20 * p) * (p > 0)
+
+
+def step_down(p: float) -> float:
+    return 0.1 if p < 0.1 else 0.001
+
+
+CASES: dict[str, Callable[[], Curves]] = {
+    "diverged": lambda: made(
+        lambda p: GUESS + 40 * math.exp(-20 * p) * (p > 0), validation=0.1, train=0.1, update=0.05
+    ),
+    "not_learning": lambda: made(GUESS, validation=0.1, train=0.1, update=1e-10),
+    "at_chance": lambda: made(lambda p: GUESS - 0.4 * p, validation=0.1, train=lambda p: 0.1 + 0.3 * p),
+    "bad_initialization": lambda: made(lambda p: GUESS if p < 0.3 else GUESS * math.exp(-12 * (p - 0.3)), update=0.004),
+    "rate_too_low": lambda: made(lambda p: 2.4 - 0.4 * p, update=1e-4, train=0.4, validation=lambda p: 0.1 + 0.3 * p),
+    "decayed_too_early": lambda: made(
+        lambda p: 2.3 - 10 * min(p, 0.1) - 0.05 * max(p - 0.1, 0), rate=step_down, train=0.6, validation=0.58
+    ),
+    "oscillating": lambda: made(falling, noise=0.5, train=0.9, validation=0.88, update=0.006),
+    "plateau": lambda: made(lambda p: max(falling(p), 1.2), update=0.02, train=0.6, validation=0.58),
+    "overfitting": lambda: made(falling, train=1.0, validation=0.8),
+    "too_short": lambda: made(
+        lambda p: 2.3 - 1.7 * p, train=lambda p: 0.2 + 0.6 * p, validation=lambda p: 0.2 + 0.6 * p
+    ),
+    "underfitting": lambda: made(lambda p: max(falling(p), 2.0), train=0.25, validation=0.25, update=0.003),
+    "healthy": lambda: made(falling, train=rising, validation=rising),
+    "too_little": lambda: made(falling, epochs=2, train=rising, validation=rising),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_condition_is_found_first(name: str) -> None:
+    assert diagnose(CASES[name]()).first.name == name
+
+
+def test_every_rule_has_a_case() -> None:
+    assert len(FATAL) + len(RULES) + len(LAST) == len(CASES) - 2  # healthy and too little to say are no rules
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"healthy"}))
+def test_what_is_advised_can_be_pasted_into_a_command(name: str) -> None:
+    """The overrides, as typed, make a job that lehr accepts and that differs from the one that was run."""
+    import shlex
+
+    first = diagnose(CASES[name]()).first
+    typed = shlex.split(first.command)
+    assert typed
+    before = {"kind": "train", "train": {"epochs": 5}}
+    assert parse_overrides(typed) == dict(first.overrides)
+    assert from_dict(before, typed) != from_dict(before)
+
+
+def test_every_finding_names_numbers_and_a_rule() -> None:
+    for name, make in CASES.items():
+        finding = diagnose(make()).first
+        assert any(letter.isdigit() for letter in finding.evidence), name
+        assert "nan" not in finding.evidence, name
+        assert finding.rule
+        assert finding.confidence in ("high", "medium", "low")
+
+
+def test_a_loss_that_is_no_number_names_its_step() -> None:
+    curves = made(lambda p: GUESS if p < 0.5 else math.nan, epochs=4)
+    first = diagnose(curves).first
+    assert first.name == "diverged"
+    assert "step 40" in first.evidence
+    assert first.overrides["optimizer.lr"] < 0.1
+
+
+def test_a_run_that_died_before_its_first_epoch_is_still_diagnosed() -> None:
+    whole = made(lambda p: 2.3 if p < 0.02 else math.inf)
+    cut = {name: values[:12] for name, values in whole.steps.items()}
+    none = {name: values[:0] for name, values in whole.epochs.items()}
+    assert diagnose(replace(whole, steps=cut, epochs=none)).first.name == "diverged"
+
+
+def test_nothing_recorded_is_too_little_to_say() -> None:
+    whole = made(falling)
+    empty: dict[str, Any] = {name: values[:0] for name, values in whole.steps.items()}
+    none = {name: values[:0] for name, values in whole.epochs.items()}
+    assert diagnose(replace(whole, steps=empty, epochs=none)).first.name == "too_little"
+
+
+def test_without_the_number_of_classes_nothing_is_said_of_chance() -> None:
+    curves = made(falling, train=rising, validation=rising, classes=None)
+    assert diagnose(curves).first.name == "healthy"
+
+
+def test_without_clean_training_accuracy_the_running_one_serves() -> None:
+    curves = made(falling, validation=0.8)
+    epochs = dict(curves.epochs)
+    epochs["train_accuracy"] = np.ones(20)
+    del epochs["clean_train_accuracy"]
+    assert diagnose(replace(curves, epochs=epochs)).first.name == "overfitting"
+
+
+def test_a_gap_within_its_standard_error_is_noise() -> None:
+    curves = made(falling, train=0.55, validation=0.49, update=0.004)
+    assert diagnose(replace(curves, validation_rows=100)).first.name != "overfitting"
+
+
+def test_a_warmup_is_no_bad_initialization() -> None:
+    warm = made(
+        lambda p: GUESS if p < 0.16 else GUESS * math.exp(-8 * (p - 0.16)),
+        rate=lambda p: 0.1 * min(1.0, p / 0.3),
+        train=rising,
+        validation=rising,
+    )
+    assert diagnose(warm).first.name == "healthy"
+
+
+def test_every_threshold_says_why() -> None:
+    assert set(Thresholds.reasons()) == {field.name for field in fields(Thresholds)}
+    assert all(len(reason) > 20 for reason in Thresholds.reasons().values())

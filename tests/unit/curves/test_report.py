@@ -1,0 +1,91 @@
+"""A run that really trained ends with a page that needs nothing but itself, and with a verdict."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.support import tiny, train_here
+from typer.testing import CliRunner
+
+from lehr.cli.main import app
+from lehr.curves import verdict, write_comparison, write_curves
+from lehr.errors import RunError
+from lehr.job import to_dict
+from lehr.runs import Folder, RunFolder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return train_here(tiny(notes="<script>alert(1)</script> & more"), tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def page(trained: RunFolder) -> str:
+    assert write_curves(trained) == trained.folder.local_path / "curves.png"
+    return trained.folder.read("report.html").decode()
+
+
+def test_the_run_folder_holds_picture_page_and_diagnosis(trained: RunFolder, page: str) -> None:
+    assert trained.folder.read("curves.png").startswith(b"\x89PNG")
+    found = trained.folder.read_json("diagnosis.json")
+    assert found["format"] == 1
+    assert {"name", "title", "rule", "evidence", "confidence", "overrides", "command"} <= set(found["findings"][0])
+    assert verdict(trained).startswith(found["findings"][0]["title"])
+
+
+def test_the_page_asks_the_network_for_nothing(page: str) -> None:
+    without_scripts = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r"(?:src|href)\s*=\s*[\"']?(?!data:)[^\s\"'>]+", without_scripts)
+    assert "@import" not in page
+    assert "url(" not in without_scripts
+    assert "default-src 'none'" in page  # and a browser would refuse it
+
+
+def test_the_page_stays_below_five_megabytes(page: str) -> None:
+    assert len(page.encode()) < 5_000_000
+
+
+def test_the_verdict_stands_before_the_charts_and_everything_else_after(trained: RunFolder, page: str) -> None:
+    title = trained.folder.read_json("diagnosis.json")["findings"][0]["title"]
+    order = [page.index(text) for text in (f"<h2>{title}", 'id="chart"', "Where the time went", "What happened")]
+    assert order == sorted(order)
+    assert "Environment" in page
+    assert "label_smoothing" in page  # the job, with its defaults
+
+
+def test_what_a_user_wrote_is_text_and_no_markup(page: str) -> None:
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_run_without_steps_has_no_picture(tmp_path: Path) -> None:
+    run = RunFolder.create(Folder.at(tmp_path / "new"), to_dict(tiny()), {})
+    assert write_curves(run) is None
+    assert not run.folder.exists("report.html")
+
+
+def test_two_runs_are_compared_with_what_differs_between_them(trained: RunFolder, tmp_path: Path) -> None:
+    other = train_here(tiny(optimizer__lr=0.02, train__epochs=2), tmp_path / "other")
+    page, picture = write_comparison([trained, other], tmp_path / "out")
+    text = page.read_text(encoding="utf-8")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "optimizer.lr" in text
+    assert "train.epochs" in text
+    assert "data.source" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+
+
+def test_one_run_is_nothing_to_compare(trained: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="two or more"):
+        write_comparison([trained], tmp_path)
+
+
+def test_the_commands_find_the_run_and_say_what_they_wrote(trained: RunFolder) -> None:
+    where = str(trained.folder.local_path)
+    said = CliRunner().invoke(app, ["diagnose", where])
+    assert said.exit_code == 0, said.output
+    assert trained.folder.read_json("diagnosis.json")["findings"][0]["title"] in said.output
+    said = CliRunner().invoke(app, ["report", where])
+    assert said.exit_code == 0, said.output
+    assert "report.html" in said.output

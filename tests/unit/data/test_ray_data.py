@@ -1,0 +1,79 @@
+"""What Ray decodes is what this process decodes, cached or streamed, and a Ray Dataset is a source like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.support import tiny
+
+from lehr.data.load import Opened, splits
+from lehr.data.streaming import ThreadDecoder
+from lehr.errors import JobError
+
+from .conftest import image_of, write_parquet
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+MODULE = """
+import numpy as np
+import ray
+
+def arrays():
+    rows = [{"image": np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8), "label": "ab"[row % 2]}
+            for row in range(40)]
+    return ray.data.from_items(rows, override_num_blocks=3)
+
+def folder(path):
+    return ray.data.read_parquet(path)
+
+def wrong():
+    return [1, 2]
+"""
+
+
+def test_ray_decodes_what_one_process_decodes(tmp_path: Path) -> None:
+    from lehr.data.ray_data import Shared, read_with_ray
+
+    path = write_parquet(tmp_path / "set.parquet", range(97), broken=(3, 50))
+    opened = Opened(tiny(data={"source": "parquet", "path": str(path), "skip_unreadable": "3%"}))
+    here, there = opened.decode()["train"], Shared.put(opened.decode(read_with_ray)["train"]).open()
+    assert np.array_equal(here.pixels, there.pixels)
+    assert np.array_equal(here.labels, there.labels)
+    assert (there.classes, there.unreadable) == (here.classes, (3, 50))
+
+
+@pytest.mark.parametrize("spare_cpus", [True, False])
+def test_ray_streams_what_one_process_streams(parquet_file: Path, spare_cpus: bool) -> None:
+    from lehr.data.ray_data import RayDecoder, SharedStream
+
+    job = tiny(data={"source": "parquet", "path": str(parquet_file)})
+    stream = Opened(job).stream(ThreadDecoder(1))["train"]
+    opened = SharedStream.put(stream, RayDecoder(2, spare_cpus)).open()
+    order = stream.rows(torch.arange(97)).order(5)
+    for one, other in zip(*(s.rows(torch.arange(97)).batches(order.split(16)) for s in (stream, opened)), strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.targets, other.targets)
+
+
+def test_a_function_that_returns_a_ray_dataset(
+    tmp_path: Path, parquet_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lehr.data.ray_data import read_with_ray
+
+    (tmp_path / "their_data.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    opened = Opened(tiny(data={"source": "their_data:arrays"}))
+    images = opened.decode(read_with_ray)["train"]
+    assert images.classes == ("a", "b")
+    assert images.labels.tolist() == [0, 1] * 20
+    assert all((images.pixels[row] == image_of(row)).all() for row in range(40))
+    assert opened.main.name_of(39) == "row 39 of the dataset"
+    job = tiny(data={"source": "their_data:folder", "path": str(parquet_file)})
+    streamed = splits(job, Opened(job).stream(ThreadDecoder(1))).train
+    batch = streamed.gather(torch.arange(5))
+    assert all((batch.inputs[k].permute(1, 2, 0).numpy() == image_of(int(batch.ids[k]))).all() for k in range(5))
+    with pytest.raises(JobError, match=r"their_data:wrong returned a list; allowed: a ray\.data\.Dataset"):
+        Opened(tiny(data={"source": "their_data:wrong"}))
