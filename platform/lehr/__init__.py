@@ -7,11 +7,16 @@ run.metrics(); run.best_model(); run.predict(images)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from lehr.errors import JobError, LehrError
+
+# Before torch is loaded: its threads sleep while they wait for each other instead of spinning. On a machine that also
+# does something else, spinning threads wait for one that was sent away, and training is ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from lehr.job import Job, TrainJob

@@ -98,7 +98,7 @@ def _render(chart: Any, longest: int = 15, **content: Any) -> str:
         "library": library(),
         "spec": _script(chart.to_dict()),
         "looks": _script({"light": drawing.LIGHT, "dark": drawing.DARK}),
-        "room": _script({"wide": room, "narrow": min(room, 180)}),
+        "room": _script({"wide": room, "narrow": min(room, 196)}),
     }
     safe = {name: jinja2.utils.markupsafe.Markup(text) for name, text in scripts.items()}
     return environment.from_string(PAGE).render(**content, **safe)

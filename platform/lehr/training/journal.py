@@ -31,12 +31,12 @@ class Pulse:
     """What all workers learn at a pulse.
 
     Attributes:
-        loss_sum: the global batch losses of the steps since the last pulse, added up.
+        losses: the global batch loss of each step since the last pulse.
         broken: (step, loss) of the first step whose loss is not finite.
         stop: why the run was asked to stop.
     """
 
-    loss_sum: float
+    losses: list[float]
     broken: tuple[int, float] | None
     stop: str | None
 
@@ -134,7 +134,7 @@ class Journal:
         for pending in (self._losses, self._norms, self._updates, self._times):
             pending.clear()
         broken = next(((step - steps + i, loss) for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        return Pulse(sum(losses), broken, (reason or "asked to stop") if stop else None)
+        return Pulse(losses, broken, (reason or "asked to stop") if stop else None)
 
     def _keep(self, first: int, losses: list[float]) -> None:
         norms = torch.stack(self._norms).tolist()
