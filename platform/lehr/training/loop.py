@@ -117,12 +117,13 @@ class Attempt:
             self.step += 1
             end = self.step % self.plan.clock.steps_per_epoch == 0
             due = self.step % self.plan.checkpoint_every == 0
-            if end or due or self.journal.pulse_due(self.step):
-                self._pulse()
+            stop = self._pulse() if end or due or self.journal.pulse_due(self.step) else None
             if end:
                 self._finish_epoch(epoch)
-            if due or self.step in (self.plan.clock.total_steps, self.best.step):
+            if due or stop or self.step in (self.plan.clock.total_steps, self.best.step):
                 self._save()
+            if stop:
+                raise Stopped(stop)
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, int]]:
         """This worker's part of each global batch left in the epoch, and the number of rows of the whole batch."""
@@ -143,18 +144,15 @@ class Attempt:
 
     # ── what happens between steps ──────────────────────────────────────────────────────────────────────────────────
 
-    def _pulse(self) -> None:
-        """Brings the workers together: all learn the same, and decide the same."""
+    def _pulse(self) -> str | None:
+        """Brings the workers together: all learn the same, and decide the same. Returns why to stop, if so."""
         with self.watch.time("records"):
             pulse = self.journal.pulse(self.step, self.best)
         for loss in pulse.losses:  # one by one: how timing groups them into pulses must not show in the last digit
             self.epoch_loss += loss
         if pulse.broken is not None:
             self._diverged("loss", *pulse.broken)
-        if pulse.stop is not None:
-            if self.step % self.plan.clock.steps_per_epoch:  # at the end of an epoch its records come first
-                self._save()
-            raise Stopped(pulse.stop)
+        return pulse.stop
 
     def _finish_epoch(self, epoch: int) -> None:
         with self.watch.time("evaluation"):
