@@ -64,11 +64,12 @@ def _wild(s: Signals, thrown: float, moving: float) -> bool:
 def not_learning(s: Signals) -> Finding | None:
     """The loss is flat from the first step to the last, and accuracy is a guess."""
     falls, moving = s.fall(0.02, 1.0), s.update(0, 1)
-    if not s.at_chance or falls > s.limits.no_fall + 2 * s.noise / math.sqrt(max(_window(s), 1)):
-        return None
-    if moving < s.limits.small_update and s.trend > s.limits.steady_fall:
-        return None  # it does learn, if slowly: the rate is too low
     frozen = not moving > s.limits.no_update
+    noise = 2 * s.noise / math.sqrt(max(_window(s), 1))
+    if not s.at_chance or (falls > s.limits.no_fall + noise and not frozen):
+        return None
+    if not frozen and moving < s.limits.small_update and s.trend > s.limits.steady_fall:
+        return None  # it does learn, if slowly: the rate is too low
     why = (
         f"each step moves the weights by only {moving:.0e} of their size: the rate is as good as zero, or frozen"
         if frozen

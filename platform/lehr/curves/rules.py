@@ -177,6 +177,8 @@ def too_short(s: Signals) -> Finding | None:
     """Validation accuracy still rising at the end."""
     falls = s.fall(0.75, 1.0)
     error = s.error(s.last(s.validation))
+    if s.last(s.training) >= s.limits.fitted:
+        return None
     if falls < s.limits.still_falling or s.rise < max(s.limits.still_rising, 2 * error):
         return None
     return Finding(

@@ -14,7 +14,6 @@ from typing import Any
 # Read when Ray Train is imported. Its controller looks at the workers once per interval: at the default of 2 s, a
 # start, an end and a failure are each noticed up to 2 s late.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
 
 import ray
 import torch

@@ -151,3 +151,15 @@ def test_a_warmup_is_no_bad_initialization() -> None:
 def test_every_threshold_says_why() -> None:
     assert set(Thresholds.reasons()) == {field.name for field in fields(Thresholds)}
     assert all(len(reason) > 20 for reason in Thresholds.reasons().values())
+
+
+def test_a_run_that_held_data_back_and_overfits_is_told_to_use_it() -> None:
+    curves = made(falling, train=1.0, validation=0.8, job={"data": {"limit": 60}})
+    first = diagnose(curves).first
+    assert first.overrides == {"data.limit": None}
+    assert first.command == "data.limit=null"
+
+
+def test_frozen_weights_are_not_learning_even_where_noise_looks_like_a_fall() -> None:
+    curves = made(lambda p: 2.7 - 0.3 * p, validation=0.1, train=0.1, update=1e-9)
+    assert diagnose(curves).first.name == "not_learning"

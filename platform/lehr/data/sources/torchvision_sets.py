@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lehr.data.randomness import key, permutation
 from lehr.data.sources.base import Refuse, Source
 from lehr.job import DataSection
 
@@ -131,6 +130,8 @@ def _open(name: str, root: str, options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 def _source(name: str, root: str, options: tuple[tuple[str, Any], ...]) -> Source:
+    from lehr.data.randomness import key, permutation  # torch; a task that only reads parts does without
+
     data = _open(name, root, options)
     labels = _labels(data)
     classes = _classes(data, labels)
