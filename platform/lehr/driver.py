@@ -22,7 +22,15 @@ from lehr.runs import Folder, Lease, RunFolder, collect_environment
 from lehr.screen import Screen, open_screen, quiet
 
 # What may change under one name without making it another run. More epochs may too, where the rate allows it.
-MAY_CHANGE = ("name", "notes", "storage", "workers", "train.early_stopping.patience", "train.stop_on", "train.checkpoint")
+MAY_CHANGE = (
+    "name",
+    "notes",
+    "storage",
+    "workers",
+    "train.early_stopping.patience",
+    "train.stop_on",
+    "train.checkpoint",
+)
 
 
 class Interrupted(LehrError):
@@ -184,7 +192,15 @@ def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: boo
         # attempts/ stays: a worker of an old attempt that is still writing must not find its number in use again.
         for name in ("checkpoints", "steps", "epochs", "events", "model", "trials", "members"):
             folder.child(name).delete_all()
-        for name in ("job.yaml", "progress.json", "stop.json", "failure.json", "curves.png", "report.html", "diagnosis.json"):
+        for name in (
+            "job.yaml",
+            "progress.json",
+            "stop.json",
+            "failure.json",
+            "curves.png",
+            "report.html",
+            "diagnosis.json",
+        ):
             folder.delete(name)
         existing = None
     if existing is None:
