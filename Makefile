@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint slow faults bench clean
+.PHONY: run test lint slow bench clean
 
 run: $(VENV)/.installed
 	$(BIN)/lehr run jobs/train.yaml
@@ -19,7 +19,7 @@ slow: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m tests.benchmarks
+	for name in train_overhead first_step input; do $(BIN)/python -m tests.benchmarks.$$name || exit; done
 
 clean:
 	rm -rf $(VENV)
