@@ -20,6 +20,7 @@ from lehr.errors import JobError, LehrError, RunError, RunHeld
 from lehr.job import Job, TrainJob, describe_difference, difference, from_dict, to_dict
 from lehr.runs import Folder, Lease, RunFolder, collect_environment
 from lehr.screen import Screen, open_screen, quiet
+from lehr.words import short, shown
 
 # What may change under one name without making it another run. More epochs may too, where the rate allows it.
 MAY_CHANGE = (
@@ -27,6 +28,7 @@ MAY_CHANGE = (
     "notes",
     "storage",
     "workers",
+    "base.workers",
     "train.early_stopping.patience",
     "train.stop_on",
     "train.checkpoint",
@@ -261,15 +263,3 @@ def leave(code: int) -> None:
         except psutil.NoSuchProcess:
             continue
     os._exit(code)
-
-
-# ── words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def short(path: Path) -> str:
-    """The path relative to the current folder where that is shorter to read."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def shown(folder: Folder) -> str:
-    return short(folder.local_path) if folder.is_local else folder.uri

@@ -17,6 +17,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from lehr.words import clock
+
 
 class Screen(Protocol):
     """The places where a running job speaks."""
@@ -83,6 +85,12 @@ class PlainScreen:
         self.say(text)
 
     def progress(self, progress: dict[str, Any]) -> None:
+        if "headline" in progress:
+            if progress["headline"] != self._found:
+                self._found = progress["headline"]
+                facts = "  ".join(f"{name} {value}" for name, value in progress["facts"].items())
+                self.say(f"{progress['headline']}  {facts}".rstrip())
+            return
         epoch = progress["epochs_done"]
         if epoch > self._epoch:
             self._epoch = epoch
@@ -112,6 +120,9 @@ class LiveScreen:
         self._show(Spinner("dots", Text(f" {text} …", style="dim")))
 
     def progress(self, progress: dict[str, Any]) -> None:
+        if "headline" in progress:
+            self._show(overview(progress))
+            return
         bar = Table.grid(padding=(0, 2))
         left = progress["seconds_left"]
         bar.add_row(
@@ -146,6 +157,30 @@ class LiveScreen:
             self._live.update(what)
 
 
+def overview(progress: dict[str, Any]) -> Group:
+    """What a job made of other runs tells of itself: how far it is, its figures, and a table of its runs."""
+    bar = Table.grid(padding=(0, 2))
+    share = min(max(progress["done"], 0.0), 1.0)
+    left = progress.get("seconds_left")
+    bar.add_row(
+        Text(progress["headline"], style="bold"),
+        ProgressBar(total=1.0, completed=share, width=32),
+        Text(f"{share:4.0%}"),
+        Text("" if left is None else f"{clock(left)} left", style="dim"),
+    )
+    facts = Table.grid(padding=(0, 3))
+    if progress["facts"]:
+        facts.add_row(*(Text(name, style="dim") for name in progress["facts"]))
+        facts.add_row(*(Text(value) for value in progress["facts"].values()))
+    columns, rows = progress["table"]["columns"], progress["table"]["rows"]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(name)
+    for row in rows[:10]:
+        table.add_row(*map(Text, row))
+    return Group(bar, facts, *([table] if rows else []))
+
+
 def facts_of(progress: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, value) of what matters most, in the order it is shown."""
     metrics = progress["metrics"]
@@ -157,23 +192,3 @@ def facts_of(progress: dict[str, Any]) -> list[tuple[str, str]]:
         ("examples/s", progress["examples_per_second"], ",.0f"),
     ]
     return [(name, format(value, form)) for name, value, form in rows if value is not None]
-
-
-def clock(seconds: float) -> str:
-    """`45 s`, `3 min 20 s` or `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def time_table(seconds: dict[str, float]) -> str:
-    """Where the time went, as one line with shares: `start-up 9 s (60%), compute 5 s (33%), …`."""
-    total = seconds.get("total", 0.0) + seconds.get("startup", 0.0)
-    names = {"startup": "start-up"}
-    parts = {names.get(k, k): v for k, v in seconds.items() if k != "total"}
-    parts["other"] = max(0.0, total - sum(parts.values()))
-    shown = sorted(((k, v) for k, v in parts.items() if v >= 0.05), key=lambda item: -item[1])
-    return ", ".join(f"{name} {value:.1f} s ({value / total:.0%})" for name, value in shown) if total else ""

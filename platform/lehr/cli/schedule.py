@@ -34,7 +34,7 @@ def schedule(
 
     from lehr.curves.rates import Drawn, beside, chart, plot, write
     from lehr.durations import Clock
-    from lehr.job import from_dict
+    from lehr.job import TrainJob, from_dict
     from lehr.schedules import SCHEDULES
 
     if out and out.suffix not in (".png", ".svg", ".html"):
@@ -43,9 +43,10 @@ def schedule(
     clock = Clock(steps_per_epoch, steps_per_epoch * epochs)
     drawn = []
     for said in read(words or list(SCHEDULES)):
-        section = from_dict({"schedule": {key: value for key, value in both.items() if value} | said}).schedule
+        job = from_dict({"schedule": {key: value for key, value in both.items() if value} | said})
+        assert isinstance(job, TrainJob)
         try:
-            drawn.append(Drawn.of(section, clock))
+            drawn.append(Drawn.of(job.schedule, clock))
         except ValueError as error:
             raise JobError(str(error), field=f"schedule {said['name']}") from None
     plots = [plot(each) for each in drawn]

@@ -10,15 +10,21 @@ def show(run: RunName, storage: Storage = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lehr.curves import verdict
     from lehr.result import find
-    from lehr.screen import facts_of, time_table
+    from lehr.screen import facts_of, overview
+    from lehr.words import time_table
 
     found = find(run, storage_or_default(storage)).folder
     console, progress = Console(highlight=False), found.progress()
     console.print(f"[bold]{found.name}[/]  {found.status()}  {found.folder.uri}")
     if progress.get("message"):
         console.print(progress["message"], markup=False)
-    if progress:
+    if said := verdict(found):
+        console.print(f"Verdict: {said}", markup=False)
+    if "headline" in progress:
+        console.print(overview(progress))
+    elif progress:
         console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in facts_of(progress)))
         console.print(f"[dim]time[/] {time_table(progress['seconds'])}")
     epochs = found.epochs().to_pylist()

@@ -19,6 +19,7 @@ from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.page import PAGE
 from lehr.curves.record import Curves
 from lehr.runs import RunFolder
+from lehr.words import clock
 
 _FATAL = ("diverged", "not_learning", "at_chance")
 _TIMES = {
@@ -199,6 +200,4 @@ def _plain(value: Any) -> str:
 
 
 def _clock(seconds: float) -> str:
-    from lehr.screen import clock
-
     return f"{seconds:.1f} s" if seconds < 10 else clock(seconds)

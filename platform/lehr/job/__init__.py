@@ -1,8 +1,9 @@
 """What a job file says: typed sections, durations, overrides, and errors of one sentence."""
 
+from lehr.job.base import Job
 from lehr.job.compare import describe_difference, difference, job_hash, to_dict
-from lehr.job.kinds import KINDS, AnyJob, Job, TrainJob
-from lehr.job.loading import from_dict, load
+from lehr.job.kinds import KINDS
+from lehr.job.loading import derive, from_dict, load
 from lehr.job.merge import parse_overrides
 from lehr.job.options import check_call
 from lehr.job.schema import json_schema
@@ -21,10 +22,10 @@ from lehr.job.sections import (
     WorkersSection,
 )
 from lehr.job.text import not_a_choice
+from lehr.job.training import Training, TrainJob
 
 __all__ = [
     "KINDS",
-    "AnyJob",
     "Augment",
     "Averaging",
     "CheckpointSection",
@@ -38,8 +39,10 @@ __all__ = [
     "Section",
     "TrainJob",
     "TrainSection",
+    "Training",
     "WorkersSection",
     "check_call",
+    "derive",
     "describe_difference",
     "difference",
     "from_dict",

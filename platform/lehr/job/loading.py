@@ -9,24 +9,26 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from lehr.errors import JobError
-from lehr.job.compare import NOT_DEFINING
-from lehr.job.kinds import KINDS, AnyJob, Origin, absolute
+from lehr.job.base import Job, Origin, absolute
+from lehr.job.compare import NOT_DEFINING, to_dict
+from lehr.job.kinds import KINDS
 from lehr.job.merge import Forms, merge, override_trees, parse_overrides
 from lehr.job.messages import explain
 from lehr.job.sections import Section
 from lehr.job.text import nearest, not_a_choice, printable, show
+from lehr.job.training import NOT_OF_A_BASE, Training, TrainJob
 from lehr.job.tree import FieldPath, Node, Place, read_python, read_yaml
 
 MAX_BYTES = 1_000_000
 Overrides = Mapping[str, Any] | Sequence[str]
 
 
-def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> AnyJob:
+def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> Job:
     """The job that a file says, with `overrides` over it.
 
     Args:
@@ -43,7 +45,7 @@ def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> AnyJob:
     return _build(_with_bases(tree, [file]), values, Place("command line"), origin)
 
 
-def from_dict(mapping: Mapping[str, Any], overrides: Overrides = ()) -> AnyJob:
+def from_dict(mapping: Mapping[str, Any], overrides: Overrides = ()) -> Job:
     """The job that a mapping says; relative paths, and a base it extends, are relative to the current folder.
 
     Raises:
@@ -61,7 +63,7 @@ def _as_mapping(overrides: Overrides) -> dict[str, Any]:
     return parse_overrides([overrides] if isinstance(overrides, str) else overrides)
 
 
-def _build(trees: list[Node], overrides: Mapping[str, Any], said: Place, origin: Origin) -> AnyJob:
+def _build(trees: list[Node], overrides: Mapping[str, Any], said: Place, origin: Origin) -> Job:
     """Trees merged, the base first, and validated as the kind of job that the last of them says."""
     trees = [*trees, *override_trees(overrides, said)]
     kinds = [tree.value["kind"] for tree in trees if "kind" in tree.value and tree.value["kind"].value is not None]
@@ -69,16 +71,23 @@ def _build(trees: list[Node], overrides: Mapping[str, Any], said: Place, origin:
     if not isinstance(kind, str) or kind not in KINDS:
         raise JobError(not_a_choice(kind, "kind", KINDS), field="kind", where=str(kinds[-1].place))
     cls, forms = KINDS[kind], _forms(KINDS[kind])
-    tree, *above = trees
+    tree, *above = (_with_inner_bases(tree, cls) for tree in trees)
     for node in above:
+        for key in _inner(cls):
+            if key in node.value and "kind" in node.value[key].value:  # a whole train job takes the place of another
+                tree.value.pop(key, None)
         tree = merge(tree, node, forms)
+    for key in _inner(cls):
+        for of_its_run in NOT_OF_A_BASE:
+            if key in tree.value:
+                tree.value[key].value.pop(of_its_run, None)
     tree = Node(tree.value, Place(origin.source, None, origin.folder))
     try:
         job = cls.model_validate(tree.plain(), context={"folder_of": lambda path: _folder(tree, path)})
     except ValidationError as error:
         raise explain(error, cls, tree) from None
     job._origin = dataclasses.replace(origin, tree=tree)
-    return cast(AnyJob, job)
+    return job
 
 
 def _folder(tree: Node, path: FieldPath) -> Path:
@@ -98,6 +107,54 @@ def _forms(model: type[BaseModel], at: FieldPath = ()) -> Forms:
                     forms[(*at, key)] = (section.short, section.model_fields[section.short].default)
                 forms |= _forms(section, (*at, key))
     return forms
+
+
+def derive(base: Training, overrides: Mapping[str, Any], *, parent: Job, name: str) -> TrainJob:
+    """A train job made of the `base` of another job.
+
+    Args:
+        overrides: changes to it by dotted path.
+        parent: the job whose child this is: its folder holds the user's modules.
+        name: the child's folder inside the parent's run folder, such as `trials/0007`.
+
+    Raises:
+        JobError: an override that the job cannot have; `field` is its path in the train job.
+    """
+    tree = read_python({key: value for key, value in to_dict(base).items() if key not in NOT_OF_A_BASE}, Place())
+    origin = Origin(parent.folder, parent.source, name)
+    job = _build([tree], {**overrides, "storage": parent.storage, "kind": "train"}, Place(), origin)
+    assert isinstance(job, TrainJob)
+    return job
+
+
+def _inner(cls: type[Job]) -> list[str]:
+    """The fields of a kind of job that hold a whole training."""
+    return [name for name, info in cls.model_fields.items() if info.annotation is Training]
+
+
+def _with_inner_bases(tree: Node, cls: type[Job]) -> Node:
+    """The tree with each of its inner trainings spelt out: a file's name, or `extends` in it, replaced by the file."""
+    items = dict(tree.value)
+    for key in _inner(cls):
+        said = items.get(key)
+        if said is None or said.value is None:
+            continue
+        if isinstance(said.value, str):
+            said = Node({"extends": said}, said.place)
+        if not isinstance(said.value, dict):
+            what = f"{show(said.plain())} is not a training; allowed: the file of a train job, or its sections"
+            raise JobError(what, field=key, where=str(said.place))
+        whole, *above = _with_bases(said, [])
+        for node in above:
+            whole = merge(whole, node, _forms(Training))
+        kind = whole.value.get("kind")
+        if kind is not None and kind.value not in (None, "train"):
+            what = f"{key} is a job of kind {show(kind.plain())}; allowed: kind: train"
+            raise JobError(what, field=f"{key}.kind", where=str(kind.place))
+        if "extends" in said.value:
+            whole.value["kind"] = Node("train", said.place)
+        items[key] = whole
+    return Node(items, tree.place)
 
 
 def _with_bases(tree: Node, chain: list[Path]) -> list[Node]:

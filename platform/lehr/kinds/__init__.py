@@ -6,10 +6,16 @@ from importlib import import_module
 from types import ModuleType
 
 from lehr.job import Job
+from lehr.runs import RunFolder
 
 KINDS = {"train": "lehr.kinds.train"}
 
 
 def kind_of(job: Job) -> ModuleType:
-    """The module that runs this kind of job. It has `check(job)` and `run(running)`; see `lehr.kinds.train`."""
+    """The module of this kind of job: `check(job)`, `run(running)` and `report(run)`; see `lehr.kinds.train`."""
     return import_module(KINDS[job.kind])
+
+
+def report_of(run: RunFolder) -> None:
+    """Writes a run's `report.html` and pictures anew. Raises RunError where nothing was recorded yet."""
+    import_module(KINDS[run.job["kind"]]).report(run)

@@ -15,17 +15,24 @@ from lehr.data.dataset import Images
 from lehr.data.load import Opened, decide, splits
 from lehr.data.sources import returns_dataset
 from lehr.data.streaming import Stream, ThreadDecoder
-from lehr.driver import Interrupted, Running, short, shown
-from lehr.errors import LehrError
+from lehr.driver import Interrupted, Running
+from lehr.errors import LehrError, RunError
 from lehr.job import TrainJob
 from lehr.runs import RunFolder
-from lehr.screen import clock, time_table
 from lehr.training.failures import describe
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
+from lehr.words import clock, short, shown, time_table
 
 check = check_job
+
+
+def report(run: RunFolder) -> None:
+    """Writes the run's page and picture anew. Raises RunError where nothing was recorded yet."""
+    if not len(run.steps()):
+        raise RunError(f"{run.name} has recorded no steps yet; there is nothing to report")
+    write_curves(run)
 
 
 def run(running: Running) -> None:

@@ -8,7 +8,7 @@ function of (seed, epoch, step, row), so an attempt that resumes continues exact
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
 import torch
@@ -40,13 +40,21 @@ class Diverged(TrainingError):
     """The loss is no longer a finite number."""
 
 
-def train(plan: Plan, run: RunFolder, group: Group, should_stop: Callable[[], str | None] = lambda: None) -> str:
+def train(
+    plan: Plan,
+    run: RunFolder,
+    group: Group,
+    should_stop: Callable[[], str | None] = lambda: None,
+    after_epoch: Callable[[Mapping[str, float]], str | None] | None = None,
+) -> str:
     """Trains to the end of the job from wherever the run folder says, and writes records, checkpoints and the model.
 
     Args:
         plan: the same on every worker.
         run: the run folder, reachable from every worker; only the first worker writes.
         should_stop: asked by the first worker about twice a second; a reason makes all workers save and stop.
+        after_epoch: told by the first worker what every epoch measured (`epoch` from 1, `step`, and the metrics), after
+            it is recorded; a reason ends the training there, and what it learned is kept.
 
     Returns:
         How it ended: `finished` or `stopped`.
@@ -54,7 +62,7 @@ def train(plan: Plan, run: RunFolder, group: Group, should_stop: Callable[[], st
     Raises:
         Diverged: the loss became NaN or infinite before anything worth keeping was learned.
     """
-    attempt = Attempt(plan, run, group, should_stop)
+    attempt = Attempt(plan, run, group, should_stop, after_epoch)
     try:
         ending = attempt.run()
     except Stopped as stopped:
@@ -74,9 +82,16 @@ def train(plan: Plan, run: RunFolder, group: Group, should_stop: Callable[[], st
 class Attempt:
     """One attempt at a run: the model, the optimizer and the position in the run."""
 
-    def __init__(self, plan: Plan, run: RunFolder, group: Group, should_stop: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFolder,
+        group: Group,
+        should_stop: Callable[[], str | None],
+        after_epoch: Callable[[Mapping[str, float]], str | None] | None,
+    ) -> None:
         section = plan.job.train
-        self.plan, self.folder, self.group = plan, run.folder, group
+        self.plan, self.folder, self.group, self.after_epoch = plan, run.folder, group, after_epoch
         self.watch = Stopwatch()
         self.journal = Journal(plan, run, group, should_stop, self.watch)
         self.model = network(plan, group)
@@ -87,6 +102,7 @@ class Attempt:
         self.patience = Best((section.early_stopping and section.early_stopping.metric) or section.metric)
         self.history: list[dict[str, float]] = []  # of each epoch, what a diagnosis during training looks at
         self.unreadable_told = 0
+        self.ended: str | None = None  # why `after_epoch` ended the training
         some = plan.splits.train.order(key(plan.job.seed, "clean"))
         self.clean = plan.splits.train.subset(some[: min(section.clean_subset, len(plan.splits.validation))])
         self._resume()
@@ -109,6 +125,9 @@ class Attempt:
                 self.journal.event("early_stop", ending, step=self.step, diagnosis=clear[0])
                 return ending
             self._run_epoch(self.step // self.plan.clock.steps_per_epoch)
+            if self.ended:
+                self.journal.event("ended_early", self.ended, step=self.step)
+                return self.ended
         return "all epochs done"
 
     def _run_epoch(self, epoch: int) -> None:
@@ -180,6 +199,9 @@ class Attempt:
                 self.journal.event("unreadable", f"skipped {image}", step=self.step)
                 self.unreadable_told += 1
             self.journal.epoch(epoch + 1, self.step, metrics, self.best, self._diagnosis())
+        if self.after_epoch:
+            row = {"epoch": epoch + 1, "step": self.step, **metrics}
+            self.ended = self.group.from_first(self.after_epoch(row) if self.group.first else None)
 
     def _diagnosis(self) -> tuple[str, str] | None:
         """What the epochs so far make clear: the same on every worker, and the same after a resume."""

@@ -107,6 +107,7 @@ def _worker(config: dict[str, Any]) -> None:
         return  # an earlier attempt failed in a way that another one would repeat
     try:
         job = from_dict(config["job"])
+        assert isinstance(job, TrainJob)
         images = {name: handle.open() for name, handle in config["shared"].items()}
         train(Plan.make(job, splits(job, images)), run, group, stop_watcher(run))
     except Exception as error:

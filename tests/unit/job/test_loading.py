@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lehr.job import AnyJob, TrainJob, difference, from_dict, load, parse_overrides, to_dict
+from lehr.job import Job, TrainJob, difference, from_dict, load, parse_overrides, to_dict
 from lehr.job.sections import Augment
 from lehr.schedules import Cosine
 
@@ -29,7 +29,7 @@ def write(name: str, text: str) -> str:
     return name
 
 
-def changes(job: AnyJob) -> dict[str, Any]:
+def changes(job: Job) -> dict[str, Any]:
     """What differs from a job that says nothing."""
     return {path: new for path, (_, new) in difference(to_dict(from_dict({})), to_dict(job)).items()}
 

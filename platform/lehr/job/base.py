@@ -1,0 +1,112 @@
+"""What every job has: its name, seed and storage, where it was said, and paths made absolute."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
+
+from lehr.errors import JobError
+from lehr.job.compare import job_hash
+from lehr.job.sections import LOCAL_PATH, NO_PATHS, Section
+from lehr.job.text import show
+from lehr.job.tree import FieldPath, Node
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", value):
+        return value
+    allowed = "at most 100 letters, digits, dots, underscores and dashes, not starting with a dot"
+    raise ValueError(f"{show(value)} is not a name; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a job was said: what its error messages, its folder and its default name come from."""
+
+    folder: Path = field(default_factory=Path.cwd)
+    source: str = ""
+    default_name: str = ""
+    tree: Node | None = None
+
+
+class Job(Section):
+    """What every job has. Paths in it are absolute; `~` and paths relative to the job file are resolved."""
+
+    kind: str
+    name: Annotated[str, BeforeValidator(_name, json_schema_input_type=str)] | None = Field(
+        default=None, description="Names the run folder. By default the file's name and a slug of the overrides."
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="Seed of everything random: split, order, weights, augmentation."
+    )
+    storage: Annotated[str, LOCAL_PATH] = Field(
+        default_factory=lambda: os.environ.get("LEHR_STORAGE") or "./runs",
+        min_length=1,
+        json_schema_extra={"default": "./runs"},
+        description="Folder of the run folders, or s3://…, gs://…. By default LEHR_STORAGE, else ./runs here.",
+    )
+    notes: str = Field(default="", description="Free text that is kept with the run.")
+
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    @model_validator(mode="after")
+    def _make_paths_absolute(self, info: ValidationInfo) -> Job:
+        folder_of = (info.context or {}).get("folder_of", lambda path: Path.cwd())
+        self.__dict__.update(_absolute_fields(self, folder_of, ()))
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field; where they were said does not matter."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    @property
+    def folder(self) -> Path:
+        """The absolute folder of the job file (the current folder for a job built in Python), for sys.path."""
+        return self._origin.folder
+
+    @property
+    def source(self) -> str:
+        """The job file as messages show it; empty for a job built in Python."""
+        return self._origin.source
+
+    @property
+    def named_explicitly(self) -> bool:
+        """Whether `name` was given, by the file or an override."""
+        return self.name is not None
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run folder: `name`, else the file's stem and overrides, else the kind and the job's hash."""
+        return self.name or self._origin.default_name or f"{self.kind}-{job_hash(self)[:8]}"
+
+    def error(self, field: str, what: str) -> JobError:
+        """An error about the dotted `field` that points to the line or override that said it (or its section)."""
+        path: FieldPath = tuple(int(part) if part.isdecimal() else part for part in field.split(".")) if field else ()
+        tree = self._origin.tree
+        return JobError(what, field=field, where=str(tree.locate(path)) if tree else "")
+
+
+def absolute(text: str, folder: Path) -> str:
+    """A local path made absolute, `~` expanded; URIs and references to runs (`run:NAME`) stay as they are."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|run:", text):
+        return text
+    return os.path.normpath(os.path.join(folder, os.path.expanduser(text)))
+
+
+def _absolute_fields(model: BaseModel, folder_of: Callable[[FieldPath], Path], at: FieldPath) -> dict[str, Any]:
+    """The fields of a model, and of the models in it, that change when its local paths are made absolute."""
+    changes: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            if inner := _absolute_fields(value, folder_of, (*at, name)):
+                changes[name] = value.model_copy(update=inner)
+        elif isinstance(value, str) and LOCAL_PATH in info.metadata and value not in NO_PATHS:
+            changes[name] = absolute(value, folder_of((*at, name)))
+    return changes

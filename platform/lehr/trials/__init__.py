@@ -1,0 +1,22 @@
+"""Trainings side by side, as children of one run: what searches, ensembles, recipes and transfers are made of.
+
+A `Study` says what is trained and when a trial has shown enough; `run_trials` trains it, in this process or on Ray, and
+tells the study how each trial ended. The truth is in the children's run folders: a trial that is finished there is told
+to the study again and not trained again, one that was killed goes on from its newest checkpoint.
+"""
+
+from lehr.driver import Running
+from lehr.trials.here import run_here
+from lehr.trials.study import Each, Outcome, Study, Trial
+from lehr.trials.work import Hooks, train_work
+
+__all__ = ["Each", "Hooks", "Outcome", "Study", "Trial", "run_trials", "train_work"]
+
+
+def run_trials(running: Running, study: Study) -> None:
+    """Runs the study's trials until it has no more to ask, as many side by side as there is room for.
+
+    Raises:
+        Interrupted: asked to stop; every trial is saved, and running the job again goes on.
+    """
+    run_here(running, study)

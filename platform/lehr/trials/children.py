@@ -1,0 +1,47 @@
+"""The run folders of trials: made, taken up again, and read to see how a trial ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lehr.driver import changes
+from lehr.errors import RunError
+from lehr.job import to_dict
+from lehr.runs import RunFolder
+from lehr.trials.study import Outcome, Trial
+
+
+def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
+    """The trial's run folder: new, or as an earlier attempt left it. A trial may be taken up again with more epochs.
+
+    Raises:
+        RunError: the folder holds a trial of another job.
+    """
+    folder, job = parent.folder.child(*trial.folder.split("/")), to_dict(trial.job)
+    if not folder.exists("job.yaml"):
+        return RunFolder.create(folder, job, parent.environment)
+    child = RunFolder.open(folder)
+    if child.job != job:
+        if changed := changes(child, trial.job):
+            raise RunError(f"{parent.name}/{trial.folder} holds another trial ({changed}); start over: --fresh")
+        longer = trial.job.train.epochs > child.job["train"]["epochs"]
+        child.write_job(job)
+        if longer and child.progress():
+            child.write_progress({**child.progress(), "status": "stopped"})
+    return child
+
+
+def end_of(child: RunFolder) -> Outcome | None:
+    """How a trial ended; None while there is something left to do."""
+    if child.folder.exists("failure.json"):
+        return Outcome("failed", child.folder.read_json("failure.json")["sentence"], child)
+    progress = child.progress()
+    return Outcome("finished", progress["message"], child) if progress.get("status") == "finished" else None
+
+
+def keep_failure(child: RunFolder, failure: Mapping[str, Any]) -> None:
+    """Notes why a trial failed (`sentence`, `trace`, `exit_code`); it is not trained again."""
+    child.folder.create("failure.json", json.dumps(failure, indent=1).encode())
+    child.write_progress({**child.progress(), "status": "failed", "message": failure["sentence"]})

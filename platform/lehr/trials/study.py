@@ -1,0 +1,82 @@
+"""What is trained: trials, how they ended, and who decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from lehr.job import TrainJob
+from lehr.runs import RunFolder
+from lehr.trials.work import Work, train_work
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training among others.
+
+    Attributes:
+        folder: its run folder inside that of its parent, such as `trials/0007`.
+        job: what it trains.
+        work: what is done with the job; a function at the top of a module. By default it is trained to its end.
+    """
+
+    folder: str
+    job: TrainJob
+    work: Work = train_work
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended. `message` says why; `run` holds everything it recorded."""
+
+    status: Literal["finished", "failed"]
+    message: str
+    run: RunFolder
+
+    @property
+    def best(self) -> float | None:
+        """The best value of the job's metric; None where no epoch was finished."""
+        value: float | None = self.run.progress().get("best", {}).get("value")
+        return value
+
+
+class Study(Protocol):
+    """Decides what is trained. Its methods are called one at a time, from the process that runs the job."""
+
+    def ask(self) -> Trial | None:
+        """The next trial to train; None when there is none, at least not before another has ended."""
+
+    def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
+        """Takes in what an epoch of a trial measured (`epoch` from 1, `step`, metrics); a reason ends the trial."""
+
+    def tell(self, trial: Trial, outcome: Outcome) -> None:
+        """Takes in how a trial ended."""
+
+    def progress(self) -> dict[str, Any]:
+        """What the study tells of itself in the parent's progress.json and on the screen: plain values.
+
+        `done` (0 to 1), `headline` and `facts` (name to text), `table` (`columns`, and `rows` of texts), and figures of
+        its own such as `best`, `rungs` or `epochs_spent`.
+        """
+
+
+class Each:
+    """A study of a fixed list of trials, each trained to its end."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self.trials = tuple(trials)
+        self.outcomes: dict[str, Outcome] = {}
+        self._waiting = list(reversed(self.trials))
+
+    def ask(self) -> Trial | None:
+        return self._waiting.pop() if self._waiting else None
+
+    def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
+        return None
+
+    def tell(self, trial: Trial, outcome: Outcome) -> None:
+        self.outcomes[trial.folder] = outcome
+
+    def progress(self) -> dict[str, Any]:
+        return {"done": len(self.outcomes) / max(1, len(self.trials))}
