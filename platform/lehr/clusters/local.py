@@ -14,6 +14,15 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 
 from lehr.clusters.machine import cores
+from lehr.clusters.orphans import end_orphans, mark_children
+
+OWN_RAY = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""What a Ray that lives for one job on this machine does without: nobody watches its metrics, and whenever a process of
+Ray's own interrupts one worker, all the others wait for it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,10 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
         finally:
             ray.shutdown()
         return
+    for name, value in OWN_RAY.items():
+        os.environ.setdefault(name, value)
+    end_orphans()
+    mark_children()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
     ray.init(num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
     try:

@@ -37,7 +37,8 @@ def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
             return Diagnosis(curves.name, (fatal,))
         findings = tuple(found for rule in RULES if (found := rule(s)))
         findings = findings or tuple(found for rule in LAST if (found := rule(s)))
-        return Diagnosis(curves.name, findings or (_healthy(s),))
+        surest_first = sorted(findings, key=lambda found: found.confidence == "low")  # else in the order to fix them
+        return Diagnosis(curves.name, tuple(surest_first) or (_healthy(s),))
 
 
 def _broken(curves: Curves) -> bool:

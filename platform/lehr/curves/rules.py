@@ -28,7 +28,8 @@ def bad_start(s: Signals) -> Finding | None:
         return None
     end = (int(np.argmin(flat)) - 1) / (len(s.loss) - 1)
     lasted = end - s.warm
-    if lasted < s.limits.flat_start:
+    steps = lasted * s.length * s.curves.steps_per_epoch
+    if lasted < s.limits.flat_start or steps < min(s.limits.flat_steps, s.curves.steps_per_epoch):
         return None
     later = min(1.0, end + max(lasted, 0.15))
     fell = s.fall(end, later)

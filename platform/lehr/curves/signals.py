@@ -103,8 +103,8 @@ class Signals:
 
     @cached_property
     def warm(self) -> float:
-        """The share of the run after which the rate has first been at least half its highest."""
-        return float(np.argmax(self.rate >= 0.5 * self.rate.max())) / GRID
+        """The share of the run that is warmup: until the rate has first come near its highest."""
+        return float(np.argmax(self.rate >= self.limits.warmed_up * self.rate.max())) / GRID
 
     @cached_property
     def drop(self) -> float | None:
@@ -133,9 +133,12 @@ class Signals:
         return self.curves.epoch_column("clean_train_accuracy", "train_accuracy")
 
     def last(self, values: Floats) -> float:
-        """The mean of the last three known values: one epoch alone is a coin that was thrown."""
+        """The mean of the last known values, three at most: one epoch alone is a coin that was thrown.
+
+        Of a short run fewer count, since three epochs ago it was another network.
+        """
         known = values[np.isfinite(values)]
-        return float(known[-3:].mean()) if len(known) else math.nan
+        return float(known[-max(1, min(3, len(known) // 3)) :].mean()) if len(known) else math.nan
 
     def best(self, values: Floats) -> float:
         """The highest mean of three epochs in a row, as `last` takes them."""

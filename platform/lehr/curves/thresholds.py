@@ -59,10 +59,12 @@ class Thresholds:
         0.97, "clean training accuracy from which on there is nothing left to learn, so slowness is no fault"
     )
 
+    warmed_up: float = _number(0.95, "the rate over its highest from which on a warmup is over, whatever its shape")
     flat_loss: float = _number(0.96, "a start is flat while the smoothed loss is above this share of its first value")
     flat_start: float = _number(
         0.05, "flat for at least this share of the run, warmup not counted; healthy runs leave the start within 0.03"
     )
+    flat_steps: float = _number(100, "and for this many steps, or an epoch: 5 % of a short run is over in no time")
     sudden_fall: float = _number(
         0.25, "fall of the loss, as a share, within as long as it was flat (or 15 % of the run, if longer)"
     )

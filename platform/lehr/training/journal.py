@@ -7,7 +7,6 @@ wait for the GPU, and no file per step.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lehr.runs import Checkpoint, Recorder, RunFolder, begin_attempt
+from lehr.runs.newest import Newest
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.stopping import Best
@@ -32,12 +32,10 @@ class Pulse:
 
     Attributes:
         losses: the global batch loss of each step since the last pulse.
-        broken: (step, loss) of the first step whose loss is not finite.
         stop: why the run was asked to stop.
     """
 
     losses: list[float]
-    broken: tuple[int, float] | None
     stop: str | None
 
 
@@ -60,6 +58,7 @@ class Journal:
         self._recent_loss: float | None = None
         self._epochs_done = 0
         self._recorder: Recorder | None = None
+        self._newest = Newest(run.write_progress)
         self._attempt = 0
         self._first_step = self._last_pulse_step = self._next_pulse_step = 0
         self._began = self._last_pulse = self._last_flush = self._epoch_began = time.perf_counter()
@@ -87,7 +86,7 @@ class Journal:
             splits = self._plan.splits
             rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
             self.event("started", f"starts with {workers}", step=0, classes=self._plan.task.outputs, **rows)
-        self._write_progress("running", step, best, "")
+        self._tell(step, best)
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         if self._recorder:
@@ -97,7 +96,13 @@ class Journal:
         """Writes what is still buffered, and how the attempt ended: `finished`, `stopped` or `failed`."""
         self.flush()
         self.event(status, message, step=step)
-        self._write_progress(status, step, best, message)
+        self.close()
+        if self._group.first:
+            self._run.write_progress(self._progress(status, step, best, message))
+
+    def close(self) -> None:
+        """Waits until what was told is written; after this nothing is."""
+        self._newest.close()
 
     # ── records ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -128,13 +133,12 @@ class Journal:
         self._last_pulse = time.perf_counter()
         if self._group.first:
             self._keep(step - steps, losses)
-            self._write_progress("running", step, best, "")
+            self._tell(step, best)
             if self._last_pulse - self._last_flush > FLUSH_SECONDS:
                 self.flush()
         for pending in (self._losses, self._norms, self._updates, self._times):
             pending.clear()
-        broken = next(((step - steps + i, loss) for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        return Pulse(losses, broken, (reason or "asked to stop") if stop else None)
+        return Pulse(losses, (reason or "asked to stop") if stop else None)
 
     def _keep(self, first: int, losses: list[float]) -> None:
         norms = torch.stack(self._norms).tolist()
@@ -175,7 +179,7 @@ class Journal:
                 "examples_per_second": self._plan.epochs.rows / seconds,
             }
         )
-        self._write_progress("running", step, best, "")
+        self._tell(step, best)
 
     def metrics(self, metrics: dict[str, float]) -> None:
         """Adds metrics that belong to the run and not to an epoch, such as the test score."""
@@ -198,32 +202,30 @@ class Journal:
         assert self._recorder is not None
         return self._recorder.covered()
 
-    def _write_progress(self, status: str, step: int, best: Best, message: str) -> None:
-        if not self._group.first:
-            return
+    def _tell(self, step: int, best: Best) -> None:
+        if self._group.first:
+            self._newest.offer(self._progress("running", step, best, ""))
+
+    def _progress(self, status: str, step: int, best: Best, message: str) -> dict[str, Any]:
         clock, seconds = self._plan.clock, time.perf_counter() - self._began
         done = step - self._first_step
-        self._run.write_progress(
-            {
-                "status": status,
-                "message": message,
-                "attempt": self._attempt,
-                "workers": self._group.size,
-                "step": step,
-                "total_steps": clock.total_steps,
-                "epoch": step / clock.steps_per_epoch,
-                "epochs": self._plan.job.train.epochs,
-                "epochs_done": self._epochs_done,
-                "loss": self._recent_loss,
-                "learning_rate": self._plan.rate(max(step - 1, 0)),
-                "metrics": self._metrics,
-                "best": best.to_dict(),
-                "diagnosis": self._diagnosis,
-                "examples_per_second": done * self._plan.epochs.rows / clock.steps_per_epoch / seconds
-                if done
-                else None,
-                "seconds_left": (clock.total_steps - step) * seconds / done if done else None,
-                "seconds": {"total": seconds, **self._watch.seconds},
-                "updated": time.time(),
-            }
-        )
+        return {
+            "status": status,
+            "message": message,
+            "attempt": self._attempt,
+            "workers": self._group.size,
+            "step": step,
+            "total_steps": clock.total_steps,
+            "epoch": step / clock.steps_per_epoch,
+            "epochs": self._plan.job.train.epochs,
+            "epochs_done": self._epochs_done,
+            "loss": self._recent_loss,
+            "learning_rate": self._plan.rate(max(step - 1, 0)),
+            "metrics": self._metrics,
+            "best": best.to_dict(),
+            "diagnosis": self._diagnosis,
+            "examples_per_second": done * self._plan.epochs.rows / clock.steps_per_epoch / seconds if done else None,
+            "seconds_left": (clock.total_steps - step) * seconds / done if done else None,
+            "seconds": {"total": seconds, **self._watch.seconds},
+            "updated": time.time(),
+        }

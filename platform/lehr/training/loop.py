@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import NoReturn
 
 import torch
@@ -31,13 +32,16 @@ from lehr.training.stopping import Best
 from lehr.training.stopwatch import Stopwatch
 from lehr.training.updates import Updates, network
 
+EXPLODED = 1000.0
+"""A loss above this many times that of the first step (or 1, if that is more) never comes back, finite or not."""
+
 
 class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
 
 class Diverged(TrainingError):
-    """The loss is no longer a finite number."""
+    """The loss exploded: it is no longer a finite number, or far beyond any that training could bring down."""
 
 
 def train(
@@ -63,6 +67,11 @@ def train(
         Diverged: the loss became NaN or infinite before anything worth keeping was learned.
     """
     attempt = Attempt(plan, run, group, should_stop, after_epoch)
+    with closing(attempt.journal):
+        return _to_an_end(attempt)
+
+
+def _to_an_end(attempt: Attempt) -> str:
     try:
         ending = attempt.run()
     except Stopped as stopped:
@@ -98,6 +107,7 @@ class Attempt:
         self.updates = Updates(plan, self.model, group)
         self.average = Average(section.averaging, self.model, plan.clock) if section.averaging else None
         self.step, self.epoch_loss = 0, 0.0
+        self.first_loss: float | None = None
         self.best = Best(section.metric)
         self.patience = Best((section.early_stopping and section.early_stopping.metric) or section.metric)
         self.history: list[dict[str, float]] = []  # of each epoch, what a diagnosis during training looks at
@@ -167,10 +177,13 @@ class Attempt:
         """Brings the workers together: all learn the same, and decide the same. Returns why to stop, if so."""
         with self.watch.time("records"):
             pulse = self.journal.pulse(self.step, self.best)
-        for loss in pulse.losses:  # one by one: how timing groups them into pulses must not show in the last digit
-            self.epoch_loss += loss
-        if pulse.broken is not None:
-            self._diverged("loss", *pulse.broken)
+        first = self.step - len(pulse.losses)
+        for step, loss in enumerate(pulse.losses, first):
+            if self.first_loss is None:
+                self.first_loss = loss
+            if not math.isfinite(loss) or loss > EXPLODED * max(self.first_loss, 1.0):
+                self._diverged("loss", step, loss)
+            self.epoch_loss += loss  # one by one: how timing groups them into pulses must not show in the last digit
         return pulse.stop
 
     def _finish_epoch(self, epoch: int) -> None:
@@ -223,7 +236,7 @@ class Attempt:
 
     def _diverged(self, what: str, step: int, value: float) -> NoReturn:
         raise Diverged(
-            f"the {what} became {value} at step {step} (epoch {step // self.plan.clock.steps_per_epoch + 1}) with "
+            f"the {what} became {value:.3g} at step {step} (epoch {step // self.plan.clock.steps_per_epoch + 1}) with "
             f"learning rate {self.plan.rate(step):.3g}; try a lower optimizer.lr, a schedule.warmup or train.clip"
         )
 
@@ -247,6 +260,7 @@ class Attempt:
                         "best": self.best.to_dict(),
                         "patience": self.patience.to_dict(),
                         "epoch_loss": self.epoch_loss,
+                        "first_loss": self.first_loss,
                         "scaler": self.updates.scaler.state_dict(),
                         "history": self.history,
                         "covered": self.journal.covered(),
@@ -268,6 +282,7 @@ class Attempt:
             if self.average and checkpoint.average:
                 self.average.load(checkpoint.average)
             self.step, self.epoch_loss = checkpoint.step, checkpoint.state["epoch_loss"]
+            self.first_loss = checkpoint.state.get("first_loss")
             self.history = list(checkpoint.state.get("history", []))
             self.best, self.patience = Best(**checkpoint.state["best"]), Best(**checkpoint.state["patience"])
         self.journal.begin(checkpoint, notes, self.best)

@@ -19,6 +19,7 @@ from lehr.errors import JobError
 from lehr.result import Run
 from lehr.runs import RunFolder
 from lehr.training.group import Group
+from lehr.training.loop import Diverged
 from lehr.training.optimizers import OPTIMIZERS, REFUSED, build_optimizer, check_optimizer
 from lehr.training.setup import check_job
 from lehr.training.updates import network
@@ -136,6 +137,12 @@ def test_accumulation_equals_the_whole_batch(parts: int, train_tiny: TrainTiny) 
     assert norms[0] == pytest.approx(norms[1], rel=1e-10)
     for name, value in Run(whole).best_model().state_dict().items():
         torch.testing.assert_close(Run(split).best_model().state_dict()[name], value, rtol=1e-10, atol=1e-12)
+
+
+def test_a_loss_that_explodes_but_stays_finite_stops_the_run_at_once(train_tiny: TrainTiny) -> None:
+    said = r"the loss became [\d.]+e\+\d+ at step [12] \(epoch 1\) with learning rate 100; try a lower optimizer.lr"
+    with pytest.raises(Diverged, match=said):
+        train_tiny(optimizer__lr=100.0, model__norm="none", train__precision="fp64", train__epochs=50)
 
 
 def test_balanced_sampling_trains_on_every_class_equally(train_tiny: TrainTiny) -> None:
