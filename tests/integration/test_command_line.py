@@ -132,7 +132,8 @@ def test_a_diverging_run_says_at_which_step_and_rate(job: Path) -> None:
     failed = run("optimizer.lr=1e30", "name=wild")
     assert failed.returncode == 1
     assert re.search(
-        r"the (validation )?loss became (nan|inf|[\d.e+]+) at step \d+ \(epoch 1\) with learning rate 1e\+30", failed.stderr
+        r"the (validation )?loss became (nan|inf|[\d.e+]+) at step \d+ \(epoch 1\) with learning rate 1e\+30",
+        failed.stderr,
     )
     assert "Traceback" not in failed.stderr
 
