@@ -149,8 +149,12 @@ class LiveScreen:
     def _show(self, what: RenderableType) -> None:
         if self._live is None:
             self._live = Live(
-                what, console=self.console, refresh_per_second=8, transient=True,
-                redirect_stdout=False, redirect_stderr=False,  # what others print is for the log
+                what,
+                console=self.console,
+                refresh_per_second=8,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,  # what others print is for the log
             )
             self._live.start()
         else:
