@@ -1,8 +1,149 @@
-"""The report page as a template: one file, no network, light and dark, from a phone to a wide screen."""
+"""The page of every report: one file that needs nothing but itself, light and dark, from a phone to a wide screen.
+
+A report is `page(title, lead, sections)`; what stands in its sections is made of the pieces below: `chart`, `table`,
+`finding`, `paragraph`, `text`. Each returns HTML with what users wrote escaped.
+"""
 
 from __future__ import annotations
 
-PAGE = """<!doctype html>
+import functools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lehr.curves import drawing
+
+
+@dataclass(frozen=True)
+class Section:
+    """A card of the page.
+
+    Attributes:
+        heading: its title; empty for none.
+        body: what is in it: pieces, one after the other.
+        folded: whether it is folded up at first; None: it does not fold.
+    """
+
+    heading: str
+    body: Markup
+    folded: bool | None = None
+
+
+def page(title: str, lead: str, sections: Sequence[Section], facts: Sequence[tuple[str, str]] = ()) -> str:
+    """A whole page.
+
+    Args:
+        title: its name, as large as it gets.
+        lead: half a line under the title: what this is about.
+        sections: its cards, from the top.
+        facts: (name, value) of the few figures that matter most.
+    """
+    content: dict[str, Any] = {"title": title, "lead": lead, "sections": sections, "facts": facts}
+    scripts = {"library": library(), "looks": _script({"light": drawing.LIGHT, "dark": drawing.DARK})}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_PAGE).render(**content, **{name: Markup(each) for name, each in scripts.items()})
+
+
+# ── what a section is made of ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def chart(drawn: Any, longest: int = 15, least: int = 260) -> Markup:
+    """An Altair chart, as wide as the page: alone, one above the other (`vconcat`), or in columns (`concat`).
+
+    Args:
+        longest: letters of the longest label beside the curves; 0 where there are none.
+        least: pixels below which a panel of a `concat` is not made narrower: there are fewer columns instead.
+    """
+    room = 72 + 6.6 * min(longest, drawing.LONGEST_LABEL + 5)
+    about = {"wide": room, "narrow": min(room, 196), "least": least}
+    inner = Markup('<script type="application/json">{}</script>').format(Markup(_script([drawn.to_dict(), about])))
+    return Markup('<div class="chart">{}</div>').format(inner)
+
+
+def table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> Markup:
+    """A table of numbers under a `head`, else of a name and its text in each row. A cell may be a piece itself."""
+    return _render(_TABLE, rows=rows, head=head)
+
+
+def finding(title: str, *said: str, tone: str = "", tag: str = "", command: str = "", footnote: str = "") -> Markup:
+    """A sentence that stands out, what it rests on, and what to do about it.
+
+    Args:
+        tone: its colour: `good`, `warn`, `bad`, or none.
+        tag: a word beside the title.
+        command: to be copied.
+    """
+    return _render(_FINDING, title=title, said=said, tone=tone, tag=tag, command=command, footnote=footnote)
+
+
+def paragraph(words: str, soft: bool = False) -> Markup:
+    """A paragraph; `soft` is for what stands back, such as the caption of a chart."""
+    return Markup('<p class="{}">{}</p>').format("soft" if soft else "", words)
+
+
+def text(body: str) -> Markup:
+    """Text as it is, such as a job file."""
+    return Markup("<pre>{}</pre>").format(body)
+
+
+def _render(template: str, **content: Any) -> Markup:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return Markup(environment.from_string(template).render(**content))
+
+
+def _script(value: Any) -> str:
+    """JSON that can stand in a script element."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\!--")
+
+
+@functools.cache
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script; kept in the user's cache folder, since bundling takes seconds."""
+    import vl_convert
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lehr"
+    kept = cache / f"vega-{version('vl-convert-python')}.js"
+    try:
+        return kept.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        pass
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets the default
+    script = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(f".{os.getpid()}")
+        part.write_text(script, encoding="utf-8")
+        part.replace(kept)
+    except OSError:
+        pass  # a home that cannot be written to costs those seconds each time, no more
+    return script
+
+
+# ── templates ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_TABLE = """<div class="scroll"><table>
+  {% if head %}<tr>{% for cell in head %}<th class="number">{{ cell }}</th>{% endfor %}</tr>{% endif %}
+  {% for row in rows %}<tr>{% for cell in row -%}
+    {% if head %}<td class="number">{{ cell }}</td>{% elif loop.first %}<th>{{ cell }}</th>
+    {%- else %}<td>{{ cell }}</td>{% endif %}
+  {%- endfor %}</tr>{% endfor %}
+</table></div>"""
+
+_FINDING = """<div class="finding {{ tone }}">
+  <h2>{{ title }}{% if tag %}<span class="tag">{{ tag }}</span>{% endif %}</h2>
+  {% for sentence in said if sentence %}<p>{{ sentence }}</p>{% endfor %}
+  {% if command %}<pre class="command">{{ command }}</pre>{% endif %}
+  {% if footnote %}<p class="soft">{{ footnote }}</p>{% endif %}
+</div>"""
+
+_PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -26,6 +167,7 @@ PAGE = """<!doctype html>
   h2 { font-size: 16px; margin: 0 0 12px; }
   section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px;
             margin-top: 16px; }
+  section p { margin: 0 0 12px; } section p:last-child { margin-bottom: 0; }
   .soft { color: var(--soft); }
   .facts { display: flex; flex-wrap: wrap; gap: 4px 28px; margin: 12px 0 0; padding: 0; }
   .facts div { min-width: 90px; } .facts dt { color: var(--soft); font-size: 13px; }
@@ -41,7 +183,7 @@ PAGE = """<!doctype html>
   pre { background: var(--code); border-radius: 8px; padding: 12px 14px; margin: 8px 0 0; overflow-x: auto; }
   pre.command { white-space: pre-wrap; overflow-wrap: anywhere; }
   .chart { width: 100%; overflow: hidden; } .chart .vega-embed { display: block; width: 100%; }
-  .chart summary { opacity: .35; }
+  .chart summary { opacity: .35; } .chart + *, * + .chart { margin-top: 12px; }
   .bar { display: flex; height: 14px; border-radius: 7px; overflow: hidden; background: var(--code); }
   .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 10px 0 0; padding: 0; list-style: none; }
   .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
@@ -58,80 +200,61 @@ PAGE = """<!doctype html>
 <main>
   <header>
     <h1>{{ title }}</h1>
-    <div class="soft">{{ subtitle }}</div>
+    <div class="soft">{{ lead }}</div>
     <dl class="facts">
     {%- for name, value in facts %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor -%}
     </dl>
   </header>
-
-  {% if findings %}<section aria-label="Verdict">
-    {% for finding in findings %}<div class="finding {{ finding.tone }}">
-      <h2>{{ finding.title }}<span class="tag">{{ finding.confidence }} confidence</span></h2>
-      <p>{{ finding.evidence }}.</p>
-      <p>{{ finding.advice }}</p>
-      {% if finding.command %}<pre class="command">lehr run JOB {{ finding.command }}</pre>{% endif %}
-      <p class="soft">Rule: {{ finding.rule }}.</p>
-    </div>{% endfor %}
-  </section>{% endif %}
-
-  <section aria-label="Curves">
-    <div class="chart" id="chart"></div>
-    <noscript>The charts need JavaScript; curves.png beside this page holds the same ones.</noscript>
-  </section>
-
-  {% if times %}<section>
-    <h2>Where the time went</h2>
-    <div class="bar">{% for time in times %}<div style="width:{{ time.percent }}%;background:{{ time.color }}"></div>
-    {%- endfor %}</div>
-    <ul class="legend">{% for time in times %}<li><i style="background:{{ time.color }}"></i>{{ time.name }}
-      <span class="soft">{{ time.seconds }} ({{ time.share }})</span></li>{% endfor %}</ul>
-  </section>{% endif %}
-
-  {% for table in tables %}<section>
-    <details{% if table.open %} open{% endif %}><summary><h2>{{ table.title }}</h2></summary>
-    <div class="scroll"><table>
-      {% if table.head %}<tr>{% for cell in table.head %}<th class="number">{{ cell }}</th>{% endfor %}</tr>{% endif %}
-      {% for row in table.rows %}<tr>{% for cell in row -%}
-        {% if table.head %}<td class="number">{{ cell }}</td>{% elif loop.first %}<th>{{ cell }}</th>
-        {%- else %}<td>{{ cell }}</td>{% endif %}
-      {%- endfor %}</tr>{% endfor %}
-    </table></div></details>
+  {% for section in sections %}
+  <section{% if section.heading %} aria-label="{{ section.heading }}"{% endif %}>
+    {% if section.folded is none -%}
+    {% if section.heading %}<h2>{{ section.heading }}</h2>{% endif %}
+    {{ section.body }}
+    {%- else -%}
+    <details{% if not section.folded %} open{% endif %}><summary><h2>{{ section.heading }}</h2></summary>
+    {{ section.body }}</details>
+    {%- endif %}
   </section>{% endfor %}
-
-  {% for text in texts %}<section>
-    <details{% if text.open %} open{% endif %}><summary><h2>{{ text.title }}</h2></summary>
-    <pre>{{ text.body }}</pre></details>
-  </section>{% endfor %}
+  <noscript>The charts need JavaScript.</noscript>
 </main>
 <script>{{ library }}</script>
 <script>
-  const spec = {{ spec }}, looks = {{ looks }};
-  const place = document.getElementById("chart"), dark = matchMedia("(prefers-color-scheme: dark)");
-  const room = {{ room }};  // what axis and labels take beside the plot
-  let drawn = 0, view = null;
-  async function draw() {
-    const width = place.clientWidth;
-    if (!width) return;
-    drawn = width;
-    const narrow = width < 560, copy = structuredClone(spec);
-    for (const panel of copy.vconcat) {
-      panel.width = Math.max(160, width - (narrow ? room.narrow : room.wide));
-      if (narrow) panel.title = panel.title.split(":")[0];
-    }
-    if (view) view.finalize();
+  const looks = {{ looks }}, dark = matchMedia("(prefers-color-scheme: dark)");
+  const places = [...document.querySelectorAll(".chart")].map(element => {
+    const [spec, room] = JSON.parse(element.querySelector("script").textContent);
+    return {element, spec, room, drawn: 0, view: null};
+  });
+  function fit(spec, room, width, narrow) {  // room: what axis and labels take beside a plot
+    const beside = narrow ? room.narrow : room.wide;
+    if (spec.vconcat) {
+      for (const panel of spec.vconcat) {
+        panel.width = Math.max(160, width - beside);
+        if (narrow && typeof panel.title == "string") panel.title = panel.title.split(":")[0];
+      }
+    } else if (spec.concat) {
+      spec.columns = Math.max(1, Math.min(spec.columns || 3, spec.concat.length, Math.floor(width / room.least)));
+      for (const panel of spec.concat) panel.width = Math.max(120, width / spec.columns - beside);
+    } else spec.width = Math.max(160, width - beside);
+  }
+  async function draw(place) {
+    const width = place.element.clientWidth;
+    if (!width || width === place.drawn) return;
+    place.drawn = width;
+    const narrow = width < 560, spec = structuredClone(place.spec);
+    fit(spec, place.room, width, narrow);
+    if (place.view) place.view.finalize();
     const options = {actions: !narrow && {export: true, source: false, compiled: false, editor: false},
                      config: dark.matches ? looks.dark : looks.light,
                      tooltip: {theme: dark.matches ? "dark" : "light"}};
     if (narrow) { options.config = structuredClone(options.config); options.config.axisX.tickCount = 5; }
-    view = await vegaEmbed(place, copy, options);
+    place.view = await vegaEmbed(place.element, spec, options);
   }
-  draw();
-  dark.addEventListener("change", draw);
+  const drawAll = () => places.forEach(draw);
+  drawAll();
+  dark.addEventListener("change", () => { places.forEach(place => place.drawn = 0); drawAll(); });
+  document.addEventListener("toggle", drawAll, true);  // what is folded up has no width to draw in
   let waiting = 0;
-  addEventListener("resize", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => { if (place.clientWidth !== drawn) draw(); }, 150);
-  });
+  addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(drawAll, 150); });
 </script>
 </body>
 </html>

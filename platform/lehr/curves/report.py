@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import yaml
+from markupsafe import Markup
 
 from lehr.curves import charts, drawing
 from lehr.curves.findings import Diagnosis, Finding
-from lehr.curves.page import PAGE
+from lehr.curves.page import Section, chart, finding, page, table, text
 from lehr.curves.record import Curves
 from lehr.runs import RunFolder
 from lehr.words import clock
@@ -39,19 +35,22 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis) -> str:
     events = [(event["time"][:19].replace("T", " "), event["kind"], event["message"]) for event in run.events()]
     tables = [
         _epoch_table(curves),
-        {"title": "What happened", "rows": events, "open": True},
-        {"title": "Environment", "rows": _environment(run.environment)},
+        Section("What happened", table(events), folded=False) if events else None,
+        Section("Environment", table(_environment(run.environment)), folded=True) if run.environment else None,
     ]
-    return _render(
-        charts.run_chart(curves),
-        title=run.name,
-        subtitle=subtitle(curves),
-        facts=_facts(curves, progress),
-        findings=[_shown(finding) for finding in diagnosis.findings],
-        times=_times(progress.get("seconds", {})),
-        tables=[table for table in tables if table["rows"]],
-        texts=[{"title": "Job", "body": yaml.safe_dump(dict(run.job), sort_keys=False, allow_unicode=True)}],
-    )
+    sections = [
+        Section("", Markup().join(map(_shown, diagnosis.findings))),
+        Section("", chart(charts.run_chart(curves))),
+        _times(progress.get("seconds", {})),
+        *tables,
+        job_section(run),
+    ]
+    return page(run.name, subtitle(curves), [each for each in sections if each], _facts(curves, progress))
+
+
+def job_section(run: RunFolder) -> Section:
+    """The job of a run as resolved, folded up."""
+    return Section("Job", text(yaml.safe_dump(dict(run.job), sort_keys=False, allow_unicode=True)), folded=True)
 
 
 def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
@@ -62,13 +61,9 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
         best = np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0)
         cells = [curves.name, f"{best:.2%}" if best >= 0 else "", f"{curves.bounds()[1]:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
-    return _render(
-        charts.compare_chart(runs),
-        title=" · ".join(curves.name for curves in runs),
-        subtitle=f"{len(runs)} runs beside each other",
-        tables=[{"title": "Runs", "head": head, "rows": rows, "open": True}],
-        longest=max(len(curves.name) for curves in runs) + 5,
-    )
+    drawn = chart(charts.compare_chart(runs), longest=max(len(curves.name) for curves in runs) + 5)
+    sections = [Section("", drawn), Section("Runs", table(rows, head), folded=False)]
+    return page(" · ".join(curves.name for curves in runs), f"{len(runs)} runs beside each other", sections)
 
 
 def differences(runs: Sequence[Curves]) -> list[str]:
@@ -91,52 +86,16 @@ def subtitle(curves: Curves) -> str:
     return ", ".join(parts)
 
 
-def _render(chart: Any, longest: int = 15, **content: Any) -> str:
-    """The page; `longest` is the number of letters in the longest label beside the curves."""
-    room = 72 + 6.6 * min(longest, drawing.LONGEST_LABEL + 5)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
-    scripts = {
-        "library": library(),
-        "spec": _script(chart.to_dict()),
-        "looks": _script({"light": drawing.LIGHT, "dark": drawing.DARK}),
-        "room": _script({"wide": room, "narrow": min(room, 196)}),
-    }
-    safe = {name: jinja2.utils.markupsafe.Markup(text) for name, text in scripts.items()}
-    return environment.from_string(PAGE).render(**content, **safe)
-
-
-def _script(value: Any) -> str:
-    """JSON that can stand in a script element."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\!--")
-
-
-@functools.cache
-def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script; kept in the user's cache folder, since bundling takes seconds."""
-    import vl_convert
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lehr"
-    kept = cache / f"vega-{version('vl-convert-python')}.js"
-    try:
-        return kept.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        pass
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets the default
-    text = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}")
-        part.write_text(text, encoding="utf-8")
-        part.replace(kept)
-    except OSError:
-        pass  # a home that cannot be written to costs those seconds each time, no more
-    return text
-
-
-def _shown(finding: Finding) -> dict[str, Any]:
-    tone = "good" if finding.good else "bad" if finding.name in _FATAL else "warn"
-    evidence = finding.evidence[:1].upper() + finding.evidence[1:]
-    return finding.to_dict() | {"tone": tone, "evidence": evidence}
+def _shown(found: Finding) -> Markup:
+    return finding(
+        found.title,
+        f"{found.evidence[:1].upper()}{found.evidence[1:]}.",
+        found.advice,
+        tone="good" if found.good else "bad" if found.name in _FATAL else "warn",
+        tag=f"{found.confidence} confidence",
+        command=f"lehr run JOB {found.command}" if found.command else "",
+        footnote=f"Rule: {found.rule}.",
+    )
 
 
 def _facts(curves: Curves, progress: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -153,30 +112,34 @@ def _facts(curves: Curves, progress: Mapping[str, Any]) -> list[tuple[str, str]]
     return facts
 
 
-def _times(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+def _times(seconds: Mapping[str, float]) -> Section | None:
     total = seconds.get("total", 0.0) + seconds.get("startup", 0.0)
     parts = {name: value for name, value in seconds.items() if name != "total"}
     parts["other"] = max(0.0, total - sum(parts.values()))
-    return [
-        {
-            "name": "start-up" if name == "startup" else name,
-            "percent": f"{100 * value / total:.2f}",
-            "share": f"{value / total:.0%}",
-            "seconds": _clock(value),
-            "color": _TIMES.get(name, drawing.SPEED),
-        }
-        for name, value in sorted(parts.items(), key=lambda item: -item[1])
-        if total and value / total >= 0.005
-    ]
+    bars, legend = Markup(), Markup()
+    for name, value in sorted(parts.items(), key=lambda item: -item[1]):
+        if not total or value / total < 0.005:
+            continue
+        color, shown = _TIMES.get(name, drawing.SPEED), "start-up" if name == "startup" else name
+        bars += Markup('<div style="width:{:.2f}%;background:{}"></div>').format(100 * value / total, color)
+        legend += Markup('<li><i style="background:{}"></i>{} <span class="soft">{} ({:.0%})</span></li>').format(
+            color, shown, _clock(value), value / total
+        )
+    if not bars:
+        return None
+    whole = Markup('<div class="bar">{}</div><ul class="legend">{}</ul>').format(bars, legend)
+    return Section("Where the time went", whole)
 
 
-def _epoch_table(curves: Curves) -> dict[str, Any]:
+def _epoch_table(curves: Curves) -> Section | None:
     names = [name for name, column in curves.epochs.items() if name != "step" and np.isfinite(column).any()]
     count = len(curves.epochs["epoch"])
+    if not count:
+        return None
     rows = range(count) if count <= 60 else [*range(20), *range(count - 40, count)]
     title = "Epochs" if count <= 60 else f"Epochs: the first 20 and the last 40 of {count:,}"
     cells = [[_number(curves.epochs[name][i]) for name in names] for i in rows]
-    return {"title": title, "head": [name.replace("_", " ") for name in names], "rows": cells}
+    return Section(title, table(cells, [name.replace("_", " ") for name in names]), folded=True)
 
 
 def _number(value: float) -> str:

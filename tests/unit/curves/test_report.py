@@ -49,7 +49,7 @@ def test_the_page_stays_below_five_megabytes(page: str) -> None:
 
 def test_the_verdict_stands_before_the_charts_and_everything_else_after(trained: RunFolder, page: str) -> None:
     title = trained.folder.read_json("diagnosis.json")["findings"][0]["title"]
-    order = [page.index(text) for text in (f"<h2>{title}", 'id="chart"', "Where the time went", "What happened")]
+    order = [page.index(text) for text in (f"<h2>{title}", 'class="chart"', "Where the time went", "What happened")]
     assert order == sorted(order)
     assert "Environment" in page
     assert "label_smoothing" in page  # the job, with its defaults
