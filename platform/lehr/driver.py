@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -97,6 +97,7 @@ def run_job(
         LehrError: the job failed; the sentence says why and where the whole story is.
     """
     from lehr.kinds import kind_of
+    from lehr.monitoring.exporter import exporting
 
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
@@ -117,7 +118,8 @@ def run_job(
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(_stop_signals(running))
         screen.say(f"{job.kind} {folder.name}   run folder: {shown(folder)}   log: {short(log)}")
-        kind.run(running)
+        with nullcontext() if debug else exporting(run, job.kind):
+            kind.run(running)
     return run
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lehr.cli import compare, data, diagnose, report, rm, run, runs, schedule, schema, show
+from lehr.cli import compare, data, diagnose, monitor, report, rm, run, runs, schedule, schema, show
 from lehr.errors import LehrError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("rm")(rm.rm)
 app.add_typer(data.app, name="data")
+app.add_typer(monitor.app, name="monitor")
 app.command("schedule")(schedule.schedule)
 app.command("schema")(schema.schema)
 

@@ -56,6 +56,10 @@ class Journal:
         self._metrics: dict[str, float] = {}
         self._diagnosis: dict[str, str] = {}
         self._recent_loss: float | None = None
+        self._recent: dict[str, float] = {}  # means over the steps since the last pulse, for monitoring
+        self._checkpoint: dict[str, float] = {}
+        self._skipped = 0
+        self.communication: Callable[[], float | None] = lambda: None  # seconds per step that gradients are waited for
         self._epochs_done = 0
         self._recorder: Recorder | None = None
         self._newest = Newest(run.write_progress)
@@ -76,6 +80,7 @@ class Journal:
             return
         attempt = begin_attempt(self._run.folder, workers=self._group.size, checkpoint=checkpoint)
         self._attempt = attempt.number
+        self._checkpoint = {"time": time.time()}  # what is lost without one is at most what this attempt did
         self._recorder = Recorder(self._run.folder, attempt)
         for note in notes:
             self.event("checkpoint_skipped", note)
@@ -89,8 +94,14 @@ class Journal:
         self._tell(step, best)
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
+        self._skipped += kind == "unreadable"
         if self._recorder:
             self._recorder.event(kind, message, **fields)
+
+    def saved(self, checkpoint: str) -> None:
+        """Takes note of a new checkpoint, by name. First worker only."""
+        files = self._run.folder.read_json(f"checkpoints/{checkpoint}/manifest.json")["files"].values()
+        self._checkpoint = {"time": time.time(), "bytes": sum(file["size"] for file in files)}
 
     def finish(self, status: str, message: str, step: int, best: Best) -> None:
         """Writes what is still buffered, and how the attempt ended: `finished`, `stopped` or `failed`."""
@@ -158,6 +169,12 @@ class Journal:
                 }
             )
         self._recent_loss = sum(losses) / len(losses)
+        rows = self._steps[-len(losses) :]
+        seconds = sum(row["seconds"] for row in rows)
+        self._recent = {"gradient_norm": sum(norms) / len(rows), "step_seconds": seconds / len(rows)}
+        self._recent["examples_per_second"] = sum(row["examples"] for row in rows) / seconds
+        if (communication := self.communication()) is not None:
+            self._recent["communication_seconds"] = communication
 
     def epoch(
         self, epoch: int, step: int, metrics: dict[str, float], best: Best, clear: tuple[str, str] | None = None
@@ -227,5 +244,9 @@ class Journal:
             "examples_per_second": done * self._plan.epochs.rows / clock.steps_per_epoch / seconds if done else None,
             "seconds_left": (clock.total_steps - step) * seconds / done if done else None,
             "seconds": {"total": seconds, **self._watch.seconds},
+            "recent": self._recent,
+            "checkpoint": self._checkpoint,
+            "skipped_images": self._skipped,
+            "gpu_memory_bytes": torch.cuda.max_memory_allocated() if self._group.device.type == "cuda" else None,
             "updated": time.time(),
         }

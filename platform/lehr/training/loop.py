@@ -105,6 +105,7 @@ class Attempt:
         self.journal = Journal(plan, run, group, should_stop, self.watch)
         self.model = network(plan, group)
         self.updates = Updates(plan, self.model, group)
+        self.journal.communication = self.updates.communication
         self.average = Average(section.averaging, self.model, plan.clock) if section.averaging else None
         self.step, self.epoch_loss = 0, 0.0
         self.first_loss: float | None = None
@@ -247,7 +248,7 @@ class Attempt:
             return
         with self.watch.time("checkpoints"):
             self.journal.flush()
-            save(
+            name = save(
                 self.folder,
                 Checkpoint(
                     step=self.step,
@@ -267,6 +268,7 @@ class Attempt:
                     },
                 ),
             )
+            self.journal.saved(name)
             prune(self.folder, self.plan.job.train.checkpoint.keep, {self.best.step} if self.best.step else set())
 
     def _resume(self) -> None:

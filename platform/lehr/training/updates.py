@@ -77,6 +77,16 @@ class Updates:
         self.optimizer.zero_grad(set_to_none=True)
         return loss, norm, None if before is None else self._change(before)
 
+    def communication(self) -> float | None:
+        """Seconds in which gradients travelled while none was computed, in the newest step that DDP measured: one in a
+        hundred. None for one worker, and before the first."""
+        if not isinstance(self._parallel, DistributedDataParallel):
+            return None
+        told = self._parallel._get_ddp_logging_data()
+        if "backward_comm_time" not in told:
+            return None
+        return max(0.0, told["backward_comm_time"] - told["backward_compute_comm_overlap_time"]) / 1e9
+
     def settle(self) -> None:
         """Gives all workers the running statistics of the first one, where they are not the same already."""
         if self._own_buffers:

@@ -1,0 +1,210 @@
+"""The exporter: sets gauges from run folders while a job runs, and never gets in its way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import tiny
+
+from lehr.job import to_dict
+from lehr.monitoring import ray_side
+from lehr.monitoring.exporter import Exporter, exporting
+from lehr.monitoring.metrics import METRICS
+from lehr.runs import Folder, Recorder, RunFolder, begin_attempt
+
+from .examples import SEARCH, TRAINING
+from .grafana_server import TOKEN, GrafanaServer, serving
+
+
+class Gauge:
+    """Keeps what is set, as `ray.util.metrics.Gauge` takes it."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[tuple[str, str], ...], float] = {}
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        assert all(isinstance(tag, str) for tag in tags.values())
+        self.values[tuple(sorted(tags.items()))] = value
+
+
+@pytest.fixture
+def gauges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Gauge]:
+    made = {metric.name: Gauge() for metric in METRICS}
+    monkeypatch.setattr(ray_side, "gauges", lambda: made)
+    monkeypatch.setattr(ray_side, "running", lambda: True)
+    return made
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(Folder.at(tmp_path / "digits"), to_dict(tiny()), {})
+
+
+def look(run: RunFolder, progress: dict[str, Any], kind: str = "train", **environment: str) -> Exporter:
+    exporter = Exporter(run, kind, environment)
+    run.write_progress(progress)
+    exporter._look()
+    return exporter
+
+
+def tags(gauge: Gauge) -> list[dict[str, str]]:
+    return [dict(key) for key in gauge.values]
+
+
+def test_a_run_is_exported_under_its_name_and_kind(run: RunFolder, gauges: dict[str, Gauge]) -> None:
+    look(run, TRAINING)
+    assert tags(gauges["lehr_train_loss"]) == [{"run": "digits", "kind": "train", "trial": ""}]
+    parts = {labels["part"] for labels in tags(gauges["lehr_part_seconds"])}
+    assert parts == {"input", "compute", "evaluation", "records", "checkpoints"}
+
+
+def test_nothing_is_exported_without_a_ray(
+    run: RunFolder, gauges: dict[str, Gauge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_side, "running", lambda: False)
+    look(run, TRAINING)
+    assert not any(gauge.values for gauge in gauges.values())
+
+
+def test_what_an_earlier_attempt_left_is_not_exported(run: RunFolder, gauges: dict[str, Gauge]) -> None:
+    run.write_progress(TRAINING)
+    exporter = look(run, TRAINING)
+    assert not gauges["lehr_train_loss"].values
+    run.write_progress({**TRAINING, "updated": 1011.0})
+    exporter._look()
+    assert gauges["lehr_train_loss"].values
+
+
+def test_a_sign_of_life_is_news_and_not_a_clock_that_moves_on(
+    run: RunFolder, gauges: dict[str, Gauge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 5000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    exporter = look(run, TRAINING)
+    (first,) = gauges["lehr_progress_timestamp_seconds"].values.values()
+    assert first == 5000.0
+    now = 5100.0
+    run.write_progress({**TRAINING, "updated": 5100.0, "seconds": {"total": 120.0}, "seconds_left": 1.0})
+    exporter._look()
+    assert list(gauges["lehr_progress_timestamp_seconds"].values.values()) == [5000.0]
+    run.write_progress({**TRAINING, "step": 121})
+    exporter._look()
+    assert list(gauges["lehr_progress_timestamp_seconds"].values.values()) == [5100.0]
+
+
+def test_images_that_could_not_be_decoded_count_as_skipped(run: RunFolder, gauges: dict[str, Gauge]) -> None:
+    run.write_environment({"data": {"unreadable": {"count": 5, "names": []}}})
+    look(run, TRAINING)
+    assert list(gauges["lehr_skipped_images"].values.values()) == [7]
+
+
+def trial(run: RunFolder, number: int, status: str) -> None:
+    child = RunFolder.create(run.folder.child(f"trials/{number:04d}"), to_dict(tiny()), {})
+    child.write_progress({**TRAINING, "status": status})
+
+
+def test_trials_are_exported_only_where_asked_for_and_only_while_they_run(
+    run: RunFolder, gauges: dict[str, Gauge]
+) -> None:
+    trial(run, 1, "running")
+    trial(run, 2, "stopped")
+    look(run, SEARCH, "search")
+    assert tags(gauges["lehr_train_loss"]) == []
+    look(run, {**SEARCH, "updated": 1011.0}, "search", LEHR_METRICS_TRIALS="1")
+    assert tags(gauges["lehr_train_loss"]) == [{"run": "digits", "kind": "train", "trial": "trials/0001"}]
+
+
+def test_the_number_of_trials_at_a_time_is_bounded(
+    run: RunFolder, gauges: dict[str, Gauge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lehr.monitoring.exporter.MOST_CHILDREN", 2)
+    for number in range(4):
+        trial(run, number, "running")
+    look(run, SEARCH, "search", LEHR_METRICS_TRIALS="1")
+    assert len(gauges["lehr_train_loss"].values) == 2
+
+
+def test_whatever_goes_wrong_is_told_once_and_stays_here(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> dict[str, Any]:
+        raise RuntimeError("no metrics today")
+
+    monkeypatch.setattr(ray_side, "gauges", broken)
+    monkeypatch.setattr(ray_side, "running", lambda: True)
+    with caplog.at_level(logging.WARNING):
+        exporter = look(run, TRAINING)
+        exporter._look()
+    assert [record.message for record in caplog.records] == [
+        "metrics: RuntimeError: no metrics today; training is not affected"
+    ]
+
+
+def test_the_last_state_is_exported_before_the_thread_ends(run: RunFolder, gauges: dict[str, Gauge]) -> None:
+    with exporting(run, "train"):
+        run.write_progress({**TRAINING, "loss": float("nan")})
+    assert list(gauges["lehr_not_finite"].values.values()) == [1]
+
+
+# ── annotations ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def grafana(monkeypatch: pytest.MonkeyPatch) -> Iterator[GrafanaServer]:
+    with serving() as server:
+        monkeypatch.setenv("LEHR_GRAFANA_URL", server.url)
+        monkeypatch.setenv("LEHR_GRAFANA_TOKEN", TOKEN)
+        yield server
+
+
+def test_what_happens_to_a_run_is_annotated_once_and_in_order(
+    run: RunFolder, gauges: dict[str, Gauge], grafana: GrafanaServer
+) -> None:
+    attempt = begin_attempt(run.folder, workers=1, checkpoint=None)
+    recorder = Recorder(run.folder, attempt)
+    recorder.event("started", "of an earlier attempt")
+    exporter = Exporter(run, "train", {"LEHR_GRAFANA_URL": grafana.url, "LEHR_GRAFANA_TOKEN": TOKEN})
+    recorder.event("resumed", "goes on from step 12 with 2 workers")
+    recorder.event("diagnosis", "is no line in every chart")
+    recorder.event("early_stop", "has not improved")
+    exporter._look()
+    exporter._look()
+    assert [a["text"] for a in grafana.annotations] == [
+        "digits: goes on from step 12 with 2 workers",
+        "digits: has not improved",
+    ]
+    assert grafana.annotations[0]["tags"] == ["lehr", "resumed", "run:digits"]
+    assert grafana.annotations[0]["time"] > 1.7e12  # milliseconds
+
+
+def test_each_new_cycle_of_the_learning_rate_is_annotated(
+    tmp_path: Path, gauges: dict[str, Gauge], grafana: GrafanaServer
+) -> None:
+    job = tiny(schedule={"name": "cyclic", "cycles": 4}, train__epochs=8)
+    run = RunFolder.create(Folder.at(tmp_path / "cycles"), to_dict(job), {})
+    exporter = Exporter(run, "train", {"LEHR_GRAFANA_URL": grafana.url, "LEHR_GRAFANA_TOKEN": TOKEN})
+    for step in (0, 11, 12, 25, 48):
+        run.write_progress({**TRAINING, "step": step, "total_steps": 48, "epochs": 8})
+        exporter._look()
+    assert [a["text"] for a in grafana.annotations] == [
+        f"cycles: learning rate starts over, cycle {number} of 4" for number in (2, 3, 4)
+    ]
+
+
+def test_a_grafana_that_refuses_is_told_once_and_asked_again(
+    run: RunFolder, gauges: dict[str, Gauge], grafana: GrafanaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = Exporter(run, "train", {"LEHR_GRAFANA_URL": grafana.url, "LEHR_GRAFANA_TOKEN": TOKEN})
+    Recorder(run.folder, begin_attempt(run.folder, workers=1, checkpoint=None)).event("started", "starts")
+    grafana.fails["POST /api/annotations"] = (500, {"message": "busy"})
+    with caplog.at_level(logging.WARNING):
+        exporter._look()
+        exporter._look()
+    assert len(caplog.records) == 1
+    del grafana.fails["POST /api/annotations"]
+    exporter._look()
+    assert len(grafana.annotations) == 1

@@ -1,0 +1,117 @@
+"""The table of metrics: every row says something, of some job, under a bounded set of labels."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import tiny, train_here
+
+from lehr.monitoring.metrics import LABELS, METRICS, samples
+
+from .examples import RECIPE, SEARCH, TRAINING
+
+
+def values(progress: dict[str, Any]) -> dict[str, float]:
+    """`name` or `name{label value}` to value."""
+    found = {}
+    for sample in samples(progress):
+        (label,) = sample.labels.values() or ("",)
+        found[f"{sample.metric.name}{{{label}}}" if label else sample.metric.name] = sample.value
+    return found
+
+
+def test_names_are_unique_and_as_prometheus_wants_them() -> None:
+    names = [metric.name for metric in METRICS]
+    assert len(set(names)) == len(names)
+    for metric in METRICS:
+        assert re.fullmatch(r"lehr_[a-z_]+", metric.name)
+        assert metric.label not in LABELS
+        assert metric.description
+        assert metric.when
+        if metric.unit.startswith("s"):
+            assert metric.name.endswith(("_seconds", "_step"))
+
+
+def test_every_metric_has_a_value_in_some_kind_of_job() -> None:
+    said = {
+        sample.metric.name
+        for progress in (TRAINING, SEARCH, RECIPE)
+        for sample in samples({**progress, "changed": 1010.0})
+    }
+    assert said == {metric.name for metric in METRICS}
+
+
+def test_training_in_figures() -> None:
+    found = values(TRAINING)
+    expected = {
+        "lehr_progress_ratio": 0.25,
+        "lehr_restarts": 2,
+        "lehr_train_loss": 0.25,
+        "lehr_train_accuracy": 0.95,
+        "lehr_not_finite": 0,
+        "lehr_part_seconds{input}": 2,
+        "lehr_part_seconds{compute}": 14,
+        "lehr_best{validation_accuracy}": 0.92,
+        "lehr_checkpoint_bytes": 123456,
+        "lehr_examples_per_second": 1280,
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert "lehr_part_seconds{total}" not in found
+
+
+def test_a_search_in_figures() -> None:
+    assert values(SEARCH) == {
+        "lehr_running": 1,
+        "lehr_progress_ratio": 0.25,
+        "lehr_best{validation_accuracy}": 0.97,
+        "lehr_children{running}": 2,
+        "lehr_children{finished}": 1,
+        "lehr_children{stopped}": 3,
+        "lehr_children{failed}": 0,
+        "lehr_rung_reached{1}": 6,
+        "lehr_rung_reached{2}": 3,
+        "lehr_rung_stopped{1}": 3,
+        "lehr_rung_stopped{2}": 0,
+        "lehr_epochs_spent": 20,
+        "lehr_epochs_saved": 44,
+    }
+
+
+def test_a_recipe_in_figures() -> None:
+    found = values(RECIPE)
+    assert found["lehr_recipe_step{coarse}"] == 1
+    assert "lehr_step" not in found
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_told_by_a_metric_that_is(loss: float) -> None:
+    found = values({**TRAINING, "loss": loss})
+    assert found["lehr_not_finite"] == 1
+    assert "lehr_train_loss" not in found
+
+
+@pytest.mark.parametrize("progress", [{}, {"status": "running"}, {"best": None, "rungs": None, "seconds": None}])
+def test_a_job_that_says_little_is_no_error(progress: dict[str, Any]) -> None:
+    assert values(progress) == {"lehr_running": 1}
+
+
+def test_a_real_run_tells_every_figure_of_training(tmp_path: Path) -> None:
+    run = train_here(tiny(train__epochs=2), tmp_path / "run", workers=2)
+    found = values(run.progress())
+    training = {name for name in values(TRAINING) if "{" not in name}
+    assert training - set(found) == {"lehr_gpu_memory_bytes"}
+    assert {name for name in found if "part_seconds" in name} == {
+        f"lehr_part_seconds{{{part}}}" for part in ("input", "compute", "evaluation", "records", "checkpoints")
+    }
+    files = [file for file in (tmp_path / "run/checkpoints").glob("*/*") if file.name != "manifest.json"]
+    newest = max(file.parent.name for file in files)
+    assert found["lehr_checkpoint_bytes"] == sum(f.stat().st_size for f in files if f.parent.name == newest)
+    step = run.progress()["recent"]["step_seconds"]
+    assert found["lehr_communication_seconds"] >= 0
+    assert 0 < step < 5
+    norms = run.steps()["gradient_norm"].to_pylist()
+    assert min(norms) <= found["lehr_gradient_norm"] <= max(norms)
