@@ -194,7 +194,7 @@ def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: boo
     """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
     if existing and fresh:
         # attempts/ stays: a worker of an old attempt that is still writing must not find its number in use again.
-        for name in ("checkpoints", "steps", "epochs", "events", "model", "trials", "members"):
+        for name in ("checkpoints", "steps", "epochs", "events", "model", "trials", "members", "predictions"):
             folder.child(name).delete_all()
         for name in (
             "job.yaml",

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lehr.errors import LehrError, RunError
-from lehr.runs import Folder, RunFolder, find_runs, read_model
+from lehr.runs import Folder, RunFolder, find_runs
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from torch import nn
+
+    from lehr.predict import Predictor
 
 
 class Run:
@@ -53,12 +55,18 @@ class Run:
         """The network with its best weights, in evaluation mode, on the CPU.
 
         Raises:
-            RunError: the run has no finished model, or its file is damaged.
+            RunError: the run has no finished model, or its file is damaged; or it is an ensemble, which has several.
         """
-        return self._load()[0]
+        from lehr.predict import load_network
+
+        if self.folder.folder.exists("ensemble.json"):
+            raise RunError(f"{self.name} is an ensemble of several networks, each of a run in {self.name}/members")
+        return load_network(self.folder.folder).model
 
     def predict(self, images: Any) -> np.ndarray:
-        """Class probabilities float32 [images, classes]; `run.classes` names the columns.
+        """Class probabilities float32 [images, classes], of all members together where the run is an ensemble.
+
+        `run.classes` names the columns.
 
         Args:
             images: one image or a list of them: paths, PIL images or uint8 arrays [height, width] or
@@ -69,43 +77,33 @@ class Run:
             LehrError: something in `images` is not an image.
         """
         import numpy as np
-        import torch
 
         from lehr.data.decode import as_pixels
+        from lehr.predict.rows import predict
 
-        model, description, preprocess = self._load()
+        predictor = self._predictor()
         many = images if isinstance(images, Sequence) and not isinstance(images, (str, bytes)) else None
         if isinstance(images, np.ndarray) and images.ndim == 4:
             many = list(images)
-        pixels = [
-            as_pixels(image, (preprocess.height, preprocess.width), preprocess.channels)
-            for image in (many if many is not None else [images])
-        ]
-        if not pixels:
-            return np.empty((0, len(description["classes"])), np.float32)
-        dtype = getattr(torch, description["dtype"])
-        with torch.inference_mode():
-            batches = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).split(1024)
-            outputs = [model(preprocess(batch, dtype)).softmax(dim=1).float() for batch in batches]
-        return torch.cat(outputs).numpy()
+        size, channels = predictor.size, predictor.channels
+        pixels = [as_pixels(image, size, channels) for image in (many if many is not None else [images])]
+        stacked = np.stack(pixels) if pixels else np.empty((0, *size, channels), np.uint8)
+        return predict(predictor, stacked).probabilities
 
     @property
     def classes(self) -> list[str]:
         """The class names, in the order of the columns of `predict`."""
-        return read_model(self.folder.folder)[1]["classes"]
+        return list(self._predictor().classes)
 
-    def _load(self) -> tuple[nn.Module, dict[str, Any], Any]:
-        import torch
+    def trained(self) -> RunFolder:
+        """The run of one training behind this one: itself, or the first member of an ensemble."""
+        members = self.folder.children("members")
+        return members[0] if members else self.folder
 
-        from lehr import models
-        from lehr.data.preprocess import Preprocess
+    def _predictor(self) -> Predictor:
+        from lehr.predict import load_predictor
 
-        weights, description = read_model(self.folder.folder)
-        preprocess = Preprocess.from_description(description["preprocess"])
-        spec = description["model"]
-        model = models.build(spec["name"], preprocess.channels, len(description["classes"]), spec["options"], seed=0)
-        model.to(getattr(torch, description["dtype"])).load_state_dict(weights)
-        return model.eval(), description, preprocess
+        return load_predictor(self.folder.folder)
 
     def __repr__(self) -> str:
         return f"Run({self.folder.folder.uri!r}, {self.status})"

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import typer
 
-from lehr.cli import compare, data, diagnose, monitor, report, rm, run, runs, schedule, schema, show
 from lehr.errors import LehrError
+
+COMMANDS = (
+    "run",
+    "runs",
+    "show",
+    "diagnose",
+    "report",
+    "compare",
+    "predict",
+    "evaluate",
+    "export",
+    "rm",
+    "data",
+    "schedule",
+    "schema",
+    "monitor",
+)
+"""In the order of the help. Each is a module here with a function of its name, or with an `app` of commands."""
 
 app = typer.Typer(
     name="lehr",
@@ -17,17 +35,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("run")(run.run)
-app.command("runs")(runs.runs)
-app.command("show")(show.show)
-app.command("diagnose")(diagnose.diagnose)
-app.command("report")(report.report)
-app.command("compare")(compare.compare)
-app.command("rm")(rm.rm)
-app.add_typer(data.app, name="data")
-app.add_typer(monitor.app, name="monitor")
-app.command("schedule")(schedule.schedule)
-app.command("schema")(schema.schema)
+for _name in COMMANDS:
+    _module = import_module(f"lehr.cli.{_name}")
+    if hasattr(_module, "app"):
+        app.add_typer(_module.app, name=_name)
+    else:
+        app.command(_name)(getattr(_module, _name))
 
 
 def main() -> None:

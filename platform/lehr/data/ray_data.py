@@ -30,11 +30,16 @@ def read_with_ray(source: Source, size: tuple[int, int] | None, skip: float = 0.
 def _pieces(dataset: ray.data.Dataset) -> Iterator[tuple[int, Decoded]]:
     """The decoded parts in whatever order they become ready, as views of the object store."""
     for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
-        (number,), (shape,) = table["part"].to_pylist(), table["shape"].to_pylist()
-        pixels = np.frombuffer(table["pixels"][0].as_buffer(), np.uint8).reshape(shape)
-        labels = np.frombuffer(table["labels"][0].as_buffer(), np.int64)
-        unreadable = zip(table["unreadable"][0].as_py(), table["why"][0].as_py(), strict=True)
-        yield number, Decoded(pixels, labels, tuple(unreadable))
+        yield piece(table)
+
+
+def piece(table: pa.Table) -> tuple[int, Decoded]:
+    """The number of a part and its decoded rows, from the block of it that `Parts` makes."""
+    (number,), (shape,) = table["part"].to_pylist(), table["shape"].to_pylist()
+    pixels = np.frombuffer(table["pixels"][0].as_buffer(), np.uint8).reshape(shape)
+    labels = np.frombuffer(table["labels"][0].as_buffer(), np.int64)
+    unreadable = zip(table["unreadable"][0].as_py(), table["why"][0].as_py(), strict=True)
+    return number, Decoded(pixels, labels, tuple(unreadable))
 
 
 @dataclass(frozen=True)

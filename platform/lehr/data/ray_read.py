@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,18 @@ from lehr.data.sources.base import Part, Source
 
 
 class Parts(Datasource):
-    """A source's parts, each decoded where it is read."""
+    """A source's parts, or only those of some numbers, each decoded where it is read."""
 
-    def __init__(self, source: Source, size: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        size: tuple[int, int] | None,
+        channels: int | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        self._source, self._size = source, size
+        self._source, self._size, self._channels = source, size, channels
+        self._numbers = range(len(source.parts)) if numbers is None else numbers
 
     def get_name(self) -> str:
         return "Images"
@@ -29,16 +37,18 @@ class Parts(Datasource):
     def get_read_tasks(self, parallelism: int, *args: Any, **options: Any) -> list[ReadTask]:
         return [
             ReadTask(
-                lambda part=part, number=number: [_block(part, number, self._size)],
+                lambda part=self._source.parts[number], number=number, size=self._size, channels=self._channels: [
+                    _block(part, number, size, channels)
+                ],
                 BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None),
             )
-            for number, part in enumerate(self._source.parts)
+            for number in self._numbers
         ]
 
 
-def _block(part: Part, number: int, size: tuple[int, int] | None) -> pa.Table:
+def _block(part: Part, number: int, size: tuple[int, int] | None, channels: int | None) -> pa.Table:
     """One row per part, with the decoded arrays as raw bytes: nothing is copied row by row on the way to the cache."""
-    decoded = decode(part.read(), size)
+    decoded = decode(part.read(), size, channels)
     return pa.table(
         {
             "part": [number],

@@ -6,6 +6,7 @@ from lehr.job.kinds import KINDS
 from lehr.job.loading import derive, from_dict, load
 from lehr.job.merge import parse_overrides
 from lehr.job.options import check_call
+from lehr.job.predict import PredictJob
 from lehr.job.schema import json_schema
 from lehr.job.sections import (
     Augment,
@@ -36,6 +37,7 @@ __all__ = [
     "ModelSection",
     "NamedSection",
     "OptimizerSection",
+    "PredictJob",
     "Section",
     "TrainJob",
     "TrainSection",

@@ -15,7 +15,7 @@ from lehr.data.sources.parquet import parquet
 from lehr.data.sources.torchvision_sets import torchvision_set
 from lehr.job import DataSection
 
-__all__ = ["SOURCES", "Part", "Refuse", "Source", "open_source", "returns_dataset"]
+__all__ = ["SOURCES", "Part", "Refuse", "Source", "open_source", "open_split", "returns_dataset"]
 
 SOURCES: dict[str, Callable[[DataSection, Refuse], Source]] = {
     "digits": digits,
@@ -43,3 +43,18 @@ def open_source(section: DataSection, refuse: Refuse) -> Source:
     if name not in SOURCES:
         raise refuse("data.source", f'"{section.source}" is not a source; allowed: {", ".join(SOURCES)}')
     return SOURCES[name](section, refuse)
+
+
+def open_split(section: DataSection, split: str, refuse: Refuse) -> Source:
+    """One split of a source: `train` is all of its rows where it has no others.
+
+    Raises:
+        JobError: as `open_source`; or the source has no such split of its own.
+    """
+    source = open_source(section, refuse)
+    if split == "train":
+        return source
+    if split not in source.own:
+        known = ", ".join(["train", *source.own])
+        raise refuse("split", f"{source.name} has no split {split} of its own; allowed: {known}")
+    return source.own[split]

@@ -1,0 +1,63 @@
+"""`lehr export`: a run as files that other programs load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lehr.cli.options import RunName, Storage, storage_or_default
+
+ROWS = 32  # that the exported model is checked on
+
+
+def export(
+    run: RunName,
+    out: Annotated[Path, typer.Argument(help="The folder to write to.")] = Path("export"),
+    form: Annotated[
+        Literal["both", "torch", "onnx"], typer.Option("--format", help="both, torch (model.pt2) or onnx (model.onnx).")
+    ] = "both",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Real rows to check with, as `lehr predict` takes them. By default the run's own.", show_default=False
+        ),
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Export a run, or all members of an ensemble as one, with preprocessing inside: pixels in, probabilities out.
+
+    Each file is read back and checked against the run on real rows.
+    """
+    import json
+
+    import torch
+
+    from lehr.cli.data import job_of
+    from lehr.data.decode import decode
+    from lehr.data.sources import open_source
+    from lehr.errors import LehrError
+    from lehr.job import from_dict
+    from lehr.predict import load_predictor
+    from lehr.predict.export import export_onnx, export_torch
+    from lehr.result import find
+    from lehr.words import short
+
+    found = find(run, storage_or_default(storage))
+    predictor = load_predictor(found.folder.folder)
+    job = job_of(data, []) if data else from_dict(found.trained().job)
+    try:
+        part = open_source(job.data, job.error).parts[0]  # type: ignore[attr-defined]
+    except LehrError as error:
+        raise LehrError(f"{error}; to check the export on other rows, name them with --data") from None
+    decoded = decode(part.read(range(min(ROWS, part.rows))), predictor.size, predictor.channels)
+    pixels = torch.from_numpy(decoded.pixels).permute(0, 3, 1, 2).contiguous()
+    out.mkdir(parents=True, exist_ok=True)
+    about = {"classes": predictor.classes, "height": predictor.size[0], "width": predictor.size[1]}
+    (out / "classes.json").write_text(json.dumps(about | {"channels": predictor.channels}, ensure_ascii=False) + "\n")
+    for name, write, suffix in (("torch", export_torch, "pt2"), ("onnx", export_onnx, "onnx")):
+        if form in ("both", name):
+            done = write(predictor, pixels, out / f"model.{suffix}")
+            where = short(done.path.absolute())
+            print(f"{where}: differs from the run by at most {done.difference:.1g} on {len(pixels)} real rows")

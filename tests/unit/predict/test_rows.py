@@ -1,0 +1,190 @@
+"""Every row of a source predicted once, in order, however it is cut; unreadable ones said, not dropped."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from tests.unit.predict.conftest import make_run
+
+import lehr
+from lehr import Run
+from lehr.errors import LehrError
+from lehr.predict import load_predictor, rows
+from lehr.predict.evaluate import confusion_picture, evaluate
+from lehr.runs import RunFolder
+
+ROWS = 50
+PIXELS = np.random.default_rng(1).integers(0, 256, (ROWS, 8, 8), dtype=np.uint8)
+LABELS = np.arange(ROWS) % 10
+
+
+def parquet(path: Path, bad: tuple[int, ...] = (), classes: str = "0,1,2,3,4,5,6,7,8,9", group: int = 7) -> Path:
+    images = []
+    for row, image in enumerate(PIXELS):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        images.append(b"not an image" if row in bad else buffer.getvalue())
+    table = pa.table({"image": images, "label": LABELS}).replace_schema_metadata({"classes": classes})
+    pq.write_table(table, path, row_group_size=group)
+    return path
+
+
+def predicted(run: str, data: Path, **more: Any) -> tuple[Run, pa.Table]:
+    section = {"source": "parquet", "path": str(data), "skip_unreadable": more.pop("skip", 0.01)}
+    job = {"kind": "predict", "run": run, "data": section, **more}
+    done = lehr.run(job, debug=True)
+    return done, pq.read_table(more.get("out") or done.folder.folder.child("predictions").local_path)
+
+
+def test_every_row_once_in_order_with_the_probabilities_of_the_run(
+    trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "PART_ROWS", 20)  # row groups of 7 become files of 14
+    done, table = predicted("one", parquet(tmp_path / "data.parquet"), out="out", batch_size=5)
+    assert sorted(path.name for path in Path("out").iterdir()) == [f"part-{n:06}.parquet" for n in range(4)]
+    assert done.status == "finished"
+    assert table["id"].to_pylist() == list(range(ROWS))
+    assert table["label"].to_pylist() == LABELS.tolist()
+    expected = Run(trained).predict(PIXELS[..., None])
+    found = np.stack(table["probabilities"].to_numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert table["prediction"].to_pylist() == expected.argmax(axis=1).tolist()
+    assert table["class"].to_pylist() == [str(best) for best in expected.argmax(axis=1)]
+    assert table.schema.metadata[b"classes"] == b"0,1,2,3,4,5,6,7,8,9"
+
+
+def test_the_members_of_an_ensemble_beside_it_when_asked_for(
+    ensemble: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    run = ensemble((1.0, 0.0, 1.0))
+    _, table = predicted("probabilities", parquet(tmp_path / "data.parquet"), members=True)
+    assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 03"]
+    together = (np.stack(table["member 01"].to_numpy()) + np.stack(table["member 03"].to_numpy())) / 2
+    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), together, atol=1e-6)
+    third = Run(run.folder.child("members/03").uri).predict(PIXELS[..., None])
+    np.testing.assert_allclose(np.stack(table["member 03"].to_numpy()), third, atol=1e-6)
+
+
+@pytest.mark.usefixtures("trained")
+def test_unreadable_images_keep_their_rows_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = parquet(tmp_path / "data.parquet", bad=(3, 49))
+    done, table = predicted("one", data, skip=0.1)
+    assert table.num_rows == ROWS
+    assert [row["id"] for row in table.to_pylist() if row["probabilities"] is None] == [3, 49]
+    assert table["prediction"].null_count == table["class"].null_count == 2
+    assert table["label"].null_count == 0
+    assert "2 unreadable images, null in the output: " in (said := capsys.readouterr().out)
+    assert f"{data} row 3 (cannot identify image file" in said
+    assert done.folder.environment["data"]["unreadable"]["count"] == 2
+
+
+@pytest.mark.usefixtures("trained")
+def test_more_unreadable_images_than_allowed_end_it(tmp_path: Path) -> None:
+    data = parquet(tmp_path / "data.parquet", bad=(3, 49))
+    with pytest.raises(LehrError, match=r"data: 2 of 50 images are unreadable, more than data.skip_unreadable allows"):
+        predicted("one", data)
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_is_written_already_is_not_predicted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prediction that ends in the middle goes on with the parts that are missing."""
+    from lehr.predict import desk
+
+    monkeypatch.setattr(rows, "PART_ROWS", 10)
+    data = parquet(tmp_path / "data.parquet")
+    numbers: list[int] = []
+    real = desk.Desk.do
+
+    def counted(self: desk.Desk, number: int, decoded: Any) -> desk.Done:
+        if len(numbers) == 3:
+            raise KeyboardInterrupt
+        numbers.append(number)
+        return real(self, number, decoded)
+
+    monkeypatch.setattr(desk.Desk, "do", counted)
+    with pytest.raises(KeyboardInterrupt):
+        predicted("one", data, name="mine")
+    assert numbers == [0, 1, 2]
+    monkeypatch.setattr(
+        desk.Desk, "do", lambda self, number, decoded: numbers.append(number) or real(self, number, decoded)
+    )
+    _, table = predicted("one", data, name="mine")
+    assert numbers == list(range(7))  # of 7 rows each, the last of 8
+    assert table["id"].to_pylist() == list(range(ROWS))
+
+
+def test_another_prediction_does_not_take_the_files_of_this_one(trained: RunFolder, tmp_path: Path) -> None:
+    data = parquet(tmp_path / "data.parquet")
+    predicted("one", data, out="out", name="first")
+    make_run(tmp_path / "runs/two", seed=1)
+    _, table = predicted("two", data, out="out", name="second")
+    other = Run(tmp_path / "runs/two").predict(PIXELS[..., None])
+    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), other, atol=1e-6)
+    assert not np.allclose(other, Run(trained).predict(PIXELS[..., None]), atol=1e-3)
+
+
+@pytest.mark.usefixtures("trained")
+def test_labels_follow_the_names_of_the_classes(tmp_path: Path) -> None:
+    """The data count their classes in another order than the run, and have one that it does not know."""
+    data = parquet(tmp_path / "data.parquet", classes="9,8,7,6,5,4,3,2,1,cat")
+    _, table = predicted("one", data)
+    assert table["label"].to_pylist() == [None if label == 9 else 9 - label for label in LABELS.tolist()]
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"run": "two"}, 'no run "two" in '),
+        ({"data": {"source": "digits", "limit": 3}}, "data.limit: prediction takes every row; allowed: nothing"),
+        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: prediction takes images as they are"),
+        ({"split": "test"}, "split: digits has no split test of its own; allowed: train"),
+        ({"out": "."}, "holds note.txt, which is no prediction; allowed: an empty or new folder"),
+    ],
+)
+def test_a_wrong_prediction_gets_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    Path("note.txt").write_text("mine")
+    with pytest.raises(LehrError, match=re.escape(sentence)):
+        lehr.run({"kind": "predict", "run": "one", **change}, debug=True)
+    assert Path("note.txt").exists()
+
+
+# ── evaluation ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_evaluation_equals_the_figures_worked_out_from_the_predictions(
+    ensemble: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    from lehr.data.sources import open_source
+    from lehr.job import DataSection
+
+    run = ensemble()
+    section = DataSection(source="parquet", path=str(parquet(tmp_path / "data.parquet", bad=(4,))))
+    source = open_source(section, lambda field, what: AssertionError(what))  # type: ignore[arg-type,return-value]
+    found = evaluate(load_predictor(run.folder), source)
+    keep = np.arange(ROWS) != 4
+    chosen = Run(run).predict(PIXELS[..., None]).argmax(axis=1)[keep]
+    assert found.rows == ROWS - 1
+    assert [row for row, _ in found.unreadable] == [4]
+    assert found.accuracy == pytest.approx((chosen == LABELS[keep]).mean())
+    for number in range(10):
+        rows_of, recall, precision = found.of_class(number)
+        mine, taken = LABELS[keep] == number, chosen == number
+        assert rows_of == mine.sum()
+        assert recall == pytest.approx((mine & taken).sum() / mine.sum())
+        assert (
+            np.isnan(precision) if not taken.any() else precision == pytest.approx((mine & taken).sum() / taken.sum())
+        )
+    alone = Run(run.folder.child("members/02").uri).predict(PIXELS[..., None]).argmax(axis=1)[keep]
+    assert found.members["02"] == pytest.approx((alone == LABELS[keep]).mean())
+    with Image.open(io.BytesIO(confusion_picture(found, "mine"))) as picture:
+        assert min(picture.size) > 400
