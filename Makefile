@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint slow bench clean
+.PHONY: run test lint slow bench image clean
 
 run: $(VENV)/.installed
 	$(BIN)/lehr run jobs/train.yaml
@@ -20,6 +20,16 @@ slow: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	for name in train_overhead first_step input; do $(BIN)/python -m tests.benchmarks.$$name || exit; done
+
+# DOCKER: docker, podman or `buildah`. PIP_INDEX_URL and TORCH_INDEX_URL say where packages, and torch, come from;
+# PyTorch's index of CPU wheels makes an image for CPUs. By default everything comes from where pip looks by itself.
+DOCKER ?= docker
+IMAGE  ?= lehr:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+image:
+	$(DOCKER) build $(foreach name,PYTHON_IMAGE PIP_INDEX_URL TORCH_INDEX_URL EXTRAS,$(if $($(name)),--build-arg $(name)=$($(name)))) \
+	  --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ) \
+	  $(BUILD_OPTIONS) -t $(IMAGE) .
 
 clean:
 	rm -rf $(VENV)

@@ -24,8 +24,12 @@ COMMANDS = (
     "schedule",
     "schema",
     "monitor",
+    "manifest",
+    "on-cluster",
 )
 """In the order of the help. Each is a module here with a function of its name, or with an `app` of commands."""
+HIDDEN = ("on-cluster",)
+"""Commands for clusters, not for people."""
 
 app = typer.Typer(
     name="lehr",
@@ -36,11 +40,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _name in COMMANDS:
-    _module = import_module(f"lehr.cli.{_name}")
+    _word = _name.replace("-", "_")
+    _module = import_module(f"lehr.cli.{_word}")
     if hasattr(_module, "app"):
         app.add_typer(_module.app, name=_name)
     else:
-        app.command(_name)(getattr(_module, _name))
+        app.command(_name, hidden=_name in HIDDEN)(getattr(_module, _word))
 
 
 def main() -> None:

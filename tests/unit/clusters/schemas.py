@@ -1,0 +1,83 @@
+"""Manifests against the schemas of Kubernetes and of KubeRay, strictly: an unknown field or kind is an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+CRDS = "LEHR_KUBERAY_CRDS"
+"""Environment variable: the folder of KubeRay's definitions, `ray.io_rayjobs.yaml` and `ray.io_rayclusters.yaml`."""
+
+
+def check_core(thing: dict[str, Any]) -> None:
+    """Raises for what Kubernetes itself would refuse, unknown kinds and fields included."""
+    kubernetes_validate.validate(thing, kubernetes_validate.latest_version(), strict=True)
+
+
+def check_ray(thing: dict[str, Any]) -> None:
+    """Raises for what KubeRay's definitions refuse. Skips the test where the definitions are not there."""
+    jsonschema.Draft202012Validator(ray_schema(thing["kind"])).validate(thing)
+
+
+def pod_templates(thing: Any) -> Iterator[dict[str, Any]]:
+    """Every pod template in a manifest, however deep."""
+    if isinstance(thing, dict):
+        if isinstance(thing.get("spec"), dict) and "containers" in thing["spec"]:
+            yield thing
+        for item in thing.values():
+            yield from pod_templates(item)
+    elif isinstance(thing, list):
+        for item in thing:
+            yield from pod_templates(item)
+
+
+def check_pods(thing: dict[str, Any]) -> None:
+    """Each pod template of any kind, checked as a pod: that part of Ray's kinds is Kubernetes' own."""
+    for template in pod_templates(thing):
+        meta = {"name": "pod", **template.get("metadata", {})}
+        check_core({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]})
+
+
+@cache
+def ray_schema(kind: str) -> dict[str, Any]:
+    folder = os.environ.get(CRDS)
+    if not folder:
+        pytest.skip(f"KubeRay's definitions are not here; {CRDS} names their folder")
+    text = (Path(folder) / f"ray.io_{kind.lower()}s.yaml").read_text()
+    definition = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    schema = next(each for each in definition["spec"]["versions"] if each["name"] == "v1")["schema"]["openAPIV3Schema"]
+    schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
+    return _strict(schema)
+
+
+def _strict(schema: Any) -> Any:
+    """OpenAPI's schema as JSON Schema, with unknown fields refused."""
+    if isinstance(schema, list):
+        return [_strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out = {
+        key: _strict(value) for key, value in schema.items() if not key.startswith("x-kubernetes") and key != "nullable"
+    }
+    if isinstance(schema.get("properties"), dict):
+        out["properties"] = {key: _strict(value) for key, value in schema["properties"].items()}
+    if schema.get("x-kubernetes-int-or-string"):
+        out.pop("type", None)
+        out["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+    elif schema.get("nullable") and isinstance(schema.get("type"), str):
+        out["type"] = [schema["type"], "null"]
+    if (
+        schema.get("type") == "object"
+        and "properties" in out
+        and not schema.get("x-kubernetes-preserve-unknown-fields")
+    ):
+        out.setdefault("additionalProperties", False)
+    return out
