@@ -19,11 +19,19 @@ from lehr.data.sources import Part, Refuse, Source
 from lehr.data.streaming import Stream, decode_rows
 
 
-def read_with_ray(source: Source, size: tuple[int, int] | None, skip: float = 0.0) -> Images:
-    """Decodes a whole source with Ray Data, part by part on the cluster's CPUs."""
+def read_with_ray(
+    source: Source, size: tuple[int, int] | None, skip: float = 0.0, *, free_of_cpus: int | None = None
+) -> Images:
+    """Decodes a whole source with Ray Data, part by part on the cluster's CPUs.
+
+    Args:
+        free_of_cpus: for a cluster whose CPUs may all be held, by those who wait for the images: that many tasks at a
+            time, which ask for no CPU.
+    """
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    dataset = ray.data.read_datasource(Parts(source, size), override_num_blocks=len(source.parts))
+    how: dict[str, Any] = {} if free_of_cpus is None else {"num_cpus": 0, "concurrency": free_of_cpus}
+    dataset = ray.data.read_datasource(Parts(source, size), override_num_blocks=len(source.parts), **how)
     return assemble(_pieces(dataset), source, skip)
 
 

@@ -63,10 +63,19 @@ def share_out(job: TrainJob, cpus: float, gpus: float, streamed: bool = False) -
     return Share(workers, section.cpus or even, per_worker_gpus)
 
 
-def fit(job: TrainJob, folder: Folder, shared: dict[str, Shared] | dict[str, SharedStream], share: Share) -> None:
+def fit(
+    job: TrainJob,
+    folder: Folder,
+    shared: dict[str, Shared] | dict[str, SharedStream],
+    share: Share,
+    work: Callable[[Plan, RunFolder, Group], Any] | None = None,
+) -> None:
     """Trains on a worker group, starting it again after a lost worker or node, as often as `workers.retries` allows.
 
     Returns when the run has finished, stopped or failed; the run folder says which.
+
+    Args:
+        work: what every worker does; by default it trains, and watches the run folder for a request to stop.
 
     Raises:
         ray.train.TrainingFailedError: the worker group failed more often than that.
@@ -79,6 +88,7 @@ def fit(job: TrainJob, folder: Folder, shared: dict[str, Shared] | dict[str, Sha
             "folder": folder.uri,
             "shared": shared,
             "threads": max(1, int(share.cpus)),
+            "work": work or _train,
         },
         scaling_config=ScalingConfig(
             num_workers=share.workers,
@@ -109,11 +119,15 @@ def _worker(config: dict[str, Any]) -> None:
         job = from_dict(config["job"])
         assert isinstance(job, TrainJob)
         images = {name: handle.open() for name, handle in config["shared"].items()}
-        train(Plan.make(job, splits(job, images)), run, group, stop_watcher(run))
+        config["work"](Plan.make(job, splits(job, images)), run, group)
     except Exception as error:
         if not lost_peer(error):
             run.folder.create("failure.json", json.dumps(describe(error), indent=1).encode())
         raise
+
+
+def _train(plan: Plan, run: RunFolder, group: Group) -> None:
+    train(plan, run, group, stop_watcher(run))
 
 
 def stop_watcher(run: RunFolder) -> Callable[[], str | None]:

@@ -13,10 +13,18 @@ from lehr.trials.work import Hooks, train_work
 __all__ = ["Each", "Hooks", "Outcome", "Study", "Trial", "run_trials", "train_work"]
 
 
-def run_trials(running: Running, study: Study) -> None:
+def run_trials(running: Running, study: Study, at_most: int | None = None) -> None:
     """Runs the study's trials until it has no more to ask, as many side by side as there is room for.
+
+    Args:
+        at_most: how many trials there can be at the same time, where the study knows: few trials get more CPUs each.
 
     Raises:
         Interrupted: asked to stop; every trial is saved, and running the job again goes on.
     """
-    run_here(running, study)
+    if running.debug:
+        run_here(running, study)
+        return
+    from lehr.trials.on_ray import run_on_ray  # Ray is imported here and not before: --debug does without
+
+    run_on_ray(running, study, at_most)
