@@ -177,6 +177,8 @@ def keeps_rate(existing: RunFolder, job: Job) -> bool:
     old = from_dict(existing.job)
     if not isinstance(job, TrainJob) or not isinstance(old, TrainJob) or job.train.epochs < old.train.epochs:
         return False
+    if job.finetune:  # what is frozen when may depend on the length of the run
+        return False
     per_epoch = progress["total_steps"] // progress["epochs"]
     before, after = (learning_rate(each, Clock(per_epoch, per_epoch * each.train.epochs)) for each in (old, job))
     return all(before(step) == after(step) for step in range(progress["step"]))

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, wrong_value
 from lehr.data.dataset import Images, Rows, Splits, stratified_split
@@ -15,7 +17,7 @@ from lehr.data.reading import Read, check_labels, probe, read
 from lehr.data.sources import Source, open_source
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
-from lehr.job import DataSection, TrainJob, check_call
+from lehr.job import DataSection, TrainJob, check_call, not_a_choice
 from lehr.job.sections import NO_PATHS
 
 CACHE_SHARE = 0.3  # of the memory that could hold the decoded images
@@ -36,7 +38,7 @@ class Opened:
     def __init__(self, job: TrainJob) -> None:
         """Raises JobError for a source or an augmentation that the job cannot have."""
         self.job = job
-        self.main = open_source(job.data, job.error)
+        self.main = self._chosen(open_source(job.data, job.error))
         self.size = image_size(job.data)
         self.extra: dict[str, Source] = {}
         for split, wanted in (("validation", job.data.validation), ("test", job.data.test)):
@@ -48,7 +50,20 @@ class Opened:
 
     def _beside(self, split: str, path: str) -> Source:
         section = self.job.data.model_copy(update={"path": path})
-        return open_source(section, lambda _, what: self.job.error(f"data.{split}", what))
+        source = open_source(section, lambda _, what: self.job.error(f"data.{split}", what))
+        return source.only(tuple(self.job.data.classes)) if self.job.data.classes else source
+
+    def _chosen(self, source: Source) -> Source:
+        """The source with only the classes that the job asks for."""
+        wanted = self.job.data.classes
+        if wanted is None:
+            return source
+        for number, name in enumerate(wanted):
+            if name not in source.classes:
+                raise self.job.error(f"data.classes.{number}", not_a_choice(name, "class of the data", source.classes))
+            if name in wanted[:number]:
+                raise self.job.error(f"data.classes.{number}", f'"{name}" is there twice')
+        return source.only(tuple(wanted))
 
     def _with_same_classes(self, split: str, source: Source) -> Source:
         if unknown := [name for name in source.classes if name not in self.main.classes]:
@@ -145,7 +160,19 @@ def splits(job: TrainJob, data: Mapping[str, Images] | Mapping[str, Stream]) -> 
         validation = train.rows(held_out)
     if job.data.limit is not None and job.data.limit < len(train_ids):
         train_ids = train_ids[permutation(key(job.seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
+    if job.data.per_class is not None:
+        train_ids = _so_many_of_each(train, train_ids, job.data.per_class, job.seed)
     return Splits(train.rows(train_ids), validation, _all_rows(data["test"]) if "test" in data else None)
+
+
+def _so_many_of_each(data: Images | Stream, ids: Tensor, count: int, seed: int) -> Tensor:
+    """At most `count` of these rows of each class; those of a smaller count are among those of a larger one."""
+    if isinstance(data, Images) and data.unreadable:
+        ids = ids[~torch.isin(ids, torch.tensor(data.unreadable))]
+    order = ids[permutation(key(seed, "per class"), len(ids))]
+    labels = torch.from_numpy(np.array(data.labels))[order]
+    chosen = [order[labels == label][:count] for label in labels.unique()]
+    return torch.cat(chosen).sort().values if chosen else ids
 
 
 def _all_rows(data: Images | Stream) -> Rows:

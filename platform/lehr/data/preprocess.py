@@ -26,6 +26,11 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what the network takes."""
+        return self.channels, self.height, self.width
+
     @classmethod
     def fit(cls, rows: Rows, most: int = 20_000, most_bytes: int = 64 << 20) -> Preprocess:
         """Measures mean and standard deviation over the first `most` rows, or fewer of large images."""
@@ -42,7 +47,14 @@ class Preprocess:
         return cls(height, width, channels, tuple((mean / 255).tolist()), tuple((safe / 255).tolist()))
 
     def __call__(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
-        """uint8 [rows, channels, height, width] as normalised floats of `dtype` on the same device."""
+        """Pixels 0 to 255 [rows, 1 or 3, height, width] as normalised floats of `dtype` on the same device.
+
+        Greyscale images come out with all channels that the network takes; coloured ones become grey (ITU-R 601) for
+        a network that takes one.
+        """
+        if pixels.shape[1] == 3 and self.channels == 1:
+            grey = torch.tensor([0.299, 0.587, 0.114], dtype=dtype, device=pixels.device)
+            pixels = (pixels.to(dtype) * grey[:, None, None]).sum(dim=1, keepdim=True)
         shift = torch.tensor(
             [-m / s for m, s in zip(self.mean, self.std, strict=True)], dtype=dtype, device=pixels.device
         )

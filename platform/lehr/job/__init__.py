@@ -2,6 +2,7 @@
 
 from lehr.job.base import Job
 from lehr.job.compare import describe_difference, difference, job_hash, to_dict
+from lehr.job.finetune import FinetuneSection
 from lehr.job.kinds import KINDS
 from lehr.job.loading import derive, from_dict, load
 from lehr.job.merge import parse_overrides
@@ -32,6 +33,7 @@ __all__ = [
     "CheckpointSection",
     "DataSection",
     "EarlyStopping",
+    "FinetuneSection",
     "Job",
     "LossSection",
     "ModelSection",

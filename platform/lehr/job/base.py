@@ -93,8 +93,8 @@ class Job(Section):
 
 
 def absolute(text: str, folder: Path) -> str:
-    """A local path made absolute, `~` expanded; URIs and references to runs (`run:NAME`) stay as they are."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|run:", text):
+    """A local path made absolute, `~` expanded; URIs and references (`run:NAME`, `pretrained:NAME`) stay."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|run:|pretrained:", text):
         return text
     return os.path.normpath(os.path.join(folder, os.path.expanduser(text)))
 

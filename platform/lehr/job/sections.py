@@ -28,7 +28,7 @@ from lehr.job.text import show
 
 LOCAL_PATH = "local path"
 """Marks a field whose text is made absolute when a job is built, relative to the file that says it."""
-NO_PATHS = ("auto", "none")
+NO_PATHS = ("auto", "none", "pretrained")
 """Words that such a field may hold instead of a path."""
 
 
@@ -162,6 +162,12 @@ class DataSection(Section):
     limit: int | None = Field(
         default=None, ge=1, description="Use only so many rows, after a seeded shuffle. By default all."
     )
+    classes: list[str] | None = Field(
+        default=None, min_length=2, description="Use only the rows of these classes. By default all."
+    )
+    per_class: int | None = Field(
+        default=None, ge=1, description="Train on only so many rows of each class, by the seed. By default all."
+    )
     image_size: ImageSize | None = Field(
         default=None, description="Pixels: one side or [height, width]. By default as they are in the source."
     )
@@ -187,16 +193,27 @@ class DataSection(Section):
         return path
 
 
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def _weights(value: str | None) -> str | None:
+    endings = "|".join(map(re.escape, WEIGHT_FILES))
+    if value is None or re.fullmatch(rf"run:.+|pretrained(:\w+)?|.+({endings})", value, re.DOTALL):
+        return value
+    allowed = f"run:NAME, pretrained, pretrained:NAME or a file that ends in {', '.join(WEIGHT_FILES)}"
+    raise ValueError(f"{show(value)} are no weights; allowed: {allowed}")
+
+
 class ModelSection(NamedSection):
     """The network; other keys are options of the network itself."""
 
     name: str = Field(
         default="small_cnn", min_length=1, description="A registered, torchvision or timm name, or my_package.nets:Net."
     )
-    weights: str | None = Field(
+    weights: Annotated[str | None, LOCAL_PATH, AfterValidator(_weights)] = Field(
         default=None,
-        min_length=1,
-        description="Weights to start from, such as run:NAME. By default random, by the seed.",
+        description="Weights to start from: run:NAME; pretrained, the best that torchvision or timm has of this "
+        "network, or pretrained:IMAGENET1K_V1; or a .pth or .safetensors file. By default random, by the seed.",
     )
 
 

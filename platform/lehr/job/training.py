@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from lehr.job.base import Job
+from lehr.job.finetune import FinetuneSection
 from lehr.job.sections import (
     DataSection,
     LossSection,
@@ -32,12 +33,21 @@ class Training(Section):
     data: DataSection = Field(default=DataSection(), description="The rows, their split and their augmentation.")
     model: ModelSection = Field(default=ModelSection(), description="The network.")
     loss: LossSection = Field(default=LossSection(), description="What is minimised.")
+    finetune: FinetuneSection | None = Field(
+        default=None, description="How model.weights are trained on. By default all layers alike, from the first step."
+    )
     optimizer: OptimizerSection = Field(default=OptimizerSection(), description="How the weights are updated.")
     schedule: Schedule = Field(default=Constant(), description="The learning rate over the run.")
     train: TrainSection = Field(
         default=TrainSection(), description="Epochs, batch size, stopping, averaging, precision and checkpoints."
     )
     workers: WorkersSection = Field(default=WorkersSection(), description="The processes that train together.")
+
+    @model_validator(mode="after")
+    def _finetunes_weights(self) -> Training:
+        if self.finetune and not self.model.weights:
+            raise ValueError("finetune trains pretrained weights on, and model.weights names none")
+        return self
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

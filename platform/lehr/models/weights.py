@@ -1,4 +1,4 @@
-"""Starting from the weights of an earlier run."""
+"""Starting from weights: those of an earlier run, published ones, or a file."""
 
 from __future__ import annotations
 
@@ -8,21 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lehr.models import pretrained
 from lehr.runs import Folder, read_model
 
 
-def read_weights(reference: str, storage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and description of the model that `run:NAME` stands for: a run in the storage, or a path or URI.
+def read_weights(reference: str, storage: str, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights that `model.weights` of the network `name` stands for, and the classes they tell apart.
+
+    Args:
+        reference: `run:NAME`, a run in the storage or at a path or URI; `pretrained`, `pretrained:NAME`; or a file.
 
     Raises:
-        ValueError: not a reference to a run.
+        ValueError: there are no such weights, they cannot be downloaded, or the file is damaged.
         RunError: there is no such run, or it has no finished model.
     """
+    if reference.startswith("run:"):
+        weights, about = read_model(place_of(reference, storage))
+        return weights, tuple(about["classes"])
+    return pretrained.read_pretrained(reference, name)
+
+
+def read_preprocessing(reference: str, storage: str, name: str) -> dict[str, Any] | None:
+    """How images were prepared for these weights, as `Preprocess.from_description` takes it; None if nobody knows.
+
+    Raises as `read_weights`, but downloads nothing.
+    """
+    if reference.startswith("run:"):
+        return read_model(place_of(reference, storage))[1]["preprocess"]
+    return pretrained.preprocessing(reference, name)
+
+
+def place_of(reference: str, storage: str) -> Folder:
+    """The folder of the run that `run:NAME` stands for: in the storage, or at a path or URI."""
     name = reference.removeprefix("run:")
-    if name == reference or not name:
-        raise ValueError(f'"{reference}" is not the weights of a run; allowed: run:NAME, such as run:digits-cosine')
-    place = Folder.at(name) if "://" in name or name.startswith("/") else Folder.at(storage).child(*name.split("/"))
-    return read_model(place)
+    return Folder.at(name) if "://" in name or name.startswith("/") else Folder.at(storage).child(*name.split("/"))
 
 
 def head_of(model: nn.Module, outputs: int) -> str:
@@ -49,6 +68,8 @@ def start_from(
     taken = {name: value for name, value in weights.items() if head is None or not name.startswith(f"{head}.")}
     kept = set() if head is None else {name for name in own if name.startswith(f"{head}.")}
     for name in (name for name in own if name not in kept):
+        if name not in taken and name.endswith("num_batches_tracked"):
+            continue  # files from before torch counted them; it matters only without a momentum
         if name not in taken or taken[name].shape != own[name].shape:
             theirs = list(taken[name].shape) if name in taken else "nothing"
             raise ValueError(f"they are of another network: {name} is {list(own[name].shape)} here and {theirs} there")

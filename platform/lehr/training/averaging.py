@@ -31,12 +31,16 @@ class Average:
         weights: the average; before it begins, the weights it was made with.
     """
 
-    def __init__(self, section: Averaging, model: nn.Module, clock: Clock) -> None:
-        """Raises ValueError when the average would never begin."""
+    def __init__(self, section: Averaging, model: nn.Module, clock: Clock, fixed_statistics: bool = False) -> None:
+        """Raises ValueError when the average would never begin.
+
+        Args:
+            fixed_statistics: running statistics do not move, so those of the model are those of the average.
+        """
         self._ema = section.kind == "ema"
         self._decay = section.decay or 0.999
         self._start, self._every = members(section, clock)
-        self._needs_refresh = not self._ema and has_batch_norm(model)
+        self._needs_refresh = not self._ema and not fixed_statistics and has_batch_norm(model)
         self._refreshed = 0
         self.weights: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
 

@@ -106,7 +106,8 @@ class Attempt:
         self.model = network(plan, group)
         self.updates = Updates(plan, self.model, group)
         self.journal.communication = self.updates.communication
-        self.average = Average(section.averaging, self.model, plan.clock) if section.averaging else None
+        fixed = plan.job.finetune is not None and plan.job.finetune.batch_norm == "frozen"
+        self.average = Average(section.averaging, self.model, plan.clock, fixed) if section.averaging else None
         self.step, self.epoch_loss = 0, 0.0
         self.first_loss: float | None = None
         self.best = Best(section.metric)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn, optim
@@ -41,43 +43,51 @@ def check_optimizer(job: TrainJob) -> None:
         raise job.error("optimizer.weight_decay", f"{section.name} has no weight decay; allowed: 0")
 
 
-def build_optimizer(job: TrainJob, model: nn.Module) -> optim.Optimizer:
+def build_optimizer(
+    job: TrainJob, model: nn.Module, rates: Mapping[nn.Parameter, float] | None = None
+) -> optim.Optimizer:
     """The job's optimizer over all parameters that take a gradient.
+
+    Args:
+        rates: of parameters whose learning rate is another than the job's, its share of the job's rate. Parameter
+            groups keep it as `share`; to set their `lr` is up to who takes the steps.
 
     Raises:
         JobError: an option has a value that torch refuses, or no parameter takes a gradient.
     """
     section, name = job.optimizer, job.optimizer.name.lower()
-    groups = parameter_groups(model, section.weight_decay, section.decay_norms)
+    groups = parameter_groups(model, section.weight_decay, section.decay_norms, rates or {})
     if not groups:
         raise job.error("model", "no parameter takes a gradient, so there is nothing to train")
     if not _decays(name):
-        groups = [{"params": [parameter for group in groups for parameter in group["params"]]}]
+        groups = [{name: value for name, value in group.items() if name != "weight_decay"} for group in groups]
     try:
         return OPTIMIZERS[name](groups, lr=section.lr, **section.options)  # type: ignore[call-arg]
     except (ValueError, TypeError) as error:
         raise job.error("optimizer", f"torch refuses it: {error}") from error
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, decay_norms: bool) -> list[dict[str, Any]]:
-    """The parameters that take a gradient: those that decay, then norms and biases, which by default do not.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, decay_norms: bool, rates: Mapping[nn.Parameter, float]
+) -> list[dict[str, Any]]:
+    """The parameters that take a gradient: those that decay, then norms and biases, which by default do not; and that
+    for each share of the rate, from the highest to the lowest.
 
     A bias only shifts and the scale of a norm is undone by the next layer, so holding them near zero regularises
     nothing: He et al., "Bag of tricks for image classification with convolutional neural networks", 2019. Without
     weight decay there is one group.
     """
     of_norms = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters(False)}
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    found: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)  # by (share, spared)
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        share = rates.get(parameter, 1.0)
+        if parameter.requires_grad and share:
             spare = not decay_norms and (parameter.ndim < 2 or id(parameter) in of_norms)
-            (spared if spare and weight_decay else decayed).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+            found[share, spare and weight_decay > 0].append(parameter)
+    return [
+        {"params": found[share, spare], "weight_decay": 0.0 if spare else weight_decay, "share": share}
+        for share, spare in sorted(found, key=lambda group: (-group[0], group[1]))
     ]
-    return [group for group in groups if group["params"]]
 
 
 def _decays(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lehr import models
 from lehr.data.augment import Augment
-from lehr.data.dataset import Epochs, Splits
+from lehr.data.dataset import Epochs, Rows, Splits
 from lehr.data.load import augmentations
 from lehr.data.preprocess import Preprocess
 from lehr.data.sampling import balanced
@@ -19,11 +19,12 @@ from lehr.data.streaming import StreamedRows
 from lehr.durations import Clock
 from lehr.errors import RunError
 from lehr.job import TrainJob, check_call
-from lehr.models.weights import read_weights
+from lehr.models.weights import read_preprocessing, read_weights
 from lehr.schedules import linear_rule
 from lehr.tasks import Classification, Task
 from lehr.tasks.classification import class_weights
 from lehr.training.averaging import members
+from lehr.training.freezing import Freezing
 from lehr.training.optimizers import check_optimizer
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
@@ -40,7 +41,7 @@ def check_job(job: TrainJob) -> None:
     check_call(model, job.model.options, skip=taken, field="model", error=job.error)
     if job.model.weights:
         try:
-            read_weights(job.model.weights, job.storage)
+            read_weights(job.model.weights, job.storage, job.model.name)
         except (ValueError, RunError) as error:
             raise job.error("model.weights", str(error)) from error
 
@@ -81,8 +82,9 @@ class Plan:
             raise job.error("loss.class_weights", str(error)) from None
         task = Classification(splits.train.classes, job.loss.label_smoothing, weights)
         check_metrics(job, task)
+        preprocess = preprocessing(job, splits.train)
         try:
-            models.check(job.model.name, splits.train.shape, task.outputs, job.model.options)
+            models.check(job.model.name, preprocess.shape, task.outputs, job.model.options)
         except ValueError as error:
             raise job.error("model", str(error)) from error
         if job.train.averaging:
@@ -98,7 +100,7 @@ class Plan:
             rate=learning_rate(job, clock),
             checkpoint_every=max(1, job.train.checkpoint.every.steps(clock)),
             task=task,
-            preprocess=Preprocess.fit(splits.train),
+            preprocess=preprocess,
             augment=augmentations(job),
         )
 
@@ -119,7 +121,7 @@ class Plan:
 
     def build_model(self) -> nn.Module:
         """The network with its starting weights, on the CPU. Raises JobError for option values that it refuses."""
-        section, shape = self.job.model, self.splits.train.shape
+        section, shape = self.job.model, self.preprocess.shape
         try:
             model = models.build(section.name, shape[0], self.task.outputs, section.options, self.job.seed)
             models.check_outputs(model, section.name, torch.zeros(2, *shape), self.task.outputs)
@@ -127,11 +129,25 @@ class Plan:
             raise self.job.error("model", str(error)) from error
         if section.weights:
             try:
-                weights, theirs = read_weights(section.weights, self.job.storage)
-                models.start_from(model, weights, self.splits.train.classes, theirs["classes"])
+                weights, classes = read_weights(section.weights, self.job.storage, section.name)
+                models.start_from(model, weights, self.splits.train.classes, classes)
             except (ValueError, RunError) as error:
                 raise self.job.error("model.weights", str(error)) from error
         return model.to(self.dtype)
+
+    def freezing(self, model: nn.Module) -> Freezing | None:
+        """What of the pretrained network is trained when; None where everything is trained all along.
+
+        Raises:
+            JobError: more is to be frozen than there is, or there is no head to be seen.
+        """
+        if self.job.finetune is None:
+            return None
+        try:
+            head = models.head_of(model, self.task.outputs)
+            return Freezing(self.job.finetune, self.clock, model, head)
+        except ValueError as error:
+            raise self.job.error("finetune", str(error)) from None
 
     def describe_model(self) -> dict[str, Any]:
         """What prediction needs beside the weights, as plain values for `model/model.json`."""
@@ -142,6 +158,20 @@ class Plan:
             "preprocess": self.preprocess.describe(),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+
+
+def preprocessing(job: TrainJob, rows: Rows) -> Preprocess:
+    """How pixels are prepared: as for the weights that the job starts from, else as fits its own rows."""
+    theirs = None
+    if job.model.weights:
+        try:
+            theirs = read_preprocessing(job.model.weights, job.storage, job.model.name)
+        except (ValueError, RunError) as error:
+            raise job.error("model.weights", str(error)) from error
+    if theirs is None:
+        return Preprocess.fit(rows)
+    _, height, width = rows.shape
+    return replace(Preprocess.from_description(theirs), height=height, width=width)
 
 
 def check_metrics(job: TrainJob, task: Task) -> None:

@@ -47,13 +47,13 @@ class Updates:
     def __init__(self, plan: Plan, model: nn.Module, group: Group) -> None:
         section = plan.job.train
         self._plan, self._model, self._group = plan, model, group
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Without synchronisation each worker has running statistics of its own; those of the first one count.
         self._own_buffers = group.size > 1 and not section.sync_batch_norm and has_batch_norm(model)
-        self._parallel = group.parallel(model, share_buffers=self._own_buffers)
-        self.optimizer = build_optimizer(plan.job, model)
+        self._freezing = plan.freezing(model)
+        self.optimizer = build_optimizer(plan.job, model, self._freezing.rates() if self._freezing else None)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=section.precision == "fp16")
-        self._warm_up()
+        if not self._freezing:
+            self._begin()
 
     def take(self, batch: Batch, rows: int, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Updates the weights by this worker's part of a global batch of `rows` rows.
@@ -61,10 +61,12 @@ class Updates:
         Returns:
             This worker's part of the loss, and of all workers the gradient's norm and, in some steps, |Δw| / |w|.
         """
+        if self._freezing and self._freezing.apply(self._model, step):
+            self._begin()
         # Dropout and the like draw from torch's own generator: seeded by the step, it has no state to restore.
         torch.manual_seed(key(self._plan.job.seed, "step", step, self._group.rank))
         for settings in self.optimizer.param_groups:
-            settings["lr"] = self._plan.rate(step)
+            settings["lr"] = self._plan.rate(step) * settings.get("share", 1.0)  # none in an old checkpoint
         loss = torch.zeros((), dtype=self._plan.dtype, device=self._group.device)
         for part, context in self._parts(batch, rows):
             with context:
@@ -128,6 +130,13 @@ class Updates:
         """|Δw| / |w| over all weights together."""
         change = torch._foreach_sub([p.detach() for p in self._parameters], before)
         return nn.utils.get_total_norm(change) / nn.utils.get_total_norm(before)
+
+    def _begin(self) -> None:
+        """Takes up the parameters that take a gradient from here on; the workers average theirs over these."""
+        self._parameters = [p for p in self._model.parameters() if p.requires_grad]
+        self._parallel = self._model  # what averaged over the workers until now lets go of the parameters first
+        self._parallel = self._group.parallel(self._model, share_buffers=self._own_buffers)
+        self._warm_up()
 
     def _warm_up(self) -> None:
         """One forward and backward pass over blank images, whose gradients are thrown away.

@@ -84,6 +84,45 @@ class Source:
         table = tuple(classes.index(name) for name in self.classes)
         return replace(self, parts=tuple(Relabelled(part, table) for part in self.parts), classes=classes)
 
+    def only(self, classes: tuple[str, ...]) -> Source:
+        """The rows of these classes of its own, with labels that index `classes`."""
+        table = np.full(len(self.classes), -1, np.int64)
+        for label, name in enumerate(classes):
+            if name in self.classes:
+                table[self.classes.index(name)] = label
+        parts = []
+        for part in self.parts:
+            labels = part.labels()
+            if len(chosen := np.flatnonzero(table[labels] >= 0)):
+                parts.append(Chosen(part, tuple(chosen.tolist()), tuple(table[labels[chosen]].tolist())))
+        own = {split: source.only(classes) for split, source in self.own.items()}
+        return replace(self, parts=tuple(parts), classes=classes, own=own)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some rows of a part, with new labels."""
+
+    part: Part
+    chosen: tuple[int, ...]
+    of_rows: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.chosen)
+
+    def labels(self) -> np.ndarray:
+        return np.array(self.of_rows, np.int64)
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        rows = range(self.rows) if rows is None else rows
+        table = self.part.read([self.chosen[row] for row in rows])
+        labels = np.array([self.of_rows[row] for row in rows], np.int64)
+        return table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+
+    def name(self, row: int) -> str:
+        return self.part.name(self.chosen[row])
+
 
 @dataclass(frozen=True)
 class Relabelled:
