@@ -9,7 +9,7 @@ from tests.support import tiny, train_here
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.record import Curves
 
-HOPELESS = {"optimizer__lr": 50.0, "model__norm": "batch", "schedule": {"name": "constant"}, "train__epochs": 10}
+HOPELESS = {"optimizer__lr": 10.0, "model__norm": "batch", "schedule": {"name": "constant"}, "train__epochs": 10}
 
 
 def test_a_rate_far_too_high_does_not_need_all_its_epochs(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from lehr.errors import JobError
-from lehr.job import Averaging, TrainJob, TrainSection, from_dict, load, parse_overrides
+from lehr.job import KINDS, Averaging, TrainJob, TrainSection, from_dict, load, parse_overrides
 from lehr.schedules import SCHEDULES
+
+ALL_KINDS = ", ".join(KINDS)
 
 ROOT = ", ".join([*TrainJob.model_fields, "extends"])
 SCHEDULE_NAMES = ", ".join(SCHEDULES)
@@ -66,8 +68,8 @@ FILES = [
         ":1: schedule.finl: unknown field; did you mean final? allowed: warmup, cooldown, name, final",
     ),
     # choices
-    ("kind: trian", ':1: kind: "trian" is not a kind; did you mean train? allowed: train'),
-    ("kind: [1]", ":1: kind: [1] is not a kind; allowed: train"),
+    ("kind: trian", f':1: kind: "trian" is not a kind; did you mean train? allowed: {ALL_KINDS}'),
+    ("kind: [1]", f":1: kind: [1] is not a kind; allowed: {ALL_KINDS}"),
     ("schedule: cosin", f':1: schedule: "cosin" is not a schedule; did you mean cosine? allowed: {SCHEDULE_NAMES}'),
     (
         "schedule:\n  warmup: 1ep\n  name: cosin",
@@ -182,7 +184,7 @@ OVERRIDES = [
     ("lr=1", f"lr: unknown field; did you mean optimizer.lr? allowed: {ROOT}"),
     ("train=4", f"train: 4 is not a mapping; allowed: a mapping of {TRAIN}"),
     ("schedule=cosin", f'schedule: "cosin" is not a schedule; did you mean cosine? allowed: {SCHEDULE_NAMES}'),
-    ("kind=trian", 'kind: "trian" is not a kind; did you mean train? allowed: train'),
+    ("kind=trian", f'kind: "trian" is not a kind; did you mean train? allowed: {ALL_KINDS}'),
     ("data.augment.1.pixels=2", "data.augment.1: there is no such entry; the list has 1, counted from 0"),
     ("data.augment.0.name=", "data.augment.0.name: is missing; allowed: text"),
     ("data.augment=[1", "data.augment: not valid YAML: a list [ … ] is not closed"),
@@ -266,7 +268,7 @@ def test_a_mistake_in_a_base_points_into_the_base(jobs: Path) -> None:
 
 PYTHON = [
     ({"optimizer": {"lr": "fast"}}, 'optimizer.lr: "fast" is not a number; allowed: a number above 0'),
-    ({"kind": "trian"}, 'kind: "trian" is not a kind; did you mean train? allowed: train'),
+    ({"kind": "trian"}, f'kind: "trian" is not a kind; did you mean train? allowed: {ALL_KINDS}'),
     ({"seed": {1, 2}}, "seed: a Python set is not what a job file can say"),
     ({"notes": "\ud800"}, "notes: holds a character that is not text"),
     ({"schedule": {"name": 5}}, f"schedule.name: 5 is not a schedule; allowed: {SCHEDULE_NAMES}"),
