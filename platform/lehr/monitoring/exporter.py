@@ -25,6 +25,8 @@ from lehr.monitoring.metrics import LABELS, samples
 from lehr.runs import RunFolder
 
 MOST_CHILDREN = 64  # runs within a run that are exported at a time: no search makes series without bound
+LOOK_AGAIN_SECONDS = 60.0  # a run within a run that has ended may be taken up again
+RECORDS = ("attempts", "checkpoints", "epochs", "events", "model")  # folders of a run that hold no runs
 CLOCKS = ("updated", "seconds", "seconds_left", "examples_per_second")  # move on even where a job is stuck
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Exporter:
         self._annotator: Annotator | None = annotator_from(environment, run)
         self._gauges: dict[str, Any] = {}
         self._seen: dict[str, tuple[str, float]] = {}
+        self._ended: dict[str, float] = {}
         self._skipped: int | None = None
         self._told = False
         self._before = run.progress().get("updated")
@@ -87,21 +90,43 @@ class Exporter:
     def _export(self, progress: dict[str, Any]) -> None:
         if not (self._gauges or ray_side.running()):
             return
-        self._set(self._whole(progress), self._kind, "")
-        for place, child in self._children():
-            self._set(self._whole(child.progress(), place), child.job.get("kind", ""), place)
+        alive = self._news("", progress)
+        for found, (place, child, theirs) in enumerate(self._going(self._run, progress)):
+            since = self._news(place, theirs)
+            alive = max(alive, since)
+            if self._with_children and found < MOST_CHILDREN:
+                self._set({**theirs, "changed": since}, child.job.get("kind", ""), place)
+        if "skipped_images" in progress:
+            progress = {**progress, "skipped_images": progress["skipped_images"] + self._skipped_before()}
+        self._set({**progress, "changed": alive}, self._kind, "")
 
-    def _whole(self, progress: dict[str, Any], place: str = "") -> dict[str, Any]:
-        """The progress with what only a reader over time knows: since when it says the same."""
+    def _news(self, place: str, progress: dict[str, Any]) -> float:
+        """Since when a run says what it says now."""
         news = repr({name: value for name, value in progress.items() if name not in CLOCKS})  # in which NaN is NaN
         seen, since = self._seen.get(place, ("", 0.0))
         if news != seen:
             since = time.time()
             self._seen[place] = (news, since)
-        skipped = progress.get("skipped_images")
-        if place == "" and skipped is not None:
-            progress = {**progress, "skipped_images": skipped + self._skipped_before()}
-        return {**progress, "changed": since}
+        return since
+
+    def _going(
+        self, run: RunFolder, progress: dict[str, Any], above: str = ""
+    ) -> Iterator[tuple[str, RunFolder, dict[str, Any]]]:
+        """The runs within a run that are going on, theirs included: their places, folders and progress."""
+        if "children" not in progress:
+            return
+        for group in run.folder.folders():
+            for name in () if group in RECORDS else run.folder.child(group).folders():
+                place = f"{above}{group}/{name}"
+                if time.time() - self._ended.get(place, 0.0) < LOOK_AGAIN_SECONDS:
+                    continue
+                child = RunFolder(run.folder.child(group, name))
+                theirs = child.progress()
+                if theirs.get("status") == "running":
+                    yield place, child, theirs
+                    yield from self._going(child, theirs, f"{place}/")
+                elif theirs:
+                    self._ended[place] = time.time()
 
     def _skipped_before(self) -> int:
         """Images that could not be read when the data were decoded, before training began."""
@@ -116,14 +141,3 @@ class Exporter:
         tags = dict(zip(LABELS, (self._run.name, kind, place), strict=True))
         for sample in samples(progress):
             self._gauges[sample.metric.name].set(sample.value, {**tags, **sample.labels})
-
-    def _children(self) -> Iterator[tuple[str, RunFolder]]:
-        """The runs within this run that are going on, with their places, at most `MOST_CHILDREN`."""
-        if not self._with_children:
-            return
-        found = 0
-        for group in ("trials", "members", "steps"):
-            for child in self._run.children(group):
-                if found < MOST_CHILDREN and child.progress().get("status") == "running":
-                    found += 1
-                    yield f"{group}/{child.name}", child

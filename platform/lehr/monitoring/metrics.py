@@ -104,13 +104,10 @@ def each(path: str, *leave_out: str) -> Callable[[Progress], Values]:
 
 
 def _share_done(progress: Progress) -> Values:
-    total = progress.get("total_steps")
-    if isinstance(total, int | float) and total:
-        return {"": progress.get("step", 0) / total}
-    children, planned = progress.get("children"), progress.get("trials")
-    if isinstance(children, Mapping) and isinstance(planned, int) and planned:
-        return {"": min(1.0, sum(children.get(state, 0) for state in ("finished", "stopped", "failed")) / planned)}
-    return {}
+    done, total = progress.get("done"), progress.get("total_steps")
+    if isinstance(done, int | float):
+        return {"": done}
+    return {"": progress.get("step", 0) / total} if isinstance(total, int | float) and total else {}
 
 
 def _restarts(progress: Progress) -> Values:
@@ -155,11 +152,11 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "lehr_progress_timestamp_seconds",
         "s since 1970",
-        "when the job last had something new to tell",
+        "when the job, or a run within it, last had something new to tell",
         "every job",
         at("changed"),
     ),
-    Metric("lehr_progress_ratio", "1", "share of the job that is done, 0 to 1", "training, search", _share_done),
+    Metric("lehr_progress_ratio", "1", "share of the job that is done, 0 to 1", "every job", _share_done),
     Metric("lehr_left_seconds", "s", "estimate of the time left", "training, search", at("seconds_left")),
     Metric("lehr_restarts", "1", "attempts after the first: resumed, by hand or after a failure", _TRAINING, _restarts),
     Metric("lehr_workers", "worker", "workers of the running attempt", _TRAINING, at("workers")),

@@ -36,17 +36,24 @@ TRAINING: dict[str, Any] = {
 
 SEARCH: dict[str, Any] = {
     "status": "running",
-    "trials": 16,
+    "message": "",
+    "done": 0.25,
+    "headline": "1 finished, 2 running",
+    "facts": {},
+    "table": {"columns": [], "rows": []},
     "children": {"running": 2, "finished": 1, "stopped": 3, "failed": 0},
     "rungs": [{"epoch": 1, "reached": 6, "stopped": 3}, {"epoch": 2, "reached": 3, "stopped": 0}],
     "best": {"metric": "validation_accuracy", "value": 0.97, "trial": "0003"},
     "epochs_spent": 20,
     "epochs_saved": 44,
+    "seconds": {"total": 30.0},
     "updated": 1010.0,
 }
 
 RECIPE: dict[str, Any] = {
     "status": "running",
+    "message": "",
+    "done": 0.5,
     "step": "coarse",
     "children": {"running": 1, "finished": 2, "stopped": 0, "failed": 0},
     "updated": 1010.0,

@@ -103,7 +103,7 @@ def test_images_that_could_not_be_decoded_count_as_skipped(run: RunFolder, gauge
 
 
 def trial(run: RunFolder, number: int, status: str) -> None:
-    child = RunFolder.create(run.folder.child(f"trials/{number:04d}"), to_dict(tiny()), {})
+    child = RunFolder.create(run.folder.child("trials", f"{number:04d}"), to_dict(tiny()), {})
     child.write_progress({**TRAINING, "status": status})
 
 
@@ -116,6 +116,27 @@ def test_trials_are_exported_only_where_asked_for_and_only_while_they_run(
     assert tags(gauges["lehr_train_loss"]) == []
     look(run, {**SEARCH, "updated": 1011.0}, "search", LEHR_METRICS_TRIALS="1")
     assert tags(gauges["lehr_train_loss"]) == [{"run": "digits", "kind": "train", "trial": "trials/0001"}]
+
+
+def test_a_search_is_alive_while_a_trial_has_something_to_tell(
+    run: RunFolder, gauges: dict[str, Gauge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 5000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    trial(run, 1, "running")
+    inner = RunFolder.create(run.folder.child("steps", "2"), to_dict(tiny()), {})
+    inner.write_progress(SEARCH)
+    trial(inner, 7, "running")
+    exporter = look(run, SEARCH, "recipe")
+    told = gauges["lehr_progress_timestamp_seconds"].values
+    assert list(told.values()) == [5000.0]
+    for now, place in ((5100.0, run.folder.child("trials", "0001")), (5200.0, inner.folder.child("trials", "0007"))):
+        RunFolder(place).write_progress({**TRAINING, "step": int(now)})
+        exporter._look()
+        assert list(told.values()) == [now]
+    now = 5300.0
+    exporter._look()
+    assert list(told.values()) == [5200.0]
 
 
 def test_the_number_of_trials_at_a_time_is_bounded(
