@@ -31,6 +31,7 @@ MAY_CHANGE = (
     "base.workers",
     "train.early_stopping.patience",
     "train.stop_on",
+    "recipe.stop_after",
     "train.checkpoint",
 )
 
@@ -196,7 +197,7 @@ def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: boo
     """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
     if existing and fresh:
         # attempts/ stays: a worker of an old attempt that is still writing must not find its number in use again.
-        for name in ("checkpoints", "steps", "epochs", "events", "model", "trials", "members", "predictions"):
+        for name in ("checkpoints", "steps", "epochs", "events", "model", "trials", "members", "predictions", "recipe"):
             folder.child(name).delete_all()
         for name in (
             "job.yaml",

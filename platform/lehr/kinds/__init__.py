@@ -8,7 +8,7 @@ from types import ModuleType
 from lehr.job import Job
 from lehr.runs import RunFolder
 
-KINDS = {"train": "lehr.kinds.train", "predict": "lehr.kinds.predict"}
+KINDS = {"train": "lehr.kinds.train", "predict": "lehr.kinds.predict", "recipe": "lehr.kinds.recipe"}
 
 
 def kind_of(job: Job) -> ModuleType:

@@ -1,0 +1,5 @@
+from lehr.runs import RunFolder
+
+
+def write(run: RunFolder) -> None:
+    pass
