@@ -29,6 +29,9 @@ from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
 
+RESIZE_SECONDS = 30.0
+"""How often an elastic run looks whether it could have more workers. To take them it starts from a checkpoint."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -93,6 +96,7 @@ def fit(
         scaling_config=ScalingConfig(
             num_workers=share.workers,
             use_gpu=share.gpus > 0,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             resources_per_worker={"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})},
         ),
         torch_config=TorchConfig(timeout_s=600),
