@@ -39,6 +39,21 @@ def compare_chart(runs: Sequence[Curves]) -> alt.VConcatChart:
     return draw.stack([panel for panel in panels if panel is not None])
 
 
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names of runs without the words that all begin or end with, but for the last before they differ: for labels.
+
+    `cifar-seed-0-lr-0.1` and `cifar-seed-1-lr-0.1` become `seed-0` and `seed-1`.
+    """
+    words = [name.split("-") for name in names]
+    if len(set(names)) < len(names):
+        return list(names)
+    shortest = min(map(len, words))
+    same = [len({tuple(each[:k]) for each in words}) == 1 for k in range(1, shortest)]
+    begin = max(0, same.count(True) - 1)
+    end = next((k for k in range(shortest - begin - 1) if len({each[-1 - k] for each in words}) > 1), 0)
+    return ["-".join(each[begin : len(each) - end]) for each in words]
+
+
 def png(chart: alt.VConcatChart, title: str, subtitle: Sequence[str]) -> bytes:
     """The chart as a PNG file at twice the screen's resolution, with a title above it. No browser is involved."""
     import vl_convert
@@ -152,7 +167,8 @@ def _runs_panel(
     title: str, runs: Sequence[Curves], column: str, height: int, *, scale: float = 1.0, smooth_it: bool = True
 ) -> alt.LayerChart | None:
     lines: list[tuple[str, str, Floats, Floats]] = []
-    for number, curves in enumerate(runs):
+    names = told_apart([curves.name for curves in runs])
+    for number, (name, curves) in enumerate(zip(names, runs, strict=True)):
         color = draw.RUN_COLORS[number % len(draw.RUN_COLORS)]
         if column in curves.epochs and column not in curves.steps:
             x, y = curves.epochs["epoch"], curves.epochs[column] * scale
@@ -162,7 +178,7 @@ def _runs_panel(
             keep = thin(curves.steps["epoch"], curves.steps[column], 600)
             x, y = curves.steps["epoch"][keep], curves.steps[column][keep]
         if np.isfinite(y).any():
-            lines.append((curves.name, color, x, y))
+            lines.append((name, color, x, y))
     if not lines:
         return None
     values = np.concatenate([y for *_, y in lines])

@@ -61,9 +61,10 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
         best = np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0)
         cells = [curves.name, f"{best:.2%}" if best >= 0 else "", f"{curves.bounds()[1]:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
-    drawn = chart(charts.compare_chart(runs), longest=max(len(curves.name) for curves in runs) + 5)
+    names = [curves.name for curves in runs]
+    drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.told_apart(names))) + 5)
     sections = [Section("", drawn), Section("Runs", table(rows, head), folded=False)]
-    return page(" · ".join(curves.name for curves in runs), f"{len(runs)} runs beside each other", sections)
+    return page(" · ".join(names), f"{len(runs)} runs beside each other", sections)
 
 
 def differences(runs: Sequence[Curves]) -> list[str]:

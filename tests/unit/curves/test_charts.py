@@ -95,3 +95,18 @@ def test_runs_of_different_lengths_are_compared_on_one_axis() -> None:
     assert {"run-5", "run-20"} <= texts
     assert spec["resolve"]["scale"]["x"] == "shared"
     assert [diagnose(run).run for run in runs] == ["run-5", "run-20"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["cifar-seed-0-lr-0.1", "cifar-seed-1-lr-0.1"], ["seed-0", "seed-1"]),
+        (["train", "train-2"], ["train", "train-2"]),
+        (["a", "b"], ["a", "b"]),
+        (["a-b", "a-c", "a-d-b"], ["a-b", "a-c", "a-d-b"]),
+        (["x-y-a", "x-z-a"], ["x-y", "x-z"]),
+        (["same", "same"], ["same", "same"]),
+    ],
+)
+def test_labels_of_runs_keep_only_what_tells_them_apart(names: list[str], expected: list[str]) -> None:
+    assert charts.told_apart(names) == expected
