@@ -201,6 +201,7 @@ def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: boo
             folder.child(name).delete_all()
         for name in (
             "job.yaml",
+            "ensemble.json",
             "progress.json",
             "stop.json",
             "failure.json",

@@ -150,18 +150,19 @@ def augmentations(job: TrainJob) -> Augment:
 
 
 def splits(job: TrainJob, data: Mapping[str, Images] | Mapping[str, Stream]) -> Splits:
-    """Which rows are for training, validation and test: a pure function of the labels and the job's seed."""
+    """Which rows are for training, validation and test: a pure function of the labels and the seed of the split."""
     train = data["train"]
+    seed = job.seed if job.data.split_seed is None else job.data.split_seed
     if "validation" in data:
         train_ids, validation = torch.arange(len(train)), _all_rows(data["validation"])
     else:
         share = job.data.validation if isinstance(job.data.validation, float) else VALIDATION_SHARE
-        train_ids, held_out = stratified_split(train.labels, share, job.seed)
+        train_ids, held_out = stratified_split(train.labels, share, seed)
         validation = train.rows(held_out)
     if job.data.limit is not None and job.data.limit < len(train_ids):
-        train_ids = train_ids[permutation(key(job.seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
+        train_ids = train_ids[permutation(key(seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
     if job.data.per_class is not None:
-        train_ids = _so_many_of_each(train, train_ids, job.data.per_class, job.seed)
+        train_ids = _so_many_of_each(train, train_ids, job.data.per_class, seed)
     return Splits(train.rows(train_ids), validation, _all_rows(data["test"]) if "test" in data else None)
 
 

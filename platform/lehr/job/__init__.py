@@ -2,6 +2,7 @@
 
 from lehr.job.base import Job
 from lehr.job.compare import describe_difference, difference, job_hash, to_dict
+from lehr.job.ensemble import EnsembleJob
 from lehr.job.finetune import FinetuneSection
 from lehr.job.kinds import KINDS
 from lehr.job.loading import derive, from_dict, load
@@ -33,6 +34,7 @@ __all__ = [
     "CheckpointSection",
     "DataSection",
     "EarlyStopping",
+    "EnsembleJob",
     "FinetuneSection",
     "Job",
     "LossSection",

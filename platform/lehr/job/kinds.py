@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from lehr.job.base import Job
+from lehr.job.ensemble import EnsembleJob
 from lehr.job.predict import PredictJob
 from lehr.job.recipe import RecipeJob
 from lehr.job.training import TrainJob
 
-KINDS: dict[str, type[Job]] = {"train": TrainJob, "predict": PredictJob, "recipe": RecipeJob}
+KINDS: dict[str, type[Job]] = {
+    "train": TrainJob,
+    "recipe": RecipeJob,
+    "ensemble": EnsembleJob,
+    "predict": PredictJob,
+}

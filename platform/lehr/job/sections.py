@@ -168,6 +168,12 @@ class DataSection(Section):
     per_class: int | None = Field(
         default=None, ge=1, description="Train on only so many rows of each class, by the seed. By default all."
     )
+    split_seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of the split and of limit, for runs of several seeds on the same rows. By default the job's.",
+    )
     image_size: ImageSize | None = Field(
         default=None, description="Pixels: one side or [height, width]. By default as they are in the source."
     )
@@ -312,6 +318,7 @@ class CheckpointSection(Section):
 
     every: Duration = Field(default=Duration(1, "ep"), description="A duration: 1ep, 500step or 10%.")
     keep: int = Field(default=2, ge=1, description="Last checkpoints that stay, besides the best.")
+    snapshots: bool = Field(default=False, description="One at the end of every cycle of a cyclic schedule stays too.")
 
     @field_validator("every")
     @classmethod

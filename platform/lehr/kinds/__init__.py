@@ -8,7 +8,12 @@ from types import ModuleType
 from lehr.job import Job
 from lehr.runs import RunFolder
 
-KINDS = {"train": "lehr.kinds.train", "predict": "lehr.kinds.predict", "recipe": "lehr.kinds.recipe"}
+KINDS = {
+    "train": "lehr.kinds.train",
+    "recipe": "lehr.kinds.recipe",
+    "ensemble": "lehr.kinds.ensemble",
+    "predict": "lehr.kinds.predict",
+}
 
 
 def kind_of(job: Job) -> ModuleType:

@@ -147,7 +147,7 @@ class Attempt:
             self._train_step(batch, rows)
             self.step += 1
             end = self.step % self.plan.clock.steps_per_epoch == 0
-            due = self.step % self.plan.checkpoint_every == 0
+            due = self.step % self.plan.checkpoint_every == 0 or self.step in self.plan.snapshots
             stop = self._pulse() if end or due or self.journal.pulse_due(self.step) else None
             if end:
                 self._finish_epoch(epoch)
@@ -270,7 +270,8 @@ class Attempt:
                 ),
             )
             self.journal.saved(name)
-            prune(self.folder, self.plan.job.train.checkpoint.keep, {self.best.step} if self.best.step else set())
+            best = {self.best.step} if self.best.step else set()
+            prune(self.folder, self.plan.job.train.checkpoint.keep, best | self.plan.snapshots)
 
     def _resume(self) -> None:
         """Goes on from the newest valid checkpoint, if there is one. The first worker chooses it for all."""

@@ -20,7 +20,7 @@ from lehr.durations import Clock
 from lehr.errors import RunError
 from lehr.job import TrainJob, check_call
 from lehr.models.weights import read_preprocessing, read_weights
-from lehr.schedules import linear_rule
+from lehr.schedules import Cyclic, linear_rule
 from lehr.tasks import Classification, Task
 from lehr.tasks.classification import class_weights
 from lehr.training.averaging import members
@@ -50,6 +50,8 @@ def check_job(job: TrainJob) -> None:
 class Plan:
     """A job and its data, resolved: the steps of the run, their rate, the task, and how pixels are prepared.
 
+    `snapshots` are the steps after which a checkpoint is written that stays.
+
     A pure function of the job and the data, so every worker and every resumed attempt comes to the same one.
     """
 
@@ -59,6 +61,7 @@ class Plan:
     clock: Clock
     rate: Callable[[int], float]
     checkpoint_every: int
+    snapshots: frozenset[int]
     task: Task
     preprocess: Preprocess
     augment: Augment
@@ -99,6 +102,7 @@ class Plan:
             clock=clock,
             rate=learning_rate(job, clock),
             checkpoint_every=max(1, job.train.checkpoint.every.steps(clock)),
+            snapshots=frozenset(cycle_ends(job, clock)) if job.train.checkpoint.snapshots else frozenset(),
             task=task,
             preprocess=preprocess,
             augment=augmentations(job),
@@ -200,3 +204,14 @@ def learning_rate(job: TrainJob, clock: Clock) -> Callable[[int], float]:
         raise job.error("optimizer.scale_lr.warmup", what)
     scale = linear_rule(job.train.batch_size, rule.base_batch, warmup)
     return lambda step: lr * factor(step) * scale(step)
+
+
+def cycle_ends(job: TrainJob, clock: Clock) -> list[int]:
+    """The steps taken at the end of each cycle. Raises JobError where the schedule has none, or they do not fit."""
+    if not isinstance(job.schedule, Cyclic):
+        what = f"the schedule {job.schedule.name} has no cycles; allowed with schedule: cyclic"
+        raise job.error("train.checkpoint.snapshots", what)
+    try:
+        return job.schedule.cycle_ends(clock)
+    except ValueError as error:
+        raise job.error("schedule", str(error)) from None

@@ -11,7 +11,7 @@ from lehr.job import TrainJob, to_dict
 
 Held = TypeVar("Held")
 
-AFTER_DECODING = ("augment", "sampling", "limit", "per_class")
+AFTER_DECODING = ("augment", "sampling", "limit", "per_class", "split_seed")
 """Fields of a data section that change what is done with decoded images, not the images."""
 
 
