@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 CRDS = "LEHR_KUBERAY_CRDS"
-"""Environment variable: a folder of custom resource definitions as published (`ray.io_rayjobs.yaml`)."""
+"""Environment variable: a folder of definitions as their projects publish them, `ray.io_rayjobs.yaml`."""
 
 
 def check_core(thing: dict[str, Any]) -> None:

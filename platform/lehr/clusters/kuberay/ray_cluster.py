@@ -61,7 +61,7 @@ def ray_cluster(profile: Profile, pods: Pods, config: str, ray_version: str) -> 
         del head["spec"]["automountServiceAccountToken"]  # the autoscaler speaks with Kubernetes
     cluster: Manifest = {
         "rayVersion": ray_version,
-        "headGroupSpec": {"rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"}, "template": head},
+        "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": head},
         "workerGroupSpecs": _groups(profile, pods),
     }
     if profile.authentication:
@@ -72,7 +72,6 @@ def ray_cluster(profile: Profile, pods: Pods, config: str, ray_version: str) -> 
             "version": "v2",
             "idleTimeoutSeconds": profile.idle,
             "securityContext": LOCKED,
-            "resources": _resources(0.5, "512Mi"),
             "volumeMounts": list(_SCRATCH),
         }
     return cluster
@@ -150,7 +149,8 @@ def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int]
         spec["serviceAccountName"] = profile.service_account
     if profile.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in profile.pull_secrets]
-    return {"metadata": {"labels": dict(OURS)}, "spec": spec}
+    stays = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}  # not moved to save a node
+    return {"metadata": {"labels": dict(OURS), "annotations": stays}, "spec": spec}
 
 
 def submitter(profile: Profile) -> Manifest:
