@@ -78,7 +78,7 @@ def metrics() -> None:
 
     from lehr.monitoring.metrics import table
 
-    shown = Table("name", "unit", "labels", "what", box=None, pad_edge=False, header_style="dim")
+    shown = Table("name", "unit", "labels", "when", "what", box=None, pad_edge=False, header_style="dim")
     for name, _, unit, labels, when, what in table():
-        shown.add_row(name, unit, labels, f"{what} ({when})")
+        shown.add_row(name, unit, labels, when, what)
     Console(highlight=False).print(shown)

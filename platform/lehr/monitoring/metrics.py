@@ -143,12 +143,12 @@ def _recipe_step(progress: Progress) -> Values:
 
 # ── the table ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_TRAINING = "training, from the first pulse on (about twice a second)"
-_EPOCH = "training, after each epoch"
+_TRAINING = "while training"
+_EPOCH = "after each epoch"
 _SEARCH = "search"
 
 METRICS: tuple[Metric, ...] = (
-    Metric("lehr_running", "1", "1 while the job runs", "every job, from start to end", lambda _: {"": 1}),
+    Metric("lehr_running", "1", "1 while the job runs", "every job", lambda _: {"": 1}),
     Metric(
         "lehr_progress_timestamp_seconds",
         "s since 1970",
@@ -157,7 +157,7 @@ METRICS: tuple[Metric, ...] = (
         at("changed"),
     ),
     Metric("lehr_progress_ratio", "1", "share of the job that is done, 0 to 1", "every job", _share_done),
-    Metric("lehr_left_seconds", "s", "estimate of the time left", "training, search", at("seconds_left")),
+    Metric("lehr_left_seconds", "s", "estimate of the time left", _TRAINING, at("seconds_left")),
     Metric("lehr_restarts", "1", "attempts after the first: resumed, by hand or after a failure", _TRAINING, _restarts),
     Metric("lehr_workers", "worker", "workers of the running attempt", _TRAINING, at("workers")),
     # training
@@ -192,7 +192,7 @@ METRICS: tuple[Metric, ...] = (
         "s",
         "time per step in which gradients travel between workers and no gradient is computed; a part of `compute`; "
         "measured in one step of a hundred",
-        "training on several workers",
+        "while training on several workers",
         at("recent.communication_seconds"),
     ),
     Metric(
@@ -219,27 +219,27 @@ METRICS: tuple[Metric, ...] = (
         _EPOCH,
         at("metrics.validation_accuracy"),
     ),
-    Metric("lehr_best", "1", "best value so far of the metric that counts", "training, search", _best, "metric"),
+    Metric("lehr_best", "1", "best value so far of the metric that counts", "training and search", _best, "metric"),
     Metric(
         "lehr_checkpoint_timestamp_seconds",
         "s since 1970",
-        "when the newest checkpoint was saved",
-        "training, from the first checkpoint of the attempt on",
+        "when the newest checkpoint was saved; before the first, when the attempt began",
+        _TRAINING,
         at("checkpoint.time"),
     ),
     Metric(
         "lehr_checkpoint_bytes",
         "byte",
         "size of the newest checkpoint",
-        "training, from the first checkpoint of the attempt on",
+        "after the attempt's first checkpoint",
         at("checkpoint.bytes"),
     ),
-    Metric("lehr_skipped_images", "image", "unreadable images left out so far", "training", at("skipped_images")),
+    Metric("lehr_skipped_images", "image", "unreadable images left out so far", _TRAINING, at("skipped_images")),
     Metric(
         "lehr_gpu_memory_bytes",
         "byte",
         "most memory that the first worker's tensors took on its GPU",
-        "training on GPUs",
+        "while training on GPUs",
         at("gpu_memory_bytes"),
     ),
     # jobs made of jobs

@@ -217,12 +217,12 @@ def test_the_command_reads_the_token_from_a_file_and_serves_a_grafana_below_a_pa
 ) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     with serving("/grafana") as server:
-        options = ["--grafana", f"{server.url}/", "--token-file", "token", "--prometheus", PROMETHEUS, "--without-ray"]
+        options = ["--grafana", f"{server.url}/", "--token-file", "token", "--prometheus", PROMETHEUS]
         monkeypatch.setattr("sys.argv", ["lehr", "monitor", "install", *options])
         with pytest.raises(SystemExit) as ended:
             main.main()
         assert ended.value.code == 0
-        assert list(server.dashboards) == OURS
+        assert list(server.dashboards) == [*OURS, "rayDefaultDashboard", "rayDataDashboard", "rayTrainDashboard"]
         assert capsys.readouterr().out.splitlines()[:2] == [
             'created    folder "lehr"',
             'created    data source "lehr-prometheus"',
