@@ -197,7 +197,8 @@ def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: boo
     """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
     if existing and fresh:
         # attempts/ stays: a worker of an old attempt that is still writing must not find its number in use again.
-        for name in ("checkpoints", "steps", "epochs", "events", "model", "trials", "members", "predictions", "recipe"):
+        parts = ("checkpoints", "steps", "epochs", "events", "model", "features", "predictions")
+        for name in (*parts, "trials", "members", "recipe"):
             folder.child(name).delete_all()
         for name in (
             "job.yaml",
@@ -208,6 +209,8 @@ def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: boo
             "curves.png",
             "report.html",
             "diagnosis.json",
+            "transfer.json",
+            "neighbours.png",
         ):
             folder.delete(name)
         existing = None

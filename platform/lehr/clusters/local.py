@@ -39,8 +39,13 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
 
     A Ray of our own counts one CPU more than the workers hold: with every CPU held by a worker, Ray Data could never
     run the tasks that they wait for, without a word. It also counts enough CPUs for as many workers as the job asks
-    for, since several workers on one core are slow but right.
+    for, since several workers on one core are slow but right. Where this process has a Ray already, that is it.
     """
+    if ray.is_initialized():  # within a cluster that this process has already
+        spare = 0 if os.environ.get("RAY_ADDRESS") else 1
+        total = ray.cluster_resources()
+        yield Resources(total.get("CPU", 0) - spare, total.get("GPU", 0))
+        return
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=True)
         try:

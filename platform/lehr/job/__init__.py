@@ -26,6 +26,7 @@ from lehr.job.sections import (
 )
 from lehr.job.text import not_a_choice
 from lehr.job.training import Training, TrainJob
+from lehr.job.transfer import TransferJob
 
 __all__ = [
     "KINDS",
@@ -46,6 +47,7 @@ __all__ = [
     "TrainJob",
     "TrainSection",
     "Training",
+    "TransferJob",
     "WorkersSection",
     "check_call",
     "derive",

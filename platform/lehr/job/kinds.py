@@ -7,10 +7,12 @@ from lehr.job.ensemble import EnsembleJob
 from lehr.job.predict import PredictJob
 from lehr.job.recipe import RecipeJob
 from lehr.job.training import TrainJob
+from lehr.job.transfer import TransferJob
 
 KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
     "recipe": RecipeJob,
     "ensemble": EnsembleJob,
+    "transfer": TransferJob,
     "predict": PredictJob,
 }

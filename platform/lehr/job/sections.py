@@ -202,7 +202,8 @@ class DataSection(Section):
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
 
-def _weights(value: str | None) -> str | None:
+def weights_reference(value: str | None) -> str | None:
+    """Refuses what cannot be weights to start from."""
     endings = "|".join(map(re.escape, WEIGHT_FILES))
     if value is None or re.fullmatch(rf"run:.+|pretrained(:\w+)?|.+({endings})", value, re.DOTALL):
         return value
@@ -216,7 +217,7 @@ class ModelSection(NamedSection):
     name: str = Field(
         default="small_cnn", min_length=1, description="A registered, torchvision or timm name, or my_package.nets:Net."
     )
-    weights: Annotated[str | None, LOCAL_PATH, AfterValidator(_weights)] = Field(
+    weights: Annotated[str | None, LOCAL_PATH, AfterValidator(weights_reference)] = Field(
         default=None,
         description="Weights to start from: run:NAME; pretrained, the best that torchvision or timm has of this "
         "network, or pretrained:IMAGENET1K_V1; or a .pth or .safetensors file. By default random, by the seed.",

@@ -12,6 +12,7 @@ KINDS = {
     "train": "lehr.kinds.train",
     "recipe": "lehr.kinds.recipe",
     "ensemble": "lehr.kinds.ensemble",
+    "transfer": "lehr.kinds.transfer",
     "predict": "lehr.kinds.predict",
 }
 

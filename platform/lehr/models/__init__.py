@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lehr.models.cifar import CifarResNet, WideResNet
 from lehr.models.find import MODELS, OURS, adapt_channels, find
 from lehr.models.small_cnn import SmallCNN
-from lehr.models.weights import head_of, start_from
+from lehr.models.weights import deepen_head, head_of, start_from
 
 __all__ = [
     "MODELS",
@@ -26,6 +26,7 @@ __all__ = [
     "build",
     "check",
     "check_outputs",
+    "deepen_head",
     "find",
     "head_of",
     "start_from",

@@ -53,6 +53,14 @@ def head_of(model: nn.Module, outputs: int) -> str:
     raise ValueError(f"the network has no last layer with {outputs} outputs")
 
 
+def deepen_head(model: nn.Module, outputs: int, hidden: int) -> None:
+    """Puts a head with one hidden layer in place of the linear one."""
+    name = head_of(model, outputs)
+    inputs = model.get_submodule(name).in_features
+    assert isinstance(inputs, int)
+    model.set_submodule(name, nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs)))
+
+
 @torch.no_grad()
 def start_from(
     model: nn.Module, weights: dict[str, Tensor], classes: Sequence[str], their_classes: Sequence[str]

@@ -115,6 +115,8 @@ def load_network(folder: Folder) -> Network:
     spec, dtype = description["model"], getattr(torch, description["dtype"])
     try:
         model = models.build(spec["name"], preprocess.channels, len(description["classes"]), spec["options"], seed=0)
+        if hidden := spec.get("hidden"):
+            models.deepen_head(model, len(description["classes"]), hidden)
     except ValueError as error:
         raise RunError(f"{folder.uri}/model: {error}") from error
     model.to(dtype).load_state_dict(weights)

@@ -1,0 +1,101 @@
+"""`kind: transfer`: a network that was pretrained on other images, brought to these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from lehr.job.base import Job
+from lehr.job.finetune import FinetuneSection
+from lehr.job.sections import LOCAL_PATH, ModelSection, NamedSection, Section, weights_reference
+from lehr.job.text import show
+from lehr.job.training import Training
+
+Strategy = Literal["features", "finetune", "scratch"]
+STRATEGIES: tuple[Strategy, ...] = ("features", "finetune", "scratch")
+
+
+class BackboneSection(NamedSection):
+    """The pretrained network; other keys are options of the network itself."""
+
+    short: ClassVar[str | None] = "name"
+
+    name: str = Field(
+        min_length=1,
+        description="run:NAME, a run of our own; a torchvision name (resnet18), timm/NAME, or my_package.nets:Net.",
+    )
+    weights: Annotated[str | None, LOCAL_PATH, AfterValidator(weights_reference)] = Field(
+        default=None,
+        description="pretrained (the best published), pretrained:NAME, or a .pth or .safetensors file. By default "
+        "pretrained; a run brings its own.",
+    )
+
+
+class FeaturesSection(Section):
+    """Strategy features: the head is trained on features that are computed once."""
+
+    views: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Versions of each training image: 1 as it is; each more with base.data.augment anew.",
+    )
+    hidden: int = Field(default=0, ge=0, description="Hidden units of the head. 0: a linear head.")
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[0.001, 0.003, 0.01, 0.03], min_length=1, description="Learning rates of the head to try."
+    )
+    weight_decays: list[Annotated[float, Field(ge=0)]] = Field(
+        default=[0.0, 0.3, 3.0, 10.0],
+        min_length=1,
+        description="Weight decays of the head to try, as AdamW defines it.",
+    )
+    steps: int = Field(default=500, ge=1, description="Optimizer steps of the head.")
+    batch_size: int = Field(default=1024, ge=1, description="Rows per step of the head.")
+
+
+def _strategies(value: Any) -> Literal["auto"] | list[Strategy]:
+    if value == "auto":
+        return "auto"
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, list) and names and all(name in STRATEGIES for name in names):
+        return list(dict.fromkeys(names))
+    raise ValueError(f"{show(value)} is not a strategy; allowed: auto, {', '.join(STRATEGIES)}, or a list of them")
+
+
+StrategyChoice = Annotated[
+    Literal["auto"] | list[Strategy],
+    BeforeValidator(_strategies, json_schema_input_type=Literal["auto"] | Strategy | list[Strategy]),
+]
+
+
+class TransferJob(Job):
+    """Bring a pretrained network to new images: by its features, by fine-tuning it, or by the better of them."""
+
+    kind: Literal["transfer"] = Field(default="transfer", description="What the job does.")
+    backbone: BackboneSection = Field(description="The pretrained network.")
+    strategy: StrategyChoice = Field(
+        default="auto",
+        description="features: freeze it and train a head; finetune: train it on; scratch: the same network without "
+        "its weights; auto: what the size of the data and their likeness to the pretraining suggest, decided by "
+        "validation. A list tries several.",
+    )
+    base: Training = Field(
+        default=Training(), description="The data, and how fine-tuning and training from scratch go: a train job."
+    )
+    features: FeaturesSection = Field(default=FeaturesSection(), description="How strategy features trains the head.")
+    finetune: FinetuneSection = Field(default=FinetuneSection(), description="How strategy finetune goes.")
+    compare_scratch: bool = Field(
+        default=True, description="With strategy auto, train from scratch too, to show in the report."
+    )
+    images_per_class: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[], description="Try the strategies with only so many training images of each class, too."
+    )
+
+    @model_validator(mode="after")
+    def _network_is_the_backbone(self) -> TransferJob:
+        if self.base.model != ModelSection():
+            raise ValueError("base.model: the network is said by backbone; allowed: no model in base")
+        if self.base.finetune is not None:
+            raise ValueError("base.finetune: fine-tuning is said by finetune, beside base")
+        return self

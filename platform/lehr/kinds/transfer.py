@@ -1,0 +1,221 @@
+"""`kind: transfer`: features once, what to try by the guide, trials, and the choice that validation makes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from lehr.clusters.machine import cores, memory
+from lehr.data.load import Opened, splits
+from lehr.data.streaming import ThreadDecoder
+from lehr.driver import Interrupted, Running
+from lehr.errors import LehrError, RunError
+from lehr.job import TrainJob
+from lehr.job.transfer import STRATEGIES, TransferJob
+from lehr.kinds.train import choose as held_how
+from lehr.kinds.train import say_unreadable
+from lehr.runs import RunFolder, read_model, write_model
+from lehr.training.setup import Plan, check_job
+from lehr.transfer import features as kept
+from lehr.transfer.features import Extractor, Features, rows_of, some_rows, splits_of
+from lehr.transfer.guide import Advice, advise, choose
+from lehr.transfer.jobs import check_backbone, job_of, sizes_of
+from lehr.transfer.neighbours import picture
+from lehr.transfer.report import write_report
+from lehr.transfer.similarity import MOST_ROWS, Similarity, similarity
+from lehr.transfer.study import Strategies
+from lehr.transfer.work import HeadWork
+from lehr.trials import Trial, run_trials
+from lehr.words import shown
+
+Compute = Callable[..., Iterator[Features]]
+
+
+def check(job: TransferJob) -> None:
+    """Checks what needs no data: the backbone and its weights, and every job that would be trained. Raises JobError."""
+    check_backbone(job)
+    for strategy in STRATEGIES:
+        check_job(job_of(job, strategy))
+
+
+def report(run: RunFolder) -> None:
+    """Writes the run's page anew. Raises RunError where nothing was decided yet."""
+    if not run.folder.exists("transfer.json"):
+        raise RunError(f"{run.name} has not come to its trials yet; there is nothing to report")
+    write_report(run)
+
+
+def run(running: Running) -> None:
+    """Features, similarity, trials, the choice, and the report."""
+    job = cast(TransferJob, running.job)
+    with opened_data(running, job_of(job, "features")) as (plan, compute):
+        about = prepare(running, job, plan, compute)
+        study = Strategies(about["candidates"], trials(running, job, plan, about), len(plan.splits.validation))
+        run_trials(running, study, len(study.trials))
+    conclude(running, study, about)
+
+
+@contextmanager
+def opened_data(running: Running, job: TrainJob) -> Iterator[tuple[Plan, Compute]]:
+    """The plan of the features job, and how features are computed: in this process, or by Ray Data on the cluster."""
+    opened = Opened(job)
+    if running.debug:
+        torch.set_num_threads(cores())
+        data: Any
+        if held_how(running, opened, memory(), "this machine's memory"):
+            data = opened.stream(ThreadDecoder(cores()))
+        else:
+            data = opened.decode()
+            say_unreadable(running, opened, data)
+        yield (plan := Plan.make(job, splits(job, data))), partial(compute_here, plan)
+        return
+    from lehr.clusters.local import cluster  # Ray is imported here and not before: --debug does without
+
+    running.screen.status("starting Ray")
+    with cluster(1, job.workers.cpus) as resources:
+        from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
+        from lehr.transfer.ray_features import compute_with_ray
+
+        shared: dict[str, Any]
+        if held_how(running, opened, smallest_store(), "the smallest object store"):
+            decoder = RayDecoder(max(2, int(resources.cpus)), False)
+            data = opened.stream(decoder)
+            shared = {name: SharedStream.put(rows, decoder) for name, rows in data.items()}
+        else:
+            data = opened.decode(read_with_ray)
+            say_unreadable(running, opened, data)
+            shared = {name: Shared.put(images) for name, images in data.items()}
+        yield (plan := Plan.make(job, splits(job, data))), partial(compute_with_ray, plan, shared, resources)
+
+
+def compute_here(
+    plan: Plan, split: str, positions: Tensor, *, views: int = 1, random: bool = False
+) -> Iterator[Features]:
+    """In this process; the counterpart of `compute_with_ray`."""
+    extractor = Extractor(plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"), random)
+    for view in range(views):
+        yield extractor(rows_of(plan, split), positions, view)
+
+
+def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> dict[str, Any]:
+    """Computes the features, measures how alike the data are, and asks the guide. Kept in `transfer.json`."""
+    run, auto = running.run, job.strategy == "auto"
+    if run.folder.exists("transfer.json"):  # an earlier attempt came as far as that
+        return run.folder.read_json("transfer.json")
+    wanted = auto or "features" in job.strategy
+    seconds = compute_features(running, job, plan, compute) if wanted else 0.0
+    train = plan.splits.train
+    about: dict[str, Any] = {
+        "train_rows": len(train),
+        "validation_rows": len(plan.splits.validation),
+        "classes": list(train.classes),
+        "seconds_per_image": seconds,
+        "candidates": list(job.strategy) if not auto else [],
+        "advice": None,
+        "similarity": None,
+    }
+    if wanted:
+        running.screen.status("measuring how alike the images are to those of the pretraining")
+        found = measure(plan, compute, kept.read(run.folder, "train"))
+        advice = advise(len(train), len(train.classes), found)
+        about |= {"similarity": found.to_dict(), "advice": advice.__dict__ | {"candidates": list(advice.candidates)}}
+        if auto:
+            about["candidates"] = list(advice.candidates)
+            say_advice(running, advice)
+        if image := picture(plan, *(kept.read(run.folder, split) for split in ("train", "validation"))):
+            run.folder.write("neighbours.png", image)
+    run.folder.write_json("transfer.json", about)
+    return about
+
+
+def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> float:
+    """Writes the features of every split that has none yet; returns seconds per image."""
+    began, images = time.perf_counter(), 0
+    if job.features.views > 1 and plan.augment.mixes:
+        raise job.error("base.data.augment", "features of mixed images have no label; allowed: no mixup or cutmix")
+    for split in splits_of(plan):
+        if running.run.folder.exists(f"features/{split}.parquet"):
+            continue
+        rows, views = rows_of(plan, split), job.features.views if split == "train" else 1
+        running.screen.status(f"computing the features of {len(rows):,} {split} images")
+        parts = []
+        for part in compute(split, torch.arange(len(rows)), views=views):
+            parts.append(part)
+            images += len(part)
+            running.check_lease()
+            if reason := running.run.stop_requested():
+                raise Interrupted(f"Stopped ({reason}); go on with: {running.command}")
+        kept.write(running.run.folder, split, Features.together(parts))
+    seconds = time.perf_counter() - began
+    if images:
+        running.screen.say(f"features of {images:,} images computed in {seconds:.1f} s")
+    return seconds / max(1, images)
+
+
+def measure(plan: Plan, compute: Compute, features: Features) -> Similarity:
+    """The likeness of the training images to those of the pretraining, on a fixed sample of them."""
+    positions = some_rows(plan.splits.train, MOST_ROWS, plan.job.seed)
+    (random,) = compute("train", positions, random=True)
+    pretrained = features.of(random.ids, augmented=False)
+    assert torch.equal(pretrained.ids, random.ids)
+    return similarity(pretrained.values, random.values, random.labels, plan.job.seed)
+
+
+def say_advice(running: Running, advice: Advice) -> None:
+    running.screen.say(f"{advice.why[:1].upper()}{advice.why[1:]}. To try: {', '.join(advice.candidates)}.")
+    if advice.warning:
+        running.screen.say(f"Warning: {advice.warning}")
+
+
+def trials(running: Running, job: TransferJob, plan: Plan, about: dict[str, Any]) -> list[Trial]:
+    """A trial for each strategy, on all training images and on fewer of each class, the small ones first."""
+    strategies = list(about["candidates"])
+    if job.strategy == "auto" and job.compare_scratch and "scratch" not in strategies:
+        strategies.append("scratch")
+    head = HeadWork(job.features, running.run.folder.uri, about["seconds_per_image"])
+    found = []
+    for count in [None, *sizes_of(job, plan.splits.train.labels)]:
+        for strategy in strategies:
+            folder = f"trials/{strategy}" + (f"-{count}" if count else "")
+            child = job_of(job, strategy, per_class=count, name=folder)
+            found.append(Trial(folder, child, head) if strategy == "features" else Trial(folder, child))
+    return found
+
+
+def conclude(running: Running, study: Strategies, about: dict[str, Any]) -> None:
+    """Chooses, keeps the chosen model as the run's, and ends with what a person wants to know."""
+    run, screen = running.run, running.screen
+    accuracy = study.accuracy()
+    candidates = tuple(name for name in about["candidates"] if name in accuracy)
+    if not candidates:
+        first = next(iter(study.outcomes.values()), None)
+        why = first.message if first else "there was nothing to try"
+        study.message = f"no strategy came to an end: {why}"
+        run.write_progress({**run.progress(), "status": "failed", "message": study.message})
+        raise LehrError(study.message)
+    choice = choose(candidates, accuracy, about["validation_rows"])
+    chosen = study.outcomes[f"trials/{choice.strategy}"].run
+    weights, description = read_model(chosen.folder)
+    write_model(run.folder, weights, description)
+    run.folder.write_json("transfer.json", about | {"chosen": choice.strategy, "why": choice.why})
+    best = chosen.progress()["best"]
+    message = f"{choice.strategy}: {choice.why}"
+    metrics = {name: value for name, value in description.get("metrics", {}).items() if value is not None}
+    run.write_progress(
+        {**run.progress(), "status": "finished", "message": message, "best": best, "metrics": metrics, "done": 1.0}
+    )
+    write_report(run)
+    screen.progress(run.progress())
+    screen.close()
+    screen.say(f"Chosen: {message}.")
+    screen.say(f"Best {best['metric'].replace('_', ' ')}: {best['value']:.2%}")
+    if "test_accuracy" in metrics:
+        screen.say(f"Test accuracy of that model: {metrics['test_accuracy']:.2%}")
+    screen.say(f"Model:  {shown(run.folder)}/model")
+    screen.say(f"Report: {shown(run.folder)}/report.html")

@@ -1,0 +1,77 @@
+"""Features with Ray Data: replicas of the network on the cluster's GPUs or CPUs, each image once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.data import DataContext
+
+from lehr.clusters.local import Resources
+from lehr.data.load import splits
+from lehr.job import TrainJob
+from lehr.training.setup import Plan
+from lehr.transfer.features import BATCH, Extractor, Features, rows_of
+
+
+class Replica:
+    """One copy of the network, in an actor of Ray Data."""
+
+    def __init__(self, job: TrainJob, shared: dict[str, Any], random: bool, threads: int) -> None:
+        if str(job.folder) not in sys.path:
+            sys.path.insert(0, str(job.folder))
+        torch.set_num_threads(threads)
+        self.plan = Plan.make(job, splits(job, {name: handle.open() for name, handle in shared.items()}))
+        self.extract = Extractor(self.plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"), random)
+
+    def __call__(self, batch: dict[str, np.ndarray], split: str, view: int) -> dict[str, np.ndarray]:
+        positions = torch.from_numpy(np.array(batch["position"], np.int64))
+        found = self.extract(rows_of(self.plan, split), positions, view)
+        return {
+            "id": found.ids.numpy(),
+            "label": found.labels.numpy(),
+            "features": found.values.numpy(),
+        }
+
+
+def compute_with_ray(
+    plan: Plan,
+    shared: dict[str, Any],
+    resources: Resources,
+    split: str,
+    positions: torch.Tensor,
+    *,
+    views: int = 1,
+    random: bool = False,
+) -> Iterator[Features]:
+    """The features of the rows of a split at `positions`, one view after the other.
+
+    Args:
+        shared: by split, handles of the decoded images or streams, as workers open them.
+        resources: what the cluster has; every GPU gets a replica, or the CPUs share out their cores.
+    """
+    DataContext.get_current().enable_progress_bars = False
+    gpus = int(resources.gpus)
+    replicas = max(1, min(gpus or int(resources.cpus), -(-len(positions) // BATCH)))
+    threads = max(1, int(resources.cpus) // replicas)
+    dataset = ray.data.from_numpy(positions.numpy()).rename_columns({"data": "position"})
+    for view in range(views):
+        found = dataset.repartition(max(replicas, -(-len(positions) // (8 * BATCH)))).map_batches(
+            Replica,
+            fn_constructor_args=(plan.job, shared, random, threads),
+            fn_args=(split, view),
+            batch_size=BATCH,
+            compute=ray.data.ActorPoolStrategy(size=replicas),
+            num_gpus=1 if gpus else 0,
+            num_cpus=threads if not gpus else 1,
+        )
+        parts = []
+        for batch in found.iter_batches(batch_size=None, batch_format="numpy"):
+            ids, labels = torch.from_numpy(batch["id"].copy()), torch.from_numpy(batch["label"].copy())
+            values = torch.from_numpy(np.asarray(batch["features"], np.float32).copy())
+            parts.append(Features(ids, labels, torch.full_like(ids, view), values))
+        yield Features.together(parts)
