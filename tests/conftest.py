@@ -24,6 +24,6 @@ def ray_cluster() -> Iterator[None]:
     """One Ray for all tests that share it; starting one costs seconds."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

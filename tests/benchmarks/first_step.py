@@ -46,7 +46,7 @@ def script(folder: str) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    ray.init(include_dashboard=False, num_cpus=3)
+    ray.init("local", include_dashboard=False, num_cpus=3)
     TorchTrainer(
         train_loop,
         train_loop_config={"folder": folder},

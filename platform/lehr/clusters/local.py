@@ -59,7 +59,8 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     end_orphans()
     mark_children()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
-    ray.init(num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
+    # "local", since without an address Ray would join whatever cluster somebody has started on this machine.
+    ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
     try:
         yield Resources(needed, ray.cluster_resources().get("GPU", 0))
     finally:
