@@ -17,10 +17,10 @@ def compare(what: str, unit: str, sides: dict[str, Callable[[], float]], rounds:
     for number in range(rounds):
         for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
             found[name].append(sides[name]())
-            print(f"  round {number + 1}: {name} {found[name][-1]:,.1f} {unit}", flush=True)
+            print(f"  round {number + 1}: {name} {figure(found[name][-1])} {unit}", flush=True)
     print(f"\n{what}\n{'':24}{'median':>12}{'min':>12}{'max':>12}  {unit}")
     for name, values in found.items():
-        print(f"{name:24}{statistics.median(values):12,.1f}{min(values):12,.1f}{max(values):12,.1f}")
+        print(f"{name:24}{figure(statistics.median(values)):>12}{figure(min(values)):>12}{figure(max(values)):>12}")
     ours, theirs = (statistics.median(values) for values in found.values())
     pairs = [a / b for a, b in zip(*found.values(), strict=True)]
     first, second = found
@@ -29,3 +29,7 @@ def compare(what: str, unit: str, sides: dict[str, Callable[[], float]], rounds:
         f"expected {expected}"
     )
     return ours / theirs
+
+
+def figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -11,14 +11,20 @@ from lehr.runs import RunFolder
 
 if TYPE_CHECKING:
     from lehr.curves.findings import Diagnosis
+    from lehr.curves.record import Curves
 
 
 def diagnose_run(run: RunFolder) -> Diagnosis:
     """What the curves of a run say so far; also written as `diagnosis.json` into its folder."""
-    from lehr.curves.diagnosis import diagnose
     from lehr.curves.record import Curves
 
-    diagnosis = diagnose(Curves.read(run))
+    return _diagnose(run, Curves.read(run))
+
+
+def _diagnose(run: RunFolder, curves: Curves) -> Diagnosis:
+    from lehr.curves.diagnosis import diagnose
+
+    diagnosis = diagnose(curves)
     run.folder.write_json("diagnosis.json", diagnosis.to_dict())
     return diagnosis
 
@@ -41,13 +47,15 @@ def write_curves(run: RunFolder) -> Path | None:
     from lehr.curves import charts, report  # drawing takes a second to import: only who draws pays it
     from lehr.curves.record import Curves
 
-    diagnosis, curves = diagnose_run(run), Curves.read(run)
+    curves = Curves.read(run)
+    diagnosis = _diagnose(run, curves)
     if not len(curves.steps["step"]):
         return None
     first = diagnosis.first
     words = [report.subtitle(curves), f"{first.title}: {first.evidence}"]
-    run.folder.write("curves.png", charts.png(charts.run_chart(curves), curves.name, words))
-    run.folder.write("report.html", report.report_page(run, curves, diagnosis).encode())
+    drawn = charts.run_chart(curves)
+    run.folder.write("curves.png", charts.png(drawn, curves.name, words))
+    run.folder.write("report.html", report.report_page(run, curves, diagnosis, drawn).encode())
     return run.folder.local_path / "curves.png" if run.folder.is_local else None
 
 

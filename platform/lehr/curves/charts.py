@@ -69,7 +69,7 @@ def png(chart: alt.VConcatChart, title: str, subtitle: Sequence[str]) -> bytes:
             subtitlePadding=5,
         )
     )
-    spec = titled.to_dict() | {"config": draw.LIGHT, "background": "white", "padding": 20}
+    spec = titled.to_dict(validate=False) | {"config": draw.LIGHT, "background": "white", "padding": 20}
     return vl_convert.vegalite_to_png(spec, scale=2)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import altair as alt
 import numpy as np
+from altair.utils import schemapi
 
 from lehr.curves.record import Curves
 from lehr.curves.smoothing import Floats, moving_average, thin
@@ -24,6 +25,28 @@ LONGEST_LABEL = 22  # letters of a label at the end of a line
 MOST_TICKS = 6  # labels of a logarithmic axis
 MOST_DECADES = 4  # a loss on its way to infinity would press everything else into one line
 LOG_RATIO = 20.0  # a positive curve whose values span more than this factor gets a logarithmic axis
+
+# Each part of a chart is checked against Vega-Lite's schema again whenever it is put into another: that took half of
+# the time of a report. Tests check whole charts once.
+schemapi.disable_debug_mode()
+alt.data_transformers.consolidate_datasets = False
+
+
+class _Held:
+    """Rows that Altair hands on as they are, where it would copy a list each time that a chart becomes part of one."""
+
+    _schema: ClassVar = {"type": "array"}  # by this, and `to_dict`, Altair knows what it can write
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def to_dict(self) -> Rows:
+        return self._rows
+
+
+def inline(rows: Rows) -> alt.InlineData:
+    """Many rows as the data of a chart."""
+    return alt.InlineData(values=_Held(rows))
 
 
 def average(curves: Curves, y: Floats, scale: alt.Scale) -> tuple[Floats, Floats]:
@@ -67,7 +90,7 @@ def dots(curves: Curves, x: Floats, y: Floats, scale: alt.Scale, color: str, nam
     size, opacity = (16, 0.35) if len(values) < 800 else (7, 0.22)
     tips = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("y:Q", title=name, format=form)]
     return (
-        alt.Chart(alt.InlineData(values=values))
+        alt.Chart(inline(values))
         .mark_circle(size=size, opacity=opacity, color=color, clip=True)
         .encode(x=x_axis(), y=y_axis(scale), tooltip=tips)
     )
@@ -88,7 +111,7 @@ def line(
     values = [{"x": short(a), "y": short(b) if _drawable(b, scale) else None} for a, b in zip(x, y, strict=True)]
     few = points and len(values) <= 120
     dots: Any = alt.OverlayMarkDef(size=22, color=color, filled=True) if few else False
-    chart = alt.Chart(alt.InlineData(values=values))
+    chart = alt.Chart(inline(values))
     if fill:
         mark = chart.mark_area(color=color, opacity=0.2, line={"color": color, "strokeWidth": width})
     else:

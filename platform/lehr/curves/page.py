@@ -63,7 +63,8 @@ def chart(drawn: Any, longest: int = 15, least: int = 260) -> Markup:
     """
     room = 72 + 6.6 * min(longest, drawing.LONGEST_LABEL + 5)
     about = {"wide": room, "narrow": min(room, 196), "least": least}
-    inner = Markup('<script type="application/json">{}</script>').format(Markup(_script([drawn.to_dict(), about])))
+    spec = drawn.to_dict(validate=False)
+    inner = Markup('<script type="application/json">{}</script>').format(Markup(_script([spec, about])))
     return Markup('<div class="chart">{}</div>').format(inner)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
 import numpy as np
 import yaml
 from markupsafe import Markup
@@ -29,7 +30,7 @@ _TIMES = {
 }
 
 
-def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis) -> str:
+def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt.VConcatChart) -> str:
     """The report of a run as HTML: verdict, charts, where the time went, epochs, job, environment, events."""
     progress = run.progress()
     events = [(event["time"][:19].replace("T", " "), event["kind"], event["message"]) for event in run.events()]
@@ -40,7 +41,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis) -> str:
     ]
     sections = [
         Section("", Markup().join(map(_shown, diagnosis.findings))),
-        Section("", chart(charts.run_chart(curves))),
+        Section("", chart(drawn)),
         _times(progress.get("seconds", {})),
         *tables,
         job_section(run),

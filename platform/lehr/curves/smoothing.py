@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+ENOUGH = 500  # points in a window; of more, means of several stand for them: the line through them is the same
 EVENLY = 6  # points that a bucket of a thinned scatter keeps besides its extremes
 
 
@@ -40,9 +41,19 @@ def smooth(x: Floats, y: Floats, at: Floats, span: float) -> Floats:
     """
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
+    crowd = int(len(x) * span / (x[-1] - x[0]) / ENOUGH) if len(x) and x[-1] > x[0] else 1
+    if crowd > 1:
+        x, y = _means(x, crowd), _means(y, crowd)
     first = np.searchsorted(x, at - span / 2, "left")
     last = np.searchsorted(x, at + span / 2, "right")
     return np.array([_line_at(x[i:j], y[i:j], p) for i, j, p in zip(first, last, at, strict=True)], dtype=np.float64)
+
+
+def _means(values: Floats, count: int) -> Floats:
+    """The means of `count` values after the other; the last one may be of fewer."""
+    starts = np.arange(0, len(values), count)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
 
 
 def _line_at(x: Floats, y: Floats, at: float) -> float:
