@@ -40,7 +40,7 @@ def run(running: Running) -> None:
     """Trains what there is to train, measures, chooses, and ends with the report."""
     job = cast(EnsembleJob, running.job)
     study = Members(running, job, made(job))
-    run_trials(running, study)
+    run_trials(running, study, at_most=len(study.plan.trials) or 1)
     validation, _ = read_outputs(running.run.folder.child("trials/scores"), len(study.members))
     weights = choose(job, validation.logits, validation.labels)
     chosen = list(zip((f"members/{name}" for name in study.members), weights.tolist(), strict=True))
