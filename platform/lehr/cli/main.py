@@ -11,6 +11,7 @@ from lehr.errors import LehrError
 
 COMMANDS = (
     "run",
+    "recipe",
     "runs",
     "show",
     "diagnose",

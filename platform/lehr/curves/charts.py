@@ -28,6 +28,11 @@ def run_chart(curves: Curves) -> alt.VConcatChart:
     return draw.stack([panel for panel in panels if panel is not None])
 
 
+def short_chart(curves: Curves) -> alt.VConcatChart:
+    """Only loss and accuracy of one run."""
+    return draw.stack([panel for panel in (_loss_panel(curves), _accuracy_panel(curves)) if panel is not None])
+
+
 def compare_chart(runs: Sequence[Curves]) -> alt.VConcatChart:
     """The same panels with one line per run, each in its own colour: smoothed loss, accuracy, rate, gradient norm."""
     panels = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,6 +67,15 @@ class Curves:
             if column is not None and np.isfinite(column).any():
                 return column
         return np.full(len(self.epochs["epoch"]), np.nan)
+
+    def first(self, epochs: int) -> Curves:
+        """The record as it was after so many epochs."""
+        steps, rows = self.steps["epoch"] < epochs, self.epochs["epoch"] <= epochs
+        return dataclasses.replace(
+            self,
+            steps={name: column[steps] for name, column in self.steps.items()},
+            epochs={name: column[rows] for name, column in self.epochs.items()},
+        )
 
     def option(self, path: str, default: Any = None) -> Any:
         """A field of the job by its dotted path."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 from lehr.data.load import Opened
@@ -49,16 +50,39 @@ def run(running: Running) -> None:
     if isinstance(end := following(job, done := steps.read(folder)), End) and end.status == "failed":
         steps.forget(folder, end.step)  # what was found wrong may be mended by now: it is looked at again
         done = steps.read(folder)
+    with _ray(running, job):
+        done, end = carry_on(running, job, done)
+    conclude(running, job, done, end)
+
+
+def carry_on(running: Running, job: RecipeJob, done: Done) -> tuple[Done, End]:
+    """Does the steps that are left; returns all results, and why there is nothing more to do.
+
+    Raises:
+        Interrupted: asked to stop; every trial is saved.
+    """
+    folder = running.run.folder
     while isinstance(step := following(job, done), Step):
         study = Piece(running, job, done, step)
-        running.screen.status(f"step {NAMES[step.name]}")
-        run_trials(running, study)
+        running.screen.status(f"step {STEPS.index(step.name) + 1}, {NAMES[step.name]}")
+        run_trials(running, study, at_most=None if step.name == "learning_rate" else len(study.trials))
         steps.result_of(job, done, step, study.outcomes, folder).write(folder.child(*step.folder.split("/")))
         done = steps.read(folder)
         tell_verdict(running, job, done)
         if reason := running.run.stop_requested():
             raise Interrupted(f"Stopped ({reason}) after {NAMES[step.name]}. Go on with: {running.command}")
-    conclude(running, job, done, step)
+    return done, step
+
+
+def _ray(running: Running, job: RecipeJob) -> AbstractContextManager[object]:
+    """One Ray for all steps; none where everything runs in this process."""
+    if running.debug:
+        return nullcontext()
+    from lehr.clusters.local import cluster
+
+    count = job.base.workers.count
+    running.screen.status("starting Ray")
+    return cluster(count if isinstance(count, int) else 1, job.base.workers.cpus)
 
 
 def report(run: RunFolder) -> None:

@@ -1,0 +1,51 @@
+"""`lehr recipe`: run a recipe, or see what it would do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lehr.cli import run as run_command
+
+
+def recipe(
+    job: Annotated[str, typer.Argument(help="The job file, of kind recipe.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the job: budget=2h base.model=resnet20", show_default=False),
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show the steps and what they cost; train nothing.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
+) -> None:
+    """Tune a job step by step and train it in full. The same as lehr run, with a preview."""
+    from lehr.errors import JobError
+    from lehr.job import load
+    from lehr.job.recipe import RecipeJob
+
+    loaded = load(job, overrides or ())
+    if not isinstance(loaded, RecipeJob):
+        raise JobError(f"a job of kind {loaded.kind}; allowed: kind: recipe", where=job)
+    if not preview:
+        run_command.run(job, overrides, debug=debug, fresh=fresh)
+        return
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from lehr.kinds import recipe as kind
+
+    sys.path.insert(0, str(loaded.folder))
+    kind.check(loaded)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("step", "what it does", "what it costs"):
+        table.add_column(name)
+    for row in kind.preview(loaded):
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"Steps 3 to 7 together: {loaded.budget}. It ends earlier where nothing improves, or with a reason.")
