@@ -11,6 +11,8 @@ from lehr.errors import LehrError
 
 COMMANDS = (
     "run",
+    "search",
+    "best",
     "recipe",
     "runs",
     "show",

@@ -6,11 +6,13 @@ from lehr.job.base import Job
 from lehr.job.ensemble import EnsembleJob
 from lehr.job.predict import PredictJob
 from lehr.job.recipe import RecipeJob
+from lehr.job.search import SearchJob
 from lehr.job.training import TrainJob
 from lehr.job.transfer import TransferJob
 
 KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
+    "search": SearchJob,
     "recipe": RecipeJob,
     "ensemble": EnsembleJob,
     "transfer": TransferJob,

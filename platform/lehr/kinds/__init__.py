@@ -10,6 +10,7 @@ from lehr.runs import RunFolder
 
 KINDS = {
     "train": "lehr.kinds.train",
+    "search": "lehr.kinds.search",
     "recipe": "lehr.kinds.recipe",
     "ensemble": "lehr.kinds.ensemble",
     "transfer": "lehr.kinds.transfer",

@@ -23,6 +23,7 @@ from lehr.errors import TrainingError
 from lehr.job import job_hash
 from lehr.runs import Checkpoint, RunFolder, write_model
 from lehr.runs.checkpoints import load, name_of, newest_valid, prune, save
+from lehr.runs.records import read_epochs
 from lehr.training.averaging import STATISTICS_ROWS, Average
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
@@ -124,7 +125,8 @@ class Attempt:
     def run(self) -> str:
         """Trains until the job is done; returns the sentence that says why it ended."""
         early = self.plan.job.train.early_stopping
-        while self.step < self.plan.clock.total_steps:
+        self._ask_again()
+        while self.step < self.plan.clock.total_steps and not self.ended:
             if early and self.patience.stale >= early.patience and self.patience.value is not None:
                 ending = (
                     f"stopped early after epoch {self.step // self.plan.clock.steps_per_epoch}: {self.patience.metric} "
@@ -137,10 +139,9 @@ class Attempt:
                 self.journal.event("early_stop", ending, step=self.step, diagnosis=clear[0])
                 return ending
             self._run_epoch(self.step // self.plan.clock.steps_per_epoch)
-            if self.ended:
-                self.journal.event("ended_early", self.ended, step=self.step)
-                return self.ended
-        return "all epochs done"
+        if self.ended:
+            self.journal.event("ended_early", self.ended, step=self.step)
+        return self.ended or "all epochs done"
 
     def _run_epoch(self, epoch: int) -> None:
         for batch, rows in self._batches(epoch):
@@ -217,6 +218,14 @@ class Attempt:
         if self.after_epoch:
             row = {"epoch": epoch + 1, "step": self.step, **metrics}
             self.ended = self.group.from_first(self.after_epoch(row) if self.group.first else None)
+
+    def _ask_again(self) -> None:
+        """After a resume at the end of an epoch: hears again what was said of it, which may have been to end there."""
+        if not self.after_epoch or not self.step or self.step % self.plan.clock.steps_per_epoch:
+            return
+        rows = read_epochs(self.folder).to_pylist()[-1:] if self.group.first else []
+        known = [{name: value for name, value in row.items() if value is not None} for row in rows]
+        self.ended = self.group.from_first(self.after_epoch(known[0]) if known else None)
 
     def _diagnosis(self) -> tuple[str, str] | None:
         """What the epochs so far make clear: the same on every worker, and the same after a resume."""

@@ -48,7 +48,10 @@ class Study(Protocol):
         """The next trial to train; None when there is none, at least not before another has ended."""
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
-        """Takes in what an epoch of a trial measured (`epoch` from 1, `step`, metrics); a reason ends the trial."""
+        """Takes in what an epoch of a trial measured (`epoch` from 1, `step`, metrics); a reason ends the trial.
+
+        A trial that goes on from a checkpoint tells its newest epoch again, and must hear the same.
+        """
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Takes in how a trial ended."""

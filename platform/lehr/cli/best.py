@@ -1,0 +1,30 @@
+"""`lehr best`: the winner of a search as a job file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lehr.cli.options import RunName, Storage, storage_or_default
+
+
+def best(
+    run: RunName,
+    file: Annotated[
+        Path | None, typer.Argument(help="Where to write it. By default it is printed.", show_default=False)
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Write the job of a search's best trial, ready to be trained longer."""
+    from lehr.result import find
+    from lehr.search.winner import winner
+
+    text = winner(find(run, storage_or_default(storage)).folder)
+    if file is None:
+        print(text, end="")
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    print(f"Wrote {file}. Train it: lehr run {file}")

@@ -1,0 +1,43 @@
+"""`lehr search`: run a search, or see what it would cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lehr.cli import run as run_command
+
+
+def search(
+    job: Annotated[str, typer.Argument(help="The job file, of kind search.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the job: budget.trials=32 base.train.epochs=9", show_default=False),
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show the trials, the rungs, the epochs and the time; train nothing.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
+) -> None:
+    """Search for good values of a job's fields. The same as lehr run, with a preview."""
+    from lehr.errors import JobError
+    from lehr.job import load
+    from lehr.job.search import SearchJob
+
+    loaded = load(job, overrides or ())
+    if not isinstance(loaded, SearchJob):
+        raise JobError(f"a job of kind {loaded.kind}; allowed: kind: search", where=job)
+    if not preview:
+        run_command.run(job, overrides, debug=debug, fresh=fresh)
+        return
+    import sys
+
+    sys.path.insert(0, str(loaded.folder))
+    from lehr.search.check import check_search
+    from lehr.search.preview import preview as lines
+
+    check_search(loaded)
+    for line in lines(loaded):
+        print(line)

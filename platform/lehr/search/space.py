@@ -1,0 +1,126 @@
+"""The space of a search as plain functions: values from numbers between 0 and 1, and back to places on an axis."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lehr.errors import JobError
+from lehr.job import to_dict
+from lehr.job.loading import derive
+from lehr.job.search import Dimension, SearchJob
+from lehr.job.training import TrainJob
+
+DIGITS = 4  # significant digits of a drawn number: a job file stays readable, and nothing that matters is lost
+Values = dict[str, Any]
+"""Of each searched field, by dotted path: its value."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search may try."""
+
+    job: SearchJob
+
+    @property
+    def dimensions(self) -> Mapping[str, Dimension]:
+        return self.job.space
+
+    def at(self, shares: Mapping[str, float]) -> Values:
+        """The values at a point of the unit cube: of each dimension a share from 0 to below 1."""
+        return {path: value_at(dimension, shares[path]) for path, dimension in self.dimensions.items()}
+
+    def grid(self) -> Iterator[Values]:
+        """Every combination, the last dimension fastest. Raises JobError for a range without `points`."""
+        axes = [self._axis(path, dimension) for path, dimension in self.dimensions.items()]
+        for combination in itertools.product(*axes):
+            yield dict(zip(self.dimensions, combination, strict=True))
+
+    def grid_size(self) -> int:
+        """How many combinations there are, conditions left aside."""
+        return math.prod(len(self._axis(path, dimension)) for path, dimension in self.dimensions.items())
+
+    def _axis(self, path: str, dimension: Dimension) -> list[Any]:
+        if dimension.values is not None:
+            return dimension.values
+        if dimension.points is None:
+            what = f"{dimension.form} has no end of values; allowed with method: grid: a list of them, or its points"
+            raise self.error(path, what)
+        shares = [i / (dimension.points - 1) for i in range(dimension.points)]
+        return list(dict.fromkeys(value_at(dimension, share) for share in shares))
+
+    def error(self, path: str, what: str) -> JobError:
+        """An error about a dimension, that points to the line that says it."""
+        tree = self.job._origin.tree
+        where = tree.locate(("space", path)) if tree else ""
+        return JobError(what, field=f"space.{path}", where=str(where))
+
+    def trial(self, values: Values, name: str) -> tuple[TrainJob, Values]:
+        """The job with these values, and those of them that apply: a value whose `when` does not hold is left out.
+
+        Raises:
+            JobError: the job refuses a value.
+        """
+        active = {path: value for path, value in values.items() if self.dimensions[path].when is None}
+        job = derive(self.job.base, active, parent=self.job, name=name)
+        for path, value in values.items():
+            if path not in active and holds(self.dimensions[path].when or {}, to_dict(job)):
+                active[path] = value
+                job = derive(self.job.base, active, parent=self.job, name=name)
+        return job, {path: active[path] for path in values if path in active}
+
+
+def value_at(dimension: Dimension, share: float) -> Any:
+    """The value at a share of the way from the dimension's first value (0) to its last (1)."""
+    if (values := dimension.values) is not None:
+        return values[min(int(share * len(values)), len(values) - 1)]
+    low, high = dimension.ends
+    if dimension.form == "int":
+        return min(int(low + share * (high - low + 1)), int(high))
+    if dimension.form == "log_uniform":
+        drawn = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+    else:
+        drawn = low + share * (high - low)
+    return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
+
+
+def place_of(dimension: Dimension, value: Any) -> float:
+    """Where a value lies on the dimension's own scale: 0 at its first end, 1 at the last."""
+    if (values := dimension.values) is not None:
+        return values.index(value) / max(1, len(values) - 1) if value in values else math.nan
+    low, high = dimension.ends
+    if dimension.form == "log_uniform":
+        return math.log(value / low) / math.log(high / low)
+    return float((value - low) / (high - low))
+
+
+def holds(when: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
+    """Whether a resolved job has the values of a condition: each of them one, or a list of allowed ones."""
+    for path, wanted in when.items():
+        found: Any = job
+        for part in path.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        if found not in allowed and not (isinstance(found, Mapping) and found.get("name") in allowed):
+            return False
+    return True
+
+
+def label(value: Any) -> str:
+    """A value in a few letters: a whole section by its name and what it says beside."""
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{key} {label(each)}" for key, each in value.items() if key not in ("name", "kind"))
+        name = value.get("name", value.get("kind", ""))
+        return f"{name} ({rest})" if name and rest else str(name or rest)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(label, value)) + "]"
+    return (
+        f"{value:.{DIGITS}g}"
+        if isinstance(value, float)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )
