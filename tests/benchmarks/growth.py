@@ -1,0 +1,150 @@
+"""How cost grows: with workers, with trials and with rows. A table each, and a picture beside this file.
+
+    python -m tests.benchmarks.growth [workers|trials|rows …] [--write]
+
+Workers: a step whose compute is a wait of 50 ms, so that many workers fit on few cores, and what is added to it is the
+platform's: reading, recording, and bringing the workers together. Trials: searches of so many trials of one tiny epoch.
+Rows: images of 8 x 8 pixels in memory; the time until training begins, and of an epoch per row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+WAIT = 0.05
+Row = dict[str, float]
+
+
+class Waiting(nn.Module):
+    """Waits where others compute."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            time.sleep(WAIT)
+        out: Tensor = self.head(images.mean(dim=(2, 3)))
+        return out
+
+
+def run(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Runs a job and returns its last progress, with the seconds that the command took."""
+    file = folder / "job.yaml"
+    file.write_text(json.dumps({"name": "growth", "storage": str(folder / "runs"), **job}))
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "lehr", "run", str(file)], check=True, capture_output=True)
+    took = time.perf_counter() - started
+    progress: dict[str, Any] = json.loads((folder / "runs/growth/progress.json").read_text())
+    return progress | {"command": took}
+
+
+def workers(count: int, folder: Path) -> Row:
+    job = {
+        "kind": "train",
+        "model": {"name": "tests.benchmarks.growth:Waiting"},
+        "train": {"epochs": 3, "batch_size": 16, "clean_subset": 0},
+        "optimizer": {"lr": 0.01},
+        "workers": {"count": count},
+    }
+    progress = run(folder, job)
+    seconds = progress["seconds"]
+    each = (seconds["input"] + seconds["compute"] + seconds["records"]) / progress["step"]
+    return {"workers": count, "start-up s": seconds["startup"], "added to a step, ms": 1000 * (each - WAIT)}
+
+
+def trials(count: int, folder: Path) -> Row:
+    base = {
+        "model": {"name": "small_cnn", "width": 4},
+        "data": {"limit": 64},
+        "train": {"epochs": 1, "batch_size": 64, "clean_subset": 0},
+    }
+    space = {"optimizer.lr": {"log_uniform": [0.001, 0.1]}}
+    job = {"kind": "search", "base": base, "space": space, "stopping": "none", "budget": {"trials": count}}
+    took = run(folder, job)["command"]
+    return {"trials": count, "command s": took, "ms per trial": 1000 * took / count}
+
+
+def rows(count: int, folder: Path) -> Row:
+    random = np.random.default_rng(0)
+    schema = pa.schema(
+        [("image", pa.binary()), ("label", pa.int64()), ("shape", pa.list_(pa.int32()))],
+        {"classes": ",".join("0123456789")},
+    )
+    with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
+        for first in range(0, count, 50_000):
+            size = min(50_000, count - first)
+            pixels = random.integers(0, 256, (size, 64), dtype=np.uint8)
+            images = [pixels[i].tobytes() for i in range(size)]
+            labels = random.integers(0, 10, size)
+            writer.write_table(pa.table([images, labels, [[8, 8, 1]] * size], schema=schema))
+    job = {
+        "kind": "train",
+        "data": {"source": "parquet", "path": str(folder / "rows.parquet"), "validation": 0.01},
+        "model": {"name": "small_cnn", "width": 4},
+        "optimizer": {"lr": 0.01},
+        "train": {"epochs": 1, "batch_size": 500, "clean_subset": 0},
+    }
+    seconds = run(folder, job)["seconds"]
+    training = seconds["input"] + seconds["compute"]
+    return {"rows": count, "start-up s": seconds["startup"], "µs per row": 1e6 * training / count}
+
+
+GROWTH: dict[str, tuple[Callable[[int, Path], Row], tuple[int, ...]]] = {
+    "workers": (workers, (1, 2, 4, 8)),
+    "trials": (trials, (10, 30, 100, 300)),
+    "rows": (rows, (1_000, 10_000, 100_000, 1_000_000)),
+}
+
+
+def draw(found: dict[str, list[Row]]) -> bytes:
+    """Everything that was measured, against what grew, as a PNG picture."""
+    import altair as alt
+    import vl_convert
+
+    panels = []
+    for of_kind in found.values():
+        grew, *measured = of_kind[0]
+        for name in measured:
+            values = [{"x": row[grew], "y": row[name]} for row in of_kind]
+            x = alt.X("x:Q", title=grew, scale=alt.Scale(type="log"))
+            y = alt.Y("y:Q", title=name, scale=alt.Scale(zero=True))
+            chart = alt.Chart(alt.InlineData(values=values)).mark_line(point=True).encode(x=x, y=y)
+            panels.append(chart.properties(width=220, height=160))
+    return vl_convert.vegalite_to_png(alt.concat(*panels, columns=2).to_dict(), scale=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kinds", nargs="*", default=list(GROWTH))
+    parser.add_argument("--write", action="store_true", help="draw growth.png beside this file")
+    options = parser.parse_args()
+    found: dict[str, list[Row]] = {}
+    for kind in options.kinds:
+        measure, counts = GROWTH[kind]
+        for count in counts:
+            with tempfile.TemporaryDirectory() as folder:
+                found.setdefault(kind, []).append(measure(count, Path(folder)))
+            row = found[kind][-1]
+            print("  " + ", ".join(f"{name} {value:,.4g}" for name, value in row.items()), flush=True)
+    if options.write:
+        Path(__file__).with_suffix(".png").write_bytes(draw(found))
+
+
+if __name__ == "__main__":
+    main()
