@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "storage",
     "workers",
     "base.workers",
+    "budget",
     "train.early_stopping.patience",
     "train.stop_on",
     "recipe.stop_after",
@@ -190,7 +191,7 @@ def is_done(job: Job, existing: RunFolder) -> bool:
     if existing.status() != "finished":
         return False
     longer = isinstance(job, TrainJob) and job.train.epochs > existing.job["train"]["epochs"]
-    return not longer
+    return not longer and to_dict(job).get("budget") == existing.job.get("budget")
 
 
 def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: bool) -> RunFolder:

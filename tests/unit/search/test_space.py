@@ -1,0 +1,135 @@
+"""A space gives values that its job takes, the same for the same seed, and only those that apply."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from lehr.job import from_dict
+from lehr.job.search import Dimension, SearchJob
+from lehr.search.samplers import Told, quasi_random_values, random_values, tpe_values
+from lehr.search.space import Space, holds, label, place_of, value_at
+from lehr.search.study import combinations
+
+SPACE: dict[str, Any] = {
+    "optimizer.lr": {"log_uniform": [1e-4, 1]},
+    "optimizer.name": {"choice": ["sgd", "adam"]},
+    "optimizer.momentum": {"uniform": [0.5, 0.99], "when": {"optimizer.name": "sgd"}},
+    "model.width": {"int": [4, 16]},
+    "schedule": {"choice": ["cosine", {"name": "step", "every": "30%"}]},
+}
+
+
+def search(space: dict[str, Any] = SPACE, **job: Any) -> SearchJob:
+    made = from_dict({"kind": "search", "space": space, **job})
+    assert isinstance(made, SearchJob)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("dimension", "share", "value"),
+    [
+        ({"uniform": [1, 3]}, 0.5, 2.0),
+        ({"log_uniform": [0.01, 1]}, 0.5, 0.1),
+        ({"log_uniform": [0.01, 1]}, 0.999999, 1.0),
+        ({"int": [1, 4]}, 0.0, 1),
+        ({"int": [1, 4]}, 0.999, 4),
+        ({"choice": ["a", "b"]}, 0.49, "a"),
+        ({"choice": ["a", "b"]}, 0.5, "b"),
+        ({"grid": [1, 2, 3]}, 0.999, 3),
+    ],
+)
+def test_a_share_of_the_way_is_a_value(dimension: dict[str, Any], share: float, value: Any) -> None:
+    made = Dimension.model_validate(dimension)
+    assert value_at(made, share) == pytest.approx(value) if isinstance(value, float) else value_at(made, share) == value
+
+
+def test_a_value_lies_where_it_was_drawn() -> None:
+    for dimension in (Dimension(uniform=(2.0, 8.0)), Dimension(log_uniform=(1e-3, 10.0))):
+        assert place_of(dimension, value_at(dimension, 0.25)) == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize("draw", [random_values, quasi_random_values])
+def test_draws_depend_on_the_seed_and_the_number_alone(draw: Any) -> None:
+    space = Space(search())
+    assert [draw(space, 3, n) for n in (5, 0, 2)] == [draw(Space(search()), 3, n) for n in (5, 0, 2)]
+    assert draw(space, 3, 5) != draw(space, 4, 5)
+    assert draw(space, 3, 5) != draw(space, 3, 6)
+
+
+def test_another_dimension_leaves_the_draws_of_the_others_as_they_were() -> None:
+    wider = search({"train.batch_size": [32, 64], **SPACE})
+    drawn, more = random_values(Space(search()), 0, 7), random_values(Space(wider), 0, 7)
+    assert {path: more[path] for path in drawn} == drawn
+
+
+def test_random_draws_fill_the_range_evenly_by_its_logarithm() -> None:
+    space = Space(search())
+    logs = sorted(math.log10(random_values(space, 0, n)["optimizer.lr"]) for n in range(400))
+    assert all(abs(log - (-4 + 4 * (i + 0.5) / 400)) < 0.35 for i, log in enumerate(logs))
+
+
+def test_quasi_random_draws_leave_no_hole() -> None:
+    space = Space(search({"optimizer.lr": {"uniform": [0.1, 1.1]}, "optimizer.weight_decay": {"uniform": [0, 1]}}))
+    drawn = [quasi_random_values(space, 1, n)["optimizer.lr"] - 0.1 for n in range(16)]
+    assert {min(int(16 * share), 15) for share in drawn} == set(range(16))
+
+
+def test_a_value_whose_condition_does_not_hold_is_left_out() -> None:
+    space = Space(search())
+    for number in range(20):
+        job, active = space.trial(random_values(space, 0, number), "trials/0000")
+        assert ("optimizer.momentum" in active) == (job.optimizer.name == "sgd")
+        assert ("momentum" in job.optimizer.options) == (job.optimizer.name == "sgd")
+
+
+@pytest.mark.parametrize(
+    ("when", "true"),
+    [
+        ({"optimizer.name": "sgd"}, True),
+        ({"optimizer": "sgd"}, True),
+        ({"optimizer.name": ["adam", "sgd"]}, True),
+        ({"optimizer.name": "adam"}, False),
+        ({"optimizer.name": "sgd", "train.epochs": 3}, False),
+        ({"no.such": 1}, False),
+    ],
+)
+def test_conditions(when: dict[str, Any], true: bool) -> None:
+    assert holds(when, {"optimizer": {"name": "sgd"}, "train": {"epochs": 2}}) is true
+
+
+def test_a_grid_is_every_combination_once_and_no_combination_that_a_condition_makes_equal() -> None:
+    space = search(
+        {
+            "optimizer.name": ["sgd", "adam"],
+            "optimizer.momentum": {"grid": [0.5, 0.9], "when": {"optimizer.name": "sgd"}},
+            "optimizer.lr": {"log_uniform": [0.01, 1], "points": 3},
+        }
+    )
+    found = [Space(space).trial(values, "t")[1] for values in combinations(Space(space))]
+    assert len(found) == 2 * 3 + 3
+    assert {each["optimizer.lr"] for each in found} == {0.01, 0.1, 1.0}
+
+
+def test_whole_sections_are_values() -> None:
+    space = Space(search({"schedule": {"choice": ["cosine", {"name": "step", "every": "30%"}]}}))
+    names = {space.trial(random_values(space, 0, number), "t")[0].schedule.name for number in range(12)}
+    assert names == {"cosine", "step"}
+    assert label({"name": "step", "every": "30%"}) == "step (every 30%)"
+
+
+def test_tpe_goes_where_results_were_good_and_repeats_itself() -> None:
+    space = Space(search({"optimizer.lr": {"log_uniform": [1e-4, 1]}, "optimizer.weight_decay": {"uniform": [0, 1]}}))
+
+    def told(number: int) -> Told:
+        values = random_values(space, 0, number)
+        return Told(values, "finished", (1 - abs(math.log10(values["optimizer.lr"]) + 1) / 3,))
+
+    known = [told(number) for number in range(30)]
+    known += [Told(random_values(space, 0, 30), "failed", ()), Told(random_values(space, 0, 31), "running", ())]
+    asked = [tpe_values(space, 0, number, known)["optimizer.lr"] for number in range(32, 48)]
+    assert asked == [tpe_values(space, 0, number, known)["optimizer.lr"] for number in range(32, 48)]
+    near = sum(0.02 < lr < 0.5 for lr in asked)
+    assert near >= 10  # 5.6 of 16 at random
