@@ -1,0 +1,88 @@
+"""Prediction and ensembles on a real Ray: the same rows as in one process, whoever predicts them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.unit.predict.conftest import make_run
+from tests.unit.predict.test_rows import LABELS, PIXELS, ROWS, parquet
+
+from lehr import Run
+from lehr.data.sources import open_source
+from lehr.job import DataSection, WorkersSection
+from lehr.predict import load_predictor, write_ensemble
+from lehr.predict.desk import Order, predict_here
+from lehr.predict.rows import prepare
+from lehr.runs import Folder, RunFolder
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_pool_of_actors_writes_what_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all members in one pass, bad rows in their places, and every row once."""
+    from lehr.predict import rows
+    from lehr.predict.ray_predict import predict_on_ray
+
+    monkeypatch.setattr(rows, "PART_ROWS", 14)
+    run = make_run(tmp_path / "run")
+    for number in (1, 2):
+        make_run(tmp_path / f"run/members/{number:02}", seed=number)
+    write_ensemble(run.folder, "probabilities", "equal", [("members/01", 1.0), ("members/02", 3.0)])
+    section = DataSection(source="parquet", path=str(parquet(tmp_path / "data.parquet", bad=(30,))))
+    predictor = load_predictor(run.folder)
+    source = prepare(open_source(section, lambda field, what: AssertionError(what)), predictor)  # type: ignore[arg-type,return-value]
+    starts, numbers = tuple(source.starts[:-1].tolist()), list(range(len(source.parts)))
+
+    def order(out: str) -> Order:
+        return Order(run.folder, Folder.at(tmp_path / out), starts, True, 8, str(tmp_path), "mark")
+
+    about = (source, predictor.size, predictor.channels)
+    here = list(predict_here(*about, order("here"), numbers, 1))
+    there = list(predict_on_ray(*about, order("there"), numbers, WorkersSection(count=2)))
+    assert sorted(there, key=lambda done: done.number) == here
+    assert sum(done.rows for done in there) == ROWS
+    one, other = pq.read_table(tmp_path / "here"), pq.read_table(tmp_path / "there")
+    assert other["id"].to_pylist() == list(range(ROWS))
+    assert other["label"].to_pylist() == LABELS.tolist()
+    assert other["probabilities"].null_count == 1
+    for name in ("probabilities", "member 01", "member 02"):
+        kept = [row for row in range(ROWS) if row != 30]
+        ours, theirs = (np.stack(table[name].to_numpy()[kept]) for table in (one, other))
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_an_ensemble_trained_on_ray_predicts_on_ray(tmp_path: Path) -> None:
+    job = {
+        "kind": "ensemble",
+        "method": "independent",
+        "members": [{"seed": 1}, {"optimizer.lr": 1e20}, {"seed": 2}],
+        "compare": False,
+        "base": {
+            "data": {"source": "digits", "limit": 300},
+            "model": {"name": "small_cnn", "width": 8},
+            "optimizer": {"lr": 0.05, "momentum": 0.9},
+            "train": {"epochs": 3, "batch_size": 64},
+            "workers": 1,
+        },
+    }
+    Path("job.yaml").write_text(json.dumps(job))
+    parquet(tmp_path / "data.parquet")
+    for words in (["run", "job.yaml"], ["predict", "job", "data.parquet", "out", "--members"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "lehr", *words], capture_output=True, text=True, timeout=250, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    members = RunFolder.open("runs/job").children("members")
+    assert [member.status() for member in members] == ["finished", "failed", "finished"]
+    table = pq.read_table("out")
+    assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 03"]
+    expected = Run("runs/job").predict(PIXELS[..., None])
+    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), expected, atol=1e-6)

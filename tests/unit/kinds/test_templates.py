@@ -1,0 +1,50 @@
+"""The templates of ensembles and predictions run, cut down to seconds by overrides that a user could type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import lehr
+
+JOBS = Path(__file__).parents[3] / "jobs"
+TINY = {"base.model": {"name": "small_cnn", "width": 8}, "base.data.limit": 200, "base.train.batch_size": 64}
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> None:
+    torch.set_num_threads(1)
+
+
+def test_the_template_of_a_snapshot_ensemble() -> None:
+    digits = {"base.data": {"source": "digits", "limit": 200}, "base.train.precision": "fp32"}
+    run = lehr.run(
+        lehr.load(JOBS / "snapshot-ensemble.yaml", {**digits, **TINY, "base.train.epochs": 5, "storage": "runs"}),
+        debug=True,
+    )
+    assert run.status == "finished"
+    assert len(run.folder.children("members")) == 5
+
+
+def test_as_it_stands_the_template_is_the_schedule_of_the_paper() -> None:
+    """Without its data the file still says: 200 epochs, 5 cycles, restarts at 0.2."""
+    from lehr.kinds.ensemble_members import made
+
+    snapshots, single = made(lehr.load(JOBS / "snapshot-ensemble.yaml")).trials  # type: ignore[arg-type]
+    assert (snapshots.job.schedule.name, snapshots.job.schedule.cycles) == ("cyclic", 5)  # type: ignore[union-attr]
+    assert (snapshots.job.optimizer.lr, snapshots.job.train.epochs) == (0.2, 200)
+    assert (single.job.schedule.name, single.job.optimizer.lr, single.job.train.epochs) == ("cosine", 0.1, 200)
+
+
+def test_the_templates_of_an_independent_ensemble_and_of_a_prediction_with_it() -> None:
+    changes = {**TINY, "members": 2, "base.train.epochs": 2, "storage": "runs", "compare": False}
+    run = lehr.run(lehr.load(JOBS / "independent-ensemble.yaml", changes), debug=True)
+    assert len(run.folder.children("members")) == 2
+    job = lehr.load(JOBS / "predict.yaml", {"run": f"run:{run.name}", "members": True, "storage": "runs"})
+    done = lehr.run(job, debug=True)
+    table = pq.read_table(done.folder.folder.child("predictions").local_path)
+    assert table["id"].to_pylist() == list(range(1797))
+    assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 02"]

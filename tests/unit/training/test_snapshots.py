@@ -1,0 +1,30 @@
+"""A checkpoint at the end of every cycle stays, and changes nothing about the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.unit.training.conftest import losses, plan_of
+
+from lehr.errors import JobError
+from lehr.runs import RunFolder
+from lehr.runs.checkpoints import name_of, names
+
+TrainTiny = Callable[..., RunFolder]
+
+
+def test_snapshots_stay_when_other_checkpoints_go(train_tiny: TrainTiny) -> None:
+    """16 steps in 3 cycles of 6, 6 and 4: ends that are not those of an epoch of 4."""
+    options = {"train__epochs": 4, "schedule": {"name": "cyclic", "cycles": 3}, "train__checkpoint": {"keep": 1}}
+    plain = train_tiny(**options)
+    run = train_tiny(**{**options, "train__checkpoint": {"keep": 1, "snapshots": True}})
+    best = run.progress()["best"]["step"]
+    assert set(names(run.folder)) == {name_of(step) for step in (6, 12, 16, best)}
+    assert losses(run) == losses(plain)
+    assert name_of(6) not in names(plain.folder)
+
+
+def test_a_schedule_without_cycles_has_no_snapshots() -> None:
+    with pytest.raises(JobError, match="the schedule cosine has no cycles; allowed with schedule: cyclic"):
+        plan_of(schedule="cosine", train__checkpoint={"snapshots": True})
