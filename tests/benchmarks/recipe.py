@@ -73,10 +73,8 @@ def compare(name: str, base: dict[str, Any], budget: int, place: Path) -> None:
         print(f"  recipe from {start:10} {value:7.2%}  {spent:5.0f} epochs {seconds:5.0f} s  {setting}", flush=True)
     began = time.time()
     value, trials = random_search(base, int(TIMES * most / base["train"]["epochs"]))
-    print(
-        f"  random search          {value:7.2%}  {trials * base['train']['epochs']:5.0f} epochs "
-        f"{time.time() - began:5.0f} s"
-    )
+    spent, seconds = trials * base["train"]["epochs"], time.time() - began
+    print(f"  random search          {value:7.2%}  {spent:5.0f} epochs {seconds:5.0f} s")
     for start, reached in found:
         print(f"  recipe from {start:10} minus random search: {100 * (reached - value):+.2f} points")
 

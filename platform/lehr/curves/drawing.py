@@ -264,6 +264,7 @@ def theme(ink: str, faint: str, grid: str) -> dict[str, Any]:
         "axis": axis,
         "axisX": {"tickCount": 10},
         "axisY": {"tickCount": 4, "minExtent": 44, "maxExtent": 44},
+        "legend": {"labelColor": faint, "titleColor": faint, "symbolType": "circle"},
         "title": {
             "color": ink,
             "subtitleColor": faint,

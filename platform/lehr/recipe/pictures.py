@@ -11,7 +11,7 @@ import altair as alt
 from lehr.curves import drawing as draw
 from lehr.recipe.initial import Initial
 from lehr.recipe.overfit import Overfit
-from lehr.recipe.rates import Rates, Test
+from lehr.recipe.rates import Rates, RateTest
 from lehr.recipe.trained import Round, Trained, best_of, pool
 
 Line = tuple[str, Sequence[float], Sequence[float]]
@@ -86,7 +86,7 @@ def tests(r: Rates, chosen: Sequence[float]) -> Any:
     )
 
 
-def _rated(points: Sequence[tuple[float, float]], test: Test, chosen: Sequence[float], title: str) -> Any:
+def _rated(points: Sequence[tuple[float, float]], test: RateTest, chosen: Sequence[float], title: str) -> Any:
     rows = [
         {"rate": rate, "loss": draw.short(loss), "goes": "goes on" if rate in chosen else "does not"}
         for rate, loss in points

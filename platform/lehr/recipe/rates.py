@@ -26,7 +26,8 @@ from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
 from lehr.trials import Hooks
 
-STEPS = 100  # updates of a test at most; a job of fewer epochs has fewer
+STEPS = 100  # updates of a test at most; fewer where the budget, as epochs of its job, allows only fewer
+LEAST_STEPS = 50  # but not fewer than this: after a few steps no rate shows what it can do
 LOOK = 10  # updates between looks at the losses
 WEIGHT_DECAY = 1e-4
 NEIGHBOURS = 2  # smaller rates that go along with the one of lowest loss
@@ -35,7 +36,7 @@ FALL = 0.01  # share by which the loss must get below a guess, beyond its noise
 DECADES = 4  # that a sweep runs through, up to the rate it is given
 
 
-class Test(Result):
+class RateTest(Result):
     """A short training at one rate, or through all of them.
 
     Attributes:
@@ -89,7 +90,7 @@ class Test(Result):
 class Rates(Result):
     """The tests of all rates; `failed`: why one of them could not even be made."""
 
-    tests: tuple[Test, ...] = ()
+    tests: tuple[RateTest, ...] = ()
     failed: str = ""
 
     @property
@@ -128,7 +129,7 @@ def ladder(base: Training) -> list[float]:
     return [rung(top * 10 ** (-half / 2)) for half in range(2 * 3 + 1)][::-1]
 
 
-def further(tests: Sequence[Test]) -> list[float]:
+def further(tests: Sequence[RateTest]) -> list[float]:
     """The rate to try next, where the lowest loss is at the edge of those tried; empty otherwise."""
     known = sorted((test for test in tests if not test.sweep), key=lambda test: test.rate)
     if not known:
@@ -190,7 +191,7 @@ def _from_tests(r: Rates) -> Chosen:
     )
 
 
-def _from_sweep(test: Test) -> Chosen:
+def _from_sweep(test: RateTest) -> Chosen:
     """Half a decade below the rate at which the smoothed loss is lowest, with its smaller neighbours."""
     window = max(3, len(test.losses) // 20)
     smoothed = [statistics.fmean(test.losses[max(0, i - window) : i + 1]) for i in range(len(test.losses))]
@@ -218,12 +219,12 @@ def rung(rate: float) -> float:
 
 
 def rate_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
-    """Trains for the first steps of the job at its rate; leaves `Test` in the run folder."""
+    """Trains for the first steps of the job at its rate; leaves `RateTest` in the run folder."""
     _test(plan, run, group, hooks, lambda step, steps: plan.job.optimizer.lr)
 
 
 def sweep_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
-    """Trains while the rate rises evenly in its logarithm, up to the job's; leaves `Test` in the run folder.
+    """Trains while the rate rises evenly in its logarithm, up to the job's; leaves `RateTest` in the run folder.
 
     Smith, "Cyclical learning rates for training neural networks", 2017, with a geometric rise.
     """
@@ -232,7 +233,7 @@ def sweep_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
 
 
 def _test(plan: Plan, run: RunFolder, group: Group, hooks: Hooks, rate: Callable[[int, int], float]) -> None:
-    began, steps = time.time(), min(STEPS, plan.clock.total_steps)
+    began, steps = time.time(), min(STEPS, max(LEAST_STEPS, plan.clock.total_steps))
     model = network(plan, group)
     model.train()
     updates = Updates(dataclasses.replace(plan, rate=lambda step: rate(step, steps)), model, group)
@@ -261,7 +262,7 @@ def _test(plan: Plan, run: RunFolder, group: Group, hooks: Hooks, rate: Callable
                 if broken or step == steps:
                     break
     known = next((i for i, value in enumerate(losses) if not math.isfinite(value)), len(losses))
-    result = Test(
+    result = RateTest(
         rates=tuple(rate(step, steps) for step in range(len(losses))),
         losses=tuple(losses[:known]),
         diverged=broken,

@@ -14,7 +14,7 @@ from lehr.recipe import rates
 from lehr.recipe.course import Done, Step, last_overrides
 from lehr.recipe.initial import Initial, initial_work
 from lehr.recipe.overfit import Overfit, overfit_work
-from lehr.recipe.rates import Rates, Test, rate_work, sweep_work
+from lehr.recipe.rates import Rates, RateTest, rate_work, sweep_work
 from lehr.recipe.results import FILE, Result, bare, steady
 from lehr.recipe.trained import Found, Last, Round, Trained, best_of, folders, pool, ranked
 from lehr.runs import Folder, RunFolder
@@ -105,7 +105,7 @@ def rate_test(job: RecipeJob, number: int, rate: float) -> Trial:
 
 def further_test(job: RecipeJob, outcomes: Sequence[Outcome]) -> Trial | None:
     """One more test, where the lowest loss lies at the edge of the rates tested so far."""
-    more = rates.further([Test.read(outcome.run.folder) for outcome in outcomes if outcome.status == "finished"])
+    more = rates.further([RateTest.read(outcome.run.folder) for outcome in outcomes if outcome.status == "finished"])
     return rate_test(job, len(outcomes), more[0]) if more else None
 
 
@@ -127,7 +127,9 @@ def result_of(job: RecipeJob, done: Done, step: Step, outcomes: Mapping[str, Out
         return Overfit(failed=failed) if failed else Overfit.read(first.run.folder)
     if step.name == "learning_rate":
         return (
-            Rates(failed=failed) if failed else Rates(tests=tuple(Test.read(o.run.folder) for o in outcomes.values()))
+            Rates(failed=failed)
+            if failed
+            else Rates(tests=tuple(RateTest.read(o.run.folder) for o in outcomes.values()))
         )
     if step.name == "last":
         return _last(job, done, first, folder)

@@ -1,0 +1,388 @@
+"""Each decision of a recipe is a pure function of results: tables of results and what follows from them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lehr.errors import JobError, RunError
+from lehr.job import from_dict
+from lehr.job.recipe import RecipeJob
+from lehr.recipe import coarse, course, initial, look, overfit, rates, refine
+from lehr.recipe.course import Done, End, Step
+from lehr.recipe.initial import Initial
+from lehr.recipe.overfit import Attempt, Overfit
+from lehr.recipe.rates import Rates, RateTest
+from lehr.recipe.results import entropy, tidy
+from lehr.recipe.trained import Found, Last, Round, Setting, Trained, best_of, folders
+from lehr.runs import Folder
+
+LN10 = math.log(10)
+
+
+def job(**overrides: Any) -> RecipeJob:
+    made = from_dict({"kind": "recipe", "budget": "100ep"}, {k.replace("__", "."): v for k, v in overrides.items()})
+    assert isinstance(made, RecipeJob)
+    return made
+
+
+# ── steps 1 and 2 ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+SOUND = Initial(
+    rows=256, counts=(30,) * 10, loss=2.4, trainable=99, first="a", last="z", layers=3,
+    output_min=-1.0, output_max=1.0, output_std=0.6,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "The loss before training is 2.4; a guess has ln 10 = 2.3."),
+        ({"counts": (271, *(1,) * 9)}, "or 0.213 where it knows how frequent the classes are"),
+        ({"counts": (*(30,) * 9, 0)}, "Note: no training image is of class number 9"),
+        ({"loss": 0.9, "pretrained": True}, "lower because the weights come from another run"),
+        ({"loss": 3.7, "output_std": 1.9}, "The loss before training is 3.7"),
+        ({"normalises": True, "input_mean": 120.0, "input_std": 60.0}, "mean 120.00"),
+    ],
+)
+def test_a_sound_start_passes(changes: dict[str, Any], sentence: str) -> None:
+    verdict = initial.judge(SOUND.model_copy(update=changes))
+    assert verdict.good
+    assert sentence in verdict.found
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"loss": 60.0, "output_std": 57.0}, "the last layer, z, or of those before it begin about 57 times too large"),
+        ({"loss": 0.9}, "below the 2.3 of a guess, before anything was learned"),
+        ({"loss": math.nan}, "The loss is not a number before any training"),
+        ({"input_mean": 120.0, "input_std": 60.0}, "The inputs are not normalised: the first layer, a,"),
+        ({"dead": (("b", 0.95),)}, "Dead units: 95% of what reaches b is zero"),
+        ({"failed": "it does not fit"}, "it does not fit."),
+        ({"trainable": 0, "loss": math.nan}, "No parameter takes a gradient"),
+        # The cause comes first: unnormalised inputs also make a high loss and dead units.
+        ({"input_std": 60.0, "loss": 90.0, "dead": (("b", 1.0),)}, "The inputs are not normalised"),
+    ],
+)
+def test_a_broken_start_is_told_by_its_cause(changes: dict[str, Any], sentence: str) -> None:
+    verdict = initial.judge(SOUND.model_copy(update=changes))
+    assert not verdict.good
+    assert sentence in verdict.found
+
+
+def attempt(rate: float, start: float, end: float, accuracy: float, update: float = 5e-3, steps: int = 100) -> Attempt:
+    losses = tuple(start + (end - start) * step / (steps - 1) for step in range(steps))
+    return Attempt(rate=rate, losses=losses, accuracies=((steps, accuracy),), update=update, diverged=end > 100)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "sentence"),
+    [
+        ([attempt(0.1, 2.3, 200, 0.1), attempt(0.001, 2.3, 5, 0.1)], "Bad initialization, or rates all too high"),
+        ([attempt(0.1, 2.3, 2.3, 0.1, update=0.0)], "Nothing is trainable: the weights do not move"),
+        ([attempt(0.1, 2.3, 0.5, 0.8)], "The network is too small, or the rate too low: at rate 0.1"),
+        ([attempt(0.1, 2.3, 9, 0.1), attempt(0.001, 2.3, 2.3, 0.1, update=1e-5)], "Bad initialization: at low rates"),
+        ([attempt(0.1, 2.3, 2.29, 0.1)], "Labels and inputs look apart: the weights move"),
+        ([attempt(0.1, 2.3, 1.8, 0.4)], "cannot tell these images apart"),
+    ],
+)
+def test_a_sample_that_is_not_learned_says_what_it_looks_like(attempts: list[Attempt], sentence: str) -> None:
+    found = Overfit(rows=320, batch=64, counts=(32,) * 10, attempts=tuple(attempts), base_rate=0.1)
+    verdict = overfit.judge(found)
+    assert not verdict.good
+    assert sentence in verdict.found
+
+
+@pytest.mark.parametrize(
+    ("rows", "accuracy", "good"), [(320, 0.9, True), (320, 0.12, False), (320, 0.2, True), (100, 0.1, True)]
+)
+def test_learned_by_heart_must_say_something_about_other_images(rows: int, accuracy: float, good: bool) -> None:
+    """With a few images of each class; with fewer than that, nothing can be said yet."""
+    attempts = (attempt(10, 2.3, 200, 0.1), attempt(0.1, 2.3, 0, 1.0))
+    found = Overfit(
+        rows=rows, batch=64, counts=(rows // 10,) * 10, attempts=attempts, base_rate=10,
+        validation_rows=360, validation_accuracy=accuracy, common=0.1,
+    )  # fmt: skip
+    verdict = overfit.judge(found)
+    assert verdict.good is good
+    assert ("The job's own rate of 10 is too high: the loss rose" if good else "labels look unrelated") in verdict.found
+
+
+# ── step 3 ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def short_run(rate: float, end: float, steps: int = 100) -> RateTest:
+    diverged = math.isinf(end)
+    losses = tuple(2.4 + (0 if diverged else end - 2.4) * min(1, step / 80) for step in range(steps))
+    return RateTest(
+        rates=(rate,) * steps, losses=losses, diverged=diverged, guess=LN10, rows=1000, batch=50, began=0, ended=10
+    )
+
+
+def short_runs(ends: dict[float, float]) -> Rates:
+    return Rates(tests=tuple(short_run(rate, end) for rate, end in ends.items()))
+
+
+@pytest.mark.parametrize(
+    ("ends", "chosen"),
+    [
+        ({0.001: 2.3, 0.003: 2.2, 0.01: 1.9, 0.03: 1.5, 0.1: 1.2, 0.3: 1.6}, (0.1, 0.03, 0.01)),
+        ({0.001: 1.2, 0.003: 1.6, 0.01: math.inf}, (0.001, 0.0003, 0.0001)),
+        ({0.01: 2.30, 0.1: 2.31}, ()),
+        ({0.01: math.inf, 0.1: math.inf}, ()),
+    ],
+)
+def test_the_rate_of_lowest_loss_goes_on_with_its_smaller_neighbours(
+    ends: dict[float, float], chosen: tuple[float, ...]
+) -> None:
+    found = rates.choose(short_runs(ends))
+    assert found.rates == pytest.approx(chosen)
+    assert found.verdict.good is bool(chosen)
+
+
+@pytest.mark.parametrize(
+    ("ends", "more"),
+    [
+        ({0.01: 1.9, 0.03: 1.5, 0.1: 1.2}, [0.3]),
+        ({0.01: 1.2, 0.03: 1.5, 0.1: 1.9}, [0.003]),
+        ({0.01: 1.9, 0.03: 1.2, 0.1: 1.5}, []),
+        ({0.01: math.inf, 0.1: math.inf}, [0.003]),
+        ({10.0: 1.9, 30.0: 1.2}, []),
+    ],
+)
+def test_the_best_at_an_edge_asks_for_the_next_rate(ends: dict[float, float], more: list[float]) -> None:
+    assert rates.further(short_runs(ends).tests) == pytest.approx(more)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lowest", "highest"), [("sgd", 1e-4, 1e-1), ("adam", 1e-5, 1e-2), ("adadelta", 1e-2, 10.0)]
+)
+def test_the_ladder_lies_around_the_usual_rate_of_the_optimizer(optimizer: str, lowest: float, highest: float) -> None:
+    ladder = rates.ladder(job(base__optimizer=optimizer).base)
+    assert (ladder[0], ladder[-1], len(ladder)) == (pytest.approx(lowest), pytest.approx(highest), 7)
+
+
+def test_a_sweep_chooses_below_its_lowest_loss() -> None:
+    up = [1e-4 * 10 ** (4 * step / 99) for step in range(100)]
+    losses = [2.4 - 1.2 * math.exp(-((math.log10(rate) + 1.0) ** 2) / 0.5) for rate in up]
+    sweep = short_run(0.1, 1.0).model_copy(update={"rates": tuple(up), "losses": tuple(losses)})
+    assert rates.choose(Rates(tests=(sweep,))).rates == pytest.approx((0.03, 0.01, 0.003))
+    flat = sweep.model_copy(update={"losses": (2.4,) * 100})
+    assert not rates.choose(Rates(tests=(flat,))).rates
+
+
+# ── steps 4 to 7 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+THREE = (0.1, 0.03, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("budget", "trials", "epochs"), [(400, 9, 5), (100, 9, 2), (40, 9, 1), (30, 6, 1), (12, 3, 1), (4, 1, 1)]
+)
+def test_the_coarse_search_takes_a_quarter_of_the_budget(budget: float, trials: int, epochs: int) -> None:
+    search = coarse.grid(THREE, coarse.DECAYS, budget)
+    assert (len(search.settings), search.epochs) == (trials, epochs)
+    assert search.settings[0] == Setting(rate=0.1, decay=1e-4)
+
+
+def trained(number: int, rate: float, decay: float, *values: float) -> Trained:
+    return Trained(setting=Setting(rate=rate, decay=decay), folder=f"trials/{number:04}", values=values)
+
+
+def round_of(number: int, *all_trained: Trained, diagnosis: str = "healthy", **overrides: Any) -> Round:
+    best = max(all_trained, key=lambda each: each.best(False))
+    return Round(
+        number=number, metric="validation_accuracy", validation_rows=1000, common=0.1, trained=all_trained,
+        epochs=sum(len(each.values) for each in all_trained), best=best.folder,
+        diagnosis=Found(name=diagnosis, title=diagnosis, evidence="seen", **overrides),
+    )  # fmt: skip
+
+
+COARSE = round_of(
+    0,
+    *(trained(3 * i + k, rate, decay, 0.5, 0.6 + (0.1 if (rate, decay) == (0.03, 1e-5) else 0))
+      for i, rate in enumerate(THREE) for k, decay in enumerate(coarse.DECAYS)),
+)  # fmt: skip
+
+
+def test_accuracy_that_is_a_guess_ends_the_coarse_search() -> None:
+    guess = round_of(0, trained(0, 0.1, 0, 0.1, 0.11).model_copy(update={"train": (0.9,)}))
+    verdict = coarse.judge(guess)
+    assert not verdict.good
+    assert "labels look unrelated" in verdict.found
+    assert "though 90.0% of the training images are" in verdict.found
+    broken = round_of(0, Trained(setting=Setting(rate=1, decay=0), folder="trials/0000", values=(), failed="no memory"))
+    assert "Every trial failed; the first one says: no memory" in coarse.judge(broken).found
+    assert coarse.judge(COARSE).good
+
+
+def test_refining_goes_on_with_the_best_and_adds_its_neighbours() -> None:
+    search = refine.around((COARSE,), (), left=60)
+    best = Setting(rate=0.03, decay=1e-5)
+    assert search.settings[0] == best
+    assert set(search.settings[1:5]) == {
+        Setting(rate=0.06, decay=1e-5), Setting(rate=0.015, decay=1e-5),
+        Setting(rate=0.03, decay=3e-5), Setting(rate=0.03, decay=3.3e-6),
+    }  # fmt: skip
+    assert search.epochs > 2
+    assert refine.cost(search, (COARSE,)) <= 60
+    wanted = Setting(rate=0.03, decay=1e-3)
+    assert refine.around((COARSE,), (wanted,), left=60).settings[1] == wanted
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 5, 9, 30, 1000])
+def test_no_round_costs_more_than_is_left(left: float) -> None:
+    search = refine.around((COARSE,), (), left)
+    assert refine.cost(search, (COARSE,)) <= left
+    assert bool(search.settings) is (left >= 1)
+
+
+def test_what_was_trained_keeps_its_folder_and_new_settings_get_the_next() -> None:
+    found = folders((COARSE,), [Setting(rate=0.03, decay=1e-5), Setting(rate=0.06, decay=1e-5)])
+    assert list(found) == ["trials/0004", "trials/0009"]
+
+
+REFINED = (trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9), trained(9, 0.06, 1e-5, 0.5, 0.6, 0.7, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "best", "asks", "wanted"),
+    [
+        ("healthy", REFINED[0], ("done",), []),
+        ("underfitting", REFINED[0], ("done",), []),
+        ("plateau", REFINED[0], ("decay",), []),
+        ("too_short", REFINED[0], ("longer",), []),
+        ("overfitting", REFINED[0], ("regularise",), [Setting(rate=0.03, decay=5e-4)]),
+        ("rate_too_low", REFINED[0], ("wider",), [Setting(rate=0.09, decay=1e-5)]),
+        (
+            "healthy",
+            trained(0, 0.1, 1e-4, 0.99),
+            ("wider",),
+            [Setting(rate=0.3, decay=1e-4), Setting(rate=0.1, decay=3e-4)],
+        ),
+        ("healthy", trained(8, 0.01, 0.0, 0.99), ("wider",), [Setting(rate=0.003, decay=0.0)]),
+    ],
+)  # fmt: skip
+def test_the_diagnosis_decides_what_is_next(
+    diagnosis: str, best: Trained, asks: tuple[str, ...], wanted: list[Setting]
+) -> None:
+    seen = look.look((COARSE, round_of(1, best, diagnosis=diagnosis)))
+    assert seen.asks == asks
+    assert set(seen.wanted) == set(wanted)
+    assert seen.goes_on is (asks[0] not in ("done", "decay"))
+
+
+def test_overfitting_takes_along_what_the_diagnosis_proposes() -> None:
+    advice = {"loss.label_smoothing": 0.1, "optimizer.weight_decay": 5e-4}
+    seen = look.look((COARSE, round_of(1, *REFINED, diagnosis="overfitting", overrides=advice)))
+    assert seen.wanted[0].overrides() == {
+        "optimizer.lr": 0.03, "optimizer.weight_decay": 5e-4, "loss.label_smoothing": 0.1,
+    }  # fmt: skip
+    assert "loss.label_smoothing 0.1" in seen.verdict.decided
+
+
+def test_it_ends_when_nothing_improves() -> None:
+    again = round_of(2, trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9, 0.905), diagnosis="too_short")
+    seen = look.look((COARSE, round_of(1, *REFINED, diagnosis="too_short"), again))
+    assert not seen.goes_on
+    assert "within the noise of 0.9%: nothing improves any more" in seen.verdict.decided
+    better = round_of(2, trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9, 0.95), diagnosis="too_short")
+    assert look.look((COARSE, round_of(1, *REFINED, diagnosis="too_short"), better)).goes_on
+
+
+def test_a_loss_is_better_when_it_is_lower() -> None:
+    losses = round_of(0, trained(0, 0.1, 0, 0.9, 0.5), trained(1, 0.03, 0, 0.8, 0.7))
+    assert best_of((losses.model_copy(update={"metric": "validation_loss"}),)).setting.rate == 0.1
+    assert best_of((losses,)).setting.rate == 0.1
+    assert best_of((round_of(0, trained(0, 0.1, 0, 0.9), trained(1, 0.03, 0, 0.8)).model_copy(
+        update={"metric": "validation_loss"}),)).setting.rate == 0.03  # fmt: skip
+
+
+# ── the order ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BY_HEART = Overfit(
+    rows=320, batch=64, counts=(32,) * 10, attempts=(attempt(0.1, 2.3, 0, 1.0),), base_rate=0.1,
+    validation_rows=360, validation_accuracy=0.9, common=0.1,
+)  # fmt: skip
+TESTED = short_runs({0.01: 1.9, 0.1: 1.2, 0.3: 1.6})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "done", "step"),
+    [
+        ({}, Done(), "initial_loss"),
+        ({}, Done(SOUND), "overfit"),
+        ({}, Done(SOUND, BY_HEART), "learning_rate"),
+        ({}, Done(SOUND, BY_HEART, TESTED), "coarse"),
+        ({}, Done(SOUND, BY_HEART, TESTED, (COARSE,)), "refine"),
+        ({}, Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED))), "last"),
+        ({"recipe__learning_rates": [0.2]}, Done(SOUND, BY_HEART), "coarse"),
+        ({"recipe__start_at": "learning_rate"}, Done(), "learning_rate"),
+        ({"recipe__start_at": "coarse"}, Done(), "coarse"),
+    ],
+)
+def test_the_steps_follow_each_other(overrides: dict[str, Any], done: Done, step: str) -> None:
+    following = course.following(job(**overrides), done)
+    assert isinstance(following, Step)
+    assert following.name == step
+
+
+@pytest.mark.parametrize(
+    ("overrides", "done", "status"),
+    [
+        ({"recipe__stop_after": "overfit"}, Done(SOUND, BY_HEART), "stopped"),
+        ({"recipe__stop_after": "refine"}, Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED))), "stopped"),
+        ({}, Done(SOUND.model_copy(update={"loss": 60.0})), "failed"),
+        ({}, Done(SOUND, BY_HEART, short_runs({0.1: 2.4})), "failed"),
+        ({}, Done(SOUND, BY_HEART, TESTED, (COARSE,), Last(trained=REFINED[0], kept="trials/0004", schedule="cosine",
+            value=0.9, diagnosis=Found(name="healthy", title="Healthy", evidence=""))), "finished"),
+    ],
+)  # fmt: skip
+def test_it_ends_where_it_should(overrides: dict[str, Any], done: Done, status: str) -> None:
+    following = course.following(job(**overrides), done)
+    assert isinstance(following, End)
+    assert following.status == status
+
+
+def test_a_time_becomes_epochs_at_the_measured_speed() -> None:
+    # 300 steps in 30 s, one after the other: 0.1 s a step, 20 steps an epoch, so 2 s an epoch.
+    one_by_one = Rates(tests=tuple(
+        test.model_copy(update={"began": 10.0 * i, "ended": 10.0 * i + 10}) for i, test in enumerate(TESTED.tests)
+    ))  # fmt: skip
+    assert course.budget(job(budget="2min"), Done(rates=one_by_one)) == pytest.approx(60)
+    assert course.budget(job(budget="2min"), Done(rates=TESTED)) == pytest.approx(180)  # side by side
+    with pytest.raises(JobError, match="no step 3 measures how long an epoch takes"):
+        course.budget(job(budget="2min", recipe__learning_rates=[0.1]), Done())
+
+
+@pytest.mark.parametrize("text", ["100", "0ep", "-3ep", "5 weeks", 7, "ep"])
+def test_a_wrong_budget_says_what_is_allowed(text: Any) -> None:
+    with pytest.raises(JobError, match=r"is not a budget; allowed: epochs \(100ep\) or a time \(90s, 30min, 2h, 1d\)"):
+        job(budget=text)
+
+
+@pytest.mark.parametrize("result", [SOUND.model_copy(update={"loss": math.nan}), BY_HEART, TESTED, COARSE], ids=repr)
+def test_results_are_read_back_as_they_were_written(result: Any, tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    result.write(folder)
+    assert repr(type(result).read(folder)) == repr(result)
+
+
+def test_a_damaged_result_says_so(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"rows": "many"}')
+    with pytest.raises(RunError, match="is damaged"):
+        Initial.read(Folder.at(tmp_path))
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.0316, 0.03), (0.0999, 0.1), (3e-7, 3e-7), (25, 20), (96, 100)])
+def test_numbers_are_written_with_one_digit(value: float, expected: float) -> None:
+    assert tidy(value) == pytest.approx(expected)
+
+
+def test_entropy_is_that_of_the_shares() -> None:
+    assert entropy([1, 1]) == pytest.approx(math.log(2))
+    assert entropy([3, 0]) == 0
