@@ -18,6 +18,7 @@ from typing import Any
 from lehr.durations import Clock
 from lehr.errors import JobError, LehrError, RunError, RunHeld
 from lehr.job import Job, TrainJob, describe_difference, difference, from_dict, to_dict
+from lehr.places import here
 from lehr.runs import Folder, Lease, RunFolder, collect_environment
 from lehr.screen import Screen, open_screen, quiet
 from lehr.words import short, shown
@@ -103,8 +104,9 @@ def run_job(
 
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
-    if str(job.folder) not in sys.path:
-        sys.path.insert(0, str(job.folder))
+    folder_here = here(str(job.folder))
+    if folder_here not in sys.path:
+        sys.path.insert(0, folder_here)
     kind = kind_of(job)
     kind.check(job)
     folder, existing = place(job, fresh=fresh)
@@ -237,7 +239,7 @@ def log_file(folder: Folder) -> Path:
 
 @contextmanager
 def _stop_signals(running: Running) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) asks the workers to save and stop; the second ends everything at once."""
+    """The first Ctrl-C (or SIGTERM) asks the workers to save and stop; a Ctrl-C after it ends everything at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -245,6 +247,8 @@ def _stop_signals(running: Running) -> Iterator[None]:
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal asked
+        if asked and number == signal.SIGTERM:
+            return  # a supervisor and a cluster may both send it
         if asked:
             running.screen.close()
             running.screen.say(f"Ended at once. What was saved before stays; go on with: {running.command}")

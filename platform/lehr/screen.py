@@ -120,23 +120,7 @@ class LiveScreen:
         self._show(Spinner("dots", Text(f" {text} …", style="dim")))
 
     def progress(self, progress: dict[str, Any]) -> None:
-        if "headline" in progress:
-            self._show(overview(progress))
-            return
-        bar = Table.grid(padding=(0, 2))
-        left = progress["seconds_left"]
-        bar.add_row(
-            Text(f"epoch {min(int(progress['epoch']) + 1, progress['epochs'])}/{progress['epochs']}", style="bold"),
-            ProgressBar(total=progress["total_steps"], completed=progress["step"], width=32),
-            Text(f"{progress['step'] / progress['total_steps']:4.0%}"),
-            Text("" if left is None else f"{clock(left)} left", style="dim"),
-        )
-        facts = Table.grid(padding=(0, 3))
-        known = facts_of(progress)
-        facts.add_row(*(Text(name, style="dim") for name, _ in known))
-        facts.add_row(*(Text(value) for _, value in known))
-        found = (progress.get("diagnosis") or {}).get("sentence", "")
-        self._show(Group(bar, facts, *([Text(found, style="yellow")] if found else [])))
+        self._show(picture(progress))
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
@@ -159,6 +143,26 @@ class LiveScreen:
             self._live.start()
         else:
             self._live.update(what)
+
+
+def picture(progress: dict[str, Any]) -> Group:
+    """A run's `progress.json` as the live view shows it: how far it is, its figures, what its curves say."""
+    if "headline" in progress:
+        return overview(progress)
+    bar = Table.grid(padding=(0, 2))
+    left = progress["seconds_left"]
+    bar.add_row(
+        Text(f"epoch {min(int(progress['epoch']) + 1, progress['epochs'])}/{progress['epochs']}", style="bold"),
+        ProgressBar(total=progress["total_steps"], completed=progress["step"], width=32),
+        Text(f"{progress['step'] / progress['total_steps']:4.0%}"),
+        Text("" if left is None else f"{clock(left)} left", style="dim"),
+    )
+    facts = Table.grid(padding=(0, 3))
+    known = facts_of(progress)
+    facts.add_row(*(Text(name, style="dim") for name, _ in known))
+    facts.add_row(*(Text(value) for _, value in known))
+    found = (progress.get("diagnosis") or {}).get("sentence", "")
+    return Group(bar, facts, *([Text(found, style="yellow")] if found else []))
 
 
 def overview(progress: dict[str, Any]) -> Group:

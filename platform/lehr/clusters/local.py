@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +29,11 @@ Ray's own interrupts one worker, all the others wait for it."""
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cluster has for workers."""
+    """What there is for workers; `nodes` are a cluster's (CPUs, GPUs) node by node, empty for a Ray of our own."""
 
     cpus: float
     gpus: float
+    nodes: tuple[tuple[float, float], ...] = ()
 
 
 @contextmanager
@@ -42,15 +45,17 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     for, since several workers on one core are slow but right. Where this process has a Ray already, that is it.
     """
     if ray.is_initialized():  # within a cluster that this process has already
-        spare = 0 if os.environ.get("RAY_ADDRESS") else 1
-        total = ray.cluster_resources()
-        yield Resources(total.get("CPU", 0) - spare, total.get("GPU", 0))
+        if os.environ.get("RAY_ADDRESS"):
+            yield _shared()
+        else:
+            total = ray.cluster_resources()
+            yield Resources(total.get("CPU", 0) - 1, total.get("GPU", 0))
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=True)
+        with _own_signals():
+            ray.init(log_to_driver=True)
         try:
-            total = ray.cluster_resources()
-            yield Resources(total.get("CPU", 0), total.get("GPU", 0))
+            yield _shared()
         finally:
             ray.shutdown()
         return
@@ -60,8 +65,27 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     mark_children()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
     # "local", since without an address Ray would join whatever cluster somebody has started on this machine.
-    ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
+    with _own_signals():
+        ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
     try:
         yield Resources(needed, ray.cluster_resources().get("GPU", 0))
     finally:
         ray.shutdown()
+
+
+def _shared() -> Resources:
+    """What the connected cluster has, which others may use too."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
+    return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps our answer to SIGTERM, to save and stop: `ray.init` puts one in its place that just exits."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,9 +25,12 @@ from lehr.training.failures import describe
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
+from lehr.training.share import share_out
 from lehr.words import clock, short, shown, time_table
 
 check = check_job
+
+STILL_SECONDS = 10.0  # without progress, before a cluster is asked whether workers wait for resources
 
 
 def report(run: RunFolder) -> None:
@@ -76,11 +81,17 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         most = job.workers.count[1]
     with cluster(most, job.workers.cpus) as resources:
         from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
-        from lehr.training.ray_train import fit, share_out
+        from lehr.training.ray_train import fit
 
         opened = opened or Opened(job)
         stream = choose(running, opened, smallest_store(), "the smallest object store")
-        share = share_out(job, resources.cpus, resources.gpus, stream)
+        share = share_out(job, resources.cpus, resources.gpus, stream, resources.nodes)
+        look = None
+        if resources.nodes:  # others may use this cluster too
+            from lehr.clusters.waiting import queued, wait_for
+
+            wait_for(share, screen.status)
+            look = partial(queued, share)
         shared: dict[str, Any]
         if stream:
             decoder = RayDecoder(max(2, int(resources.cpus) // most), share.most * share.cpus < resources.cpus)
@@ -107,7 +118,7 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
 
         thread = threading.Thread(target=fit_to_end, daemon=True, name="ray-train")
         thread.start()
-        watch(running, thread)
+        watch(running, thread, look)
         thread.join(timeout=3.0)
         if ended and ended[0] is not None and not run.folder.exists("failure.json"):
             running.log_trace(describe(ended[0])["trace"])
@@ -147,9 +158,14 @@ def say_unreadable(running: Running, opened: Opened, images: dict[str, Images]) 
     running.run.write_environment({**environment, "data": about})
 
 
-def watch(running: Running, thread: threading.Thread) -> None:
-    """Shows the run's progress until it has ended, one way or another."""
+def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str] | None = None) -> None:
+    """Shows the run's progress until it has ended, one way or another.
+
+    Args:
+        waiting: what the workers wait for on a cluster, asked when nothing has moved for `STILL_SECONDS`.
+    """
     run = running.run
+    moved, said = time.monotonic(), ""
     every = 0.2 if run.folder.is_local else 2.0
     last = run.progress().get("updated")
     while True:
@@ -158,6 +174,7 @@ def watch(running: Running, thread: threading.Thread) -> None:
         progress = run.progress()
         if progress.get("updated") != last:
             last = progress.get("updated")
+            moved, said = time.monotonic(), ""
             if not running.training:
                 running.training = True
                 running.startup = time.time() - running.started
@@ -166,6 +183,11 @@ def watch(running: Running, thread: threading.Thread) -> None:
                 return
         if run.folder.exists("failure.json") or not alive:
             return
+        if waiting and time.monotonic() - moved > STILL_SECONDS:
+            moved, before = time.monotonic(), said
+            said = waiting()
+            if said and said != before:
+                running.screen.status(said)
         thread.join(timeout=every)
 
 

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 # Read when Ray Train is imported. Its controller looks at the workers once per interval: at the default of 2 s, a
@@ -23,47 +22,16 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from lehr.data.load import splits
 from lehr.data.ray_data import Shared, SharedStream
 from lehr.job import TrainJob, from_dict, to_dict
+from lehr.places import here
 from lehr.runs import Folder, RunFolder
 from lehr.training.failures import describe, lost_peer
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
+from lehr.training.share import Share as Share
 
 RESIZE_SECONDS = 30.0
 """How often an elastic run looks whether it could have more workers. To take them it starts from a checkpoint."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """What each worker gets: how many workers, and how many CPUs and GPUs for one."""
-
-    workers: int | tuple[int, int]
-    cpus: float
-    gpus: float
-
-    @property
-    def most(self) -> int:
-        """The largest number of workers there can be."""
-        return self.workers if isinstance(self.workers, int) else self.workers[1]
-
-
-def share_out(job: TrainJob, cpus: float, gpus: float, streamed: bool = False) -> Share:
-    """How a job's workers divide a cluster's CPUs and GPUs.
-
-    `auto` takes every GPU, one worker each; without GPUs one worker takes all CPUs. A given number of workers
-    divides the CPUs evenly, at least one each. Workers on GPUs that stream their data take one CPU each and leave the
-    others for decoding.
-    """
-    section = job.workers
-    if section.count == "auto":
-        workers: int | tuple[int, int] = max(1, int(gpus))
-        per_worker_gpus = section.gpus or min(1.0, gpus)
-    else:
-        workers = section.count if isinstance(section.count, int) else (section.count[0], section.count[1])
-        per_worker_gpus = section.gpus
-    most = workers if isinstance(workers, int) else workers[1]
-    even = 1 if streamed and per_worker_gpus else max(1, int(cpus) // most)
-    return Share(workers, section.cpus or even, per_worker_gpus)
 
 
 def fit(
@@ -102,17 +70,26 @@ def fit(
         torch_config=TorchConfig(timeout_s=600),
         run_config=RunConfig(
             name=folder.name,
-            storage_path=tempfile.mkdtemp(prefix="lehr-ray-train-") if folder.is_local else f"{folder.uri}/.ray",
+            storage_path=_scratch(folder),
             failure_config=FailureConfig(max_failures=job.workers.retries),
         ),
     )
     trainer.fit()
 
 
+def _scratch(folder: Folder) -> str:
+    """Where Ray Train keeps what is its own; every node must reach it."""
+    if not folder.is_local:
+        return f"{folder.uri}/.ray"
+    if sum(node["Alive"] for node in ray.nodes()) > 1:
+        return str(folder.local_path / ".ray")
+    return tempfile.mkdtemp(prefix="lehr-ray-train-")
+
+
 def _worker(config: dict[str, Any]) -> None:
     """What each worker runs."""
-    if config["job_folder"] and config["job_folder"] not in sys.path:
-        sys.path.insert(0, config["job_folder"])
+    if config["job_folder"] and here(config["job_folder"]) not in sys.path:
+        sys.path.insert(0, here(config["job_folder"]))
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())

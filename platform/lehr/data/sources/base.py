@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from lehr.errors import JobError
+from lehr.places import here
 
 Refuse = Callable[[str, str], JobError]  # (field, sentence) -> the error to raise
 
@@ -153,6 +154,7 @@ def file_system(path: str) -> tuple[Any, str]:
     Raises:
         ValueError: no file system has such an address; the sentence says so.
     """
+    path = here(path)
     try:
         return pyarrow.fs.FileSystem.from_uri(path if "://" in path else Path(path).absolute().as_uri())
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -10,6 +10,7 @@ import importlib
 
 from lehr.data.sources.base import Refuse, Source
 from lehr.job import DataSection
+from lehr.places import here
 
 
 def function(section: DataSection, refuse: Refuse) -> Source:
@@ -24,4 +25,4 @@ def function(section: DataSection, refuse: Refuse) -> Source:
         raise refuse("data.source", f'"{module}" has no function "{name}"') from None
     from lehr.data.ray_data import dataset_source  # Ray is imported only where such a source is used
 
-    return dataset_source(found(section.path) if section.path else found(), section.source, refuse)
+    return dataset_source(found(here(section.path)) if section.path else found(), section.source, refuse)

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from lehr.data.sources.base import Refuse, Source
 from lehr.job import DataSection
+from lehr.places import here
 
 ROWS_PER_PART = 1024
 # What sets call their splits.
@@ -78,7 +79,7 @@ def torchvision_set(section: DataSection, refuse: Refuse) -> Source:
     cls = getattr(_datasets(), name, None)
     if not inspect.isclass(cls) or "root" not in inspect.signature(cls).parameters:
         raise refuse("data.source", f'torchvision.datasets has no image set "{name}" that is kept in a folder')
-    root = section.path or str(cache_folder())
+    root = here(section.path) if section.path else str(cache_folder())
     found = {}
     for split, options in _splits(cls).items():
         try:

@@ -1,0 +1,61 @@
+"""`lehr jobs`: the jobs of a cluster."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lehr.cli.options import Cluster, connect
+
+if TYPE_CHECKING:
+    from lehr.clusters.backend import Submission
+
+
+def jobs(
+    cluster: Cluster = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per submission.")] = False,
+) -> None:
+    """List the jobs that were submitted to a cluster."""
+    connected = connect(cluster)
+    rows = [_row(each) for each in connected.jobs()]
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # for a pipe, whole lines
+    if not rows:
+        console.print(f"No jobs on {connected.address}.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("name", "state", "kind", "submission", "started", "run folder"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        began = (row["started"] or "")[:16].replace("T", " ")
+        table.add_row(row["name"], row["status"], row["kind"], str(row["submission"]), began, row["folder"])
+    console.print(table)
+
+
+def _row(each: Submission) -> dict[str, Any]:
+    job = each.request.job if each.request else {}
+    return {
+        "name": each.run,
+        "status": each.status,
+        "kind": job.get("kind", ""),
+        "submission": each.number,
+        "id": each.id,
+        "started": _time(each.started),
+        "ended": _time(each.ended),
+        "folder": f"{str(job['storage']).rstrip('/')}/{each.run}" if job.get("storage") else "",
+    }
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,26 @@
+"""`lehr logs`: what a job on a cluster has printed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lehr.cli.options import Cluster, JobName, connect, submitted
+
+
+def logs(
+    run: JobName,
+    cluster: Cluster = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+) -> None:
+    """Print what a job on a cluster has printed."""
+    from lehr.clusters.backend import changes_of
+
+    jobs = connect(cluster)
+    submission = submitted(jobs, run)
+    if not follow:
+        print(jobs.logs(submission), end="")
+        return
+    for _, text in changes_of(jobs, submission):
+        print(text, end="", flush=True)

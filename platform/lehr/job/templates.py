@@ -1,0 +1,23 @@
+"""The job templates that come with lehr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lehr.errors import LehrError
+from lehr.job.text import hint
+
+FOLDER = Path(__file__).parents[1] / "jobs"
+
+
+def names() -> list[str]:
+    """The templates, by name."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read(name: str) -> str:
+    """The text of a template. Raises LehrError for a name that is none."""
+    name = name.removesuffix(".yaml")
+    if name not in names():
+        raise LehrError(f'"{name}" is not a template{hint(name, names())}')
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

@@ -1,0 +1,66 @@
+"""Job templates, as `lehr new` hands them out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lehr.job import load
+from lehr.job.templates import FOLDER, names, read
+
+ROOT = Path(__file__).parents[3]
+
+
+def lehr(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "lehr", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_template_is_a_job_whose_head_says_what_to_expect_and_the_command(name: str) -> None:
+    text = read(name)
+    head = [line for line in text.splitlines()[:12] if line.startswith("#")]
+    assert len(head) >= 2
+    assert any(f"lehr run jobs/{name}.yaml" in line for line in head), "its head names the command"
+    assert any(digit.isdigit() for digit in " ".join(head)), "its head says what to expect, in figures"
+    assert load(FOLDER / f"{name}.yaml").run_name == name
+
+
+def test_new_copies_a_template_and_never_replaces_a_file() -> None:
+    made = lehr("new", "train")
+    assert made.returncode == 0, made.stderr
+    assert Path("train.yaml").read_text() == read("train")
+    assert load("train.yaml").kind == "train"
+    again = lehr("new", "train")
+    assert again.returncode == 1
+    assert again.stderr == "train.yaml is there already; name another file, or replace it with --force\n"
+    assert lehr("new", "train", "deep/mine.yaml").returncode == 0
+    assert Path("deep/mine.yaml").exists()
+    wrong = lehr("new", "trian")
+    assert wrong.stderr.startswith('"trian" is not a template; did you mean train? allowed: ')
+    assert all(name in lehr("new").stdout for name in names())
+
+
+def test_the_wheel_holds_every_template(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        capture_output=True, text=True, check=False, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )  # fmt: skip
+    if "setuptools" in done.stderr and done.returncode:
+        pytest.skip(f"no wheel can be built here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {Path(name).stem for name in archive.namelist() if name.startswith("lehr/jobs/")}
+        archive.extractall(tmp_path / "installed")
+    assert inside == {path.stem for path in (ROOT / "jobs").glob("*.yaml")}
+    said = subprocess.run(
+        [sys.executable, "-m", "lehr", "new", "cifar10", tmp_path / "mine.yaml"], capture_output=True, text=True,
+        check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert (tmp_path / "mine.yaml").read_text() == (ROOT / "jobs/cifar10.yaml").read_text()
