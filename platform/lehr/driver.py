@@ -18,7 +18,7 @@ from typing import Any
 from lehr.durations import Clock
 from lehr.errors import JobError, LehrError, RunError, RunHeld
 from lehr.job import Job, TrainJob, describe_difference, difference, from_dict, to_dict
-from lehr.places import here
+from lehr.places import importable
 from lehr.runs import Folder, Lease, RunFolder, collect_environment
 from lehr.screen import Screen, open_screen, quiet
 from lehr.words import short, shown
@@ -104,9 +104,7 @@ def run_job(
 
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
-    folder_here = here(str(job.folder))
-    if folder_here not in sys.path:
-        sys.path.insert(0, folder_here)
+    importable(job.folder)
     kind = kind_of(job)
     kind.check(job)
     folder, existing = place(job, fresh=fresh)

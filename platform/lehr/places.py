@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 
 ROOT = "LEHR_ROOT"
@@ -25,3 +26,10 @@ def here(path: str) -> str:
         if os.path.exists(copy):
             return copy
     return path
+
+
+def importable(folder: str | os.PathLike[str]) -> None:
+    """Lets a job's own modules be imported in this process, from the folder of its file."""
+    found = here(os.fspath(folder))
+    if found not in sys.path:
+        sys.path.insert(0, found)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, connect
+from lehr.cli.options import Cluster, ray_cluster
 from lehr.errors import LehrError
 
 WAIT_SECONDS = 120.0
@@ -35,7 +35,7 @@ def check(
 
     loaded = load(job, overrides or ())
     root = working_folder(loaded, folder)
-    jobs = connect(cluster)
+    jobs = ray_cluster(cluster)
     jobs.package = lambda: package_of(loaded, root)
     submission = jobs.submit(request_of(loaded, root, only_check=True))
     text, current = "", submission

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, connect
+from lehr.cli.options import Cluster, ray_cluster
 
 app = typer.Typer(help="A Ray cluster on this machine, for development.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def up(
 @app.command("status")
 def status(cluster: Cluster = None) -> None:
     """Show whether a cluster is up, what it has and who uses it."""
-    jobs = connect(cluster)
+    jobs = ray_cluster(cluster)
     version, nodes, usage = jobs.version(), jobs.nodes(), jobs.usage()
     print(f"{jobs.address}: Ray {version}, {nodes} node{'' if nodes == 1 else 's'}")
     for name, (used, there) in sorted(usage.items()):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lehr.cli.options import Cluster, connect
+from lehr.cli.options import Cluster, Kubernetes, connect
 
 if TYPE_CHECKING:
     from lehr.clusters.backend import Submission
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 def jobs(
     cluster: Cluster = None,
+    kubernetes: Kubernetes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per submission.")] = False,
 ) -> None:
     """List the jobs that were submitted to a cluster."""
-    connected = connect(cluster)
+    connected = connect(cluster, kubernetes)
     rows = [_row(each) for each in connected.jobs()]
     if as_json:
         for row in rows:

@@ -6,18 +6,19 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, JobName, connect, submitted
+from lehr.cli.options import Cluster, JobName, Kubernetes, connect, submitted
 
 
 def logs(
     run: JobName,
     cluster: Cluster = None,
+    kubernetes: Kubernetes = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
 ) -> None:
     """Print what a job on a cluster has printed."""
     from lehr.clusters.backend import changes_of
 
-    jobs = connect(cluster)
+    jobs = connect(cluster, kubernetes)
     submission = submitted(jobs, run)
     if not follow:
         print(jobs.logs(submission), end="")

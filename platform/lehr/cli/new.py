@@ -18,7 +18,7 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Copy a job template, ready to run and to change."""
-    from lehr.job.templates import names, read
+    from lehr.job.templates import names, needed, read
 
     if template is None:
         for name in names():
@@ -32,6 +32,11 @@ def new(
         raise LehrError(f"{target} is there already; name another file, or replace it with --force")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
+    for base in needed(text):  # what it extends lies beside it
+        beside = target.parent / f"{base}.yaml"
+        if not beside.exists():
+            beside.write_text(read(base), encoding="utf-8")
+            print(f"{beside}: {_first_line(read(base))}")
     print(f"{target}: {_first_line(text)}\nRun it: lehr run {target}")
 
 

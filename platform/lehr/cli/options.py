@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from lehr.clusters.backend import Submission
+    from lehr.clusters.backend import Backend, Submission
     from lehr.clusters.ray_jobs import RayJobs
 
 Storage = Annotated[
@@ -24,6 +24,10 @@ Cluster = Annotated[
         show_default=False,
     ),
 ]
+Kubernetes = Annotated[
+    str | None,
+    typer.Option(help="The profile of a Kubernetes cluster, a file, instead of --cluster.", show_default=False),
+]
 JobName = Annotated[str, typer.Argument(help="A run that was submitted: its name.", show_default=False)]
 
 
@@ -31,8 +35,17 @@ def storage_or_default(storage: str | None) -> str:
     return storage or os.environ.get("LEHR_STORAGE") or "./runs"
 
 
-def connect(cluster: str | None) -> RayJobs:
+def connect(cluster: str | None, kubernetes: str | None = None) -> Backend:
     """The cluster that a command means."""
+    if kubernetes:
+        from lehr.clusters.on_kubernetes import Kubernetes as OnKubernetes
+
+        return OnKubernetes(kubernetes)
+    return ray_cluster(cluster)
+
+
+def ray_cluster(cluster: str | None) -> RayJobs:
+    """The Ray cluster that a command means."""
     from lehr.clusters.ray_jobs import RayJobs, dashboard_address
     from lehr.clusters.up import recorded
 
@@ -40,7 +53,7 @@ def connect(cluster: str | None) -> RayJobs:
     return RayJobs(dashboard_address(cluster, known.address if known else None))
 
 
-def submitted(jobs: RayJobs, run: str) -> Submission:
+def submitted(jobs: Backend, run: str) -> Submission:
     """The newest submission of a run. Raises LehrError where the cluster knows none, naming those that look alike."""
     from difflib import get_close_matches
 

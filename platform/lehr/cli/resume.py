@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, Storage, connect, storage_or_default
+from lehr.cli.options import Cluster, Storage, ray_cluster, storage_or_default
 from lehr.errors import LehrError
 
 
@@ -33,7 +33,7 @@ def resume(
     from lehr.clusters.submit import package_of, request_of, versions
     from lehr.clusters.supervise import load as job_of
 
-    jobs = connect(cluster)
+    jobs = ray_cluster(cluster)
     known = newest(jobs, run)
     if known and known.request:
         request = replace(known.request, fresh=False, client=versions())
@@ -43,11 +43,11 @@ def resume(
                 "submit it again, it goes on where it was"
             )
         job = job_of(request)
-        send(request, lambda: package_of(job, Path(request.root)), cluster, follow=follow, wait=wait)
+        send(jobs, request, lambda: package_of(job, Path(request.root)), follow=follow, wait=wait)
         return
     job = stored(run, storage_or_default(storage))
     root = Path.cwd()
-    send(request_of(job, root), lambda: package_of(job, root), cluster, follow=follow, wait=wait)
+    send(jobs, request_of(job, root), lambda: package_of(job, root), follow=follow, wait=wait)
 
 
 def stored(run: str, storage: str):  # type: ignore[no-untyped-def]

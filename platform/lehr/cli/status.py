@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, JobName, connect, submitted
+from lehr.cli.options import Cluster, JobName, Kubernetes, connect, submitted
 
 
 def status(
     run: JobName,
     cluster: Cluster = None,
+    kubernetes: Kubernetes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the submission and progress.json.")] = False,
 ) -> None:
     """Show how a job on a cluster does: its progress, metrics and diagnosis."""
@@ -22,7 +23,7 @@ def status(
     from lehr.curves import verdict
     from lehr.screen import PlainScreen, picture
 
-    jobs = connect(cluster)
+    jobs = connect(cluster, kubernetes)
     submission = submitted(jobs, run)
     folder = run_of(submission)
     progress = folder.progress() if folder else {}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, JobName, connect, submitted
+from lehr.cli.options import Cluster, JobName, Kubernetes, connect, submitted
 from lehr.errors import LehrError
 
 GRACE_SECONDS = 30  # beyond what the job was given for saving
@@ -16,10 +16,11 @@ GRACE_SECONDS = 30  # beyond what the job was given for saving
 def stop(
     run: JobName,
     cluster: Cluster = None,
+    kubernetes: Kubernetes = None,
     wait: Annotated[bool, typer.Option(help="Wait until it has saved and ended.")] = True,
 ) -> None:
     """End a job on a cluster; it saves a checkpoint first, and goes on from there with lehr resume."""
-    jobs = connect(cluster)
+    jobs = connect(cluster, kubernetes)
     submission = submitted(jobs, run)
     run = submission.run
     if submission.is_over:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, connect
+from lehr.cli.options import Cluster, Kubernetes, ray_cluster
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
-    from lehr.clusters.backend import Request, Submission
+    from lehr.clusters.backend import Backend, Request, Submission
     from lehr.clusters.package import Package
-    from lehr.clusters.ray_jobs import RayJobs
 
 CHECK_SECONDS = 120.0  # how long to wait for the cluster to have been looked over, before a job is left to itself
 
@@ -29,6 +28,7 @@ def submit(
         typer.Argument(help="Changes to the job: optimizer.lr=0.05 schedule=linear", show_default=False),
     ] = None,
     cluster: Cluster = None,
+    kubernetes: Kubernetes = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait until the cluster has been looked over.")] = True,
     check: Annotated[bool, typer.Option(help="Look the cluster over first; see lehr check.")] = True,
@@ -59,22 +59,27 @@ def submit(
         loaded, root, check=check, fresh=fresh, retries=retries, stop_wait=stop_wait,
         env=_variables(env or []), pip=_requirements(pip),
     )  # fmt: skip
-    send(request, lambda: package_of(loaded, root), cluster, follow=follow, wait=wait)
+    if kubernetes:
+        from lehr.clusters.on_kubernetes import Kubernetes as OnKubernetes
+
+        send(OnKubernetes(kubernetes, loaded), request, None, follow=follow, wait=wait)
+    else:
+        send(ray_cluster(cluster), request, lambda: package_of(loaded, root), follow=follow, wait=wait)
 
 
 def send(
-    request: Request, package: Callable[[], Package], cluster: str | None, *, follow: bool, wait: bool = True
+    jobs: Backend, request: Request, package: Callable[[], Package] | None, *, follow: bool, wait: bool = True
 ) -> None:
-    """Sends a request and says what became of it.
+    """Sends a request, to a Ray cluster with its package, and says what became of it.
 
     Raises:
         LehrError: the cluster refused it, or it failed while it was watched.
     """
     from lehr.clusters.backend import newest
     from lehr.clusters.package import in_mib
+    from lehr.clusters.ray_jobs import RayJobs
     from lehr.clusters.submit import decide
 
-    jobs = connect(cluster)
     run = request.run
     existing = newest(jobs, run)
     what = decide(request, existing, jobs.address)
@@ -86,21 +91,24 @@ def send(
         if wait:
             watch(jobs, existing)
         return
-    packed = jobs.package = cache(package)
-    submission = jobs.submit(request, existing)
-    sent = "sent" if jobs.uploaded else "there already"
-    print(f"{len(packed().files)} files, {in_mib(packed().nbytes)}, from {request.root}: {sent}")
+    if isinstance(jobs, RayJobs) and package:
+        packed = jobs.package = cache(package)
+        submission = jobs.submit(request, existing)
+        sent = "sent" if jobs.uploaded else "there already"
+        print(f"{len(packed().files)} files, {in_mib(packed().nbytes)}, from {request.root}: {sent}")
+    else:
+        submission = jobs.submit(request, existing)
     again = f", submission {submission.number}" if submission.number > 1 else ""
     print(f"Submitted {run} to {jobs.address}{again}.", flush=True)
     if follow:
         watch(jobs, submission)
         return
-    if wait and request.check:
+    if wait and request.check and isinstance(jobs, RayJobs):
         wait_for_check(jobs, submission)
     print(f"Watch it: lehr attach {run}   how it does: lehr status {run}   end it: lehr stop {run}")
 
 
-def wait_for_check(jobs: RayJobs, submission: Submission) -> None:
+def wait_for_check(jobs: Backend, submission: Submission) -> None:
     """Shows what the cluster was found to lack. Raises LehrError where that ended the job."""
     from lehr.clusters.backend import changes_of
     from lehr.clusters.check import CHECKED, FINDING
@@ -117,7 +125,7 @@ def wait_for_check(jobs: RayJobs, submission: Submission) -> None:
     print("\n".join(said) or "It has not been looked over yet.")
 
 
-def watch(jobs: RayJobs, submission: Submission) -> None:
+def watch(jobs: Backend, submission: Submission) -> None:
     """Shows a job until it ends; Ctrl-C leaves it running. Raises LehrError where it did not finish."""
     from lehr.clusters.following import follow
 

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from lehr.places import ROOT
+from lehr.runs.storage import PATIENCE
 
 REQUEST = "LEHR_SUBMISSION"
 """Environment variable of a submitted job: its request, as JSON."""
 ENTRYPOINT = "python -m lehr.clusters.supervise"
 
+PATIENCE_SECONDS = 900
+"""How long a job on a cluster waits for a storage that is away before an attempt of its ends."""
 NAMESPACE = "lehr:"
 """How the Ray namespace of a submitted job begins; the name of its run follows."""
 
@@ -64,6 +67,8 @@ class Request:
             # A worker group waits until all of it fits, however long; the waiting is shown.
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(10 * 365 * 24 * 3600),
             "RAY_NAMESPACE": f"{NAMESPACE}{self.run}",  # tells others whose resources these are
+            "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard's Train tab
+            PATIENCE: str(PATIENCE_SECONDS),
             ROOT: self.root,
             REQUEST: json.dumps(asdict(self)),
             **self.env,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,7 +20,7 @@ from lehr.clusters.backend import Request
 from lehr.clusters.check import CHECKED, Facts, Node, findings, needs_dashboard, training_of
 from lehr.errors import LehrError
 from lehr.job import Job, Training, from_dict
-from lehr.places import here
+from lehr.places import importable
 from lehr.runs import Folder
 from lehr.runs.lease import this_machine
 
@@ -134,16 +133,14 @@ def _as_train_job(training: Training) -> Job:
 def _job(request: Request) -> Job:
     from lehr.clusters.supervise import load
 
-    folder = here(request.folder)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    importable(request.folder)
     return load(request)
 
 
 def _try_storage(storage: str, marker: str, first: bool) -> tuple[str, bool | None]:
     """Why the storage cannot be written here, and whether the first node's marker is there."""
     try:
-        folder = Folder.at(storage)
+        folder = Folder.at(storage, patience=0)
         mine = marker if first else f"{marker}-{secrets.token_hex(4)}"
         folder.write(mine, b"written by lehr check\n")
         if folder.read(mine) != b"written by lehr check\n":
@@ -158,7 +155,7 @@ def _try_storage(storage: str, marker: str, first: bool) -> tuple[str, bool | No
 
 def _tidy(job: Job, marker: str) -> None:
     with suppress(LehrError):  # that it cannot be written is a finding already
-        Folder.at(job.storage).delete(marker)
+        Folder.at(job.storage, patience=0).delete(marker)
 
 
 def _unreadable(job: Job) -> Mapping[str, str]:

@@ -123,7 +123,8 @@ def decide(request: Request, existing: Submission | None, cluster: str) -> What:
     """
     if existing is None or existing.status in ("failed", "stopped") or (request.fresh and existing.is_over):
         return "send"
-    changed = changes(existing.request.job, request.job) if existing.request else ""
+    known = existing.request.job if existing.request else {}
+    changed = changes(known, request.job) if "kind" in known else ""  # not every cluster remembers the job
     if existing.is_over:
         return "send" if changed else "finished"
     if changed or request.fresh:

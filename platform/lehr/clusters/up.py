@@ -21,6 +21,7 @@ import psutil
 
 from lehr.clusters.machine import cores
 from lehr.errors import LehrError
+from lehr.monitoring.ray_env import dashboard_environment
 
 START_SECONDS = 90.0
 END_SECONDS = 15.0
@@ -195,7 +196,10 @@ def _process(pid: int, started: float) -> psutil.Process | None:
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """What the cluster's daemons, and so its jobs, start with."""
-    found = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_WAIT_POLICY": "PASSIVE", **variables}
+    watched = dashboard_environment(
+        grafana=variables.get("RAY_GRAFANA_HOST"), prometheus=variables.get("RAY_PROMETHEUS_HOST")
+    )
+    found = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_WAIT_POLICY": "PASSIVE", **watched, **variables}
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         found.pop(name, None)
     # Jobs call `python`: it must be this one.

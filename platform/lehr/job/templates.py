@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lehr.errors import LehrError
@@ -13,6 +14,12 @@ FOLDER = Path(__file__).parents[1] / "jobs"
 def names() -> list[str]:
     """The templates, by name."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def needed(text: str) -> list[str]:
+    """The templates that a template extends, all the way down."""
+    direct = [name for name in re.findall(r"extends: *([\w.-]+)\.yaml", text) if name in names()]
+    return list(dict.fromkeys([*direct, *(deeper for name in direct for deeper in needed(read(name)))]))
 
 
 def read(name: str) -> str:

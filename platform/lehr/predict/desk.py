@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import torch
 from lehr.data.decode import Decoded, decode
 from lehr.data.sources import Source
 from lehr.errors import LehrError
+from lehr.places import importable
 from lehr.predict.predictor import load_predictor
 from lehr.predict.rows import predict_decoded, table_of
 from lehr.runs import Folder
@@ -64,8 +64,7 @@ class Desk:
 
     def __init__(self, order: Order, threads: int) -> None:
         """Raises RunError where the run has no model."""
-        if order.code not in sys.path:
-            sys.path.insert(0, order.code)
+        importable(order.code)
         torch.set_num_threads(threads)
         self.order = order
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,10 +8,12 @@ A missing file is `FileNotFoundError`. Every other failure is one sentence in a 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
@@ -21,6 +23,9 @@ from lehr.errors import RunError, StorageError
 from .stores import Disk, Objects, Store
 
 FIRST_WAIT_SECONDS = 0.25  # doubles with every try, times a jitter of 0.5 to 1.5
+LONGEST_WAIT_SECONDS = 15.0
+PATIENCE = "LEHR_STORAGE_PATIENCE"
+"""Environment variable: seconds for which a remote store that is away is tried again. By default a few tries."""
 # Causes that waiting does not cure, as the stores name them in their messages.
 HOPELESS = (
     "NO_SUCH_BUCKET",
@@ -32,6 +37,7 @@ HOPELESS = (
 )
 
 _T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
 
 
 class Folder:
@@ -47,10 +53,14 @@ class Folder:
         self._path = path
 
     @classmethod
-    def at(cls, where: str | os.PathLike[str]) -> Folder:
+    def at(cls, where: str | os.PathLike[str], *, patience: float | None = None) -> Folder:
         """The folder at a plain path, a `file://` URI, or any URI of `pyarrow.fs` (`s3://bucket/path`).
 
         Credentials come from the environment (`AWS_ENDPOINT_URL` and the like). Raises `StorageError`.
+
+        Args:
+            patience: seconds for which a remote store that is away is tried again; by default LEHR_STORAGE_PATIENCE,
+                which a job on a cluster has set, so that a long outage stalls it and loses nothing.
         """
         text = os.fspath(where)
         if not text:
@@ -58,12 +68,12 @@ class Folder:
         if text.startswith("file://"):
             text = unquote(urlsplit(text).path)
         if "://" in text:
-            return cls._remote(text.rstrip("/"))
+            return cls._remote(text.rstrip("/"), float(os.environ.get(PATIENCE) or 0) if patience is None else patience)
         path = os.path.abspath(os.path.expanduser(text))
         return cls(path, Disk(), path)
 
     @classmethod
-    def _remote(cls, uri: str) -> Folder:
+    def _remote(cls, uri: str, patience: float) -> Folder:
         import pyarrow as pa
         from pyarrow.fs import FileSystem
 
@@ -81,7 +91,7 @@ class Folder:
             raise StorageError(f"{uri}: no such storage: {_cause(error)}") from error
         if not path:
             raise StorageError(f"{uri}: names no bucket; allowed: {uri.split('://')[0]}://bucket/path")
-        return cls(uri, Objects(filesystem), path)
+        return cls(uri, Objects(filesystem, patience), path)
 
     @property
     def name(self) -> str:
@@ -186,18 +196,23 @@ class Folder:
 
     def _do(self, operation: str, name: str | None, action: Callable[[str], _T]) -> _T:
         path = self._path if name is None else self._inside(name)
-        for attempt in range(1, self._store.tries + 1):
+        started = time.monotonic()
+        for attempt in count(1):
             try:
                 return action(path)
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and operation in ("read", "open"):
                     raise
                 cause = _cause(error)
-                if attempt == self._store.tries or any(word in cause for word in HOPELESS):
+                enough = attempt >= self._store.tries and time.monotonic() - started >= self._store.patience
+                if enough or any(word in cause for word in HOPELESS):
                     after = f" (tried {attempt} times)" if attempt > 1 else ""
                     where = self.uri if name is None else f"{self.uri}/{name}"
                     raise StorageError(f"{where}: cannot {operation}: {cause}{after}") from error
-                time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+                if attempt == self._store.tries:
+                    _LOG.warning("%s does not answer (%s); trying again for a while", self.uri, cause)
+                wait = min(FIRST_WAIT_SECONDS * 2 ** min(attempt - 1, 10), LONGEST_WAIT_SECONDS)
+                time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
 

@@ -16,6 +16,7 @@ REMOTE_TRIES = 5
 
 class Store(Protocol):
     tries: int
+    patience: float  # seconds for which what fails is tried again, beyond `tries`
 
     def read(self, path: str) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...
@@ -29,6 +30,7 @@ class Store(Protocol):
 
 class Disk:
     tries = 1
+    patience = 0.0
 
     def read(self, path: str) -> bytes:
         return Path(path).read_bytes()
@@ -120,8 +122,9 @@ class Objects:
 
     tries = REMOTE_TRIES
 
-    def __init__(self, filesystem: Any) -> None:
+    def __init__(self, filesystem: Any, patience: float = 0.0) -> None:
         self._filesystem = filesystem
+        self.patience = patience
 
     def read(self, path: str) -> bytes:
         with self._filesystem.open_input_stream(path) as stream:

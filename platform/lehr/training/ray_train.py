@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,13 +21,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from lehr.data.load import splits
 from lehr.data.ray_data import Shared, SharedStream
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.places import here
+from lehr.places import importable
 from lehr.runs import Folder, RunFolder
 from lehr.training.failures import describe, lost_peer
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
-from lehr.training.share import Share as Share
+from lehr.training.share import Share
 
 RESIZE_SECONDS = 30.0
 """How often an elastic run looks whether it could have more workers. To take them it starts from a checkpoint."""
@@ -55,7 +54,7 @@ def fit(
         _worker,
         train_loop_config={
             "job": to_dict(job),
-            "job_folder": str(job.folder) if job.folder else None,
+            "job_folder": str(job.folder),
             "folder": folder.uri,
             "shared": shared,
             "threads": max(1, int(share.cpus)),
@@ -88,8 +87,7 @@ def _scratch(folder: Folder) -> str:
 
 def _worker(config: dict[str, Any]) -> None:
     """What each worker runs."""
-    if config["job_folder"] and here(config["job_folder"]) not in sys.path:
-        sys.path.insert(0, here(config["job_folder"]))
+    importable(config["job_folder"])
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())

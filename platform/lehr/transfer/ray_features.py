@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from ray.data import DataContext
 from lehr.clusters.local import Resources
 from lehr.data.load import splits
 from lehr.job import TrainJob
+from lehr.places import importable
 from lehr.training.setup import Plan
 from lehr.transfer.features import BATCH, Extractor, Features, rows_of
 
@@ -22,8 +22,7 @@ class Replica:
     """One copy of the network, in an actor of Ray Data."""
 
     def __init__(self, job: TrainJob, shared: dict[str, Any], random: bool, threads: int) -> None:
-        if str(job.folder) not in sys.path:
-            sys.path.insert(0, str(job.folder))
+        importable(job.folder)
         torch.set_num_threads(threads)
         self.plan = Plan.make(job, splits(job, {name: handle.open() for name, handle in shared.items()}))
         self.extract = Extractor(self.plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"), random)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -37,11 +36,13 @@ from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, 
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, TrainingError
 from lehr.job import TrainJob
+from lehr.places import importable
 from lehr.runs import RunFolder
 from lehr.training.failures import describe
 from lehr.training.group import Group
-from lehr.training.ray_train import Share, fit, stop_watcher
+from lehr.training.ray_train import fit, stop_watcher
 from lehr.training.setup import Plan
+from lehr.training.share import Nodes, Share, capacity
 from lehr.trials.children import end_of, keep_failure, open_child
 from lehr.trials.desk import Desk
 from lehr.trials.parent import Parent
@@ -77,12 +78,13 @@ class Slots:
         return {"CPU": 0.01} if self.nested else {"CPU": self.share.cpus, "GPU": self.share.gpus}
 
 
-def slots(job: TrainJob, cpus: float, gpus: float, most: int | None = None) -> Slots:
+def slots(job: TrainJob, cpus: float, gpus: float, most: int | None = None, nodes: Nodes = ()) -> Slots:
     """How trials of this job share a cluster.
 
     A trial takes what `workers` says of each of its workers, and one CPU where it does not say; `auto` is one worker,
     on a GPU of its own (or the share that `workers.gpus` says) where there are GPUs. CPUs that would be idle, because
-    GPUs are fewer or because there are at most `most` trials, are divided among the trials.
+    GPUs are fewer or because there are at most `most` trials, are divided among the trials, as far as each worker fits
+    onto one of the `nodes`.
     """
     section = job.workers
     workers: int | tuple[int, int] = 1
@@ -96,7 +98,13 @@ def slots(job: TrainJob, cpus: float, gpus: float, most: int | None = None) -> S
     if per_worker_gpus:
         count = min(count, max(1, int(gpus / (per_worker_gpus * widest) + 1e-9)))
     count = max(1, min(count, most or count))
-    return Slots(count, cpus, Share(workers, section.cpus or max(1, int(cpus / (count * widest))), per_worker_gpus))
+    each = section.cpus or max(1, int(cpus / (count * widest)))
+    if nodes:
+        if not section.cpus:
+            sizes = range(int(each), 1, -1)
+            each = next((size for size in sizes if capacity(nodes, size, per_worker_gpus) >= count * widest), 1)
+        count = max(1, min(count, capacity(nodes, each, per_worker_gpus) // widest))
+    return Slots(count, cpus, Share(workers, each, per_worker_gpus))
 
 
 def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> None:
@@ -115,7 +123,7 @@ def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> No
     running.screen.status("starting Ray")
     widest = job.workers.count if isinstance(job.workers.count, int) else 1
     with cluster(widest, job.workers.cpus) as resources:
-        trials.run(first, slots(job, resources.cpus, resources.gpus, at_most))
+        trials.run(first, slots(job, resources.cpus, resources.gpus, at_most, resources.nodes))
 
 
 class _Trials:
@@ -329,8 +337,7 @@ def _trial_process(desk: Any, config: Mapping[str, Any]) -> None:
     if told is None:
         return
     run, job = RunFolder.open(told.run), told.trial.job
-    if str(job.folder) not in sys.path:
-        sys.path.insert(0, str(job.folder))
+    importable(job.folder)
     try:
         work = partial(_work, told.trial.work, desk, config["folder"], told.parent)
         if told.share.most > 1:

@@ -45,6 +45,12 @@ def test_new_copies_a_template_and_never_replaces_a_file() -> None:
     assert all(name in lehr("new").stdout for name in names())
 
 
+@pytest.mark.parametrize("name", names())
+def test_what_a_template_extends_comes_with_it(name: str) -> None:
+    assert lehr("new", name, "elsewhere/mine.yaml").returncode == 0
+    assert load("elsewhere/mine.yaml").kind == load(FOLDER / f"{name}.yaml").kind
+
+
 def test_the_wheel_holds_every_template(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],

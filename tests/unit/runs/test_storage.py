@@ -253,3 +253,30 @@ def test_a_server_that_is_down_is_one_sentence(s3: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(Objects, "tries", 1)  # pyarrow itself takes seconds for each try
     with pytest.raises(StorageError, match=r"cannot read: .*NETWORK_CONNECTION"):
         Folder.at("s3://lehr-tests/x").read("a")
+
+
+def test_a_long_outage_stalls_a_job_that_is_patient_and_loses_nothing(
+    flaky: Callable[..., tuple[Folder, Flaky]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = flaky(200)
+    store.patience = 60.0
+    monkeypatch.setattr(storage, "LONGEST_WAIT_SECONDS", 1e-4)
+    assert folder.read("a") == b"1"
+    assert store.calls == 201
+    impatient, store = flaky(200)
+    store.patience = 0.01
+    with pytest.raises(StorageError, match=r"SLOW_DOWN \(tried \d+ times\)"):
+        impatient.read("a")
+    denied, store = flaky(200, "AWS Error ACCESS_DENIED during GetObject")
+    store.patience = 60.0
+    with pytest.raises(StorageError):
+        denied.read("a")
+    assert store.calls == 1
+
+
+def test_a_job_on_a_cluster_is_patient_and_a_command_is_not(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Folder.at("s3://lehr-tests/x")._store.patience == 0
+    monkeypatch.setenv(storage.PATIENCE, "900")
+    assert Folder.at("s3://lehr-tests/x")._store.patience == 900
+    assert Folder.at("s3://lehr-tests/x", patience=0)._store.patience == 0
+    assert Folder.at("here")._store.patience == 0

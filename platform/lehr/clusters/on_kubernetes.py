@@ -1,0 +1,82 @@
+"""Jobs on Kubernetes as the other commands see jobs: KubeRay behind the same face as a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from lehr.clusters.backend import Request, Submission
+from lehr.clusters.kuberay import load_profile, manifest, own_modules
+from lehr.clusters.kuberay.client import AlreadyThere, ClusterError, KubeRay
+from lehr.clusters.kuberay.jobs import ClusterJob
+from lehr.clusters.kuberay.manifest import storage_of
+from lehr.job import Job
+
+
+class Kubernetes:
+    """The jobs of the namespace that a cluster profile names.
+
+    Args:
+        profile: the profile's file, by default LEHR_PROFILE.
+        job: what `submit` sends.
+    """
+
+    def __init__(self, profile: str | None, job: Job | None = None, changes: Sequence[str] = ()) -> None:
+        file = profile or os.environ.get("LEHR_PROFILE")
+        if not file:
+            raise ClusterError("which Kubernetes cluster? name its profile with --kubernetes FILE or LEHR_PROFILE")
+        self.profile = load_profile(file, changes)
+        self.client = KubeRay(self.profile.namespace)
+        self.address = f"{self.client.address}, namespace {self.profile.namespace}"
+        self.job = job
+
+    def submit(self, request: Request, after: Submission | None = None) -> Submission:
+        """Creates the RayJob; the profile says retries and how long a stop may take."""
+        assert self.job is not None, "made to send a job"
+        job = self.job.model_copy(update={"name": request.run})
+        modules, uri = own_modules(job), None
+        if modules:
+            storage = storage_of(job, self.profile)
+            modules.store(storage)
+            uri = modules.uri(storage)
+        try:
+            found = self.client.submit(manifest(job, self.profile, uri))
+        except AlreadyThere as there:
+            found = there.job
+        return replace(_submission(found), request=request)
+
+    def jobs(self) -> list[Submission]:
+        return [_submission(each) for each in self.client.jobs()]
+
+    def get(self, submission: Submission) -> Submission:
+        return replace(_submission(self.client.status(submission.id)), request=submission.request)
+
+    def logs(self, submission: Submission) -> str:
+        if self.client.status(submission.id).status == "pending":
+            return ""
+        try:
+            return "".join(self.client.logs(submission.id))
+        except ClusterError:  # its pod is not there yet, or no longer
+            return ""
+
+    def stop(self, submission: Submission) -> None:
+        self.client.stop(submission.id)
+
+
+def _submission(job: ClusterJob) -> Submission:
+    return Submission(
+        id=job.name,
+        run=job.run,
+        number=1,
+        status=job.status,
+        message=job.message,
+        started=_seconds(job.started or job.created),
+        ended=_seconds(job.ended),
+        request=Request(job.run, {"storage": job.storage}, "", "") if job.storage else None,
+    )
+
+
+def _seconds(time: str | None) -> float | None:
+    return datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp() if time else None

@@ -1,0 +1,80 @@
+"""Sending a job: `lehr submit --no-wait` against a script that makes the bare Jobs REST call, as two commands.
+
+Both send the same working folder's package, which the cluster has already, and both are done when Ray has taken the
+job; neither waits for it to start. It needs no GPU and starts a cluster of its own.
+
+    python -m tests.benchmarks.submit [rounds]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+
+from tests.benchmarks.alternating import compare
+
+BARE = """\
+import json, sys, urllib.request
+address, name, package = sys.argv[1:]
+body = {"entrypoint": "true", "submission_id": name, "runtime_env": {"working_dir": package}}
+request = urllib.request.Request(f"{address}/api/jobs/", json.dumps(body).encode(), method="POST")
+request.add_header("Content-Type", "application/json")
+print(urllib.request.urlopen(request, timeout=60).read())
+"""
+numbers = count(1)
+
+
+def main(rounds: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="lehr-submit-") as folder:
+        os.chdir(folder)
+        os.environ |= {"LEHR_STATE": f"{folder}/state", "RAY_AUTH_MODE": "disabled"}
+        Path("job.yaml").write_text("kind: train\n")
+        from lehr.clusters import up
+        from lehr.clusters.package import package
+        from lehr.clusters.ray_jobs import RayJobs
+
+        address = up.up(cpus=2).address
+        try:
+            uri = f"gcs://{package(Path.cwd()).name}"
+
+            def settle() -> None:
+                """Until what was sent has ended, so that the next round finds the cluster as this one did."""
+                jobs = RayJobs(address)
+                for each in jobs.jobs():
+                    if not each.is_over:
+                        jobs.stop(each)
+                while not all(each.is_over for each in jobs.jobs()):
+                    time.sleep(0.2)
+
+            def timed(*words: str) -> float:
+                started = time.perf_counter()
+                subprocess.run([sys.executable, *words], check=True, capture_output=True)
+                taken = time.perf_counter() - started
+                settle()
+                return taken
+
+            def ours() -> float:
+                name = f"name=n{next(numbers)}"
+                words = ("submit", "job.yaml", name, "--cluster", address, "--no-wait", "--no-check")
+                return timed("-m", "lehr", *words)
+
+            ours()  # sends the package, once
+            compare(
+                "sending a job",
+                "s",
+                {"lehr": ours, "bare REST": lambda: timed("-c", BARE, address, f"b{next(numbers)}", uri)},
+                rounds,
+                "at most 1.5 (lower is better)",
+            )
+        finally:
+            up.down()
+            os.chdir("/")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
