@@ -19,7 +19,7 @@ slow: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow
 
 bench: $(VENV)/.installed-test
-	for name in train_overhead first_step input metrics_cost search_overhead search_methods; do $(BIN)/python -m tests.benchmarks.$$name || exit; done
+	$(BIN)/python -m tests.benchmarks.results
 
 # DOCKER: docker, podman or `buildah`. PIP_INDEX_URL and TORCH_INDEX_URL say where packages, and torch, come from;
 # PyTorch's index of CPU wheels makes an image for CPUs. By default everything comes from where pip looks by itself.

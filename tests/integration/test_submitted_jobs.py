@@ -1,0 +1,223 @@
+"""Jobs sent to a real Ray cluster of three nodes, with a token, and run folders on an S3 server (moto)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.support import free_port
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+JOB = """\
+kind: train
+data: {source: digits, limit: 330}
+model: {name: my_nets:Net, width: 8}
+optimizer: {lr: 0.05, momentum: 0.9}
+train: {epochs: 3, batch_size: 64, checkpoint: {every: 3step}}
+workers: {count: 2}
+"""
+NETS = """\
+from torch import nn
+class Net(nn.Sequential):
+    def __init__(self, channels: int, classes: int, width: int = 4):
+        super().__init__(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, classes))
+"""
+TOKEN = "0123456789abcdef0123456789abcdef"
+Lehr = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("project")
+
+
+@pytest.fixture(scope="module")
+def environment(place: Path) -> Iterator[dict[str, str]]:
+    """What the commands run with: an S3 server, a token, and a state folder of its own."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    (place / "token").write_text(TOKEN)
+    variables = {
+        **os.environ,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "LEHR_STORAGE": "s3://lehr/runs",
+        "LEHR_STATE": str(place / "state"),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(place / "token"),
+    }
+    make = "import boto3; boto3.client('s3').create_bucket(Bucket='lehr')"
+    tries = 0
+    while subprocess.run([sys.executable, "-c", make], env=variables, capture_output=True, check=False).returncode:
+        tries += 1
+        assert tries < 60, "no S3 server"
+        time.sleep(0.5)
+    yield variables
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+def lehr(place: Path, environment: dict[str, str]) -> Iterator[Lehr]:
+    """The command, with a cluster of three nodes up."""
+    (place / "job.yaml").write_text(JOB)
+    (place / "my_nets.py").write_text(NETS)
+
+    def call(*words: str, timeout: float = 300, **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lehr", *words], capture_output=True, text=True, timeout=timeout, check=False,
+            cwd=place, env={**environment, **changes},
+        )  # fmt: skip
+
+    up = call("cluster", "up", "--nodes", "3", "--cpus", "2")
+    assert up.returncode == 0, up.stderr
+    leaders = [pid for pid, _ in json.loads((place / "state/cluster.json").read_text())["leaders"]]
+    yield call
+    down = call("cluster", "down")
+    assert down.returncode == 0, down.stderr
+    left = [p for p in psutil.process_iter() if _session(p) in leaders and p.status() != psutil.STATUS_ZOMBIE]
+    assert left == []
+
+
+def _session(process: psutil.Process) -> int:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return -1
+
+
+def progress(lehr: Lehr, run: str) -> dict:
+    said = lehr("status", run, "--json")
+    return json.loads(said.stdout)["progress"] if said.returncode == 0 else {}
+
+
+def until(condition: Callable[[], bool], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(1)
+
+
+def test_on_a_sound_cluster_check_finds_nothing(lehr: Lehr) -> None:
+    said = lehr("check", "job.yaml")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("Nothing found: the job can run there.")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["storage=./runs"], "a path on each node's own disk, and the cluster has 3 nodes; every node would"),
+        (["storage=s3://no-such-bucket/runs"], "refused: s3://no-such-bucket/runs cannot be written from "),
+        (["workers.count=9"], "refused: 9 workers with 1 CPU each need 9, and the cluster has 6"),
+        (["workers.gpus=1"], "refused: 2 workers with 1 GPU each need 2, and the cluster has 0"),
+        (["workers={count: 3, cpus: 2}"], "warning: the workers take 6 of the cluster's 6 CPUs"),
+        (["model=my_nets:Nett"], "my_nets"),
+        (["data={source: images, path: s3://lehr/photos}"], "data.path can be read on no node: s3://lehr/photos"),
+    ],
+)
+def test_each_finding_is_provoked_on_a_real_cluster(lehr: Lehr, overrides: list[str], sentence: str) -> None:
+    said = lehr("check", "job.yaml", *overrides)
+    assert sentence in said.stdout, said.stdout + said.stderr
+    assert "Traceback" not in said.stdout + said.stderr
+    assert said.returncode == (0 if sentence.startswith("warning") else 1)
+
+
+def test_a_wrong_or_missing_token_is_one_sentence_and_the_right_one_is_nowhere_to_be_read(
+    lehr: Lehr, place: Path
+) -> None:
+    wrong = lehr("jobs", RAY_AUTH_TOKEN="wrong")
+    assert "does not accept this token" in wrong.stderr
+    missing = lehr("jobs", RAY_AUTH_TOKEN_PATH="", HOME="/nonexistent")
+    assert "asks for a token" in missing.stderr
+    assert [each.stderr.count("\n") for each in (wrong, missing)] == [1, 1]
+    assert lehr("jobs").returncode == 0
+    arguments = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert not [line for line in arguments if TOKEN in line]
+    assert TOKEN not in (place / "state/cluster.log").read_text() + (place / "state/cluster.json").read_text()
+
+
+def test_a_job_goes_on_when_its_client_is_closed_and_is_joined_again(
+    lehr: Lehr, place: Path, environment: dict[str, str]
+) -> None:
+    client = subprocess.Popen(
+        [sys.executable, "-m", "lehr", "submit", "job.yaml", "name=left", "-f"], cwd=place, env=environment,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until(lambda: progress(lehr, "left").get("status") == "running" or client.poll() is not None)
+    client.kill()
+    client.wait()
+    attached = lehr("attach", "left")
+    assert attached.returncode == 0, attached.stdout + attached.stderr
+    assert "epoch 3/3" in attached.stdout
+    assert progress(lehr, "left")["status"] == "finished"
+    assert "left" in lehr("runs").stdout  # read in place, from S3
+    assert "validation accuracy" in lehr("show", "left").stdout
+    assert lehr("report", "left").returncode == 0
+    again = lehr("submit", "job.yaml", "name=left")
+    assert "left is finished" in again.stdout
+    assert TOKEN not in lehr("logs", "left").stdout
+
+
+def test_a_stop_saves_and_the_resumed_run_starts_from_there(lehr: Lehr) -> None:
+    assert lehr("submit", "job.yaml", "name=long", "train.epochs=500", "--no-wait", "--no-check").returncode == 0
+    twice = lehr("submit", "job.yaml", "name=long", "train.epochs=500", "--no-wait")
+    assert "this is the same job" in twice.stdout
+    until(lambda: progress(lehr, "long").get("step", 0) > 10)
+    before = progress(lehr, "long")["step"]
+    stopped = lehr("stop", "long")
+    assert "everything is saved" in stopped.stdout, stopped.stdout + stopped.stderr
+    step = progress(lehr, "long")["step"]
+    assert step >= before
+    assert lehr("resume", "long", "--no-wait").returncode == 0
+    until(lambda: progress(lehr, "long").get("step", 0) > step)
+    rows = [json.loads(line) for line in lehr("jobs", "--json").stdout.splitlines()]
+    assert [row["submission"] for row in rows if row["name"] == "long"] == [1, 2]
+    assert lehr("stop", "long").returncode == 0
+    events = [line for line in lehr("show", "long").stdout.splitlines() if "resumed" in line]
+    assert len(events) == 1
+    assert f"{step}" in events[0], "from the step it was stopped at, not from an earlier checkpoint"
+
+
+def test_a_second_job_waits_visibly_until_all_its_workers_fit(lehr: Lehr) -> None:
+    assert lehr("submit", "job.yaml", "name=first", "train.epochs=500", "--no-wait", "--no-check").returncode == 0
+    until(lambda: progress(lehr, "first").get("step", 0) > 1)
+    words = ("submit", "job.yaml", "name=second", "workers={count: 2, cpus: 2}", "--no-wait", "--no-check")
+    assert lehr(*words).returncode == 0
+    until(lambda: "waiting for 4 CPUs: " in lehr("logs", "second").stdout)
+    assert "held by run first" in lehr("logs", "second").stdout
+    assert progress(lehr, "first")["status"] == "running"
+    assert lehr("stop", "first").returncode == 0
+    done = lehr("attach", "second")
+    assert done.returncode == 0, done.stdout
+    assert "epoch 3/3" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("train", ["train.epochs=2", "name=digits"]),
+        ("transfer-pretrain", ["train.epochs=2"]),
+        ("independent-ensemble", ["members=2", "base.train.epochs=2"]),
+        ("predict", ["run=run:digits"]),
+    ],
+)
+def test_templates_run_on_a_cluster_unchanged_but_for_their_length(lehr: Lehr, template: str, words: list[str]) -> None:
+    assert lehr("new", template, f"from-{template}.yaml").returncode == 0
+    done = lehr("submit", f"from-{template}.yaml", *words, "-f", "--no-check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in lehr("jobs", "--json").stdout.splitlines()]
+    assert rows[-1]["status"] == "finished"
