@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import secrets
@@ -31,16 +32,16 @@ PACKAGES = ("lehr", "ray", "torch")
 def look_over(job: Job, request: Request) -> bool:
     """Prints what the cluster lacks for the job, and says whether the job may start."""
     started = time.monotonic()
-    ray.init(log_to_driver=False, logging_level="error")
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         found = findings(job, request, gather(job, request))
     finally:
         ray.shutdown()
     refused = any(finding.level == "refused" for finding in found)
     verdict = "nothing found" if not found else f"{len(found)} finding{'s' if len(found) > 1 else ''}"
-    print(f"{CHECKED}{time.monotonic() - started:.1f} s: {verdict}.", flush=True)
     for finding in found:
         print(f"{finding.level}: {finding}", flush=True)
+    print(f"{CHECKED}{time.monotonic() - started:.1f} s: {verdict}.", flush=True)  # last: who waits for it has them all
     return not refused
 
 
@@ -165,6 +166,9 @@ def _unreadable(job: Job) -> Mapping[str, str]:
     from lehr.clusters.submit import data_paths
     from lehr.data.sources.base import file_system
 
+    training = training_of(job)
+    if training and training.data.source.startswith("torchvision:"):
+        return {}  # downloaded where it is needed
     found = {}
     for name, path in data_paths(job).items():
         try:

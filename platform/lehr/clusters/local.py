@@ -53,7 +53,8 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
         return
     if os.environ.get("RAY_ADDRESS"):
         with _own_signals():
-            ray.init(log_to_driver=True)
+            # A submitted job's namespace names its run, for others who wait for what it holds.
+            ray.init(namespace=os.environ.get("RAY_NAMESPACE"), log_to_driver=True)
         try:
             yield _shared()
         finally:

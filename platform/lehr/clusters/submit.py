@@ -60,7 +60,7 @@ def package_of(job: Job, root: Path) -> Package:
 
 def data_paths(job: Job) -> dict[str, str]:
     """Every path and URI of data in a job, by dotted field."""
-    return {name: path for name, path in _paths(job).items() if name != "storage" and not path.startswith("run:")}
+    return {name: path for name, path in _paths(job).items() if ".data." in f".{name}" and not path.startswith("run:")}
 
 
 def _paths(job: BaseModel, at: str = "") -> dict[str, str]:

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from lehr.clusters.backend import Request
-from lehr.errors import LehrError, StorageError
+from lehr.errors import LehrError, RunHeld, StorageError
 from lehr.job import Job
+from lehr.runs.lease import STALE_SECONDS
 
 TOLD = (0, 1, 2, 130)
 """Exit codes of a job that ended by itself: another attempt would end the same way."""
 AGAIN = 75  # the storage is away (EX_TEMPFAIL): worth another attempt, after a while
 LOST = 69  # Ray or the network is away (EX_UNAVAILABLE): worth another attempt too
+HELD_SECONDS = 2.5 * STALE_SECONDS
 WAIT_SECONDS = (1.0, 10.0, 60.0)  # before the first, second and later restarts
 
 
@@ -80,7 +82,15 @@ def run(request: Request) -> int:
 
     started = time.time()
     try:
-        run_job(load(request), fresh=request.fresh, started=started, command=f"lehr resume {request.run}")
+        while True:
+            try:
+                run_job(load(request), fresh=request.fresh, started=started, command=f"lehr resume {request.run}")
+                break
+            except RunHeld as held:  # perhaps by a driver that died with its machine: its lease runs out
+                if time.time() - started > HELD_SECONDS:
+                    raise
+                print(f"{held}; waiting until it is known to be gone", flush=True)
+                time.sleep(5.0)
     except LehrError as error:
         print(error, flush=True)
         return AGAIN if isinstance(error, StorageError) else error.exit_code

@@ -69,14 +69,14 @@ def fit(
         torch_config=TorchConfig(timeout_s=600),
         run_config=RunConfig(
             name=folder.name,
-            storage_path=_scratch(folder),
+            storage_path=scratch(folder),
             failure_config=FailureConfig(max_failures=job.workers.retries),
         ),
     )
     trainer.fit()
 
 
-def _scratch(folder: Folder) -> str:
+def scratch(folder: Folder) -> str:
     """Where Ray Train keeps what is its own; every node must reach it."""
     if not folder.is_local:
         return f"{folder.uri}/.ray"

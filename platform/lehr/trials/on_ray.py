@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -40,7 +39,7 @@ from lehr.places import importable
 from lehr.runs import RunFolder
 from lehr.training.failures import describe
 from lehr.training.group import Group
-from lehr.training.ray_train import fit, stop_watcher
+from lehr.training.ray_train import fit, scratch, stop_watcher
 from lehr.training.setup import Plan
 from lehr.training.share import Nodes, Share, capacity
 from lehr.trials.children import end_of, keep_failure, open_child
@@ -194,9 +193,7 @@ class _Trials:
                 ),
                 run_config=tune.RunConfig(
                     name=run.name,
-                    storage_path=tempfile.mkdtemp(prefix="lehr-ray-")
-                    if run.folder.is_local
-                    else f"{run.folder.uri}/.ray",
+                    storage_path=scratch(run.folder),
                     failure_config=tune.FailureConfig(max_failures=self.retries),
                     callbacks=[_Telling(self)],
                     verbose=0,
