@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint slow bench image clean
+.PHONY: run test lint slow bench faults image clean
 
 run: $(VENV)/.installed
 	$(BIN)/lehr run jobs/train.yaml
@@ -20,6 +20,15 @@ slow: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.results
+
+# FAULTS: how many random faults; FUZZ: how many tries of each fuzz test. Ends with the table of what was broken.
+FAULTS ?= 200
+FUZZ   ?= 2000
+
+faults: $(VENV)/.installed-test
+	rm -f faults.jsonl
+	FAULTS=$(FAULTS) FUZZ=$(FUZZ) FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/pytest tests/faults --timeout 1800
+	$(BIN)/python -m tests.faults.table faults.jsonl
 
 # DOCKER: docker, podman or `buildah`. PIP_INDEX_URL and TORCH_INDEX_URL say where packages, and torch, come from;
 # PyTorch's index of CPU wheels makes an image for CPUs. By default everything comes from where pip looks by itself.

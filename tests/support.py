@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +41,43 @@ def tiny(**overrides: Any) -> TrainJob:
     return job
 
 
-def train_here(job: TrainJob, folder: Path, workers: int = 1, prepare: Callable[[], None] | None = None) -> RunFolder:
+def train_here(
+    job: TrainJob,
+    folder: Path | str,
+    workers: int = 1,
+    prepare: Callable[..., None] | None = None,
+    patience: float = 120.0,
+) -> RunFolder:
     """Trains in `workers` plain processes of their own, which talk through gloo.
 
     Args:
-        prepare: called first in every process, to break something on purpose.
+        folder: the run folder, as a path or a URI.
+        prepare: called first in every process, to break something on purpose; with its rank where it takes one.
+        patience: seconds that the processes may wait for each other; then those that wait fail, and those that are
+            waited for are killed, as Ray Train does it.
 
     Raises:
         Died: a process ended by a signal or an error.
     """
-    if not (folder / "job.yaml").exists():
+    if not Folder.at(folder).exists("job.yaml"):
         RunFolder.create(Folder.at(folder), to_dict(job), {})
     # The fork server has imported torch once and run nothing: a process starts in milliseconds instead of seconds.
     # (torch._dynamo: every optimizer imports it when it is made.)
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "torch.distributed", "lehr.training.loop", "lehr.data.load"])
-    arguments = (workers, free_port(), to_dict(job), str(folder), prepare)
+    arguments = (workers, free_port(), to_dict(job), str(folder), prepare, patience)
     processes = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(workers)]
     for process in processes:
         process.start()
+    deadline = time.monotonic() + 120
+    while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
+        wait([process.sentinel for process in processes if process.is_alive()], timeout=1)
+        if any(process.exitcode for process in processes):
+            deadline = min(deadline, time.monotonic() + min(patience, 4))  # they notice it at once
     for process in processes:
-        process.join(timeout=120)
         if process.is_alive():
             process.kill()
+        process.join()
     if any(process.exitcode for process in processes):
         raise Died([process.exitcode for process in processes])
     return RunFolder.open(folder)
@@ -70,13 +87,21 @@ class Died(Exception):
     """The exit codes of the processes that trained, in order of rank."""
 
 
-def _worker(rank: int, workers: int, port: int, job: dict[str, Any], folder: str, prepare: Callable[[], None]) -> None:
+def _worker(
+    rank: int,
+    workers: int,
+    port: int,
+    job: dict[str, Any],
+    folder: str,
+    prepare: Callable[..., None] | None,
+    patience: float,
+) -> None:
     torch.set_num_threads(1)
     if workers > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        dist.init_process_group("gloo", rank=rank, world_size=workers)
+        dist.init_process_group("gloo", rank=rank, world_size=workers, timeout=timedelta(seconds=patience))
     if prepare:
-        prepare()
+        prepare(*([rank] if getattr(prepare, "takes_rank", False) else []))
     parsed = from_dict(job)
     assert isinstance(parsed, TrainJob)
     plan = Plan.make(parsed, splits(parsed, Opened(parsed).decode()))

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -120,9 +120,37 @@ def run_job(
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(_stop_signals(running))
         screen.say(f"{job.kind} {folder.name}   run folder: {shown(folder)}   log: {short(log)}")
-        with nullcontext() if debug else exporting(run, job.kind):
+        with nullcontext() if debug else exporting(run, job.kind), _failing_well(running):
             kind.run(running)
     return run
+
+
+@contextmanager
+def _failing_well(running: Running) -> Iterator[None]:
+    """Whatever ends the job becomes one sentence, which the run keeps too, and no temporary file stays behind."""
+    from lehr.training.failures import describe
+
+    try:
+        yield
+    except (RunHeld, Interrupted):
+        raise  # the run folder is somebody else's now, or tells already how it ended
+    except Exception as error:
+        failure = describe(error)
+        with suppress(LehrError):
+            if running.run.progress().get("status", "new") in ("new", "running"):
+                told = {**running.run.progress(), "status": "failed", "message": failure["sentence"]}
+                running.run.write_progress(told)
+        if isinstance(error, LehrError):
+            raise
+        with suppress(OSError):
+            running.log_trace(failure["trace"])
+        failed = LehrError(f"{failure['sentence']}\nThe full trace is in {running.log}")
+        failed.exit_code = failure["exit_code"]
+        raise failed from error
+    finally:
+        with suppress(LehrError):
+            if not running.lease.lost.is_set():
+                running.run.folder.sweep()
 
 
 # ── the run folder ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -207,6 +235,7 @@ def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: boo
             "progress.json",
             "stop.json",
             "failure.json",
+            "lost.json",
             "curves.png",
             "report.html",
             "diagnosis.json",

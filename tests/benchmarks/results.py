@@ -35,8 +35,8 @@ BENCHMARKS = {
     "help": "`lehr --help`",
     "growth": "How cost grows with workers, trials and rows",
 }
-"""Module here -> what it measures. Benchmarks of accuracy (diagnosis, ensembles, recipe, search_methods, transfer) print
-tables of their own and take long: they are run by hand."""
+"""Module here -> what it measures. Those of accuracy (diagnosis, ensembles, recipe, search_methods, transfer)
+print tables of their own and take long: they are run by hand."""
 
 HEAD = """# Measured
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
+import traceback
 from importlib import import_module
 
 import typer
@@ -41,6 +44,8 @@ COMMANDS = (
     "on-cluster",
 )
 """In the order of the help. Each is a module here with a function of its name, or with an `app` of commands."""
+DEFECT = 70
+"""The exit code of what should not have happened: EX_SOFTWARE of sysexits.h."""
 HIDDEN = ("on-cluster",)
 """Commands for clusters, not for people."""
 
@@ -69,6 +74,24 @@ def main() -> None:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         fail("Interrupted.", 130)
+    except BrokenPipeError:  # `lehr runs | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception:
+        fail(f"a defect of lehr, or damaged files: {_keep_trace()}", DEFECT)
+
+
+def _keep_trace() -> str:
+    """Writes the trace of the error that is being handled to a file; returns what and where, in one line."""
+    error = sys.exc_info()[1]
+    what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="lehr-trace-", suffix=".txt")
+        with os.fdopen(descriptor, "w") as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return what
+    return f"{what}; the full trace is in {path}"
 
 
 def fail(sentence: str, code: int) -> None:

@@ -17,6 +17,7 @@ import ray
 
 from lehr.clusters.machine import cores
 from lehr.clusters.orphans import end_orphans, mark_children
+from lehr.runs.scratch import clear_scratch
 
 OWN_RAY = {
     "RAY_enable_metrics_collection": "0",
@@ -63,6 +64,7 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     for name, value in OWN_RAY.items():
         os.environ.setdefault(name, value)
     end_orphans()
+    clear_scratch()
     mark_children()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
     # "local", since without an address Ray would join whatever cluster somebody has started on this machine.

@@ -97,6 +97,7 @@ def _loss_panel(curves: Curves) -> alt.LayerChart | None:
         draw.line(*evaluated, axis, draw.VALIDATION, "validation loss", ".4f", points=True),
         *draw.end_labels(ends, axis),
         *draw.broken_rule(x, y),
+        *draw.restart_rules(curves),
     ]
     return draw.panel(layers, f"Loss{draw.log_note(axis)}: {note}, their moving average, and validation", 200)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ WIDTH = 720
 MOST_POINTS = 4000  # dots of one scatter; more are no longer seen, and the page would grow with the run
 SPAN = 1 / 30  # width of the moving average's window, as a share of the run
 LONGEST_LABEL = 22  # letters of a label at the end of a line
+MOST_RESTART_LABELS = 5  # more would lie on each other
 MOST_TICKS = 6  # labels of a logarithmic axis
 MOST_DECADES = 4  # a loss on its way to infinity would press everything else into one line
 LOG_RATIO = 20.0  # a positive curve whose values span more than this factor gets a logarithmic axis
@@ -147,6 +149,27 @@ def broken_rule(x: Floats, y: Floats) -> list[alt.Chart]:
     offset = -6 if side == "right" else 6
     text = alt.Chart(data).mark_text(color=ALARM, align=side, dx=offset, baseline="top", fontSize=11)
     return [rule, text.encode(x=x_axis(), y=alt.value(90), text="text:N")]
+
+
+def restart_rules(curves: Curves) -> list[alt.Chart]:
+    """A thin line wherever the run was interrupted and went on; restarts at one place share theirs."""
+    if not curves.restarts:
+        return []
+    times = Counter(curves.restarts)
+    values = [
+        {
+            "x": short(step / curves.steps_per_epoch),
+            "text": "restart" if times[step] == 1 else f"{times[step]} restarts",
+        }
+        for step in sorted(times)
+    ]
+    data = alt.InlineData(values=values)
+    tips = [alt.Tooltip("text:N", title="what happened"), alt.Tooltip("x:Q", title="epoch", format=".2f")]
+    rule = alt.Chart(data).mark_rule(color=SPEED, strokeDash=[2, 3], strokeWidth=1.3).encode(x=x_axis(), tooltip=tips)
+    if len(values) > MOST_RESTART_LABELS:
+        return [rule]
+    text = alt.Chart(data).mark_text(color=SPEED, align="left", dx=4, baseline="top", fontSize=10)
+    return [rule, text.encode(x=x_axis(), y=alt.value(4), text="text:N")]
 
 
 def labels(lines: Sequence[tuple[str, str, Floats, Floats]], scale: alt.Scale, *, percent: bool = False) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Curves:
         name: the run's name.
         ended: whether the run came to its end; False while it trains, and after a stop or a failure.
         broken: what the run itself says of a loss that was no longer a number; empty if it never was.
+        restarts: the steps from which it went on after it was stopped or lost.
     """
 
     steps: Mapping[str, Floats]
@@ -40,6 +41,7 @@ class Curves:
     name: str = ""
     ended: bool = True
     broken: str = ""
+    restarts: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, run: RunFolder) -> Curves:
@@ -58,6 +60,7 @@ class Curves:
             name=run.name,
             ended=progress.get("status") == "finished",
             broken=diverged or (failed if "became" in failed else ""),
+            restarts=_restarts(events),
         )
 
     def epoch_column(self, *names: str) -> Floats:
@@ -94,6 +97,11 @@ class Curves:
         """First and last epoch of the record, for an x axis."""
         last = max([0.0, *self.epochs["epoch"][-1:], *self.steps["epoch"][-1:]])
         return 0.0, float(last)
+
+
+def _restarts(events: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    starts = [event for event in events if event["kind"] in ("started", "resumed")]
+    return tuple(step for event in starts[1:] if isinstance(step := event.get("step", 0), int))
 
 
 def _classes_of_model(run: RunFolder) -> int | None:

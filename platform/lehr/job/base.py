@@ -108,5 +108,8 @@ def _absolute_fields(model: BaseModel, folder_of: Callable[[FieldPath], Path], a
             if inner := _absolute_fields(value, folder_of, (*at, name)):
                 changes[name] = value.model_copy(update=inner)
         elif isinstance(value, str) and LOCAL_PATH in info.metadata and value not in NO_PATHS:
+            if re.match(r"[^/]*://[^/]*:[^/]*@", value):  # it would be in the run folder, in messages and in names
+                what = "holds a password; allowed: credentials in the environment (AWS_SECRET_ACCESS_KEY and the like)"
+                raise JobError(what, field=".".join(map(str, (*at, name))))
             changes[name] = absolute(value, folder_of((*at, name)))
     return changes

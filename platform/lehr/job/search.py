@@ -19,7 +19,7 @@ Ends = tuple[float, float]
 
 def _pair(value: Any, of: type | tuple[type, ...]) -> Ends | None:
     """Two numbers, the lower one first; None for anything else."""
-    ends: list[Any] = list(value) if isinstance(value, list | tuple) and len(value) == 2 else []
+    ends: list[float] = list(value) if isinstance(value, list | tuple) and len(value) == 2 else []
     whole = all(isinstance(end, of) and not isinstance(end, bool) and math.isfinite(float(end)) for end in ends)
     return (ends[0], ends[1]) if ends and whole and ends[0] < ends[1] else None
 

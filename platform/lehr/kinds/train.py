@@ -21,7 +21,7 @@ from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, RunError
 from lehr.job import TrainJob
 from lehr.runs import RunFolder
-from lehr.training.failures import describe
+from lehr.training.failures import describe, last_line, lost
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
@@ -122,9 +122,12 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         thread.join(timeout=3.0)
         if ended and ended[0] is not None and not run.folder.exists("failure.json"):
             running.log_trace(describe(ended[0])["trace"])
+            times = f"{job.workers.retries + 1} times, the last time because " if job.workers.retries else "because "
+            failures = getattr(ended[0], "worker_failures", None)
+            why = lost(failures) if failures else last_line(ended[0])
             raise LehrError(
-                f"training failed {job.workers.retries + 1} times: {_cause(ended[0])}; the log has the whole story: "
-                f"{running.log}"
+                f"training failed {times}{why}; what was saved stays, and running the job again goes on from there; "
+                f"the log has the whole story: {running.log}"
             )
 
 
@@ -167,7 +170,8 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
     run = running.run
     moved, said = time.monotonic(), ""
     every = 0.2 if run.folder.is_local else 2.0
-    last = run.progress().get("updated")
+    first = run.progress()
+    last, attempt = first.get("updated"), first.get("attempt", 0)
     while True:
         running.check_lease()
         alive = thread.is_alive()
@@ -178,6 +182,10 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
             if not running.training:
                 running.training = True
                 running.startup = time.time() - running.started
+                attempt = progress["attempt"]
+            if progress["attempt"] > attempt:
+                attempt = progress["attempt"]
+                say_restart(running)
             running.screen.progress(progress)
             if progress["status"] != "running":
                 return
@@ -189,6 +197,13 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
             if said and said != before:
                 running.screen.status(said)
         thread.join(timeout=every)
+
+
+def say_restart(running: Running) -> None:
+    """Says why the workers were started again, and where they go on."""
+    told = [event for event in running.run.events() if event["kind"] in ("lost", "started", "resumed")]
+    for event in told[-2:]:
+        running.screen.say(f"{event['message'][:1].upper()}{event['message'][1:]}.")
 
 
 def conclude(running: Running) -> None:
@@ -230,7 +245,3 @@ def summary(run: RunFolder, progress: dict[str, Any], picture: Path | None) -> l
     if picture:
         lines.append(f"Curves: {short(picture)}, and in {shown(where)}/report.html")
     return [*lines, f"Verdict: {verdict(run)}"]
-
-
-def _cause(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1][:300] if str(error).strip() else type(error).__name__

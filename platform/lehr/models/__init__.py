@@ -33,13 +33,18 @@ __all__ = [
 ]
 
 
-def build(name: str, channels: int, outputs: int, options: dict[str, Any], seed: int) -> nn.Module:
+def build(
+    name: str, channels: int, outputs: int, options: dict[str, Any], seed: int, *, trusted: bool = True
+) -> nn.Module:
     """The named network with weights drawn from the seed; the global random state is left as it was.
+
+    Args:
+        trusted: name and options come from the user, and not from a file that somebody else may have written.
 
     Raises:
         ValueError: there is no such network, or an option has a value that it refuses.
     """
-    model, _ = find(name)
+    model, _ = find(name, trusted=trusted)
     parameters = inspect.signature(model).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = {parameter.name for parameter in parameters}

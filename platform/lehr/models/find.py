@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -35,11 +37,14 @@ OURS = ("channels", "outputs")
 """What lehr fills in itself; a job may not say it."""
 
 
-def find(name: str) -> tuple[Model, Collection[str]]:
+def find(name: str, *, trusted: bool = True) -> tuple[Model, Collection[str]]:
     """The callable behind a name, and the parameters of it that a job may not say.
 
     Called with `channels`, `outputs` and options, it returns a network that maps images [rows, channels, height, width]
     to [rows, outputs]. Those of the user's own get `channels` and `outputs` if they name them.
+
+    Args:
+        trusted: the name comes from the user, and not from a file that somebody else may have written.
 
     Raises:
         ValueError: there is no such network; the sentence names the nearest.
@@ -49,7 +54,7 @@ def find(name: str) -> tuple[Model, Collection[str]]:
     if name.startswith("timm/"):
         return _timm(name.removeprefix("timm/")), (*OURS, "num_classes", "in_chans", "pretrained")
     if ":" in name:
-        return _own(name), OURS
+        return _own(name, trusted), OURS
     models = torchvision().models
     theirs = models.list_models(module=models)
     if name not in theirs:
@@ -112,8 +117,10 @@ def _timm(name: str) -> Model:
     return build
 
 
-def _own(path: str) -> Model:
+def _own(path: str, trusted: bool) -> Model:
     module_name, _, attribute = path.partition(":")
+    if not trusted and module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise ValueError(f'"{path}" is not a model, and is not called')
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -126,4 +133,17 @@ def _own(path: str) -> Model:
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         networks = [name for name in classes if issubclass(vars(module)[name], nn.Module)] or ["none"]
         raise ValueError(not_a_choice(attribute, f"model in {module_name}", networks))
+    if not trusted and not _is_network(found):
+        raise ValueError(
+            f'"{path}" is not called, since the run folder may be of somebody else; allowed: a subclass of '
+            "torch.nn.Module, or a function of your own outside installed packages"
+        )
     return found
+
+
+def _is_network(found: Any) -> bool:
+    """Whether to call this can only make a network: `torch.hub.load`, say, would run any code it is pointed to."""
+    if inspect.isclass(found):
+        return issubclass(found, nn.Module)
+    file = inspect.isfunction(found) and inspect.getsourcefile(found)
+    return bool(file) and not {"site-packages", "dist-packages"} & set(Path(str(file)).parts)

@@ -112,11 +112,11 @@ def load_network(folder: Folder) -> Network:
     """The model of a run folder, on the CPU. Raises RunError where there is none, or its file is damaged."""
     weights, description = read_model(folder)
     preprocess = Preprocess.from_description(description["preprocess"])
-    spec, dtype = description["model"], getattr(torch, description["dtype"])
+    spec, dtype, classes = description["model"], getattr(torch, description["dtype"]), description["classes"]
     try:
-        model = models.build(spec["name"], preprocess.channels, len(description["classes"]), spec["options"], seed=0)
+        model = models.build(spec["name"], preprocess.channels, len(classes), spec["options"], seed=0, trusted=False)
         if hidden := spec.get("hidden"):
-            models.deepen_head(model, len(description["classes"]), hidden)
+            models.deepen_head(model, len(classes), hidden)
     except ValueError as error:
         raise RunError(f"{folder.uri}/model: {error}") from error
     model.to(dtype).load_state_dict(weights)

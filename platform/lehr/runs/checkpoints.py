@@ -118,20 +118,29 @@ def names(folder: Folder) -> list[str]:
     return [name for _, name, problem in _survey(folder) if problem is None]
 
 
-def newest_valid(folder: Folder) -> tuple[Checkpoint | None, list[str]]:
+def newest_valid(
+    folder: Folder, needs: Callable[[Checkpoint], int | None] = lambda _: None
+) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that can be trusted, and a sentence for each newer one that was skipped.
 
     Skipped are incomplete and damaged ones, and those that workers of a replaced attempt left behind.
     Raises `StorageError` where the storage fails: that is no reason to fall back.
+
+    Args:
+        needs: the step of another checkpoint without which one is of no use, or None.
     """
     skipped: list[str] = []
     for _, name, problem in reversed(_survey(folder)):
         try:
             if problem is not None:
                 raise DamagedCheckpoint(problem)
-            return load(folder, name), skipped
+            found = load(folder, name)
+            if (needed := needs(found)) not in (None, found.step):
+                load(folder, name_of(needed))
+            return found, skipped
         except DamagedCheckpoint as error:
-            skipped.append(f"skipped checkpoint {error}")
+            which = "" if name in str(error) else f"{name}, which needs another: "
+            skipped.append(f"skipped checkpoint {which}{error}")
     return None, skipped
 
 

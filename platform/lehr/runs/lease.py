@@ -60,7 +60,7 @@ class Holder:
         """Fresh by its heartbeat, and not known to be dead."""
         if seconds_since(self.heartbeat) > STALE_SECONDS:
             return False
-        return self.machine != this_machine() or _is_running(self.pid, self.process_started)
+        return self.machine != this_machine() or is_running(self.pid, self.process_started)
 
     def __str__(self) -> str:
         return (
@@ -108,7 +108,7 @@ class Lease:
             host=platform.node(),
             machine=this_machine(),
             pid=os.getpid(),
-            process_started=_process(os.getpid())[1],
+            process_started=process_started(os.getpid()),
             attempt=newest_number(folder),
             taken=moment,
             heartbeat=moment,
@@ -199,7 +199,12 @@ def _process(pid: int) -> tuple[str, int | None]:
         return "?", None
 
 
-def _is_running(pid: int, started: int | None) -> bool:
+def process_started(pid: int) -> int | None:
+    """When a process was started, in clock ticks since boot; None where the system hides it."""
+    return _process(pid)[1]
+
+
+def is_running(pid: int, started: int | None) -> bool:
     """False only where the process is known to be dead; /proc alone cannot tell, it may hide other users' processes."""
     if os.name != "posix":
         return True

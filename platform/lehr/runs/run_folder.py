@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
+MOST_VALUES = 100_000  # of a job; aliases counted each time
 Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 
 _LOG = logging.getLogger(__name__)
@@ -89,8 +90,12 @@ class RunFolder:
         self.folder.write_json("environment.json", self._environment)
 
     def progress(self) -> dict[str, Any]:
-        """What the writer last told of itself; empty before it did."""
-        return self._json_or("progress.json", {})
+        """What the writer last told of itself; empty before it did, and where it is damaged: it only shows things."""
+        try:
+            told = self._json_or("progress.json", {})
+        except RunError:
+            return {}
+        return told if isinstance(told, dict) else {}
 
     def write_progress(self, progress: Mapping[str, Any]) -> None:
         """Replace progress.json; its "status" is one of new, running, finished, stopped, failed."""
@@ -129,6 +134,13 @@ class RunFolder:
         """The reason of a stop request, or None."""
         request = self._json_or("stop.json", None)
         return None if request is None else str(request.get("reason", ""))
+
+    def take_loss(self) -> str:
+        """Why the attempt before this one lost its workers, where somebody saw it; told only once."""
+        told = self._json_or("lost.json", {})
+        if told:
+            self.folder.delete("lost.json")
+        return str(told.get("sentence", ""))
 
     def clear_stop(self) -> None:
         self.folder.delete("stop.json")
@@ -181,9 +193,20 @@ def _read_job(folder: Folder) -> dict[str, Any]:
     number = job.pop("format", None) if isinstance(job, dict) else None
     if type(number) is not int or number < 1:
         raise RunError(f"{folder.uri}/job.yaml: is not the job of a run: it names no format")
+    if not _fits(job):
+        raise RunError(f"{folder.uri}/job.yaml: is damaged: it holds more than {MOST_VALUES} values")
     if number > FORMAT:
         raise RunError(f"{folder.uri}: was written by a newer lehr (format {number}, this one reads {FORMAT}); update")
     return job
+
+
+def _fits(tree: Any) -> bool:
+    """Whether there is an end to it: YAML's aliases can make billions of values of one line, or a circle."""
+    waiting, seen = [tree], 0
+    while waiting and seen <= MOST_VALUES:
+        value, seen = waiting.pop(), seen + 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not waiting
 
 
 def _job_document(folder: Folder, job: Mapping[str, Any]) -> bytes:

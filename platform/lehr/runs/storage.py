@@ -2,7 +2,8 @@
 
 Three things are promised on all of them. A write is atomic: a reader finds the old bytes or the new, never a part.
 A missing file is `FileNotFoundError`. Every other failure is one sentence in a `StorageError`: at once on a disk
-(full, forbidden), after bounded retries on a remote store.
+(full, forbidden), after bounded retries on a remote store: a few seconds where it never answered, since its address may
+be wrong, and up to `PATIENCE_SECONDS` where it did, since then it will come back.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from lehr.errors import RunError, StorageError
 from .stores import Disk, Objects, Store
 
 FIRST_WAIT_SECONDS = 0.25  # doubles with every try, times a jitter of 0.5 to 1.5
-LONGEST_WAIT_SECONDS = 15.0
+LONGEST_WAIT_SECONDS = 5.0
+PATIENCE_SECONDS = 120.0  # how long a remote store that has answered before may be gone
 PATIENCE = "LEHR_STORAGE_PATIENCE"
-"""Environment variable: seconds for which a remote store that is away is tried again. By default a few tries."""
+"""Environment variable: that time for this process, whether the store has answered before or not."""
 # Causes that waiting does not cure, as the stores name them in their messages.
 HOPELESS = (
     "NO_SUCH_BUCKET",
@@ -53,14 +55,16 @@ class Folder:
         self._path = path
 
     @classmethod
-    def at(cls, where: str | os.PathLike[str], *, patience: float | None = None) -> Folder:
+    def at(cls, where: str | os.PathLike[str], *, known: bool = False, patience: float | None = None) -> Folder:
         """The folder at a plain path, a `file://` URI, or any URI of `pyarrow.fs` (`s3://bucket/path`).
 
         Credentials come from the environment (`AWS_ENDPOINT_URL` and the like). Raises `StorageError`.
 
         Args:
-            patience: seconds for which a remote store that is away is tried again; by default LEHR_STORAGE_PATIENCE,
-                which a job on a cluster has set, so that a long outage stalls it and loses nothing.
+            known: it was reached before, by another process: a remote store that does not answer will come back.
+            patience: seconds for which a remote store that is away is tried again, beyond a few tries. By default
+                LEHR_STORAGE_PATIENCE, which a job on a cluster has set so that a long outage stalls it and loses
+                nothing; else two minutes, if the store has answered before.
         """
         text = os.fspath(where)
         if not text:
@@ -68,12 +72,14 @@ class Folder:
         if text.startswith("file://"):
             text = unquote(urlsplit(text).path)
         if "://" in text:
-            return cls._remote(text.rstrip("/"), float(os.environ.get(PATIENCE) or 0) if patience is None else patience)
+            folder = cls._remote(text.rstrip("/"), patience)
+            folder._store.answered = known
+            return folder
         path = os.path.abspath(os.path.expanduser(text))
         return cls(path, Disk(), path)
 
     @classmethod
-    def _remote(cls, uri: str, patience: float) -> Folder:
+    def _remote(cls, uri: str, patience: float | None) -> Folder:
         import pyarrow as pa
         from pyarrow.fs import FileSystem
 
@@ -112,7 +118,13 @@ class Folder:
     def child(self, *names: str) -> Folder:
         """The folder of that name inside this one; `child("trials", "0007")` is `child("trials/0007")`."""
         name = "/".join(names)
-        path = self._inside(name)
+        return self._folder(name, self._inside(name))
+
+    def scratch(self) -> Folder:
+        """The hidden folder for what Ray needs to keep while a job runs. It is no part of the run: delete it after."""
+        return self._folder(".ray", f"{self._path}/.ray")
+
+    def _folder(self, name: str, path: str) -> Folder:
         if self.is_local:
             return Folder(path, self._store, path)
         base, mark, query = self.uri.partition("?")
@@ -154,6 +166,10 @@ class Folder:
         """Remove this folder with everything in it; one that is missing already is fine."""
         self._do("delete", None, self._store.delete_tree)
 
+    def sweep(self) -> None:
+        """Remove the temporary files of writers that were killed, from here downwards. Only where nobody writes."""
+        self._do("clear", None, self._store.sweep)
+
     def read_json(self, name: str) -> Any:
         """Raises `RunError` where the file is no JSON."""
         data = self.read(name)
@@ -194,22 +210,35 @@ class Folder:
                 )
         return f"{self._path}/{name}"
 
+    def _patience(self) -> float:
+        """Seconds for which an operation that fails is tried again, beyond a few tries."""
+        store = self._store
+        if store.patience is not None:
+            return store.patience
+        if said := os.environ.get(PATIENCE):
+            return float(said)
+        return PATIENCE_SECONDS if store.answered else 0.0
+
     def _do(self, operation: str, name: str | None, action: Callable[[str], _T]) -> _T:
         path = self._path if name is None else self._inside(name)
-        started = time.monotonic()
+        store, began = self._store, time.monotonic()
         for attempt in count(1):
             try:
-                return action(path)
+                result = action(path)
+                store.answered = True
+                return result
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and operation in ("read", "open"):
+                    store.answered = True
                     raise
-                cause = _cause(error)
-                enough = attempt >= self._store.tries and time.monotonic() - started >= self._store.patience
+                cause, waited = _cause(error), time.monotonic() - began
+                enough = attempt >= store.tries and waited >= self._patience()
                 if enough or any(word in cause for word in HOPELESS):
-                    after = f" (tried {attempt} times)" if attempt > 1 else ""
+                    store.answered = False  # gone for good: what follows need not wait as long again
+                    after = f" (tried {attempt} times in {waited:.0f} s)" if attempt > 1 else ""
                     where = self.uri if name is None else f"{self.uri}/{name}"
                     raise StorageError(f"{where}: cannot {operation}: {cause}{after}") from error
-                if attempt == self._store.tries:
+                if attempt == store.tries:
                     _LOG.warning("%s does not answer (%s); trying again for a while", self.uri, cause)
                 wait = min(FIRST_WAIT_SECONDS * 2 ** min(attempt - 1, 10), LONGEST_WAIT_SECONDS)
                 time.sleep(wait * random.uniform(0.5, 1.5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 REMOTE_TRIES = 5
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
 
 class Store(Protocol):
     tries: int
-    patience: float  # seconds for which what fails is tried again, beyond `tries`
+    patience: float | None  # seconds for which what fails is tried again, beyond `tries`; None: as the caller thinks
+    answered: bool  # whether it ever did, in this process or another
 
     def read(self, path: str) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...
@@ -25,12 +28,14 @@ class Store(Protocol):
     def list(self, path: str) -> Iterable[tuple[str, bool]]: ...
     def delete(self, path: str) -> None: ...
     def delete_tree(self, path: str) -> None: ...
+    def sweep(self, path: str) -> None: ...
     def open(self, path: str) -> Any: ...
 
 
 class Disk:
     tries = 1
-    patience = 0.0
+    patience: float | None = 0.0
+    answered = False
 
     def read(self, path: str) -> bytes:
         return Path(path).read_bytes()
@@ -84,6 +89,11 @@ class Disk:
             if os.path.lexists(path):  # somebody else removed a file under our hands
                 shutil.rmtree(path, ignore_errors=True)
 
+    def sweep(self, path: str) -> None:
+        for folder, _, names in os.walk(path):
+            for name in filter(_TEMPORARY.fullmatch, names):
+                Path(folder, name).unlink(missing_ok=True)
+
     def open(self, path: str) -> Any:
         from pyarrow.fs import LocalFileSystem
 
@@ -121,8 +131,9 @@ class Objects:
     """An object store: a put is atomic, folders exist only as prefixes."""
 
     tries = REMOTE_TRIES
+    answered = False
 
-    def __init__(self, filesystem: Any, patience: float = 0.0) -> None:
+    def __init__(self, filesystem: Any, patience: float | None = None) -> None:
         self._filesystem = filesystem
         self.patience = patience
 
@@ -159,6 +170,9 @@ class Objects:
     def delete_tree(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.delete_dir(path)
+
+    def sweep(self, path: str) -> None:
+        """A put leaves nothing behind."""
 
     def open(self, path: str) -> Any:
         return self._filesystem.open_input_file(path)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lehr.runs import Checkpoint, Recorder, RunFolder, begin_attempt
+from lehr.runs import Checkpoint, Recorder, RunFolder, all_attempts, begin_attempt
 from lehr.runs.newest import Newest
 from lehr.training.group import Group
 from lehr.training.setup import Plan
@@ -85,13 +85,26 @@ class Journal:
         for note in notes:
             self.event("checkpoint_skipped", note)
         workers = f"{self._group.size} worker{'s' if self._group.size > 1 else ''}"
+        again = self._tell_end_of_last(attempt.number, step)
         if checkpoint:
-            self.event("resumed", f"goes on from step {step} with {workers}", step=step)
+            self.event("resumed", f"goes on from step {step} with {workers}{again}", step=step)
         else:
             splits = self._plan.splits
             rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
-            self.event("started", f"starts with {workers}", step=0, classes=self._plan.task.outputs, **rows)
+            self.event("started", f"starts with {workers}{again}", step=0, classes=self._plan.task.outputs, **rows)
         self._tell(step, best)
+
+    def _tell_end_of_last(self, attempt: int, step: int) -> str:
+        """Notes why the attempt before this one ended, if it was lost; returns how many of its steps are repeated."""
+        before, why = self._run.progress(), self._run.take_loss()
+        reached = step_told if isinstance(step_told := before.get("step"), int) else 0
+        if attempt > 1 and (why or before.get("status") == "running"):
+            workers = all_attempts(self._run.folder)[-2].workers
+            resized = f"{self._group.size} workers go on instead of {workers}" if workers != self._group.size else ""
+            why = why or resized or "its process ended without a word (killed, or its machine went away)"
+            self.event("lost", f"attempt {attempt - 1} ended at step {reached}: {why}", step=reached)
+        repeated = max(0, reached - step) if attempt > 1 else 0
+        return f", and repeats {repeated} step{'s' if repeated > 1 else ''}" if repeated else ""
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         self._skipped += kind == "unreadable"

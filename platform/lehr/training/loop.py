@@ -51,6 +51,7 @@ def train(
     group: Group,
     should_stop: Callable[[], str | None] = lambda: None,
     after_epoch: Callable[[Mapping[str, float]], str | None] | None = None,
+    must_save: Callable[[], str | None] = lambda: None,
 ) -> str:
     """Trains to the end of the job from wherever the run folder says, and writes records, checkpoints and the model.
 
@@ -60,6 +61,8 @@ def train(
         should_stop: asked by the first worker about twice a second; a reason makes all workers save and stop.
         after_epoch: told by the first worker what every epoch measured (`epoch` from 1, `step`, and the metrics), after
             it is recorded; a reason ends the training there, and what it learned is kept.
+        must_save: asked by the first worker about twice a second; a reason that it has not given before makes it save a
+            checkpoint at once, and the training goes on.
 
     Returns:
         How it ended: `finished` or `stopped`.
@@ -67,7 +70,7 @@ def train(
     Raises:
         Diverged: the loss became NaN or infinite before anything worth keeping was learned.
     """
-    attempt = Attempt(plan, run, group, should_stop, after_epoch)
+    attempt = Attempt(plan, run, group, should_stop, after_epoch, must_save)
     with closing(attempt.journal):
         return _to_an_end(attempt)
 
@@ -99,9 +102,11 @@ class Attempt:
         group: Group,
         should_stop: Callable[[], str | None],
         after_epoch: Callable[[Mapping[str, float]], str | None] | None,
+        must_save: Callable[[], str | None],
     ) -> None:
         section = plan.job.train
         self.plan, self.folder, self.group, self.after_epoch = plan, run.folder, group, after_epoch
+        self.must_save, self.warned = must_save, ""
         self.watch = Stopwatch()
         self.journal = Journal(plan, run, group, should_stop, self.watch)
         self.model = network(plan, group)
@@ -149,10 +154,11 @@ class Attempt:
             self.step += 1
             end = self.step % self.plan.clock.steps_per_epoch == 0
             due = self.step % self.plan.checkpoint_every == 0 or self.step in self.plan.snapshots
-            stop = self._pulse() if end or due or self.journal.pulse_due(self.step) else None
+            met = end or due or self.journal.pulse_due(self.step)
+            stop = self._pulse() if met else None
             if end:
                 self._finish_epoch(epoch)
-            if due or stop or self.step in (self.plan.clock.total_steps, self.best.step):
+            if due or stop or (met and self._warned()) or self.step in (self.plan.clock.total_steps, self.best.step):
                 self._save()
             if stop:
                 raise Stopped(stop)
@@ -251,6 +257,15 @@ class Attempt:
             f"learning rate {self.plan.rate(step):.3g}; try a lower optimizer.lr, a schedule.warmup or train.clip"
         )
 
+    def _warned(self) -> bool:
+        """Whether there is news that these workers may end soon. Only the first worker is asked: it alone saves."""
+        reason = self.must_save() if self.group.first else None
+        news = reason is not None and reason != self.warned
+        if news:
+            self.warned = reason or ""
+            self.journal.event("warned", f"{reason}: saves a checkpoint at once", step=self.step)
+        return news
+
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _save(self) -> None:
@@ -284,7 +299,7 @@ class Attempt:
 
     def _resume(self) -> None:
         """Goes on from the newest valid checkpoint, if there is one. The first worker chooses it for all."""
-        chosen, notes = newest_valid(self.folder) if self.group.first else (None, [])
+        chosen, notes = newest_valid(self.folder, _best_of) if self.group.first else (None, [])
         name = self.group.from_first(name_of(chosen.step) if chosen else None)
         checkpoint = chosen if self.group.first or name is None else load(self.folder, name)
         if checkpoint:
@@ -317,3 +332,9 @@ class Attempt:
             about = {"step": self.best.step, "epoch": self.best.epoch, "weights": "average" if averaged else "raw"}
             metrics = {self.best.metric: self.best.value, **test}
             write_model(self.folder, weights, {**self.plan.describe_model(), "from": about, "metrics": metrics})
+
+
+def _best_of(checkpoint: Checkpoint) -> int | None:
+    """The step of the best model so far: what a run that goes on from this checkpoint may have to end with."""
+    step: int | None = checkpoint.state["best"]["step"]
+    return step

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 # Read when Ray Train is imported. Its controller looks at the workers once per interval: at the default of 2 s, a
 # start, an end and a failure are each noticed up to 2 s late; at 0.2 s the looking takes 2 % of a core.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+# A worker whose process does not answer for this long (stopped, say) is ended, and the group starts again.
+os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "60")
 
 import ray
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.context import get_train_context
 
 from lehr.data.load import splits
 from lehr.data.ray_data import Shared, SharedStream
+from lehr.errors import LehrError
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.places import importable
 from lehr.runs import Folder, RunFolder
-from lehr.training.failures import describe, lost_peer
+from lehr.runs.scratch import scratch
+from lehr.training.failures import describe, lost, lost_peer
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
@@ -31,6 +36,8 @@ from lehr.training.share import Share
 
 RESIZE_SECONDS = 30.0
 """How often an elastic run looks whether it could have more workers. To take them it starts from a checkpoint."""
+WAIT_SECONDS = 300
+"""How long a worker waits for the others before it takes them for lost: longer than storage may be gone."""
 
 
 def fit(
@@ -50,39 +57,44 @@ def fit(
     Raises:
         ray.train.TrainingFailedError: the worker group failed more often than that.
     """
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "job": to_dict(job),
-            "job_folder": str(job.folder),
-            "folder": folder.uri,
-            "shared": shared,
-            "threads": max(1, int(share.cpus)),
-            "work": work or _train,
-        },
-        scaling_config=ScalingConfig(
-            num_workers=share.workers,
-            use_gpu=share.gpus > 0,
-            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
-            resources_per_worker={"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})},
-        ),
-        torch_config=TorchConfig(timeout_s=600),
-        run_config=RunConfig(
-            name=folder.name,
-            storage_path=scratch(folder),
-            failure_config=FailureConfig(max_failures=job.workers.retries),
-        ),
-    )
-    trainer.fit()
+    with scratch(folder, on_every_node=sum(node["Alive"] for node in ray.nodes()) > 1) as place:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={
+                "job": to_dict(job),
+                "job_folder": str(job.folder),
+                "folder": folder.uri,
+                "shared": shared,
+                "threads": max(1, int(share.cpus)),
+                "work": work or _train,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=share.workers,
+                use_gpu=share.gpus > 0,
+                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+                resources_per_worker={"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})},
+            ),
+            torch_config=TorchConfig(timeout_s=WAIT_SECONDS),
+            run_config=RunConfig(
+                name=folder.name,
+                storage_path=place,
+                failure_config=FailureConfig(max_failures=job.workers.retries),
+                callbacks=[_Losses(folder.uri)],
+            ),
+        )
+        trainer.fit()
 
 
-def scratch(folder: Folder) -> str:
-    """Where Ray Train keeps what is its own; every node must reach it."""
-    if not folder.is_local:
-        return f"{folder.uri}/.ray"
-    if sum(node["Alive"] for node in ray.nodes()) > 1:
-        return str(folder.local_path / ".ray")
-    return tempfile.mkdtemp(prefix="lehr-ray-train-")
+class _Losses(UserCallback):
+    """Notes in the run folder why a worker group ended, for the next one to tell. Lives in Train's controller."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        folder = Folder.at(self.folder, known=True)
+        if not folder.exists("failure.json"):
+            folder.write_json("lost.json", {"sentence": lost(worker_exceptions)})
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -91,7 +103,7 @@ def _worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    run = RunFolder.open(config["folder"])
+    run = RunFolder.open(Folder.at(config["folder"], known=True))
     if run.folder.exists("failure.json"):
         return  # an earlier attempt failed in a way that another one would repeat
     try:
@@ -101,12 +113,26 @@ def _worker(config: dict[str, Any]) -> None:
         config["work"](Plan.make(job, splits(job, images)), run, group)
     except Exception as error:
         if not lost_peer(error):
-            run.folder.create("failure.json", json.dumps(describe(error), indent=1).encode())
+            with suppress(LehrError):  # where nothing can be written, the error itself is all there is
+                run.folder.create("failure.json", json.dumps(describe(error), indent=1).encode())
         raise
 
 
 def _train(plan: Plan, run: RunFolder, group: Group) -> None:
-    train(plan, run, group, stop_watcher(run))
+    train(plan, run, group, stop_watcher(run), must_save=going_away)
+
+
+def going_away() -> str | None:
+    """Says whether a machine of the group is about to be taken away: Ray's notice of a drained or preempted node.
+
+    Ray Train tells every worker of the group; its public `get_preemption_info` is a meeting of all of them, which would
+    cost as much as a step.
+    """
+    notice = get_train_context().preemption_context.preemption_info
+    if notice is None:
+        return None
+    few = ", ".join(f"worker {rank}" for rank in notice.preempted_ranks)
+    return f"the machine of {few} is about to be taken away"
 
 
 def stop_watcher(run: RunFolder) -> Callable[[], str | None]:

@@ -37,9 +37,10 @@ from lehr.errors import LehrError, TrainingError
 from lehr.job import TrainJob
 from lehr.places import importable
 from lehr.runs import RunFolder
+from lehr.runs.scratch import scratch
 from lehr.training.failures import describe
 from lehr.training.group import Group
-from lehr.training.ray_train import fit, scratch, stop_watcher
+from lehr.training.ray_train import fit, stop_watcher
 from lehr.training.setup import Plan
 from lehr.training.share import Nodes, Share, capacity
 from lehr.trials.children import end_of, keep_failure, open_child
@@ -186,19 +187,23 @@ class _Trials:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.slots.count)  # or the first ones start one by one
         run, self.retries = self.running.run, job.workers.retries
         try:
-            tune.Tuner(
-                tune.with_resources(partial(_trial_process, self.desk), self.slots.of_trial),
-                tune_config=tune.TuneConfig(
-                    search_alg=_Asking(self), num_samples=-1, reuse_actors=True, max_concurrent_trials=self.slots.count
-                ),
-                run_config=tune.RunConfig(
-                    name=run.name,
-                    storage_path=scratch(run.folder),
-                    failure_config=tune.FailureConfig(max_failures=self.retries),
-                    callbacks=[_Telling(self)],
-                    verbose=0,
-                ),
-            ).fit()
+            with scratch(run.folder, on_every_node=sum(node["Alive"] for node in ray.nodes()) > 1) as place:
+                tune.Tuner(
+                    tune.with_resources(partial(_trial_process, self.desk), self.slots.of_trial),
+                    tune_config=tune.TuneConfig(
+                        search_alg=_Asking(self),
+                        num_samples=-1,
+                        reuse_actors=True,
+                        max_concurrent_trials=self.slots.count,
+                    ),
+                    run_config=tune.RunConfig(
+                        name=run.name,
+                        storage_path=place,
+                        failure_config=tune.FailureConfig(max_failures=self.retries),
+                        callbacks=[_Telling(self)],
+                        verbose=0,
+                    ),
+                ).fit()
         except BaseException as error:
             self.problem = self.problem or error
 

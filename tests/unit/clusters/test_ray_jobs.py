@@ -127,9 +127,7 @@ def test_a_token_does_not_follow_a_redirect(dashboard: Dashboard, monkeypatch: p
         ("/api/jobs/", (503, ""), "answered 503: without a reason"),
     ],
 )
-def test_a_refusal_is_one_sentence(
-    path: str, answer: tuple[int, str], sentence: str, dashboard: Dashboard
-) -> None:
+def test_a_refusal_is_one_sentence(path: str, answer: tuple[int, str], sentence: str, dashboard: Dashboard) -> None:
     dashboard.answer[path] = answer
     with pytest.raises(ClusterError) as refused:
         RayJobs(dashboard.address).jobs()

@@ -231,7 +231,7 @@ def test_retries_are_bounded_and_end_in_one_sentence(flaky: Callable[..., tuple[
     folder, store = flaky(99)
     with pytest.raises(StorageError) as caught:
         folder.read("a")
-    assert str(caught.value) == f"{folder.uri}/a: cannot read: SLOW_DOWN (tried 5 times)"
+    assert str(caught.value) == f"{folder.uri}/a: cannot read: SLOW_DOWN (tried 5 times in 0 s)"
     assert store.calls == 5
 
 
@@ -265,7 +265,7 @@ def test_a_long_outage_stalls_a_job_that_is_patient_and_loses_nothing(
     assert store.calls == 201
     impatient, store = flaky(200)
     store.patience = 0.01
-    with pytest.raises(StorageError, match=r"SLOW_DOWN \(tried \d+ times\)"):
+    with pytest.raises(StorageError, match=r"SLOW_DOWN \(tried \d+ times in \d+ s\)"):
         impatient.read("a")
     denied, store = flaky(200, "AWS Error ACCESS_DENIED during GetObject")
     store.patience = 60.0
@@ -275,8 +275,9 @@ def test_a_long_outage_stalls_a_job_that_is_patient_and_loses_nothing(
 
 
 def test_a_job_on_a_cluster_is_patient_and_a_command_is_not(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Folder.at("s3://lehr-tests/x")._store.patience == 0
+    assert Folder.at("s3://lehr-tests/x")._patience() == 0
+    assert Folder.at("s3://lehr-tests/x", known=True)._patience() == storage.PATIENCE_SECONDS
     monkeypatch.setenv(storage.PATIENCE, "900")
-    assert Folder.at("s3://lehr-tests/x")._store.patience == 900
-    assert Folder.at("s3://lehr-tests/x", patience=0)._store.patience == 0
-    assert Folder.at("here")._store.patience == 0
+    assert Folder.at("s3://lehr-tests/x")._patience() == 900
+    assert Folder.at("s3://lehr-tests/x", patience=0)._patience() == 0
+    assert Folder.at("here")._patience() == 0

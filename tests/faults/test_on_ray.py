@@ -1,0 +1,120 @@
+"""Workers, daemons and the head of a real Ray, killed or stopped under a running job. Each test starts a real Ray."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lehr import Run
+from tests.integration.test_on_ray import left_behind, start, wait_for_epoch
+from tests.support import records, weights
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder, before = tmp_path_factory.mktemp("whole"), Path.cwd()
+    os.chdir(folder)
+    try:
+        _, stderr = (process := start("whole")).communicate(timeout=280)
+    finally:
+        os.chdir(before)
+    assert process.returncode == 0, stderr
+    return Run(folder / "runs/whole")
+
+
+def assert_as_if_nothing(run: Run, whole: Run) -> None:
+    for one, other in zip(records(whole.folder), records(run.folder), strict=True):
+        assert one.equals(other)
+    for name, value in weights(whole.folder).items():
+        assert value.equal(weights(run.folder)[name]), name
+
+
+def of_session(session: int, wanted: Callable[[str], bool]) -> list[psutil.Process]:
+    """The processes of a session whose command line is wanted."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and wanted(" ".join(process.cmdline())):
+                found.append(process)
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return sorted(found, key=lambda process: process.pid)
+
+
+def is_worker(command: str) -> bool:
+    return "RayTrainWorker" in command
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [(signal.SIGKILL, "died without a word"), (signal.SIGSTOP, "did not answer its health check in time")],
+)
+def test_a_lost_worker_costs_a_restart_and_nothing_else(
+    what: signal.Signals, told: str, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "10")  # by default a minute
+    before = set(Path(tempfile.gettempdir()).glob("lehr-ray-*"))
+    process = start("lost")
+    wait_for_epoch(5, "lost", process)
+    workers = of_session(process.pid, is_worker)
+    assert len(workers) == 2
+    os.kill(workers[-1].pid, what)
+    stdout, stderr = process.communicate(timeout=280)
+    assert process.returncode == 0, stderr
+    run = Run("runs/lost")
+    assert_as_if_nothing(run, whole)
+    kinds = [event["kind"] for event in run.folder.events()]
+    assert kinds[:3] == ["started", "lost", "resumed"], kinds
+    lost, resumed = run.folder.events()[1:3]
+    assert told in lost["message"]
+    assert lost["message"][1:] in stdout
+    assert lost["step"] - resumed["step"] <= 7, "more than one checkpoint interval was repeated"
+    assert left_behind(process.pid) == []
+    assert set(Path(tempfile.gettempdir()).glob("lehr-ray-*")) == before
+
+
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_killed_head_ends_the_job_with_a_sentence_and_the_next_run_goes_on(name: str, whole: Run) -> None:
+    process = start("headless")
+    wait_for_epoch(5, "headless", process)
+    (daemon,) = of_session(process.pid, lambda command: f"/{name} " in command or command.endswith(f"/{name}"))
+    daemon.kill()
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert "Traceback" not in stderr
+    again = start("headless")
+    _, stderr = again.communicate(timeout=240)
+    assert again.returncode == 0, stderr
+    assert_as_if_nothing(Run("runs/headless"), whole)
+    assert left_behind(process.pid) == []
+    assert left_behind(again.pid) == []
+
+
+def test_what_listens_is_on_loopback_or_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE")  # as a user has it
+    process = start("listening")
+    try:
+        wait_for_epoch(3, "listening", process)
+        open_to_all = []
+        for one in of_session(process.pid, lambda command: True):
+            for connection in one.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    address = ipaddress.ip_address(connection.laddr.ip)
+                    if not address.is_loopback:
+                        open_to_all.append((" ".join(one.cmdline())[:60], str(address), connection.laddr.port))
+        print(open_to_all)
+        assert not open_to_all
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(0.2)

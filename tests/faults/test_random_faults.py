@@ -1,0 +1,83 @@
+"""Kill anything, at any time: the run ends with the same record and the same weights as if nothing had happened.
+
+`FAULTS=200` says how many random stories, `FAULT=117` which single one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from functools import cache
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lehr.runs import RunFolder
+from tests.faults.accidents import accident
+from tests.faults.story import JOBS, command, live, note
+from tests.support import records, train_here, weights
+
+FEW = 10  # in CI; `make faults` takes 200
+SEEDS = [int(os.environ["FAULT"])] if "FAULT" in os.environ else range(int(os.environ.get("FAULTS", FEW)))
+TEMPORARY = re.compile(r"\..*\.tmp")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory):
+    @cache
+    def run(name: str, workers: int) -> RunFolder:
+        folder = tmp_path_factory.mktemp("undisturbed") / "run"
+        if workers:
+            return train_here(JOBS[name][0], folder, workers)
+        command(JOBS[name][0], folder)
+        return RunFolder.open(folder)
+
+    return run
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_with_accidents_ends_as_one_without(seed: int, undisturbed, tmp_path: Path) -> None:
+    draw = random.Random(f"fault {seed}")
+    name, workers = draw.choice(list(JOBS)), draw.choice([0, 0, 1, 2, 2, 3])
+    (job, interval), count = JOBS[name], draw.choice([1, 1, 2, 3])
+    at_once = [2 if workers > 1 and draw.random() < 0.3 else 1 for _ in range(count)]
+    accidents = [
+        tuple(accident(draw, max(workers, 1), tmp_path / f"{i}.{k}") for k in range(width))
+        for i, width in enumerate(at_once)
+    ]
+    damaging = draw if draw.random() < 0.3 else None
+    story = live(job, tmp_path / "run", workers, accidents, damaging)
+
+    whole = undisturbed(name, workers)
+    for one, other in zip(records(whole), records(story.run), strict=True):
+        assert one.equals(other), f"{accidents}: the record differs"
+    for key, value in weights(whole).items():
+        assert value.equal(weights(story.run)[key]), f"{accidents}: {key} differs"
+    assert story.run.status() == "finished"
+    assert all(repeated <= interval for repeated in story.repeated), story
+    _assert_told(story)
+    _assert_nothing_left(tmp_path / "run", workers)
+    note(story, seed, workers)
+
+
+def _assert_told(story) -> None:
+    """One sentence for whoever watched, and one in the record for each attempt that was cut off."""
+    for sentence in story.sentences:
+        assert re.search("cannot (write|list|read|look up|create|delete|make)|cannot take its lease", sentence), (
+            sentence
+        )
+    events = story.run.events()
+    assert sum(event["kind"] in ("started", "resumed") for event in events) <= len(story.happened) + 1
+    for event in events:
+        if event["kind"] == "lost":
+            assert re.fullmatch(r"attempt \d+ ended at step \d+: .{20,}", event["message"]), event
+
+
+def _assert_nothing_left(folder: Path, workers: int) -> None:
+    assert not [child for child in psutil.Process().children(recursive=True) if child.status() == psutil.STATUS_STOPPED]
+    if workers == 0:  # the driver clears up when it ends; workers alone do not
+        assert not [file for file in folder.rglob(".*") if TEMPORARY.fullmatch(file.name)]
+        assert not (folder / "lease.json").exists()
+        assert not (folder / "lost.json").exists()

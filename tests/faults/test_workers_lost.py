@@ -1,0 +1,147 @@
+"""Workers that hang or are lost: how it is noticed, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from lehr.errors import LehrError
+from lehr.runs import RunFolder
+from lehr.training.failures import describe, lost, lost_peer
+from tests.faults.story import EVERY_EPOCH, command
+from tests.support import free_port, records, tiny, train_here
+
+
+def _wait_for_the_other(rank: int, port: int, what: int, told) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=3))
+    dist.all_reduce(torch.zeros(1))
+    if rank:
+        os.kill(os.getpid(), what)
+    began = time.monotonic()
+    try:
+        dist.all_reduce(torch.zeros(1))
+    except RuntimeError as error:
+        told.send((lost_peer(error), time.monotonic() - began, str(error)))
+
+
+@pytest.mark.parametrize("what", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_worker_that_hangs_or_dies_is_noticed_by_the_others_as_lost(what: signal.Signals) -> None:
+    context = mp.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    arguments = (free_port(), int(what), theirs)
+    processes = [context.Process(target=_wait_for_the_other, args=(rank, *arguments)) for rank in range(2)]
+    try:
+        for process in processes:
+            process.start()
+        assert ours.poll(60), "nobody noticed"
+        is_lost, seconds, text = ours.recv()
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    assert is_lost, text
+    assert seconds < 6
+
+
+# As Ray 2.60 words them: python/ray/exceptions.py, python/ray/train/v2/_internal/exceptions.py
+DEAD = "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker"
+OUT_OF_MEMORY = "Task was killed due to the node running low on memory.\nMemory on the node was 15.2GB / 16GB (0.95)"
+HANGING = "A worker health check has been hanging for 60.12 seconds. Marking the worker as dead.\nWorker info: …"
+PEER = "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:4711"
+
+
+@pytest.mark.parametrize(
+    ("errors", "sentence"),
+    [
+        ({0: RuntimeError(PEER), 1: Exception(DEAD)}, "worker 1 died without a word"),
+        ({0: Exception(OUT_OF_MEMORY), 1: RuntimeError(PEER)}, "worker 0 .* memory is full; .*train.batch_size"),
+        ({1: Exception(HANGING)}, "worker 1 did not answer its health check in time, and was ended"),
+        ({0: RuntimeError(PEER), 1: RuntimeError(PEER)}, "the workers lost each other"),
+        ({2: Exception(f"{DEAD}\nThe actor died because its node has died.")}, "worker 2 was lost with its machine"),
+        ({0: ValueError("first line\nlast line")}, "worker 0 failed: last line"),
+    ],
+)
+def test_why_workers_were_lost_is_one_sentence(errors: dict[int, Exception], sentence: str) -> None:
+    import re
+
+    told = lost(errors)
+    assert re.search(sentence, told), told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "setting"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), "the GPU's memory is full"),
+        (MemoryError("Unable to allocate 4.0 GiB for an array"), "the machine's memory is full"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+            "batch_size",
+        ),
+        (type("ObjectStoreFullError", (Exception,), {})("Failed to put object"), "data.cache=stream"),
+    ],
+)
+def test_full_memory_is_said_with_the_setting_to_change(error: Exception, setting: str) -> None:
+    assert setting in describe(error)["sentence"]
+    assert not lost_peer(error)
+
+
+def little_memory(megabytes: int) -> None:
+    """No more than so much beyond what the process has now."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20,) * 2)
+
+
+def test_a_process_that_runs_out_of_memory_ends_with_the_setting_to_change(tmp_path: Path) -> None:
+    job = tiny(model__width=1024, train__batch_size=330, train__epochs=1)
+    with pytest.raises(LehrError, match=r"memory is full; try a smaller train\.batch_size"):
+        command(job, tmp_path / "run", partial(little_memory, 600))
+    run = RunFolder.open(tmp_path / "run")
+    assert run.status() == "failed"
+    assert "memory is full" in run.progress()["message"]
+
+
+def warn_at(step: int) -> None:
+    """Gives notice at a step that this machine is about to go away, and takes it away two steps later."""
+    import lehr.training.journal
+    import lehr.training.loop
+    from lehr.training.loop import Attempt
+    from lehr.training.updates import Updates
+
+    lehr.training.journal.PULSE_SECONDS = 0.0  # workers meet after every step, for the test's sake
+    seen, take, make = [0], Updates.take, Attempt.__init__
+
+    def made(self, plan, run, group, should_stop, after_epoch, must_save):
+        make(self, plan, run, group, should_stop, after_epoch, lambda: "spot" if seen[0] >= step else None)
+
+    def take_or_die(self, batch, rows, number):
+        seen[0] = number
+        if number == step + 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take(self, batch, rows, number)
+
+    Attempt.__init__, Updates.take = made, take_or_die
+
+
+def test_a_notice_that_the_machine_goes_away_saves_at_once(tmp_path: Path) -> None:
+    whole = train_here(EVERY_EPOCH, tmp_path / "whole")
+    with pytest.raises(Exception, match="-9"):
+        train_here(EVERY_EPOCH, tmp_path / "run", prepare=partial(warn_at, 9))
+    saved = sorted(file.name for file in (tmp_path / "run/checkpoints").iterdir())
+    assert saved == ["step-0000000006", "step-0000000010"]  # every 6 steps, and at the notice
+    run = train_here(EVERY_EPOCH, tmp_path / "run")
+    for one, other in zip(records(whole), records(run), strict=True):
+        assert one.equals(other)
+    kinds = [(event["kind"], event.get("step")) for event in run.events()]
+    assert kinds == [("started", 0), ("warned", 10), ("lost", 11), ("resumed", 10), ("finished", 24)]
