@@ -33,6 +33,9 @@ TINY: dict[str, Any] = {
     "train": {"epochs": 4, "batch_size": 64, "clean_subset": 100},
 }
 
+PRELOAD = ["torch._dynamo", "torch.distributed", "lehr.training.loop", "lehr.data.load"]
+"""What the fork server imports before it starts the first process of a test session."""
+
 
 def tiny(**overrides: Any) -> TrainJob:
     """The tiny job with dotted overrides (`train__epochs=3`)."""
@@ -64,7 +67,7 @@ def train_here(
     # The fork server has imported torch once and run nothing: a process starts in milliseconds instead of seconds.
     # (torch._dynamo: every optimizer imports it when it is made.)
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "torch.distributed", "lehr.training.loop", "lehr.data.load"])
+    context.set_forkserver_preload(PRELOAD)
     arguments = (workers, free_port(), to_dict(job), str(folder), prepare, patience)
     processes = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(workers)]
     for process in processes:

@@ -36,7 +36,7 @@ ROOMS = {
     "mid-checkpoint": ("/checkpoints/",),
     "end": ("/model/",),
 }
-OCCASIONS = {"start": 1, "mid-step": 24, "mid-report": 14, "mid-checkpoint": 30, "end": 2}
+OCCASIONS = {"start": 1, "mid-step": 24, "mid-report": 14, "mid-checkpoint": 30, "end": 4}
 """How many occasions a phase of the tiny job has, about; the accident picks one of them."""
 
 

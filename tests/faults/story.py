@@ -19,12 +19,13 @@ from lehr.errors import LehrError
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import RunFolder
 from tests.faults.accidents import Accident, damage
-from tests.support import Died, tiny, train_here
+from tests.support import PRELOAD, Died, tiny, train_here
 
 EVERY_EPOCH = tiny(train__early_stopping={"patience": 3}, train__averaging={"decay": 0.9})
 MID_EPOCH = tiny(train__checkpoint={"every": "4step"}, model__dropout=0.2)
 JOBS = {"every epoch": (EVERY_EPOCH, 6), "every 4 steps": (MID_EPOCH, 4)}
 """The job, and how many steps lie between two checkpoints, by when it saves."""
+PRELOAD += ["lehr.kinds.train", "lehr.curves.report", "vl_convert"]
 PATIENCE = 8.0  # seconds that workers wait for each other here, instead of minutes
 
 
@@ -109,9 +110,7 @@ def command(job: TrainJob, folder: Path, prepare: Any = None) -> None:
         Died: it ended without a word.
     """
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch._dynamo", "torch.distributed", "lehr.kinds.train", "lehr.curves.report", "vl_convert"]
-    )
+    context.set_forkserver_preload(PRELOAD)
     ours, theirs = context.Pipe(duplex=False)
     named = to_dict(job) | {"name": folder.name, "storage": str(folder.parent)}
     process = context.Process(target=_command, args=(named, prepare, theirs))
