@@ -28,6 +28,8 @@ def up(
 
     found = local.up(nodes=nodes, cpus=cpus, port=port)
     print(f"A cluster of {nodes} node{'' if nodes == 1 else 's'} runs here. Dashboard: {found.address}")
+    if found.prometheus:
+        print(f"Prometheus: {found.prometheus}   dashboards for Grafana: {local.state_folder() / 'monitoring/grafana'}")
     print("Send it a job: lehr submit JOB   end it: lehr cluster down")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from lehr.clusters.backend import Request, Submission
@@ -45,13 +44,13 @@ class Kubernetes:
             found = self.client.submit(manifest(job, self.profile, uri))
         except AlreadyThere as there:
             found = there.job
-        return replace(_submission(found), request=request)
+        return _submission(found)
 
     def jobs(self) -> list[Submission]:
         return [_submission(each) for each in self.client.jobs()]
 
     def get(self, submission: Submission) -> Submission:
-        return replace(_submission(self.client.status(submission.id)), request=submission.request)
+        return _submission(self.client.status(submission.id))
 
     def logs(self, submission: Submission) -> str:
         if self.client.status(submission.id).status == "pending":

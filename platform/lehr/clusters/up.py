@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from lehr.clusters.machine import cores
 from lehr.errors import LehrError
+from lehr.monitoring.prometheus import DISCOVERY
+from lehr.monitoring.provisioning import files, write
 from lehr.monitoring.ray_env import dashboard_environment
 
 START_SECONDS = 90.0
@@ -36,12 +39,14 @@ class LocalCluster:
         gcs: `host:port` that a driver connects to (RAY_ADDRESS).
         leaders: process id and start time (seconds since 1970) of each session's leader, the head's first.
         log: what Ray's daemons print.
+        prometheus: address of the Prometheus that watches it; empty where none is installed.
     """
 
     address: str
     gcs: str
     leaders: tuple[tuple[int, float], ...]
     log: str
+    prometheus: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -80,8 +85,9 @@ def up(*, nodes: int = 1, cpus: int | None = None, port: int | None = None) -> L
     if port is not None and not _is_free(port):
         raise LehrError(f"port {port} is taken; name another with --port")
     dashboard, gcs = port or (8265 if _is_free(8265) else _free_port()), _free_port()
-    cluster = LocalCluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", (), str(log))
-    environment = _environment(os.environ)
+    watched = f"http://127.0.0.1:{_free_port()}" if shutil.which("prometheus") else ""
+    cluster = LocalCluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", (), str(log), watched)
+    environment = _environment(os.environ, watched)
     head = [
         "--head", "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--ray-client-server-port={_free_port()}",
@@ -94,6 +100,8 @@ def up(*, nodes: int = 1, cpus: int | None = None, port: int | None = None) -> L
             more = [f"--address={cluster.gcs}", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus or cores()}"]
             cluster = _start(cluster, [*more, "--disable-usage-stats"], environment)
         _wait(cluster, nodes)
+        if watched:
+            cluster = _watch(cluster, environment)
     except BaseException:
         _end(cluster)
         raise
@@ -114,14 +122,31 @@ def down() -> LocalCluster:
 
 
 def _start(cluster: LocalCluster, words: list[str], environment: Mapping[str, str]) -> LocalCluster:
-    """One more `ray start`, written down at once."""
+    """One more `ray start`."""
+    return _launch(cluster, [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *words], environment)
+
+
+def _watch(cluster: LocalCluster, environment: Mapping[str, str]) -> LocalCluster:
+    """A Prometheus that scrapes the cluster and judges our rules; files for a Grafana lie beside its own."""
+    folder = state_folder() / "monitoring"
+    discovery = Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / Path(DISCOVERY).name
+    write(folder, files(prometheus=cluster.prometheus, cluster="local", discovery=str(discovery), ray=cluster.address))
+    words = [
+        "prometheus", f"--config.file={folder}/prometheus/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={cluster.prometheus.removeprefix('http://')}",
+    ]  # fmt: skip
+    return _launch(cluster, words, environment)
+
+
+def _launch(cluster: LocalCluster, words: list[str], environment: Mapping[str, str]) -> LocalCluster:
+    """A process in a session of its own, written down at once."""
     with open(cluster.log, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *words],
+            words,
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=dict(environment),
         )  # fmt: skip
     leader = (process.pid, psutil.Process(process.pid).create_time())
-    cluster = LocalCluster(cluster.address, cluster.gcs, (*cluster.leaders, leader), cluster.log)
+    cluster = replace(cluster, leaders=(*cluster.leaders, leader))
     _record().write_text(json.dumps(asdict(cluster)))
     _record().chmod(0o600)
     return cluster
@@ -194,10 +219,10 @@ def _process(pid: int, started: float) -> psutil.Process | None:
         return None
 
 
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+def _environment(variables: Mapping[str, str], prometheus: str) -> dict[str, str]:
     """What the cluster's daemons, and so its jobs, start with."""
     watched = dashboard_environment(
-        grafana=variables.get("RAY_GRAFANA_HOST"), prometheus=variables.get("RAY_PROMETHEUS_HOST")
+        grafana=variables.get("RAY_GRAFANA_HOST"), prometheus=prometheus or None
     )
     found = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_WAIT_POLICY": "PASSIVE", **watched, **variables}
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
@@ -215,7 +240,7 @@ def _read() -> LocalCluster | None:
     try:
         said = json.loads(_record().read_text())
         leaders = tuple((int(pid), float(started)) for pid, started in said["leaders"])
-        return LocalCluster(said["address"], said["gcs"], leaders, said["log"])
+        return LocalCluster(said["address"], said["gcs"], leaders, said["log"], said.get("prometheus", ""))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.unit.clusters.conftest import Dashboard
 
 from lehr.clusters.backend import ENTRYPOINT, Request, newest
 from lehr.clusters.package import Package, package
 from lehr.clusters.ray_jobs import ClusterError, RayJobs, dashboard_address
-
-from .conftest import Dashboard
 
 REQUEST = Request("mine", {"kind": "train", "storage": "s3://b/runs"}, "/home/me", "/home/me/jobs", stop_wait=7)
 

@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.clusters.conftest import Dashboard
 
 from lehr.clusters.backend import Request
 from lehr.clusters.submit import data_paths, package_of, request_of, working_folder
 from lehr.errors import LehrError
 from lehr.job import load
-
-from .conftest import Dashboard
 
 JOB = "kind: train\nstorage: runs\nmodel: {name: small_cnn, width: 8}\ntrain: {epochs: 2, batch_size: 64}\n"
 

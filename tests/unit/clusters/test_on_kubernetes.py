@@ -1,0 +1,62 @@
+"""The commands for jobs do on Kubernetes what they do on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.unit.clusters.kubernetes_api import Cluster, Server
+
+from lehr.clusters.backend import Backend, Submission, newest
+from lehr.clusters.kuberay.client import ClusterError
+from lehr.clusters.on_kubernetes import Kubernetes
+from lehr.clusters.submit import decide, request_of
+from lehr.job import load
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def backend(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
+    server = Server(cluster)
+    (tmp_path / "kubeconfig").write_text(server.kubeconfig())
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    (tmp_path / "profile.yaml").write_text("image: lehr:1\nnamespace: team\nstorage: s3://bucket/runs\n")
+    (tmp_path / "mine.yaml").write_text("kind: train\nstorage: ./runs\n")
+    yield Kubernetes(str(tmp_path / "profile.yaml"), load(tmp_path / "mine.yaml"))
+    server.close()
+
+
+def says(cluster: Cluster, submission: Submission, deployment: str, of_the_job: str) -> None:
+    rayjob = cluster.objects["rayjobs", submission.id]
+    rayjob["status"] = {"jobDeploymentStatus": deployment, "jobStatus": of_the_job}
+
+
+def test_a_job_is_sent_once_joined_and_sent_again_when_it_failed(cluster: Cluster, backend: Kubernetes) -> None:
+    request = request_of(backend.job, Path.cwd())  # type: ignore[arg-type]
+    known: Backend = backend
+    assert decide(request, newest(known, "mine"), known.address) == "send"
+    sent = known.submit(request)
+    assert (sent.run, sent.status) == ("mine", "pending")
+    assert sent.request is not None
+    assert sent.request.job["storage"] == "s3://bucket/runs", "where the cluster's profile puts run folders"
+    assert decide(request, newest(known, "mine"), known.address) == "attach"
+    assert known.submit(request).id == sent.id
+    assert len(known.jobs()) == 1
+    assert known.logs(sent) == ""
+
+    says(cluster, sent, "Failed", "FAILED")
+    assert known.get(sent).status == "failed"
+    assert decide(request, newest(known, "mine"), known.address) == "send"
+    says(cluster, sent, "Complete", "SUCCEEDED")
+    assert decide(request, newest(known, "mine"), known.address) == "finished"
+
+
+def test_a_cluster_without_a_profile_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LEHR_PROFILE", raising=False)
+    with pytest.raises(ClusterError, match="--kubernetes FILE"):
+        Kubernetes(None)
