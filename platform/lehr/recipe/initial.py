@@ -22,12 +22,14 @@ from lehr.training.setup import Plan
 from lehr.training.updates import network
 from lehr.trials import Hooks
 
-ROWS = 256  # images that are looked at: the loss is known to about a tenth
+ROWS = 256  # images that are looked at, or the job's batch if that is smaller: it fits into memory
 PROBES = 3  # updates of a copy, where weights begin at exactly zero: what is behind them then gets a gradient
 
-TOO_HIGH = 3.0  # above a guess, in nats: sound networks start less than half of that above, ResNet-20 at 1.4
+HIGH = 3.0  # nats above a guess: worth a word, but networks with norms recover from it; ResNet-110 starts 4.6 above
+SPREAD = 25.0  # of the logits: about 1 is usual, 10 the most of any sound network (MnasNet), and 57 a head times 100
 FAR = 5.0  # an input's mean; normalised it is 0, and within 0 and 1 where pixels are only divided by 255
 WIDE, FLAT = 10.0, 0.01  # an input's standard deviation; normalised it is 1
+HALF = 0.2  # how far from a half the mean of fresh sigmoids lies at most
 DEAD = 0.9  # share of a layer's inputs that are 0 for every image: about half is normal behind ReLUs
 VANISHED = 1e-10  # gradient of a layer over that of all: layers scaled by 1e-6 on purpose stay far above
 
@@ -44,7 +46,8 @@ class Initial(Result):
         trainable: parameters that take a gradient. unregistered: lists of layers that torch does not see.
         first, last: the first and last layer with weights. normalises: whether the first one is a norm.
         input_mean, input_std: of what the first layer gets.
-        output_min, output_max, output_std: of the logits. output_sums: largest distance of a row's sum from 1.
+        output_min, output_max, output_mean, output_std: of the logits.
+        output_sums: largest distance of a row's sum from 1.
         varies: whether different images give different logits. same_from: the first layer to which all look the same.
         dead: layers, and the share of their inputs that are 0 for every image.
         failed: why it could not even be measured.
@@ -67,6 +70,7 @@ class Initial(Result):
     input_std: float = 1.0
     output_min: float = 0.0
     output_max: float = 0.0
+    output_mean: float = 0.0
     output_std: float = 0.0
     output_sums: float = math.inf
     varies: bool = True
@@ -103,6 +107,11 @@ def judge(r: Initial) -> Verdict:
         f"{start}. Different images give different outputs, the first layer gets values with mean "
         f"{r.input_mean:.2f} and spread {r.input_std:.2f}, and a gradient reaches all {r.layers} layers"
     )
+    if r.loss > r.chance + HIGH:
+        found_words += (
+            f". Note: the loss starts high, since the outputs are spread by {r.output_std:.2g} where about 1 would do; "
+            f"a smaller start of the last layer, {r.last}, would spare the first steps"
+        )
     if missing := [str(label) for label, count in enumerate(r.counts) if not count]:
         found_words += f". Note: no training image is of class number {', '.join(missing)}"
     return Verdict(True, f"{found_words}.", "The network is fit to be trained.")
@@ -155,15 +164,10 @@ def faults(r: Initial) -> list[str]:
             "The outputs of every image are positive and add up to 1: the model ends in a softmax, and the loss "
             "applies its own, so it is applied twice; let the model return logits"
         )
-    elif r.varies and r.output_min >= 0 and r.output_max <= 1:
+    elif r.varies and r.output_min > 0 and r.output_max < 1 and abs(r.output_mean - 0.5) < HALF:
         found.append(
             "All outputs lie between 0 and 1, as behind a sigmoid; the loss takes logits of any size, so let the model "
             "return what comes before it"
-        )
-    elif r.varies and r.output_min == 0:
-        found.append(
-            "No output is ever negative and some are exactly 0, as behind a ReLU; the loss takes logits of any sign, "
-            "so let the model return what comes before it"
         )
     if r.unreached:
         few = ", ".join(r.unreached[:3]) + (", …" if len(r.unreached) > 3 else "")
@@ -171,7 +175,7 @@ def faults(r: Initial) -> list[str]:
             f"No gradient reaches {few} ({len(r.unreached)} of {r.layers} layers): something between there and the "
             "loss cuts it off, such as detach(), no_grad() or an argmax, or the forward pass does not use it"
         )
-    if r.loss > r.chance + TOO_HIGH:
+    if r.loss > r.chance + HIGH and r.output_std > SPREAD:
         found.append(
             f"The loss starts at {r.loss:.3g} where a guess has ln {len(r.counts)} = {r.chance:.3g}: the outputs are "
             f"spread by {r.output_std:.3g} where about 1 would do, so the weights of the last layer, {r.last}, or of "
@@ -204,7 +208,7 @@ def initial_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None
 def measure(plan: Plan, group: Group) -> Initial:
     """Looks at the network with its starting weights. Raises JobError where it does not fit the data."""
     model = network(plan, group)
-    batch, rows = sample(plan, ROWS, group, "initial loss")
+    batch, rows = sample(plan, min(ROWS, max(2 * group.size, plan.job.train.batch_size)), group, "initial loss")
     counts = torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).tolist()
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     about: dict[str, Any] = {
@@ -253,6 +257,7 @@ def look(model: nn.Module, plan: Plan, batch: Batch, rows: int, group: Group) ->
         "accuracy": correct / rows,
         "output_min": float(known.min()),
         "output_max": float(known.max()),
+        "output_mean": float(known.mean()),
         "output_std": float((known - known.mean(1, keepdim=True)).std()),
         "output_sums": float((known.sum(1) - 1).abs().max()),
         "varies": bool((known.max(0).values - known.min(0).values).max() > 1e-6 * max(1.0, float(known.abs().max()))),

@@ -28,7 +28,6 @@ INITIAL, OVERFIT = "Step 1, initial loss: ", "Step 2, overfit a small sample: "
         ("Unnormalised", INITIAL, ["The inputs are not normalised: the first layer, features.0 (Conv2d), gets values"]),
         ("TwiceSoftmax", INITIAL, ["ends in a softmax", "applied twice", "return logits"]),
         ("Sigmoid", INITIAL, ["between 0 and 1, as behind a sigmoid"]),
-        ("EndsInReLU", INITIAL, ["No output is ever negative", "as behind a ReLU"]),
         ("SevenClasses", INITIAL, ["returns [2, 7] for 2 images; allowed: [2, 10], a logit for each class"]),
         ("Frozen", INITIAL, ["No parameter takes a gradient, so the optimizer has nothing to train"]),
         ("InAList", INITIAL, ["The layers in layers are held in a plain list", "nn.ModuleList"]),
