@@ -36,8 +36,6 @@ NAMES = {
 def check(job: RecipeJob) -> None:
     """Raises JobError where the base job could not be trained, or the budget needs a step that is left out."""
     check_job(derive(job.base, {}, parent=job, name="base"))
-    if max(job.recipe.weight_decays) > 0:
-        check_job(derive(job.base, {"optimizer.weight_decay": max(job.recipe.weight_decays)}, parent=job, name="base"))
     if job.allowance[1] == "s" and not course.measures_rates(job):
         course.budget(job, Done())
 
@@ -70,6 +68,7 @@ def carry_on(running: Running, job: RecipeJob, done: Done) -> tuple[Done, End]:
         done = steps.read(folder)
         tell_verdict(running, job, done)
         if reason := running.run.stop_requested():
+            running.run.write_progress({**running.run.progress(), "status": "stopped", "message": reason})
             raise Interrupted(f"Stopped ({reason}) after {NAMES[step.name]}. Go on with: {running.command}")
     return done, step
 
@@ -135,9 +134,9 @@ def facts(job: RecipeJob, done: Done) -> dict[str, str]:
     found = {}
     if done.rounds:
         best, metric = best_of(done.rounds), done.rounds[-1].metric
-        value = best.best(metric.endswith("_loss"))
+        value = done.last.value if done.last else abs(best.best(metric.endswith("_loss")))
         if math.isfinite(value):
-            found["best so far"] = f"{in_words(abs(value), metric)} ({best.setting})"
+            found["best" if done.last else "best so far"] = f"{in_words(value, metric)} ({best.setting})"
     if job.allowance[1] == "ep" or done.rates:
         found["spent"] = f"{course.spent(job, done):.0f} of {course.budget(job, done):.0f} epochs"
     return found
@@ -212,27 +211,21 @@ def conclude(running: Running, job: RecipeJob, done: Done, end: End) -> None:
 def preview(job: RecipeJob) -> list[tuple[str, str, str]]:
     """(step, what it does, what it costs) of everything that would be done, before any of it is."""
     amount, unit = job.allowance
-    rate_count = 1 if job.recipe.sweep else len(ladder(job.base))
     first = STEPS.index(job.recipe.start_at)
     rows = [
         ("1 initial loss", "loss, inputs, outputs and gradients before any training", "two passes over 256 images"),
         ("2 overfit", "5 batches learned by heart, at the job's rate or a usual one", "up to 400 updates a rate"),
-        (
-            "3 learning rate",
-            f"{rate_count} short trainings from {ladder(job.base)[0]:g} to {ladder(job.base)[-1]:g}"
-            + (" in one sweep" if job.recipe.sweep else ", more at an edge"),
-            _rate_cost(job),
-        ),
+        ("3 learning rate", _rates_in_words(job), _rate_cost(job)),
     ]
     rows = [row for number, row in enumerate(rows) if number >= first and (number != 2 or course.measures_rates(job))]
-    trials = (len(job.recipe.learning_rates) or 3) * len(job.recipe.weight_decays)
+    trials = (len(job.recipe.learning_rates) or 3) * len(course.decays(job))
     if unit == "s":
         whole = "what the time allows, at the speed that step 3 measures"
         return [
             *rows,
             ("4 to 7", f"{trials} coarse trials, then rounds around the best, then the last training", whole),
         ]
-    settings = course.coarse.grid((0.1,) * (len(job.recipe.learning_rates) or 3), job.recipe.weight_decays, amount)
+    settings = course.coarse.grid((0.1,) * (len(job.recipe.learning_rates) or 3), course.decays(job), amount)
     last = course.last_epochs(job, Done())
     number = len(settings.settings)
     return [
@@ -243,6 +236,14 @@ def preview(job: RecipeJob) -> list[tuple[str, str, str]]:
     ]
 
 
+def _rates_in_words(job: RecipeJob) -> str:
+    lowest, highest = ladder(job.base)[0], ladder(job.base)[-1]
+    if job.recipe.sweep:
+        return f"one short training while the rate rises from {lowest:g} to {10 * highest:g}"
+    return f"{len(ladder(job.base))} short trainings at rates from {lowest:g} to {highest:g}, more at an edge"
+
+
 def _rate_cost(job: RecipeJob) -> str:
-    trial = steps.rate_test(job, 0, job.base.optimizer.lr).job
-    return f"100 updates each, at most {trial.train.epochs} epochs"
+    epochs = steps.rate_test(job, 0, ladder(job.base)[-1]).job.train.epochs
+    at_most = f", about {epochs} epochs where those are shorter" if job.allowance[1] == "ep" else ""
+    return f"100 updates each{at_most}"

@@ -15,6 +15,7 @@ from lehr.recipe.overfit import Overfit
 from lehr.recipe.rates import Rates
 from lehr.recipe.results import Verdict
 from lehr.recipe.trained import Last, Round, best_of, shown
+from lehr.training.optimizers import has_decay
 
 LAST_SHARE = 0.4  # of the budget at most, for the training in full
 
@@ -92,8 +93,8 @@ def rates_of(job: RecipeJob, done: Done) -> tuple[float, ...]:
 
 
 def decays(job: RecipeJob) -> tuple[float, ...]:
-    """The weight decays of the coarse search."""
-    return tuple(dict.fromkeys(job.recipe.weight_decays))
+    """The weight decays of the coarse search; only 0 where the optimizer has none."""
+    return tuple(dict.fromkeys(job.recipe.weight_decays)) if has_decay(job.base.optimizer.name) else (0.0,)
 
 
 def latest(job: RecipeJob, done: Done) -> tuple[str, Verdict | None]:

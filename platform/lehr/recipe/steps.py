@@ -11,7 +11,7 @@ from lehr.curves.record import Curves
 from lehr.job import TrainJob, derive, from_dict
 from lehr.job.recipe import RecipeJob
 from lehr.recipe import rates
-from lehr.recipe.course import Done, Step, last_overrides
+from lehr.recipe.course import Done, Step, decays, last_overrides
 from lehr.recipe.initial import Initial, initial_work
 from lehr.recipe.overfit import Overfit, overfit_work
 from lehr.recipe.rates import Rates, RateTest, rate_work, sweep_work
@@ -96,7 +96,7 @@ def rate_test(job: RecipeJob, number: int, rate: float) -> Trial:
     if job.recipe.sweep:
         rate *= 10
     epochs = rates.STEPS if unit == "s" else max(1, int(RATE_SHARE * amount / len(rates.ladder(job.base))))
-    decay = {"optimizer.weight_decay": rates.WEIGHT_DECAY} if max(job.recipe.weight_decays) > 0 else {}
+    decay = {"optimizer.weight_decay": rates.WEIGHT_DECAY} if max(decays(job)) > 0 else {}
     changes = {**steady(job.base), "optimizer.lr": rate, "train.epochs": epochs, **decay}
     folder = f"{FOLDERS['learning_rate']}/{number:04}"
     job_of_it = derive(job.base, changes, parent=job, name=folder)

@@ -39,7 +39,7 @@ def check_optimizer(job: TrainJob) -> None:
     if name not in OPTIMIZERS:
         raise job.error("optimizer.name", not_a_choice(section.name, "optimizer", OPTIMIZERS))
     check_call(OPTIMIZERS[name], section.options, skip=_OURS, field="optimizer", error=job.error)
-    if section.weight_decay and not _decays(name):
+    if section.weight_decay and not has_decay(name):
         raise job.error("optimizer.weight_decay", f"{section.name} has no weight decay; allowed: 0")
 
 
@@ -59,7 +59,7 @@ def build_optimizer(
     groups = parameter_groups(model, section.weight_decay, section.decay_norms, rates or {})
     if not groups:
         raise job.error("model", "no parameter takes a gradient, so there is nothing to train")
-    if not _decays(name):
+    if not has_decay(name):
         groups = [{name: value for name, value in group.items() if name != "weight_decay"} for group in groups]
     try:
         return OPTIMIZERS[name](groups, lr=section.lr, **section.options)  # type: ignore[call-arg]
@@ -90,5 +90,6 @@ def parameter_groups(
     ]
 
 
-def _decays(name: str) -> bool:
-    return "weight_decay" in inspect.signature(OPTIMIZERS[name]).parameters
+def has_decay(name: str) -> bool:
+    """Whether an optimizer has a weight decay."""
+    return "weight_decay" in inspect.signature(OPTIMIZERS[name.lower()]).parameters
