@@ -57,7 +57,8 @@ def conclude(running: Running, study: Search) -> None:
     number, value = ranking[0]
     values = study.records[number].values
     early = sum(1 for record in study.records.values() if record.ended)
-    parts = [f"{len(study.outcomes)} trials", f"{early} ended early"] + ([f"{failed.total()} failed"] if failed else [])
+    counts = {"trials": len(study.outcomes), "ended early": early, "failed": failed.total()}
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
     screen.say(f"{', '.join(parts)}; {study.epochs_spent} epochs in {clock(study.seconds)}.")
     screen.say(f"Best {study.metric.replace('_', ' ')}: {study.shown(value)}, trial {number}")
     for path, each in values.items():

@@ -29,6 +29,7 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
+from lehr.clusters.desk import Desk
 from lehr.clusters.local import cluster
 from lehr.data.load import Opened, decide, splits
 from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
@@ -44,7 +45,6 @@ from lehr.training.ray_train import fit, stop_watcher
 from lehr.training.setup import Plan
 from lehr.training.share import Nodes, Share, capacity
 from lehr.trials.children import end_of, keep_failure, open_child
-from lehr.trials.desk import Desk
 from lehr.trials.parent import Parent
 from lehr.trials.stock import Stock
 from lehr.trials.study import Study, Trial

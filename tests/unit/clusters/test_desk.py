@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lehr.trials.desk import Desk
+from lehr.clusters.desk import Desk
 
 
 def test_a_trial_waits_for_its_work_and_can_take_it_twice() -> None:

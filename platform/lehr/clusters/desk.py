@@ -1,7 +1,7 @@
 """Where trials in other processes fetch their work and ask about their epochs; the job's own process answers.
 
-Plain asyncio; `lehr.trials.on_ray` makes a Ray actor of it. A question waits until it is answered, so a trial never
-goes on before the study has taken in its epoch.
+Plain asyncio that imports next to nothing, so its process starts fast; `lehr.trials.on_ray` makes a Ray actor of it. A
+question waits until it is answered, so a trial never goes on before the study has taken in its epoch.
 """
 
 from __future__ import annotations
