@@ -51,6 +51,7 @@ from lehr.trials.study import Study, Trial
 from lehr.trials.work import Hooks, Work
 
 SHOW_SECONDS = 0.5  # how often the screen moves
+FEW_IMAGES = 5000  # up to so many are decoded by the job's own process
 
 
 @dataclass(frozen=True)
@@ -267,11 +268,13 @@ class _Trials:
         if stream:
             decoder = RayDecoder(cpus // self.slots.count, spare_cpus=False)
             return {name: SharedStream.put(rows, decoder) for name, rows in opened.stream(decoder).items()}
-        self.running.screen.status(f"reading {sum(source.rows for source in opened.sources.values()):,} images")
+        rows = sum(source.rows for source in opened.sources.values())
+        self.running.screen.status(f"reading {rows:,} images")
         self.held_bytes += opened.nbytes
-        # Trials may hold every CPU: a task that asked for one would wait for ever.
-        read = partial(read_with_ray, free_of_cpus=cpus)
-        return {name: Shared.put(images) for name, images in opened.decode(read).items()}
+        # Few images are decoded before a task has even started. Trials may hold every CPU: a task that asked for one
+        # would wait for ever.
+        decoded = opened.decode() if rows <= FEW_IMAGES else opened.decode(partial(read_with_ray, free_of_cpus=cpus))
+        return {name: Shared.put(images) for name, images in decoded.items()}
 
 
 class _NotRestored:
