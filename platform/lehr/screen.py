@@ -191,12 +191,12 @@ def overview(progress: dict[str, Any]) -> Group:
 
 def facts_of(progress: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, value) of what matters most, in the order it is shown."""
-    metrics = progress["metrics"]
+    metrics = progress.get("metrics", {})
     rows: list[tuple[str, float | None, str]] = [
-        ("loss", progress["loss"], ".4f"),
+        ("loss", progress.get("loss"), ".4f"),
         ("validation loss", metrics.get("validation_loss"), ".4f"),
         ("validation accuracy", metrics.get("validation_accuracy"), ".2%"),
-        ("learning rate", progress["learning_rate"], ".4g"),
-        ("examples/s", progress["examples_per_second"], ",.0f"),
+        ("learning rate", progress.get("learning_rate"), ".4g"),
+        ("examples/s", progress.get("examples_per_second"), ",.0f"),
     ]
-    return [(name, format(value, form)) for name, value, form in rows if value is not None]
+    return [(name, format(value, form)) for name, value, form in rows if isinstance(value, (int, float))]

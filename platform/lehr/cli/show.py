@@ -26,7 +26,7 @@ def show(run: RunName, storage: Storage = None) -> None:
         console.print(overview(progress))
     elif progress:
         console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in facts_of(progress)))
-        console.print(f"[dim]time[/] {time_table(progress['seconds'])}")
+        console.print(f"[dim]time[/] {time_table(progress.get('seconds', {}))}")
     epochs = found.epochs().to_pylist()
     if epochs:
         names = [n for n in epochs[0] if n not in ("step", "seconds") and any(row[n] is not None for row in epochs)]

@@ -33,9 +33,9 @@ def verdict(run: RunFolder) -> str:
     """What the last diagnosis of a run put first, in one line; empty where there was none."""
     try:
         first = run.folder.read_json("diagnosis.json")["findings"][0]
-    except FileNotFoundError:
+        return f"{first['title']}: {first['evidence']}" + (f"; try: {first['command']}" if first["command"] else "")
+    except (FileNotFoundError, RunError, LookupError, TypeError):  # none yet, or damaged: it can be made again
         return ""
-    return f"{first['title']}: {first['evidence']}" + (f"; try: {first['command']}" if first["command"] else "")
 
 
 def write_curves(run: RunFolder) -> Path | None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lehr.curves.smoothing import Floats, last_of_each
+from lehr.errors import RunError
 from lehr.runs import RunFolder
 
 
@@ -107,7 +108,7 @@ def _restarts(events: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
 def _classes_of_model(run: RunFolder) -> int | None:
     try:
         return len(run.folder.read_json("model/model.json")["description"]["classes"])
-    except (FileNotFoundError, KeyError, TypeError):
+    except (FileNotFoundError, RunError, KeyError, TypeError):
         return None
 
 

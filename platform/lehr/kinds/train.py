@@ -182,9 +182,9 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
             if not running.training:
                 running.training = True
                 running.startup = time.time() - running.started
-                attempt = progress["attempt"]
-            if progress["attempt"] > attempt:
-                attempt = progress["attempt"]
+                attempt = progress.get("attempt", 0)
+            if progress.get("attempt", 0) > attempt:
+                attempt = progress.get("attempt", 0)
                 say_restart(running)
             running.screen.progress(progress)
             if progress["status"] != "running":

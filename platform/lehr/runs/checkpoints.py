@@ -135,7 +135,8 @@ def newest_valid(
             if problem is not None:
                 raise DamagedCheckpoint(problem)
             found = load(folder, name)
-            if (needed := needs(found)) not in (None, found.step):
+            needed = needs(found)
+            if needed is not None and needed != found.step:
                 load(folder, name_of(needed))
             return found, skipped
         except DamagedCheckpoint as error:

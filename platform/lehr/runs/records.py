@@ -127,8 +127,16 @@ def read_epochs(folder: Folder) -> pa.Table:
 
 def read_events(folder: Folder) -> list[dict[str, Any]]:
     """The events that count, in order: each has "time" (UTC, ISO 8601), "attempt", "kind" and "message"."""
-    parts = _read_parts(folder, "events", lambda data: [json.loads(line) for line in data.splitlines()])
+    parts = _read_parts(folder, "events", _parse_events)
     return [event for part in parts for event in part]
+
+
+def _parse_events(data: bytes) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in data.splitlines()]
+    for event in events:
+        if not isinstance(event, dict) or not all(isinstance(event.get(k), str) for k in ("time", "kind", "message")):
+            raise ValueError("an event lacks its time, kind or message")
+    return events
 
 
 def without_timing(table: pa.Table) -> pa.Table:

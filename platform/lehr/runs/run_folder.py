@@ -27,6 +27,12 @@ MOST_VALUES = 100_000  # of a job; aliases counted each time
 Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 
 _LOG = logging.getLogger(__name__)
+_SHAPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("status", "message", "headline"), str),
+    **dict.fromkeys(("metrics", "best", "seconds", "facts", "table", "children", "diagnosis", "recent"), dict),
+    **dict.fromkeys(("step", "total_steps", "epochs", "epochs_done", "attempt"), int),
+}
+"""What the fields of progress.json are, for those that readers rely on; what is something else is not told."""
 _PACKAGES = ("lehr", "ray", "torch", "torchvision", "pyarrow", "numpy")
 
 
@@ -72,7 +78,8 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """What the run was started in (`collect_environment`), and "started"; empty where it was not kept."""
         if self._environment is None:
-            self._environment = self._json_or("environment.json", {})
+            told = self._json_or("environment.json", {})
+            self._environment = told if isinstance(told, dict) else {}
         return self._environment
 
     @property
@@ -95,7 +102,9 @@ class RunFolder:
             told = self._json_or("progress.json", {})
         except RunError:
             return {}
-        return told if isinstance(told, dict) else {}
+        if not isinstance(told, dict):
+            return {}
+        return {name: value for name, value in told.items() if isinstance(value, _SHAPES.get(name, object))}
 
     def write_progress(self, progress: Mapping[str, Any]) -> None:
         """Replace progress.json; its "status" is one of new, running, finished, stopped, failed."""

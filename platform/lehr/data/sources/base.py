@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 
-from lehr.errors import JobError
+from lehr.errors import JobError, LehrError
 from lehr.places import here
+from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
 
+T = TypeVar("T")
 Refuse = Callable[[str, str], JobError]  # (field, sentence) -> the error to raise
 
 
@@ -159,6 +162,28 @@ def file_system(path: str) -> tuple[Any, str]:
         return pyarrow.fs.FileSystem.from_uri(path if "://" in path else Path(path).absolute().as_uri())
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f'"{path}" cannot be reached: {str(error).splitlines()[0]}') from error
+
+
+def reading(path: str, read: Callable[[], T]) -> T:
+    """What `read` gives, which reads the file at `path`. A remote file is tried again while its store may come back.
+
+    Raises:
+        LehrError: it is gone, damaged or out of reach; the sentence names it.
+    """
+    began, wait = time.monotonic(), FIRST_WAIT_SECONDS
+    while True:
+        try:
+            return read()
+        except FileNotFoundError:
+            raise LehrError(f"data: {path} was there when the job started, and is gone") from None
+        except pa.ArrowInvalid as error:
+            raise LehrError(f"data: {path} is damaged: {str(error).splitlines()[0]}") from error
+        except (OSError, pa.ArrowException) as error:
+            if "://" not in path or time.monotonic() - began > PATIENCE_SECONDS:
+                cause = str(getattr(error, "strerror", None) or error).splitlines()[0]
+                raise LehrError(f"data: {path} cannot be read: {cause}") from error
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
 
 def join_path(path: str, inside: str) -> str:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 
-from lehr.data.sources.base import Refuse, Source, file_system, join_path, split_folders
+from lehr.data.sources.base import Refuse, Source, file_system, join_path, reading, split_folders
 from lehr.job import DataSection
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -44,12 +45,15 @@ class FilesPart:
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         chosen = range(len(self.files)) if rows is None else rows
         filesystem, root = file_system(self.folder)
-        paths = [join_path(root, self.files[row]) for row in chosen]
+
+        def encoded(row: int) -> bytes:
+            return reading(self.name(row), partial(_read, filesystem, join_path(root, self.files[row])))
+
         if "://" in self.folder:
             with ThreadPoolExecutor(16) as pool:  # a store answers slowly but many at once
-                images = list(pool.map(lambda path: _read(filesystem, path), paths))
+                images = list(pool.map(encoded, chosen))
         else:
-            images = [_read(filesystem, path) for path in paths]
+            images = list(map(encoded, chosen))
         labels = pa.array([self.of_files[row] for row in chosen], pa.int64())
         return pa.table({"image": pa.array(images, pa.large_binary()), "label": labels})
 

@@ -14,7 +14,16 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from lehr.data.sources.base import Part, Refuse, Source, class_names, file_system, join_path, split_folders
+from lehr.data.sources.base import (
+    Part,
+    Refuse,
+    Source,
+    class_names,
+    file_system,
+    join_path,
+    reading,
+    split_folders,
+)
 from lehr.job import DataSection
 
 
@@ -43,9 +52,16 @@ class ParquetPart:
         return f"{self.path} row {self.first + row}"
 
     def _columns(self, names: list[str]) -> pa.Table:
-        filesystem, path = file_system(self.path)
-        with filesystem.open_input_file(path) as file:
-            return pq.ParquetFile(file).read_row_group(self.row_group, columns=names)
+        def read() -> pa.Table:
+            filesystem, path = file_system(self.path)
+            with filesystem.open_input_file(path) as file:
+                return pq.ParquetFile(file).read_row_group(self.row_group, columns=names)
+
+        table = reading(self.path, read)
+        if "label" in names and table["label"].null_count:  # no label is none of the classes, as its check will say
+            place = table.schema.get_field_index("label")
+            return table.set_column(place, "label", table["label"].fill_null(-1))
+        return table
 
 
 def parquet(section: DataSection, refuse: Refuse) -> Source:
@@ -91,6 +107,14 @@ def parquet_files(paths: list[str], name: str, field: str, refuse: Refuse) -> So
                 field,
                 f'"{path}" has no column {" and ".join(sorted(missing))}; its columns are {", ".join(schema.names)}',
             )
+        for column, holds, allowed in (
+            ("label", pa.types.is_integer, "whole numbers"),
+            ("image", _is_binary, "encoded images or raw pixels as binary"),
+        ):
+            if not holds(schema.field(column).type):
+                raise refuse(
+                    field, f'"{path}" has a column {column} of {schema.field(column).type}; allowed: {allowed}'
+                )
         here = class_names(schema.metadata)
         if classes is not None and here is not None and here != classes:
             raise refuse(field, f'"{path}" names other classes than the files before it')
@@ -107,6 +131,10 @@ def parquet_files(paths: list[str], name: str, field: str, refuse: Refuse) -> So
     if not sum(part.rows for part in parts):
         raise refuse(field, f'"{name}" has no rows')
     return Source(name, tuple(parts), classes)
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_)
 
 
 def _shape(text: bytes | None, path: str, field: str, refuse: Refuse) -> tuple[int, ...] | None:
