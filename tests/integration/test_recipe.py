@@ -21,7 +21,7 @@ from lehr.result import Run
 from lehr.runs import Folder, RunFolder
 
 TEMPLATE = Path(__file__).parents[2] / "jobs" / "recipe.yaml"
-TINY = ["base.model.width=8", "base.train.epochs=4", "base.train.clean_subset=100"]
+TINY = ["base.data.limit=500", "base.model.width=8", "base.train.epochs=4", "base.train.clean_subset=100"]
 
 
 def command(*options: str, budget: str = "40ep") -> list[str]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lehr.recipe.results import Verdict
-from lehr.recipe.trained import Round, Setting, number_words, ranked, shown, standard_error
+from lehr.recipe.trained import Round, Setting, Trained, number_words, ranked, shown, standard_error
 
 EPOCHS = 5  # of a trial at most
 SHARE = 0.25  # of the budget at most, where a single epoch each allows it
 DECAYS = (1e-4, 1e-5, 0.0)
+ENOUGH = 100  # updates after which a network that learns does better than a guess
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,8 @@ def judge(r: Round) -> Verdict:
     failed = [trained for trained in r.trained if trained.failed]
     if len(failed) == rest:
         return Verdict(False, f"Every trial failed; the first one says: {failed[0].failed}.", "The recipe ends here.")
-    value = best.best(False)
-    if r.metric.endswith("accuracy") and value <= r.common + 2 * standard_error(r.common, r.validation_rows):
-        train = max((each for trained in r.trained for each in trained.train), default=0.0)
-        memory = f", though {train:.1%} of the training images are" if train > value + 0.05 else ""
-        return Verdict(
-            False,
-            f"The labels look unrelated to the images: the best of {rest} trials has {value:.1%} of the validation "
-            f"images right, no more than by always saying the most frequent class ({r.common:.1%}){memory}. Check how "
-            "labels are put beside their images, in training and in validation.",
-            "The recipe ends here: there is nothing to learn but noise.",
-        )
+    if told := unrelated(r, best, rest):
+        return told
     rates = number_words(sorted({trained.setting.rate for trained in r.trained}, reverse=True))
     decays = number_words(sorted({trained.setting.decay for trained in r.trained}, reverse=True))
     best_value = shown(abs(best.best(r.lower)), r.metric)
@@ -62,4 +54,24 @@ def judge(r: Round) -> Verdict:
         f"{rest} trials of {best.epochs} epoch{'s' if best.epochs > 1 else ''} each: rates {rates}, each with weight "
         f"decay {decays}. The best has {best_value}: {best.setting}." + (f" {len(failed)} failed." if failed else ""),
         "The best go on for longer, and a finer grid around the best joins them.",
+    )
+
+
+def unrelated(r: Round, best: Trained, count: int) -> Verdict | None:
+    """The verdict that nothing but noise was learned, where the best of so many trials does no better than a guess.
+
+    None where it does, and where it has taken too few updates to tell.
+    """
+    value = best.best(r.lower)
+    chance = r.common + 2 * standard_error(r.common, r.validation_rows)
+    if not r.metric.endswith("accuracy") or value > chance or r.updates < ENOUGH:
+        return None
+    train = max(best.train, default=0.0)
+    memory = f", though {train:.1%} of the training images are" if train > value + 0.05 else ""
+    return Verdict(
+        False,
+        f"The labels look unrelated to the images: the best of {count} trials has {value:.1%} of the validation "
+        f"images right, no more than by always saying the most frequent class ({r.common:.1%}){memory}. Check how "
+        "labels are put beside their images, in training and in validation.",
+        "The recipe ends here: there is nothing to learn but noise.",
     )

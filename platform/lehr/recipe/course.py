@@ -14,7 +14,7 @@ from lehr.recipe.initial import Initial
 from lehr.recipe.overfit import Overfit
 from lehr.recipe.rates import Rates
 from lehr.recipe.results import Verdict
-from lehr.recipe.trained import Last, Round, best_of, shown
+from lehr.recipe.trained import Last, Round, best_of, pool, shown
 from lehr.training.optimizers import has_decay
 
 LAST_SHARE = 0.4  # of the budget at most, for the training in full
@@ -118,6 +118,10 @@ def judge_last(done: Done) -> Verdict:
     """How the training in full went, and which model is kept."""
     assert done.last
     last, best = done.last, best_of(done.rounds)
+    trained_in_full = done.rounds[-1].model_copy(update={"updates": coarse.ENOUGH})
+    better = max(last.trained, best, key=lambda each: each.best(trained_in_full.lower))
+    if told := coarse.unrelated(trained_in_full, better, len(pool(done.rounds)) + 1):
+        return told
     metric, lower = done.rounds[-1].metric, done.rounds[-1].lower
     if last.trained.failed:
         found = f"The last training failed: {last.trained.failed}"

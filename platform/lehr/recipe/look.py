@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lehr.recipe.coarse import unrelated
 from lehr.recipe.refine import EPOCHS
 from lehr.recipe.results import Verdict, tidy
 from lehr.recipe.trained import Found, Round, Setting, Trained, best_of, pool, ranked, shown, standard_error
@@ -122,6 +123,8 @@ def no_better(rounds: Sequence[Round]) -> str:
 def judge(rounds: Sequence[Round]) -> Verdict:
     """What the last round trained, in words; the curves are judged by `look`."""
     now, best = rounds[-1], best_of(rounds)
+    if told := unrelated(now, best, len(pool(rounds))):
+        return told
     longer = [t for t in now.trained if t.setting in {e.setting for e in pool(rounds[:-1]).values()}]
     top: Trained = ranked(now.trained, now.lower)[0]
     reached = max((trained.epochs for trained in now.trained), default=0)

@@ -53,10 +53,14 @@ def read(folder: Folder) -> Done:
 
 
 def forget(folder: Folder, name: str) -> None:
-    """Deletes what a step left, with its trials, so that it is done again."""
-    folder.child(*FOLDERS[name].split("/")).delete_all()
-    if name == "coarse":
-        folder.child("trials").delete_all()
+    """Deletes what a step left, so that it is done again; for steps 4 to 7 all that was trained for any of them."""
+    if name in ("initial_loss", "overfit", "learning_rate"):
+        folder.child(*FOLDERS[name].split("/")).delete_all()
+        return
+    for each in folder.child("recipe").folders():
+        if each[0] in "457":
+            folder.child("recipe", each).delete_all()
+    folder.child("trials").delete_all()
 
 
 # ── what is trained ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,6 +158,7 @@ def _round(job: RecipeJob, done: Done, step: Step, outcomes: Mapping[str, Outcom
         common=done.overfit.common if done.overfit else 1 / max(curves.classes or 1, 1),
         trained=trained,
         epochs=sum(each.epochs - (before[each.folder].epochs if each.folder in before else 0) for each in trained),
+        updates=round(best.epochs * curves.steps_per_epoch),
         best=best.folder,
         diagnosis=_diagnosis(curves),
     )

@@ -86,7 +86,7 @@ class Round(Result):
         metric: what trials are compared by. validation_rows: images it is measured on. common: share of its most
             frequent class.
         trained: what this round trained, or trained for longer.
-        epochs: passes over the training images that this round added.
+        epochs: passes over the training images that this round added. updates: of the best trial.
         best: folder of the best trial of this round and those before it. diagnosis: of its curves.
     """
 
@@ -96,6 +96,7 @@ class Round(Result):
     common: float
     trained: tuple[Trained, ...]
     epochs: int
+    updates: int
     best: str
     diagnosis: Found
 

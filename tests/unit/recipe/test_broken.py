@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from lehr.errors import LehrError
 from lehr.recipe import steps
@@ -44,7 +45,9 @@ def test_a_broken_network_is_caught_at_its_step(cook: Cook, model: str, step: st
     assert str(caught.value).startswith(step)
     for sentence in sentences:
         assert sentence in str(caught.value)
-    assert "report.html" in str(caught.value)
+    page = Path("runs/job/report.html").read_text()
+    assert "Ends here" in page
+    assert str(escape(sentences[0])) in page
 
 
 def test_shuffled_labels_are_caught_though_they_can_be_learned_by_heart(cook: Cook, shuffled_labels: Path) -> None:

@@ -198,7 +198,7 @@ def round_of(number: int, *all_trained: Trained, diagnosis: str = "healthy", **o
     best = max(all_trained, key=lambda each: each.best(False))
     return Round(
         number=number, metric="validation_accuracy", validation_rows=1000, common=0.1, trained=all_trained,
-        epochs=sum(len(each.values) for each in all_trained), best=best.folder,
+        epochs=sum(len(each.values) for each in all_trained), updates=500, best=best.folder,
         diagnosis=Found(name=diagnosis, title=diagnosis, evidence="seen", **overrides),
     )  # fmt: skip
 
@@ -216,6 +216,8 @@ def test_accuracy_that_is_a_guess_ends_the_coarse_search() -> None:
     assert not verdict.good
     assert "labels look unrelated" in verdict.found
     assert "though 90.0% of the training images are" in verdict.found
+    assert coarse.judge(guess.model_copy(update={"updates": 50})).good  # too early to tell
+    assert not look.judge((COARSE.model_copy(update={"trained": ()}), guess.model_copy(update={"number": 1}))).good
     broken = round_of(0, Trained(setting=Setting(rate=1, decay=0), folder="trials/0000", values=(), failed="no memory"))
     assert "Every trial failed; the first one says: no memory" in coarse.judge(broken).found
     assert coarse.judge(COARSE).good

@@ -1,0 +1,34 @@
+"""A measurement that is asked to stop leaves no result, and says that it was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import tiny
+
+from lehr.data.load import Opened, splits
+from lehr.job import to_dict
+from lehr.recipe.overfit import overfit_work
+from lehr.recipe.rates import rate_work
+from lehr.runs import Folder, RunFolder
+from lehr.training.group import Group
+from lehr.training.setup import Plan
+from lehr.trials import Hooks
+
+
+@pytest.mark.parametrize("work", [overfit_work, rate_work])
+def test_asked_to_stop_nothing_half_done_counts(work: Any, tmp_path: Path) -> None:
+    job = tiny(train__batch_size=16)
+    run = RunFolder.create(Folder.at(tmp_path / "run"), to_dict(job), {})
+    asked: list[int] = []
+
+    def should_stop() -> str | None:
+        asked.append(1)
+        return "enough" if len(asked) == 2 else None
+
+    work(Plan.make(job, splits(job, Opened(job).decode())), run, Group(), Hooks(should_stop, lambda row: None))
+    assert len(asked) == 2
+    assert run.progress()["status"] == "stopped"
+    assert not run.folder.exists("result.json")
