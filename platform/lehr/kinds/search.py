@@ -46,13 +46,14 @@ def conclude(running: Running, study: Search) -> None:
     run, screen, ranking = running.run, running.screen, study.ranking()
     failed = Counter(outcome.message for outcome in study.outcomes.values() if outcome.status == "failed")
     status = "finished" if ranking else "failed"
-    message = f"{len(study.outcomes)} trials" if ranking else f"all {len(study.outcomes)} trials failed"
+    count = len(study.outcomes)
+    message = f"{count} trials" if ranking else f"none of {count} trials finished an epoch"
     told = {"status": status, "message": message, "children": dict(Counter(map(study.state, study.outcomes)))}
     run.write_progress({**run.progress(), **study.progress(), **told, "done": 1.0})
     screen.close()
     if not ranking:
-        why, _ = failed.most_common(1)[0]
-        raise LehrError(f"all {len(study.outcomes)} trials failed; most often: {why}")
+        why = failed.most_common(1)[0][0] if failed else "the budget was spent before"
+        raise LehrError(f"{message}; most often: {why}")
     report(run)
     number, value = ranking[0]
     values = study.records[number].values

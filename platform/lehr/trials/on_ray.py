@@ -357,8 +357,8 @@ def _trial_process(desk: Any, config: Mapping[str, Any]) -> None:
     except Exception as error:
         keep_failure(run, describe(error))
     finally:
-        gc.collect()
-        if torch.cuda.is_available():
+        if torch.cuda.is_available():  # what one trial leaves on a GPU, the next one lacks
+            gc.collect()
             torch.cuda.empty_cache()
 
 

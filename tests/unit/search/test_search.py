@@ -26,12 +26,15 @@ SPACE: dict[str, Any] = {
 }
 
 
-def search(**overrides: Any) -> Any:
-    job = {
+def search(**changes: Any) -> Any:
+    """A tiny search; `budget=None` leaves a section out, `base__train__epochs=1` changes a field."""
+    job: dict[str, Any] = {
         "kind": "search", "name": "tiny", "base": {**TINY, "data": {"source": "digits", "limit": 200}},
         "space": SPACE, "budget": 6, "stopping": {"name": "asha", "first": 1, "factor": 2},
     }  # fmt: skip
-    return from_dict(job, {path.replace("__", "."): value for path, value in overrides.items()})
+    whole = {name: value for name, value in changes.items() if "__" not in name}
+    job = {name: value for name, value in (job | whole).items() if value is not None}
+    return from_dict(job, {path.replace("__", "."): value for path, value in changes.items() if "__" in path})
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def test_a_trial_that_fails_is_told_and_the_search_goes_on(tmp_path: Path) -> No
 
 
 def test_a_search_of_which_every_trial_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(LehrError, match=r"all 1 trials failed; most often: the loss became nan"):
+    with pytest.raises(LehrError, match=r"none of 1 trials finished an epoch; most often: the loss became nan"):
         run_job(search(storage=str(tmp_path), space={"optimizer.lr": [1e20]}, method="grid", budget=None), debug=True)
 
 
