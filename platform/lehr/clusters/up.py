@@ -221,9 +221,7 @@ def _process(pid: int, started: float) -> psutil.Process | None:
 
 def _environment(variables: Mapping[str, str], prometheus: str) -> dict[str, str]:
     """What the cluster's daemons, and so its jobs, start with."""
-    watched = dashboard_environment(
-        grafana=variables.get("RAY_GRAFANA_HOST"), prometheus=prometheus or None
-    )
+    watched = dashboard_environment(grafana=variables.get("RAY_GRAFANA_HOST"), prometheus=prometheus or None)
     found = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_WAIT_POLICY": "PASSIVE", **watched, **variables}
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         found.pop(name, None)

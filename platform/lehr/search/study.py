@@ -35,7 +35,7 @@ class Search:
         self._next = 0
         self._before = run.progress().get("seconds", {}).get("total", 0.0)
         self._began = time.monotonic()
-        self._ended_now = 0
+        self._trained: set[int] = set()  # the trials that had an epoch in this attempt
 
     # ── what `run_trials` asks ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -56,6 +56,7 @@ class Search:
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
         """Keeps what an epoch measured and says whether the trial ends there; asked again, it answers the same."""
         number, epoch = number_of(trial.folder), int(row["epoch"])
+        self._trained.add(number)
         record = self.records[number].with_score(epoch, float(row.get(self.metric, math.nan)))
         if not record.ended:
             self.records[number] = record
@@ -67,7 +68,6 @@ class Search:
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         self.outcomes[number_of(trial.folder)] = outcome
-        self._ended_now += 1
 
     # ── what it comes to ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,11 +118,12 @@ class Search:
         """Best so far, trials per minute, how many ended at each rung, and the top trials."""
         ranking, ended = self.ranking(), len(self.outcomes)
         at = Counter(int(record.ended["epoch"]) for record in self.records.values() if record.ended)
-        facts = {"best": f"{self.shown(ranking[0][1])} (trial {ranking[0][0]})"} if ranking else {}
+        best = ranking[0] if ranking else None
+        facts = {"best": f"{self.shown(best[1])} (trial {best[0]})"} if best else {}
         facts["epochs"] = str(self.epochs_spent)
-        minutes = (time.monotonic() - self._began) / 60
-        if self._ended_now:
-            facts["trials/min"] = f"{self._ended_now / minutes:.1f}"
+        minutes, now = (time.monotonic() - self._began) / 60, len(self._trained & set(self.outcomes))
+        if now:
+            facts["trials/min"] = f"{now / minutes:.1f}"
         if at:
             facts["ended early"] = ", ".join(f"{at[epoch]} at epoch {epoch}" for epoch in sorted(at))
         done = self.done()
@@ -138,15 +139,13 @@ class Search:
             },
             "seconds_left": left,
             "seconds": {"total": self.seconds},
-            "best": {"metric": self.metric, "value": ranking[0][1], "trial": folder_of(ranking[0][0])}
-            if ranking
-            else {},
+            "best": {"metric": self.metric, "value": best[1], "trial": folder_of(best[0])} if best else {},
             "epochs_spent": self.epochs_spent,
             "rungs": {
                 str(rung): sum(len(record.scores) >= rung for record in self.records.values())
                 for rung in rungs(self.job.stopping, self.epochs)
             },
-            "trials_per_minute": self._ended_now / minutes if self._ended_now else None,
+            "trials_per_minute": now / minutes if now else None,
         }
 
     def shown(self, value: float) -> str:

@@ -37,7 +37,7 @@ MISTAKES = [
         "budget.trials: the grid has 6 combinations, more than the budget of 5 trials",
     ),
     ("space: {optimizer.lr: [0.1]}\nmethod: bayes", 'method: "bayes" is not a method'),
-    ("space: {optimizer.lr: [0.1]}\nstopping: hyperband", '"hyperband" is not a name'),
+    ("space: {optimizer.lr: [0.1]}\nstopping: hyperband", '"hyperband" is not a stopping'),
     ("space: {optimizer.lr: [0.1]}\nbudget: {trials: 0}", "0 is too small"),
     ("space: 3", "space"),
 ]
