@@ -85,17 +85,17 @@ class Journal:
         for note in notes:
             self.event("checkpoint_skipped", note)
         workers = f"{self._group.size} worker{'s' if self._group.size > 1 else ''}"
-        again = self._tell_end_of_last(attempt.number, step)
+        back = self._tell_end_of_last(attempt.number, step)
         if checkpoint:
-            self.event("resumed", f"goes on from step {step} with {workers}{again}", step=step)
+            self.event("resumed", f"goes on from step {step}{back} with {workers}", step=step)
         else:
             splits = self._plan.splits
             rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
-            self.event("started", f"starts with {workers}{again}", step=0, classes=self._plan.task.outputs, **rows)
+            self.event("started", f"starts{back} with {workers}", step=0, classes=self._plan.task.outputs, **rows)
         self._tell(step, best)
 
     def _tell_end_of_last(self, attempt: int, step: int) -> str:
-        """Notes why the attempt before this one ended, if it was lost; returns how many of its steps are repeated."""
+        """Notes why the attempt before this one ended, if it was lost; returns how many of its steps are taken again."""
         before, why = self._run.progress(), self._run.take_loss()
         reached = step_told if isinstance(step_told := before.get("step"), int) else 0
         if attempt > 1 and (why or before.get("status") == "running"):
@@ -104,7 +104,7 @@ class Journal:
             why = why or resized or "its process ended without a word (killed, or its machine went away)"
             self.event("lost", f"attempt {attempt - 1} ended at step {reached}: {why}", step=reached)
         repeated = max(0, reached - step) if attempt > 1 else 0
-        return f", and repeats {repeated} step{'s' if repeated > 1 else ''}" if repeated else ""
+        return f", {repeated} step{'s' if repeated > 1 else ''} back," if repeated else ""
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         self._skipped += kind == "unreadable"

@@ -110,3 +110,12 @@ def test_runs_of_different_lengths_are_compared_on_one_axis() -> None:
 )
 def test_labels_of_runs_keep_only_what_tells_them_apart(names: list[str], expected: list[str]) -> None:
     assert charts.told_apart(names) == expected
+
+
+def test_each_restart_is_a_line_where_the_run_went_on() -> None:
+    curves = replace(made(falling, epochs=10), restarts=(60, 100, 100))  # 20 steps in an epoch
+    rows = [row for rows in datasets(charts.run_chart(curves).to_dict()) for row in rows if "text" in row]
+    marks = {row["text"]: row["x"] for row in rows}
+    assert marks["restart"] == pytest.approx(3, rel=0.01)
+    assert marks["2 restarts"] == pytest.approx(5, rel=0.01)
+    assert charts.png(charts.run_chart(curves), "made", []).startswith(b"\x89PNG")
