@@ -95,7 +95,7 @@ class Journal:
         self._tell(step, best)
 
     def _tell_end_of_last(self, attempt: int, step: int) -> str:
-        """Notes why the attempt before this one ended, if it was lost; returns how many of its steps are taken again."""
+        """Notes why the attempt before this one ended, if it was lost; returns the steps that are taken again."""
         before, why = self._run.progress(), self._run.take_loss()
         reached = step_told if isinstance(step_told := before.get("step"), int) else 0
         if attempt > 1 and (why or before.get("status") == "running"):
