@@ -96,10 +96,10 @@ def up(*, nodes: int = 1, cpus: int | None = None, port: int | None = None) -> L
     try:
         cluster = _start(cluster, head, environment)
         _wait(cluster)
-        for _ in range(nodes - 1):
+        for number in range(2, nodes + 1):  # one by one: together they are too much for a small machine
             more = [f"--address={cluster.gcs}", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus or cores()}"]
             cluster = _start(cluster, [*more, "--disable-usage-stats"], environment)
-        _wait(cluster, nodes)
+            _wait(cluster, number)
         if watched:
             cluster = _watch(cluster, environment)
     except BaseException:
@@ -123,7 +123,9 @@ def down() -> LocalCluster:
 
 def _start(cluster: LocalCluster, words: list[str], environment: Mapping[str, str]) -> LocalCluster:
     """One more `ray start`."""
-    return _launch(cluster, [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *words], environment)
+    agent = f"--dashboard-agent-listen-port={_free_port()}"  # nodes on one machine must not share it
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", agent]
+    return _launch(cluster, [*start, *words], environment)
 
 
 def _watch(cluster: LocalCluster, environment: Mapping[str, str]) -> LocalCluster:

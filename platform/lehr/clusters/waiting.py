@@ -18,6 +18,8 @@ from lehr.training.share import Share
 
 FIRST_SECONDS = 1.0  # a cluster with room answers at once, and nothing needs to be said
 LOOK_SECONDS = 5.0
+SCATTERED = "as many are free, but not where workers fit"
+
 Held = Sequence[tuple[str, Mapping[str, float]]]
 """(run, resources) of everybody who holds some."""
 
@@ -26,13 +28,15 @@ def wait_for(share: Share, say: Callable[[str], None]) -> None:
     """Returns once the cluster has room for all of a job's workers (the fewest that may start); says what it lacks."""
     group = placement_group(_bundles(share), strategy="PACK")
     try:
-        said = ""
+        said = last = ""
         wait = FIRST_SECONDS
         while not group.wait(wait):
             sentence = what_for(share)
-            if sentence != said:
+            # What is free may just not be given yet; where that lasts, it is in pieces that are too small.
+            if sentence != said and (SCATTERED not in sentence or sentence == last):
                 say(sentence)
-            said, wait = sentence, LOOK_SECONDS
+                said = sentence
+            last, wait = sentence, LOOK_SECONDS
     finally:
         remove_placement_group(group)
 
@@ -60,7 +64,7 @@ def waiting(needs: Mapping[str, float], free: Mapping[str, float], held: Held) -
     name = next((each for each in ("GPU", *short) if each in short), "")
     if not name:
         wanted = " and ".join(f"{count:g} {unit}s" for unit, count in needs.items())
-        return f"waiting for {wanted}: as many are free, but not where workers fit"
+        return f"waiting for {wanted}: {SCATTERED}"
     by_run = [f"{resources[name]:g} held by {run}" for run, resources in held if resources.get(name)]
     whole = needs[name]
     parts = ", ".join([f"{free.get(name, 0.0):g} free", *by_run])
