@@ -32,7 +32,7 @@ class Node:
         cpus, gpus: what Ray may give out there.
         versions: by package.
         storage: why the job's storage cannot be written there.
-        marker: whether a file is there that another node wrote into the storage; None where nobody could write one.
+        marker: whether a file is there that the head wrote into the storage; None where this node could not write one.
         data: by field of the job (`data.path`), why it cannot be read there.
     """
 
@@ -125,7 +125,7 @@ def _storage(job: Job, request: Request, facts: Facts) -> Iterator[Finding]:
         apart = [node.name for node in facts.nodes if node.marker is False]
         yield Finding(
             "refused",
-            f"{job.storage} is another folder on {_named(apart)} than on the first node",
+            f"{job.storage} is another folder on {_named(apart)} than on the head",
             "workers would not find what others wrote",
             "mount one file system there on all nodes, or use s3://… or gs://…",
         )

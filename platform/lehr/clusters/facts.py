@@ -27,6 +27,7 @@ from lehr.runs.lease import this_machine
 
 ANSWER_SECONDS = 45.0  # a node that is silent for so long is left out; a sound one takes a second or two
 PACKAGES = ("lehr", "ray", "torch")
+WRITTEN = b"written by lehr check\n"
 
 
 def look_over(job: Job, request: Request) -> bool:
@@ -48,19 +49,17 @@ def look_over(job: Job, request: Request) -> bool:
 def gather(job: Job, request: Request) -> Facts:
     """What the connected cluster is like, for a job. Needs no free CPU: it looks over a busy cluster too."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    marker = f"lehr-check-{secrets.token_hex(6)}"
-    first, *others = sorted(nodes, key=lambda node: node["NodeID"] != ray.get_runtime_context().get_node_id())
-    look = ray.remote(num_cpus=0, max_retries=0)(look_here)
-    asked = {first["NodeID"]: _on(look, first).remote(request, marker, True)}
     building = _on(ray.remote(num_cpus=0, max_retries=0)(try_model), _largest(nodes)).remote(request)
-    # The others look for the file that the first one writes.
-    if others:
-        ray.wait(list(asked.values()), timeout=ANSWER_SECONDS)
-    asked |= {node["NodeID"]: _on(look, node).remote(request, marker, False) for node in others}
+    # Every node looks for what this process writes, and writes something itself.
+    marker = f"lehr-check-{secrets.token_hex(6)}"
+    with suppress(LehrError):
+        Folder.at(job.storage, patience=0).write(marker, WRITTEN)
+    look = ray.remote(num_cpus=0, max_retries=0)(look_here)
+    asked = {node["NodeID"]: _on(look, node).remote(request, marker) for node in nodes}
     ray.wait([*asked.values(), building], num_returns=len(asked) + 1, timeout=ANSWER_SECONDS)
     answers: list[Node] = []
     silent: list[str] = []
-    for node in [first, *others]:
+    for node in nodes:
         resources, name = node["Resources"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
         try:
             said = ray.get(asked[node["NodeID"]], timeout=0)
@@ -81,10 +80,10 @@ def gather(job: Job, request: Request) -> Facts:
     )
 
 
-def look_here(request: Request, marker: str, first: bool) -> dict[str, Any]:
+def look_here(request: Request, marker: str) -> dict[str, Any]:
     """What this node finds; the fields of `Node` that only it can know."""
     job = _job(request)
-    problem, seen = _try_storage(job.storage, marker, first)
+    problem, seen = _try_storage(job.storage, marker)
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -138,20 +137,17 @@ def _job(request: Request) -> Job:
     return load(request)
 
 
-def _try_storage(storage: str, marker: str, first: bool) -> tuple[str, bool | None]:
-    """Why the storage cannot be written here, and whether the first node's marker is there."""
+def _try_storage(storage: str, marker: str) -> tuple[str, bool | None]:
+    """Why the storage cannot be written here, and whether the marker is there."""
     try:
         folder = Folder.at(storage, patience=0)
-        mine = marker if first else f"{marker}-{secrets.token_hex(4)}"
-        folder.write(mine, b"written by lehr check\n")
-        if folder.read(mine) != b"written by lehr check\n":
-            return "what was written is not what is read", None
-        seen = folder.exists(marker)
-        if not first:
-            folder.delete(mine)
+        mine = f"{marker}-{secrets.token_hex(4)}"
+        folder.write(mine, WRITTEN)
+        same, seen = folder.read(mine) == WRITTEN, folder.exists(marker)
+        folder.delete(mine)
     except (LehrError, FileNotFoundError) as error:
         return str(error), None
-    return "", seen
+    return ("", seen) if same else ("what was written is not what is read", None)
 
 
 def _tidy(job: Job, marker: str) -> None:

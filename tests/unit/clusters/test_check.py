@@ -56,7 +56,7 @@ CASES: list[tuple[str, dict[str, Any], Facts, str, str]] = [
         {"storage": "file:///mnt/runs"},
         Facts(two(marker=False)),
         "refused",
-        "file:///mnt/runs is another folder on two (bbbbbb) than on the first node; workers would not find what others "
+        "file:///mnt/runs is another folder on two (bbbbbb) than on the head; workers would not find what others "
         "wrote; mount one file system there on all nodes, or use s3://… or gs://…",
     ),
     (
