@@ -21,7 +21,7 @@ from lehr.result import Run
 from lehr.runs import Folder, RunFolder
 
 TEMPLATE = Path(__file__).parents[2] / "jobs" / "recipe.yaml"
-TINY = ["base.data.limit=500", "base.model.width=8", "base.train.epochs=4", "base.train.clean_subset=100"]
+TINY = ["base.model.width=8", "base.train.epochs=4", "base.train.clean_subset=100"]
 
 
 def command(*options: str, budget: str = "40ep") -> list[str]:
@@ -66,18 +66,19 @@ def test_it_stops_where_the_job_asks_and_goes_on_without_that() -> None:
 
 @pytest.mark.slow
 def test_killed_in_every_step_it_comes_to_the_same_end_and_repeats_nothing_finished(tmp_path: Path) -> None:
-    undisturbed = run("--debug", f"storage={tmp_path}/calm", budget="60ep")
+    few = ("--debug", "base.data.limit=500")
+    undisturbed = run(*few, f"storage={tmp_path}/calm", budget="100ep")
     assert undisturbed.returncode == 0, undisturbed.stderr
     place = tmp_path / "killed" / "it"
     finished: dict[str, Any] = {}
     for name in ("initial_loss", "overfit", "learning_rate", "coarse", "refine", "last"):
         with subprocess.Popen(
-            command("--debug", f"storage={tmp_path}/killed", budget="60ep"), stdout=subprocess.DEVNULL
+            command(*few, f"storage={tmp_path}/killed", budget="100ep"), stdout=subprocess.DEVNULL
         ) as process:
             wait_for(place, name, process)
             process.send_signal(signal.SIGKILL)
         finished |= pieces(place)
-    assert run("--debug", f"storage={tmp_path}/killed", budget="60ep").returncode == 0
+    assert run(*few, f"storage={tmp_path}/killed", budget="100ep").returncode == 0
     now = pieces(place)
     for name, before in finished.items():
         assert now[name][: len(before)] == before, name

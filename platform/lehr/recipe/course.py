@@ -118,9 +118,10 @@ def judge_last(done: Done) -> Verdict:
     """How the training in full went, and which model is kept."""
     assert done.last
     last, best = done.last, best_of(done.rounds)
-    trained_in_full = done.rounds[-1].model_copy(update={"updates": coarse.ENOUGH})
-    better = max(last.trained, best, key=lambda each: each.best(trained_in_full.lower))
-    if told := coarse.unrelated(trained_in_full, better, len(pool(done.rounds)) + 1):
+    now = done.rounds[-1]
+    better = max(last.trained, best, key=lambda each: each.best(now.lower))
+    updates = now.updates * max(last.trained.epochs, best.epochs) // max(1, best.epochs)
+    if told := coarse.unrelated(now.model_copy(update={"updates": updates}), better, len(pool(done.rounds)) + 1):
         return told
     metric, lower = done.rounds[-1].metric, done.rounds[-1].lower
     if last.trained.failed:
