@@ -62,10 +62,7 @@ def tpe_values(space: Space, seed: int, number: int, told: Sequence[Told]) -> Va
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(
-        seed=abs(key(seed, "tpe", number)) % 2**31,
-        n_startup_trials=STARTUP,
-        constant_liar=True,
-        warn_independent_sampling=False,
+        seed=abs(key(seed, "tpe", number)) % 2**31, n_startup_trials=STARTUP, constant_liar=True
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.add_trials([_as_optuna(space, each) for each in told])
