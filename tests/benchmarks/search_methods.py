@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-TRIALS = 12
+TRIALS = 9
 CIFAR: dict[str, Any] = {
     "kind": "search",
     "base": {

@@ -64,7 +64,9 @@ def curves_chart(found: Found, scale: Scale) -> alt.LayerChart:
         thick.mark_line(**strong).encode(tooltip=tips, **where),
         *draw.end_labels(draw.labels([(f"trial {best.number}", BEST, *_curve(best, scale))], scale.all), scale.all),
     ]  # fmt: skip
-    return draw.panel(layers, f"{_first(scale.title)} of every trial; the best is thick, a dot is an early end", 260)
+    for layer in layers:
+        layer.encoding.x = _x("epoch", tickMinStep=1)
+    return draw.panel(layers, f"{_first(scale.title)} of every trial: the best is thick, a dot is an early end", 260)
 
 
 def spent_chart(found: Found, scale: Scale) -> alt.LayerChart:
