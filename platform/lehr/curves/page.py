@@ -235,7 +235,10 @@ _PAGE = """<!doctype html>
     } else if (spec.concat) {
       spec.columns = Math.max(1, Math.min(spec.columns || 3, spec.concat.length, Math.floor(width / room.least)));
       for (const panel of spec.concat) panel.width = Math.max(120, width / spec.columns - beside);
-    } else spec.width = Math.max(160, width - beside);
+    } else {
+      spec.width = Math.max(160, width - beside);
+      if (narrow && typeof spec.title == "string") spec.title = spec.title.split(":")[0];
+    }
   }
   async function draw(place) {
     const width = place.element.clientWidth;

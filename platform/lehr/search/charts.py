@@ -228,18 +228,22 @@ def distinct_chart(found: Found, path: str) -> alt.LayerChart:
     """Every value of one field that was tried, beside those of a grid (or of random draws) of as many trials."""
     dimension = found.space[path]
     values = [result.values[path] for result in found.results if path in result.values]
-    rows = [{"x": value, "row": f"this search: {distinct(values)} values"} for value in values]
+    rows = [{"x": value, "row": f"this search: {_count(values)}"} for value in values]
     if found.job.method == "grid":
         space = Space(found.job.model_copy(update={"space": {path: _as_range(dimension)}}))
         other = [quasi_random_values(space, found.job.seed, number)[path] for number in range(len(values))]
-        rows += [{"x": value, "row": f"random: {distinct(other)} values"} for value in other]
+        rows += [{"x": value, "row": f"random: {_count(other)}"} for value in other]
     else:
         points = grid_points(len(values), len(found.space))
         other = [_value(dimension, i / max(1, points - 1)) for i in range(points)]
-        rows += [{"x": value, "row": f"a full grid: {points} values"} for value in other]
+        rows += [{"x": value, "row": f"a full grid: {_count(other)}"} for value in other]
     ticks = _chart(rows).mark_tick(thickness=2, size=24, color=draw.TRAIN)
     y = alt.Y("row:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, minExtent=150, maxExtent=150))
     return alt.layer(ticks.encode(x=_field_axis(dimension), y=y)).properties(height=90, title=path)
+
+
+def _count(values: Sequence[Any]) -> str:
+    return f"{distinct(values)} value{'' if distinct(values) == 1 else 's'}"
 
 
 def _as_range(dimension: Dimension) -> Dimension:
