@@ -75,8 +75,12 @@ class Slots:
 
     @property
     def of_trial(self) -> dict[str, float]:
-        """What Tune keeps for a trial's process: next to nothing where its workers have processes of their own."""
-        return {"CPU": 0.01} if self.nested else {"CPU": self.share.cpus, "GPU": self.share.gpus}
+        """What Tune keeps for a trial's process.
+
+        Where the workers have processes of their own it is a megabyte, since it must be something: even a hundredth of
+        a CPU would be what the last of the workers waits for.
+        """
+        return {"memory": 1e6} if self.nested else {"CPU": self.share.cpus, "GPU": self.share.gpus}
 
 
 def slots(job: TrainJob, cpus: float, gpus: float, most: int | None = None, nodes: Nodes = ()) -> Slots:
