@@ -38,14 +38,14 @@ def test_a_pool_of_actors_writes_what_one_process_writes(tmp_path: Path, monkeyp
     section = DataSection(source="parquet", path=str(parquet(tmp_path / "data.parquet", bad=(30,))))
     predictor = load_predictor(run.folder)
     source = prepare(open_source(section, lambda field, what: AssertionError(what)), predictor)  # type: ignore[arg-type,return-value]
-    starts, numbers = tuple(source.starts[:-1].tolist()), list(range(len(source.parts)))
+    numbers = list(range(len(source.parts)))
 
     def order(out: str) -> Order:
-        return Order(run.folder, Folder.at(tmp_path / out), starts, True, 8, str(tmp_path), "mark")
+        return Order(run.folder, Folder.at(tmp_path / out), source, True, 8, str(tmp_path), "mark")
 
-    about = (source, predictor.size, predictor.channels)
-    here = list(predict_here(*about, order("here"), numbers, 1))
-    there = list(predict_on_ray(*about, order("there"), numbers, WorkersSection(count=2)))
+    here = list(predict_here(order("here"), numbers, 1))
+    workers = WorkersSection(count=2)
+    there = list(predict_on_ray(order("there"), predictor.size, predictor.channels, numbers, workers))
     assert sorted(there, key=lambda done: done.number) == here
     assert sum(done.rows for done in there) == ROWS
     one, other = pq.read_table(tmp_path / "here"), pq.read_table(tmp_path / "there")

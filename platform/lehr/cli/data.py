@@ -107,6 +107,18 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
 
 def _data(source: str) -> dict[str, str]:
     if Path(source).exists() or "://" in source:
-        packed = source.endswith(".parquet") or any(Path(source).rglob("*.parquet"))
-        return {"source": "parquet" if packed else "images", "path": source}
+        if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
+            return {"source": "parquet", "path": source}
+        return {"source": "files" if _loose(source) else "images", "path": source}
     return {"source": source}
+
+
+def _loose(folder: str) -> bool:
+    """Whether most images lie in the folder itself, and not in folders named for their classes."""
+    from lehr.data.sources.files import images_in
+
+    try:
+        names = images_in(folder)
+    except (OSError, ValueError):
+        return False  # whoever opens it says why
+    return sum("/" not in name for name in names) > len(names) / 2

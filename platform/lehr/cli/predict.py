@@ -15,7 +15,8 @@ DataSet = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of images or Parquet files; a source, such as torchvision:CIFAR10; or a job file.",
+        help="A folder of images, with labels or without, or of Parquet files; a source, such as torchvision:CIFAR10; "
+        "or a job file.",
         show_default=False,
     ),
 ]
@@ -38,7 +39,7 @@ def predict(
     from lehr.driver import place, run_job
     from lehr.job import from_dict, to_dict
 
-    section = to_dict(job_of(data, []).data) | {"augment": [], "limit": None}
+    section = to_dict(job_of(data, []).data) | {"augment": [], "limit": None, "per_class": None, "classes": None}
     job = from_dict(
         {
             "kind": "predict",

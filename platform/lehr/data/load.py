@@ -39,6 +39,8 @@ class Opened:
         """Raises JobError for a source or an augmentation that the job cannot have."""
         self.job = job
         self.main = self._chosen(open_source(job.data, job.error))
+        if not self.main.classes:
+            raise job.error("data.source", f"{job.data.source} has no labels to train with; allowed: in a prediction")
         self.size = image_size(job.data)
         self.extra: dict[str, Source] = {}
         for split, wanted in (("validation", job.data.validation), ("test", job.data.test)):

@@ -95,7 +95,7 @@ class Augment(NamedSection):
 def _source(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.-]*(:[\w.-]+)?", value, re.ASCII):
         return value
-    allowed = "digits, images, parquet, torchvision:NAME or my_package.module:function"
+    allowed = "digits, images, files, parquet, torchvision:NAME or my_package.module:function"
     raise ValueError(f"{show(value)} is not a data source; allowed: {allowed}")
 
 
@@ -139,7 +139,7 @@ class DataSection(Section):
     """Where the rows come from, how they are split, and how the training images are varied."""
 
     source: SourceName = Field(
-        default="digits", description="digits, images, parquet, torchvision:NAME, or my_package.module:function."
+        default="digits", description="digits, images, files, parquet, torchvision:NAME, or my_package.module:function."
     )
     path: Annotated[str | None, LOCAL_PATH] = Field(
         default=None,
@@ -194,7 +194,7 @@ class DataSection(Section):
         source = info.data.get("source")
         if source == "digits" and path is not None:
             raise ValueError("the source digits comes with lehr and takes no path; did you mean source: images?")
-        if source in ("images", "parquet") and path is None:
+        if source in ("images", "files", "parquet") and path is None:
             raise ValueError(f"is missing; the source {source} needs the path of its data")
         return path
 

@@ -21,9 +21,9 @@ from lehr.words import clock, shown
 
 def check(job: PredictJob) -> None:
     """Raises JobError for what a prediction cannot have, and LehrError where there is no model or no room to write."""
-    for field, what in (("augment", "prediction takes images as they are"), ("limit", "prediction takes every row")):
+    for field in ("augment", "limit", "per_class", "classes"):
         if getattr(job.data, field):
-            raise job.error(f"data.{field}", f"{what}; allowed: nothing")
+            raise job.error(f"data.{field}", "a prediction takes every image as it is; allowed: nothing")
     load_predictor(_run_of(job).folder.folder)
     if job.out:
         written(Folder.at(job.out))
@@ -59,15 +59,14 @@ def _predict(running: Running, job: PredictJob, predictor: Predictor, *, ray: bo
     source = prepare(open_split(job.data, job.split, job.error), predictor)
     out = Folder.at(job.out) if job.out else running.run.folder.child("predictions")
     mark = mark_of(predictor.identity, to_dict(job.data), job.split, source.rows, job.members)
-    starts = tuple(source.starts[:-1].tolist())
-    order = Order(_run_of(job).folder.folder, out, starts, job.members, job.batch_size, str(job.folder), mark)
+    order = Order(_run_of(job).folder.folder, out, source, job.members, job.batch_size, str(job.folder), mark)
     told = Told(running, source, predictor, out)
     for done in done_before(order, keep=bool(running.run.progress())):  # a run that starts over has no progress yet
         told.add(done)
     told.tell("running")
     numbers = [number for number in range(len(source.parts)) if number not in told.numbers]
     running.training = True
-    for done in _run_parts(running, job, predictor, source, order, numbers, ray=ray) if numbers else ():
+    for done in _parts(running, job, predictor, order, numbers, ray=ray) if numbers else ():
         told.add(done)
         running.check_lease()
         if reason := running.run.stop_requested():
@@ -78,22 +77,15 @@ def _predict(running: Running, job: PredictJob, predictor: Predictor, *, ray: bo
     told.conclude()
 
 
-def _run_parts(
-    running: Running,
-    job: PredictJob,
-    predictor: Predictor,
-    source: Source,
-    order: Order,
-    numbers: list[int],
-    *,
-    ray: bool,
+def _parts(
+    running: Running, job: PredictJob, predictor: Predictor, order: Order, numbers: list[int], *, ray: bool
 ) -> Iterator[Done]:
     if not ray:
-        return predict_here(source, predictor.size, predictor.channels, order, numbers, cores())
+        return predict_here(order, numbers, cores())
     from lehr.predict.ray_predict import predict_on_ray
 
-    running.screen.status(f"starting the actors that predict {source.rows:,} images")
-    return predict_on_ray(source, predictor.size, predictor.channels, order, numbers, job.workers)
+    running.screen.status(f"starting the actors that predict {order.source.rows:,} images")
+    return predict_on_ray(order, predictor.size, predictor.channels, numbers, job.workers)
 
 
 class Told:

@@ -34,7 +34,7 @@ class Order:
     Attributes:
         run: the run that predicts.
         out: where the files go.
-        starts: the id of the first row of each part.
+        source: the rows, as `lehr.predict.rows.prepare` makes them.
         members: whether the probabilities of each member are written as well.
         batch_size: images that go through the network at once.
         code: a folder of the user's own modules.
@@ -43,7 +43,7 @@ class Order:
 
     run: Folder
     out: Folder
-    starts: tuple[int, ...]
+    source: Source
     members: bool
     batch_size: int
     code: str
@@ -72,10 +72,11 @@ class Desk:
 
     def do(self, number: int, decoded: Decoded) -> Done:
         """Predicts the rows of a part and writes its file."""
-        order, first = self.order, self.order.starts[number]
+        order, part = self.order, self.order.source.parts[number]
+        first = int(order.source.starts[number])
         found = predict_decoded(self.predictor, decoded, order.members, order.batch_size)
         buffer = io.BytesIO()
-        pq.write_table(table_of(first, decoded, found, self.predictor, order.mark), buffer)
+        pq.write_table(table_of(first, part, decoded, found, self.predictor, order.mark), buffer)
         order.out.write(file_of(number), buffer.getvalue())
         return Done(number, len(decoded.labels), tuple((first + row, why) for row, why in decoded.unreadable))
 
@@ -116,19 +117,18 @@ def done_before(order: Order, keep: bool) -> list[Done]:
     """The parts that an earlier attempt has written, if they are to be kept; all other predictions are removed."""
     found = []
     for name, (mark, done) in written(order.out).items():
-        if keep and mark == order.mark and done.number < len(order.starts):
+        if keep and mark == order.mark and done.number < len(order.source.parts):
             found.append(done)
         else:
             order.out.delete(name)
     return found
 
 
-def predict_here(
-    source: Source, size: tuple[int, int], channels: int, order: Order, numbers: Sequence[int], threads: int
-) -> Iterator[Done]:
+def predict_here(order: Order, numbers: Sequence[int], threads: int) -> Iterator[Done]:
     """Predicts the parts of these numbers in this process."""
     desk = Desk(order, threads)
-    for number, decoded in decode_ahead(source, size, channels, numbers, threads):
+    size, channels = desk.predictor.size, desk.predictor.channels
+    for number, decoded in decode_ahead(order.source, size, channels, numbers, threads):
         yield desk.do(number, decoded)
 
 

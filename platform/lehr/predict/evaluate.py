@@ -68,6 +68,8 @@ def evaluate(predictor: Predictor, source: Source, batch_size: int = 256) -> Eva
     Raises:
         LehrError: the source has classes that the run does not know.
     """
+    if not source.classes:
+        raise LehrError(f"{source.name}: its images have no labels; allowed: a folder for each class, or Parquet files")
     if unknown := [name for name in source.classes if name not in predictor.classes]:
         names = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
         raise LehrError(f"{source.name}: its classes {names} are not among those of the run")

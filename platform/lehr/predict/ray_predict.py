@@ -10,7 +10,6 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from lehr.data.ray_data import piece
 from lehr.data.ray_read import Parts
-from lehr.data.sources import Source
 from lehr.job import WorkersSection
 from lehr.predict.desk import Desk, Done, Order
 
@@ -18,8 +17,8 @@ from lehr.predict.desk import Desk, Done, Order
 class Actor:
     """A desk in an actor of Ray Data's pool: one decoded part in, one row about what was written out."""
 
-    def __init__(self, order: Order, threads: int) -> None:
-        self.desk = Desk(order, threads)
+    def __init__(self, order: ray.ObjectRef, threads: int) -> None:
+        self.desk = Desk(ray.get(order), threads)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         done = self.desk.do(*piece(block))
@@ -34,11 +33,14 @@ class Actor:
 
 
 def predict_on_ray(
-    source: Source, size: tuple[int, int], channels: int, order: Order, numbers: list[int], workers: WorkersSection
+    order: Order, size: tuple[int, int], channels: int, numbers: list[int], workers: WorkersSection
 ) -> Iterator[Done]:
     """Predicts the parts of these numbers, in whatever order they become ready.
 
     One actor per GPU; without GPUs one per CPU but one, which is left for decoding, each with one thread.
+
+    Args:
+        size: (height, width) of the images that the run takes, and `channels` their channels.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -48,13 +50,14 @@ def predict_on_ray(
     room = int(total["GPU"] / gpus) if gpus else int((total["CPU"] - 1) / cpus)
     wanted = workers.count if isinstance(workers.count, int) else room
     count = max(1, min(wanted, room, len(numbers)))
-    decoded = ray.data.read_datasource(Parts(source, size, channels, numbers), override_num_blocks=len(numbers))
+    parts = Parts(order.source, size, channels, numbers)
+    decoded = ray.data.read_datasource(parts, override_num_blocks=len(numbers))
     written = decoded.map_batches(
         Actor,
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        fn_constructor_args=(order, max(1, int(cpus))),
+        fn_constructor_args=(ray.put(order), max(1, int(cpus))),
         compute=ActorPoolStrategy(size=count),
         num_cpus=cpus,
         num_gpus=gpus,

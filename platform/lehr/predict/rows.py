@@ -58,7 +58,7 @@ def prepare(source: Source, predictor: Predictor) -> Source:
         waiting.append(part)
     if waiting:
         parts.append(_joined(waiting))
-    if table != tuple(range(len(table))):
+    if table and table != tuple(range(len(table))):
         parts = [Relabelled(part, table) for part in parts]
     return replace(source, parts=tuple(parts), classes=predictor.classes)
 
@@ -116,8 +116,8 @@ def predict_decoded(predictor: Predictor, decoded: Decoded, members: bool, batch
     return Predictions(whole, each)
 
 
-def table_of(first: int, decoded: Decoded, found: Predictions, predictor: Predictor, mark: str) -> pa.Table:
-    """The rows as they are written: `id`, `label`, `prediction`, `class`, `probabilities`, and one column per member.
+def table_of(first: int, part: Part, decoded: Decoded, found: Predictions, predictor: Predictor, mark: str) -> pa.Table:
+    """The rows as they are written: `id`, `name`, `label`, `prediction`, `class`, `probabilities`, and the members.
 
     Labels below zero are unknown and become null; all that is said of an unreadable image is null.
 
@@ -129,6 +129,7 @@ def table_of(first: int, decoded: Decoded, found: Predictions, predictor: Predic
     best = np.where(bad, 0, found.probabilities.argmax(axis=1)).astype(np.int64)
     columns = {
         "id": pa.array(np.arange(first, first + len(labels))),
+        "name": pa.array([part.name(row) for row in range(len(labels))]),
         "label": pa.array(labels, mask=labels < 0),
         "prediction": pa.array(best, mask=bad),
         "class": pa.DictionaryArray.from_arrays(pa.array(best.astype(np.int32), mask=bad), list(predictor.classes)),

@@ -20,7 +20,12 @@ def _threads() -> None:
 
 
 def test_the_template_of_a_snapshot_ensemble() -> None:
-    digits = {"base.data": {"source": "digits", "limit": 200}, "base.train.precision": "fp32"}
+    digits = {
+        "base.data.source": "digits",
+        "base.data.path": None,
+        "base.data.augment": [],
+        "base.train.precision": "fp32",
+    }
     run = lehr.run(
         lehr.load(JOBS / "snapshot-ensemble.yaml", {**digits, **TINY, "base.train.epochs": 5, "storage": "runs"}),
         debug=True,

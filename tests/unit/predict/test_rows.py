@@ -145,8 +145,11 @@ def test_labels_follow_the_names_of_the_classes(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         ({"run": "two"}, 'no run "two" in '),
-        ({"data": {"source": "digits", "limit": 3}}, "data.limit: prediction takes every row; allowed: nothing"),
-        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: prediction takes images as they are"),
+        (
+            {"data": {"source": "digits", "limit": 3}},
+            "data.limit: a prediction takes every image as it is; allowed: nothing",
+        ),
+        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: a prediction takes every image"),
         ({"split": "test"}, "split: digits has no split test of its own; allowed: train"),
         ({"out": "."}, "holds note.txt, which is no prediction; allowed: an empty or new folder"),
     ],
@@ -188,3 +191,33 @@ def test_an_evaluation_equals_the_figures_worked_out_from_the_predictions(
     assert found.members["02"] == pytest.approx((alone == LABELS[keep]).mean())
     with Image.open(io.BytesIO(confusion_picture(found, "mine"))) as picture:
         assert min(picture.size) > 400
+
+
+def test_a_folder_of_images_without_labels_is_predicted_with_their_names(trained: RunFolder) -> None:
+    from typer.testing import CliRunner
+
+    from lehr.cli.main import app
+
+    Path("photos/deep").mkdir(parents=True)
+    for row, name in enumerate(("b.png", "a.png", "deep/c.png")):
+        Image.fromarray(PIXELS[row]).save(Path("photos", name))
+    Path("photos/.hidden.png").write_bytes(b"")
+    Path("photos/notes.txt").write_text("mine")
+    for _ in range(2):  # the second time it starts over
+        done = CliRunner().invoke(app, ["predict", "one", "photos", "out", "--debug"], catch_exceptions=False)
+        assert "3 rows in " in done.output
+    table = pq.read_table("out")
+    assert [Path(name).name for name in table["name"].to_pylist()] == ["a.png", "b.png", "c.png"]
+    assert table["label"].null_count == 3
+    expected = Run(trained).predict(PIXELS[[1, 0, 2]][..., None])
+    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), expected, atol=1e-6)
+    refused = CliRunner().invoke(app, ["evaluate", "one", "photos"])
+    sentence = "photos: its images have no labels; allowed: a folder for each class, or Parquet files"
+    assert str(refused.exception).endswith(sentence)
+
+
+def test_nobody_trains_on_images_without_labels() -> None:
+    Path("photos").mkdir()
+    Image.fromarray(PIXELS[0]).save("photos/a.png")
+    with pytest.raises(LehrError, match=r"data.source: files has no labels to train with; allowed: in a prediction"):
+        lehr.run({"kind": "train", "data": {"source": "files", "path": "photos"}}, debug=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from lehr.data.sources.base import Part, Refuse, Source
 from lehr.data.sources.digits import digits
+from lehr.data.sources.files import files
 from lehr.data.sources.function import function
 from lehr.data.sources.images import images
 from lehr.data.sources.parquet import parquet
@@ -20,6 +21,7 @@ __all__ = ["SOURCES", "Part", "Refuse", "Source", "open_source", "open_split", "
 SOURCES: dict[str, Callable[[DataSection, Refuse], Source]] = {
     "digits": digits,
     "images": images,
+    "files": files,
     "parquet": parquet,
     "torchvision:NAME": torchvision_set,
     "my_package.module:function": function,
