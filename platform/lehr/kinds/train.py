@@ -144,6 +144,7 @@ def choose(running: Running, opened: Opened, room: int, where: str) -> bool:
         "bytes": opened.nbytes,
         "held": "streamed" if stream else "cached",
         "why": sentence,
+        "notes": [note for source in opened.sources.values() for note in source.notes],
     }
     run.write_environment({**run.environment, "data": about})
     return stream

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
 
 from lehr.clusters.machine import cores, memory
 from lehr.data.load import Opened, splits
@@ -23,7 +23,7 @@ from lehr.kinds.train import say_unreadable
 from lehr.runs import RunFolder, read_model, write_model
 from lehr.training.setup import Plan, check_job
 from lehr.transfer import features as kept
-from lehr.transfer.features import Extractor, Features, rows_of, some_rows, splits_of
+from lehr.transfer.features import Features, rows_of, some_rows, splits_of
 from lehr.transfer.guide import Advice, advise, choose
 from lehr.transfer.jobs import check_backbone, job_of, sizes_of
 from lehr.transfer.neighbours import picture
@@ -33,6 +33,9 @@ from lehr.transfer.study import Strategies
 from lehr.transfer.work import HeadWork
 from lehr.trials import Trial, run_trials
 from lehr.words import shown
+
+if TYPE_CHECKING:
+    from lehr.clusters.local import Resources
 
 Compute = Callable[..., Iterator[Features]]
 
@@ -54,53 +57,54 @@ def report(run: RunFolder) -> None:
 def run(running: Running) -> None:
     """Features, similarity, trials, the choice, and the report."""
     job = cast(TransferJob, running.job)
-    with opened_data(running, job_of(job, "features")) as (plan, compute):
+    features_job = job_of(job, "features")
+    with ray_of(running, features_job) as resources:
+        plan, compute = open_data(running, features_job, resources)
         about = prepare(running, job, plan, compute)
         study = Strategies(about["candidates"], trials(running, job, plan, about), len(plan.splits.validation))
+        del plan, compute  # the trials share images of their own; these need not lie beside them
         run_trials(running, study, len(study.trials))
     conclude(running, study, about)
 
 
 @contextmanager
-def opened_data(running: Running, job: TrainJob) -> Iterator[tuple[Plan, Compute]]:
-    """The plan of the features job, and how features are computed: in this process, or by Ray Data on the cluster."""
-    opened = Opened(job)
+def ray_of(running: Running, job: TrainJob) -> Iterator[Resources | None]:
+    """The cluster for features and trials alike; None where everything happens in this process."""
     if running.debug:
-        torch.set_num_threads(cores())
-        data: Any
-        if held_how(running, opened, memory(), "this machine's memory"):
-            data = opened.stream(ThreadDecoder(cores()))
-        else:
-            data = opened.decode()
-            say_unreadable(running, opened, data)
-        yield (plan := Plan.make(job, splits(job, data))), partial(compute_here, plan)
+        yield None
         return
     from lehr.clusters.local import cluster  # Ray is imported here and not before: --debug does without
 
     running.screen.status("starting Ray")
     with cluster(1, job.workers.cpus) as resources:
-        from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
-        from lehr.transfer.ray_features import compute_with_ray
+        yield resources
 
-        shared: dict[str, Any]
-        if held_how(running, opened, smallest_store(), "the smallest object store"):
-            decoder = RayDecoder(max(2, int(resources.cpus)), False)
-            data = opened.stream(decoder)
-            shared = {name: SharedStream.put(rows, decoder) for name, rows in data.items()}
+
+def open_data(running: Running, job: TrainJob, resources: Resources | None) -> tuple[Plan, Compute]:
+    """The plan of the features job, and how features are computed: in this process, or by Ray Data on the cluster."""
+    opened = Opened(job)
+    data: Any
+    if resources is None:
+        torch.set_num_threads(cores())
+        if held_how(running, opened, memory(), "this machine's memory"):
+            data = opened.stream(ThreadDecoder(cores()))
         else:
-            data = opened.decode(read_with_ray)
+            data = opened.decode()
             say_unreadable(running, opened, data)
-            shared = {name: Shared.put(images) for name, images in data.items()}
-        yield (plan := Plan.make(job, splits(job, data))), partial(compute_with_ray, plan, shared, resources)
+        return (plan := Plan.make(job, splits(job, data))), partial(kept.compute, plan)
+    from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
+    from lehr.transfer.ray_features import compute_with_ray
 
-
-def compute_here(
-    plan: Plan, split: str, positions: Tensor, *, views: int = 1, random: bool = False
-) -> Iterator[Features]:
-    """In this process; the counterpart of `compute_with_ray`."""
-    extractor = Extractor(plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"), random)
-    for view in range(views):
-        yield extractor(rows_of(plan, split), positions, view)
+    shared: dict[str, Any]
+    if held_how(running, opened, smallest_store(), "the smallest object store"):
+        decoder = RayDecoder(max(2, int(resources.cpus)), False)
+        data = opened.stream(decoder)
+        shared = {name: SharedStream.put(rows, decoder) for name, rows in data.items()}
+    else:
+        data = opened.decode(read_with_ray)
+        say_unreadable(running, opened, data)
+        shared = {name: Shared.put(images) for name, images in data.items()}
+    return (plan := Plan.make(job, splits(job, data))), partial(compute_with_ray, plan, shared, resources)
 
 
 def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) ->
         running.screen.status("measuring how alike the images are to those of the pretraining")
         found = measure(plan, compute, kept.read(run.folder, "train"))
         advice = advise(len(train), len(train.classes), found)
-        about |= {"similarity": found.to_dict(), "advice": advice.__dict__ | {"candidates": list(advice.candidates)}}
+        about |= {"similarity": found.to_dict(), "advice": asdict(advice)}
         if auto:
             about["candidates"] = list(advice.candidates)
             say_advice(running, advice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,9 @@ class Classification:
     def outputs(self) -> int:
         return len(self.classes)
 
+    def arguments(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        return (inputs,)
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(outputs)
         if targets.is_floating_point():  # shares of the classes, where images were mixed
@@ -43,7 +47,7 @@ class Classification:
             "correct": (outputs.argmax(dim=1) == targets).sum(),
         }
 
-    def metrics(self, sums: dict[str, float], rows: int) -> dict[str, float]:
+    def metrics(self, sums: Mapping[str, float], rows: int) -> dict[str, float]:
         return {"loss": sums["loss"] / rows, "accuracy": sums["correct"] / rows}
 
 

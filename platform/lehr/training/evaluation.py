@@ -24,11 +24,14 @@ def evaluate(model: nn.Module, rows: Rows, plan: Plan, group: Group, batch_size:
     # A worker without rows still takes part in the sum, and needs the names of the sums for that.
     for batch in rows.batches(mine.split(batch_size) if len(mine) else [mine]):
         batch = batch.to(group.device)
-        outputs = model(plan.inputs(batch.inputs))
-        sums = {**plan.task.sums(outputs, batch.targets), "rows": (batch.targets != UNREADABLE).sum()}
+        outputs = model(*plan.arguments(batch))
+        read = batch.targets.flatten(1)[:, 0] if batch.targets.ndim > 1 else batch.targets
+        sums = {**plan.task.sums(outputs, batch.targets), "rows": (read != UNREADABLE).sum()}
         for name, value in sums.items():
-            totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64, device=group.device)) + value
+            totals[name] = totals.get(name, torch.zeros(value.shape, dtype=torch.float64, device=group.device)) + value
     model.train(training)
     names = sorted(totals)
-    summed = dict(zip(names, group.sum(torch.stack([totals[name] for name in names])).tolist(), strict=True))
+    together = group.sum(torch.cat([totals[name].flatten() for name in names]))
+    parts = together.split([totals[name].numel() for name in names])
+    summed = {name: part.reshape(totals[name].shape).tolist() for name, part in zip(names, parts, strict=True)}
     return plan.task.metrics(summed, max(1, round(summed.pop("rows"))))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lehr import models
 from lehr.data.augment import Augment
-from lehr.data.dataset import Epochs, Rows, Splits
+from lehr.data.dataset import Batch, Epochs, Rows, Splits
 from lehr.data.load import augmentations
 from lehr.data.preprocess import Preprocess
 from lehr.data.sampling import balanced
@@ -123,6 +123,14 @@ class Plan:
         """What the network takes, from pixels [rows, channels, height, width] from 0 to 255 on its device."""
         return self.preprocess(pixels, self.dtype).contiguous(memory_format=self.memory_format(pixels.device))
 
+    def arguments(self, batch: Batch) -> tuple[Any, ...]:
+        """What the network is called with for a batch on its device."""
+        return self.task.arguments(self.inputs(batch.inputs), batch.targets)
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """The task's loss summed over the rows, computed in the type of the weights."""
+        return self.task.loss(_as(outputs, self.dtype), targets)
+
     def build_model(self) -> nn.Module:
         """The network with its starting weights, on the CPU. Raises JobError for option values that it refuses."""
         section, shape = self.job.model, self.preprocess.shape
@@ -162,6 +170,15 @@ class Plan:
             "preprocess": self.preprocess.describe(),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+
+
+def _as(outputs: Any, dtype: torch.dtype) -> Any:
+    """Floating-point tensors, alone or in tuples, lists and mappings, as `dtype`."""
+    if isinstance(outputs, Tensor):
+        return outputs.to(dtype) if outputs.is_floating_point() else outputs
+    if isinstance(outputs, dict):
+        return {name: _as(value, dtype) for name, value in outputs.items()}
+    return type(outputs)(_as(value, dtype) for value in outputs) if isinstance(outputs, list | tuple) else outputs
 
 
 def preprocessing(job: TrainJob, rows: Rows) -> Preprocess:

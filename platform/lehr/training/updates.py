@@ -113,8 +113,8 @@ class Updates:
         precision = self._plan.job.train.precision
         half = torch.float16 if precision == "fp16" else torch.bfloat16
         with torch.autocast(self._group.device.type, half, enabled=precision in ("bf16", "fp16")):
-            outputs = self._parallel(self._plan.inputs(batch.inputs))
-        loss = self._plan.task.loss(outputs.to(self._plan.dtype), batch.targets) / rows
+            outputs = self._parallel(*self._plan.arguments(batch))
+        loss = self._plan.loss(outputs, batch.targets) / rows
         # DDP averages gradients over the workers; each worker's loss is its part of a sum, so scale back.
         self.scaler.scale(loss * self._group.size).backward()
         return loss.detach()
@@ -148,8 +148,10 @@ class Updates:
             return
         buffers = [buffer.clone() for buffer in self._model.buffers()]
         blank = torch.zeros(2, *self._plan.splits.train.shape, dtype=torch.uint8, device=self._group.device)
-        nothing = torch.zeros(2, dtype=torch.int64, device=self._group.device)
-        self._plan.task.loss(self._parallel(self._plan.inputs(blank)).to(self._plan.dtype), nothing).backward()
+        labels = self._plan.splits.train.labels
+        nothing = torch.zeros(2, *labels.shape[1:], dtype=labels.dtype, device=self._group.device)
+        batch = Batch(blank, nothing, nothing)
+        self._plan.loss(self._parallel(*self._plan.arguments(batch)), nothing).backward()
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(self._model.buffers(), buffers, strict=True):
             buffer.copy_(value)

@@ -106,11 +106,11 @@ def linear_head(plan: Plan, model: nn.Module) -> nn.Linear:
     return head
 
 
-def compute(plan: Plan, extractor: Extractor, split: str, views: int = 1) -> Iterator[Features]:
-    """The features of a whole split, one view after the other; only training images are augmented."""
-    rows = rows_of(plan, split)
-    for view in range(views if split == "train" else 1):
-        yield extractor(rows, torch.arange(len(rows)), view)
+def compute(plan: Plan, split: str, positions: Tensor, *, views: int = 1, random: bool = False) -> Iterator[Features]:
+    """The features of the rows of a split at `positions`, one view after the other, in this process."""
+    extractor = Extractor(plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"), random)
+    for view in range(views):
+        yield extractor(rows_of(plan, split), positions, view)
 
 
 def rows_of(plan: Plan, split: str) -> Rows:

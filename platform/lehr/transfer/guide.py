@@ -65,8 +65,8 @@ def advise(images: int, classes: int, similarity: Similarity) -> Advice:
     warning = ""
     if little and not similar:
         warning = (
-            "The data are little and very different from those of the pretraining. Whatever is best here, expect "
-            "little of it: more images, or a backbone that was pretrained on more similar ones, help more than tuning."
+            "The data are little and very different from those of the pretraining, of which little carries over: more "
+            "images, or a backbone that was pretrained on more similar ones, will help more than tuning."
         )
     return Advice(little, similar, candidates, why, warning)
 

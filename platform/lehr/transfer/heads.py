@@ -18,6 +18,7 @@ from lehr.transfer.features import Features
 
 ENOUGH = 500  # validation rows that tell rates apart; with fewer, cross-validation on the training rows chooses
 FOLDS = 5
+LOSS_EVERY = 20  # steps between records of the loss, which cost more than the steps of small heads
 BETAS, TINY = (0.9, 0.999), 1e-8
 
 
@@ -64,7 +65,7 @@ class Search:
         chosen: the number of the best.
         scores: of each, what it was chosen by: the metric, and minus the loss.
         by: what the scores were measured on, in words.
-        losses: the training loss of the chosen head, step by step.
+        losses: the training loss of the chosen head at the steps in `steps`.
     """
 
     heads: Heads
@@ -72,6 +73,7 @@ class Search:
     chosen: int
     scores: tuple[tuple[float, float], ...]
     by: str
+    steps: tuple[int, ...]
     losses: tuple[float, ...]
 
 
@@ -102,13 +104,14 @@ def search(
         sign = -1.0 if metric.endswith("loss") else 1.0
         scores.append((sign * found[metric], -found["loss"]))
     chosen = max(range(len(grid)), key=lambda number: scores[number])
-    return Search(heads, grid, chosen, tuple(scores), by, tuple(losses[:, chosen].tolist()))
+    curve = {step: float(each[chosen]) for step, each in losses.items()}
+    return Search(heads, grid, chosen, tuple(scores), by, tuple(curve), tuple(curve.values()))
 
 
 def fit(
     train: Features, task: Task, section: FeaturesSection, grid: Sequence[tuple[float, float]], seed: int
-) -> tuple[Heads, Tensor]:
-    """A head for each (rate, weight decay) on the same rows and batches, and the losses [steps, heads].
+) -> tuple[Heads, dict[int, Tensor]]:
+    """A head for each (rate, weight decay) on the same rows and batches; and at some steps the losses [heads].
 
     AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) with a cosine rate and without decay of
     biases; normalised features. Batches are a function of the seed and the step.
@@ -123,7 +126,7 @@ def fit(
     rates = torch.tensor([rate for rate, _ in grid])[:, None, None]
     decays = torch.tensor([decay for _, decay in grid])[:, None, None]
     first, second = ([torch.zeros_like(tensor) for tensor in flat] for _ in range(2))
-    history = torch.zeros(section.steps, len(grid))
+    history = {}
     for step in range(section.steps):
         rows = _batch(len(values), section.batch_size, step, seed)
         inputs, targets = values[rows], train.labels[rows]
@@ -134,7 +137,8 @@ def fit(
         loss = task.loss(outputs.flatten(0, 1), targets.repeat(len(grid))) / len(inputs)
         gradients = torch.autograd.grad(loss, flat)
         with torch.no_grad():
-            history[step] = torch.stack([task.sums(each, targets)["loss"] for each in outputs.detach()]) / len(inputs)
+            if step % LOSS_EVERY == 0 or step == section.steps - 1:
+                history[step] = torch.stack([task.sums(each, targets)["loss"] for each in outputs]) / len(inputs)
             factor = 0.5 * (1 + math.cos(math.pi * step / section.steps))
             for place, (tensor, gradient) in enumerate(zip(flat, gradients, strict=True)):
                 if place % 2 == 0:

@@ -28,7 +28,7 @@ class Replica:
         self.extract = Extractor(self.plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"), random)
 
     def __call__(self, batch: dict[str, np.ndarray], split: str, view: int) -> dict[str, np.ndarray]:
-        positions = torch.from_numpy(np.array(batch["position"], np.int64))
+        positions = torch.from_numpy(np.array(batch["data"], np.int64))
         found = self.extract(rows_of(self.plan, split), positions, view)
         return {
             "id": found.ids.numpy(),
@@ -57,13 +57,14 @@ def compute_with_ray(
     gpus = int(resources.gpus)
     replicas = max(1, min(gpus or int(resources.cpus), -(-len(positions) // BATCH)))
     threads = max(1, int(resources.cpus) // replicas)
-    dataset = ray.data.from_numpy(positions.numpy()).rename_columns({"data": "position"})
+    # One block for each batch, made here: the replicas may hold every CPU, so there is none for tasks beside them.
+    chunks = [chunk.numpy() for chunk in positions.split(BATCH)]
     for view in range(views):
-        found = dataset.repartition(max(replicas, -(-len(positions) // (8 * BATCH)))).map_batches(
+        found = ray.data.from_numpy(chunks).map_batches(
             Replica,
             fn_constructor_args=(plan.job, shared, random, threads),
             fn_args=(split, view),
-            batch_size=BATCH,
+            batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=replicas),
             num_gpus=1 if gpus else 0,
             num_cpus=threads if not gpus else 1,

@@ -51,7 +51,7 @@ def tried_in(run: RunFolder) -> list[Tried]:
         if child.folder.exists("progress.json") and child.epochs().num_rows:
             found.append(Tried(strategy, int(count) if count else None, child))
     order = list(NAMES)
-    return sorted(found, key=lambda each: (each.count is not None, order.index(each.strategy), each.count or 0))
+    return sorted(found, key=lambda each: (each.count is not None, -(each.count or 0), order.index(each.strategy)))
 
 
 def write_report(run: RunFolder) -> None:
@@ -85,7 +85,7 @@ def report_page(run: RunFolder) -> str:
                 + paragraph("Best validation accuracy with so many training images of each class.", soft=True),
             )
         )
-    sections.append(Section("What was tried", table(_rows(tried, about), ["strategy", "images per class", *_HEAD])))
+    sections.append(Section("What was tried", _tried(tried, about)))
     if run.folder.exists("neighbours.png"):
         image = base64.b64encode(run.folder.read("neighbours.png")).decode()
         picture = Markup('<img alt="Nearest neighbours" style="max-width:100%" src="data:image/png;base64,{}">')
@@ -196,29 +196,29 @@ def _guide(about: dict[str, Any]) -> Markup:
     why = f"{advice['why'][:1].upper()}{advice['why'][1:]}."
     sure = about["similarity"]["sure"]
     more = "" if sure else " The measurement is too close to call, so both rows of the table were tried."
-    return Markup('<div class="scroll"><table>{}{}</table></div>').format(head, rows) + paragraph(why + more)
+    return Markup('<div class="scroll"><table>{}{}</table></div><br>').format(head, rows) + paragraph(why + more)
 
 
-_HEAD = ["validation accuracy", "test accuracy", "epochs", "time"]
-
-
-def _rows(tried: Sequence[Tried], about: dict[str, Any]) -> list[list[str]]:
+def _tried(tried: Sequence[Tried], about: dict[str, Any]) -> Markup:
     most = about["train_rows"] / len(about["classes"])
+    tests = [each.run.progress().get("metrics", {}).get("test_accuracy") for each in tried]
+    head = ["images per class", "strategy", "validation accuracy", "test accuracy", "epochs", "time"]
     rows = []
-    for each in tried:
+    for each, test in zip(tried, tests, strict=True):
         progress = each.run.progress()
-        test = progress.get("metrics", {}).get("test_accuracy")
         rows.append(
             [
-                NAMES[each.strategy],
                 f"{each.count or most:,.0f}" + ("" if each.count else " (all)"),
+                NAMES[each.strategy],
                 "" if each.accuracy is None else f"{each.accuracy:.2%}",
                 "" if test is None else f"{test:.2%}",
                 str(each.run.epochs().num_rows) if each.strategy != "features" else "",
                 clock(progress.get("seconds", {}).get("total", 0)),
             ]
         )
-    return rows
+    if not any(test is not None for test in tests):
+        head, rows = [*head[:3], *head[4:]], [[*row[:3], *row[4:]] for row in rows]
+    return table(rows, head)
 
 
 def _skipped(run: RunFolder) -> Markup | None:

@@ -53,13 +53,13 @@ class HeadWork:
         images = len(features["train"]) + len(features["validation"])
         total = seconds + images * self.seconds_per_image
         rate, decay = found.grid[found.chosen]
-        steps = len(found.losses)
+        steps = self.section.steps
         recorder.write_steps(
             {
-                "step": list(range(steps)),
-                "epoch": [step / steps for step in range(steps)],
+                "step": found.steps,
+                "epoch": [step / steps for step in found.steps],
                 "loss": found.losses,
-                "examples": [min(self.section.batch_size, len(features["train"]))] * steps,
+                "examples": [min(self.section.batch_size, len(features["train"]))] * len(found.steps),
             }
         )
         row = {f"validation_{name}": measured[f"validation_{name}"] for name in plan.task.metric_names}

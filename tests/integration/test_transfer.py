@@ -1,0 +1,203 @@
+"""Transfer from one job file: the templates, an image folder as people have them, and runs that go on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import lehr
+from lehr import models
+from lehr.data.load import Opened, splits
+from lehr.errors import JobError, LehrError
+from lehr.job import TrainJob, from_dict
+from lehr.runs import RunFolder
+from lehr.transfer.features import read
+from lehr.transfer.report import NAMES
+
+JOBS = Path(__file__).parents[2] / "jobs"
+SHORT = {"base.train.epochs": 3, "base.train.clean_subset": 0, "features.steps": 60}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs, among them the network that knows six digits."""
+    folder = tmp_path_factory.mktemp("runs")
+    overrides = {"storage": str(folder), "train.epochs": 4, "model.width": 8, "train.clean_subset": 0}
+    torch.set_num_threads(1)
+    lehr.run(JOBS / "transfer-pretrain.yaml", overrides, debug=True)
+    return folder
+
+
+def offline(storage: Path, name: str, **overrides: Any) -> lehr.Run:
+    changes = {path.replace("__", "."): value for path, value in overrides.items()}
+    return lehr.run(
+        JOBS / "transfer-offline.yaml", {"storage": str(storage), "name": name, **SHORT, **changes}, debug=True
+    )
+
+
+def test_the_offline_template_chooses_and_the_run_is_a_model(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = offline(storage, "auto")
+    about = run.folder.folder.read_json("transfer.json")
+    names = {child.name for child in run.folder.children("trials")}
+    assert about["candidates"] == about["advice"]["candidates"]
+    assert names == {f"{s}{n}" for s in {*about["candidates"], "scratch"} for n in ("", "-2", "-5")}
+    assert about["chosen"] in about["candidates"]
+    assert run.status == "finished"
+    assert run.best == RunFolder.open(storage / "auto" / "trials" / about["chosen"]).progress()["best"]
+    rows = pq.read_table(storage / "auto" / "features" / "train.parquet")
+    assert rows.schema.names == ["id", "label", "view", "features"]
+    assert rows.num_rows == about["train_rows"] == 40
+    assert run.classes == ["6", "7", "8", "9"]
+    assert run.predict(np.zeros((2, 8, 8), np.uint8)[0]).shape == (1, 4)
+    page = (storage / "auto" / "report.html").read_text()
+    for words in ("Accuracy against training time", "Accuracy against the number of training images", "these data",
+                  "Nearest neighbours in feature space", f"Chosen: {NAMES[about['chosen']]}"):  # fmt: skip
+        assert words in page, words
+    said = capsys.readouterr().out
+    assert f"Chosen: {about['chosen']}" in said
+    assert "training images per class are little" in said
+
+
+def test_what_was_computed_and_trained_is_not_again(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transfer that was killed after its features and its first trials goes on with the rest."""
+    offline(storage, "again", strategy=["features", "scratch"], images_per_class=[])
+    place = storage / "again"
+    for name in ("progress.json", "report.html", "model/model.json", "trials/scratch/progress.json"):
+        (place / name).unlink()
+    before = {file: file.stat().st_mtime_ns for file in (place / "features").iterdir()}
+    head = (place / "trials" / "features" / "progress.json").stat().st_mtime_ns
+    run = offline(storage, "again", strategy=["features", "scratch"], images_per_class=[])
+    assert run.status == "finished"
+    assert {file: file.stat().st_mtime_ns for file in (place / "features").iterdir()} == before
+    assert (place / "trials" / "features" / "progress.json").stat().st_mtime_ns == head
+    assert (place / "model" / "model.json").exists()
+
+
+def test_a_deep_head_on_several_views_is_read_back(storage: Path) -> None:
+    options = {"features__hidden": 16, "features__views": 3, "base__data__augment": ["shift"]}
+    run = offline(storage, "deep", strategy="features", images_per_class=[], **options)
+    rows = pq.read_table(storage / "deep" / "features" / "train.parquet")
+    assert rows["view"].to_pylist() == [0] * 40 + [1] * 40 + [2] * 40
+    assert pq.read_table(storage / "deep" / "features" / "validation.parquet").num_rows == 357
+    child = RunFolder.open(storage / "deep" / "trials" / "features")
+    job = from_dict(child.job)
+    assert isinstance(job, TrainJob)
+    validation = splits(job, Opened(job).decode()).validation
+    batch = validation.gather(torch.arange(len(validation)))
+    found = run.predict(batch.inputs.permute(0, 2, 3, 1).contiguous().numpy())
+    accuracy = float((found.argmax(1) == batch.targets.numpy()).mean())
+    assert accuracy == pytest.approx(run.best["value"], abs=1e-6)
+    assert {layer for layer in run.best_model().state_dict() if layer.startswith("head")} == {
+        "head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"backbone": "run:nobody"}, "backbone: "),
+        ({"backbone": "resnet1"}, "backbone: there are no published weights of resnet1"),
+        ({"backbone.weights": "pretrained"}, "backbone.weights: pretrained beside a run, which brings its own"),
+        ({"strategy": "feature"}, 'strategy: "feature" is not a strategy; allowed: auto, features, finetune, scratch'),
+        ({"base.model": "resnet18"}, "base.model: the network is said by backbone"),
+        ({"finetune.frozen": 9, "strategy": "finetune"}, "no strategy came to an end: "),
+        ({"base.data.augment": ["mixup"], "features.views": 2}, "features of mixed images have no label"),
+    ],
+)
+def test_a_wrong_transfer_gets_one_sentence(storage: Path, overrides: dict[str, Any], sentence: str) -> None:
+    with pytest.raises((JobError, LehrError)) as caught:
+        lehr.run(
+            JOBS / "transfer-offline.yaml",
+            {"storage": str(storage), "images_per_class": [], **SHORT, **overrides},
+            debug=True,
+        )
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_it_finds_what_it_finds_here(storage: Path) -> None:
+    """Features by Ray Data, trials by Ray Tune: the same features, and the same head from them."""
+    overrides = {"storage": str(storage), "images_per_class": [], "strategy": ["features", "finetune"], **SHORT}
+    here = lehr.run(JOBS / "transfer-offline.yaml", {**overrides, "name": "here"}, debug=True)
+    there = lehr.run(JOBS / "transfer-offline.yaml", {**overrides, "name": "there"})
+    for split in ("train", "validation"):
+        ours, theirs = (read(run.folder.folder, split) for run in (here, there))
+        assert torch.equal(ours.ids, theirs.ids)
+        assert torch.equal(ours.labels, theirs.labels)
+        assert torch.allclose(ours.values, theirs.values, atol=1e-5)
+    found = [run.folder.children("trials")[0].progress()["best"]["value"] for run in (here, there)]
+    assert found[0] == pytest.approx(found[1], abs=0.01)
+    assert there.status == "finished"
+
+
+# ── an image folder as people have them ───────────────────────────────────────────────────────────────────────────
+
+
+def picture(color: str, size: tuple[int, int], form: str, mode: str = "RGB", **options: Any) -> bytes:
+    """A patch of noise in a colour, as a file."""
+    noise = np.random.default_rng(len(color) * size[0]).integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise + np.array({"red": (160, 0, 0), "blue": (0, 0, 160)}[color], np.uint8))
+    buffer = io.BytesIO()
+    image.convert(mode).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of all sorts of files, an empty folder, a truncated file and a text file."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lay on its side when it was taken
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("a.jpg", {"form": "JPEG"}),
+        ("grey.png", {"form": "PNG", "mode": "L"}),
+        ("cmyk.jpg", {"form": "JPEG", "mode": "CMYK"}),
+        ("alpha.png", {"form": "PNG", "mode": "RGBA"}),
+        ("turned.jpg", {"form": "JPEG", "exif": exif}),
+        ("moving.gif", {"form": "GIF", "mode": "P"}),
+        ("naïve – 写真.webp", {"form": "WEBP"}),
+        ("UPPER.JPEG", {"form": "JPEG"}),
+    ]
+    folder = tmp_path / "photos"
+    for name, color in (("röd", "red"), ("blue ones", "blue")):
+        (folder / name).mkdir(parents=True)
+        for number, (file, options) in enumerate(kinds * 3):
+            size = (20 + 7 * number, 60 - 2 * number)
+            (folder / name / f"{number}{file}").write_bytes(picture(color, size, **options))
+    (folder / "empty").mkdir()
+    (folder / "röd" / "cut.jpg").write_bytes(picture("red", (64, 64), "JPEG")[:200])
+    (folder / "röd" / "text.jpg").write_text("this is no image")
+    (folder / "röd" / "notes.txt").write_text("ignored")
+    return folder
+
+
+def test_an_image_folder_as_people_have_them(photos: Path, tmp_path: Path) -> None:
+    """With the template for clusters: it trains, and the report says what was skipped."""
+    torch.save(models.build("resnet18", 3, 1000, {}, seed=3).state_dict(), tmp_path / "resnet18.pth")
+    overrides = {
+        "storage": str(tmp_path / "runs"), "name": "photos", "base.data.path": str(photos),
+        "backbone": {"name": "resnet18", "weights": str(tmp_path / "resnet18.pth")}, "base.data.image_size": 32,
+        "base.train": {"epochs": 1, "batch_size": 16, "clean_subset": 0}, "strategy": ["features", "finetune"],
+        "base.workers": {"gpus": 0}, "features.steps": 60,
+    }  # fmt: skip
+    run = lehr.run(JOBS / "transfer.yaml", overrides, debug=True)
+    assert run.status == "finished"
+    about = run.folder.environment["data"]
+    assert about["unreadable"]["count"] == 2
+    assert {name.rpartition("/")[2] for name in about["unreadable"]["names"]} == {"cut.jpg", "text.jpg"}
+    page = (tmp_path / "runs" / "photos" / "report.html").read_text()
+    for words in ("Skipped images", "cut.jpg", "text.jpg", "hold no images and are no classes: empty", "röd"):
+        assert words in page, words
+    assert run.classes == ["blue ones", "röd"]
+    weights = run.folder.folder.read_json("model/model.json")["description"]["preprocess"]
+    assert weights["mean"] == [0.485, 0.456, 0.406]
+    accuracy = RunFolder.open(tmp_path / "runs" / "photos" / "trials" / "features").progress()["best"]["value"]
+    assert accuracy > 0.6  # red and blue are easy, even for random features; greyscale ones among them are not
