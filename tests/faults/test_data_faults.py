@@ -28,7 +28,7 @@ def picture(seed: int, size: int = 8) -> bytes:
 
 def shard(path: str, rows: int, classes: int = 2, first: int = 0, **changes: Any) -> None:
     columns: dict[str, Any] = {
-        "image": [picture(first + row) for row in range(rows)],
+        "image": pa.array([picture(first + row) for row in range(rows)], pa.binary()),
         "label": pa.array([row % classes for row in range(rows)], pa.int64()),
         **changes,
     }
@@ -40,7 +40,7 @@ def shard(path: str, rows: int, classes: int = 2, first: int = 0, **changes: Any
 def run(source: str, path: str, **overrides: Any) -> RunFolder:
     tree = {
         "data": {"source": source, "path": path, "validation": 0.25},
-        "model": {"name": "small_cnn", "width": 4},
+        "model": {"name": "small_cnn", "width": 8},
         "train": {"epochs": 2, "batch_size": 8},
     }
     said = {key.replace("__", "."): value for key, value in overrides.items()}
@@ -116,8 +116,8 @@ def test_wrong_data_ends_in_the_sentence_that_names_it(make: Callable[[], None],
 
 def test_an_empty_class_folder_is_said_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
+        Path(f"data/{name}").mkdir(parents=True)
         for row in range(12):
-            Path(f"data/{name}").mkdir(parents=True, exist_ok=True)
             Path(f"data/{name}/{row}.png").write_bytes(picture(row))
     Path("data/c").mkdir()
     assert run("images", "data").status() == "finished"
