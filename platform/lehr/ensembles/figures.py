@@ -154,7 +154,9 @@ def verdict(found: Figures, method: str, cycle_epochs: float | None = None) -> l
     better = "better" if points < 0 else "worse"
     said[0] += f"; {reference}: {found.single.error:.2%}."
     size = f"{abs(points):.2f} points {better} (± {spread:.2f}, two standard errors)"
-    if not found.difference.clear:
+    if found.difference == Difference(0.0, 0.0):
+        said.append("Both say the same of every row: nothing was gained.")
+    elif not found.difference.clear:
         said.append(f"The ensemble is {size}: on so many rows that is no clear difference.")
     elif points < 0:
         said.append(f"The ensemble is {size}, at the same training budget.")
