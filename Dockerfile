@@ -22,14 +22,18 @@ RUN python3 -m venv /venv
 WORKDIR /build
 COPY constraints.txt ./
 RUN /venv/bin/pip install -c constraints.txt ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch torchvision
-COPY pyproject.toml LICENSE README.md ./
-COPY platform ./platform
-# Left out is what no running job reads: tests, headers and libraries to compile against, Ray's Java and C++ parts.
-RUN /venv/bin/pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
+# All that lehr needs, with an empty lehr: this layer stays while only lehr itself changes. Left out is what no running
+# job reads: tests, headers and libraries to compile against, Ray's Java and C++ parts.
+COPY pyproject.toml ./
+RUN mkdir -p platform/lehr && touch platform/lehr/__init__.py README.md LICENSE \
+    && /venv/bin/pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
     && cd /venv/lib/python3*/site-packages \
     && rm -rf torch/include torch/test torch/lib/*.a torch/bin/protoc* torch/bin/*test* \
         pyarrow/include pyarrow/tests pandas/tests ray/jars ray/cpp \
     && find . -name '*.pyi' -delete
+COPY LICENSE README.md ./
+COPY platform ./platform
+RUN /venv/bin/pip install --no-deps --force-reinstall .
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.1.0

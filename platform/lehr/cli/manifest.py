@@ -28,9 +28,7 @@ def manifest(
     ] = False,
 ) -> None:
     """Print a job as a RayJob for KubeRay: pipe it to kubectl apply -f -."""
-    from lehr.clusters.kuberay import load_profile, own_modules, to_yaml
-    from lehr.clusters.kuberay import manifest as make
-    from lehr.clusters.kuberay.manifest import storage_of
+    from lehr.clusters.kuberay import load_profile, prepare, storage_of, to_yaml
     from lehr.errors import LehrError
     from lehr.job import load
 
@@ -38,13 +36,9 @@ def manifest(
     if not profile:
         raise LehrError("which cluster? name its profile with --profile FILE or LEHR_PROFILE")
     loaded, cluster = load(job, overrides or ()), load_profile(profile, change or ())
-    modules, uri = own_modules(loaded), None
-    if modules:
-        storage = storage_of(loaded, cluster)
-        uri = modules.uri(storage)
-    text = to_yaml(make(loaded, cluster, uri))
+    objects, modules = prepare(loaded, cluster)
     if modules and upload:
-        modules.store(storage)
+        modules.store(storage_of(loaded, cluster))
     elif modules:
         print(f"The job uses modules of {modules.folder}: store them with --upload before it starts.", file=sys.stderr)
-    print(text, end="")
+    print(to_yaml(objects), end="")

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from lehr.clusters.backend import Request, Submission
-from lehr.clusters.kuberay import load_profile, manifest, own_modules
-from lehr.clusters.kuberay.client import AlreadyThere, ClusterError, KubeRay
-from lehr.clusters.kuberay.jobs import ClusterJob
-from lehr.clusters.kuberay.manifest import storage_of
+from lehr.clusters.kuberay import (
+    AlreadyThere,
+    ClusterError,
+    ClusterJob,
+    KubeRay,
+    load_profile,
+    prepare,
+    storage_of,
+)
 from lehr.job import Job
 
 
@@ -35,13 +40,11 @@ class Kubernetes:
         """Creates the RayJob; the profile says retries and how long a stop may take."""
         assert self.job is not None, "made to send a job"
         job = self.job.model_copy(update={"name": request.run})
-        modules, uri = own_modules(job), None
+        objects, modules = prepare(job, self.profile)
         if modules:
-            storage = storage_of(job, self.profile)
-            modules.store(storage)
-            uri = modules.uri(storage)
+            modules.store(storage_of(job, self.profile))
         try:
-            found = self.client.submit(manifest(job, self.profile, uri))
+            found = self.client.submit(objects)
         except AlreadyThere as there:
             found = there.job
         return _submission(found)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.unit.clusters.kubernetes_api import Cluster, Server, status
 
-from lehr.clusters.kuberay import Profile, manifest
+from lehr.clusters.kuberay import Profile, manifest, prepare
 from lehr.clusters.kuberay.client import AlreadyThere, ClusterError, KubeRay
 from lehr.clusters.kuberay.jobs import ClusterJob
-from lehr.job import from_dict
+from lehr.errors import JobError
+from lehr.job import from_dict, load
 from lehr.runs import Folder, RunFolder
 
 PROFILE = Profile(image="lehr:1", namespace="team", storage="s3://bucket/runs")
@@ -205,6 +207,23 @@ def test_stopping_before_the_start_deletes(cluster: Cluster, kuberay: KubeRay, t
         "DELETE",
         "/apis/ray.io/v1/namespaces/team/rayjobs/digits?propagationPolicy=Foreground",
     )
+
+
+def test_a_job_says_where_its_modules_are(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text("model: nets:Net\n")
+    (tmp_path / "nets.py").write_text("class Net: ...\n")
+    (_, rayjob), modules = prepare(load(tmp_path / "digits.yaml"), PROFILE)
+    assert modules is not None
+    environment = yaml.safe_load(rayjob["spec"]["runtimeEnvYAML"])
+    assert environment["working_dir"] == f"s3://bucket/runs/packages/{modules.name}"
+
+
+def test_modules_are_not_stored_where_only_pods_reach(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text("model: nets:Net\n")
+    (tmp_path / "nets.py").write_text("class Net: ...\n")
+    profile = PROFILE.model_copy(update={"storage": "/shared/runs", "volumes": {"runs": "/shared"}})
+    with pytest.raises(JobError, match="its storage /shared/runs is a volume that only pods reach; allowed: a bucket"):
+        prepare(load(tmp_path / "digits.yaml"), profile)
 
 
 REFUSALS = [

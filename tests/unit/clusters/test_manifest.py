@@ -34,12 +34,16 @@ def profile(**fields: Any) -> Profile:
     return Profile.model_validate({**PLAIN, **fields})
 
 
-def template_job(path: Path) -> Job:
-    """The template with its data where a cluster reaches them."""
-    job = load(path)
-    data = to_dict(job).get("data") or to_dict(job).get("base", {}).get("data") or {}
-    field = "data.path" if "data" in to_dict(job) else "base.data.path"
-    return load(path, {field: "s3://bucket/data.parquet"}) if data.get("path") else job
+def template_job(path: Path, cluster: Profile) -> Job:
+    """The template with its data where a cluster reaches them, and without GPUs where the cluster has none."""
+    said = to_dict(load(path))
+    where, inner = ("base.", said["base"]) if "base" in said else ("", said)
+    changes: dict[str, Any] = {}
+    if inner.get("data", {}).get("path"):
+        changes[f"{where}data.path"] = "s3://bucket/data.parquet"
+    if inner.get("workers", {}).get("gpus") and not cluster.workers.gpu:
+        changes[f"{where}workers.gpus"] = 0
+    return load(path, changes)
 
 
 def rayjob(job: Job, cluster: Profile, **more: Any) -> dict[str, Any]:
@@ -121,7 +125,8 @@ def check_by_hand(job: dict[str, Any]) -> None:
 @pytest.mark.parametrize("cluster", PROFILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_every_template_becomes_a_valid_manifest_on_every_cluster(path: Path, cluster: Path) -> None:
-    job, where = template_job(path), load_profile(cluster)
+    where = load_profile(cluster)
+    job = template_job(path, where)
     objects = manifest(job, where)
     check(objects)
     travelled = from_dict(yaml.safe_load(objects[0]["data"]["job.yaml"]))
@@ -133,7 +138,8 @@ def test_every_template_becomes_a_valid_manifest_on_every_cluster(path: Path, cl
 @pytest.mark.parametrize("cluster", PROFILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_every_manifest_fits_the_definitions_of_kuberay(path: Path, cluster: Path) -> None:
-    check_ray(rayjob(template_job(path), load_profile(cluster)))
+    where = load_profile(cluster)
+    check_ray(rayjob(template_job(path, where), where))
 
 
 @pytest.mark.parametrize("cluster", PROFILES, ids=lambda path: path.stem)
@@ -247,6 +253,11 @@ def test_workers_become_pods(said: Any, expected: Pods) -> None:
     assert pods_of(from_dict({"workers": said}), profile(**GPUS)) == expected
 
 
+@pytest.mark.parametrize("weights", ["run:digits-six", "pretrained", "run:s3://bucket/runs/a"])
+def test_references_are_no_paths(weights: str) -> None:
+    assert manifest(from_dict({"model": {"name": "resnet18", "weights": weights}}), profile())
+
+
 def test_the_job_travels_with_its_workers_spelt_out() -> None:
     objects = manifest(from_dict({"name": "a"}), profile(**GPUS))
     travelled = yaml.safe_load(objects[0]["data"]["job.yaml"])
@@ -265,6 +276,8 @@ def test_a_range_of_workers_is_the_range_of_the_autoscaler() -> None:
     group = cluster["workerGroupSpecs"][0]
     assert (group["minReplicas"], group["maxReplicas"], cluster["enableInTreeAutoscaling"]) == (2, 8, True)
     assert cluster["autoscalerOptions"]["version"] == "v2"
+    assert cluster["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] is True  # the autoscaler's
+    assert group["template"]["spec"]["automountServiceAccountToken"] is False
 
 
 def test_spot_nodes_are_tried_first_and_others_are_there_to_fall_back_on() -> None:

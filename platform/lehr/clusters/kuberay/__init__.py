@@ -1,7 +1,23 @@
 """Jobs on Kubernetes through KubeRay: cluster profiles, manifests, and the cluster's own words."""
 
-from lehr.clusters.kuberay.manifest import kubernetes_name, manifest, to_yaml
+from lehr.clusters.kuberay.client import AlreadyThere, ClusterError, KubeRay
+from lehr.clusters.kuberay.jobs import ClusterJob
+from lehr.clusters.kuberay.manifest import kubernetes_name, manifest, prepare, storage_of, to_yaml
 from lehr.clusters.kuberay.modules import Modules, own_modules
 from lehr.clusters.kuberay.profile import Profile, load_profile
 
-__all__ = ["Modules", "Profile", "kubernetes_name", "load_profile", "manifest", "own_modules", "to_yaml"]
+__all__ = [
+    "AlreadyThere",
+    "ClusterError",
+    "ClusterJob",
+    "KubeRay",
+    "Modules",
+    "Profile",
+    "kubernetes_name",
+    "load_profile",
+    "manifest",
+    "own_modules",
+    "prepare",
+    "storage_of",
+    "to_yaml",
+]

@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
+from lehr.clusters.kuberay.modules import Modules, own_modules
 from lehr.clusters.kuberay.profile import Profile
 from lehr.clusters.kuberay.ray_cluster import JOB_FOLDER, OURS, Manifest, Pods, ray_cluster, submitter
 from lehr.job import Job, WorkersSection, to_dict
-from lehr.job.sections import LOCAL_PATH, NO_PATHS
+from lehr.job.sections import LOCAL_PATH
 from lehr.job.text import show
 
 RUN, STORAGE = "lehr/run", "lehr/storage"
@@ -67,6 +68,22 @@ def manifest(job: Job, profile: Profile, modules: str | None = None, ray_version
     if profile.deadline:
         spec["activeDeadlineSeconds"] = profile.deadline
     return [config, {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {**meta, "labels": labels}, "spec": spec}]
+
+
+def prepare(job: Job, profile: Profile) -> tuple[list[Manifest], Modules | None]:
+    """The manifest of a job, and the modules that must be in its storage (`Modules.store`) before it starts.
+
+    Raises:
+        JobError: the job cannot run on this cluster.
+    """
+    modules, storage = own_modules(job), storage_of(job, profile)
+    if modules and "://" not in storage:
+        raise job.error(
+            "",
+            f"the job uses modules of {modules.folder}, and its storage {storage} is a volume that only pods reach; "
+            "allowed: a bucket as storage, or the modules installed in the image",
+        )
+    return manifest(job, profile, modules.uri(storage) if modules else None), modules
 
 
 def to_yaml(objects: list[Manifest]) -> str:
@@ -167,16 +184,15 @@ def _check_paths(job: Job, profile: Profile) -> None:
 
 
 def _paths(section: Any, at: str = "") -> list[tuple[str, str]]:
-    """The local paths, URIs and absolute references to runs in a job, by dotted field."""
+    """The absolute paths in a job, those of runs (`run:/…`) included, by dotted field."""
     found = []
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         if hasattr(type(value), "model_fields"):
             found += _paths(value, f"{at}{name}.")
-        elif isinstance(value, str) and LOCAL_PATH in info.metadata and value not in NO_PATHS:
-            found.append((at + name, value))
-        elif isinstance(value, str) and value.startswith("run:/"):
-            found.append((at + name, value.removeprefix("run:")))
+        elif isinstance(value, str) and (LOCAL_PATH in info.metadata or value.startswith("run:")):
+            path = value.removeprefix("run:")
+            found += [(at + name, path)] if path.startswith(("/", "file:")) else []
     return found
 
 

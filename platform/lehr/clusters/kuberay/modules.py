@@ -37,9 +37,8 @@ class Modules:
         return f"modules-{digest.hexdigest()[:16]}.zip"
 
     def uri(self, storage: str) -> str:
-        """Where the archive is, or will be, in a storage."""
-        base, mark, query = storage.partition("?")
-        return f"{base.rstrip('/')}/{PLACE}/{self.name}{mark}{query}"
+        """Where the archive is, or will be, in a storage. Ray reads it by itself, from plain addresses only."""
+        return f"{storage.partition('?')[0].rstrip('/')}/{PLACE}/{self.name}"
 
     def archive(self) -> bytes:
         """The archive, the same bytes for the same files. All is in one folder, since Ray takes a first one away."""

@@ -185,7 +185,9 @@ class Profile(Section):
     workers: Workers = Field(default=Workers(), description="The worker pods.")
     authentication: bool = Field(default=True, description="Whether Ray asks for a token, which KubeRay makes.")
     deadline: Seconds | None = Field(
-        default=None, gt=0, description="How long a job may take, with all its retries. By default as long as it needs."
+        default=None,
+        gt=0,
+        description="How long an attempt may take; after it there is no other. By default as long as it needs.",
     )
     retries: int = Field(default=3, ge=0, le=100, description="New clusters after a failure; each resumes the run.")
     keep: Seconds = Field(default=600, description="How long the cluster stays after the job, to look at.")

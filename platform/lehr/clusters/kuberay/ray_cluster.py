@@ -57,8 +57,7 @@ def ray_cluster(profile: Profile, pods: Pods, config: str, ray_version: str) -> 
     _place(head["spec"], profile.head)
     head["spec"]["volumes"].append({"name": "job", "configMap": {"name": config}})
     head["spec"]["containers"][0]["volumeMounts"].append({"name": "job", "mountPath": JOB_FOLDER, "readOnly": True})
-    if autoscaled:
-        del head["spec"]["automountServiceAccountToken"]  # the autoscaler speaks with Kubernetes
+    head["spec"]["automountServiceAccountToken"] = autoscaled  # the autoscaler speaks with Kubernetes, nobody else
     cluster: Manifest = {
         "rayVersion": ray_version,
         "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": head},
