@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -25,9 +26,11 @@ def test_every_template_is_a_job_whose_head_says_what_to_expect_and_the_command(
     text = read(name)
     head = [line for line in text.splitlines()[:12] if line.startswith("#")]
     assert len(head) >= 2
-    assert any(f"lehr run jobs/{name}.yaml" in line for line in head), "its head names the command"
+    command = re.compile(rf"lehr (run|search|recipe) jobs/{name}\.yaml")
+    assert any(command.search(line) for line in head), "its head names the command"
     assert any(digit.isdigit() for digit in " ".join(head)), "its head says what to expect, in figures"
-    assert load(FOLDER / f"{name}.yaml").run_name == name
+    job = load(FOLDER / f"{name}.yaml")
+    assert job.run_name == (job.name or name)
 
 
 def test_new_copies_a_template_and_never_replaces_a_file() -> None:

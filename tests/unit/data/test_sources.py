@@ -181,7 +181,7 @@ def _folder(path: Path) -> Path:
     [
         (
             lambda t: {"source": "csv", "path": t},
-            'data.source: "csv" is not a source; allowed: digits, images, parquet',
+            'data.source: "csv" is not a source; allowed: digits, images, files, parquet',
         ),
         (lambda t: {"source": "images", "path": t / "no"}, '/no" does not exist'),
         (lambda t: {"source": "images", "path": _text(t / "x")}, '/x" is a file; allowed: a folder with a folder of'),
