@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -22,13 +21,11 @@ def lehr(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_template_is_a_job_whose_head_says_what_to_expect_and_the_command(name: str) -> None:
+def test_every_template_is_a_job_whose_head_says_what_it_does_and_the_command(name: str) -> None:
     text = read(name)
     head = [line for line in text.splitlines()[:12] if line.startswith("#")]
     assert len(head) >= 2
-    command = re.compile(rf"lehr (run|search|recipe) jobs/{name}\.yaml")
-    assert any(command.search(line) for line in head), "its head names the command"
-    assert any(digit.isdigit() for digit in " ".join(head)), "its head says what to expect, in figures"
+    assert any(f" jobs/{name}.yaml" in line and "lehr " in line for line in head), "its head names the command"
     job = load(FOLDER / f"{name}.yaml")
     assert job.run_name == (job.name or name)
 

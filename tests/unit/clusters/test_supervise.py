@@ -74,10 +74,8 @@ def test_a_driver_that_tells_why_it_failed_is_not_started_again(tmp_path: Path) 
     assert tries(tmp_path) == 2
     assert process.returncode in (1, 2)
     assert "no photos today" in output
-    *_, sentence, trace = output.rstrip().splitlines()
-    assert sentence.startswith("ImportError: no photos today at ")
-    assert "my_data.py" in sentence
-    assert trace.startswith("The full trace is in ")
+    assert "ImportError: no photos today at " in output
+    assert "my_data.py" in output
 
 
 def test_a_stop_is_passed_on_and_not_retried(tmp_path: Path) -> None:
