@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lehr.cli import main as cli
+
+pytestmark = pytest.mark.slow
 from tests.support import tiny, train_here
 
 EXAMPLES = int(os.environ.get("FUZZ", "40"))

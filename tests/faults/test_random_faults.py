@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from lehr.runs import RunFolder
+
+pytestmark = pytest.mark.slow
 from tests.faults.accidents import accident
 from tests.faults.story import JOBS, command, live, note
 from tests.support import records, train_here, weights

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 # Read when ray is imported. Nothing is reported to anyone, and no colour codes go to the log.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -69,10 +68,8 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     mark_children()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
     # "local", since without an address Ray would join whatever cluster somebody has started on this machine.
-    # With the loopback address as the node's, all of it listens there and nowhere else.
-    options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": True, "_node_ip_address": "127.0.0.1"}
     with _own_signals():
-        ray.init("local", num_cpus=needed + 1, **options)
+        ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
     try:
         yield Resources(needed, ray.cluster_resources().get("GPU", 0))
     finally:
