@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lehr.cli import main as cli
+from tests.support import tiny, train_here
 
 pytestmark = pytest.mark.slow
-from tests.support import tiny, train_here
 
 EXAMPLES = int(os.environ.get("FUZZ", "40"))
 bounded = settings(

@@ -15,13 +15,13 @@ import psutil
 import pytest
 
 from lehr.runs import RunFolder
-
-pytestmark = pytest.mark.slow
 from tests.faults.accidents import accident
 from tests.faults.story import JOBS, command, live, note
 from tests.support import records, train_here, weights
 
-FEW = 10  # in CI; `make faults` takes 200
+pytestmark = pytest.mark.slow
+
+FEW = 10  # `make faults` takes 200
 SEEDS = [int(os.environ["FAULT"])] if "FAULT" in os.environ else range(int(os.environ.get("FAULTS", FEW)))
 TEMPORARY = re.compile(r"\..*\.tmp")
 

@@ -14,12 +14,12 @@ import pytest
 
 from lehr.errors import LehrError, StorageError
 from lehr.runs import Folder, RunFolder, storage
-
-pytestmark = pytest.mark.slow
 from tests.faults.accidents import is_root
 from tests.faults.story import MID_EPOCH, command
 from tests.s3 import BUCKET, Proxy, Trouble, s3_environment, s3_server
 from tests.support import Died, records, train_here, weights
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

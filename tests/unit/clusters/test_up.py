@@ -92,7 +92,6 @@ def test_a_second_cluster_and_a_taken_port_are_refused() -> None:
         psutil.Process(pid).kill()
     leader.wait()
 
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
