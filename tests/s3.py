@@ -135,7 +135,7 @@ class Proxy:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         wrong = self.now()
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        body = _body(request)
         if wrong == "gone":
             request.close_connection = True
             return
@@ -151,7 +151,9 @@ class Proxy:
             headers = [("Content-Type", "application/xml")]
         else:
             connection = http.client.HTTPConnection(self.upstream.hostname or "", self.upstream.port, timeout=30)
-            connection.request(request.command, request.path, body, dict(request.headers))
+            skipped = ("expect", "transfer-encoding", "content-length")
+            asked = {name: value for name, value in request.headers.items() if name.lower() not in skipped}
+            connection.request(request.command, request.path, body, asked | {"Content-Length": str(len(body))})
             answer = connection.getresponse()
             data, status = answer.read(), answer.status
             skip = {"transfer-encoding", "connection", "server", "date"}
@@ -166,3 +168,15 @@ class Proxy:
         request.end_headers()
         if request.command != "HEAD":
             request.wfile.write(data)
+
+
+def _body(request: BaseHTTPRequestHandler) -> bytes:
+    if request.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    body = b""
+    while size := int(request.rfile.readline().split(b";")[0], 16):
+        body += request.rfile.read(size)
+        request.rfile.readline()
+    while request.rfile.readline().strip():  # trailers
+        pass
+    return body
