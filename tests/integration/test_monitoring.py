@@ -44,6 +44,17 @@ train: {epochs: 2000, batch_size: 64, checkpoint: {every: 30step}}
 workers: {count: 2, cpus: 1}
 """
 
+RECIPE = """\
+kind: recipe
+name: narrowing
+base:
+  data: {source: digits, augment: [shift]}
+  model: {name: small_cnn, width: 8}
+  train: {epochs: 30, batch_size: 64}
+  workers: {count: 1, cpus: 1}
+budget: 200ep
+"""
+
 # A job that asks for nothing but to be stuck: its network sleeps once a file says so.
 STUCK = """\
 import os, time
@@ -181,6 +192,18 @@ def test_every_panel_has_data_while_a_job_runs_and_series_end_with_it(watched: W
             assert len(watched.query(metric.series)) <= (6 if metric.label else 1), metric.name
         assert not watched.query('ALERTS{alertname=~"Lehr.*",alertstate="firing",alertname!="LehrDiskNearlyFull"}')
     wait_for("end of the series", lambda: not watched.query('{__name__=~"ray_lehr_.*"}'), 60)
+
+
+def test_a_recipe_shows_its_step_its_runs_and_where_asked_for_their_curves(watched: Watched) -> None:
+    with watched.job(RECIPE, LEHR_METRICS_TRIALS="1"):
+        (step,) = wait_for("step", lambda: watched.query('ray_lehr_recipe_step{run="narrowing"} == 1'), 180)
+        assert step["metric"]["kind"] == "recipe"
+        wait_for("loss of a trial", lambda: watched.query('ray_lehr_train_loss{run="narrowing",trial!=""}'), 180)
+        panels = [panel for panel in PANELS if "recipe" in panel.jobs]
+        assert len(panels) == 2
+        for panel in panels:
+            for expression in panel.queries.values():
+                assert watched.query(chosen(expression, "narrowing")), panel.title
 
 
 def test_an_alert_fires_when_a_job_is_stuck_and_resolves_when_it_goes_on(watched: Watched, tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def install(
     from lehr.monitoring.ray_side import ray_dashboards
 
     found = connect(grafana, token_file=token_file, environment=os.environ)
-    wanted = dashboards(reports=reports, ray=ray) + (ray_dashboards() if rays_own else [])
-    for change in found.install(wanted, prometheus=prometheus, force=force):
+    wanted, others = dashboards(reports=reports, ray=ray), ray_dashboards() if rays_own else []
+    for change in found.install(wanted, others=others, prometheus=prometheus, force=force):
         print(f"{change.state:<10} {change.what}")
 
 

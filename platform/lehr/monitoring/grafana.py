@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -59,7 +59,11 @@ def connect(url: str, *, token_file: Path | None = None, environment: Mapping[st
         GrafanaError: the URL is none, or there is no token, or its file cannot be read.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:  # the port is no number
+        wrong = True
+    if wrong:
         raise GrafanaError(f'"{url}" is no address of a Grafana; allowed: http://HOST:PORT or https://HOST/PATH')
     if parts.username or parts.password:
         raise GrafanaError(f"name the token in {TOKEN_VARIABLES}, not in the address of the Grafana")
@@ -85,7 +89,7 @@ class Grafana:
         self.url = url.rstrip("/")
         self._face = GrafanaFace(
             auth=token,
-            host=parts.hostname,
+            host=f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname,
             port=parts.port,
             url_path_prefix=f"{path}/" if path else "",
             protocol=parts.scheme,
@@ -109,12 +113,18 @@ class Grafana:
     # ── installing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def install(
-        self, dashboards: list[dict[str, Any]], *, prometheus: str | None = None, force: bool = False
+        self,
+        dashboards: list[dict[str, Any]],
+        *,
+        others: Sequence[dict[str, Any]] = (),
+        prometheus: str | None = None,
+        force: bool = False,
     ) -> list[Change]:
         """Brings folder, data source and dashboards to where they should be, and returns what changed.
 
         Args:
             dashboards: each with its own `uid` and `title`.
+            others: dashboards that somebody else may have put there too; then theirs stay as they are.
             prometheus: address of the Prometheus, as Grafana reaches it; None keeps to a data source that is there.
             force: overwrites dashboards and a data source that were changed by hand.
 
@@ -122,7 +132,9 @@ class Grafana:
             GrafanaError: one sentence; nothing has changed.
         """
         self.check()
-        changes = [self._folder(), self._source(prometheus, force), *(self._dashboard(d, force) for d in dashboards)]
+        changes = [self._folder(), self._source(prometheus, force)]
+        changes += [self._dashboard(dashboard, force) for dashboard in dashboards]
+        changes += [self._dashboard(dashboard, force=False, leave=True) for dashboard in others]
         for number, change in enumerate(changes):
             try:
                 change.do()
@@ -137,7 +149,6 @@ class Grafana:
         what = f'folder "{FOLDER_TITLE}"'
         if self._find(f"look for the {what}", lambda: self._face.folder.get_folder(FOLDER_UID)):
             return Change(what, "unchanged")
-
         return Change(
             what,
             "created",
@@ -179,7 +190,7 @@ class Grafana:
             lambda: self._ask(f"restore the {what}", lambda: sources.update_datasource(found["id"], found)),
         )
 
-    def _dashboard(self, dashboard: dict[str, Any], force: bool) -> Change:
+    def _dashboard(self, dashboard: dict[str, Any], force: bool, leave: bool = False) -> Change:
         uid, what = dashboard["uid"], f'dashboard "{dashboard["title"]}"'
         message = f"lehr ({digest(dashboard)})"
         found = self._find(f"look for the {what}", lambda: self._face.dashboard.get_dashboard(uid))
@@ -192,9 +203,10 @@ class Grafana:
             )
         old, place = found["dashboard"], found.get("meta", {}).get("folderUid", "")
         last = self._last_message(uid, what)
-        if last == message:
+        ours = last.startswith("lehr (")
+        if last == message or (leave and not ours):
             return Change(what, "unchanged")
-        if not last.startswith("lehr (") and not force:
+        if not ours and not force:
             raise GrafanaError(
                 f"the {what} was changed by hand in {self.url} (version {old.get('version')}); "
                 "save yours under another name, or overwrite it with --force"
@@ -236,7 +248,7 @@ class Grafana:
         except GrafanaException as error:
             raise GrafanaError(f"{self.url} did not {what}: {_reason(error)}", error.status_code) from None
         except requests.RequestException as error:
-            if isinstance(error, ValueError):  # requests' own JSON error is both
+            if isinstance(error, requests.JSONDecodeError):
                 raise GrafanaError(
                     f"{self.url} answers, but not as a Grafana does; check the address and its path"
                 ) from None

@@ -234,7 +234,13 @@ METRICS: tuple[Metric, ...] = (
         "after the attempt's first checkpoint",
         at("checkpoint.bytes"),
     ),
-    Metric("lehr_skipped_images", "image", "unreadable images left out so far", _TRAINING, at("skipped_images")),
+    Metric(
+        "lehr_skipped_images",
+        "image",
+        "unreadable images left out so far",
+        "training and predict",
+        at("skipped_images", "unreadable"),
+    ),
     Metric(
         "lehr_gpu_memory_bytes",
         "byte",

@@ -73,6 +73,15 @@ def test_a_dashboard_that_was_changed_by_hand_is_kept_unless_forced(server: Graf
     assert server.dashboards["lehr-runs"]["dashboard"]["title"] == "lehr runs"
 
 
+def test_dashboards_of_ray_that_somebody_else_has_put_there_stay_as_they_are(server: GrafanaServer) -> None:
+    others = [{"uid": "rayDefaultDashboard", "title": "Default"}, {"uid": "rayTrainDashboard", "title": "Train"}]
+    server._save({"dashboard": {**others[0], "theirs": True}, "folderUid": "ray", "message": ""})
+    assert install(server, others=others)[-2:] == ["unchanged", "created"]
+    assert server.dashboards["rayDefaultDashboard"]["dashboard"]["theirs"]
+    newer = [{**other, "panels": []} for other in others]
+    assert install(server, others=newer)[-2:] == ["unchanged", "updated"]
+
+
 def test_a_dashboard_that_was_moved_stays_in_its_new_folder(server: GrafanaServer) -> None:
     install(server)
     server.dashboards["lehr-runs"]["meta"]["folderUid"] = "my-team"
@@ -192,6 +201,7 @@ def test_a_look_that_fails_is_one_sentence_and_nothing_is_written(
     [
         ("grafana:3000", {"LEHR_GRAFANA_TOKEN": "t"}, "is no address of a Grafana; allowed: http://HOST:PORT"),
         ("http://", {"LEHR_GRAFANA_TOKEN": "t"}, "is no address of a Grafana"),
+        ("http://here:port", {"LEHR_GRAFANA_TOKEN": "t"}, "is no address of a Grafana"),
         ("http://admin:admin@here", {"LEHR_GRAFANA_TOKEN": "t"}, "not in the address"),
         ("http://here", {}, "no token for Grafana; set LEHR_GRAFANA_TOKEN"),
         ("http://here", {"LEHR_GRAFANA_TOKEN_FILE": "nowhere"}, "nowhere: the token cannot be read: No such file"),
