@@ -148,8 +148,8 @@ def pods_of(job: Job, profile: Profile) -> Pods:
         what = f"[{least}, {most}] is elastic, and Kueue admits a fixed set of pods; allowed: a number, or no queue"
         raise job.error(f"{field}.count", what)
     if field != "workers":
-        most = max(most, gives.count)
-        least = min(most, max(least, gives.count)) if least == most else least
+        fixed, most = least == most, max(most, gives.count)
+        least = most if fixed else least
     together = int(1 / gpus) if 0 < gpus < 1 else 1
     return Pods(
         least=math.ceil(least / together),
