@@ -2,7 +2,7 @@
 #
 #   make image                                                      # plain PyPI wheels of torch: CUDA
 #   make image TORCH_INDEX_URL=…/whl/cpu                            # from PyTorch's index of CPU wheels
-#   docker run --rm lehr lehr run jobs/train.yaml                   # trains the bundled digits
+#   docker run --rm lehr:0.1.0 lehr run jobs/train.yaml                   # trains the bundled digits
 #
 # Build arguments:
 #   PYTHON_IMAGE     the base image, with Python 3.11 to 3.13

@@ -143,7 +143,7 @@ def _command(named: dict[str, Any], prepare: Any, told: Connection) -> None:
 
 
 def note(story: Story, seed: int, workers: int) -> None:
-    """Adds a story to the table that the README shows, where the environment names a file for it."""
+    """Adds a story to the table that `make faults` ends with, where the environment names a file for it."""
     if not (path := os.environ.get("FAULTS_LOG")):
         return
     rows = [{"what": a.what, "phase": a.phase, "at_once": len(group)} for group in story.happened for a in group]
