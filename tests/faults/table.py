@@ -1,4 +1,4 @@
-"""The table that `make faults` ends with, from the log of a run of the suite: `python -m tests.faults.table faults.jsonl`."""
+"""The table that `make faults` ends with, from the log of a run: `python -m tests.faults.table faults.jsonl`."""
 
 from __future__ import annotations
 
