@@ -32,9 +32,9 @@ Row = dict[str, float]
 class Waiting(nn.Module):
     """Waits where others compute."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.head = nn.Linear(channels, classes)
+        self.head = nn.Linear(channels, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         if torch.is_grad_enabled():

@@ -43,10 +43,10 @@ BATCH, SIZE, PADDING = 64, 256, 16
 class Light(nn.Module):
     """Looks at every pixel and costs little: what is measured is the input."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         self.look = nn.Conv2d(channels, 8, kernel_size=16, stride=16)
-        self.head = nn.Linear(8, classes)
+        self.head = nn.Linear(8, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.head(F.relu(self.look(images)).mean(dim=(2, 3)))

@@ -27,8 +27,8 @@ workers: {count: 2}
 NETS = """\
 from torch import nn
 class Net(nn.Sequential):
-    def __init__(self, channels: int, classes: int, width: int = 4):
-        super().__init__(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, classes))
+    def __init__(self, channels: int, outputs: int, width: int = 4):
+        super().__init__(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, outputs))
 """
 TOKEN = "0123456789abcdef0123456789abcdef"
 Lehr = Callable[..., subprocess.CompletedProcess[str]]
