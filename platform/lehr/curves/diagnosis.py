@@ -65,7 +65,7 @@ def _healthy(s: Signals) -> Finding:
     if training < 1 - error:
         left.append(f"{100 * (1 - training):.1f} points on the training images (a larger model, longer training)")
     if s.gap > error:
-        left.append(f"{100 * s.gap:.1f} from training to validation (more data, more regularisation)")
+        left.append(f"{100 * s.gap:.1f} points from training to validation (more data, more regularisation)")
     gain = f"left to gain: {' and '.join(left)}" if left else "nothing measurable is left to gain"
     return Finding(
         name="healthy",
