@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,8 +89,16 @@ class Rows:
         """int64 [rows]: positions in an order fixed by the key."""
         return permutation(key, len(self))
 
-    def unreadable(self) -> list[str]:
-        """The images found unreadable since training began, by name; none here, where all were read before."""
+    def unreadable(self) -> dict[int, str]:
+        """From row id to why, of the images found unreadable since training began; none here: all were read before."""
+        return {}
+
+    def learn_unreadable(self, found: Mapping[int, str]) -> list[str]:
+        """Takes in what other workers found unreadable; returns the names of all that were not told before.
+
+        Raises:
+            LehrError: together they are more than may be skipped.
+        """
         return []
 
     def subset(self, positions: Tensor) -> Rows:

@@ -9,7 +9,7 @@ at any step.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -71,6 +71,7 @@ class Stream:
         shape: (height, width, channels) of every image.
         skip: the share of the images that may be unreadable.
         unreadable: from row id to why, as far as is known in this process.
+        told: the rows among them that the run has named.
     """
 
     source: Source
@@ -79,6 +80,7 @@ class Stream:
     decoder: Decoder
     skip: float = 0.0
     unreadable: dict[int, str] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -113,9 +115,16 @@ class StreamedRows(Rows):
     def subset(self, positions: Tensor) -> StreamedRows:
         return StreamedRows(self.stream, self.ids[positions])
 
-    def unreadable(self) -> list[str]:
-        """The images of the whole source that this worker found unreadable so far, by name, in the order found."""
-        return [f"{self.stream.source.name_of(row)} ({why})" for row, why in list(self.stream.unreadable.items())]
+    def unreadable(self) -> dict[int, str]:
+        return dict(self.stream.unreadable)
+
+    def learn_unreadable(self, found: Mapping[int, str]) -> list[str]:
+        stream = self.stream
+        stream.unreadable.update(found)
+        check_unreadable(stream.unreadable, stream.source, stream.skip)
+        new = sorted(found.keys() - stream.told)
+        stream.told.update(new)
+        return [f"{stream.source.name_of(row)} ({found[row]})" for row in new]
 
     def order(self, key: int) -> Tensor:
         """int64 [rows]: an order fixed by the key that needs few parts at a time."""

@@ -45,6 +45,14 @@ class Group:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every worker, in the order of their ranks, on every worker; picklable, as in `from_first`."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every worker the first worker's buffers, such as running statistics."""
         for buffer in model.buffers() if self.size > 1 else ():

@@ -8,6 +8,7 @@ function of (seed, epoch, step, row), so an attempt that resumes continues exact
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import NoReturn
@@ -119,7 +120,6 @@ class Attempt:
         self.best = Best(section.metric)
         self.patience = Best((section.early_stopping and section.early_stopping.metric) or section.metric)
         self.history: list[dict[str, float]] = []  # of each epoch, what a diagnosis during training looks at
-        self.unreadable_told = 0
         self.ended: str | None = None  # why `after_epoch` ended the training
         some = plan.splits.train.order(key(plan.job.seed, "clean"))
         self.clean = plan.splits.train.subset(some[: min(section.clean_subset, len(plan.splits.validation))])
@@ -217,9 +217,9 @@ class Attempt:
             metrics.get(self.patience.metric, math.nan), self.step, epoch + 1, early.min_change if early else 0.0
         )
         with self.watch.time("records"):
-            for image in self.plan.splits.train.unreadable()[self.unreadable_told :]:
+            rows = self.plan.splits.train
+            for image in rows.learn_unreadable(dict(ChainMap(*self.group.gather(rows.unreadable())))):
                 self.journal.event("unreadable", f"skipped {image}", step=self.step)
-                self.unreadable_told += 1
             self.journal.epoch(epoch + 1, self.step, metrics, self.best, self._diagnosis())
         if self.after_epoch:
             row = {"epoch": epoch + 1, "step": self.step, **metrics}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support import largest_difference, records, tiny
+from tests.support import largest_difference, records, tiny, train_here
 
 import lehr.data.streaming as streaming
 from lehr.data.augment import Augment
@@ -181,3 +181,13 @@ def test_a_run_notes_what_it_skipped(tmp_path: Path) -> None:
     train(Plan.make(job, splits(job, Opened(job).stream(ThreadDecoder(2)))), run, Group())
     skipped = sorted(event["message"] for event in run.events() if event["kind"] == "unreadable")
     assert skipped == [f"skipped {path} row {row} (cannot identify image file)" for row in (3, 50)]
+
+
+def test_a_run_notes_what_each_of_its_workers_skipped(tmp_path: Path) -> None:
+    broken = (3, 50, 70, 71)
+    path = write_parquet(tmp_path / "set.parquet", range(97), broken=broken)
+    data = {"source": "parquet", "path": str(path), "skip_unreadable": "5%", "cache": "stream", "validation": 0.1}
+    run = train_here(tiny(data=data, train__epochs=2), tmp_path / "run", workers=2)
+    skipped = [event["message"] for event in run.events() if event["kind"] == "unreadable"]
+    assert sorted(skipped) == [f"skipped {path} row {row} (cannot identify image file)" for row in broken]
+    assert run.progress()["skipped_images"] == len(broken)
