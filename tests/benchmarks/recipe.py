@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
+from lehr.clusters.machine import cores
 from lehr.data.load import Opened, splits
 from lehr.data.randomness import key, uniform
 from lehr.driver import run_job
@@ -49,7 +50,7 @@ CIFAR: dict[str, Any] = {
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         compare("digits", DIGITS, 80, place)

@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import tempfile
 import time
@@ -57,7 +59,8 @@ def search(job: dict[str, Any], folder: str, debug: bool = False, **overrides: A
 
     began = time.perf_counter()
     changes = {path.replace("__", "."): value for path, value in overrides.items()}
-    run = lehr.run(from_dict(job, {**changes, "storage": folder}), debug=debug)
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = lehr.run(from_dict(job, {**changes, "storage": folder}), debug=debug)
     return run.best["value"], run.folder.progress()["epochs_spent"], time.perf_counter() - began
 
 
