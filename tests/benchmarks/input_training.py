@@ -101,10 +101,10 @@ def cached(rounds: int) -> None:
     images = Images(pixels, random.integers(0, 10, 8192), tuple("0123456789"))
     everything = torch.arange(8192)
     plan = Plan.make(job_of(model={"name": "small_cnn"}), Splits(images.rows(everything), images.rows(everything[:10])))
-    tensors = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.29).contiguous()
+    tensors = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.29)
+    tensors = tensors.contiguous(memory_format=plan.memory_format)
     labels = torch.from_numpy(images.labels)
-    model = plan.build_model()
-    step = hand_written(model)
+    step = hand_written(plan.build_model().to(memory_format=plan.memory_format))  # type: ignore[call-overload]
 
     def by_hand() -> float:
         started, losses = time.perf_counter(), []

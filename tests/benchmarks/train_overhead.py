@@ -72,9 +72,10 @@ def worker() -> None:
     rows = splits(job, Opened(job).decode()).train
     everything = rows.gather(torch.arange(len(rows)))
     images, labels = everything.inputs.float().div(255).contiguous(), everything.targets
-    images = (images - images.mean()) / images.std()
+    images = ((images - images.mean()) / images.std()).contiguous(memory_format=torch.channels_last)
     torch.manual_seed(0)
-    model = DistributedDataParallel(SmallCNN(1, 10, width=WIDTH), gradient_as_bucket_view=True)
+    network = SmallCNN(1, 10, width=WIDTH).to(memory_format=torch.channels_last)
+    model = DistributedDataParallel(network, gradient_as_bucket_view=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
     steps = math.ceil(len(labels) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * steps)

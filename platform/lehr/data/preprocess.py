@@ -59,7 +59,7 @@ class Preprocess:
             [-m / s for m, s in zip(self.mean, self.std, strict=True)], dtype=dtype, device=pixels.device
         )
         scale = torch.tensor([1 / (255 * s) for s in self.std], dtype=dtype, device=pixels.device)
-        return torch.addcmul(shift[:, None, None], pixels.to(dtype).contiguous(), scale[:, None, None])
+        return torch.addcmul(shift[:, None, None], pixels.to(dtype), scale[:, None, None])
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for `model/model.json`."""

@@ -372,7 +372,8 @@ class TrainSection(Section):
         "that of the whole batch, except that batch norm takes its statistics per part.",
     )
     channels_last: AutoOrNot = Field(
-        default="auto", description="Memory layout of images and convolutions. auto: on CUDA, where it is faster."
+        default="auto",
+        description="Memory layout of images and convolutions. auto: channels last, which is faster on GPUs and CPUs.",
     )
     compile: bool = Field(default=False, description="torch.compile: a slower start, faster steps on GPUs.")
     sync_batch_norm: bool = Field(

@@ -42,7 +42,7 @@ class Network(nn.Module):
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """What the network takes, from pixels [rows, channels, height, width] from 0 to 255: as in training."""
-        return torch.addcmul(self.shift, pixels.to(self.dtype).contiguous(), self.scale)
+        return torch.addcmul(self.shift, pixels.to(self.dtype), self.scale)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """float32 logits [rows, classes]."""
@@ -119,7 +119,7 @@ def load_network(folder: Folder) -> Network:
             models.deepen_head(model, len(classes), hidden)
     except ValueError as error:
         raise RunError(f"{folder.uri}/model: {error}") from error
-    model.to(dtype).load_state_dict(weights)
+    model.to(dtype, memory_format=torch.channels_last).load_state_dict(weights)  # type: ignore[call-overload]
     return Network(model, description["classes"], preprocess, dtype)
 
 

@@ -113,15 +113,14 @@ class Plan:
         """The type of the weights; bf16 and fp16 compute under autocast with fp32 weights."""
         return DTYPES[self.job.train.precision]
 
-    def memory_format(self, device: torch.device) -> torch.memory_format:
+    @property
+    def memory_format(self) -> torch.memory_format:
         """The layout of images and convolutions in memory."""
-        said = self.job.train.channels_last
-        last = device.type == "cuda" if said == "auto" else said
-        return torch.channels_last if last else torch.contiguous_format
+        return torch.channels_last if self.job.train.channels_last else torch.contiguous_format
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """What the network takes, from pixels [rows, channels, height, width] from 0 to 255 on its device."""
-        return self.preprocess(pixels, self.dtype).contiguous(memory_format=self.memory_format(pixels.device))
+        return self.preprocess(pixels, self.dtype).contiguous(memory_format=self.memory_format)
 
     def arguments(self, batch: Batch) -> tuple[Any, ...]:
         """What the network is called with for a batch on its device."""

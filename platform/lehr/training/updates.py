@@ -30,7 +30,7 @@ def network(plan: Plan, group: Group) -> nn.Module:
     model = plan.build_model()
     if group.size > 1 and plan.job.train.sync_batch_norm and has_batch_norm(model):
         model = synchronised(model, group.device)
-    model = model.to(group.device, memory_format=plan.memory_format(group.device))  # type: ignore[call-overload]
+    model = model.to(group.device, memory_format=plan.memory_format)  # type: ignore[call-overload]
     if plan.job.train.compile:
         model.compile()  # in place: the names in the state dict stay as they are
     return model

@@ -73,7 +73,7 @@ class Extractor:
         else:
             model = plan.build_model()
         head = linear_head(plan, model)
-        self.model = model.to(device, memory_format=plan.memory_format(device)).eval()  # type: ignore[call-overload]
+        self.model = model.to(device, memory_format=plan.memory_format).eval()  # type: ignore[call-overload]
         self._taken: list[Tensor] = []
         head.register_forward_pre_hook(lambda _, inputs: self._taken.append(inputs[0]))
 
