@@ -122,7 +122,12 @@ class Stopping(Section):
     name: Literal["asha", "median", "none"] = Field(
         default="asha", description="asha: only the best share goes on at each rung; median: not below the median."
     )
-    first: int = Field(default=1, ge=1, description="Epochs before a trial can be ended: the first rung.")
+    first: int = Field(
+        default=1,
+        ge=1,
+        description="Epochs before a trial can be ended: the first rung. By default the first whole epoch after the "
+        "warmup of the base.",
+    )
     factor: int = Field(default=3, ge=2, description="asha: one in so many goes on; each rung is so many times later.")
     least: int = Field(default=5, ge=2, description="median: so many trials must have come as far to compare with.")
 
@@ -155,3 +160,12 @@ class SearchJob(Job):
     )
     stopping: Stopping = Field(default=Stopping(), description="What ends a trial early.")
     budget: Budget = Field(default=Budget(), description="What the search may cost: trials, epochs, minutes.")
+
+    @model_validator(mode="after")
+    def _first_rung_after_warmup(self) -> SearchJob:
+        if "first" not in self.stopping.model_fields_set:  # while the rate still rises, nothing can be compared
+            warmup, epochs = self.base.schedule.warmup, self.base.train.epochs
+            share = {"ep": 1.0, "%": epochs / 100, "step": 0.0}[warmup.unit]  # how long an epoch is, is not known here
+            first = min(1 + math.ceil(warmup.amount * share), max(1, epochs - 1))
+            self.__dict__["stopping"] = self.stopping.model_copy(update={"first": first})
+        return self

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lehr.job.search import Stopping
+from lehr.job import from_dict, to_dict
+from lehr.job.search import SearchJob, Stopping
 from lehr.search.rungs import asha_ends, expected_epochs, median_ends, reason_to_end, rungs
 
 ASHA, MEDIAN = Stopping(), Stopping(name="median", first=2, least=2)
@@ -23,6 +24,22 @@ ASHA, MEDIAN = Stopping(), Stopping(name="median", first=2, least=2)
 )
 def test_rungs_are_below_the_whole_length(stopping: Stopping, epochs: int, wanted: list[int]) -> None:
     assert rungs(stopping, epochs) == wanted
+
+
+@pytest.mark.parametrize(
+    ("warmup", "epochs", "first"), [("0ep", 9, 1), ("1ep", 9, 2), ("0.5ep", 9, 2), ("10%", 25, 4), ("5ep", 5, 4)]
+)
+def test_by_default_nothing_is_compared_during_the_warmup(warmup: str, epochs: int, first: int) -> None:
+    base = {"schedule": {"name": "cosine", "warmup": warmup}, "train": {"epochs": epochs}}
+    job = from_dict({"kind": "search", "base": base, "space": {"optimizer.lr": [0.1, 1]}})
+    assert isinstance(job, SearchJob)
+    again = from_dict(to_dict(job))
+    assert isinstance(again, SearchJob)
+    assert job.stopping.first == again.stopping.first == first
+    assert Stopping().first == 1
+    said = from_dict({**to_dict(job), "stopping": {"name": "asha", "first": 3}})
+    assert isinstance(said, SearchJob)
+    assert said.stopping.first == 3
 
 
 @pytest.mark.parametrize(
