@@ -1,10 +1,12 @@
 """Kill anything, at any time: the run ends with the same record and the same weights as if nothing had happened.
 
-`FAULTS=200` says how many random stories, `FAULT=117` which single one.
+`FAULTS=200` says how many random stories, `FAULT=117` which single one. Stories that `FAULTS_LOG` tells already are not
+run again, so that a long form that was cut off goes on where it was.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -22,7 +24,16 @@ from tests.support import records, train_here, weights
 pytestmark = pytest.mark.slow
 
 FEW = 10  # `make faults` takes 200
-SEEDS = [int(os.environ["FAULT"])] if "FAULT" in os.environ else range(int(os.environ.get("FAULTS", FEW)))
+
+
+def seeds() -> list[int]:
+    if "FAULT" in os.environ:
+        return [int(os.environ["FAULT"])]
+    log = Path(os.environ.get("FAULTS_LOG", os.devnull))
+    told = {json.loads(line)["seed"] for line in log.read_text().splitlines()} if log.exists() else set()
+    return sorted(set(range(int(os.environ.get("FAULTS", FEW)))) - told)
+
+
 TEMPORARY = re.compile(r"\..*\.tmp")
 
 
@@ -39,7 +50,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds())
 def test_a_run_with_accidents_ends_as_one_without(seed: int, undisturbed, tmp_path: Path) -> None:
     draw = random.Random(f"fault {seed}")
     name, workers = draw.choice(list(JOBS)), draw.choice([0, 0, 1, 2, 2, 3])
