@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint slow bench faults image clean
+.PHONY: run test lint slow bench faults audit image clean
 
 run: $(VENV)/.installed
 	$(BIN)/lehr run jobs/train.yaml
@@ -29,6 +29,14 @@ faults: $(VENV)/.installed-test
 	rm -f faults.jsonl
 	FAULTS=$(FAULTS) FUZZ=$(FUZZ) FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/pytest tests/faults --timeout 1800
 	$(BIN)/python -m tests.faults.table faults.jsonl
+
+# Packages that fit together, and without known vulnerabilities where an advisory service answers. pip-audit has an
+# environment of its own, so that what it needs is not mixed with what it looks at.
+audit: $(VENV)/.installed-test
+	$(BIN)/python -m pip check
+	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
+	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	$(BIN)/python -m tests.faults.audit $(VENV)/audit/bin/pip-audit constraints.txt
 
 # DOCKER: docker, podman or `buildah`. PIP_INDEX_URL and TORCH_INDEX_URL say where packages, and torch, come from;
 # PyTorch's index of CPU wheels makes an image for CPUs. By default everything comes from where pip looks by itself.
