@@ -21,14 +21,15 @@ slow: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.results
 
-# FAULTS: how many random faults; FUZZ: how many tries of each fuzz test. Ends with the table of what was broken.
+# FAULTS: how many random faults; FUZZ: how many tries of each fuzz test. Ends with the table of what it broke; one that
+# was cut off goes on where it was.
 FAULTS ?= 200
 FUZZ   ?= 2000
 
 faults: $(VENV)/.installed-test
-	rm -f faults.jsonl
 	FAULTS=$(FAULTS) FUZZ=$(FUZZ) FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/pytest tests/faults --timeout 1800
 	$(BIN)/python -m tests.faults.table faults.jsonl
+	rm faults.jsonl
 
 # Packages that fit together, and without known vulnerabilities where an advisory service answers. pip-audit has an
 # environment of its own, so that what it needs is not mixed with what it looks at.
