@@ -130,8 +130,12 @@ def _start(cluster: LocalCluster, words: list[str], environment: Mapping[str, st
 
 def _watch(cluster: LocalCluster, environment: Mapping[str, str]) -> LocalCluster:
     """A Prometheus that scrapes the cluster and judges our rules; files for a Grafana lie beside its own."""
+    from lehr.clusters.ray_jobs import RayJobs
+
     folder = state_folder() / "monitoring"
-    discovery = Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / Path(DISCOVERY).name
+    # In the session's own folder: the one above it names the targets of whichever Ray of this machine came last.
+    session = Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / RayJobs(cluster.address).session()
+    discovery = session / Path(DISCOVERY).name
     write(folder, files(prometheus=cluster.prometheus, cluster="local", discovery=str(discovery), ray=cluster.address))
     words = [
         "prometheus", f"--config.file={folder}/prometheus/prometheus.yml", f"--storage.tsdb.path={folder}/data",
