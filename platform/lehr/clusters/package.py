@@ -55,13 +55,16 @@ class Package:
         """The name Ray keeps it under."""
         return f"_ray_pkg_{self.digest}.zip"
 
-    def zip(self) -> bytes:
-        """The package itself. Raises LehrError when it is larger than a cluster takes."""
+    def zip(self, inside: str = "") -> bytes:
+        """The package itself, its files in a folder `inside`. Raises LehrError when it is larger than a cluster takes.
+
+        The same files give the same bytes.
+        """
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name in self.files:
                 path = self.root / name
-                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                entry = zipfile.ZipInfo(f"{inside}{name}", (1980, 1, 1, 0, 0, 0))
                 entry.external_attr = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
@@ -85,12 +88,12 @@ def in_mib(count: int) -> str:
     return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{max(1, round(count / 1024))} KiB"
 
 
-def package(root: Path, *, without: Collection[Path] = (), data: Collection[Path] = ()) -> Package:
+def package(root: Path, *, without: Collection[Path] = (), data: Collection[Path] = (), suffix: str = "") -> Package:
     """The files of `root` that go to a cluster.
 
     Left out are what `.gitignore` and `.rayignore` name, version control, caches, virtual environments, run folders,
     and the folders `without`. The job's own `data`, files or folders in `root`, go along, ignored or not, where they
-    are small; otherwise they stay, and must be where the cluster reaches them.
+    are small; otherwise they stay, and must be where the cluster reaches them. With a `suffix`, only files that end so.
 
     Raises:
         LehrError: `root` is no folder, or a file in it cannot be read.
@@ -98,7 +101,7 @@ def package(root: Path, *, without: Collection[Path] = (), data: Collection[Path
     if not root.is_dir():
         raise LehrError(f"{root} is not a folder; the working folder of a job is one")
     theirs = [path for path in data if path.is_relative_to(root) and path != root]
-    found = {path: path.stat().st_size for path in _walk(root, [*without, *theirs])}
+    found = {path: path.stat().st_size for path in _walk(root, [*without, *theirs]) if path.name.endswith(suffix)}
     files = {path: path.stat().st_size for each in theirs for path in _files(each)}
     if sum(files.values()) <= DATA_LIMIT:
         found |= files

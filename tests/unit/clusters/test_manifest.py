@@ -337,7 +337,7 @@ def test_own_modules_travel_as_an_archive_in_the_storage(tmp_path: Path) -> None
     (tmp_path / "data.csv").write_text("no\n")
     modules = own_modules(load(tmp_path / "job.yaml"))
     assert modules is not None
-    assert [name for name, _ in modules.files] == ["helper.py", "my_nets/small.py"]
+    assert modules.package.files == ("helper.py", "my_nets/small.py")
     assert modules.archive() == modules.archive()
     uri = modules.uri("s3://bucket/runs")
     spec = rayjob(load(tmp_path / "job.yaml"), profile(), modules=uri)["spec"]
