@@ -42,14 +42,15 @@ def check(
     try:
         for current, more in changes_of(jobs, submission, every=0.2):  # noqa: B007
             text += more
+            if CHECKED in text:
+                break  # it ends by itself
             if time.monotonic() - started > WAIT_SECONDS:
                 raise LehrError(f"{jobs.address} has not looked itself over in {WAIT_SECONDS:.0f} s; is it very busy?")
     finally:
-        if not current.is_over:
+        if CHECKED not in text and not current.is_over:
             jobs.stop(current)
     if CHECKED not in text:
         raise ended(current, text)
-    jobs.forget(current)
     found = [line for line in text.splitlines() if line.startswith(FINDING)]
     print("\n".join(found) or "Nothing found: the job can run there.")
     print(f"Checked {jobs.address} in {time.monotonic() - started:.1f} s.")

@@ -31,7 +31,6 @@ def resume(
     from lehr.cli.submit import send
     from lehr.clusters.backend import newest
     from lehr.clusters.submit import package_of, request_of, versions
-    from lehr.clusters.supervise import load as job_of
 
     jobs = ray_cluster(cluster)
     known = newest(jobs, run)
@@ -42,7 +41,7 @@ def resume(
                 f"{request.root}, the folder that {run} was sent from, is not on this machine; go to the job file and "
                 "submit it again, it goes on where it was"
             )
-        job = job_of(request)
+        job = request.load()
         send(jobs, request, lambda: package_of(job, Path(request.root)), follow=follow, wait=wait)
         return
     job = stored(run, storage_or_default(storage))

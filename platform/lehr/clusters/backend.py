@@ -6,11 +6,15 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lehr.places import ROOT
 from lehr.runs.storage import PATIENCE
+
+if TYPE_CHECKING:
+    from lehr.job import Job
 
 REQUEST = "LEHR_SUBMISSION"
 """Environment variable of a submitted job: its request, as JSON."""
@@ -59,6 +63,14 @@ class Request:
     env: Mapping[str, str] = field(default_factory=dict)
     pip: tuple[str, ...] = ()
 
+    def load(self) -> Job:
+        """The job, with the folder and the file that it came from where it was submitted."""
+        from lehr.job import from_dict
+
+        job = from_dict(self.job)
+        job._origin = replace(job._origin, folder=Path(self.folder), source=self.source)
+        return job
+
     def runtime_env(self) -> dict[str, Any]:
         """Ray's runtime environment, apart from the working folder: the same on every worker of the job."""
         variables = {
@@ -67,7 +79,7 @@ class Request:
             # A worker group waits until all of it fits, however long; the waiting is shown.
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(10 * 365 * 24 * 3600),
             "RAY_NAMESPACE": f"{NAMESPACE}{self.run}",  # tells others whose resources these are
-            "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # /api/train/v2/runs/v1 of the dashboard
+            "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard's Train tab
             PATIENCE: str(PATIENCE_SECONDS),
             ROOT: self.root,
             REQUEST: json.dumps(asdict(self)),

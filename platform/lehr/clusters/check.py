@@ -149,8 +149,7 @@ def _room(job: Job, request: Request, facts: Facts) -> Iterator[Finding]:
                 "refused",
                 f"{_workers(least)} with {_count(each, name)} each need {least * each:g}, and {has}",
                 "the job would wait for ever",
-                f"ask for fewer with workers={max(1, here)}"
-                + (f" or workers.cpus={max(1, int(there) // least):g}" if name == "CPU" and there >= least else ""),
+                _less(name, least, here, int(there)),
             )
             return
     if not facts.limits:
@@ -158,10 +157,20 @@ def _room(job: Job, request: Request, facts: Facts) -> Iterator[Finding]:
             "refused",
             f"{_workers(least)} with {_count(share.cpus, 'CPU')}"
             + (f" and {_count(share.gpus, 'GPU')}" if share.gpus else "")
-            + f" each do not fit onto the nodes: there is room for {here}",
+            + f" each {'does' if least == 1 else 'do'} not fit onto the nodes: there is room for {here}",
             "a worker cannot be spread over nodes, and the job would wait for ever",
             "ask for less with workers.cpus or workers.gpus, or for fewer workers",
         )
+
+
+def _less(name: str, least: int, here: int, there: int) -> str:
+    """How to ask for less of a resource, where `here` workers fit."""
+    ways = [f"workers={here}"] if here else []
+    if name == "CPU" and there >= least:
+        ways.append(f"workers.cpus={there // least}")
+    if name == "GPU" and not there:
+        ways.append("workers.gpus=0")
+    return f"ask for less with {' or '.join(ways)}" if ways else "send it to a larger cluster"
 
 
 def _data_cpus(job: Job, request: Request, facts: Facts) -> Iterator[Finding]:
@@ -220,10 +229,10 @@ def _data(job: Job, request: Request, facts: Facts) -> Iterator[Finding]:
         for name in node.data:
             failing.setdefault(name, []).append(node)
     for name, nodes in failing.items():
-        where = "on no node" if len(nodes) == len(facts.nodes) else f"not on {_named([node.name for node in nodes])}"
+        where = "any node" if len(nodes) == len(facts.nodes) else _named([node.name for node in nodes])
         yield Finding(
             "refused",
-            f"{name} can be read {where}: {nodes[0].data[name]}",
+            f"{name} cannot be read on {where}: {nodes[0].data[name]}",
             "data stay where they are, apart from small files in the working folder",
             "put them on storage that the whole cluster reaches (s3://…, gs://…, a shared file system)",
         )

@@ -36,14 +36,14 @@ def look_over(job: Job, request: Request) -> bool:
     ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         found = findings(job, request, gather(job, request))
+        verdict = "nothing found" if not found else f"{len(found)} finding{'s' if len(found) > 1 else ''}"
+        for finding in found:
+            print(f"{finding.level}: {finding}", flush=True)
+        # Last: who waits for it has them all.
+        print(f"{CHECKED}{time.monotonic() - started:.1f} s: {verdict}.", flush=True)
     finally:
         ray.shutdown()
-    refused = any(finding.level == "refused" for finding in found)
-    verdict = "nothing found" if not found else f"{len(found)} finding{'s' if len(found) > 1 else ''}"
-    for finding in found:
-        print(f"{finding.level}: {finding}", flush=True)
-    print(f"{CHECKED}{time.monotonic() - started:.1f} s: {verdict}.", flush=True)  # last: who waits for it has them all
-    return not refused
+    return not any(finding.level == "refused" for finding in found)
 
 
 def gather(job: Job, request: Request) -> Facts:
@@ -131,10 +131,8 @@ def _as_train_job(training: Training) -> Job:
 
 
 def _job(request: Request) -> Job:
-    from lehr.clusters.supervise import load
-
     importable(request.folder)
-    return load(request)
+    return request.load()
 
 
 def _try_storage(storage: str, marker: str) -> tuple[str, bool | None]:

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from lehr.clusters.backend import ENTRYPOINT, Request, Status, Submission
+from lehr.clusters.backend import ENDED, ENTRYPOINT, Request, Status, Submission
 from lehr.clusters.package import Package
 from lehr.errors import LehrError
 
 TIMEOUT_SECONDS = 30.0
+CHECK = "lehr-check-"
+"""How the ids of submissions begin that only look the cluster over."""
 STATUS: Mapping[str, Status] = {
     "PENDING": "pending",
     "RUNNING": "running",
@@ -53,10 +55,6 @@ class RayJobs:
         """Ray's version on the cluster."""
         return str(self._json("GET", "/api/version")["ray_version"])
 
-    def session(self) -> str:
-        """Ray's name of what the cluster is since it was started; its files on a node lie in a folder of that name."""
-        return str(self._json("GET", "/api/version")["session_name"])
-
     def submit(self, request: Request, after: Submission | None = None) -> Submission:
         environment = request.runtime_env()
         if self.package:
@@ -64,7 +62,8 @@ class RayJobs:
             self.uploaded = self._send(package)
             environment["working_dir"] = f"gcs://{package.name}"
         if request.only_check:
-            number, name = 0, f"lehr-check-{secrets.token_hex(6)}"
+            self._forget_checks()
+            number, name = 0, f"{CHECK}{secrets.token_hex(6)}"
         else:
             number = after.number + 1 if after else 1
             name = submission_id(request.run, number)
@@ -94,10 +93,6 @@ class RayJobs:
     def stop(self, submission: Submission) -> None:
         self._json("POST", f"/api/jobs/{quote(submission.id)}/stop")
 
-    def forget(self, submission: Submission) -> None:
-        """Removes a job that is over from the cluster's list."""
-        self._json("DELETE", f"/api/jobs/{quote(submission.id)}")
-
     def nodes(self) -> int:
         """How many nodes are alive."""
         summary = (self._json("GET", "/nodes?view=summary").get("data") or {}).get("summary") or []
@@ -108,6 +103,13 @@ class RayJobs:
         answer = self._json("GET", "/api/cluster_status")
         report = ((answer.get("data") or {}).get("clusterStatus") or {}).get("loadMetricsReport") or {}
         return {name: (float(used), float(there)) for name, (used, there) in (report.get("usage") or {}).items()}
+
+    def _forget_checks(self) -> None:
+        """Takes the checks that are over from the cluster's list: who asked for one has its answer before it ends."""
+        for each in self._json("GET", "/api/jobs/"):
+            name = str(each.get("submission_id") or "")
+            if name.startswith(CHECK) and STATUS.get(each["status"]) in ENDED:
+                self._ask("DELETE", f"/api/jobs/{quote(name)}", allowed=(404, 500))  # another client may be first
 
     def _send(self, package: Package) -> bool:
         path = f"/api/packages/gcs/{package.name}"

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import traceback
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lehr.clusters.backend import Request
 from lehr.errors import LehrError, RunHeld, StorageError
-from lehr.job import Job
 from lehr.runs.lease import STALE_SECONDS
 
 TOLD = (0, 1, 2, 130)
 """Exit codes of a job that ended by itself: another attempt would end the same way."""
 AGAIN = 75  # the storage is away (EX_TEMPFAIL): worth another attempt, after a while
 LOST = 69  # Ray or the network is away (EX_UNAVAILABLE): worth another attempt too
+AWAY = (ConnectionError, TimeoutError, socket.gaierror)  # not every OSError: a file that is missing stays missing
 HELD_SECONDS = 2.5 * STALE_SECONDS
 WAIT_SECONDS = (1.0, 10.0, 60.0)  # before the first, second and later restarts
 
@@ -53,7 +53,7 @@ def supervise(request: Request) -> int:
     if request.check or request.only_check:
         from lehr.clusters.facts import look_over
 
-        if not look_over(load(request), request):
+        if not look_over(request.load(), request):
             return 2
         if request.only_check:
             return 0
@@ -84,7 +84,7 @@ def run(request: Request) -> int:
     try:
         while True:
             try:
-                run_job(load(request), fresh=request.fresh, started=started, command=f"lehr resume {request.run}")
+                run_job(request.load(), fresh=request.fresh, started=started, command=f"lehr resume {request.run}")
                 break
             except RunHeld as held:  # perhaps by a driver that died with its machine: its lease runs out
                 if time.time() - started > HELD_SECONDS:
@@ -102,17 +102,8 @@ def run(request: Request) -> int:
         failure = describe(error)
         traceback.print_exc()
         print(failure["sentence"], flush=True)
-        return LOST if isinstance(error, OSError) else 1
+        return LOST if isinstance(error, AWAY) else 1
     return 0
-
-
-def load(request: Request) -> Job:
-    """The job of a request, as its file said it where it was submitted."""
-    from lehr.job import from_dict
-
-    job = from_dict(request.job)
-    job._origin = replace(job._origin, folder=Path(request.folder), source=request.source)
-    return job
 
 
 def _environment(attempt: int) -> dict[str, str]:

@@ -22,8 +22,6 @@ import psutil
 
 from lehr.clusters.machine import cores
 from lehr.errors import LehrError
-from lehr.monitoring.prometheus import DISCOVERY
-from lehr.monitoring.provisioning import files, write
 from lehr.monitoring.ray_env import dashboard_environment
 
 START_SECONDS = 90.0
@@ -97,7 +95,9 @@ def up(*, nodes: int = 1, cpus: int | None = None, port: int | None = None) -> L
         cluster = _start(cluster, head, environment)
         _wait(cluster)
         for number in range(2, nodes + 1):  # one by one: together they are too much for a small machine
-            more = [f"--address={cluster.gcs}", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus or cores()}"]
+            # In one folder, a node that unpacks a job's files would delete them under the other nodes' processes.
+            own = f"--temp-dir={_ray_folder(environment)}/node-{number}"
+            more = [f"--address={cluster.gcs}", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus or cores()}", own]
             cluster = _start(cluster, [*more, "--disable-usage-stats"], environment)
             _wait(cluster, number)
         if watched:
@@ -130,12 +130,11 @@ def _start(cluster: LocalCluster, words: list[str], environment: Mapping[str, st
 
 def _watch(cluster: LocalCluster, environment: Mapping[str, str]) -> LocalCluster:
     """A Prometheus that scrapes the cluster and judges our rules; files for a Grafana lie beside its own."""
-    from lehr.clusters.ray_jobs import RayJobs
+    from lehr.monitoring.prometheus import DISCOVERY
+    from lehr.monitoring.provisioning import files, write
 
     folder = state_folder() / "monitoring"
-    # In the session's own folder: the one above it names the targets of whichever Ray of this machine came last.
-    session = Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray" / RayJobs(cluster.address).session()
-    discovery = session / Path(DISCOVERY).name
+    discovery = _ray_folder(environment) / Path(DISCOVERY).name
     write(folder, files(prometheus=cluster.prometheus, cluster="local", discovery=str(discovery), ray=cluster.address))
     words = [
         "prometheus", f"--config.file={folder}/prometheus/prometheus.yml", f"--storage.tsdb.path={folder}/data",
@@ -234,6 +233,11 @@ def _environment(variables: Mapping[str, str], prometheus: str) -> dict[str, str
     # Jobs call `python`: it must be this one.
     found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", os.defpath)])
     return found
+
+
+def _ray_folder(environment: Mapping[str, str]) -> Path:
+    """Where Ray keeps sockets and logs."""
+    return Path(environment.get("RAY_TMPDIR") or "/tmp") / "ray"
 
 
 def _record() -> Path:

@@ -109,8 +109,7 @@ class Last(Result):
     """The training in full, with a schedule.
 
     Attributes:
-        trained: how the best of them went. kept: folder of the run whose model is kept, this one or the best trial.
-        beside: the others, where more than one setting was trained in full.
+        trained: how it went. kept: folder of the run whose model is kept, this one or the best trial.
         schedule: the schedule, in words. value: the metric of the kept model. test: its test accuracy, if there is one.
     """
 
@@ -120,7 +119,6 @@ class Last(Result):
     value: float
     test: float | None = None
     diagnosis: Found
-    beside: tuple[Trained, ...] = ()
 
 
 def pool(rounds: Iterable[Round]) -> dict[str, Trained]:

@@ -64,8 +64,16 @@ CASES: list[tuple[str, dict[str, Any], Facts, str, str]] = [
         {"workers": {"count": 4, "gpus": 1}},
         Facts([node(gpus=2)]),
         "refused",
-        "4 workers with 1 GPU each need 4, and the cluster has 2; the job would wait for ever; ask for fewer with "
+        "4 workers with 1 GPU each need 4, and the cluster has 2; the job would wait for ever; ask for less with "
         "workers=2",
+    ),
+    (
+        "GPUs where there are none",
+        {"workers": {"count": 2, "gpus": 1}},
+        Facts(two()),
+        "refused",
+        "2 workers with 1 GPU each need 2, and the cluster has 0; the job would wait for ever; ask for less with "
+        "workers.gpus=0",
     ),
     (
         "more GPUs than the cluster can grow to",
@@ -73,14 +81,14 @@ CASES: list[tuple[str, dict[str, Any], Facts, str, str]] = [
         Facts([node(gpus=2)], limits={"CPU": 64, "GPU": 4}),
         "refused",
         "8 workers with 1 GPU each need 8, and the cluster has 2 and can grow to 4; the job would wait for ever; ask "
-        "for fewer with workers=2",
+        "for less with workers=2",
     ),
     (
         "more CPUs than there are",
         {"workers": {"count": 4, "cpus": 4}},
         Facts(two(cpus=4)),
         "refused",
-        "4 workers with 4 CPUs each need 16, and the cluster has 12; the job would wait for ever; ask for fewer with "
+        "4 workers with 4 CPUs each need 16, and the cluster has 12; the job would wait for ever; ask for less with "
         "workers=3 or workers.cpus=3",
     ),
     (
@@ -88,7 +96,7 @@ CASES: list[tuple[str, dict[str, Any], Facts, str, str]] = [
         {"workers": {"count": 1, "cpus": 12}},
         Facts(two()),
         "refused",
-        "1 worker with 12 CPUs each do not fit onto the nodes: there is room for 0; a worker cannot be spread over "
+        "1 worker with 12 CPUs each does not fit onto the nodes: there is room for 0; a worker cannot be spread over "
         "nodes, and the job would wait for ever; ask for less with workers.cpus or workers.gpus, or for fewer workers",
     ),
     (
@@ -109,11 +117,19 @@ CASES: list[tuple[str, dict[str, Any], Facts, str, str]] = [
         "compute and talk alike; give all nodes the same image",
     ),
     (
+        "no dashboard for a search",
+        {"kind": "search", "space": {"optimizer.lr": [0.1, 0.2]}},
+        Facts([node()], dashboard=False),
+        "refused",
+        "the cluster's dashboard does not answer; Ray frees the resources of trials that ASHA ends early only through "
+        "it, and the search would hang; start the head with its dashboard",
+    ),
+    (
         "data that one node lacks",
         {"data": {"source": "images", "path": "/data/photos"}},
         Facts(two(data={"data.path": "/data/photos does not exist there"})),
         "refused",
-        "data.path can be read not on two (bbbbbb): /data/photos does not exist there; data stay where they are, apart "
+        "data.path cannot be read on two (bbbbbb): /data/photos does not exist there; data stay where they are, apart "
         "from small files in the working folder; put them on storage that the whole cluster reaches (s3://…, gs://…, a "
         "shared file system)",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,17 @@ def test_two_clients_that_send_a_run_at_once_get_one_job(dashboard: Dashboard, t
     before = newest(clients[0], "mine")
     assert {client.submit(REQUEST, before).id for client in clients} == {"mine--2"}
     assert len(dashboard.jobs) == 2
+
+
+def test_checks_that_are_over_do_not_fill_the_cluster_s_list(dashboard: Dashboard) -> None:
+    jobs, look = RayJobs(dashboard.address), replace(REQUEST, only_check=True)
+    over, running = jobs.submit(look), jobs.submit(look)
+    dashboard.jobs[over.id]["status"] = "SUCCEEDED"
+    jobs.submit(REQUEST)
+    dashboard.jobs["mine--1"]["status"] = "SUCCEEDED"
+    latest = jobs.submit(look)
+    assert list(dashboard.jobs) == [running.id, "mine--1", latest.id]
+    assert [each.run for each in jobs.jobs()] == ["mine"]  # a check is no job of lehr's
 
 
 @pytest.mark.parametrize(

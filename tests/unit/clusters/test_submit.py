@@ -84,10 +84,9 @@ def test_the_job_stays_the_same_job_wherever_it_runs(job: Path, monkeypatch: pyt
     assert request.job["storage"] == str(job.parent / "runs")
     monkeypatch.setenv("LEHR_SUBMISSION", request.runtime_env()["env_vars"]["LEHR_SUBMISSION"])
     monkeypatch.chdir("/")
-    from lehr.clusters.supervise import load as there
     from lehr.job import to_dict
 
-    found = there(request)
+    found = request.load()
     assert to_dict(found) == {**to_dict(loaded), "name": "mine"}
     assert found.folder == job.parent
 
