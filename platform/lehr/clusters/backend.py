@@ -79,7 +79,7 @@ class Request:
             # A worker group waits until all of it fits, however long; the waiting is shown.
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(10 * 365 * 24 * 3600),
             "RAY_NAMESPACE": f"{NAMESPACE}{self.run}",  # tells others whose resources these are
-            "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard's Train tab
+            "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # /api/train/v2/runs/v1 of the dashboard
             PATIENCE: str(PATIENCE_SECONDS),
             ROOT: self.root,
             REQUEST: json.dumps(asdict(self)),

@@ -13,6 +13,7 @@ MARK = "LEHR_DRIVER"
 def mark_children() -> None:
     """Whatever this process starts from now on is known as its own."""
     os.environ[MARK] = _name(psutil.Process())
+    os.environ["SPT_NOENV"] = "1"  # else setproctitle, which Ray's agents use, writes the title over the environment
 
 
 def end_orphans() -> list[int]:

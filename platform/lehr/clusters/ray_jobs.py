@@ -55,6 +55,10 @@ class RayJobs:
         """Ray's version on the cluster."""
         return str(self._json("GET", "/api/version")["ray_version"])
 
+    def session(self) -> str:
+        """Ray's name of what the cluster is since it was started; its files on a node lie in a folder of that name."""
+        return str(self._json("GET", "/api/version")["session_name"])
+
     def submit(self, request: Request, after: Submission | None = None) -> Submission:
         environment = request.runtime_env()
         if self.package:

@@ -130,11 +130,13 @@ def _start(cluster: LocalCluster, words: list[str], environment: Mapping[str, st
 
 def _watch(cluster: LocalCluster, environment: Mapping[str, str]) -> LocalCluster:
     """A Prometheus that scrapes the cluster and judges our rules; files for a Grafana lie beside its own."""
+    from lehr.clusters.ray_jobs import RayJobs
     from lehr.monitoring.prometheus import DISCOVERY
     from lehr.monitoring.provisioning import files, write
 
     folder = state_folder() / "monitoring"
-    discovery = _ray_folder(environment) / Path(DISCOVERY).name
+    # In the session's own folder: the one above it names the targets of whichever Ray of this machine came last.
+    discovery = _ray_folder(environment) / RayJobs(cluster.address).session() / Path(DISCOVERY).name
     write(folder, files(prometheus=cluster.prometheus, cluster="local", discovery=str(discovery), ray=cluster.address))
     words = [
         "prometheus", f"--config.file={folder}/prometheus/prometheus.yml", f"--storage.tsdb.path={folder}/data",

@@ -159,7 +159,7 @@ def share(job: RecipeJob, done: Done, step: Step, within: float) -> float:
     """About how much of the recipe is done, 0 to 1: by epochs where they are known."""
     if not (done.rounds or step.search or step.epochs):
         return (STEPS.index(step.name) + within) / 20
-    adds = step.epochs or (step.search.epochs * len(step.search.settings) if step.search else 0)
+    adds = step.epochs * len(step.settings) or (step.search.epochs * len(step.search.settings) if step.search else 0)
     return min(1.0, (course.spent(job, done) + within * adds) / course.budget(job, done))
 
 
@@ -196,7 +196,8 @@ def conclude(running: Running, job: RecipeJob, done: Done, end: End) -> None:
         screen.say(f"{end.sentence}; without it this run goes on.\n{page}")
         return
     assert done.last
-    spent = f"{course.spent(job, done):.0f} epochs in {len(pool(done.rounds)) + 1} trainings"
+    trainings = len(pool(done.rounds)) + 1 + len(done.last.beside)
+    spent = f"{course.spent(job, done):.0f} epochs in {trainings} trainings"
     screen.say(f"Tuned in {clock(time.time() - running.started)}, {spent}.")
     metric = done.rounds[-1].metric
     screen.say(f"Best {metric.replace('_', ' ')}: {in_words(done.last.value, metric)}, {done.last.trained.setting}")
@@ -232,7 +233,11 @@ def preview(job: RecipeJob) -> list[tuple[str, str, str]]:
         *rows,
         ("4 coarse search", f"{number} trials of {settings.epochs} epochs", f"{number * settings.epochs} epochs"),
         ("5, 6 refine, look", "rounds around the best until nothing improves", "what is left of the budget"),
-        ("7 train in full", "the best setting, with a schedule", f"{last} epochs, or more where it pays"),
+        (
+            "7 train in full",
+            f"the best setting and {course.HIGHER:g} times its rate, with a schedule",
+            f"{last} epochs, or more where it pays",
+        ),
     ]
 
 

@@ -26,7 +26,7 @@ def dashboard_environment(
         source: Grafana's name of the Prometheus data source.
     """
     variables = {
-        # The Train tab shows runs only if their controllers report their state.
+        # Ray tells of training runs (/api/train/v2/runs/v1) only if their controllers report their state.
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
         "RAY_GRAFANA_HOST": grafana.rstrip("/") if grafana else "DISABLED",
     }

@@ -13,11 +13,12 @@ from lehr.recipe.coarse import Search
 from lehr.recipe.initial import Initial
 from lehr.recipe.overfit import Overfit
 from lehr.recipe.rates import Rates
-from lehr.recipe.results import Verdict
-from lehr.recipe.trained import Last, Round, best_of, pool, shown
+from lehr.recipe.results import Verdict, tidy
+from lehr.recipe.trained import Last, Round, Setting, Trained, best_of, pool, shown
 from lehr.training.optimizers import has_decay
 
-LAST_SHARE = 0.4  # of the budget at most, for the training in full
+LAST_SHARE = 0.4  # of the budget at most, for training in full
+HIGHER = 3.0  # a rate that decays may start so much higher than the best of those that stay as they are
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ class Step:
     Attributes:
         name: one of `initial_loss`, `overfit`, `learning_rate`, `coarse`, `refine`, `last`.
         folder: where its result goes, inside the run folder.
-        search: what a round trains. epochs: how long the last training is.
+        search: what a round trains. epochs: how long the last trainings are. settings: what they train.
     """
 
     name: str
     folder: str
     search: Search | None = None
     epochs: int = 0
+    settings: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,18 @@ def judge_last(done: Done) -> Verdict:
         value = shown(abs(last.trained.best(lower)), metric)
         found = f"Trained in full with a {last.schedule} schedule, {last.trained.setting}: {value}"
     trial = f"the best trial at a constant rate had {shown(abs(best.best(lower)), metric)}"
+    if last.beside:
+        others = [f"with {each.setting}: {_outcome(each, metric, lower)}" for each in last.beside]
+        trial = f"{'; '.join(others)}; {trial}"
     kept = (
         "the model of this run is kept" if last.kept == last.trained.folder else f"so the model of {last.kept} is kept"
     )
     test = f" Its test accuracy is {last.test:.2%}." if last.test is not None else ""
     return Verdict(True, f"{found}; {trial}.", f"{kept[:1].upper()}{kept[1:]}.{test}")
+
+
+def _outcome(trained: Trained, metric: str, lower: bool) -> str:
+    return trained.failed or shown(abs(trained.best(lower)), metric)
 
 
 def chapters(job: RecipeJob, done: Done) -> list[tuple[str, Verdict]]:
@@ -181,12 +190,12 @@ def budget(job: RecipeJob, done: Done) -> float:
 def spent(job: RecipeJob, done: Done) -> float:
     """Passes over the training images so far, from step 3 on; the first two steps see a few hundred images."""
     total = sum(each.epochs for each in done.rounds) + (done.rates.epochs if done.rates else 0.0)
-    return total + (done.last.trained.epochs if done.last else 0)
+    return total + (sum(each.epochs for each in (done.last.trained, *done.last.beside)) if done.last else 0)
 
 
 def last_epochs(job: RecipeJob, done: Done) -> int:
-    """Epochs that are kept for the training in full while the search goes on."""
-    return max(1, min(job.base.train.epochs, int(LAST_SHARE * budget(job, done))))
+    """Epochs that are kept for training in full while the search goes on."""
+    return max(1, min(2 * job.base.train.epochs, int(LAST_SHARE * budget(job, done))))
 
 
 def _after_a_round(job: RecipeJob, done: Done) -> Step | End:
@@ -201,18 +210,31 @@ def _after_a_round(job: RecipeJob, done: Done) -> Step | End:
             number = len(done.rounds)
             return Step("refine", f"recipe/5-refine-{number}", search)
     epochs = job.base.train.epochs * (2 if seen and seen.longer_last else 1)
-    return Step("last", "recipe/7-last", epochs=max(1, min(epochs, int(left))))
+    settings = last_settings(job, done, int(left))
+    return Step("last", "recipe/7-last", epochs=max(1, min(epochs, int(left) // len(settings))), settings=settings)
 
 
-def last_overrides(job: RecipeJob, done: Done, epochs: int) -> dict[str, Any]:
-    """Changes to the base job that make the training in full: the best setting, and a rate that decays."""
+def last_settings(job: RecipeJob, done: Done, left: int) -> tuple[Setting, ...]:
+    """What is trained in full: the best setting, and the same with a higher rate unless `left` is too little for both.
+
+    A rate that stays as it is, as in the trials, must be low enough to settle with; one that decays settles at its end,
+    and gains from a higher start.
+    """
+    best = best_of(done.rounds).setting
+    if left < job.base.train.epochs:
+        return (best,)
+    return (best, best.model_copy(update={"rate": tidy(HIGHER * best.rate)}))
+
+
+def last_overrides(job: RecipeJob, setting: Setting, epochs: int) -> dict[str, Any]:
+    """Changes to the base job that make a training in full: the setting, and a rate that decays."""
     schedule = job.base.schedule
     told: Mapping[str, Any] = {}
     if schedule.name == "constant":
         warmup = str(schedule.warmup) if schedule.warmup else "5%"
         told = {"schedule": {"name": "cosine", "warmup": warmup}}
     return {
-        **best_of(done.rounds).setting.overrides(),
+        **setting.overrides(),
         "optimizer.scale_lr": None,
         "train.epochs": epochs,
         **told,

@@ -16,7 +16,7 @@ from lehr.recipe.initial import Initial, initial_work
 from lehr.recipe.overfit import Overfit, overfit_work
 from lehr.recipe.rates import Rates, RateTest, rate_work, sweep_work
 from lehr.recipe.results import FILE, Result, bare, steady
-from lehr.recipe.trained import Found, Last, Round, Trained, best_of, folders, pool, ranked
+from lehr.recipe.trained import Found, Last, Round, Setting, Trained, best_of, folders, pool, ranked
 from lehr.runs import Folder, RunFolder
 from lehr.trials import Outcome, Trial
 
@@ -85,13 +85,21 @@ def trials(job: RecipeJob, done: Done, step: Step) -> list[Trial]:
         ladder = rates.ladder(base)
         return [rate_test(job, number, rate) for number, rate in enumerate(ladder[-1:] if job.recipe.sweep else ladder)]
     if step.name == "last":
-        return [Trial(step.folder, child(step.folder, last_overrides(job, done, step.epochs)))]
+        return [
+            Trial(folder, child(folder, last_overrides(job, setting, step.epochs)))
+            for folder, setting in last_folders(step).items()
+        ]
     assert step.search
     wanted = folders(done.rounds, step.search.settings)
     return [
         Trial(folder, child(folder, setting.trial(base, step.search.epochs)))
         for folder, setting in sorted(wanted.items())
     ]
+
+
+def last_folders(step: Step) -> dict[str, Setting]:
+    """Each setting that is trained in full, by its folder."""
+    return {step.folder + f"-{number}" * (number > 0): setting for number, setting in enumerate(step.settings)}
 
 
 def rate_test(job: RecipeJob, number: int, rate: float) -> Trial:
@@ -136,7 +144,7 @@ def result_of(job: RecipeJob, done: Done, step: Step, outcomes: Mapping[str, Out
             else Rates(tests=tuple(RateTest.read(o.run.folder) for o in outcomes.values()))
         )
     if step.name == "last":
-        return _last(job, done, first, folder)
+        return _last(job, done, step, outcomes, folder)
     return _round(job, done, step, outcomes, folder)
 
 
@@ -164,11 +172,12 @@ def _round(job: RecipeJob, done: Done, step: Step, outcomes: Mapping[str, Outcom
     )
 
 
-def _last(job: RecipeJob, done: Done, outcome: Outcome, folder: Folder) -> Last:
-    metric = job.base.train.metric
-    setting, best = best_of(done.rounds).setting, best_of(done.rounds)
+def _last(job: RecipeJob, done: Done, step: Step, outcomes: Mapping[str, Outcome], folder: Folder) -> Last:
+    metric, best = job.base.train.metric, best_of(done.rounds)
     lower = metric.endswith("_loss")
-    last = _trained(outcome, FOLDERS["last"], metric, setting, 10**9)
+    all_of_them = [_trained(outcomes[name], name, metric, s, 10**9) for name, s in last_folders(step).items()]
+    last, *beside = sorted(all_of_them, key=lambda each: (bool(each.failed), -each.best(lower)))
+    outcome = outcomes[last.folder]
     keep = outcome.status == "finished" and last.best(lower) >= best.best(lower)
     kept = outcome.run if keep else RunFolder.open(folder.child(*best.folder.split("/")))
     curves = Curves.read(outcome.run)
@@ -181,6 +190,7 @@ def _last(job: RecipeJob, done: Done, outcome: Outcome, folder: Folder) -> Last:
         value=abs((last if keep else best).best(lower)),
         test=kept.progress().get("metrics", {}).get("test_accuracy"),
         diagnosis=_diagnosis(curves),
+        beside=tuple(beside),
     )
 
 

@@ -109,7 +109,8 @@ class Last(Result):
     """The training in full, with a schedule.
 
     Attributes:
-        trained: how it went. kept: folder of the run whose model is kept, this one or the best trial.
+        trained: how the best of them went. kept: folder of the run whose model is kept, this one or the best trial.
+        beside: the others, where more than one setting was trained in full.
         schedule: the schedule, in words. value: the metric of the kept model. test: its test accuracy, if there is one.
     """
 
@@ -119,6 +120,7 @@ class Last(Result):
     value: float
     test: float | None = None
     diagnosis: Found
+    beside: tuple[Trained, ...] = ()
 
 
 def pool(rounds: Iterable[Round]) -> dict[str, Trained]:

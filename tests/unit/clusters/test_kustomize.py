@@ -116,6 +116,7 @@ def test_the_shared_cluster_is_as_kuberay_wants_it(overlay: Path) -> None:
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         spec = group["template"]["spec"]
         assert spec["restartPolicy"] == "Never"
+        assert spec["serviceAccountName"] == "lehr"  # which opens the storage, for drivers on the head too
         limits = spec["containers"][0]["resources"]["limits"]
         taints = {toleration["key"] for toleration in spec.get("tolerations", [])}
         assert ("nvidia.com/gpu" in limits) == ("nvidia.com/gpu" in taints)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
+from tests.unit.clusters.conftest import Dashboard
 
 from lehr.clusters import up
 from lehr.errors import LehrError
@@ -104,3 +106,14 @@ def test_jobs_find_this_python_first_and_no_other_cluster() -> None:
     assert found["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
     assert "RAY_ADDRESS" not in found
     assert (found["KEEP"], found["RAY_PROMETHEUS_HOST"]) == ("1", "http://127.0.0.1:9")
+
+
+def test_its_prometheus_scrapes_this_cluster_whatever_other_ray_runs_here(
+    monkeypatch: pytest.MonkeyPatch, dashboard: Dashboard
+) -> None:
+    monkeypatch.setattr(up, "_launch", lambda cluster, words, environment: cluster)
+    dashboard.answer["/api/version"] = (200, json.dumps({"ray_version": "2.60.0", "session_name": "session_7"}))
+    up._watch(up.LocalCluster(dashboard.address, "127.0.0.1:2", (), "log", "http://127.0.0.1:9"), {"RAY_TMPDIR": "/t"})
+    said = yaml.safe_load((up.state_folder() / "monitoring/prometheus/prometheus.yml").read_text())
+    (place,) = said["scrape_configs"][0]["file_sd_configs"][0]["files"]
+    assert place == "/t/ray/session_7/prom_metrics_service_discovery.json"

@@ -351,6 +351,26 @@ def test_it_ends_where_it_should(overrides: dict[str, Any], done: Done, status: 
     assert following.status == status
 
 
+def test_the_training_in_full_tries_a_higher_rate_too_since_its_rate_decays() -> None:
+    step = course.following(job(), done := Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED))))
+    assert isinstance(step, Step)
+    best = best_of(done.rounds).setting
+    assert [setting.rate for setting in step.settings] == pytest.approx([best.rate, 3 * best.rate], rel=0.2)
+    assert {setting.decay for setting in step.settings} == {best.decay}
+    assert course.spent(job(), done) + len(step.settings) * step.epochs <= course.budget(job(), done)
+    assert course.last_settings(job(), done, left=job().base.train.epochs - 1) == (best,)
+
+
+def test_what_was_trained_in_full_beside_it_is_told_and_counted() -> None:
+    done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
+    kept, beside = trained(0, 0.3, 0, 0.97), trained(1, 0.1, 0, 0.95, 0.96)
+    last = Last(trained=kept, beside=(beside,), kept=kept.folder, schedule="cosine", value=0.97,
+                diagnosis=Found(name="healthy", title="Healthy", evidence=""))  # fmt: skip
+    whole = Done(SOUND, BY_HEART, TESTED, done.rounds, last)
+    assert "rate 0.3, weight decay 0: 97.0%; with rate 0.1, weight decay 0: 96.0%" in course.judge_last(whole).found
+    assert course.spent(job(), whole) == course.spent(job(), done) + 3
+
+
 def test_a_time_becomes_epochs_at_the_measured_speed() -> None:
     # 300 steps in 30 s, one after the other: 0.1 s a step, 20 steps an epoch, so 2 s an epoch.
     one_by_one = Rates(tests=tuple(
