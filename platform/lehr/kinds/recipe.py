@@ -215,7 +215,11 @@ def preview(job: RecipeJob) -> list[tuple[str, str, str]]:
     first = STEPS.index(job.recipe.start_at)
     rows = [
         ("1 initial loss", "loss, inputs, outputs and gradients before any training", "two passes over 256 images"),
-        ("2 overfit", "5 batches learned by heart, at the job's rate or a usual one", "up to 400 updates a rate"),
+        (
+            "2 overfit",
+            "5 batches learned by heart, at the job's rate or a usual one",
+            "400 updates a rate at most, or four times as many where it is nearly there",
+        ),
         ("3 learning rate", _rates_in_words(job), _rate_cost(job)),
     ]
     rows = [row for number, row in enumerate(rows) if number >= first and (number != 2 or course.measures_rates(job))]

@@ -28,7 +28,9 @@ from lehr.training.updates import Updates, network
 from lehr.trials import Hooks
 
 BATCHES, MOST_ROWS = 5, 64  # 5 batches, each of at most 64 images: small enough to be learned by heart in a minute
-STEPS = 400  # updates of an attempt at most: 80 passes over the 5 batches
+STEPS = 400  # updates of an attempt: 80 passes over the 5 batches
+MOST_STEPS = 1600  # of one that is nearly there: a small network gets there slowly
+NEARLY = 0.9  # share of the sample that is right
 LOOK = 10  # updates between looks at the accuracy
 PATIENCE = 60  # updates after which an attempt that rises, or does not move, is given up
 LONG_PATIENCE = 150  # updates after which one is given up that has no better loss than a guess
@@ -263,7 +265,7 @@ def attempt(
     accuracies: list[tuple[int, float]] = []
     waiting: list[Tensor] = []
     model.train()
-    for step in range(STEPS):
+    for step in range(MOST_STEPS):
         part, whole = shares[step % len(shares)]
         loss, _, ratio = updates.take(part, whole, step)
         waiting.append(loss)
@@ -285,13 +287,15 @@ def attempt(
             update=statistics.median(r for r in ratios if math.isfinite(r)) if any(map(math.isfinite, ratios)) else 0.0,
             diverged=broken is not None,
         )
-        if made.looks == "learned" or broken is not None or hopeless(made, known):
+        if made.looks == "learned" or broken is not None or over(made, known):
             break
     return model, made
 
 
-def hopeless(made: Attempt, guess: float) -> bool:
-    """Whether an attempt that has not learned the sample yet shows that it will not."""
+def over(made: Attempt, guess: float) -> bool:
+    """Whether an attempt that has not learned the sample yet has had its updates, or shows that it will not."""
+    if len(made.losses) >= STEPS and made.accuracy < NEARLY:
+        return True
     if len(made.losses) >= LONG_PATIENCE and made.end > NO_BETTER * guess:
         return True
     return len(made.losses) >= PATIENCE and made.looks in ("diverged", "frozen")

@@ -99,6 +99,21 @@ def test_a_sample_that_is_not_learned_says_what_it_looks_like(attempts: list[Att
 
 
 @pytest.mark.parametrize(
+    ("made", "over"),
+    [
+        (attempt(0.1, 2.3, 0.12, 0.98, steps=400), False),  # nearly there: it may have four times as many updates
+        (attempt(0.1, 2.3, 0.12, 0.98, steps=1600), False),  # the loop itself ends there
+        (attempt(0.1, 2.3, 1.0, 0.6, steps=400), True),
+        (attempt(0.1, 2.3, 1.0, 0.6, steps=390), False),
+        (attempt(0.1, 2.3, 2.25, 0.1, steps=150), True),  # as good as a guess, for long enough
+        (attempt(10, 2.3, 30, 0.1, steps=60), True),
+    ],
+)
+def test_an_attempt_to_learn_by_heart_ends_when_it_will_not(made: Attempt, over: bool) -> None:
+    assert overfit.over(made, LN10) is over
+
+
+@pytest.mark.parametrize(
     ("rows", "accuracy", "good"), [(320, 0.9, True), (320, 0.12, False), (320, 0.2, True), (100, 0.1, True)]
 )
 def test_learned_by_heart_must_say_something_about_other_images(rows: int, accuracy: float, good: bool) -> None:
