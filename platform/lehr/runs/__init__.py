@@ -2,8 +2,9 @@
 
 from .attempts import Attempt, CheckpointInfo, all_attempts, begin_attempt, newest_attempt
 from .checkpoints import Checkpoint, DamagedCheckpoint, load, name_of, newest_valid, prune, save
+from .columns import COLUMNS, Column
 from .lease import Holder, Lease, read_holder
-from .records import COLUMNS, Column, Recorder, read_epochs, read_events, read_steps, without_timing
+from .records import Recorder, read_epochs, read_events, read_steps, without_timing
 from .run_folder import FORMAT, RunFolder, collect_environment, find_runs
 from .storage import Folder
 from .weights import read_model, write_model

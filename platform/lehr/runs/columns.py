@@ -1,0 +1,47 @@
+"""What the tables of a run's record hold, column by column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column holds. `timing` marks wall-clock figures, which no two runs share."""
+
+    unit: str
+    description: str
+    timing: bool = False
+    type: str = "float64"
+
+
+COLUMNS: dict[str, dict[str, Column]] = {
+    "steps": {
+        "step": Column("step", "number of the optimizer step, from 0", type="int64"),
+        "epoch": Column("epoch", "epochs of training data seen before the step, with fraction"),
+        "loss": Column("1", "training loss of the global batch, before the update"),
+        "learning_rate": Column("1", "learning rate of the update, of the first parameter group"),
+        "gradient_norm": Column("1", "Euclidean norm of the gradient of all parameters, before clipping"),
+        "update_ratio": Column("1", "norm of the update over the norm of the weights; null: not measured"),
+        "examples": Column("example", "training examples in the global batch", type="int64"),
+        "seconds": Column("s", "wall-clock time of the step, input included", timing=True),
+        "input_seconds": Column("s", "wall-clock time the step waited for its batch", timing=True),
+    },
+    "epochs": {
+        "epoch": Column("epoch", "completed epochs, so the first is 1", type="int64"),
+        "step": Column("step", "optimizer steps taken by the end of the epoch", type="int64"),
+        "train_loss": Column("1", "mean training loss over the epoch, while the weights moved"),
+        "train_accuracy": Column("1", "training accuracy over the epoch, while the weights moved, 0 to 1"),
+        "clean_train_loss": Column("1", "loss on a fixed clean training subset, evaluation mode"),
+        "clean_train_accuracy": Column("1", "accuracy on a fixed clean training subset, evaluation mode, 0 to 1"),
+        "validation_loss": Column("1", "loss on the whole validation split"),
+        "validation_accuracy": Column("1", "accuracy on the whole validation split, 0 to 1"),
+        "averaged_validation_loss": Column("1", "the same with the averaged weights"),
+        "averaged_validation_accuracy": Column("1", "the same with the averaged weights, 0 to 1"),
+        "test_loss": Column("1", "loss on the whole test split; only at the end"),
+        "test_accuracy": Column("1", "accuracy on the whole test split, 0 to 1; only at the end"),
+        "learning_rate": Column("1", "learning rate of the epoch's last update"),
+        "seconds": Column("s", "wall-clock time of the epoch, evaluation included", timing=True),
+        "examples_per_second": Column("example/s", "training examples over training time", timing=True),
+    },
+}

@@ -1,0 +1,75 @@
+"""Tables of the record as Parquet. Apart from `records.py`: pyarrow and numpy take a fifth of a second to import."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lehr.errors import RunError
+
+from .columns import COLUMNS, Column
+
+
+def to_parquet(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:
+    """A part of a table, with every declared column. Raises RunError where the columns do not fit together."""
+    buffer = io.BytesIO()
+    pq.write_table(_table(kind, columns), buffer)
+    return buffer.getvalue()
+
+
+def from_parquet(data: bytes) -> pa.Table:
+    """A part of a table. Raises ValueError where it is damaged."""
+    try:
+        return pq.ParquetFile(pa.BufferReader(data)).read()
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def joined(kind: str, parts: Sequence[pa.Table]) -> pa.Table:
+    """The parts as one table, with every declared column. Raises ValueError where they do not fit together."""
+    try:
+        return pa.concat_tables([_empty(kind), *parts], promote_options="default")
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def _table(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.Table:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise RunError(f"{kind}: columns must be of one length; got {lengths or 'no columns'}")
+    rows = next(iter(lengths.values()))
+    declared = COLUMNS[kind]
+    arrays, fields = [], []
+    # Every part has every declared column: `pyarrow.parquet.read_table` takes a directory's schema from its first part.
+    for name in [*declared, *(name for name in columns if name not in declared)]:
+        column = declared.get(name)
+        try:
+            array = _array(columns.get(name, [None] * rows), column)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise RunError(f'{kind}: column "{name}" does not hold numbers: {error}') from error
+        if column or array.null_count < rows:  # all null, a column of the task's own has no type yet
+            arrays.append(array)
+            fields.append(_field(name, array.type, column or Column("1", "metric of the task")))
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _array(values: Sequence[Any] | np.ndarray, column: Column | None) -> pa.Array:
+    plain = values if isinstance(values, np.ndarray) else [v.item() if hasattr(v, "item") else v for v in values]
+    if column is None and any(isinstance(value, str) for value in plain):
+        return pa.array(plain, type=pa.string())
+    array = pa.array(plain, type=pa.float64(), from_pandas=False)  # NaN is a value, not a null
+    return array.cast(column.type) if column else array  # refuses fractions in a column of whole numbers
+
+
+def _field(name: str, type_: pa.DataType, column: Column) -> pa.Field:
+    timing = "true" if column.timing else "false"
+    return pa.field(name, type_, metadata={"unit": column.unit, "description": column.description, "timing": timing})
+
+
+def _empty(kind: str) -> pa.Table:
+    return pa.schema([_field(name, pa.type_for_alias(c.type), c) for name, c in COLUMNS[kind].items()]).empty_table()
