@@ -104,7 +104,8 @@ def open_data(running: Running, job: TrainJob, resources: Resources | None) -> t
         data = opened.decode(read_with_ray)
         say_unreadable(running, opened, data)
         shared = {name: Shared.put(images) for name, images in data.items()}
-    return (plan := Plan.make(job, splits(job, data))), partial(compute_with_ray, plan, shared, resources)
+    plan = Plan.make(job, splits(job, data))
+    return plan, partial(compute_with_ray, plan, shared, resources, running.screen.status)
 
 
 def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> dict[str, Any]:

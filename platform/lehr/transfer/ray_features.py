@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ import torch
 from ray.data import DataContext
 
 from lehr.clusters.local import Resources
+from lehr.clusters.waiting import wait_for
 from lehr.data.load import splits
 from lehr.job import TrainJob
 from lehr.places import importable
 from lehr.training.setup import Plan
+from lehr.training.share import Share, capacity
 from lehr.transfer.features import BATCH, Extractor, Features, rows_of
 
 
@@ -41,6 +43,7 @@ def compute_with_ray(
     plan: Plan,
     shared: dict[str, Any],
     resources: Resources,
+    say: Callable[[str], None],
     split: str,
     positions: torch.Tensor,
     *,
@@ -51,23 +54,24 @@ def compute_with_ray(
 
     Args:
         shared: by split, handles of the decoded images or streams, as workers open them.
-        resources: what the cluster has; every GPU gets a replica, or the CPUs share out their cores.
+        resources: what the cluster has; see `replicas`.
+        say: told what the replicas wait for, on a cluster that others use too.
     """
     DataContext.get_current().enable_progress_bars = False
-    gpus = int(resources.gpus)
-    replicas = max(1, min(gpus or int(resources.cpus), -(-len(positions) // BATCH)))
-    threads = max(1, int(resources.cpus) // replicas)
+    share = replicas(resources, -(-len(positions) // BATCH))
+    if resources.nodes:
+        wait_for(share, say)
     # One block for each batch, made here: the replicas may hold every CPU, so there is none for tasks beside them.
     chunks = [chunk.numpy() for chunk in positions.split(BATCH)]
     for view in range(views):
         found = ray.data.from_numpy(chunks).map_batches(
             Replica,
-            fn_constructor_args=(plan.job, shared, random, threads),
+            fn_constructor_args=(plan.job, shared, random, int(share.cpus)),
             fn_args=(split, view),
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=replicas),
-            num_gpus=1 if gpus else 0,
-            num_cpus=threads if not gpus else 1,
+            compute=ray.data.ActorPoolStrategy(size=share.most),
+            num_gpus=share.gpus,
+            num_cpus=1 if share.gpus else share.cpus,
         )
         parts = []
         for batch in found.iter_batches(batch_size=None, batch_format="numpy"):
@@ -75,3 +79,15 @@ def compute_with_ray(
             values = torch.from_numpy(np.asarray(batch["features"], np.float32).copy())
             parts.append(Features(ids, labels, torch.full_like(ids, view), values))
         yield Features.together(parts)
+
+
+def replicas(resources: Resources, batches: int) -> Share:
+    """One replica on every GPU, else on the CPUs, which they share out; no more than there are batches for.
+
+    A replica is on one node: one that asked for more than any node has would wait for ever.
+    """
+    gpus = 1 if resources.gpus else 0
+    count = max(1, min(int(resources.gpus) or int(resources.cpus), batches))
+    nodes = resources.nodes or ((resources.cpus, resources.gpus),)
+    even = max(1, int(resources.cpus) // count)
+    return Share(count, next((each for each in range(even, 1, -1) if capacity(nodes, each, gpus) >= count), 1), gpus)

@@ -31,6 +31,7 @@ from ray.tune.search import Searcher
 
 from lehr.clusters.desk import Desk
 from lehr.clusters.local import cluster
+from lehr.clusters.waiting import wait_for
 from lehr.data.load import Opened, decide, splits
 from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
 from lehr.driver import Interrupted, Running
@@ -128,7 +129,10 @@ def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> No
     running.screen.status("starting Ray")
     widest = job.workers.count if isinstance(job.workers.count, int) else 1
     with cluster(widest, job.workers.cpus) as resources:
-        trials.run(first, slots(job, resources.cpus, resources.gpus, at_most, resources.nodes))
+        room = slots(job, resources.cpus, resources.gpus, at_most, resources.nodes)
+        if resources.nodes:  # others may use this cluster too
+            wait_for(room.share, running.screen.status)
+        trials.run(first, room)
 
 
 class _Trials:
