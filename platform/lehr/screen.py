@@ -150,12 +150,11 @@ def picture(progress: dict[str, Any]) -> Group:
     if "headline" in progress:
         return overview(progress)
     bar = Table.grid(padding=(0, 2))
-    left = progress["seconds_left"]
     bar.add_row(
         Text(f"epoch {min(int(progress['epoch']) + 1, progress['epochs'])}/{progress['epochs']}", style="bold"),
         ProgressBar(total=progress["total_steps"], completed=progress["step"], width=32),
         Text(f"{progress['step'] / progress['total_steps']:4.0%}"),
-        Text("" if left is None else f"{clock(left)} left", style="dim"),
+        Text(_left(progress), style="dim"),
     )
     facts = Table.grid(padding=(0, 3))
     known = facts_of(progress)
@@ -165,16 +164,21 @@ def picture(progress: dict[str, Any]) -> Group:
     return Group(bar, facts, *([Text(found, style="yellow")] if found else []))
 
 
+def _left(progress: dict[str, Any]) -> str:
+    """The time that is left; nothing for a run that is over."""
+    left, over = progress.get("seconds_left"), progress.get("status") in ("finished", "failed", "stopped")
+    return "" if left is None or over else f"{clock(left)} left"
+
+
 def overview(progress: dict[str, Any]) -> Group:
     """What a job made of other runs tells of itself: how far it is, its figures, and a table of its runs."""
     bar = Table.grid(padding=(0, 2))
     share = min(max(progress["done"], 0.0), 1.0)
-    left = progress.get("seconds_left")
     bar.add_row(
         Text(progress["headline"], style="bold"),
         ProgressBar(total=1.0, completed=share, width=32),
         Text(f"{share:4.0%}"),
-        Text("" if left is None else f"{clock(left)} left", style="dim"),
+        Text(_left(progress), style="dim"),
     )
     facts = Table.grid(padding=(0, 3))
     if progress["facts"]:

@@ -36,7 +36,7 @@ def jobs(
         console.print(f"No jobs on {connected.address}.")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("name", "state", "kind", "submission", "started", "run folder"):
+    for name in ("name", "state", "kind", "submission", "started (UTC)", "run folder"):
         table.add_column(name, overflow="fold")
     for row in rows:
         began = (row["started"] or "")[:16].replace("T", " ")

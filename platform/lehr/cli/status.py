@@ -46,3 +46,5 @@ def status(
     last = [line for line in jobs.logs(submission).splitlines() if line.strip()][-1:]
     if last and not (progress and submission.is_over):
         console.print(last[0], style="dim", markup=False, soft_wrap=True)
+    if submission.status in ("failed", "stopped"):
+        console.print(f"Go on with: lehr resume {submission.run}", markup=False, soft_wrap=True)

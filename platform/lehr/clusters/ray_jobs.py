@@ -202,8 +202,7 @@ def token() -> str | None:
         return None
     if value := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return _clean(value, "RAY_AUTH_TOKEN")
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    named, path = os.environ.get("RAY_AUTH_TOKEN_PATH"), token_file()
     try:
         return _clean(path.read_text().strip(), str(path)) or None
     except (OSError, UnicodeDecodeError) as error:
@@ -211,6 +210,12 @@ def token() -> str | None:
             why = getattr(error, "strerror", None) or "it is not text"
             raise ClusterError(f"RAY_AUTH_TOKEN_PATH: {path} cannot be read: {why}") from None
         return None
+
+
+def token_file() -> Path:
+    """The file that holds the token, where it is not in RAY_AUTH_TOKEN."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
 
 
 def _clean(value: str, where: str) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from lehr.clusters.backend import Request, Submission
 from lehr.clusters.package import Package, package
+from lehr.clusters.ray_jobs import token_file
 from lehr.driver import MAY_CHANGE, place
 from lehr.errors import LehrError, StorageError
 from lehr.job import Job, describe_difference, difference, to_dict
@@ -52,10 +53,10 @@ def working_folder(job: Job, said: Path | None) -> Path:
 
 
 def package_of(job: Job, root: Path) -> Package:
-    """The working folder's package, without the run folders of the job."""
+    """The working folder's package, without the run folders of the job and the token of the cluster."""
     storage = [Path(job.storage)] if "://" not in job.storage else []
     data = [Path(path) for path in data_paths(job).values() if not _elsewhere(path)]
-    return package(root, without=storage, data=[path for path in data if path.exists()])
+    return package(root, without=[*storage, token_file().absolute()], data=[path for path in data if path.exists()])
 
 
 def data_paths(job: Job) -> dict[str, str]:

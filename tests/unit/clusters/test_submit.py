@@ -127,3 +127,12 @@ def test_a_copied_path_is_found_where_the_copy_is(tmp_path: Path) -> None:
         env={**os.environ, "LEHR_ROOT": "/home/me"},
     ).stdout.split()  # fmt: skip
     assert said == [str(tmp_path / "copy/data/a.txt"), "/home/me/gone", "/home/men/x"]
+
+
+def test_the_cluster_s_token_does_not_travel_with_the_working_folder(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job.parent / "token").write_text("secret")
+    assert "token" in package_of(load(job), job.parent).files
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(job.parent / "token"))
+    assert "token" not in package_of(load(job), job.parent).files
