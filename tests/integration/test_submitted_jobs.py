@@ -9,13 +9,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
+import numpy as np
 import psutil
 import pytest
-from tests.support import free_port
+import torch
+from PIL import Image
+from tests.s3 import BUCKET, s3_environment, s3_server
+
+from lehr.job.templates import names
+from lehr.models.vision import torchvision
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
+STORAGE = f"s3://{BUCKET}"
+SHORT = ["base.train.epochs=1", "base.data.limit=330"]
 JOB = """\
 kind: train
 data: {source: digits, limit: 330}
@@ -42,32 +52,38 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environment(place: Path) -> Iterator[dict[str, str]]:
     """What the commands run with: an S3 server, a token, and a state folder of its own."""
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
     (place / "token").write_text(TOKEN)
-    variables = {
-        **os.environ,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "LEHR_STORAGE": "s3://lehr/runs",
-        "LEHR_STATE": str(place / "state"),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(place / "token"),
-    }
-    make = "import boto3; boto3.client('s3').create_bucket(Bucket='lehr')"
-    tries = 0
-    while subprocess.run([sys.executable, "-c", make], env=variables, capture_output=True, check=False).returncode:
-        tries += 1
-        assert tries < 60, "no S3 server"
-        time.sleep(0.5)
-    yield variables
-    server.terminate()
-    server.wait()
+    with s3_server() as endpoint:
+        yield {
+            **os.environ,
+            **s3_environment(endpoint),
+            "LEHR_STORAGE": f"{STORAGE}/runs",
+            "LEHR_STATE": str(place / "state"),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(place / "token"),
+        }
+
+
+@pytest.fixture(scope="module")
+def s3(place: Path, environment: dict[str, str]) -> Any:
+    """A client of the S3 server, which has images in a folder and in Parquet; a backbone lies in the working folder."""
+    client = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
+                          aws_access_key_id="x", aws_secret_access_key="x")  # fmt: skip
+    pixels = np.random.default_rng(0)
+    for number in range(60):
+        file = place / f"photos/{('red', 'green', 'blue')[number % 3]}/{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image = pixels.integers(0, 128, (32, 32, 3), np.uint8)
+        image[..., number % 3] += 100
+        Image.fromarray(image).save(file)
+        client.upload_file(str(file), BUCKET, str(file.relative_to(place)))
+    torch.save(torchvision().models.shufflenet_v2_x0_5().state_dict(), place / "backbone.pth")
+    packed = subprocess.run(
+        [sys.executable, "-m", "lehr", "data", "pack", "photos", f"{STORAGE}/cifar10"],
+        cwd=place, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert packed.returncode == 0, packed.stderr
+    return client
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +142,10 @@ def test_on_a_sound_cluster_check_finds_nothing(lehr: Lehr) -> None:
         (["workers.gpus=1"], "refused: 2 workers with 1 GPU each need 2, and the cluster has 0"),
         (["workers={count: 3, cpus: 2}"], "warning: the workers take 6 of the cluster's 6 CPUs"),
         (["model=my_nets:Nett"], "my_nets"),
-        (["data={source: images, path: s3://lehr/photos}"], "data.path can be read on no node: s3://lehr/photos"),
+        (
+            ["data={source: images, path: s3://lehr-tests/nothing}"],
+            "data.path cannot be read on any node: s3://lehr-tests/nothing",
+        ),
     ],
 )
 def test_each_finding_is_provoked_on_a_real_cluster(lehr: Lehr, overrides: list[str], sentence: str) -> None:
@@ -206,18 +225,82 @@ def test_a_second_job_waits_visibly_until_all_its_workers_fit(lehr: Lehr) -> Non
     assert "epoch 3/3" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("train", ["train.epochs=2", "name=digits"]),
-        ("transfer-pretrain", ["train.epochs=2"]),
-        ("independent-ensemble", ["members=2", "base.train.epochs=2"]),
-        ("predict", ["run=run:digits"]),
-    ],
-)
-def test_templates_run_on_a_cluster_unchanged_but_for_their_length(lehr: Lehr, template: str, words: list[str]) -> None:
-    assert lehr("new", template, f"from-{template}.yaml").returncode == 0
-    done = lehr("submit", f"from-{template}.yaml", *words, "-f", "--no-check")
+TEMPLATES = [  # in an order in which each finds the runs that it needs
+    ("train", "digits", ["train.epochs=2"], ["model/weights.safetensors"]),
+    ("cifar10", "cifar10", [f"data.path={STORAGE}/cifar10", "model.width=8", "train.epochs=2"], ["model/model.json"]),
+    (
+        "search-grid",
+        "grid",
+        [*SHORT, "space={optimizer.lr: [0.01, 0.1]}"],
+        ["trials/0001/model/model.json", "trials/0002/search.json", "report.html"],
+    ),
+    (
+        "search-random-asha",
+        "asha",
+        [*SHORT, "base.train.epochs=3", "budget.trials=4"],
+        ["trials/0001/search.json", "trials/0003/search.json", "report.html"],
+    ),
+    (
+        "recipe",
+        "recipe",
+        ["base.model.width=8", "base.data.limit=330", "base.train.epochs=2", "budget=24ep"],
+        ["recipe/3-learning-rate/result.json", "model/weights.safetensors", "report.html"],
+    ),
+    (
+        "snapshot-ensemble",
+        "snapshots",
+        [
+            f"base.data.path={STORAGE}/cifar10", "base.model={name: small_cnn, width: 8}",
+            "base.train.epochs=2", "cycles=2",
+        ],
+        ["ensemble.json", "members/01/model/model.json", "members/02/model/model.json"],
+    ),
+    (
+        "independent-ensemble",
+        "independent",
+        [*SHORT, "members=2"],
+        ["ensemble.json", "members/02/model/weights.safetensors"],
+    ),
+    (
+        "transfer",
+        "photos",
+        [
+            f"base.data.path={STORAGE}/photos", "base.data.image_size=64", "base.train.epochs=1",
+            "backbone={name: shufflenet_v2_x0_5, weights: backbone.pth}", "features.steps=30",
+        ],
+        ["transfer.json", "features/train.parquet", "model/weights.safetensors", "report.html"],
+    ),
+    ("transfer-pretrain", "digits-six", ["train.epochs=2"], ["model/weights.safetensors"]),
+    (
+        "transfer-offline",
+        "offline",
+        ["base.train.epochs=2", "features.steps=30", "images_per_class=[2]"],
+        ["transfer.json", "model/weights.safetensors", "report.html"],
+    ),
+    ("predict", "predict", ["run=run:digits"], ["predictions/part-000000.parquet"]),
+]  # fmt: skip
+
+
+def test_every_template_is_among_those_that_are_sent() -> None:
+    assert sorted(each[0] for each in TEMPLATES) == names()
+
+
+@pytest.mark.parametrize(("template", "run", "words", "artifacts"), TEMPLATES, ids=[each[0] for each in TEMPLATES])
+def test_a_template_runs_on_a_cluster_and_what_it_leaves_is_read_from_s3(
+    lehr: Lehr, s3: Any, template: str, run: str, words: list[str], artifacts: list[str]
+) -> None:
+    assert lehr("new", template, f"{template}.yaml").returncode == 0
+    done = lehr("submit", f"{template}.yaml", f"name={run}", *words, "-f", timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "refused" not in done.stdout
     rows = [json.loads(line) for line in lehr("jobs", "--json").stdout.splitlines()]
-    assert rows[-1]["status"] == "finished"
+    assert [row["status"] for row in rows if row["name"] == run] == ["finished"]
+    assert progress(lehr, run)["status"] == "finished"
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"runs/{run}/")
+    there = {each["Key"].removeprefix(f"runs/{run}/"): each["Size"] for page in pages for each in page["Contents"]}
+    assert {"job.yaml", "environment.json", "progress.json", *artifacts} <= there.keys()
+    assert "lease.json" not in there
+    assert all(there[name] for name in artifacts)
+    shown = lehr("show", run)
+    assert shown.returncode == 0, shown.stderr
+    assert run in shown.stdout
