@@ -239,7 +239,7 @@ def preview(job: RecipeJob) -> list[tuple[str, str, str]]:
         ("5, 6 refine, look", "rounds around the best until nothing improves", "what is left of the budget"),
         (
             "7 train in full",
-            f"the best setting and {course.HIGHER:g} times its rate, with a schedule",
+            f"the best setting at {course.HIGHER:g} times its rate, which decays",
             f"{last} epochs, or more where it pays",
         ),
     ]

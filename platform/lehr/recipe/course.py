@@ -18,7 +18,7 @@ from lehr.recipe.trained import Last, Round, Setting, Trained, best_of, pool, sh
 from lehr.training.optimizers import has_decay
 
 LAST_SHARE = 0.4  # of the budget at most, for training in full
-HIGHER = 3.0  # a rate that decays may start so much higher than the best of those that stay as they are
+HIGHER = 2.0  # a rate that decays may start so much higher than the best of those that stay as they are
 
 
 @dataclass(frozen=True)
@@ -209,21 +209,24 @@ def _after_a_round(job: RecipeJob, done: Done) -> Step | End:
         if search.settings:
             number = len(done.rounds)
             return Step("refine", f"recipe/5-refine-{number}", search)
-    epochs = job.base.train.epochs * (2 if seen and seen.longer_last else 1)
-    settings = last_settings(job, done, int(left))
-    return Step("last", "recipe/7-last", epochs=max(1, min(epochs, int(left) // len(settings))), settings=settings)
+    longer = seen is None or seen.longer_last
+    settings = last_settings(job, done, int(left), longer)
+    epochs = min(job.base.train.epochs * (1 + longer), int(left) // len(settings))
+    return Step("last", "recipe/7-last", epochs=max(1, epochs), settings=settings)
 
 
-def last_settings(job: RecipeJob, done: Done, left: int) -> tuple[Setting, ...]:
-    """What is trained in full: the best setting, and the same with a higher rate unless `left` is too little for both.
+def last_settings(job: RecipeJob, done: Done, left: int, longer: bool) -> tuple[Setting, ...]:
+    """What is trained in full: the best setting and the same with a higher rate, or the latter alone.
 
     A rate that stays as it is, as in the trials, must be low enough to settle with; one that decays settles at its end,
-    and gains from a higher start.
+    and gains from a higher start. Which of the two is better is tried where `left` is enough for both. Where twice the
+    job's epochs would help, length gains more than a second try.
     """
-    best = best_of(done.rounds).setting
-    if left < job.base.train.epochs:
-        return (best,)
-    return (best, best.model_copy(update={"rate": tidy(HIGHER * best.rate)}))
+    best, whole = best_of(done.rounds).setting, job.base.train.epochs
+    higher = best.model_copy(update={"rate": tidy(HIGHER * best.rate)})
+    if left >= (4 if longer else 1) * whole:
+        return best, higher
+    return (higher,) if longer and left >= whole else (best,)
 
 
 def last_overrides(job: RecipeJob, setting: Setting, epochs: int) -> dict[str, Any]:

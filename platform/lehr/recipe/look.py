@@ -25,7 +25,8 @@ class Look:
     Attributes:
         asks: what to do, the most pressing first; `done` and `decay` end the search.
         wanted: settings for the next round. longest: its epochs at most.
-        longer_last: whether the last training deserves more epochs than the job says.
+        longer_last: whether the last training may take more epochs than the job says: it gains from them as long as
+            what is learned holds for other images too.
         verdict: the same in words.
     """
 
@@ -75,7 +76,7 @@ def look(rounds: Sequence[Round]) -> Look:
         asks, why = ["done"], [settled]
     found = f"{diagnosis.title}: {diagnosis.evidence}."
     decided = f"{'; '.join(why)[:1].upper()}{'; '.join(why)[1:]}."
-    return Look(tuple(asks), tuple(wanted), EPOCHS, longer, Verdict(True, found, decided))
+    return Look(tuple(asks), tuple(wanted), EPOCHS, diagnosis.name != "overfitting", Verdict(True, found, decided))
 
 
 def beyond(rounds: Sequence[Round]) -> list[Setting]:

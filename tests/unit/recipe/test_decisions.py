@@ -366,14 +366,27 @@ def test_it_ends_where_it_should(overrides: dict[str, Any], done: Done, status: 
     assert following.status == status
 
 
-def test_the_training_in_full_tries_a_higher_rate_too_since_its_rate_decays() -> None:
-    step = course.following(job(), done := Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED))))
+def test_the_training_in_full_has_a_higher_rate_since_it_decays_and_takes_what_is_left() -> None:
+    done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
+    best, whole = best_of(done.rounds).setting, job().base.train.epochs
+    step = course.following(job(), done)
     assert isinstance(step, Step)
+    assert [setting.rate for setting in step.settings] == pytest.approx([2 * best.rate], rel=0.2)
+    assert step.settings[0].decay == best.decay
+    assert whole < step.epochs <= 2 * whole
+    assert course.spent(job(), done) + step.epochs <= course.budget(job(), done)
+
+
+@pytest.mark.parametrize(
+    ("left", "longer", "factors"),
+    [(80, True, [1, 2]), (79, True, [2]), (19, True, [1]), (20, False, [1, 2]), (19, False, [1])],
+)
+def test_both_rates_are_trained_in_full_where_the_budget_is_enough(left: int, longer: bool, factors: list[int]) -> None:
+    done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
     best = best_of(done.rounds).setting
-    assert [setting.rate for setting in step.settings] == pytest.approx([best.rate, 3 * best.rate], rel=0.2)
-    assert {setting.decay for setting in step.settings} == {best.decay}
-    assert course.spent(job(), done) + len(step.settings) * step.epochs <= course.budget(job(), done)
-    assert course.last_settings(job(), done, left=job().base.train.epochs - 1) == (best,)
+    assert job().base.train.epochs == 20
+    rates_of_them = [setting.rate for setting in course.last_settings(job(), done, left, longer)]
+    assert rates_of_them == pytest.approx([factor * best.rate for factor in factors], rel=0.2)
 
 
 def test_what_was_trained_in_full_beside_it_is_told_and_counted() -> None:
