@@ -62,7 +62,7 @@ class Story:
 def live(
     job: TrainJob, folder: Path, workers: int, accidents: Sequence[tuple[Accident, ...]], damaging: random.Random | None
 ) -> Story:
-    """Runs the job with these accidents, one attempt each, and then to the end.
+    """Runs the job with these accidents, one attempt each, to its end.
 
     Args:
         workers: 0 is the whole command `lehr run --debug` in a process; else so many worker processes.
@@ -89,10 +89,9 @@ def live(
             story.damages += [told] if told else []
             if not told:
                 taken = max(int(diary.read_text()) for diary in diaries if diary.exists())
-                story.repeated.append(taken - _saved(folder))
-            continue
-        if not trapped:
-            break
+                story.repeated.append(max(0, taken - _saved(folder)))  # 0 of an attempt that took no step
+        else:
+            break  # it is finished, whether or not its accident found an occasion
     story.run = RunFolder.open(folder)
     return story
 

@@ -19,8 +19,9 @@ import torch.multiprocessing as mp
 from lehr.errors import LehrError
 from lehr.runs import RunFolder
 from lehr.training.failures import describe, lost, lost_peer
+from tests.faults.accidents import Accident
 from tests.faults.story import EVERY_EPOCH, command
-from tests.support import Died, free_port, records, tiny, train_here
+from tests.support import Died, free_port, largest_difference, records, tiny, train_here, weights
 
 
 def _wait_for_the_other(rank: int, port: int, what: int, told) -> None:
@@ -106,6 +107,26 @@ def test_a_process_that_runs_out_of_memory_ends_with_the_setting_to_change(tmp_p
     run = RunFolder.open(tmp_path / "run")
     assert run.status() == "failed"
     assert "memory is full" in run.progress()["message"]
+
+
+def test_a_run_that_goes_on_with_fewer_and_with_more_workers_ends_the_same_to_nine_digits(tmp_path: Path) -> None:
+    """Other numbers of workers add in another order, so not to the last digit."""
+    job = tiny(train__precision="fp64", train__checkpoint={"every": "4step"})
+    whole = train_here(job, tmp_path / "whole")
+    for workers, step in ((2, 7), (1, 8)):  # the second after a resume from step 4, so at step 11
+        killed = Accident("killed", "mid-step", step, workers - 1, str(tmp_path / f"diary-{workers}"))
+        with pytest.raises(Died):
+            train_here(job, tmp_path / "run", workers, killed)
+    run = train_here(job, tmp_path / "run", 3)
+    for one, other in zip(records(whole), records(run), strict=True):
+        assert largest_difference(one, other) < 1e-9
+    for name, value in weights(whole).items():
+        assert (value - weights(run)[name]).abs().max() < 1e-9, name
+    events = run.events()
+    resumed = [
+        (event["step"], event["message"].rpartition("with ")[2]) for event in events if event["kind"] == "resumed"
+    ]
+    assert resumed == [(4, "1 worker"), (8, "3 workers")]
 
 
 def warn_at(step: int) -> None:
