@@ -113,7 +113,7 @@ def test_a_run_that_goes_on_with_fewer_and_with_more_workers_ends_the_same_to_ni
     """Other numbers of workers add in another order, so not to the last digit."""
     job = tiny(train__precision="fp64", train__checkpoint={"every": "4step"})
     whole = train_here(job, tmp_path / "whole")
-    for workers, step in ((2, 7), (1, 8)):  # the second after a resume from step 4, so at step 11
+    for workers, step in ((2, 8), (1, 8)):  # saved at steps 4 and 6, where an epoch ends; then at 12 and lost at 13
         killed = Accident("killed", "mid-step", step, workers - 1, str(tmp_path / f"diary-{workers}"))
         with pytest.raises(Died):
             train_here(job, tmp_path / "run", workers, killed)
@@ -126,7 +126,7 @@ def test_a_run_that_goes_on_with_fewer_and_with_more_workers_ends_the_same_to_ni
     resumed = [
         (event["step"], event["message"].rpartition("with ")[2]) for event in events if event["kind"] == "resumed"
     ]
-    assert resumed == [(4, "1 worker"), (8, "3 workers")]
+    assert resumed == [(6, "1 worker"), (12, "3 workers")]
 
 
 def warn_at(step: int) -> None:

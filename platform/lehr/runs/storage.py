@@ -97,7 +97,7 @@ class Folder:
             raise StorageError(f"{uri}: no such storage: {_cause(error)}") from error
         if not path:
             raise StorageError(f"{uri}: names no bucket; allowed: {uri.split('://')[0]}://bucket/path")
-        return cls(uri, Objects(filesystem, patience), path)
+        return cls(uri, Objects(_repeating_little(filesystem), patience), path)
 
     @property
     def name(self) -> str:
@@ -243,6 +243,16 @@ class Folder:
                 wait = min(FIRST_WAIT_SECONDS * 2 ** min(attempt - 1, 10), LONGEST_WAIT_SECONDS)
                 time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
+
+
+def _repeating_little(filesystem: Any) -> Any:
+    """The same S3 file system, which tries a failed request twice and not 31 times: we try again, and count seconds."""
+    if filesystem.type_name != "s3":
+        return filesystem
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    _, (options,) = filesystem.__reduce__()
+    return S3FileSystem(**options, retry_strategy=AwsStandardS3RetryStrategy(max_attempts=2))
 
 
 def to_json(value: Any, indent: int | None = 1) -> bytes:
