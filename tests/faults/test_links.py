@@ -63,6 +63,8 @@ class Nodes:
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.environment = {**os.environ, **NOTICED, "SECONDS_A_STEP": "0.1", "RAY_ADDRESS": f"{HEAD}:6399"}
+
+    def open(self) -> None:
         ip("netns", "add", SPACE)
         ip("link", "add", LINK, "type", "veth", "peer", "name", "far", "netns", SPACE)
         ip("addr", "add", f"{HEAD}/24", "dev", LINK)
@@ -120,8 +122,11 @@ def nodes() -> Iterator[Nodes]:
     if not is_root() or subprocess.run(["ip", "netns", "list"], capture_output=True, check=False).returncode:
         pytest.skip("a network namespace of its own can only be made by root")
     nodes = Nodes()
-    yield nodes
-    nodes.close()
+    try:
+        nodes.open()
+        yield nodes
+    finally:
+        nodes.close()
 
 
 def until(
