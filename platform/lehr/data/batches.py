@@ -24,7 +24,7 @@ def batches(
 
     Which rows, in which order and with which augmentation is a pure function of (seed, epoch, step).
     """
-    order = epochs.order(epoch)
+    order = epochs.order(epoch).to(rows.device)  # once: each step then finds its positions where the rows are
     steps = range(first, epochs.steps)
     shares: list[tuple[torch.Tensor, Pairs | None]]
     if augment.mixes:

@@ -72,13 +72,31 @@ class Rows:
         return channels, height, width
 
     @property
+    def device(self) -> torch.device:
+        """Where the rows lie, and their batches."""
+        return self.ids.device
+
+    def on(self, device: torch.device, held: dict[int, tuple[Tensor, Tensor]]) -> Rows:
+        """The same rows in the memory of a device: batches are gathered there, and no step waits for a copy.
+
+        Args:
+            held: pixels and labels that lie there already, by the address of the pixels they were copied from.
+        """
+        moved, address = object.__new__(Rows), self._pixels.data_ptr()
+        if address not in held:
+            held[address] = self._pixels.to(device), self._labels.to(device)
+        moved.ids, moved.classes = self.ids.to(device), self.classes
+        moved._pixels, moved._labels = held[address]
+        return moved
+
+    @property
     def labels(self) -> Tensor:
         """int64 [rows]: a new tensor with the label of every row."""
         return self._labels.index_select(0, self.ids)
 
     def gather(self, positions: Tensor) -> Batch:
-        """The rows at `positions` (indices into `ids`) as a new batch."""
-        ids = self.ids.index_select(0, positions)
+        """The rows at `positions` (indices into `ids`) as a new batch, where the rows lie."""
+        ids = self.ids.index_select(0, positions.to(self.device))
         return Batch(self._pixels.index_select(0, ids).permute(0, 3, 1, 2), self._labels.index_select(0, ids), ids)
 
     def batches(self, positions: Iterable[Tensor]) -> Iterator[Batch]:
@@ -104,7 +122,7 @@ class Rows:
     def subset(self, positions: Tensor) -> Rows:
         """The rows at `positions`, sharing the same memory."""
         chosen = object.__new__(Rows)
-        chosen.ids, chosen.classes = self.ids.index_select(0, positions), self.classes
+        chosen.ids, chosen.classes = self.ids.index_select(0, positions.to(self.device)), self.classes
         chosen._pixels, chosen._labels = self._pixels, self._labels
         return chosen
 
@@ -124,7 +142,7 @@ class Batch:
     ids: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        if device.type == "cpu":
+        if device.type == self.inputs.device.type:
             return self
         move = [t.pin_memory().to(device, non_blocking=True) for t in (self.inputs, self.targets, self.ids)]
         return Batch(*move)
@@ -145,6 +163,12 @@ class Splits:
     train: Rows
     validation: Rows
     test: Rows | None = None
+
+    def on(self, device: torch.device) -> Splits:
+        """The same splits in the memory of a device, each source once."""
+        held: dict[int, tuple[Tensor, Tensor]] = {}
+        test = None if self.test is None else self.test.on(device, held)
+        return Splits(self.train.on(device, held), self.validation.on(device, held), test)
 
 
 def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:

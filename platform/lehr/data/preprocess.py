@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,11 +56,8 @@ class Preprocess:
         if pixels.shape[1] == 3 and self.channels == 1:
             grey = torch.tensor([0.299, 0.587, 0.114], dtype=dtype, device=pixels.device)
             pixels = (pixels.to(dtype) * grey[:, None, None]).sum(dim=1, keepdim=True)
-        shift = torch.tensor(
-            [-m / s for m, s in zip(self.mean, self.std, strict=True)], dtype=dtype, device=pixels.device
-        )
-        scale = torch.tensor([1 / (255 * s) for s in self.std], dtype=dtype, device=pixels.device)
-        return torch.addcmul(shift[:, None, None], pixels.to(dtype), scale[:, None, None])
+        shift, scale = _constants(self.mean, self.std, dtype, pixels.device)
+        return torch.addcmul(shift, pixels.to(dtype), scale)
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for `model/model.json`."""
@@ -68,3 +66,14 @@ class Preprocess:
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> Preprocess:
         return cls(**{**description, "mean": tuple(description["mean"]), "std": tuple(description["std"])})
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(shift, scale), each [channels, 1, 1]. Kept: making them anew in each step would have a GPU wait for the CPU."""
+    with torch.inference_mode(False):  # whoever asks first: training takes them too
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=device)
+        scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=device)
+    return shift[:, None, None], scale[:, None, None]

@@ -180,8 +180,10 @@ class DataSection(Section):
     skip_unreadable: SmallShare = Field(
         default=0.01, description="Share of the images that may be unreadable; they are skipped, named and counted."
     )
-    cache: Literal["auto", "memory", "stream"] = Field(
-        default="auto", description="Hold the decoded rows in shared memory, or stream them. auto: memory if they fit."
+    cache: Literal["auto", "memory", "device", "stream"] = Field(
+        default="auto",
+        description="Hold the decoded rows in shared memory, in each GPU's memory too (device: for small sets and fast "
+        "networks), or stream them. auto: memory if they fit.",
     )
     sampling: Literal["shuffle", "balanced"] = Field(
         default="shuffle",

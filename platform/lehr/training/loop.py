@@ -105,7 +105,7 @@ class Attempt:
         after_epoch: Callable[[Mapping[str, float]], str | None] | None,
         must_save: Callable[[], str | None],
     ) -> None:
-        section = plan.job.train
+        section, plan = plan.job.train, plan.on(group.device)
         self.plan, self.folder, self.group, self.after_epoch = plan, run.folder, group, after_epoch
         self.must_save, self.warned = must_save, ""
         self.watch = Stopwatch()

@@ -108,6 +108,19 @@ class Plan:
             augment=augmentations(job),
         )
 
+    def on(self, device: torch.device) -> Plan:
+        """The same plan with its rows in the device's memory, if the job asks for that.
+
+        Raises:
+            JobError: they do not fit there.
+        """
+        if self.job.data.cache != "device" or device.type == "cpu":
+            return self
+        try:
+            return replace(self, splits=self.splits.on(device))
+        except torch.OutOfMemoryError as error:
+            raise self.job.error("data.cache", "the decoded images do not fit into the GPU; allowed: memory") from error
+
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights; bf16 and fp16 compute under autocast with fp32 weights."""

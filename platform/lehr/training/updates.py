@@ -32,7 +32,9 @@ def network(plan: Plan, group: Group) -> nn.Module:
         model = synchronised(model, group.device)
     model = model.to(group.device, memory_format=plan.memory_format)  # type: ignore[call-overload]
     if plan.job.train.compile:
-        model.compile()  # in place: the names in the state dict stay as they are
+        # In place, so that the names in the state dict stay as they are; and anew for each of the few batch sizes there
+        # are, since kernels for any size are slower.
+        model.compile(dynamic=False)
     return model
 
 
