@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lehr.models.cifar import CifarResNet, WideResNet
+from lehr.models.cifar import CifarResNet, ResNet9, WideResNet
 from lehr.models.find import MODELS, OURS, adapt_channels, find
 from lehr.models.small_cnn import SmallCNN
 from lehr.models.weights import deepen_head, head_of, start_from
@@ -20,6 +20,7 @@ from lehr.models.weights import deepen_head, head_of, start_from
 __all__ = [
     "MODELS",
     "CifarResNet",
+    "ResNet9",
     "SmallCNN",
     "WideResNet",
     "adapt_channels",

@@ -113,6 +113,43 @@ class _WideBlock(nn.Module):
         return inner + (x if self.shortcut is None else self.shortcut(active))
 
 
+class ResNet9(nn.Module):
+    """A short, wide residual network that learns fast: four convolutions, two of them followed by a block of two more.
+
+    Page, "How to train your ResNet", 2018, which reached 94 % on CIFAR-10 in 24 epochs of batch 512. 6.6 million
+    weights at width 64.
+
+    Args:
+        channels: input channels.
+        outputs: size of the head.
+        width: channels of the first convolution; the later ones have 2, 4 and 8 times as many.
+        head_scale: factor on the logits, which keeps the first steps at a high learning rate calm.
+    """
+
+    def __init__(self, channels: int, outputs: int, *, width: int = 64, head_scale: float = 0.125) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"width: {width} is no number of channels; allowed: 1 or more")
+        self.stem = _normed(channels, width)
+        self.stage1 = nn.Sequential(_normed(width, 2 * width), nn.MaxPool2d(2))
+        self.block1 = nn.Sequential(*(_normed(2 * width, 2 * width) for _ in range(2)))
+        self.stage2 = nn.Sequential(_normed(2 * width, 4 * width), nn.MaxPool2d(2))
+        self.stage3 = nn.Sequential(_normed(4 * width, 8 * width), nn.MaxPool2d(2))
+        self.block3 = nn.Sequential(*(_normed(8 * width, 8 * width) for _ in range(2)))
+        self.head = nn.Linear(8 * width, outputs, bias=False)
+        self.head_scale = head_scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[rows, channels, height, width] → logits [rows, outputs]."""
+        x = self.stage1(self.stem(images))
+        x = self.stage3(self.stage2(x + self.block1(x)))
+        return self.head((x + self.block3(x)).amax(dim=(2, 3))) * self.head_scale
+
+
+def _normed(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(_conv(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 

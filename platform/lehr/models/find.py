@@ -15,7 +15,7 @@ from torch import nn
 
 from lehr.job import not_a_choice
 from lehr.job.text import nearest
-from lehr.models.cifar import CifarResNet, WideResNet
+from lehr.models.cifar import CifarResNet, ResNet9, WideResNet
 from lehr.models.small_cnn import SmallCNN
 from lehr.models.vision import torchvision
 
@@ -25,6 +25,7 @@ MODELS: dict[str, Model] = {
     "small_cnn": SmallCNN,
     "cifar_resnet": CifarResNet,
     **{f"resnet{depth}": partial(CifarResNet, depth=depth) for depth in (20, 32, 44, 56, 110)},
+    "resnet9": ResNet9,
     "wide_resnet": WideResNet,
     **{
         f"wrn_{depth}_{width}": partial(WideResNet, depth=depth, width=width)

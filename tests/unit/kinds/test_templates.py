@@ -53,3 +53,12 @@ def test_the_templates_of_an_independent_ensemble_and_of_a_prediction_with_it() 
     table = pq.read_table(done.folder.folder.child("predictions").local_path)
     assert table["id"].to_pylist() == list(range(1797))
     assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 02"]
+
+
+def test_the_template_of_fast_training() -> None:
+    """With its precision, average and augmentations; without compiling, which needs a compiler and half a minute."""
+    digits = {"data.source": "digits", "data.path": None, "data.limit": 128, "data.validation": "20%"}
+    small = {"model.width": 4, "train.epochs": 2, "train.batch_size": 32, "train.compile": False, "storage": "runs"}
+    run = lehr.run(lehr.load(JOBS / "cifar10-fast.yaml", {**digits, **small}), debug=True)
+    assert run.status == "finished"
+    assert "averaged_validation_accuracy" in run.metrics()

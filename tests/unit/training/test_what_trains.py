@@ -162,6 +162,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("small_cnn", {"width": 8}),
     ("cifar_resnet", {"depth": 8, "width": 4}),
     ("resnet20", {"width": 4}),
+    ("resnet9", {"width": 4}),
     ("wide_resnet", {"depth": 10, "width": 1, "dropout": 0.1}),
     ("shufflenet_v2_x0_5", {}),
     ("squeezenet1_1", {}),
@@ -198,7 +199,14 @@ def test_every_model_family_trains(name: str, options: dict[str, Any], train_tin
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("resnet20", 0.27), ("resnet56", 0.85), ("resnet110", 1.73), ("wrn_16_4", 2.75), ("wrn_28_10", 36.5)],
+    [
+        ("resnet9", 6.57),
+        ("resnet20", 0.27),
+        ("resnet56", 0.85),
+        ("resnet110", 1.73),
+        ("wrn_16_4", 2.75),
+        ("wrn_28_10", 36.5),
+    ],
 )
 def test_networks_have_as_many_weights_as_in_their_papers(name: str, millions: float) -> None:
     with torch.device("meta"):
