@@ -14,9 +14,21 @@ from ray.data import DataContext
 from lehr.data.dataset import Images
 from lehr.data.decode import Decoded
 from lehr.data.ray_read import Parts
-from lehr.data.reading import assemble
+from lehr.data.reading import assemble, read
 from lehr.data.sources import Part, Refuse, Source
 from lehr.data.streaming import Stream, decode_rows
+
+FEW_IMAGES = 5000
+"""Up to so many are decoded by the process that asks: before the actors of Ray Data have even started."""
+
+
+def read_anywhere(
+    source: Source, size: tuple[int, int] | None, skip: float = 0.0, *, free_of_cpus: int | None = None
+) -> Images:
+    """Decodes a whole source: few images in this process, more with Ray Data. For `free_of_cpus` see there."""
+    if source.rows <= FEW_IMAGES:
+        return read(source, size, skip)
+    return read_with_ray(source, size, skip, free_of_cpus=free_of_cpus)
 
 
 def read_with_ray(

@@ -80,7 +80,7 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
     if isinstance(job.workers.count, (list, tuple)):
         most = job.workers.count[1]
     with cluster(most, job.workers.cpus) as resources:
-        from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
+        from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_anywhere, smallest_store
         from lehr.training.ray_train import fit
 
         opened = opened or Opened(job)
@@ -100,7 +100,7 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
             shared = {name: SharedStream.put(rows, decoder) for name, rows in streams.items()}
         else:
             screen.status(f"reading {sum(source.rows for source in opened.sources.values()):,} images")
-            images = opened.decode(read_with_ray)
+            images = opened.decode(read_anywhere)
             say_unreadable(running, opened, images)
             Plan.make(job, splits(job, images))
             shared = {name: Shared.put(decoded) for name, decoded in images.items()}

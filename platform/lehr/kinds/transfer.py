@@ -92,7 +92,7 @@ def open_data(running: Running, job: TrainJob, resources: Resources | None) -> t
             data = opened.decode()
             say_unreadable(running, opened, data)
         return (plan := Plan.make(job, splits(job, data))), partial(kept.compute, plan)
-    from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
+    from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_anywhere, smallest_store
     from lehr.transfer.ray_features import compute_with_ray
 
     shared: dict[str, Any]
@@ -101,7 +101,7 @@ def open_data(running: Running, job: TrainJob, resources: Resources | None) -> t
         data = opened.stream(decoder)
         shared = {name: SharedStream.put(rows, decoder) for name, rows in data.items()}
     else:
-        data = opened.decode(read_with_ray)
+        data = opened.decode(read_anywhere)
         say_unreadable(running, opened, data)
         shared = {name: Shared.put(images) for name, images in data.items()}
     plan = Plan.make(job, splits(job, data))

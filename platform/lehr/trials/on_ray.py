@@ -33,7 +33,7 @@ from lehr.clusters.desk import Desk
 from lehr.clusters.local import cluster
 from lehr.clusters.waiting import wait_for
 from lehr.data.load import Opened, decide, splits
-from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray, smallest_store
+from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_anywhere, smallest_store
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, TrainingError
 from lehr.job import TrainJob
@@ -52,7 +52,6 @@ from lehr.trials.study import Study, Trial
 from lehr.trials.work import Hooks, Work
 
 SHOW_SECONDS = 0.5  # how often the screen moves
-FEW_IMAGES = 5000  # up to so many are decoded by the job's own process
 
 
 @dataclass(frozen=True)
@@ -279,9 +278,8 @@ class _Trials:
         rows = sum(source.rows for source in opened.sources.values())
         self.running.screen.status(f"reading {rows:,} images")
         self.held_bytes += opened.nbytes
-        # Few images are decoded before a task has even started. Trials may hold every CPU: a task that asked for one
-        # would wait for ever.
-        decoded = opened.decode() if rows <= FEW_IMAGES else opened.decode(partial(read_with_ray, free_of_cpus=cpus))
+        # Trials may hold every CPU: a task that asked for one would wait for ever.
+        decoded = opened.decode(partial(read_anywhere, free_of_cpus=cpus))
         return {name: Shared.put(images) for name, images in decoded.items()}
 
 
