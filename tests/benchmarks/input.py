@@ -2,7 +2,7 @@
 
 Cached: batches gathered from shared memory against a shuffled index into one uint8 tensor. Streamed: JPEGs from
 Parquet, decoded by Ray tasks into batches, against a `DataLoader` over the encoded images in memory with its best
-worker count. CIFAR-10's training split where `../shared/data` has it, else images made here. No network is trained, so
+worker count. CIFAR-10's training split where it is there (`cifar.py`), else images made here. No network is trained, so
 nothing overlaps with decoding; both sides stop at batches of 128 as uint8 tensors.
 
     python -m tests.benchmarks.input [rounds]
@@ -32,10 +32,10 @@ from lehr.data.batches import batches
 from lehr.data.dataset import Epochs, Rows
 from lehr.data.load import Opened, splits
 from lehr.job import TrainJob, from_dict
+from tests.benchmarks import cifar
 from tests.benchmarks.alternating import compare
 
 BATCH = 128
-CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-train.parquet"
 
 
 class Encoded(Dataset[tuple[torch.Tensor, int]]):
@@ -114,7 +114,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, cluster(1, None) as resources:
         from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray
 
-        path = CIFAR if CIFAR.exists() else made_here(Path(folder) / "made.parquet")
+        path = cifar.TRAIN if cifar.TRAIN.exists() else made_here(Path(folder) / "made.parquet")
         job = from_dict({"kind": "train", "data": {"source": "parquet", "path": str(path), "validation": 0.001}})
         assert isinstance(job, TrainJob)
         opened, decoder = Opened(job), RayDecoder(max(2, int(resources.cpus)), spare_cpus=False)

@@ -5,7 +5,7 @@ careful user writes: a Dataset that decodes, DataLoader workers, batches of 256,
 the end. Each side predicts a few rows and then many, to the last row written, on a Ray that is up: the speed is that of
 the additional rows, so that start-up (of actors, of the loader's workers) does not count; it is printed apart.
 
-    python -m tests.benchmarks.predict DATA.parquet [rounds]
+    python -m tests.benchmarks.predict [DATA.parquet] [rounds]
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from lehr.predict.desk import Order, decode_ahead
 from lehr.predict.ray_predict import predict_on_ray
 from lehr.predict.rows import prepare
 from lehr.runs import Folder, RunFolder, write_model
+from tests.benchmarks import cifar
 from tests.benchmarks.alternating import compare
 
 FEW, MANY, BATCH, WIDTH, MEMBERS = 4096, 32_768, 256, 8, 5
@@ -150,4 +151,4 @@ def main(path: str, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    main(sys.argv[1] if len(sys.argv) > 1 else str(cifar.needed()), int(sys.argv[2]) if len(sys.argv) > 2 else 3)

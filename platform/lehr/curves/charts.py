@@ -115,7 +115,7 @@ def _accuracy_panel(curves: Curves) -> alt.LayerChart | None:
         if np.isfinite(low) and np.isfinite(high)
     ]
     gap = (
-        alt.Chart(alt.InlineData(values=band))
+        alt.Chart(draw.inline(band))
         .mark_area(color=draw.TRAIN, opacity=0.13)
         .encode(x=draw.x_axis(), y=draw.y_axis(scale, "low:Q"), y2=alt.Y2("high:Q"))
     )
