@@ -173,7 +173,8 @@ def section(name: str) -> str:
     started = time.time()
     done = subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"], capture_output=True, text=True)
     print(done.stdout, flush=True)
-    printed = done.stdout.strip() or "(nothing)"
+    # Each round is seen while it runs; the file keeps their medians and spread.
+    printed = re.sub(r"^  round \d+: .*\n", "", done.stdout, flags=re.MULTILINE).strip("\n") or "(nothing)"
     if done.returncode:
         printed += f"\n\nfailed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
     took = f"{time.strftime('%Y-%m-%d')}, {time.time() - started:.0f} s, {machine()}"

@@ -229,6 +229,15 @@ TEMPLATES = [  # in an order in which each finds the runs that it needs
     ("train", "digits", ["train.epochs=2"], ["model/weights.safetensors"]),
     ("cifar10", "cifar10", [f"data.path={STORAGE}/cifar10", "model.width=8", "train.epochs=2"], ["model/model.json"]),
     (
+        "cifar10-fast",
+        "fast",
+        [
+            f"data.path={STORAGE}/cifar10", "data.validation=20%", "model.width=4", "train.epochs=2",
+            "train.batch_size=32", "train.compile=false",
+        ],
+        ["model/weights.safetensors"],
+    ),
+    (
         "search-grid",
         "grid",
         [*SHORT, "space={optimizer.lr: [0.01, 0.1]}"],
