@@ -141,7 +141,7 @@ NOTES = "# What changes were expected to give, and gave"
 
 
 def table(sections: dict[str, str]) -> str:
-    """The rows of the issue with their figures, from what the benchmarks printed."""
+    """The rows with their figures, from what the benchmarks printed."""
     lines = ["| what | against | expected | measured | met | day |", "|---|---|---|---|---|---|"]
     for row in ROWS:
         printed = sections.get(row.benchmark, "")

@@ -123,7 +123,7 @@ def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
     third = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     _wait_for(lambda: _progress("long")["step"] > stopped["step"], third)
     third.kill()
-    third.wait()
+    third.communicate()
     assert json.loads(lehr("runs", "--json").stdout)["status"] == "interrupted"
     assert [e["kind"] for e in _events("long")] == ["started", "stopped", "resumed"]
 

@@ -37,7 +37,8 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def started() -> tuple[subprocess.Popen[str], list[int]]:
     leader = subprocess.Popen([sys.executable, "-c", LEADER], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert leader.stdout
-    return leader, [int(pid) for pid in leader.stdout.readline().split()]
+    with leader.stdout as said:
+        return leader, [int(pid) for pid in said.readline().split()]
 
 
 def write_down(*leaders: tuple[int, float]) -> None:

@@ -84,7 +84,7 @@ FILES = [
     ),
     (
         "data: {cache: streaming}",
-        ':1: data.cache: "streaming" is not a cache; did you mean stream? allowed: auto, memory, stream',
+        ':1: data.cache: "streaming" is not a cache; did you mean stream? allowed: auto, memory, device, stream',
     ),
     # durations
     ("schedule: {warmup: 5}", f":1: schedule.warmup: 5 has no unit; {DURATIONS}"),

@@ -207,7 +207,7 @@ def test_a_job_killed_in_its_third_member_of_five_goes_on_there() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGKILL)
-    first.wait()
+    first.communicate()
     before = {
         path: path.stat().st_mtime_ns for n in (1, 2) for path in Path(f"runs/killed/members/{n:02}").rglob("*.*")
     }
