@@ -38,7 +38,7 @@ class Section(BaseModel):
     `short` names the key that a bare value stands for: `optimizer: adam` is `optimizer: {name: adam}`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
     short: ClassVar[str | None] = None
 
     @model_validator(mode="before")
