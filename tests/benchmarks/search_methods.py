@@ -112,7 +112,7 @@ def with_and_without_asha(file: str, place: str) -> None:
     print(f"\n{TRIALS} trials on 3,000 images of CIFAR-10 at 16 pixels:")
     print(f"seed   {'':>28}best   epochs   seconds", flush=True)
     gains = []
-    for seed in range(3):
+    for seed in range(1, 4):  # seed 0 was looked at when the first rung was chosen
         same = {"base__data__path": file, "seed": seed, "base__seed": seed}
         full = search(CIFAR, f"{place}/full-{seed}", stopping="none", **same)
         asha = search(CIFAR, f"{place}/asha-{seed}", stopping="asha", **same)

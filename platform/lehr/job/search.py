@@ -125,8 +125,8 @@ class Stopping(Section):
     first: int = Field(
         default=1,
         ge=1,
-        description="Epochs before a trial can be ended: the first rung. By default the first whole epoch after the "
-        "warmup of the base.",
+        description="Epochs before a trial can be ended: the first rung. By default two whole epochs after the warmup "
+        "of the base.",
     )
     factor: int = Field(default=3, ge=2, description="asha: one in so many goes on; each rung is so many times later.")
     least: int = Field(default=5, ge=2, description="median: so many trials must have come as far to compare with.")
@@ -163,9 +163,11 @@ class SearchJob(Job):
 
     @model_validator(mode="after")
     def _first_rung_after_warmup(self) -> SearchJob:
-        if "first" not in self.stopping.model_fields_set:  # while the rate still rises, nothing can be compared
+        # While the rate still rises nothing can be compared, and in the first epoch after it low rates are ahead that
+        # the higher ones overtake in the second (`tests/benchmarks/search_methods.py`).
+        if "first" not in self.stopping.model_fields_set:
             warmup, epochs = self.base.schedule.warmup, self.base.train.epochs
             share = {"ep": 1.0, "%": epochs / 100, "step": 0.0}[warmup.unit]  # how long an epoch is, is not known here
-            first = min(1 + math.ceil(warmup.amount * share), max(1, epochs - 1))
+            first = min(2 + math.ceil(warmup.amount * share), max(1, epochs - 1))
             self.__dict__["stopping"] = self.stopping.model_copy(update={"first": first})
         return self

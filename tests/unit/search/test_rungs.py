@@ -27,7 +27,7 @@ def test_rungs_are_below_the_whole_length(stopping: Stopping, epochs: int, wante
 
 
 @pytest.mark.parametrize(
-    ("warmup", "epochs", "first"), [("0ep", 9, 1), ("1ep", 9, 2), ("0.5ep", 9, 2), ("10%", 25, 4), ("5ep", 5, 4)]
+    ("warmup", "epochs", "first"), [("0ep", 9, 2), ("1ep", 9, 3), ("0.5ep", 9, 3), ("10%", 25, 5), ("5ep", 5, 4)]
 )
 def test_by_default_nothing_is_compared_during_the_warmup(warmup: str, epochs: int, first: int) -> None:
     base = {"schedule": {"name": "cosine", "warmup": warmup}, "train": {"epochs": epochs}}

@@ -185,7 +185,7 @@ def test_a_preview_says_trials_rungs_epochs_and_time() -> None:
     said = CliRunner().invoke(app, ["search", str(ROOT / "jobs/search-random-asha.yaml"), "--preview"])
     assert said.exit_code == 0, said.output
     assert "24 trials of 25 epochs" in said.output
-    assert "Rungs: epoch 2, epoch 6, epoch 18" in said.output
-    assert "Epochs: 119 to 600" in said.output
+    assert "Rungs: epoch 3, epoch 9" in said.output
+    assert "Epochs: 163 to 600" in said.output
     assert "Time: " in said.output
     assert not Path("runs").exists()
