@@ -79,7 +79,9 @@ class _Trap:
         """One occasion. `half` does half of the operation, for accidents in the middle of it."""
         self.times += 1
         if self.times == self.accident.occasion:
-            Path(self.accident.diary).write_text(str(self.taken))
+            unfinished = Path(f"{self.accident.diary}.new")  # the other of two accidents may end this process meanwhile
+            unfinished.write_text(str(self.taken))
+            unfinished.replace(self.accident.diary)
             half()
             _strike(self.accident.what)
 

@@ -92,7 +92,8 @@ class Journal:
             splits = self._plan.splits
             rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
             self.event("started", f"starts{back} with {workers}", step=0, classes=self._plan.task.outputs, **rows)
-        self._tell(step, best)
+        # Waited for, unlike those that follow: what an earlier attempt left, damaged perhaps, is gone before training.
+        self._run.write_progress(self._progress("running", step, best, ""))
 
     def _tell_end_of_last(self, attempt: int, step: int) -> str:
         """Notes why the attempt before this one ended, if it was lost; returns the steps that are taken again."""
