@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from lehr.clusters.backend import Request, Submission
@@ -16,6 +17,7 @@ from lehr.clusters.kuberay import (
     prepare,
     storage_of,
 )
+from lehr.clusters.kuberay.client import NotThere
 from lehr.job import Job
 
 
@@ -53,10 +55,14 @@ class Kubernetes:
         return [_submission(each) for each in self.client.jobs()]
 
     def get(self, submission: Submission) -> Submission:
-        return _submission(self.client.status(submission.id))
+        """The job as it is now. One that is gone was stopped: a stop that does not reach the run folder deletes."""
+        try:
+            return _submission(self.client.status(submission.id))
+        except NotThere:
+            return replace(submission, status="stopped", message="deleted from the cluster")
 
     def logs(self, submission: Submission) -> str:
-        if self.client.status(submission.id).status == "pending":
+        if self.get(submission).status == "pending":
             return ""
         try:
             return "".join(self.client.logs(submission.id))

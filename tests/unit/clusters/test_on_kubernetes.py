@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.unit.clusters.kubernetes_api import Cluster, Server
 
+from lehr.cli.stop import stop
 from lehr.clusters.backend import Backend, Submission, newest
 from lehr.clusters.kuberay.client import ClusterError
 from lehr.clusters.on_kubernetes import Kubernetes
@@ -54,6 +55,20 @@ def test_a_job_is_sent_once_joined_and_sent_again_when_it_failed(cluster: Cluste
     assert decide(request, newest(known, "mine"), known.address) == "send"
     says(cluster, sent, "Complete", "SUCCEEDED")
     assert decide(request, newest(known, "mine"), known.address) == "finished"
+
+
+def test_a_job_whose_run_folder_only_pods_reach_is_stopped_by_deleting_it(
+    cluster: Cluster, backend: Kubernetes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pods_only = tmp_path / "pods-only.yaml"
+    pods_only.write_text("image: lehr:1\nnamespace: team\nstorage: /only-pods/runs\nvolumes: {runs: /only-pods}\n")
+    there = Kubernetes(str(pods_only), backend.job)
+    sent = there.submit(request_of(backend.job, Path.cwd()))  # type: ignore[arg-type]
+    says(cluster, sent, "Running", "RUNNING")
+    stop("mine", kubernetes=str(pods_only), wait=True)
+    assert capsys.readouterr().out == "mine has ended. Go on with: lehr resume mine\n"
+    assert there.get(sent).status == "stopped"
+    assert not [key for key in cluster.objects if key[0] == "rayjobs"]
 
 
 def test_a_cluster_without_a_profile_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
