@@ -9,11 +9,12 @@
 #   PIP_INDEX_URL    where packages come from; by default pip's own setting
 #   TORCH_INDEX_URL  where torch and torchvision come from, which decides between CPU and GPU; by default as all others
 #   EXTRAS           extras of lehr to install: s3 and gs fetch a user's own modules from a bucket
+#   PACKAGES         further Debian packages for the image: g++ for train.compile
 #   VERSION, REVISION, CREATED   for the labels
 
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
-FROM ${PYTHON_IMAGE} AS build
+FROM ${PYTHON_IMAGE} AS packages
 ARG PIP_INDEX_URL
 ARG TORCH_INDEX_URL
 ARG EXTRAS=s3,gs
@@ -22,8 +23,8 @@ RUN python3 -m venv /venv
 WORKDIR /build
 COPY constraints.txt ./
 RUN /venv/bin/pip install -c constraints.txt ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch torchvision
-# All that lehr needs, with an empty lehr: this layer stays while only lehr itself changes. Left out is what no running
-# job reads: tests, headers and libraries to compile against, Ray's Java and C++ parts.
+# All that lehr needs, with an empty lehr: a new lehr is built, and pulled, without this layer. Left out is what no
+# running job reads: tests, headers and libraries to compile against, Ray's Java and C++ parts.
 COPY pyproject.toml ./
 RUN mkdir -p platform/lehr && touch platform/lehr/__init__.py README.md LICENSE \
     && /venv/bin/pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
@@ -31,28 +32,24 @@ RUN mkdir -p platform/lehr && touch platform/lehr/__init__.py README.md LICENSE 
     && rm -rf torch/include torch/test torch/lib/*.a torch/bin/protoc* torch/bin/*test* \
         pyarrow/include pyarrow/tests pandas/tests ray/jars ray/cpp \
     && find . -name '*.pyi' -delete
+
+FROM packages AS build
 COPY LICENSE README.md ./
 COPY platform ./platform
-RUN /venv/bin/pip install --no-deps --force-reinstall .
+RUN /venv/bin/pip wheel --no-deps --wheel-dir /wheel .
 
 FROM ${PYTHON_IMAGE}
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-ARG CREATED=unknown
-LABEL org.opencontainers.image.title="lehr" \
-      org.opencontainers.image.description="The practice of training neural networks, as jobs on Ray" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.created="${CREATED}"
+ARG PACKAGES
 # wget: KubeRay's probes; procps: the hooks that let a job save before its pod goes.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends bash procps wget \
+    && apt-get install -y --no-install-recommends bash procps wget $PACKAGES \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --user-group --create-home --shell /bin/bash lehr \
     # A login shell sets PATH anew, and KubeRay may be configured to start one.
     && echo 'PATH="/venv/bin:$PATH"' > /etc/profile.d/lehr.sh
-COPY --from=build /venv /venv
+COPY --from=packages /venv /venv
+COPY --from=build /wheel /wheel
+RUN /venv/bin/pip install --no-deps --no-index --no-cache-dir --force-reinstall /wheel/*.whl
 COPY jobs /home/lehr/jobs
 # The root file system may be read-only: everything that is written goes to /tmp.
 ENV PATH=/venv/bin:$PATH \
@@ -64,3 +61,13 @@ ENV PATH=/venv/bin:$PATH \
 USER 1000:1000
 WORKDIR /home/lehr
 CMD ["lehr", "--help"]
+# Last, because they differ from build to build.
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG CREATED=unknown
+LABEL org.opencontainers.image.title="lehr" \
+      org.opencontainers.image.description="The practice of training neural networks, as jobs on Ray" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"

@@ -41,12 +41,13 @@ audit: $(VENV)/.installed-test
 
 # DOCKER: docker, podman or `buildah`. PIP_INDEX_URL and TORCH_INDEX_URL say where packages, and torch, come from;
 # PyTorch's index of CPU wheels makes an image for CPUs. By default everything comes from where pip looks by itself.
-DOCKER ?= docker
-IMAGE  ?= lehr:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+DOCKER  ?= docker
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE   ?= lehr:$(VERSION)
 
 image:
-	$(DOCKER) build $(foreach name,PYTHON_IMAGE PIP_INDEX_URL TORCH_INDEX_URL EXTRAS,$(if $($(name)),--build-arg $(name)=$($(name)))) \
-	  --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ) \
+	$(DOCKER) build $(foreach name,PYTHON_IMAGE PIP_INDEX_URL TORCH_INDEX_URL EXTRAS PACKAGES,$(if $($(name)),--build-arg $(name)="$($(name))")) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ) \
 	  $(BUILD_OPTIONS) -t $(IMAGE) .
 
 clean:
