@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
@@ -24,9 +26,11 @@ def network(plan: Plan, group: Group) -> nn.Module:
     """The job's network with its starting weights on this worker's device, ready to train with the others.
 
     Raises:
-        JobError: the network refuses an option, or the images.
+        JobError: the network refuses an option, or the images; or is to be compiled where there is no compiler.
         LehrError: a batch norm that cannot be taken over several workers.
     """
+    if plan.job.train.compile:
+        _need_a_compiler(plan, group.device)
     model = plan.build_model()
     if group.size > 1 and plan.job.train.sync_batch_norm and has_batch_norm(model):
         model = synchronised(model, group.device)
@@ -36,6 +40,14 @@ def network(plan: Plan, group: Group) -> nn.Module:
         # are, since kernels for any size are slower.
         model.compile(dynamic=False)
     return model
+
+
+def _need_a_compiler(plan: Plan, device: torch.device) -> None:
+    """Raises JobError where torch.compile, which writes C++ for CPUs and C around a GPU's kernels, would fail later."""
+    variable, compilers = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    if not os.environ.get(variable) and not any(map(shutil.which, compilers)):
+        what = f"true needs {compilers[0]} on every worker, and this one has none; allowed: false, or an image with it"
+        raise plan.job.error("train.compile", what)
 
 
 class Updates:

@@ -122,10 +122,18 @@ def test_channels_last_lays_out_the_weights_and_the_images() -> None:
     )
 
 
+def test_compilation_without_a_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(JobError, match=r"train\.compile: true needs g\+\+ on every worker, and this one has none"):
+        network(plan_of(train__compile=True), Group())
+
+
 @pytest.mark.slow
 def test_compilation_changes_no_name_and_no_number(train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's own frontend and no code generated, which would take a minute."""
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setenv("CXX", "not used")
     plain, compiled = train_tiny(model__norm="batch"), train_tiny(model__norm="batch", train__compile=True)
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-6)
     assert Run(compiled).best_model().state_dict().keys() == Run(plain).best_model().state_dict().keys()
