@@ -16,7 +16,7 @@ from lehr.job.recipe import STEPS, RecipeJob
 from lehr.recipe import course, steps
 from lehr.recipe.course import Done, End, Step, following
 from lehr.recipe.rates import ladder
-from lehr.recipe.trained import best_of, pool, ranked
+from lehr.recipe.trained import pool, ranked
 from lehr.recipe.trained import shown as in_words
 from lehr.runs import RunFolder, read_model, write_model
 from lehr.training.setup import check_job
@@ -133,8 +133,8 @@ def facts(job: RecipeJob, done: Done) -> dict[str, str]:
     """What is known so far, for the screen."""
     found = {}
     if done.rounds:
-        best, metric = best_of(done.rounds), done.rounds[-1].metric
-        value = done.last.value if done.last else abs(best.best(metric.endswith("_loss")))
+        best, metric = course.kept(done), done.rounds[-1].metric
+        value = abs(best.best(metric.endswith("_loss")))
         if math.isfinite(value):
             found["best" if done.last else "best so far"] = f"{in_words(value, metric)} ({best.setting})"
     if job.allowance[1] == "ep" or done.rates:
@@ -200,7 +200,7 @@ def conclude(running: Running, job: RecipeJob, done: Done, end: End) -> None:
     spent = f"{course.spent(job, done):.0f} epochs in {trainings} trainings"
     screen.say(f"Tuned in {clock(time.time() - running.started)}, {spent}.")
     metric = done.rounds[-1].metric
-    screen.say(f"Best {metric.replace('_', ' ')}: {in_words(done.last.value, metric)}, {done.last.trained.setting}")
+    screen.say(f"Best {metric.replace('_', ' ')}: {in_words(done.last.value, metric)}, {course.kept(done).setting}")
     if done.last.test is not None:
         screen.say(f"Test accuracy of that model: {done.last.test:.2%}")
     screen.say(f"Model:  {shown(run.folder)}/model\n{page}")

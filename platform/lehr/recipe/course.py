@@ -193,6 +193,12 @@ def spent(job: RecipeJob, done: Done) -> float:
     return total + (sum(each.epochs for each in (done.last.trained, *done.last.beside)) if done.last else 0)
 
 
+def kept(done: Done) -> Trained:
+    """The training whose model is the recipe's: the best in full where it beats every trial, else the best trial."""
+    in_full = done.last and done.last.trained.folder == done.last.kept
+    return done.last.trained if done.last and in_full else best_of(done.rounds)
+
+
 def last_epochs(job: RecipeJob, done: Done) -> int:
     """Epochs that are kept for training in full while the search goes on."""
     return max(1, min(2 * job.base.train.epochs, int(LAST_SHARE * budget(job, done))))

@@ -30,7 +30,8 @@ CHECKED = {
     "4": "A few rates and weight decays around that, each for a few epochs at a constant rate.",
     "5": "The best go on for longer at a constant rate; a finer grid around the best of all joins them.",
     "6": "The curves of the best trial say what is missing: time, regularisation, a wider space, a rate that decays.",
-    "7": "The best setting trained in full, now with a rate that decays. The best model of all is kept.",
+    "7": "The best setting trained in full, now with a rate that decays and may start higher. The best model of all is "
+    "kept.",
 }
 
 
@@ -49,9 +50,8 @@ def facts(run: RunFolder, job: RecipeJob, done: Done) -> list[tuple[str, str]]:
     """The few figures that matter most."""
     found = [("State", str(run.progress().get("status", "new")))]
     if done.rounds:
-        metric, best = done.rounds[-1].metric, best_of(done.rounds)
-        value = done.last.value if done.last else abs(best.best(done.rounds[-1].lower))
-        found.append((f"Best {metric.replace('_', ' ')}", shown(value, metric)))
+        metric, best = done.rounds[-1].metric, course.kept(done)
+        found.append((f"Best {metric.replace('_', ' ')}", shown(abs(best.best(done.rounds[-1].lower)), metric)))
         found += [("Learning rate", f"{best.setting.rate:g}"), ("Weight decay", f"{best.setting.decay:g}")]
     if done.last and done.last.test is not None:
         found.append(("Test accuracy", f"{done.last.test:.2%}"))

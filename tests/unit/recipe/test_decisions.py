@@ -11,6 +11,7 @@ import pytest
 from lehr.errors import JobError, RunError
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
+from lehr.kinds.recipe import facts
 from lehr.recipe import coarse, course, initial, look, overfit, rates, refine
 from lehr.recipe.course import Done, End, Step
 from lehr.recipe.initial import Initial
@@ -397,6 +398,18 @@ def test_what_was_trained_in_full_beside_it_is_told_and_counted() -> None:
     whole = Done(SOUND, BY_HEART, TESTED, done.rounds, last)
     assert "rate 0.3, weight decay 0: 97.0%; with rate 0.1, weight decay 0: 96.0%" in course.judge_last(whole).found
     assert course.spent(job(), whole) == course.spent(job(), done) + 3
+
+
+@pytest.mark.parametrize("value", [0.97, 0.5])
+def test_the_setting_that_is_told_belongs_to_the_model_that_is_kept(value: float) -> None:
+    done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
+    trial = best_of(done.rounds)
+    in_full = Trained(folder="recipe/7-last", setting=Setting(rate=2 * trial.setting.rate, decay=0), values=(value,))
+    model = max(in_full, trial, key=lambda each: each.best(lower=False))
+    last = Last(trained=in_full, kept=model.folder, schedule="cosine", value=model.best(lower=False),
+                diagnosis=Found(name="healthy", title="Healthy", evidence=""))  # fmt: skip
+    told = facts(job(), Done(SOUND, BY_HEART, TESTED, done.rounds, last))
+    assert told["best"] == f"{model.best(lower=False):.1%} ({model.setting})"
 
 
 def test_a_time_becomes_epochs_at_the_measured_speed() -> None:
