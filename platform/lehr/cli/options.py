@@ -53,6 +53,11 @@ def ray_cluster(cluster: str | None) -> RayJobs:
     return RayJobs(dashboard_address(cluster, known.address if known else None))
 
 
+def going_on(run: str, kubernetes: str | None) -> str:
+    """The command that goes on with a job that failed or was stopped; `lehr resume` knows Ray clusters only."""
+    return f"lehr submit JOB --kubernetes {kubernetes}" if kubernetes else f"lehr resume {run}"
+
+
 def submitted(jobs: Backend, run: str) -> Submission:
     """The newest submission of a run. Raises LehrError where the cluster knows none, naming those that look alike."""
     from difflib import get_close_matches

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, JobName, Kubernetes, connect, submitted
+from lehr.cli.options import Cluster, JobName, Kubernetes, connect, going_on, submitted
 
 
 def status(
@@ -47,4 +47,4 @@ def status(
     if last and not (progress and submission.is_over):
         console.print(last[0], style="dim", markup=False, soft_wrap=True)
     if submission.status in ("failed", "stopped"):
-        console.print(f"Go on with: lehr resume {submission.run}", markup=False, soft_wrap=True)
+        console.print(f"Go on with: {going_on(submission.run, kubernetes)}", markup=False, soft_wrap=True)

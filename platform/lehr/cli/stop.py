@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, JobName, Kubernetes, connect, submitted
+from lehr.cli.options import Cluster, JobName, Kubernetes, connect, going_on, submitted
 from lehr.errors import LehrError
 
 GRACE_SECONDS = 30  # beyond what the job was given for saving
@@ -37,4 +37,4 @@ def stop(
             raise LehrError(f"{run} has not ended in {allowed + GRACE_SECONDS} s; look at: lehr logs {run}")
         time.sleep(0.5)
     said = [line for line in jobs.logs(submission).splitlines() if line.startswith(("Stopped ", "Ended "))]
-    print(said[-1] if said else f"{run} has ended. Go on with: lehr resume {run}")
+    print(said[-1] if said else f"{run} has ended. Go on with: {going_on(run, kubernetes)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.unit.clusters.kubernetes_api import Cluster, Server
 
+from lehr.cli.options import going_on
 from lehr.cli.stop import stop
 from lehr.clusters.backend import Backend, Submission, newest
 from lehr.clusters.kuberay.client import ClusterError
@@ -66,9 +67,14 @@ def test_a_job_whose_run_folder_only_pods_reach_is_stopped_by_deleting_it(
     sent = there.submit(request_of(backend.job, Path.cwd()))  # type: ignore[arg-type]
     says(cluster, sent, "Running", "RUNNING")
     stop("mine", kubernetes=str(pods_only), wait=True)
-    assert capsys.readouterr().out == "mine has ended. Go on with: lehr resume mine\n"
+    assert capsys.readouterr().out == f"mine has ended. Go on with: lehr submit JOB --kubernetes {pods_only}\n"
     assert there.get(sent).status == "stopped"
     assert not [key for key in cluster.objects if key[0] == "rayjobs"]
+
+
+def test_what_goes_on_with_a_job_is_a_command_that_takes_its_cluster() -> None:
+    assert going_on("mine", None) == "lehr resume mine"
+    assert going_on("mine", "team.yaml") == "lehr submit JOB --kubernetes team.yaml"
 
 
 def test_a_cluster_without_a_profile_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
