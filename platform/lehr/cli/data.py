@@ -106,10 +106,15 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
 
 
 def _data(source: str) -> dict[str, str]:
+    from lehr.data.sources import SOURCES
+
     if Path(source).exists() or "://" in source:
         if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
             return {"source": "parquet", "path": source}
         return {"source": "files" if _loose(source) else "images", "path": source}
+    if source not in SOURCES and ":" not in source:
+        allowed = "a path, digits, torchvision:NAME or my_package.module:function"
+        raise LehrError(f'"{source}" is neither a file or folder here nor a source; allowed: {allowed}')
     return {"source": source}
 
 

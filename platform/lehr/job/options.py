@@ -21,6 +21,7 @@ def check_call(
     options: Mapping[str, Any],
     *,
     skip: Collection[str] = (),
+    fields: Collection[str] = (),
     field: str,
     error: Callable[[str, str], JobError],
 ) -> None:
@@ -30,6 +31,7 @@ def check_call(
         function: a function or class. One with `**kwargs` takes any option; one without a signature is not checked.
         options: the free options of a `NamedSection`.
         skip: parameters that the caller fills in itself.
+        fields: what else the section holds, which a misspelt option may mean.
         field: the section's dotted path, such as `model`.
         error: makes the error for a field and a sentence; `job.error`.
 
@@ -49,7 +51,8 @@ def check_call(
             if problem := _mismatch(value, hints.get(name, Any), name):
                 raise error(f"{field}.{name}", problem)
         elif not open_ended or name in skip:
-            raise error(f"{field}.{name}", "unknown option" + (hint(name, named) if named else "; it has no options"))
+            known = [*named, *fields]
+            raise error(f"{field}.{name}", "unknown option" + (hint(name, known) if known else "; it has no options"))
     missing = [name for name, p in named.items() if p.default is p.empty and name not in options]
     if missing:
         raise error(field, f"needs {' and '.join(missing)}")

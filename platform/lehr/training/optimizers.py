@@ -38,7 +38,14 @@ def check_optimizer(job: TrainJob) -> None:
         raise job.error("optimizer.name", f"{section.name} {REFUSED[name]}; allowed: {', '.join(OPTIMIZERS)}")
     if name not in OPTIMIZERS:
         raise job.error("optimizer.name", not_a_choice(section.name, "optimizer", OPTIMIZERS))
-    check_call(OPTIMIZERS[name], section.options, skip=_OURS, field="optimizer", error=job.error)
+    check_call(
+        OPTIMIZERS[name],
+        section.options,
+        skip=_OURS,
+        fields=type(section).model_fields,
+        field="optimizer",
+        error=job.error,
+    )
     if section.weight_decay and not has_decay(name):
         raise job.error("optimizer.weight_decay", f"{section.name} has no weight decay; allowed: 0")
 

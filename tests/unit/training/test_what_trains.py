@@ -54,6 +54,7 @@ def test_optimizers_are_those_of_torch_in_any_spelling() -> None:
         ({"name": "LBFGS"}, "optimizer.name: LBFGS evaluates the loss several times per step"),
         ({"name": "SparseAdam"}, "optimizer.name: SparseAdam takes sparse gradients only"),
         ({"name": "adam", "momentum": 0.9}, "optimizer.momentum: unknown option; allowed: betas, eps"),
+        ({"name": "sgd", "lrr": 0.1}, "optimizer.lrr: unknown option; did you mean lr? allowed: momentum, dampening"),
         ({"name": "adam", "amsgrad": 1}, "optimizer.amsgrad: 1 is not true or false"),
         ({"name": "rprop", "weight_decay": 0.1}, "optimizer.weight_decay: rprop has no weight decay; allowed: 0"),
         ({"name": "sgd", "scale_lr": {"warmup": "3ep"}}, "optimizer.scale_lr.warmup: 3ep is 12 steps, longer than"),
