@@ -92,8 +92,9 @@ def package(root: Path, *, without: Collection[Path] = (), data: Collection[Path
     """The files of `root` that go to a cluster.
 
     Left out are what `.gitignore` and `.rayignore` name, version control, caches, virtual environments, run folders,
-    and the folders `without`. The job's own `data`, files or folders in `root`, go along, ignored or not, where they
-    are small; otherwise they stay, and must be where the cluster reaches them. With a `suffix`, only files that end so.
+    and the files and folders `without`. The job's own `data`, files or folders in `root`, go along, ignored or not,
+    where they are small; otherwise they stay, and must be where the cluster reaches them. With a `suffix`, only files
+    that end so.
 
     Raises:
         LehrError: `root` is no folder, or a file in it cannot be read.
