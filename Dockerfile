@@ -36,6 +36,8 @@ RUN mkdir -p platform/lehr && touch platform/lehr/__init__.py README.md LICENSE 
 FROM packages AS build
 COPY LICENSE README.md ./
 COPY platform ./platform
+# platform/lehr/jobs is a link to them: lehr new copies from there.
+COPY jobs ./jobs
 RUN /venv/bin/pip wheel --no-deps --wheel-dir /wheel .
 
 FROM ${PYTHON_IMAGE}

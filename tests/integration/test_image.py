@@ -187,6 +187,17 @@ def test_the_image_has_what_kuberay_looks_for_and_nobody_is_root(docker: str) ->
     assert "Permission denied" in done.stdout
 
 
+def test_the_image_has_the_templates(docker: str) -> None:
+    new = "lehr new transfer-offline /tmp/job.yaml && cat /tmp/job.yaml"
+    done = subprocess.run(
+        [docker, "run", "--rm", "--network", "none", IMAGE, "bash", "-c", new],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "kind: transfer" in done.stdout, done.stderr
+
+
 def test_a_job_finishes_on_the_pods_of_its_manifest(place: Place) -> None:
     start_cluster(place, {"name": "digits", "train": {"epochs": 3}, "workers": {"count": 2}})
     assert place.wait("submitter", 400) == 0, place.log("submitter")[-4000:]
