@@ -6,6 +6,7 @@ same name: the run folder knows how far it came. Ray starts no job a second time
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ TOLD = (0, 1, 2, 130)
 AGAIN = 75  # the storage is away (EX_TEMPFAIL): worth another attempt, after a while
 LOST = 69  # Ray or the network is away (EX_UNAVAILABLE): worth another attempt too
 AWAY = (ConnectionError, TimeoutError, socket.gaierror)  # not every OSError: a file that is missing stays missing
+NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 HELD_SECONDS = 2.5 * STALE_SECONDS
 WAIT_SECONDS = (1.0, 10.0, 60.0)  # before the first, second and later restarts
 
@@ -102,7 +104,8 @@ def run(request: Request) -> int:
         failure = describe(error)
         traceback.print_exc()
         print(failure["sentence"], flush=True)
-        return LOST if isinstance(error, AWAY) else 1
+        away = isinstance(error, AWAY) or (isinstance(error, OSError) and error.errno in NO_WAY)
+        return LOST if away else 1
     return 0
 
 

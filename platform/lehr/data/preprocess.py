@@ -54,9 +54,10 @@ class Preprocess:
         a network that takes one.
         """
         if pixels.shape[1] == 3 and self.channels == 1:
-            grey = torch.tensor([0.299, 0.587, 0.114], dtype=dtype, device=pixels.device)
-            pixels = (pixels.to(dtype) * grey[:, None, None]).sum(dim=1, keepdim=True)
-        shift, scale = _constants(self.mean, self.std, dtype, pixels.device)
+            grey = _per_channel((0.299, 0.587, 0.114), dtype, pixels.device)
+            pixels = (pixels.to(dtype) * grey).sum(dim=1, keepdim=True)
+        shift = _per_channel(tuple(-m / s for m, s in zip(self.mean, self.std, strict=True)), dtype, pixels.device)
+        scale = _per_channel(tuple(1 / (255 * s) for s in self.std), dtype, pixels.device)
         return torch.addcmul(shift, pixels.to(dtype), scale)
 
     def describe(self) -> dict[str, Any]:
@@ -69,11 +70,7 @@ class Preprocess:
 
 
 @functools.lru_cache(maxsize=64)
-def _constants(
-    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(shift, scale), each [channels, 1, 1]. Kept: making them anew in each step would have a GPU wait for the CPU."""
-    with torch.inference_mode(False):  # whoever asks first: training takes them too
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=dtype, device=device)
-        scale = torch.tensor([1 / (255 * s) for s in std], dtype=dtype, device=device)
-    return shift[:, None, None], scale[:, None, None]
+def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[channels, 1, 1]. Kept: making it anew in each step would have a GPU wait for the CPU."""
+    with torch.inference_mode(False):  # whoever asks first: training takes it too
+        return torch.tensor(values, dtype=dtype, device=device)[:, None, None]

@@ -144,14 +144,22 @@ class StreamedRows(Rows):
         pixels, labels = np.empty((0, *self.stream.shape), np.uint8), np.empty(0, np.int64)
         used = done = 0
         for chunk in chunks:
-            while len(labels) - used < len(chunk):
-                more, theirs = next(windows)
-                pixels = np.concatenate([pixels[used:], more]) if used < len(labels) else more
-                labels, used = np.concatenate([labels[used:], theirs]), 0
-            end = used + len(chunk)
-            inputs = torch.from_numpy(pixels[used:end]).permute(0, 3, 1, 2)
-            yield Batch(inputs, torch.from_numpy(labels[used:end]), torch.from_numpy(ids[done : done + len(chunk)]))
-            used, done = end, done + len(chunk)
+            parts, missing = [], len(chunk)
+            while len(labels) - used < missing:  # no window is copied to join another: only the batch between them
+                if used < len(labels):
+                    parts.append((pixels[used:].copy(), labels[used:]))
+                    missing -= len(labels) - used
+                del pixels  # before the next one is there
+                pixels, labels = next(windows)
+                used = 0
+            parts.append((pixels[used : used + missing], labels[used : used + missing]))
+            inputs, targets = (each[0] if len(each) == 1 else np.concatenate(each) for each in zip(*parts, strict=True))
+            yield Batch(
+                torch.from_numpy(inputs).permute(0, 3, 1, 2),
+                torch.from_numpy(targets),
+                torch.from_numpy(ids[done : done + len(chunk)]),
+            )
+            used, done = used + missing, done + len(chunk)
 
     def _window_rows(self) -> int:
         by_size = WINDOW_BYTES // max(1, int(np.prod(self.stream.shape)))

@@ -225,8 +225,9 @@ def last_settings(job: RecipeJob, done: Done, left: int, longer: bool) -> tuple[
     """What is trained in full: the best setting and the same with a higher rate, or the latter alone.
 
     A rate that stays as it is, as in the trials, must be low enough to settle with; one that decays settles at its end,
-    and gains from a higher start. Which of the two is better is tried where `left` is enough for both. Where twice the
-    job's epochs would help, length gains more than a second try.
+    and gains from a higher start. Which of the two is better is tried where twice the job's epochs are `left` for each;
+    with less, length gains more than a second try. A setting that overfits gains nothing by length: two shorter
+    trainings share what is left.
     """
     best, whole = best_of(done.rounds).setting, job.base.train.epochs
     higher = best.model_copy(update={"rate": tidy(HIGHER * best.rate)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -89,6 +90,28 @@ def test_a_stop_is_passed_on_and_not_retried(tmp_path: Path) -> None:
     assert tries(tmp_path) == 1, output
     assert process.returncode != 0
     assert "retry" not in output
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (OSError(errno.EHOSTUNREACH, "No route to host"), True),
+        (ConnectionRefusedError(), True),
+        (FileNotFoundError(errno.ENOENT, "photos"), False),
+    ],
+)
+def test_a_network_that_is_away_is_worth_another_attempt(
+    error: OSError, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lehr import driver
+    from lehr.clusters import supervise
+
+    def away(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(driver, "run_job", away)
+    code = supervise.run(Request("mine", {"kind": "train"}, "/", "/"))
+    assert (code not in supervise.TOLD) is again
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
