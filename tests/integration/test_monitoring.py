@@ -55,6 +55,20 @@ base:
 budget: 200ep
 """
 
+HUNT = """\
+kind: search
+name: hunting
+base:
+  data: {source: digits, augment: [shift]}
+  model: {name: small_cnn, width: 8}
+  train: {epochs: 9, batch_size: 64}
+  workers: {count: 1, cpus: 1}
+space:
+  optimizer.lr: {log_uniform: [0.001, 1]}
+stopping: {name: asha, factor: 3}
+budget: {trials: 60}
+"""
+
 # A job that asks for nothing but to be stuck: its network sleeps once a file says so.
 STUCK = """\
 import os, time
@@ -84,20 +98,21 @@ class Watched:
             return json.load(answer)["data"]["result"]
 
     @contextmanager
-    def job(self, text: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    def job(self, text: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         Path("job.yaml").write_text(text)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lehr", "run", "job.yaml"],
-            env={**os.environ, **self.environment, "RAY_ADDRESS": self.ray, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with Path("job.txt").open("w") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lehr", "run", "job.yaml"],
+                env={**os.environ, **self.environment, "RAY_ADDRESS": self.ray, **environment},
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
         try:
             yield process
         finally:
             end(process)
+            print(Path("job.txt").read_text())  # pytest shows it where a test fails
 
 
 def end(process: subprocess.Popen[Any]) -> None:
@@ -196,14 +211,23 @@ def test_every_panel_has_data_while_a_job_runs_and_series_end_with_it(watched: W
 
 def test_a_recipe_shows_its_step_its_runs_and_where_asked_for_their_curves(watched: Watched) -> None:
     with watched.job(RECIPE, LEHR_METRICS_TRIALS="1"):
-        (step,) = wait_for("step", lambda: watched.query('ray_lehr_recipe_step{run="narrowing"} == 1'), 180)
-        assert step["metric"]["kind"] == "recipe"
+        steps = wait_for("step", lambda: watched.query('ray_lehr_recipe_step{run="narrowing"} == 1'), 180)
+        assert {step["metric"]["kind"] for step in steps} == {"recipe"}
         wait_for("loss of a trial", lambda: watched.query('ray_lehr_train_loss{run="narrowing",trial!=""}'), 180)
         panels = [panel for panel in PANELS if "recipe" in panel.jobs]
         assert len(panels) == 2
         for panel in panels:
             for expression in panel.queries.values():
                 assert watched.query(chosen(expression, "narrowing")), panel.title
+
+
+def test_every_panel_of_a_search_has_data(watched: Watched) -> None:
+    with watched.job(HUNT):
+        panels = {panel.title: panel for panel in PANELS if "search" in panel.jobs}
+        assert len(panels) == 4
+        for title, panel in panels.items():
+            for expression in panel.queries.values():
+                wait_for(title, lambda asked=expression: watched.query(chosen(asked, "hunting")), 180)  # type: ignore[misc]
 
 
 def test_an_alert_fires_when_a_job_is_stuck_and_resolves_when_it_goes_on(watched: Watched, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class Piece(Each):
         several = f": {ended} of {len(self.trials)} trials" if len(self.trials) > 1 else ""
         within = ended / max(1, len(self.trials))
         return {
-            "step": self._step.name,
+            "recipe_step": self._step.name,
             "done": share(self._job, self._done, self._step, within),
             "headline": f"step {at + 1} of {len(STEPS)}, {NAMES[self._step.name]}{several}",
             "facts": facts(self._job, self._done),

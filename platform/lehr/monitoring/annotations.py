@@ -14,6 +14,9 @@ from lehr.job import TrainJob, from_dict
 from lehr.runs import RunFolder
 
 TAG = "lehr"
+SNAPSHOTS = ("trials", "snapshots")
+"""Where an ensemble trains the run that its snapshots are taken of."""
+TIMEOUT_SECONDS = 5.0  # a Grafana that hangs must not hold up the metrics: Ray forgets those not set for 20 s
 KINDS = ("started", "resumed", "early_stop", "diverged", "finished", "stopped", "failed")
 """The kinds of a run's events that are worth a line in every chart."""
 
@@ -59,7 +62,8 @@ class Annotator:
     def __init__(self, run: RunFolder, send: Callable[[Annotation], None]) -> None:
         self._run, self._send = run, send
         self._sent = {_identity(event) for event in run.events()}  # of earlier attempts
-        self._step = run.progress().get("step")
+        self._trained = _trained(run)
+        self._step = self._trained.progress().get("step")
         self._told = False
 
     def look(self) -> None:
@@ -76,18 +80,24 @@ class Annotator:
                 _LOG.warning("annotations: %s", error)
 
     def _cycles(self) -> None:
-        progress = self._run.progress()
+        progress = self._trained.progress()
         step, before = progress.get("step"), self._step
         if not isinstance(step, int):
             return
         if isinstance(before, int):
-            starts = cycle_starts(self._run.job, progress)
+            starts = cycle_starts(self._trained.job, progress)
             for number, start in enumerate(starts, 2):
                 if before < start <= step:
                     text = f"{self._run.name}: learning rate starts over, cycle {number} of {len(starts) + 1}"
                     when = round(float(progress["updated"]) * 1000)
                     self._send(Annotation(when, text, (TAG, "learning_rate_restart", f"run:{self._run.name}")))
         self._step = step
+
+
+def _trained(run: RunFolder) -> RunFolder:
+    """The run whose learning rate is followed."""
+    taken = run.job.get("kind") == "ensemble" and run.job.get("method") == "snapshot"
+    return RunFolder(run.folder.child(*SNAPSHOTS)) if taken else run
 
 
 def annotator_from(environment: Mapping[str, str], run: RunFolder) -> Annotator | None:
@@ -98,7 +108,7 @@ def annotator_from(environment: Mapping[str, str], run: RunFolder) -> Annotator 
     from lehr.monitoring.grafana import connect  # imported only where it is used: it takes a moment
 
     try:
-        grafana = connect(url, environment=environment)
+        grafana = connect(url, environment=environment, timeout=TIMEOUT_SECONDS)
     except LehrError as error:
         _LOG.warning("annotations: %s", error)
         return None

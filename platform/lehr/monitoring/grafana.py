@@ -52,8 +52,10 @@ class Change:
     undo: Callable[[], Any] = lambda: None
 
 
-def connect(url: str, *, token_file: Path | None = None, environment: Mapping[str, str]) -> Grafana:
-    """A Grafana, with the token of a service account from a file or the environment.
+def connect(
+    url: str, *, token_file: Path | None = None, environment: Mapping[str, str], timeout: float = TIMEOUT_SECONDS
+) -> Grafana:
+    """A Grafana, with the token of a service account from a file or the environment; `timeout` in seconds.
 
     Raises:
         GrafanaError: the URL is none, or there is no token, or its file cannot be read.
@@ -77,13 +79,13 @@ def connect(url: str, *, token_file: Path | None = None, environment: Mapping[st
         raise GrafanaError(f"no token for Grafana; set {TOKEN_VARIABLES} that holds it")
     if not token.isprintable() or not token.isascii():
         raise GrafanaError("the token for Grafana is not one line of plain text")
-    return Grafana(url, token)
+    return Grafana(url, token, timeout)
 
 
 class Grafana:
     """A Grafana at an address. Every failure is a `GrafanaError` that says what was asked of it."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, timeout: float) -> None:
         parts = urlsplit(url)
         path = parts.path.strip("/")
         self.url = url.rstrip("/")
@@ -93,7 +95,7 @@ class Grafana:
             port=parts.port,
             url_path_prefix=f"{path}/" if path else "",
             protocol=parts.scheme,
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout,
         )
         self._api = self._face.api
 

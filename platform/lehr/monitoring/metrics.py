@@ -137,7 +137,7 @@ def _rungs(state: str) -> Callable[[Progress], Values]:
 
 
 def _recipe_step(progress: Progress) -> Values:
-    step = progress.get("step")
+    step = progress.get("recipe_step")
     return {step: 1} if isinstance(step, str) else {}
 
 

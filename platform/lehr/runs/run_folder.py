@@ -28,7 +28,7 @@ Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted
 
 _LOG = logging.getLogger(__name__)
 _SHAPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("status", "message", "headline"), str),
+    **dict.fromkeys(("status", "message", "headline", "recipe_step"), str),
     **dict.fromkeys(("metrics", "best", "seconds", "facts", "table", "children", "diagnosis", "recent"), dict),
     **dict.fromkeys(("step", "total_steps", "epochs", "epochs_done", "attempt"), int),
 }

@@ -54,7 +54,7 @@ RECIPE: dict[str, Any] = {
     "status": "running",
     "message": "",
     "done": 0.5,
-    "step": "coarse",
+    "recipe_step": "coarse",
     "children": {"running": 1, "finished": 2, "stopped": 0, "failed": 0},
     "updated": 1010.0,
 }

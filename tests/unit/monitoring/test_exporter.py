@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from tests.support import tiny
 
-from lehr.job import to_dict
+from lehr.job import from_dict, to_dict
 from lehr.monitoring import ray_side
 from lehr.monitoring.exporter import Exporter, exporting
 from lehr.monitoring.metrics import METRICS
 from lehr.runs import Folder, Recorder, RunFolder, begin_attempt
 
-from .examples import SEARCH, TRAINING
+from .examples import RECIPE, SEARCH, TRAINING
 from .grafana_server import TOKEN, GrafanaServer, serving
 
 
@@ -60,6 +60,17 @@ def test_a_run_is_exported_under_its_name_and_kind(run: RunFolder, gauges: dict[
     assert tags(gauges["lehr_train_loss"]) == [{"run": "digits", "kind": "train", "trial": ""}]
     parts = {labels["part"] for labels in tags(gauges["lehr_part_seconds"])}
     assert parts == {"input", "compute", "evaluation", "records", "checkpoints"}
+
+
+def test_the_step_of_a_recipe_is_exported(run: RunFolder, gauges: dict[str, Gauge]) -> None:
+    look(run, RECIPE, kind="recipe")
+    assert [found["step"] for found in tags(gauges["lehr_recipe_step"])] == [RECIPE["recipe_step"]]
+
+
+@pytest.mark.parametrize("told", [TRAINING, SEARCH, RECIPE])
+def test_what_a_job_tells_is_read_back_whole(run: RunFolder, told: dict[str, Any]) -> None:
+    run.write_progress(told)
+    assert run.progress() == told
 
 
 def test_nothing_is_exported_without_a_ray(
@@ -214,6 +225,21 @@ def test_each_new_cycle_of_the_learning_rate_is_annotated(
     assert [a["text"] for a in grafana.annotations] == [
         f"cycles: learning rate starts over, cycle {number} of 4" for number in (2, 3, 4)
     ]
+
+
+def test_each_cycle_of_an_ensemble_of_snapshots_is_annotated_under_the_name_of_the_job(
+    tmp_path: Path, gauges: dict[str, Gauge], grafana: GrafanaServer
+) -> None:
+    base = tiny(schedule={"name": "cyclic", "cycles": 2}, train__epochs=8)
+    ensemble = from_dict({"kind": "ensemble", "method": "snapshot", "base": {**to_dict(base)}})
+    run = RunFolder.create(Folder.at(tmp_path / "five-in-one"), to_dict(ensemble), {})
+    exporter = Exporter(run, "ensemble", {"LEHR_GRAFANA_URL": grafana.url, "LEHR_GRAFANA_TOKEN": TOKEN})
+    exporter._look()
+    trained = RunFolder.create(run.folder.child("trials", "snapshots"), to_dict(base), {})
+    for step in (0, 20, 30, 48):
+        trained.write_progress({**TRAINING, "step": step, "total_steps": 48, "epochs": 8})
+        exporter._look()
+    assert [a["text"] for a in grafana.annotations] == ["five-in-one: learning rate starts over, cycle 2 of 2"]
 
 
 def test_a_grafana_that_refuses_is_told_once_and_asked_again(

@@ -133,6 +133,15 @@ def test_a_write_that_fails_is_one_sentence_and_what_was_done_is_taken_back(
     assert sentence.endswith("nothing was changed")
 
 
+@pytest.mark.parametrize("call", ["PUT /api/datasources/1", "POST /api/dashboards/db"])
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 412, 500, 0])
+def test_a_forced_update_that_fails_leaves_what_was_there(server: GrafanaServer, call: str, status: int) -> None:
+    install(server)
+    server.save_by_hand("lehr-runs", title="mine now")
+    server.fails[call] = (status, {"message": "no"})
+    assert refused(server, prometheus="http://other:9090", force=True).startswith(f"{server.url} did not update the ")
+
+
 def test_an_update_that_fails_half_way_restores_what_was_there(server: GrafanaServer) -> None:
     install(server)
     changed = dashboards()
