@@ -71,11 +71,13 @@ class RayJobs:
         else:
             number = after.number + 1 if after else 1
             name = submission_id(request.run, number)
+        # job_name is what the dashboard shows in its column Name.
+        metadata = {"job_name": request.run, "lehr_run": request.run, "lehr_number": str(number)}
         body = {
             "entrypoint": ENTRYPOINT,
             "submission_id": name,
             "runtime_env": environment,
-            "metadata": {"lehr_run": request.run, "lehr_number": str(number)} if number else {},
+            "metadata": metadata if number else {},
         }
         status, text = self._ask("POST", "/api/jobs/", json.dumps(body).encode(), allowed=(400, 500))
         if status != 200 and "already exists" not in text:

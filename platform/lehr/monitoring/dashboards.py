@@ -98,7 +98,7 @@ def _links() -> list[dict[str, Any]]:
     return [
         link("lehr", type="dashboards", tags=["lehr"], includeVars=True, keepTime=True, targetBlank=False),
         link("Ray: jobs", "${ray}/#/jobs"),
-        link("Ray: training runs", "${ray}/#/train"),
+        link("Ray: workers", "${ray}/#/actors"),
         link("Ray: cluster", "${ray}/#/cluster"),
     ]
 

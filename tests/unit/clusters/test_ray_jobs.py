@@ -28,6 +28,7 @@ def test_a_job_is_sent_with_its_folder_its_environment_and_its_name(dashboard: D
     sent = jobs.submit(REQUEST)
     assert jobs.uploaded
     (asked,) = dashboard.jobs.values()
+    assert asked["metadata"]["job_name"] == "mine"  # where the dashboard shows a name
     assert asked["entrypoint"] == ENTRYPOINT
     assert asked["runtime_env"]["working_dir"] == f"gcs://{small(tmp_path).name}"
     variables = asked["runtime_env"]["env_vars"]

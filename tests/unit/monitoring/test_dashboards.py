@@ -100,7 +100,12 @@ def test_runs_link_to_their_report_and_to_ray() -> None:
     values = {variable["name"]: variable["query"] for variable in board["templating"]["list"]}
     assert values["reports"] == "https://runs"
     assert values["ray"] == "http://ray:8265"
-    assert "${ray}/#/train" in [link["url"] for link in board["links"]]
+    # Each is a page of Ray's dashboard, which as of 2.60 has none for training runs.
+    assert [link["url"] for link in board["links"][1:]] == [
+        "${ray}/#/jobs",
+        "${ray}/#/actors",
+        "${ray}/#/cluster",
+    ]
     panel = next(panel for panel in board["panels"] if panel["title"] == "Training loss")
     assert panel["fieldConfig"]["defaults"]["links"][0]["url"] == "${reports}/${__field.labels.run}/report.html"
 
