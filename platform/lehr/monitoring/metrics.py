@@ -252,7 +252,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "lehr_children",
         "run",
-        "runs within the run, by state: running, finished, stopped, failed",
+        "runs within the run, by state: running, finished, ended (early, by a search), failed",
         "search, recipe, ensemble",
         each("children"),
         "state",

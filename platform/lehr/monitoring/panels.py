@@ -145,7 +145,7 @@ SEARCH: dict[str, list[Panel]] = {
         ),
         Panel(
             "Trials by state",
-            "Running, finished, stopped early, failed.",
+            "Running, finished, ended early, failed.",
             {"{{run}} {{state}}": one("lehr_children", "state")},
             width=12,
             jobs=("search", "recipe", "ensemble"),

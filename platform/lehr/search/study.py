@@ -19,6 +19,7 @@ from lehr.trials import Outcome, Trial
 
 TRIALS = 16  # where the job does not say
 SHOWN = 8  # rows of the table on the screen
+STATES = ("running", "finished", "ended", "failed")
 
 
 class Search:
@@ -140,11 +141,17 @@ class Search:
             "seconds_left": left,
             "seconds": {"total": self.seconds},
             "best": {"metric": self.metric, "value": best[1], "trial": folder_of(best[0])} if best else {},
+            "children": dict.fromkeys(STATES, 0) | Counter(map(self.state, range(self._next))),
             "epochs_spent": self.epochs_spent,
-            "rungs": {
-                str(rung): sum(len(record.scores) >= rung for record in self.records.values())
+            "epochs_saved": sum(self.epochs - len(record.scores) for record in self.records.values() if record.ended),
+            "rungs": [
+                {
+                    "epoch": rung,
+                    "reached": sum(len(record.scores) >= rung for record in self.records.values()),
+                    "stopped": at[rung],
+                }
                 for rung in rungs(self.job.stopping, self.epochs)
-            },
+            ],
             "trials_per_minute": now / minutes if now else None,
         }
 

@@ -41,7 +41,7 @@ SEARCH: dict[str, Any] = {
     "headline": "1 finished, 2 running",
     "facts": {},
     "table": {"columns": [], "rows": []},
-    "children": {"running": 2, "finished": 1, "stopped": 3, "failed": 0},
+    "children": {"running": 2, "finished": 1, "ended": 3, "failed": 0},
     "rungs": [{"epoch": 1, "reached": 6, "stopped": 3}, {"epoch": 2, "reached": 3, "stopped": 0}],
     "best": {"metric": "validation_accuracy", "value": 0.97, "trial": "0003"},
     "epochs_spent": 20,
@@ -55,6 +55,6 @@ RECIPE: dict[str, Any] = {
     "message": "",
     "done": 0.5,
     "recipe_step": "coarse",
-    "children": {"running": 1, "finished": 2, "stopped": 0, "failed": 0},
+    "children": {"running": 1, "finished": 2, "failed": 0},
     "updated": 1010.0,
 }

@@ -70,7 +70,7 @@ def test_a_search_in_figures() -> None:
         "lehr_best{validation_accuracy}": 0.97,
         "lehr_children{running}": 2,
         "lehr_children{finished}": 1,
-        "lehr_children{stopped}": 3,
+        "lehr_children{ended}": 3,
         "lehr_children{failed}": 0,
         "lehr_rung_reached{1}": 6,
         "lehr_rung_reached{2}": 3,
