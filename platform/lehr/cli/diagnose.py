@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lehr.cli.options import RunName, Storage, storage_or_default
+from lehr.errors import LehrError
 
 
 def diagnose(
@@ -19,7 +20,11 @@ def diagnose(
     from lehr.curves import diagnose_run
     from lehr.result import find
 
-    found = diagnose_run(find(run, storage_or_default(storage)).folder)
+    folder = find(run, storage_or_default(storage)).folder
+    progress = folder.progress()
+    if progress.get("status") == "failed" and not progress.get("step"):
+        raise LehrError(f"{run} failed before its first step: {progress.get('message', 'it does not say why')}")
+    found = diagnose_run(folder)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ def new(
 
     if template is None:
         for name in names():
-            print(f"{name:24}{_first_line(read(name))}")
+            print(f"{name:24}{_what(read(name))}")
         return
     text = read(template)
     target = file or Path(f"{template.removesuffix('.yaml')}.yaml")
@@ -36,10 +37,12 @@ def new(
         beside = target.parent / f"{base}.yaml"
         if not beside.exists():
             beside.write_text(read(base), encoding="utf-8")
-            print(f"{beside}: {_first_line(read(base))}")
-    print(f"{target}: {_first_line(text)}\nRun it: lehr run {target}")
+            print(f"{beside}: {_what(read(base))}")
+    print(f"{target}: {_what(text)}\nRun it: lehr run {target}")
 
 
-def _first_line(text: str) -> str:
-    """What the template does, as its head says."""
-    return text.splitlines()[0].removeprefix("#").strip()
+def _what(text: str) -> str:
+    """What the template does: the first sentence of its head, or of a long one the part before its colon."""
+    head = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    sentence = " ".join(line.removeprefix("#").strip() for line in head).split(". ")[0].rstrip(".")
+    return sentence if len(sentence) <= 100 else sentence.split(": ")[0]
