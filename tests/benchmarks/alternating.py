@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 
 def compare(what: str, unit: str, sides: dict[str, Callable[[], float]], rounds: int, expected: str) -> float:
@@ -33,3 +36,18 @@ def compare(what: str, unit: str, sides: dict[str, Callable[[], float]], rounds:
 
 def figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """What is told while it searches goes nowhere; the screen writes to the descriptor itself."""
+    sys.stdout.flush()
+    screen, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(screen, 1)
+        os.close(screen)
+        os.close(nowhere)

@@ -9,15 +9,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from tests.benchmarks.alternating import silence
 
 TRIALS = 9
 CIFAR: dict[str, Any] = {
@@ -52,21 +51,6 @@ RANGES = {
     "optimizer.weight_decay": {"log_uniform": [1e-5, 1e-2]},
 }
 SEEDS = range(5)
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """What is told while it searches goes nowhere; the screen writes to the descriptor itself."""
-    sys.stdout.flush()
-    screen, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(screen, 1)
-        os.close(screen)
-        os.close(nowhere)
 
 
 def search(job: dict[str, Any], folder: str, debug: bool = False, **overrides: Any) -> tuple[float, int, float]:

@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.alternating import silence
+
 TRIALS, EPOCHS, SLOTS = 64, 2, 2
 THEIR_TRIALS = 8
-LONG_TRIALS, LONG_EPOCHS = 8, 40
+LONG_TRIALS, LONG_EPOCHS = 8, 120
 RATES = [round(0.01 * 1.05**i, 5) for i in range(TRIALS)]
 JOB: dict[str, Any] = {
     "kind": "search",
@@ -43,7 +45,8 @@ def ours(folder: Path, trials: int, epochs: int) -> tuple[float, Any]:
 
     job = from_dict(JOB, {"storage": str(folder), "base.train.epochs": epochs, "space.optimizer.lr": RATES[:trials]})
     began = time.perf_counter()
-    run = lehr.run(job)
+    with silence():
+        run = lehr.run(job)
     return time.perf_counter() - began, run
 
 
