@@ -56,9 +56,13 @@ class Preprocess:
         if pixels.shape[1] == 3 and self.channels == 1:
             grey = _per_channel((0.299, 0.587, 0.114), dtype, pixels.device)
             pixels = (pixels.to(dtype) * grey).sum(dim=1, keepdim=True)
-        shift = _per_channel(tuple(-m / s for m, s in zip(self.mean, self.std, strict=True)), dtype, pixels.device)
-        scale = _per_channel(tuple(1 / (255 * s) for s in self.std), dtype, pixels.device)
-        return torch.addcmul(shift, pixels.to(dtype), scale)
+        floats = pixels.to(dtype)
+        wide = 1 if floats.is_contiguous() else floats.shape[3]  # channels last: constants for a line, in one stretch
+        shift = _per_channel(tuple(-m / s for m, s in zip(self.mean, self.std, strict=True)), dtype, pixels.device, wide)
+        scale = _per_channel(tuple(1 / (255 * s) for s in self.std), dtype, pixels.device, wide)
+        # In place where they are ours: with large images, asking for fresh memory takes as long as the arithmetic.
+        ours = pixels.dtype == torch.uint8 and floats.shape[1] == self.channels
+        return torch.addcmul(shift, floats, scale, out=floats if ours else None)
 
     def describe(self) -> dict[str, Any]:
         """As plain values, for `model/model.json`."""
@@ -70,7 +74,7 @@ class Preprocess:
 
 
 @functools.lru_cache(maxsize=64)
-def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[channels, 1, 1]. Kept: making it anew in each step would have a GPU wait for the CPU."""
+def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device, wide: int = 1) -> Tensor:
+    """[channels, 1, wide], channels last. Kept: making it anew in each step would have a GPU wait for the CPU."""
     with torch.inference_mode(False):  # whoever asks first: training takes it too
-        return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
+        return torch.tensor(values, dtype=dtype, device=device).repeat(wide, 1).T[:, None, :]

@@ -26,8 +26,13 @@ def flip(
     Args:
         direction: horizontal swaps left and right, vertical swaps top and bottom.
     """
-    mirrored = images.flip(3 if direction == "horizontal" else 2)
-    return torch.where(_per_row(draw(0) < probability), mirrored, images)
+    dimension, chosen = 3 if direction == "horizontal" else 2, draw(0) < probability
+    if images.is_cuda:  # which rows they are would have the GPU wait for the CPU
+        return torch.where(_per_row(chosen), images.flip(dimension), images)
+    rows = chosen.nonzero()[:, 0]
+    images = images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+    mirrored = images.index_select(0, rows).permute(0, 3, 1, 2).flip(dimension)
+    return images.index_copy_(0, rows, mirrored.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def shift(images: Tensor, draw: Draw, *, pixels: int = 1) -> Tensor:
@@ -115,13 +120,15 @@ def _pad(images: Tensor, padding: int, outside: Outside) -> Tensor:
     """Contiguous [rows, height, width, channels] with `padding` more pixels on all four sides."""
     if outside == "black":
         return F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
-    for dimension in (1, 2):
-        size = images.shape[dimension]
-        index = torch.arange(-padding, size + padding, device=images.device)
+    for dimension in (2, 1):
+        size, edge = images.shape[dimension], torch.arange(padding, device=images.device)
+        index = torch.cat([edge - padding, edge + size])
         if outside == "reflect" and size > 1:
             index = index.remainder(2 * size - 2)
             index = torch.minimum(index, 2 * size - 2 - index)
-        images = images.index_select(dimension, index.clamp(0, size - 1))
+        # Only what is outside is picked pixel by pixel: the images themselves are copied in long stretches.
+        before, after = images.index_select(dimension, index.clamp(0, size - 1)).split(padding, dimension)
+        images = torch.cat([before, images, after], dimension)
     return images.contiguous()
 
 
