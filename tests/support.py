@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -69,7 +70,8 @@ def train_here(
     # (torch._dynamo: every optimizer imports it when it is made.)
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    arguments = (workers, free_port(), to_dict(job), str(folder), prepare, patience)
+    meeting = tempfile.mkdtemp()  # a file and no port: between finding a free one and using it another may take it
+    arguments = (workers, f"file://{meeting}/met", to_dict(job), str(folder), prepare, patience)
     processes = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(workers)]
     for process in processes:
         process.start()
@@ -82,6 +84,7 @@ def train_here(
         if process.is_alive():
             process.kill()
         process.join()
+    shutil.rmtree(meeting)
     if any(process.exitcode for process in processes):
         raise Died([process.exitcode for process in processes])
     return RunFolder.open(folder)
@@ -94,7 +97,7 @@ class Died(Exception):
 def _worker(
     rank: int,
     workers: int,
-    port: int,
+    meeting: str,
     job: dict[str, Any],
     folder: str,
     prepare: Callable[..., None] | None,
@@ -102,8 +105,8 @@ def _worker(
 ) -> None:
     torch.set_num_threads(1)
     if workers > 1:
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        dist.init_process_group("gloo", rank=rank, world_size=workers, timeout=timedelta(seconds=patience))
+        patient = timedelta(seconds=patience)
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers, timeout=patient)
     if prepare:
         prepare(*([rank] if getattr(prepare, "takes_rank", False) else []))
     parsed = from_dict(job)

@@ -21,12 +21,11 @@ from lehr.runs import RunFolder
 from lehr.training.failures import describe, lost, lost_peer
 from tests.faults.accidents import Accident
 from tests.faults.story import EVERY_EPOCH, command
-from tests.support import Died, free_port, largest_difference, records, tiny, train_here, weights
+from tests.support import Died, largest_difference, records, tiny, train_here, weights
 
 
-def _wait_for_the_other(rank: int, port: int, what: int, told) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=3))
+def _wait_for_the_other(rank: int, meeting: str, what: int, told) -> None:
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=3))
     dist.all_reduce(torch.zeros(1))
     if rank:
         os.kill(os.getpid(), what)
@@ -38,10 +37,10 @@ def _wait_for_the_other(rank: int, port: int, what: int, told) -> None:
 
 
 @pytest.mark.parametrize("what", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_worker_that_hangs_or_dies_is_noticed_by_the_others_as_lost(what: signal.Signals) -> None:
+def test_a_worker_that_hangs_or_dies_is_noticed_by_the_others_as_lost(what: signal.Signals, tmp_path: Path) -> None:
     context = mp.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
-    arguments = (free_port(), int(what), theirs)
+    arguments = (f"file://{tmp_path}/met", int(what), theirs)
     processes = [context.Process(target=_wait_for_the_other, args=(rank, *arguments)) for rank in range(2)]
     try:
         for process in processes:

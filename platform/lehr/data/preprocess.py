@@ -58,8 +58,8 @@ class Preprocess:
             pixels = (pixels.to(dtype) * grey).sum(dim=1, keepdim=True)
         floats = pixels.to(dtype)
         wide = 1 if floats.is_contiguous() else floats.shape[3]  # channels last: constants for a line, in one stretch
-        shift = _per_channel(tuple(-m / s for m, s in zip(self.mean, self.std, strict=True)), dtype, pixels.device, wide)
-        scale = _per_channel(tuple(1 / (255 * s) for s in self.std), dtype, pixels.device, wide)
+        moved, scaled = [-m / s for m, s in zip(self.mean, self.std, strict=True)], [1 / (255 * s) for s in self.std]
+        shift, scale = (_per_channel(tuple(each), dtype, pixels.device, wide) for each in (moved, scaled))
         # In place where they are ours: with large images, asking for fresh memory takes as long as the arithmetic.
         ours = pixels.dtype == torch.uint8 and floats.shape[1] == self.channels
         return torch.addcmul(shift, floats, scale, out=floats if ours else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tests.support import free_port, tiny
+from tests.support import tiny
 
 from lehr.data.load import Opened, splits
 from lehr.job import TrainJob, from_dict, to_dict
@@ -39,10 +38,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
             continue
         context = mp.get_context("forkserver")
         context.set_forkserver_preload(["torch._dynamo", "torch.distributed", "lehr.training.loop", "lehr.data.load"])
-        port = free_port()
-        processes = [
-            context.Process(target=work, args=(rank, workers, port, found[workers])) for rank in range(workers)
-        ]
+        processes = [context.Process(target=work, args=(rank, workers, found[workers])) for rank in range(workers)]
         for process in processes:
             process.start()
         for process in processes:
@@ -51,10 +47,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return found
 
 
-def work(rank: int, workers: int, port: int, place: Path) -> None:
+def work(rank: int, workers: int, place: Path) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=workers)
+    dist.init_process_group("gloo", init_method=f"file://{place}/met", rank=rank, world_size=workers)
     measure(Group(rank, workers), place)
     dist.destroy_process_group()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tests.support import free_port
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -55,10 +53,9 @@ def run(net: str, rank: int = 0, workers: int = 1) -> dict[str, torch.Tensor]:
     return result
 
 
-def worker(rank: int, workers: int, port: int, folder: str) -> None:
+def worker(rank: int, workers: int, folder: str) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=workers)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/met", rank=rank, world_size=workers)
     torch.save({net: run(net, rank, workers) for net in NETS}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -69,7 +66,7 @@ def test_workers_together_compute_what_one_computes(
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[3])  # the processes find this module by its name
     mp.get_context("forkserver").set_forkserver_preload(["torch.distributed", "tests.support"])
-    mp.start_processes(worker, (workers, free_port(), str(tmp_path)), nprocs=workers, start_method="forkserver")
+    mp.start_processes(worker, (workers, str(tmp_path)), nprocs=workers, start_method="forkserver")
     found: list[Any] = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(workers)]
     for net in NETS:
         alone = run(net)
