@@ -15,6 +15,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # A worker whose process does not answer for this long (stopped, say) is ended, and the group starts again.
 os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "60")
 
+import psutil
 import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
@@ -74,7 +75,7 @@ def fit(
                 elastic_resize_monitor_interval_s=RESIZE_SECONDS,
                 resources_per_worker={"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})},
             ),
-            torch_config=TorchConfig(timeout_s=WAIT_SECONDS),
+            torch_config=_Torch(timeout_s=WAIT_SECONDS),
             run_config=RunConfig(
                 name=folder.name,
                 storage_path=place,
@@ -83,6 +84,32 @@ def fit(
             ),
         )
         trainer.fit()
+
+
+class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray Train's own, on Ray's network."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(use_rays_network)
+        super().on_start(worker_group, backend_config)
+
+
+class _Torch(TorchConfig):
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        return _Backend
+
+
+def use_rays_network() -> None:
+    """Has Gloo take the interface with this node's address in Ray, unless `GLOO_SOCKET_IFNAME` says another.
+
+    By itself it takes the address that the machine's own name stands for. On many that is 127.0.0.1 or 127.0.1.1, and
+    workers on two such machines look for each other at home.
+    """
+    address = ray.util.get_node_ip_address()
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == address for each in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 class _Losses(UserCallback):
