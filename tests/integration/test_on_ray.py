@@ -29,11 +29,11 @@ workers: {count: 2}
 """
 
 
-def start(name: str) -> subprocess.Popen:
+def start(name: str, *words: str) -> subprocess.Popen:
     Path("job.yaml").write_text(JOB)
     # A session of its own, as a terminal gives each job: signals go to the whole group, and no process may outlive it.
     return subprocess.Popen(
-        [sys.executable, "-m", "lehr", "run", "job.yaml", f"name={name}"],
+        [sys.executable, "-m", "lehr", "run", "job.yaml", f"name={name}", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

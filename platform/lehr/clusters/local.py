@@ -14,6 +14,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray._private import ray_constants
 
 from lehr.clusters.machine import cores
 from lehr.clusters.orphans import end_orphans, mark_children
@@ -69,6 +70,9 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
     # "local", since without an address Ray would join whatever cluster somebody has started on this machine.
     with _own_signals():
+        # On loopback, as Ray has it by itself on macOS and Windows (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER): elsewhere its
+        # processes listen on all networks of the machine, and Gloo's among them ask nobody for a token.
+        ray_constants.ENABLE_RAY_CLUSTER = False
         ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
     try:
         yield Resources(needed, ray.cluster_resources().get("GPU", 0))
