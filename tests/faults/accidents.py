@@ -157,6 +157,17 @@ def accident(draw: random.Random, workers: int, diary: Path) -> Accident:
     return Accident(what, phase, draw.randint(1, OCCASIONS[phase]), rank, str(diary))
 
 
+def two_at_once(draw: random.Random, workers: int, diaries: tuple[Path, Path]) -> tuple[Accident, Accident]:
+    """Two workers struck at the same moment. Both come to it, since no worker is ahead of another by a step."""
+    phase = draw.choice(["start", "mid-step"])
+    occasion, (one, other) = draw.randint(1, OCCASIONS[phase]), draw.sample(range(workers), 2)
+    what = draw.choice(["killed", "hung"])
+    return (
+        Accident(what, phase, occasion, one, str(diaries[0])),
+        Accident("killed", phase, occasion, other, str(diaries[1])),
+    )
+
+
 # ── what happens to files between two attempts ────────────────────────────────────────────────────────────────────
 
 DAMAGES = ("truncated", "a bit flipped", "emptied", "gone", "replaced by noise")

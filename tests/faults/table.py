@@ -25,7 +25,7 @@ def table(lines: list[str]) -> str:
     repeated = [steps for story in stories for steps in story["repeated"]]
     rows += [
         "",
-        f"{len(stories)} runs, {len(faults)} faults, {together} of them two at once; {damaged} files damaged between "
+        f"{len(stories)} runs, {len(faults)} faults, {together} of them two at a time; {damaged} files damaged between "
         f"two attempts. Steps taken again: {sum(repeated) / max(len(repeated), 1):.1f} on average, "
         f"{max(repeated, default=0)} at most.",
     ]

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from lehr.runs import RunFolder
-from tests.faults.accidents import accident
+from tests.faults.accidents import accident, two_at_once
 from tests.faults.story import JOBS, command, live, note
 from tests.support import records, train_here, weights
 
@@ -56,10 +56,12 @@ def test_a_run_with_accidents_ends_as_one_without(seed: int, undisturbed, tmp_pa
     draw = random.Random(f"fault {seed}")
     name, workers = draw.choice(list(JOBS)), draw.choice([0, 0, 1, 2, 2, 3])
     (job, interval), count = JOBS[name], draw.choice([1, 1, 2, 3])
-    at_once = [2 if workers > 1 and draw.random() < 0.3 else 1 for _ in range(count)]
+    at_once = [workers > 1 and draw.random() < 0.3 for _ in range(count)]
     accidents = [
-        tuple(accident(draw, max(workers, 1), tmp_path / f"{i}.{k}") for k in range(width))
-        for i, width in enumerate(at_once)
+        two_at_once(draw, workers, (tmp_path / f"{i}.0", tmp_path / f"{i}.1"))
+        if both
+        else (accident(draw, max(workers, 1), tmp_path / f"{i}.0"),)
+        for i, both in enumerate(at_once)
     ]
     damaging = draw if draw.random() < 0.3 else None
     story = live(job, tmp_path / "run", workers, accidents, damaging)
