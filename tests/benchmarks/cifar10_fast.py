@@ -1,6 +1,6 @@
 """`jobs/cifar10-fast.yaml`, an ordinary job, on one GPU: seconds and test accuracy over seeds.
 
-    python -m tests.benchmarks.cifar10_fast [--seeds 5] [--epochs 16]
+    python -m tests.benchmarks.cifar10_fast [--seeds 5] [overrides]
 
 Start-up (Ray, decoding) is left out, as is compilation: the first run of the process, which compiles, does not count.
 All 50,000 images are trained on; the 10,000 of the test split are scored after every epoch, and what counts is the
@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+import yaml
 
 from lehr.data.dataset import Splits
 from lehr.data.load import Opened
@@ -60,12 +61,12 @@ def tell(found: list[tuple[float, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int)
+    parser.add_argument("overrides", nargs="*", help="train.epochs=24")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("needs a CUDA GPU")
     print(torch.cuda.get_device_name())
-    changes = {"train.epochs": options.epochs} if options.epochs else {}
+    changes = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.overrides)}
     files = cifar.needed(cifar.TRAIN), cifar.needed(cifar.TEST)
     images = Opened(job_of(*files)).decode()
     everything = {name: rows.rows(torch.arange(len(rows))) for name, rows in images.items()}

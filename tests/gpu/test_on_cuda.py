@@ -1,6 +1,6 @@
 """The training core on one CUDA GPU, without Ray: the same as on the CPU, in every precision, and no step that waits.
 
-    pytest -m gpu        # or: make gpu
+pytest -m gpu        # or: make gpu
 """
 
 from __future__ import annotations
@@ -107,9 +107,16 @@ def test_a_gpu_takes_the_steps_of_a_cpu(cache: str, train_on: Train) -> None:
     assert len(ours) == len(theirs)
 
 
-@pytest.mark.parametrize("name", [*AUGMENTATIONS, *MIXES])
-def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(name: str) -> None:
-    plan = Plan.make(job_of({"data.augment": [name]}), images())
+@pytest.mark.parametrize(
+    ("names", "compiled"),
+    [
+        *(([name], False) for name in (*AUGMENTATIONS, *MIXES)),
+        (["flip", "crop", "erasing"], True),
+        (["shift", "random_resized_crop", "mixup", "flip"], True),
+    ],
+)
+def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(names: list[str], compiled: bool) -> None:
+    plan = Plan.make(job_of({"data.augment": names, "train.compile": compiled}), images())
     rows = plan.splits.train
 
     def two(held: Rows, device: torch.device) -> list[Any]:
@@ -133,6 +140,7 @@ def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(name: str) -> No
         {"train.precision": "bf16", "train.channels_last": True, "data.cache": "device"},
         {"train.precision": "bf16", "train.accumulate": 3, "train.clip": 1.0},
         {"train.precision": "bf16", "train.compile": True, "train.channels_last": True},
+        {"train.precision": "bf16", "train.compile": "reduce-overhead", "train.averaging": {"kind": "ema"}},
         {"train.precision": "bf16", "optimizer": {"name": "adamw", "lr": 0.003, "fused": True}},
     ],
     ids=lambda changes: "-".join(map(str, changes.values()))[:40],
@@ -172,7 +180,9 @@ def test_a_trained_network_predicts_alike_on_gpu_and_cpu(train_on: Train) -> Non
     torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("augment", [["flip", "crop", "erasing"], ["shift", "random_resized_crop"], ["mixup", "flip"]])
+@pytest.mark.parametrize(
+    "augment", [["flip", "crop", "erasing"], ["shift", "random_resized_crop"], ["mixup", "cutmix"]]
+)
 def test_no_step_waits_for_the_gpu(augment: list[str]) -> None:
     """A copy back from the GPU in each step would have it idle while Python prepares the next one."""
     job = job_of({"data.augment": augment, "data.cache": "device", "train.precision": "bf16", "train.clip": 1.0})

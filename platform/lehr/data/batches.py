@@ -32,5 +32,6 @@ def batches(
     else:
         shares = [(epochs.positions(order, step, rank, workers), None) for step in steps]
     found = rows.batches([positions for positions, _ in shares])
+    there = torch.device(device)
     for (_, pairs), batch in zip(shares, found, strict=True):
-        yield augment(batch.to(torch.device(device)), epoch, pairs, len(rows.classes))
+        yield augment(batch.to(there), epoch, pairs.to(there) if pairs else None, len(rows.classes))

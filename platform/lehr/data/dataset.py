@@ -155,6 +155,10 @@ class Pairs:
     own: Tensor
     partners: Tensor
 
+    def to(self, device: torch.device) -> Pairs:
+        """The same on a device; nothing waits for what the device does."""
+        return Pairs(*(index.to(device, non_blocking=True) for index in (self.own, self.partners)))
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -228,4 +232,4 @@ class Epochs:
         batch = order[step * self.batch_size : (step + 1) * self.batch_size]
         own = torch.arange(len(batch))[rank::workers]
         needed, index = torch.unique(torch.cat([own, (own + 1) % len(batch)]), return_inverse=True)
-        return batch[needed], Pairs(index[: len(own)], index[len(own) :])
+        return batch[needed.to(order.device, non_blocking=True)], Pairs(index[: len(own)], index[len(own) :])

@@ -148,7 +148,7 @@ def augmentations(job: TrainJob) -> Augment:
         if problem := wrong_value(entry.options):
             raise job.error(f"{field}.{problem[0]}", problem[1])
         steps.append((entry.name, entry.options))
-    return Augment(steps, job.seed)
+    return Augment(steps, job.seed, compiled=bool(job.train.compile))
 
 
 def splits(job: TrainJob, data: Mapping[str, Images] | Mapping[str, Stream]) -> Splits:

@@ -53,7 +53,7 @@ def uniform(key: int, rows: Tensor, draw: int = 0) -> Tensor:
     return draws(key, rows)(draw)
 
 
-def draws(key: int, rows: Tensor) -> Callable[[int], Tensor]:
+def draws(key: int | Tensor, rows: Tensor) -> Callable[[int], Tensor]:
     """`uniform(key, rows, draw)` as a function of `draw`; the row ids are hashed once for all draws."""
     hashed = _mix(rows.to(torch.int64) * _GAMMA + key)
 

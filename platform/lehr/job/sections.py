@@ -342,6 +342,18 @@ AutoOrNot = Annotated[
 ]
 
 
+def _compile(value: Any) -> bool | str:
+    if isinstance(value, bool) or value == "reduce-overhead":
+        return value
+    raise ValueError(f"{show(value)} is not a choice; allowed: true, false, reduce-overhead")
+
+
+Compile = Annotated[
+    bool | Literal["reduce-overhead"],
+    BeforeValidator(_compile, json_schema_input_type=bool | Literal["reduce-overhead"]),
+]
+
+
 class TrainSection(Section):
     """How long and how the training goes."""
 
@@ -377,7 +389,11 @@ class TrainSection(Section):
         default="auto",
         description="Memory layout of images and convolutions. auto: channels last, which is faster on GPUs and CPUs.",
     )
-    compile: bool = Field(default=False, description="torch.compile: a slower start, faster steps on GPUs.")
+    compile: Compile = Field(
+        default=False,
+        description="torch.compile: a slower start, faster steps on GPUs. reduce-overhead: its mode that replays a "
+        "whole pass as one CUDA graph, for small networks whose GPU waits for Python.",
+    )
     sync_batch_norm: bool = Field(
         default=True, description="Batch norm over the global batch, so that the number of workers changes nothing."
     )
@@ -387,6 +403,13 @@ class TrainSection(Section):
     stop_on: list[Literal["diverged", "not_learning"]] = Field(
         default=[], description="Diagnoses that end the run as soon as they are clear: diverged, not_learning."
     )
+
+    @model_validator(mode="after")
+    def _one_part_per_graph(self) -> TrainSection:
+        if self.compile == "reduce-overhead" and self.accumulate > 1:
+            what = "overwrites the gradients of a batch's earlier parts"
+            raise ValueError(f"compile: reduce-overhead {what}; allowed with accumulate: 1, or compile: true")
+        return self
 
 
 def _count(value: Any) -> Literal["auto"] | int | tuple[int, int]:

@@ -319,7 +319,8 @@ class Attempt:
         """Scores the best weights on the test split, if there is one, and writes them as the run's model."""
         assert self.best.step is not None
         self.group.meet()
-        best = load(self.folder, name_of(self.best.step))
+        with self.watch.time("checkpoints"):
+            best = load(self.folder, name_of(self.best.step))
         averaged = self.best.metric.startswith("averaged_") and best.average is not None
         weights = best.average if averaged and best.average else best.model
         self.model.load_state_dict(weights)
@@ -331,7 +332,8 @@ class Attempt:
         if self.group.first:
             about = {"step": self.best.step, "epoch": self.best.epoch, "weights": "average" if averaged else "raw"}
             metrics = {self.best.metric: self.best.value, **test}
-            write_model(self.folder, weights, {**self.plan.describe_model(), "from": about, "metrics": metrics})
+            with self.watch.time("checkpoints"):
+                write_model(self.folder, weights, {**self.plan.describe_model(), "from": about, "metrics": metrics})
 
 
 def _best_of(checkpoint: Checkpoint) -> int | None:

@@ -32,19 +32,26 @@ def network(plan: Plan, group: Group) -> nn.Module:
     if plan.job.train.compile:
         _need_a_compiler(plan, group.device)
     if group.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # few shapes come, and often: the fastest kernels for each
+        _tune_gpu(plan.job.train.precision)
     model = plan.build_model()
     if group.size > 1 and plan.job.train.sync_batch_norm and has_batch_norm(model):
         model = synchronised(model, group.device)
     model = model.to(group.device, memory_format=plan.memory_format)  # type: ignore[call-overload]
-    if plan.job.train.compile:
+    if chosen := plan.job.train.compile:
         # In place, so that the names in the state dict stay as they are; and anew for each of the few batch sizes there
         # are, since kernels for any size are slower. Beyond torch's limit on how often, it would no longer compile.
         import torch._dynamo.config as dynamo  # takes a second, and is needed here alone
 
         dynamo.recompile_limit = max(64, dynamo.recompile_limit)
-        model.compile(dynamic=False)
+        model.compile(dynamic=False, mode=None if chosen is True else chosen)
     return model
+
+
+def _tune_gpu(precision: str) -> None:
+    """Sets what torch knows per process, for this job."""
+    torch.backends.cudnn.benchmark = True  # few shapes come, and often: the fastest kernels for each
+    # Evaluation is in fp32, of weights that were trained in half of that: products may round as convolutions do.
+    torch.set_float32_matmul_precision("high" if precision in ("bf16", "fp16") else "highest")
 
 
 def _need_a_compiler(plan: Plan, device: torch.device) -> None:

@@ -3,13 +3,15 @@
 An augmentation is a function (images, draw, **options) -> images: images are [rows, channels, height, width] with
 values from 0 to 255, uint8 or float32; `draw(k)` gives one number in [0, 1) per row, its k-th draw in this epoch.
 One that mixes images is a function (images, others, draw, **options) -> (images, share of the own label).
-To add one: write the function and name it in `AUGMENTATIONS` or `MIXES`.
+To add one: write the function and name it in `AUGMENTATIONS` or `MIXES`; in `RAGGED` too, if the shapes of what it
+computes depend on what is drawn.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "rand_augment": rand_augment,
     "erasing": erasing,
 }
+RAGGED = {"rand_augment"}
 MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup, "cutmix": cutmix}
 
 # What the options of the augmentations may be; an option of one name means the same everywhere.
@@ -60,6 +63,9 @@ def wrong_value(options: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+Steps = list[tuple[int, Callable[..., Tensor], dict[str, Any]]]
+"""Augmentations in order: the place in the job, which numbers its draws; the function; its options."""
+
 _DRAWS = 100  # how many draws each augmentation of a job has for itself
 
 
@@ -68,10 +74,15 @@ class Augment:
 
     Mixing happens once, where the first mixing augmentation stands; if there are several, each image draws one of them.
     Its partner is the next row of the global batch, augmented by what stands before.
+
+    Args:
+        compiled: on GPUs, what comes before and after the mixing is compiled to a few kernels each. Augmentation is
+            hundreds of small operations, and starting them one by one takes longer than a small network's step.
     """
 
-    def __init__(self, steps: Sequence[tuple[str, dict[str, Any]]], seed: int) -> None:
+    def __init__(self, steps: Sequence[tuple[str, dict[str, Any]]], seed: int, compiled: bool = False) -> None:
         self._seed = seed
+        self._compiles = compiled and not RAGGED & {name for name, _ in steps}
         at = next((i for i, (name, _) in enumerate(steps) if name in MIXES), len(steps))
         rows = [(i, AUGMENTATIONS[name], options) for i, (name, options) in enumerate(steps) if name in AUGMENTATIONS]
         self._before = [step for step in rows if step[0] < at]
@@ -90,24 +101,25 @@ class Augment:
             pairs: for mixing, which rows of `batch` are to come back, and the partner of each.
             classes: for mixing, the number of classes; targets come back as float64 [rows, classes].
         """
-        draw = draws(key(self._seed, "augment", epoch), batch.ids)
-        images = self._apply(self._before, batch.inputs, draw)
+        stream = key(self._seed, "augment", epoch)
+        images = self._apply(self._before, batch.inputs, stream, batch.ids)
         if not self._mixes or pairs is None:
-            return Batch(self._apply(self._after, images, draw), batch.targets, batch.ids)
+            return Batch(self._apply(self._after, images, stream, batch.ids), batch.targets, batch.ids)
         known = (batch.targets != UNREADABLE)[:, None]  # the others count nowhere
         labels = F.one_hot(batch.targets.clamp(min=0), classes).to(torch.float64) * known
         ids, own, others = batch.ids[pairs.own], images[pairs.own], images[pairs.partners]
-        draw = draws(key(self._seed, "augment", epoch), ids)
-        mixed, share = self._mix(own, others, draw)
+        mixed, share = self._mix(own, others, draws(stream, ids))
         targets = share[:, None] * labels[pairs.own] + (1 - share)[:, None] * labels[pairs.partners]
-        return Batch(self._apply(self._after, mixed, draw), targets, ids)
+        return Batch(self._apply(self._after, mixed, stream, ids), targets, ids)
 
-    def _apply(
-        self, steps: list[tuple[int, Callable[..., Tensor], dict[str, Any]]], images: Tensor, draw: Draw
-    ) -> Tensor:
-        for number, function, options in steps if len(images) else ():
-            images = function(images, _of_step(draw, number), **options)
-        return images
+    def _apply(self, steps: Steps, images: Tensor, stream: int, ids: Tensor) -> Tensor:
+        if not steps or not len(images):
+            return images
+        if self._compiles and images.is_cuda:
+            # As a tensor, since whatever is a plain number is compiled in; filled there, so that nothing waits.
+            known = torch.full((), stream, dtype=torch.int64, device=images.device)
+            return _compiled()(steps, images, known, ids)
+        return _in_turn(steps, images, stream, ids)
 
     def _mix(self, images: Tensor, others: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         if len(self._mixes) == 1:
@@ -120,6 +132,19 @@ class Augment:
             mixed = torch.where((choice == k)[:, None, None, None], some, mixed)
             share = torch.where(choice == k, kept, share)
         return mixed, share
+
+
+def _in_turn(steps: Steps, images: Tensor, stream: int | Tensor, ids: Tensor) -> Tensor:
+    """The images after one step after the other; row i draws from (stream, ids[i])."""
+    draw = draws(stream, ids)
+    for number, function, options in steps:
+        images = function(images, _of_step(draw, number), **options)
+    return images
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(_in_turn, dynamic=False)
 
 
 def _of_step(draw: Draw, number: int) -> Draw:

@@ -58,10 +58,17 @@ def beta(uniform: Tensor, alpha: float) -> Tensor:
     """
     if alpha <= 0:
         raise ValueError(f"alpha: {alpha} is too small; allowed: above 0")
-    table = torch.from_numpy(_quantiles(alpha)).to(uniform.device)
+    table = _table(alpha, uniform.device)
     place = uniform * (len(table) - 1)
     left = place.to(torch.int64)
     return torch.lerp(table[left], table[left + 1], place - left)
+
+
+@lru_cache
+def _table(alpha: float, device: torch.device) -> Tensor:
+    """The quantiles on a device. Kept: a copy in each step would have a GPU wait for the CPU."""
+    with torch.inference_mode(False):  # whoever asks first
+        return torch.from_numpy(_quantiles(alpha)).to(device)
 
 
 @lru_cache
