@@ -70,7 +70,7 @@ def workers(count: int, folder: Path) -> Row:
 
 def trials(count: int, folder: Path) -> Row:
     base = {
-        "model": {"name": "small_cnn", "width": 4},
+        "model": {"name": "small_cnn", "width": 8},
         "data": {"limit": 64},
         "train": {"epochs": 1, "batch_size": 64, "clean_subset": 0},
     }

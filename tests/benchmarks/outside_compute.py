@@ -29,7 +29,10 @@ def measure(data: Path, folder: Path, epochs: int, rows: int, debug: bool = Fals
     command = [sys.executable, "-m", "lehr", "run", str(JOB), *changes, *(["--debug"] if debug else [])]
     subprocess.run(command, check=True, capture_output=True)
     wall = time.perf_counter() - started
-    return {"wall": wall, **Run(folder / "share").folder.progress()["seconds"]}
+    run = Run(folder / "share")
+    progress = run.folder.progress()
+    print(f"{progress['epochs']} epochs of at most {rows:,} rows, best validation accuracy {run.best['value']:.2%}")
+    return {"wall": wall, **progress["seconds"]}
 
 
 def tell(seconds: dict[str, float]) -> None:
@@ -51,7 +54,6 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         seconds = measure(options.data or cifar.needed(), Path(folder), options.epochs, options.rows)
-    print(f"{options.epochs} epochs of at most {options.rows:,} rows")
     tell(seconds)
 
 

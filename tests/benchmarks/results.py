@@ -149,6 +149,8 @@ def table(sections: dict[str, str]) -> str:
         figure = row.read(printed)
         if figure is not None:
             told, met = f"{figure:g}", row.met(figure)
+        elif printed:
+            told, met = "not reached: see below", "**no**"
         else:
             need = "needs a CUDA GPU; run: " if row.benchmark in ON_GPU else "run: "
             told, met = f"{need}`python -m tests.benchmarks.{row.benchmark}`", "–"
@@ -176,7 +178,8 @@ def section(name: str) -> str:
     # Each round is seen while it runs; the file keeps their medians and spread.
     printed = re.sub(r"^  round \d+: .*\n", "", done.stdout, flags=re.MULTILINE).strip("\n") or "(nothing)"
     if done.returncode:
-        printed += f"\n\nfailed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
+        why = done.stderr.strip().splitlines()[-1:] or [str(done.returncode)]
+        printed += f"\n\nfailed: {why[0].replace(sys.executable, 'python')}"
     took = f"{time.strftime('%Y-%m-%d')}, {time.time() - started:.0f} s, {machine()}"
     return f"## {name}\n\n{BENCHMARKS[name]}. {took}.\n\n```\n{printed}\n```\n"
 
