@@ -51,7 +51,10 @@ class Rows:
 
     Attributes:
         ids: int64 [rows], the row numbers in the source; randomness is drawn per id.
+        decoded_late: images are decoded while training goes on, and may turn out to be unreadable only then.
     """
+
+    decoded_late = False
 
     def __init__(self, images: Images, ids: Tensor) -> None:
         self.ids = ids

@@ -96,6 +96,8 @@ class Stream:
 class StreamedRows(Rows):
     """Some rows of a `Stream`, with the same face as rows in memory."""
 
+    decoded_late = True
+
     def __init__(self, stream: Stream, ids: Tensor) -> None:
         self.ids, self.classes, self.stream = ids, stream.classes, stream
         self._starts = stream.source.starts
