@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint slow bench faults audit image clean
+.PHONY: run test lint slow gpu bench faults audit image clean
 
 run: $(VENV)/.installed
 	$(BIN)/lehr run jobs/train.yaml
@@ -17,6 +17,9 @@ lint: $(VENV)/.installed-test
 
 slow: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow
+
+gpu: $(VENV)/.installed-test
+	$(BIN)/pytest -m gpu
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.results

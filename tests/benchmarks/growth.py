@@ -96,7 +96,7 @@ def rows(count: int, folder: Path) -> Row:
     job = {
         "kind": "train",
         "data": {"source": "parquet", "path": str(folder / "rows.parquet"), "validation": 0.01},
-        "model": {"name": "small_cnn", "width": 4},
+        "model": {"name": "small_cnn", "width": 8},
         "optimizer": {"lr": 0.01},
         "train": {"epochs": 1, "batch_size": 500, "clean_subset": 0},
     }
