@@ -1,18 +1,21 @@
-"""Sending a job: `lehr submit --no-wait` against a script that makes the bare Jobs REST call, as two commands.
+"""Sending a job: lehr against the bare Jobs REST call, first in a process that runs already, then as two commands.
 
 Both send the same working folder's package, which the cluster has already, and both are done when Ray has taken the
-job; neither waits for it to start. It needs no GPU and starts a cluster of its own.
+job; neither waits for it to start. Beyond the bare call lehr packs and hashes the folder, asks whether the cluster has
+it, and asks what the cluster knows of this run. It needs no GPU and starts a cluster of its own.
 
     python -m tests.benchmarks.submit [rounds]
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from itertools import count
 from pathlib import Path
 
@@ -35,8 +38,11 @@ def main(rounds: int) -> None:
         os.environ |= {"LEHR_STATE": f"{folder}/state", "RAY_AUTH_MODE": "disabled"}
         Path("job.yaml").write_text("kind: train\n")
         from lehr.clusters import up
+        from lehr.clusters.backend import newest
         from lehr.clusters.package import package
         from lehr.clusters.ray_jobs import RayJobs
+        from lehr.clusters.submit import package_of, request_of
+        from lehr.job import load
 
         address = up.up(cpus=2).address
         try:
@@ -63,9 +69,33 @@ def main(rounds: int) -> None:
                 words = ("submit", "job.yaml", name, "--cluster", address, "--no-wait", "--no-check")
                 return timed("-m", "lehr", *words)
 
+            def in_process() -> float:
+                started = time.perf_counter()
+                job = load("job.yaml", [f"name=p{next(numbers)}"])
+                request = request_of(job, Path.cwd(), check=False)
+                jobs = RayJobs(address, lambda: package_of(job, Path.cwd()))
+                jobs.submit(request, newest(jobs, request.run))
+                taken = (time.perf_counter() - started) * 1000
+                settle()
+                return taken
+
+            def bare() -> float:
+                body = {"entrypoint": "true", "submission_id": f"q{next(numbers)}", "runtime_env": {"working_dir": uri}}
+                started = time.perf_counter()
+                request = urllib.request.Request(f"{address}/api/jobs/", json.dumps(body).encode(), method="POST")
+                request.add_header("Content-Type", "application/json")
+                urllib.request.urlopen(request, timeout=60).read()
+                taken = (time.perf_counter() - started) * 1000
+                settle()
+                return taken
+
             ours()  # sends the package, once
+            in_process()
+            sides = {"lehr": in_process, "bare REST": bare}
+            compare("sending a job from Python", "ms", sides, rounds, "at most 1.5 (lower is better)")
+            print()
             compare(
-                "sending a job",
+                "sending a job by a command",
                 "ms",
                 {"lehr": ours, "bare REST": lambda: timed("-c", BARE, address, f"b{next(numbers)}", uri)},
                 rounds,
