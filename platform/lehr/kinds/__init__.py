@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+from lehr.errors import RunError
 from lehr.job import Job
 from lehr.runs import RunFolder
 
@@ -24,5 +25,13 @@ def kind_of(job: Job) -> ModuleType:
 
 
 def report_of(run: RunFolder) -> None:
-    """Writes a run's `report.html` and pictures anew. Raises RunError where nothing was recorded yet."""
-    import_module(KINDS[run.job["kind"]]).report(run)
+    """Writes a run's `report.html` and pictures anew.
+
+    Raises:
+        RunError: nothing was recorded yet; or the run is of a kind that is not known here.
+    """
+    kind = run.job.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        what = f"kind {kind!r} is unknown; a newer lehr wrote it, or the file is damaged; known: {', '.join(KINDS)}"
+        raise RunError(f"{run.folder.uri}/job.yaml: {what}")
+    import_module(KINDS[kind]).report(run)

@@ -1,14 +1,16 @@
-"""`lehr diagnose` where there is nothing to diagnose."""
+"""`lehr diagnose` and `lehr report` where there is nothing to tell."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lehr.cli.diagnose import diagnose
-from lehr.errors import LehrError
+from lehr.errors import LehrError, RunError
 from lehr.job import from_dict, to_dict
+from lehr.kinds import report_of
 from lehr.runs import Folder, RunFolder
 
 
@@ -17,3 +19,12 @@ def test_a_run_that_failed_before_its_first_step_says_so_and_why(tmp_path: Path)
     run.write_progress({"status": "failed", "message": "photos/ holds no images"})
     with pytest.raises(LehrError, match=r"^mine failed before its first step: photos/ holds no images$"):
         diagnose("mine", storage=str(tmp_path))
+
+
+@pytest.mark.parametrize("job", [{"kind": "Rrain"}, {"kind": ["train"]}, {}])
+def test_a_report_of_a_kind_that_nobody_knows_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
+    run = RunFolder.create(Folder.at(tmp_path / "odd"), job, {})
+    with pytest.raises(
+        RunError, match=r"odd/job.yaml: kind .* is unknown; a newer lehr wrote it, or the file is damaged"
+    ):
+        report_of(run)
