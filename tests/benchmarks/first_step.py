@@ -87,4 +87,4 @@ if __name__ == "__main__":
         script(sys.argv[2])
     else:
         rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-        compare("command to first step", "s", {"lehr": ours, "bare": bare}, rounds, "at most 1.3 (lower is better)")
+        compare("command to first step", "s", {"lehr": ours, "bare": bare}, rounds, "at most 1.2 (lower is better)")

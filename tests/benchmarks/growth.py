@@ -1,6 +1,6 @@
-"""How cost grows: with workers, with trials and with rows. A table each, and a picture beside this file.
+"""How cost grows: with workers, with trials and with rows. A table each, and of all three a picture beside this file.
 
-    python -m tests.benchmarks.growth [workers|trials|rows …] [--write]
+    python -m tests.benchmarks.growth [workers|trials|rows …]
 
 Workers: a step whose compute is a wait of 50 ms, so that many workers fit on few cores, and what is added to it is the
 platform's: reading, recording, and bringing the workers together. Trials: searches of so many trials of one tiny epoch.
@@ -24,6 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
+
+from tests.benchmarks.alternating import figure
 
 WAIT = 0.05
 Row = dict[str, float]
@@ -126,23 +128,22 @@ def draw(found: dict[str, list[Row]]) -> bytes:
             y = alt.Y("y:Q", title=name, scale=alt.Scale(zero=True))
             chart = alt.Chart(alt.InlineData(values=values)).mark_line(point=True).encode(x=x, y=y)
             panels.append(chart.properties(width=220, height=160))
-    return vl_convert.vegalite_to_png(alt.concat(*panels, columns=2).to_dict(), scale=2)
+    return vl_convert.vegalite_to_png(alt.concat(*panels, columns=2).to_dict(), scale=1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("kinds", nargs="*", default=list(GROWTH))
-    parser.add_argument("--write", action="store_true", help="draw growth.png beside this file")
+    parser.add_argument("kinds", nargs="*")
     options = parser.parse_args()
     found: dict[str, list[Row]] = {}
-    for kind in options.kinds:
+    for kind in options.kinds or GROWTH:
         measure, counts = GROWTH[kind]
         for count in counts:
             with tempfile.TemporaryDirectory() as folder:
                 found.setdefault(kind, []).append(measure(count, Path(folder)))
             row = found[kind][-1]
-            print("  " + ", ".join(f"{name} {value:,.4g}" for name, value in row.items()), flush=True)
-    if options.write:
+            print("  " + ", ".join(f"{name} {figure(value)}" for name, value in row.items()), flush=True)
+    if not options.kinds:
         Path(__file__).with_suffix(".png").write_bytes(draw(found))
 
 

@@ -43,7 +43,7 @@ def tell(seconds: dict[str, float]) -> None:
     for name, value in sorted(parts.items(), key=lambda part: -part[1]):
         print(f"{name:26}{value:9.1f} s {100 * value / wall:6.1f} %")
     outside = wall - seconds["compute"] - seconds["evaluation"]
-    print(f"outside compute: {100 * outside / wall:.1f} % of {wall:.0f} s; expected at most 5 (lower is better)")
+    print(f"outside compute: {100 * outside / wall:.2f} % of {wall:.0f} s; expected at most 5 (lower is better)")
 
 
 def main() -> None:

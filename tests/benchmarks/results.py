@@ -9,6 +9,7 @@ others stay as they were measured, each with its day. What stands under `NOTES` 
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import re
@@ -80,6 +81,8 @@ def ratio(first: str) -> str:
 
 
 CACHED, STREAMED = ratio("lehr, cached"), ratio("lehr, streamed")
+WITHOUT_UPLOAD = r"^without the upload, .*?: ([\d.]+) x"
+COMMAND = r"sending a job by a command\n(?:.*\n)*?ratio lehr / bare REST: ([\d.]+)"
 ROWS = (
     Row("steady training step, 2 workers, CPU", "`torchrun` DDP", "≥ 0.98", "train_overhead", ratio("lehr"), 0.98),
     Row("the same on one GPU, ResNet-50, bf16", "a hand-tuned loop", "≥ 0.98", "gpu_step", ratio("lehr"), 0.98),
@@ -119,10 +122,12 @@ ROWS = (
     ),
     Row("cost of recording a step, µs", "–", "≤ 20", "recording", r"^recording a step: ([\d.]+)", 20, True),
     Row("report of a million steps, s", "–", "≤ 3", "recording", r"^report of .*?: ([\d.]+) s", 3, True),
+    Row("sending a job from Python", "the REST call", "≤ 1.5, + upload", "submit", WITHOUT_UPLOAD, 1.5, True),
+    Row("`lehr submit`", "a script with the REST call", "≤ 1.5, + upload", "submit", COMMAND, 1.5, True),
     Row("`lehr --help`, s", "–", "≤ 0.3", "help", r"^lehr --help +([\d.]+)", 0.3, True),
     Row(
         "CIFAR-10 to 94 % on one GPU, s",
-        "airbench94: 2.59 s (A100)",
+        "airbench94_muon: 2.59 s (A100)",
         "as near as can be",
         "cifar10_fast",
         r"^seconds to 94 %: ([\d.]+)",
@@ -148,7 +153,9 @@ def table(sections: dict[str, str]) -> str:
         day = re.search(r"\d{4}-\d\d-\d\d", printed)
         figure = row.read(printed)
         if figure is not None:
-            told, met = f"{figure:g}", row.met(figure)
+            told, met = f"{figure:.3g}", row.met(figure)
+        elif "\nfailed: " in printed:
+            told, met = "failed: see below", "**no**"
         elif printed:
             told, met = "not reached: see below", "**no**"
         else:
@@ -166,7 +173,8 @@ def machine() -> str:
         else None
     )
     name = model[1] if model else platform.processor()
-    return f"{os.cpu_count()} cores ({name}), {memory:.0f} GiB, Python {platform.python_version()}, {platform.system()}"
+    python = f"Python {platform.python_version()}, torch {importlib.metadata.version('torch')}"
+    return f"{os.cpu_count()} cores ({name}), {memory:.0f} GiB, {python}, {platform.system()}"
 
 
 def section(name: str) -> str:

@@ -39,11 +39,12 @@ ROWS, SIZE, CLASSES = 600, 32, 5
 
 @pytest.fixture(autouse=True)
 def _exact() -> Iterator[None]:
-    """Convolutions in full float32, as on the CPU, and none chosen by its speed."""
-    cudnn = torch.backends.cudnn
-    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    """Convolutions in full float32, as on the CPU; and what a job sets for its process ends with its test."""
+    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    before, cudnn.allow_tf32 = (cudnn.allow_tf32, cudnn.benchmark), False
     yield
-    cudnn.allow_tf32 = before
+    cudnn.allow_tf32, cudnn.benchmark = before
+    torch.set_float32_matmul_precision(precision)
 
 
 def images() -> Splits:
@@ -113,6 +114,7 @@ def test_a_gpu_takes_the_steps_of_a_cpu(cache: str, train_on: Train) -> None:
         *(([name], False) for name in (*AUGMENTATIONS, *MIXES)),
         (["flip", "crop", "erasing"], True),
         (["shift", "random_resized_crop", "mixup", "flip"], True),
+        (["rand_augment", "flip"], True),  # which is not compiled
     ],
 )
 def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(names: list[str], compiled: bool) -> None:
@@ -161,6 +163,7 @@ def test_averages_and_their_statistics(kind: str, train_on: Train) -> None:
 
 
 def test_a_resumed_run_is_the_undisturbed_one(train_on: Train) -> None:
+    """But for rounding, since kernels are chosen by their speed."""
     changes = {"train.checkpoint.every": "1ep", "train.averaging": {"kind": "ema"}, "train.precision": "bf16"}
     whole = train_on(GPU, changes, "whole")
     train_on(GPU, changes, "broken", stop=2)

@@ -108,7 +108,7 @@ def test_a_run_of_recorded_steps_gets_its_page(tmp_path: Path) -> None:
 def test_shares_of_time_add_up_to_the_wall_clock(capsys: pytest.CaptureFixture[str]) -> None:
     outside_compute.tell({"wall": 100.0, "total": 80.0, "startup": 10.0, "compute": 70.0, "evaluation": 5.0})
     printed = capsys.readouterr().out
-    assert "outside compute: 25.0 % of 100 s" in printed
+    assert "outside compute: 25.00 % of 100 s" in printed
     assert "the end of the command         10.0 s   10.0 %" in printed
 
 

@@ -69,10 +69,7 @@ def cluster(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     mark_children()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
     # "local", since without an address Ray would join whatever cluster somebody has started on this machine.
-    with _own_signals():
-        # On loopback, as Ray has it by itself on macOS and Windows (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER): elsewhere its
-        # processes listen on all networks of the machine, and Gloo's among them ask nobody for a token.
-        ray_constants.ENABLE_RAY_CLUSTER = False
+    with _own_signals(), _on_loopback():
         ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
     try:
         yield Resources(needed, ray.cluster_resources().get("GPU", 0))
@@ -85,6 +82,20 @@ def _shared() -> Resources:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
     return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Has a Ray that starts within listen on loopback alone, as Ray has it by itself on macOS and Windows.
+
+    Elsewhere its processes listen on every network of the machine. Ray names the variable behind this
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, and reads it once, when it is imported.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

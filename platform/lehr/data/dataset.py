@@ -159,7 +159,7 @@ class Pairs:
     partners: Tensor
 
     def to(self, device: torch.device) -> Pairs:
-        """The same on a device; nothing waits for what the device does."""
+        """The same on a device. The copies do not wait for what a GPU computes."""
         return Pairs(*(index.to(device, non_blocking=True) for index in (self.own, self.partners)))
 
 

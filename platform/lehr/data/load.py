@@ -135,7 +135,7 @@ def in_bytes(count: float) -> str:
     return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
-def augmentations(job: TrainJob) -> Augment:
+def augmentations(job: TrainJob, compiled: bool = False) -> Augment:
     """The job's augmentations. Raises JobError for one that is unknown or has a wrong option."""
     steps = []
     for number, entry in enumerate(job.data.augment):
@@ -148,7 +148,7 @@ def augmentations(job: TrainJob) -> Augment:
         if problem := wrong_value(entry.options):
             raise job.error(f"{field}.{problem[0]}", problem[1])
         steps.append((entry.name, entry.options))
-    return Augment(steps, job.seed, compiled=bool(job.train.compile))
+    return Augment(steps, job.seed, compiled)
 
 
 def splits(job: TrainJob, data: Mapping[str, Images] | Mapping[str, Stream]) -> Splits:

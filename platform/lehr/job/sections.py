@@ -391,8 +391,9 @@ class TrainSection(Section):
     )
     compile: Compile = Field(
         default=False,
-        description="torch.compile: a slower start, faster steps on GPUs. reduce-overhead: its mode that replays a "
-        "whole pass as one CUDA graph, for small networks whose GPU waits for Python.",
+        description="torch.compile of the network and, on GPUs, of the augmentation: a slower start, faster steps. "
+        "reduce-overhead: its mode that replays a whole pass as one CUDA graph, for a small network on one GPU that "
+        "waits for Python.",
     )
     sync_batch_norm: bool = Field(
         default=True, description="Batch norm over the global batch, so that the number of workers changes nothing."

@@ -32,6 +32,6 @@ def report_of(run: RunFolder) -> None:
     """
     kind = run.job.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        what = f"kind {kind!r} is unknown; a newer lehr wrote it, or the file is damaged; known: {', '.join(KINDS)}"
+        what = f"kind {kind!r} is unknown; a newer lehr wrote it, or the file is damaged; allowed: {', '.join(KINDS)}"
         raise RunError(f"{run.folder.uri}/job.yaml: {what}")
     import_module(KINDS[kind]).report(run)

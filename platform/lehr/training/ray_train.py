@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import time
@@ -103,6 +104,8 @@ class _Torch(TorchConfig):
 def use_rays_network() -> None:
     """Has Gloo take the interface with this node's address in Ray, unless `GLOO_SOCKET_IFNAME` says another.
 
+    NCCL looks for an interface by itself, loopback last: on a Ray that is on loopback it is told too.
+
     By itself it takes the address that the machine's own name stands for. On many that is 127.0.0.1 or 127.0.1.1, and
     workers on two such machines look for each other at home.
     """
@@ -110,6 +113,8 @@ def use_rays_network() -> None:
     for name, addresses in psutil.net_if_addrs().items():
         if any(each.address == address for each in addresses):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            if ipaddress.ip_address(address).is_loopback:
+                os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
 
 
 class _Losses(UserCallback):

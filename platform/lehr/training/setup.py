@@ -105,7 +105,7 @@ class Plan:
             snapshots=frozenset(cycle_ends(job, clock)) if job.train.checkpoint.snapshots else frozenset(),
             task=task,
             preprocess=preprocess,
-            augment=augmentations(job),
+            augment=augmentations(job, compiled=bool(job.train.compile)),
         )
 
     def on(self, device: torch.device) -> Plan:

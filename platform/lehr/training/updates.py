@@ -49,7 +49,9 @@ def network(plan: Plan, group: Group) -> nn.Module:
 
 def _tune_gpu(precision: str) -> None:
     """Sets what torch knows per process, for this job."""
-    torch.backends.cudnn.benchmark = True  # few shapes come, and often: the fastest kernels for each
+    # Few shapes come, and often: the fastest kernels for each. Which ones those are may differ from start to start, so
+    # that a resumed run is the undisturbed one but for rounding.
+    torch.backends.cudnn.benchmark = True
     # Evaluation is in fp32, of weights that were trained in half of that: products may round as convolutions do.
     torch.set_float32_matmul_precision("high" if precision in ("bf16", "fp16") else "highest")
 
@@ -58,8 +60,8 @@ def _need_a_compiler(plan: Plan, device: torch.device) -> None:
     """Raises JobError where torch.compile, which writes C++ for CPUs and C around a GPU's kernels, would fail later."""
     variable, compilers = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
     if not os.environ.get(variable) and not any(map(shutil.which, compilers)):
-        what = f"true needs {compilers[0]} on every worker, and this one has none; allowed: false, or an image with it"
-        raise plan.job.error("train.compile", what)
+        what = f"{str(plan.job.train.compile).lower()} needs {compilers[0]} on every worker, and this one has none"
+        raise plan.job.error("train.compile", f"{what}; allowed: false, or an image with it")
 
 
 class Updates:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lehr import models
 from lehr.data.dataset import Rows
+from lehr.data.load import augmentations
 from lehr.data.randomness import key, permutation
 from lehr.errors import LehrError
 from lehr.runs import Folder
@@ -73,6 +74,7 @@ class Extractor:
         else:
             model = plan.build_model()
         head = linear_head(plan, model)
+        self._augment = augmentations(plan.job)  # not compiled: features are taken once
         self.model = model.to(device, memory_format=plan.memory_format).eval()  # type: ignore[call-overload]
         self._taken: list[Tensor] = []
         head.register_forward_pre_hook(lambda _, inputs: self._taken.append(inputs[0]))
@@ -84,7 +86,7 @@ class Extractor:
         for batch in rows.batches(positions.split(BATCH)):
             batch = batch.to(self.device)
             if view:
-                batch = self.plan.augment(batch, view)
+                batch = self._augment(batch, view)
             self._taken.clear()
             self.model(self.plan.inputs(batch.inputs))
             (values,) = self._taken

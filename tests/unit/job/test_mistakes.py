@@ -86,6 +86,13 @@ FILES = [
         "data: {cache: streaming}",
         ':1: data.cache: "streaming" is not a cache; did you mean stream? allowed: auto, memory, device, stream',
     ),
+    ("train: {compile: 1}", ":1: train.compile: 1 is not a choice; allowed: true, false, reduce-overhead"),
+    ("train: {compile: fast}", ':1: train.compile: "fast" is not a choice; allowed: true, false, reduce-overhead'),
+    (
+        "train: {compile: reduce-overhead, accumulate: 2}",
+        ":1: train: compile: reduce-overhead overwrites the gradients of a batch's earlier parts; "
+        "allowed with accumulate: 1, or compile: true",
+    ),
     # durations
     ("schedule: {warmup: 5}", f":1: schedule.warmup: 5 has no unit; {DURATIONS}"),
     ("schedule: {warmup: 5ex}", f':1: schedule.warmup: "5ex" is not a duration; {DURATIONS}'),

@@ -15,6 +15,7 @@ from tests.unit.training.conftest import job_of, losses, plan_of, synthetic
 from torch import nn
 
 from lehr import models
+from lehr.data.dataset import Rows
 from lehr.errors import JobError
 from lehr.result import Run
 from lehr.runs import RunFolder
@@ -123,11 +124,30 @@ def test_channels_last_lays_out_the_weights_and_the_images() -> None:
     )
 
 
-def test_compilation_without_a_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("chosen", "said"), [(True, "true"), ("reduce-overhead", "reduce-overhead")])
+def test_compilation_without_a_compiler_is_one_sentence(
+    chosen: bool | str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(JobError, match=r"train\.compile: true needs g\+\+ on every worker, and this one has none"):
-        network(plan_of(train__compile=True), Group())
+    with pytest.raises(JobError, match=rf"train\.compile: {said} needs g\+\+ on every worker, and this one has none"):
+        network(plan_of(train__compile=chosen), Group())
+
+
+def test_only_images_decoded_late_are_asked_for_unreadable_ones(
+    train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather(self: Group, value: Any) -> list[Any]:
+        asked.append(value)
+        return [value]
+
+    asked: list[Any] = []
+    monkeypatch.setattr(Group, "gather", gather)
+    train_tiny(train__epochs=2)
+    assert asked == []
+    monkeypatch.setattr(Rows, "decoded_late", True)
+    train_tiny(train__epochs=2)
+    assert asked == [{}, {}]
 
 
 @pytest.mark.slow

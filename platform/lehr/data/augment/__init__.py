@@ -35,7 +35,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "rand_augment": rand_augment,
     "erasing": erasing,
 }
-RAGGED = {"rand_augment"}
+RAGGED = {"rand_augment"}  # a job with one of these has none of its augmentations compiled
 MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup, "cutmix": cutmix}
 
 # What the options of the augmentations may be; an option of one name means the same everywhere.

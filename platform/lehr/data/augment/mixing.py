@@ -67,8 +67,7 @@ def beta(uniform: Tensor, alpha: float) -> Tensor:
 @lru_cache
 def _table(alpha: float, device: torch.device) -> Tensor:
     """The quantiles on a device. Kept: a copy in each step would have a GPU wait for the CPU."""
-    with torch.inference_mode(False):  # whoever asks first
-        return torch.from_numpy(_quantiles(alpha)).to(device)
+    return torch.from_numpy(_quantiles(alpha)).to(device)
 
 
 @lru_cache
