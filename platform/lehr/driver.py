@@ -17,11 +17,11 @@ from typing import Any
 
 from lehr.durations import Clock
 from lehr.errors import JobError, LehrError, RunError, RunHeld
+from lehr.formatting import format_folder, format_path
 from lehr.job import Job, TrainJob, describe_difference, difference, from_dict, to_dict
-from lehr.places import importable
+from lehr.paths import add_to_path
 from lehr.runs import Folder, Lease, RunFolder, collect_environment
 from lehr.screen import Screen, open_screen, quiet
-from lehr.words import short, shown
 
 # What may change under one name without making it another run. More epochs may too, where the rate allows it.
 MAY_CHANGE = (
@@ -104,7 +104,7 @@ def run_job(
 
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
-    importable(job.folder)
+    add_to_path(job.folder)
     kind = kind_of(job)
     kind.check(job)
     folder, existing = place(job, fresh=fresh)
@@ -113,13 +113,13 @@ def run_job(
         screen = open_screen(sys.stdout if debug else stack.enter_context(quiet(log)))
         stack.callback(screen.close)
         if existing and not fresh and is_done(job, existing):
-            screen.say(f"{folder.name} is finished: {shown(folder)}\nTo start over, add --fresh: {command}")
+            screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, add --fresh: {command}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder))
         run = open_run(job, folder, existing, fresh=fresh)
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(_stop_signals(running))
-        screen.say(f"{job.kind} {folder.name}   run folder: {shown(folder)}   log: {short(log)}")
+        screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}   log: {format_path(log)}")
         with nullcontext() if debug else exporting(run, job.kind), _failing_well(running):
             kind.run(running)
     return run

@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from lehr.words import clock
+from lehr.formatting import format_seconds
 
 
 class Screen(Protocol):
@@ -167,7 +167,7 @@ def picture(progress: dict[str, Any]) -> Group:
 def _left(progress: dict[str, Any]) -> str:
     """The time that is left; nothing for a run that is over."""
     left, over = progress.get("seconds_left"), progress.get("status") in ("finished", "failed", "stopped")
-    return "" if left is None or over else f"{clock(left)} left"
+    return "" if left is None or over else f"{format_seconds(left)} left"
 
 
 def overview(progress: dict[str, Any]) -> Group:

@@ -21,7 +21,7 @@ import torch
 
 from lehr import models
 from lehr.data.batches import batches
-from lehr.data.dataset import Images, Rows, Splits
+from lehr.data.dataset import DataSubset, Images, Splits
 from lehr.job import TrainJob, from_dict
 from lehr.job.transfer import FeaturesSection
 from lehr.training.group import Group
@@ -38,7 +38,7 @@ def main(count: int, rounds: int) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
     images = Images(pixels, np.arange(count) % CLASSES, tuple(map(str, range(CLASSES))))
-    rows = Rows(images, torch.arange(count))
+    rows = DataSubset(images, torch.arange(count))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "resnet18.pth"
         torch.save(models.build("resnet18", 3, 1000, {}, seed=0).state_dict(), file)

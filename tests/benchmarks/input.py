@@ -25,13 +25,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from lehr.clusters.local import cluster
-from lehr.clusters.machine import cores
 from lehr.data.augment import Augment
 from lehr.data.batches import batches
-from lehr.data.dataset import Epochs, Rows
+from lehr.data.dataset import BatchSampler, DataSubset
 from lehr.data.load import Opened, splits
 from lehr.job import TrainJob, from_dict
+from lehr.machine import cores
+from lehr.ray_cluster.connection import connect
 from tests.benchmarks import cifar
 from tests.benchmarks.alternating import compare
 
@@ -62,12 +62,12 @@ def speed(items: Iterable[Any], rows: int) -> float:
     return rows / (time.perf_counter() - started)
 
 
-def epoch_of(rows: Rows, epoch: int) -> float:
-    epochs = Epochs(len(rows), BATCH, 0, rows.order)
+def epoch_of(rows: DataSubset, epoch: int) -> float:
+    epochs = BatchSampler(len(rows), BATCH, 0, rows.order)
     return speed(batches(rows, epochs, Augment([], 0), epoch), len(rows))
 
 
-def cached(rows: Rows, rounds: int) -> None:
+def cached(rows: DataSubset, rounds: int) -> None:
     pixels = rows.gather(torch.arange(len(rows)))
     plain_pixels, plain_labels = pixels.inputs.contiguous(), pixels.targets
 
@@ -79,7 +79,7 @@ def cached(rows: Rows, rounds: int) -> None:
     compare("Cached input", "images/s", sides, rounds, "about 1")
 
 
-def streamed(rows: Rows, path: Path, rounds: int) -> None:
+def streamed(rows: DataSubset, path: Path, rounds: int) -> None:
     data = Encoded(path)
 
     def loader(workers: int) -> float:
@@ -111,7 +111,7 @@ def made_here(path: Path, rows: int = 20_000) -> Path:
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     torch.set_num_threads(cores())
-    with tempfile.TemporaryDirectory() as folder, cluster(1, None) as resources:
+    with tempfile.TemporaryDirectory() as folder, connect(1, None) as resources:
         from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray
 
         path = cifar.TRAIN if cifar.TRAIN.exists() else made_here(Path(folder) / "made.parquet")

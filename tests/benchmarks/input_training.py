@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from lehr.clusters.local import cluster
-from lehr.clusters.machine import cores
 from lehr.data.batches import batches
 from lehr.data.dataset import Images, Splits
 from lehr.data.load import Opened, splits
 from lehr.job import TrainJob, from_dict
+from lehr.machine import cores
+from lehr.ray_cluster.connection import connect
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
@@ -183,7 +183,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     torch.set_num_threads(cores())
     cached(rounds)
-    with tempfile.TemporaryDirectory() as folder, cluster(1, None) as resources:
+    with tempfile.TemporaryDirectory() as folder, connect(1, None) as resources:
         streamed(rounds, Path(folder), max(2, int(resources.cpus)))
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from lehr.clusters.machine import cores
+from lehr.machine import cores
 from lehr.monitoring.exporter import Exporter
 from lehr.runs import Folder, RunFolder
 

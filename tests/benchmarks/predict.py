@@ -28,14 +28,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from lehr import models
-from lehr.clusters.local import cluster
-from lehr.clusters.machine import cores
 from lehr.data.sources import open_source
 from lehr.job import DataSection, WorkersSection, from_dict, to_dict
+from lehr.machine import cores
 from lehr.predict import load_predictor, write_ensemble
-from lehr.predict.desk import Order, decode_ahead
 from lehr.predict.ray_predict import predict_on_ray
 from lehr.predict.rows import prepare
+from lehr.predict.worker import Order, decode_ahead
+from lehr.ray_cluster.connection import connect
 from lehr.runs import Folder, RunFolder, write_model
 from tests.benchmarks import cifar
 from tests.benchmarks.alternating import compare
@@ -112,7 +112,7 @@ def decoding(data: Path) -> float:
 
 
 def main(path: str, rounds: int) -> None:
-    with tempfile.TemporaryDirectory() as place, cluster(1, None):
+    with tempfile.TemporaryDirectory() as place, connect(1, None):
         folder, startups = Path(place), {"lehr": [], "loader": []}
         table = pq.ParquetFile(path)
         for name, rows in (("few", FEW), ("many", MANY)):

@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 import torch
 
 import lehr
-from lehr.clusters.machine import cores
 from lehr.data.load import Opened, splits
 from lehr.data.randomness import key, uniform
 from lehr.driver import run_job
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.job.recipe import RecipeJob
-from lehr.recipe import course, steps
+from lehr.machine import cores
+from lehr.recipe import planner, steps
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.loop import train
@@ -112,7 +112,7 @@ def recipe(base: dict[str, Any], rate: float, budget: int, place: Path) -> tuple
     assert done.overfit
     assert done.last.test is not None
     by_heart = done.overfit.steps * done.overfit.batch / sum(done.initial.counts)
-    return (done.last.test, done.last.value), course.spent(job, done) + by_heart, str(done.last.trained.setting)
+    return (done.last.test, done.last.value), planner.spent(job, done) + by_heart, str(done.last.trained.setting)
 
 
 def random_search(base: dict[str, Any], trials: int) -> tuple[Scores, int, str]:

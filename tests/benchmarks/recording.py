@@ -22,7 +22,7 @@ from lehr.data.load import Opened, splits
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import Folder, Recorder, RunFolder, begin_attempt
 from lehr.training.group import Group
-from lehr.training.journal import Journal
+from lehr.training.metric_logger import MetricLogger
 from lehr.training.setup import Plan
 from lehr.training.stopping import Best
 from lehr.training.stopwatch import Stopwatch
@@ -36,7 +36,7 @@ def cost_of_a_step(folder: Path, steps: int = 100_000) -> float:
     assert isinstance(job, TrainJob)
     run = RunFolder.create(Folder.at(folder), to_dict(job), {})
     plan, watch = Plan.make(job, splits(job, Opened(job).decode())), Stopwatch()
-    journal = Journal(plan, run, Group(), lambda: None, watch)
+    journal = MetricLogger(plan, run, Group(), lambda: None, watch)
     best, loss, norm = Best("validation_accuracy"), torch.tensor(0.5), torch.tensor(1.0)
     journal.begin(None, [], best)
     started = time.perf_counter()

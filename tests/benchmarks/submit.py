@@ -38,12 +38,12 @@ def main(rounds: int) -> None:
         os.chdir(folder)
         os.environ |= {"LEHR_STATE": f"{folder}/state", "RAY_AUTH_MODE": "disabled"}
         Path("job.yaml").write_text("kind: train\n")
-        from lehr.clusters import up
-        from lehr.clusters.backend import newest
-        from lehr.clusters.package import package
-        from lehr.clusters.ray_jobs import RayJobs
-        from lehr.clusters.submit import package_of, request_of
         from lehr.job import load
+        from lehr.ray_cluster import local_cluster as up
+        from lehr.submission.backend import newest
+        from lehr.submission.package import package
+        from lehr.submission.ray_jobs import RayJobs
+        from lehr.submission.submit import package_of, request_of
 
         address = up.up(cpus=2).address
         try:

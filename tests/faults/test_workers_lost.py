@@ -130,12 +130,12 @@ def test_a_run_that_goes_on_with_fewer_and_with_more_workers_ends_the_same_to_ni
 
 def warn_at(step: int) -> None:
     """Gives notice at a step that this machine is about to go away, and takes it away two steps later."""
-    import lehr.training.journal
     import lehr.training.loop
+    import lehr.training.metric_logger
     from lehr.training.loop import Attempt
     from lehr.training.updates import Updates
 
-    lehr.training.journal.PULSE_SECONDS = 0.0  # workers meet after every step, for the test's sake
+    lehr.training.metric_logger.PULSE_SECONDS = 0.0  # workers meet after every step, for the test's sake
     seen, take, make = [0], Updates.take, Attempt.__init__
 
     def made(self, plan, run, group, should_stop, after_epoch, must_save):

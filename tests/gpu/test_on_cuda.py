@@ -17,7 +17,7 @@ import torch
 
 from lehr.data.augment import AUGMENTATIONS, MIXES
 from lehr.data.batches import batches
-from lehr.data.dataset import Images, Rows, Splits
+from lehr.data.dataset import DataSubset, Images, Splits
 from lehr.errors import JobError
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.predict import load_predictor
@@ -121,7 +121,7 @@ def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(names: list[str]
     plan = Plan.make(job_of({"data.augment": names, "train.compile": compiled}), images())
     rows = plan.splits.train
 
-    def two(held: Rows, device: torch.device) -> list[Any]:
+    def two(held: DataSubset, device: torch.device) -> list[Any]:
         return list(islice(batches(held, plan.epochs, plan.augment, 1, device=device), 2))
 
     for there in (rows, plan.splits.on(GPU).train):

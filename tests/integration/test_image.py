@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lehr.clusters.kuberay import Profile, manifest
 from lehr.job import from_dict
+from lehr.kuberay import Profile, manifest
 
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

@@ -17,8 +17,8 @@ from lehr import Run
 from lehr.data.sources import open_source
 from lehr.job import DataSection, WorkersSection
 from lehr.predict import load_predictor, write_ensemble
-from lehr.predict.desk import Order, predict_here
 from lehr.predict.rows import prepare
+from lehr.predict.worker import Order, predict_locally
 from lehr.runs import Folder, RunFolder
 
 pytestmark = pytest.mark.ray
@@ -43,7 +43,7 @@ def test_a_pool_of_actors_writes_what_one_process_writes(tmp_path: Path, monkeyp
     def order(out: str) -> Order:
         return Order(run.folder, Folder.at(tmp_path / out), source, True, 8, str(tmp_path), "mark")
 
-    here = list(predict_here(order("here"), numbers, 1))
+    here = list(predict_locally(order("here"), numbers, 1))
     workers = WorkersSection(count=2)
     there = list(predict_on_ray(order("there"), predictor.size, predictor.channels, numbers, workers))
     assert sorted(there, key=lambda done: done.number) == here

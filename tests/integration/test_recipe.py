@@ -16,7 +16,7 @@ import pytest
 
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
-from lehr.recipe import course, steps
+from lehr.recipe import planner, steps
 from lehr.result import Run
 from lehr.runs import Folder, RunFolder
 
@@ -91,7 +91,7 @@ def test_killed_in_every_step_it_comes_to_the_same_end_and_repeats_nothing_finis
     assert [test.losses for test in killed.rates.tests] == [test.losses for test in calm.rates.tests]
     assert killed.rounds == calm.rounds
     assert killed.last == calm.last
-    assert course.chapters(job, killed) == course.chapters(job, calm)
+    assert planner.chapters(job, killed) == planner.chapters(job, calm)
 
 
 def wait_for(place: Path, name: str, process: subprocess.Popen[bytes]) -> None:

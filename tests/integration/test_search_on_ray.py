@@ -24,7 +24,7 @@ from lehr.screen import open_screen
 from lehr.search.record import read_records
 from lehr.training.group import Group
 from lehr.training.setup import Plan
-from lehr.trials import Each, Hooks, Trial, run_trials, train_work
+from lehr.trials import Each, Trial, TrialCallbacks, run_trials, train_trial
 
 pytestmark = pytest.mark.ray
 
@@ -50,25 +50,25 @@ def running(tmp_path: Path) -> Any:
     )  # fmt: skip
 
 
-def trial(number: int, work: Any = train_work, **overrides: Any) -> Trial:
+def trial(number: int, work: Any = train_trial, **overrides: Any) -> Trial:
     small = {"train__epochs": 2, "data__limit": 100, "workers": {"cpus": 1, "retries": 1}}
     return Trial(f"trials/{number:04}", tiny(**{**small, **overrides}), work)
 
 
-def remember(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+def remember(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
     """Trains, and keeps which process it was in."""
     run.folder.write_json("process.json", {"process": os.getpid()})
-    train_work(plan, run, group, hooks)
+    train_trial(plan, run, group, hooks)
 
 
-def be_killed(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+def be_killed(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
     """Does what the kernel does to a process that takes too much memory."""
     with (run.folder.local_path / "tries").open("a") as file:
         file.write("x")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def ask_for_too_much(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+def ask_for_too_much(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
     torch.empty(2**50, dtype=torch.uint8)
 
 

@@ -14,7 +14,7 @@ def test_in_place_work_in_a_worker_cannot_reach_the_shared_cache(ray_cluster: No
     import ray
     import torch
 
-    from lehr.data.dataset import Rows
+    from lehr.data.dataset import DataSubset
     from lehr.data.ray_data import Shared
 
     pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
@@ -23,7 +23,7 @@ def test_in_place_work_in_a_worker_cannot_reach_the_shared_cache(ray_cluster: No
 
     @ray.remote
     def vandal(handle: Shared) -> bool:
-        rows = Rows(handle.open(), torch.arange(64))
+        rows = DataSubset(handle.open(), torch.arange(64))
         for positions in (torch.arange(64), torch.arange(8, 16)):
             batch = rows.gather(positions)
             batch.inputs.add_(1)

@@ -28,10 +28,10 @@ def check(
     """Look a cluster over for a job, without running it: what is missing, why it matters, what to do."""
     started = time.monotonic()
     from lehr.cli.submit import ended
-    from lehr.clusters.backend import changes_of
-    from lehr.clusters.check import CHECKED, FINDING
-    from lehr.clusters.submit import package_of, request_of, working_folder
     from lehr.job import load
+    from lehr.submission.backend import changes_of
+    from lehr.submission.check import CHECKED, FINDING
+    from lehr.submission.submit import package_of, request_of, working_folder
 
     loaded = load(job, overrides or ())
     root = working_folder(loaded, folder)

@@ -24,7 +24,7 @@ def up(
     ] = None,
 ) -> None:
     """Start a cluster with its dashboard; it goes on when the terminal closes."""
-    from lehr.clusters import up as local
+    from lehr.ray_cluster import local_cluster as local
 
     found = local.up(nodes=nodes, cpus=cpus, port=port)
     print(f"A cluster of {nodes} node{'' if nodes == 1 else 's'} runs here. Dashboard: {found.address}")
@@ -52,6 +52,6 @@ def status(cluster: Cluster = None) -> None:
 @app.command("down")
 def down() -> None:
     """End the cluster that `lehr cluster up` started, and nothing else."""
-    from lehr.clusters import up as local
+    from lehr.ray_cluster import local_cluster as local
 
     print(f"Ended the cluster at {local.down().address}.")

@@ -43,10 +43,10 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    from lehr.clusters.machine import cores
     from lehr.data.load import Opened, augmentations
-    from lehr.data.sheet import sheet
+    from lehr.data.sample_grid import sheet
     from lehr.data.streaming import ThreadDecoder
+    from lehr.machine import cores
 
     job = job_of(source, overrides or [])
     opened = Opened(job)

@@ -26,13 +26,13 @@ def evaluate(
     from rich.table import Table
 
     from lehr.cli.data import job_of
-    from lehr.clusters.machine import cores
     from lehr.data.sources import open_split
+    from lehr.formatting import format_path
+    from lehr.machine import cores
     from lehr.predict import load_predictor
     from lehr.predict.evaluate import confusion_picture
     from lehr.predict.evaluate import evaluate as measure
     from lehr.result import find
-    from lehr.words import short
 
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -64,4 +64,4 @@ def evaluate(
     console.print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(confusion_picture(measured, f"{found.name} on {source.name}"))
-    console.print(f"Confusion matrix: {short(output.absolute())}", markup=False)
+    console.print(f"Confusion matrix: {format_path(output.absolute())}", markup=False)

@@ -38,11 +38,11 @@ def export(
     from lehr.data.decode import decode
     from lehr.data.sources import open_source
     from lehr.errors import LehrError
+    from lehr.formatting import format_path
     from lehr.job import from_dict
     from lehr.predict import load_predictor
     from lehr.predict.export import export_onnx, export_torch
     from lehr.result import find
-    from lehr.words import short
 
     found = find(run, storage_or_default(storage))
     predictor = load_predictor(found.folder.folder)
@@ -59,5 +59,5 @@ def export(
     for name, write, suffix in (("torch", export_torch, "pt2"), ("onnx", export_onnx, "onnx")):
         if form in ("both", name):
             done = write(predictor, pixels, out / f"model.{suffix}")
-            where = short(done.path.absolute())
+            where = format_path(done.path.absolute())
             print(f"{where}: differs from the run by at most {done.difference:.1g} on {len(pixels)} real rows")

@@ -11,7 +11,7 @@ import typer
 from lehr.cli.options import Cluster, Kubernetes, connect
 
 if TYPE_CHECKING:
-    from lehr.clusters.backend import Submission
+    from lehr.submission.backend import Submission
 
 
 def jobs(

@@ -16,7 +16,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
 ) -> None:
     """Print what a job on a cluster has printed."""
-    from lehr.clusters.backend import changes_of
+    from lehr.submission.backend import changes_of
 
     jobs = connect(cluster, kubernetes)
     submission = submitted(jobs, run)

@@ -28,9 +28,9 @@ def manifest(
     ] = False,
 ) -> None:
     """Print a job as a RayJob for KubeRay: pipe it to kubectl apply -f -."""
-    from lehr.clusters.kuberay import load_profile, prepare, storage_of, to_yaml
     from lehr.errors import LehrError
     from lehr.job import load
+    from lehr.kuberay import load_profile, prepare, storage_of, to_yaml
 
     profile = profile or os.environ.get("LEHR_PROFILE")
     if not profile:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from lehr.clusters.backend import Backend, Submission
-    from lehr.clusters.ray_jobs import RayJobs
+    from lehr.submission.backend import Backend, Submission
+    from lehr.submission.ray_jobs import RayJobs
 
 Storage = Annotated[
     str | None,
@@ -38,7 +38,7 @@ def storage_or_default(storage: str | None) -> str:
 def connect(cluster: str | None, kubernetes: str | None = None) -> Backend:
     """The cluster that a command means."""
     if kubernetes:
-        from lehr.clusters.on_kubernetes import Kubernetes as OnKubernetes
+        from lehr.kuberay.backend import Kubernetes as OnKubernetes
 
         return OnKubernetes(kubernetes)
     return ray_cluster(cluster)
@@ -46,8 +46,8 @@ def connect(cluster: str | None, kubernetes: str | None = None) -> Backend:
 
 def ray_cluster(cluster: str | None) -> RayJobs:
     """The Ray cluster that a command means."""
-    from lehr.clusters.ray_jobs import RayJobs, dashboard_address
-    from lehr.clusters.up import recorded
+    from lehr.ray_cluster.local_cluster import recorded
+    from lehr.submission.ray_jobs import RayJobs, dashboard_address
 
     known = None if cluster or os.environ.get("RAY_API_SERVER_ADDRESS") else recorded()
     return RayJobs(dashboard_address(cluster, known.address if known else None))
@@ -62,8 +62,8 @@ def submitted(jobs: Backend, run: str) -> Submission:
     """The newest submission of a run. Raises LehrError where the cluster knows none, naming those that look alike."""
     from difflib import get_close_matches
 
-    from lehr.clusters.backend import newest
     from lehr.errors import LehrError
+    from lehr.submission.backend import newest
 
     if found := newest(jobs, run):
         return found

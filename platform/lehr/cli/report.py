@@ -7,12 +7,12 @@ from lehr.cli.options import RunName, Storage, storage_or_default
 
 def report(run: RunName, storage: Storage = None) -> None:
     """Write a run's report.html and curves.png anew, from what it has recorded so far."""
+    from lehr.formatting import format_folder
     from lehr.kinds import report_of
     from lehr.result import find
-    from lehr.words import shown
 
     found = find(run, storage_or_default(storage)).folder
     report_of(found)
     for what, name in (("Report", "report.html"), ("Curves", "curves.png")):
         if found.folder.exists(name):
-            print(f"{what}: {shown(found.folder)}/{name}")
+            print(f"{what}: {format_folder(found.folder)}/{name}")

@@ -21,7 +21,7 @@ def resume(
     here: Annotated[bool, typer.Option("--here", help="On this machine, whatever cluster there is.")] = False,
 ) -> None:
     """Go on with a run that failed or was stopped, from its run folder: on a cluster, or here where none is named."""
-    from lehr.clusters.up import recorded
+    from lehr.ray_cluster.local_cluster import recorded
 
     if here or not (cluster or os.environ.get("RAY_API_SERVER_ADDRESS") or recorded()):
         resume_here(run, storage_or_default(storage))
@@ -29,8 +29,8 @@ def resume(
     from dataclasses import replace
 
     from lehr.cli.submit import send
-    from lehr.clusters.backend import newest
-    from lehr.clusters.submit import package_of, request_of, versions
+    from lehr.submission.backend import newest
+    from lehr.submission.submit import package_of, request_of, versions
 
     jobs = ray_cluster(cluster)
     known = newest(jobs, run)

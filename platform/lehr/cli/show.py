@@ -11,9 +11,9 @@ def show(run: RunName, storage: Storage = None) -> None:
     from rich.table import Table
 
     from lehr.curves import verdict
+    from lehr.formatting import format_time_table
     from lehr.result import find
     from lehr.screen import facts_of, overview
-    from lehr.words import time_table
 
     found = find(run, storage_or_default(storage)).folder
     console, progress = Console(highlight=False), found.progress()
@@ -26,7 +26,7 @@ def show(run: RunName, storage: Storage = None) -> None:
         console.print(overview(progress))
     elif progress:
         console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in facts_of(progress)))
-        console.print(f"[dim]time[/] {time_table(progress.get('seconds', {}))}")
+        console.print(f"[dim]time[/] {format_time_table(progress.get('seconds', {}))}")
     epochs = found.epochs().to_pylist()
     if epochs:
         names = [n for n in epochs[0] if n not in ("step", "seconds") and any(row[n] is not None for row in epochs)]

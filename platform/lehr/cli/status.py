@@ -19,9 +19,9 @@ def status(
     """Show how a job on a cluster does: its progress, metrics and diagnosis."""
     from rich.console import Console
 
-    from lehr.clusters.following import run_of
     from lehr.curves import verdict
     from lehr.screen import PlainScreen, picture
+    from lehr.submission.following import run_of
 
     jobs = connect(cluster, kubernetes)
     submission = submitted(jobs, run)

@@ -15,8 +15,8 @@ from lehr.cli.options import Cluster, Kubernetes, ray_cluster
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
-    from lehr.clusters.backend import Backend, Request, Submission
-    from lehr.clusters.package import Package
+    from lehr.submission.backend import Backend, Request, Submission
+    from lehr.submission.package import Package
 
 CHECK_SECONDS = 120.0  # how long to wait for the cluster to have been looked over, before a job is left to itself
 
@@ -50,8 +50,8 @@ def submit(
     ] = None,
 ) -> None:
     """Run a job on a cluster. Sent again, a running job is joined and one that failed goes on where it was."""
-    from lehr.clusters.submit import package_of, request_of, working_folder
     from lehr.job import load
+    from lehr.submission.submit import package_of, request_of, working_folder
 
     loaded = load(job, overrides or ())
     root = working_folder(loaded, folder)
@@ -60,7 +60,7 @@ def submit(
         env=_variables(env or []), pip=_requirements(pip),
     )  # fmt: skip
     if kubernetes:
-        from lehr.clusters.on_kubernetes import Kubernetes as OnKubernetes
+        from lehr.kuberay.backend import Kubernetes as OnKubernetes
 
         send(OnKubernetes(kubernetes, loaded), request, None, follow=follow, wait=wait)
     else:
@@ -75,10 +75,10 @@ def send(
     Raises:
         LehrError: the cluster refused it, or it failed while it was watched.
     """
-    from lehr.clusters.backend import newest
-    from lehr.clusters.package import in_mib
-    from lehr.clusters.ray_jobs import RayJobs
-    from lehr.clusters.submit import decide
+    from lehr.submission.backend import newest
+    from lehr.submission.package import in_mib
+    from lehr.submission.ray_jobs import RayJobs
+    from lehr.submission.submit import decide
 
     run = request.run
     existing = newest(jobs, run)
@@ -110,8 +110,8 @@ def send(
 
 def wait_for_check(jobs: Backend, submission: Submission) -> None:
     """Shows what the cluster was found to lack. Raises LehrError where that ended the job."""
-    from lehr.clusters.backend import changes_of
-    from lehr.clusters.check import CHECKED, FINDING
+    from lehr.submission.backend import changes_of
+    from lehr.submission.check import CHECKED, FINDING
 
     deadline = time.monotonic() + CHECK_SECONDS
     text = ""
@@ -127,7 +127,7 @@ def wait_for_check(jobs: Backend, submission: Submission) -> None:
 
 def watch(jobs: Backend, submission: Submission) -> None:
     """Shows a job until it ends; Ctrl-C leaves it running. Raises LehrError where it did not finish."""
-    from lehr.clusters.following import follow
+    from lehr.submission.following import follow
 
     try:
         current = follow(jobs, submission)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
-from lehr.curves import drawing as draw
 from lehr.curves.record import Curves
 from lehr.curves.smoothing import Floats, moving_average, thin
+from lehr.reporting import drawing as draw
 
 
 def run_chart(curves: Curves) -> alt.VConcatChart:

@@ -11,12 +11,13 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from lehr.curves import charts, drawing
+from lehr.curves import charts
 from lehr.curves.findings import Diagnosis, Finding
-from lehr.curves.page import Section, chart, finding, page, table, text
 from lehr.curves.record import Curves
+from lehr.formatting import format_seconds
+from lehr.reporting import drawing
+from lehr.reporting.page import Section, chart, finding, page, table, text
 from lehr.runs import RunFolder
-from lehr.words import clock
 
 _FATAL = ("diverged", "not_learning", "at_chance")
 _TIMES = {
@@ -165,4 +166,4 @@ def _plain(value: Any) -> str:
 
 
 def _clock(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else clock(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else format_seconds(seconds)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 
 from lehr.data.augment import Augment
-from lehr.data.dataset import Batch, Epochs, Pairs, Rows
+from lehr.data.dataset import Batch, BatchSampler, DataSubset, MixPartners
 
 
 def batches(
-    rows: Rows,
-    epochs: Epochs,
+    rows: DataSubset,
+    epochs: BatchSampler,
     augment: Augment,
     epoch: int,
     first: int = 0,
@@ -26,7 +26,7 @@ def batches(
     """
     order = epochs.order(epoch).to(rows.device)  # once: each step then finds its positions where the rows are
     steps = range(first, epochs.steps)
-    shares: list[tuple[torch.Tensor, Pairs | None]]
+    shares: list[tuple[torch.Tensor, MixPartners | None]]
     if augment.mixes:
         shares = [epochs.pairs(order, step, rank, workers) for step in steps]
     else:

@@ -35,18 +35,18 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, ids: Tensor) -> Rows:
+    def rows(self, ids: Tensor) -> DataSubset:
         """The rows of these ids, without the unreadable ones."""
         if self.unreadable:
             ids = ids[~torch.isin(ids, torch.tensor(self.unreadable))]
-        return Rows(self, ids)
+        return DataSubset(self, ids)
 
     @property
     def nbytes(self) -> int:
         return self.pixels.nbytes + self.labels.nbytes
 
 
-class Rows:
+class DataSubset:
     """Some rows of an `Images`, gathered into new tensors: in-place work on a batch never reaches the shared memory.
 
     Attributes:
@@ -79,13 +79,13 @@ class Rows:
         """Where the rows lie, and their batches."""
         return self.ids.device
 
-    def on(self, device: torch.device, held: dict[int, tuple[Tensor, Tensor]]) -> Rows:
+    def on(self, device: torch.device, held: dict[int, tuple[Tensor, Tensor]]) -> DataSubset:
         """The same rows in the memory of a device: batches are gathered there, and no step waits for a copy.
 
         Args:
             held: pixels and labels that lie there already, by the address of the pixels they were copied from.
         """
-        moved, address = object.__new__(Rows), self._pixels.data_ptr()
+        moved, address = object.__new__(DataSubset), self._pixels.data_ptr()
         if address not in held:
             held[address] = self._pixels.to(device), self._labels.to(device)
         moved.ids, moved.classes = self.ids.to(device), self.classes
@@ -122,9 +122,9 @@ class Rows:
         """
         return []
 
-    def subset(self, positions: Tensor) -> Rows:
+    def subset(self, positions: Tensor) -> DataSubset:
         """The rows at `positions`, sharing the same memory."""
-        chosen = object.__new__(Rows)
+        chosen = object.__new__(DataSubset)
         chosen.ids, chosen.classes = self.ids.index_select(0, positions.to(self.device)), self.classes
         chosen._pixels, chosen._labels = self._pixels, self._labels
         return chosen
@@ -152,24 +152,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class MixPartners:
     """For mixing: the rows of a batch that a worker trains on, and the partner of each, as indices into the batch."""
 
     own: Tensor
     partners: Tensor
 
-    def to(self, device: torch.device) -> Pairs:
+    def to(self, device: torch.device) -> MixPartners:
         """The same on a device. The copies do not wait for what a GPU computes."""
-        return Pairs(*(index.to(device, non_blocking=True) for index in (self.own, self.partners)))
+        return MixPartners(*(index.to(device, non_blocking=True) for index in (self.own, self.partners)))
 
 
 @dataclass(frozen=True)
 class Splits:
     """The rows for training, for validation and, if the job names some, the test rows, scored once at the end."""
 
-    train: Rows
-    validation: Rows
-    test: Rows | None = None
+    train: DataSubset
+    validation: DataSubset
+    test: DataSubset | None = None
 
     def on(self, device: torch.device) -> Splits:
         """The same splits in the memory of a device, each source once."""
@@ -197,7 +197,7 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tenso
 
 
 @dataclass(frozen=True)
-class Epochs:
+class BatchSampler:
     """The batches of every epoch, as row positions: a pure function of (seed, epoch, step), never of the workers.
 
     Batches are global: worker r of n takes every n-th row from r on. The last batch of an epoch may be smaller.
@@ -227,7 +227,7 @@ class Epochs:
         """The part of the batch at `step` that worker `rank` of `workers` takes."""
         return order[step * self.batch_size : (step + 1) * self.batch_size][rank::workers]
 
-    def pairs(self, order: Tensor, step: int, rank: int, workers: int) -> tuple[Tensor, Pairs]:
+    def pairs(self, order: Tensor, step: int, rank: int, workers: int) -> tuple[Tensor, MixPartners]:
         """As `positions`, with the partners that mixing needs: each row's partner is the next of the global batch.
 
         The order is random already, so this is as good as drawing partners, and every worker can tell them.
@@ -235,4 +235,4 @@ class Epochs:
         batch = order[step * self.batch_size : (step + 1) * self.batch_size]
         own = torch.arange(len(batch))[rank::workers]
         needed, index = torch.unique(torch.cat([own, (own + 1) % len(batch)]), return_inverse=True)
-        return batch[needed.to(order.device, non_blocking=True)], Pairs(index[: len(own)], index[len(own) :])
+        return batch[needed.to(order.device, non_blocking=True)], MixPartners(index[: len(own)], index[len(own) :])

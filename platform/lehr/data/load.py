@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, wrong_value
-from lehr.data.dataset import Images, Rows, Splits, stratified_split
+from lehr.data.dataset import DataSubset, Images, Splits, stratified_split
 from lehr.data.randomness import key, permutation
 from lehr.data.reading import Read, check_labels, probe, read
 from lehr.data.sources import Source, open_source
@@ -178,5 +178,5 @@ def _so_many_of_each(data: Images | Stream, ids: Tensor, count: int, seed: int) 
     return torch.cat(chosen).sort().values if chosen else ids
 
 
-def _all_rows(data: Images | Stream) -> Rows:
+def _all_rows(data: Images | Stream) -> DataSubset:
     return data.rows(torch.arange(len(data)))

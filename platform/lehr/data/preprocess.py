@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lehr.data.dataset import Rows
+from lehr.data.dataset import DataSubset
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Preprocess:
         return self.channels, self.height, self.width
 
     @classmethod
-    def fit(cls, rows: Rows, most: int = 20_000, most_bytes: int = 64 << 20) -> Preprocess:
+    def fit(cls, rows: DataSubset, most: int = 20_000, most_bytes: int = 64 << 20) -> Preprocess:
         """Measures mean and standard deviation over the first `most` rows, or fewer of large images."""
         channels, height, width = rows.shape
         most = min(len(rows), most, max(1, most_bytes // (channels * height * width)))

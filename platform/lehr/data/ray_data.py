@@ -15,7 +15,7 @@ from lehr.data.dataset import Images
 from lehr.data.decode import Decoded
 from lehr.data.ray_read import Parts
 from lehr.data.reading import assemble, read
-from lehr.data.sources import Part, Refuse, Source
+from lehr.data.sources import ErrorFactory, Part, Source
 from lehr.data.streaming import Stream, decode_rows
 
 FEW_IMAGES = 5000
@@ -160,7 +160,7 @@ class BlockPart:
         return f"row {self.first + row} of the dataset"
 
 
-def dataset_source(dataset: Any, name: str, refuse: Refuse) -> Source:
+def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:
     """A Ray Dataset with columns `image` and `label` as a source; its blocks are held in the object store."""
     if not isinstance(dataset, ray.data.Dataset):
         raise refuse("data.source", f"{name} returned a {type(dataset).__name__}; allowed: a ray.data.Dataset")

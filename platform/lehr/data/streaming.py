@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lehr.data.dataset import UNREADABLE, Batch, Rows
+from lehr.data.dataset import UNREADABLE, Batch, DataSubset
 from lehr.data.decode import Decoded, decode
 from lehr.data.randomness import bits
 from lehr.data.reading import check_unreadable
@@ -89,11 +89,11 @@ class Stream:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, ids: Tensor) -> StreamedRows:
-        return StreamedRows(self, ids)
+    def rows(self, ids: Tensor) -> StreamedSubset:
+        return StreamedSubset(self, ids)
 
 
-class StreamedRows(Rows):
+class StreamedSubset(DataSubset):
     """Some rows of a `Stream`, with the same face as rows in memory."""
 
     decoded_late = True
@@ -114,8 +114,8 @@ class StreamedRows(Rows):
     def gather(self, positions: Tensor) -> Batch:
         return next(self.batches([positions]))
 
-    def subset(self, positions: Tensor) -> StreamedRows:
-        return StreamedRows(self.stream, self.ids[positions])
+    def subset(self, positions: Tensor) -> StreamedSubset:
+        return StreamedSubset(self.stream, self.ids[positions])
 
     def unreadable(self) -> dict[int, str]:
         return dict(self.stream.unreadable)

@@ -7,13 +7,13 @@ from typing import Any
 
 import altair as alt
 
-from lehr.curves import drawing as draw
-from lehr.curves.page import Section, chart, finding, page, paragraph, table
 from lehr.curves.report import job_section
 from lehr.ensembles.figures import Figures, Model
+from lehr.formatting import format_seconds
 from lehr.job import EnsembleJob
+from lehr.reporting import drawing as draw
+from lehr.reporting.page import Section, chart, finding, page, paragraph, table
 from lehr.runs import RunFolder
-from lehr.words import clock
 
 HEIGHT = 230
 TOGETHER, SINGLE, MEMBER = draw.TRAIN, draw.VALIDATION, draw.SPEED
@@ -65,7 +65,7 @@ def ensemble_page(run: RunFolder, job: EnsembleJob, found: Figures, said: Sequen
         ("Members used", f"{found.used} of {len(found.names)}"),
         ("Calibration error", f"{found.ensemble.calibration:.2%}"),
         ("Judged on", f"{found.rows:,} {found.split} rows"),
-        ("Time", clock(run.progress().get("seconds", {}).get("total", 0.0))),
+        ("Time", format_seconds(run.progress().get("seconds", {}).get("total", 0.0))),
     ]
     chosen = f"combined by the mean of {job.combine.by}; {CHOICE[job.selection]}, chosen on validation rows"
     lead = f"{len(found.names)} {WHAT[job.method]} of {job.base.model.name}, {chosen}"

@@ -14,6 +14,7 @@ from lehr.ensembles import SELECTIONS
 from lehr.ensembles.figures import Figures, figures, verdict
 from lehr.ensembles.page import ensemble_page
 from lehr.errors import LehrError
+from lehr.formatting import format_folder, format_seconds
 from lehr.job import EnsembleJob, TrainJob, from_dict
 from lehr.kinds.ensemble_members import Made, Trained, made, settle, validation_rows
 from lehr.predict import write_ensemble
@@ -22,7 +23,6 @@ from lehr.predict.scores import read_outputs, score_work
 from lehr.runs import RunFolder
 from lehr.training.setup import check_job, cycle_ends
 from lehr.trials import Outcome, Trial, run_trials
-from lehr.words import clock, shown
 
 
 def check(job: EnsembleJob) -> None:
@@ -55,8 +55,8 @@ def run(running: Running) -> None:
     running.screen.close()
     for line in said:
         running.screen.say(line)
-    running.screen.say(f"Time: {clock(progress['seconds']['total'])}")
-    running.screen.say(f"Report: {shown(running.run.folder)}/report.html")
+    running.screen.say(f"Time: {format_seconds(progress['seconds']['total'])}")
+    running.screen.say(f"Report: {format_folder(running.run.folder)}/report.html")
     running.screen.say(f"Use it: lehr predict {running.run.name} DATA OUT")
 
 

@@ -6,17 +6,17 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
-from lehr.clusters.machine import cores
 from lehr.data.sources import Source, open_split, returns_dataset
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, RunError
+from lehr.formatting import format_folder, format_seconds
 from lehr.job import PredictJob, to_dict
+from lehr.machine import cores
 from lehr.predict import Predictor, load_predictor
-from lehr.predict.desk import Done, Order, done_before, mark_of, predict_here, written
 from lehr.predict.rows import prepare
+from lehr.predict.worker import Done, Order, done_before, mark_of, predict_locally, written
 from lehr.result import find
 from lehr.runs import Folder, RunFolder
-from lehr.words import clock, shown
 
 
 def check(job: PredictJob) -> None:
@@ -44,10 +44,10 @@ def run(running: Running) -> None:
     if running.debug:
         _predict(running, job, predictor, ray=False)
         return
-    from lehr.clusters.local import cluster
+    from lehr.ray_cluster.connection import connect
 
     running.screen.status("starting Ray")
-    with cluster(job.workers.count if isinstance(job.workers.count, int) else 1, job.workers.cpus):
+    with connect(job.workers.count if isinstance(job.workers.count, int) else 1, job.workers.cpus):
         _predict(running, job, predictor, ray=True)
 
 
@@ -81,7 +81,7 @@ def _parts(
     running: Running, job: PredictJob, predictor: Predictor, order: Order, numbers: list[int], *, ray: bool
 ) -> Iterator[Done]:
     if not ray:
-        return predict_here(order, numbers, cores())
+        return predict_locally(order, numbers, cores())
     from lehr.predict.ray_predict import predict_on_ray
 
     running.screen.status(f"starting the actors that predict {order.source.rows:,} images")
@@ -165,4 +165,6 @@ class Told:
             count = len(self.unreadable)
             screen.say(f"{count} unreadable image{'s' * (count > 1)}, null in the output: {self._bad(3)}")
         files_text = f"{files} Parquet file{'s' * (files > 1)}"
-        screen.say(f"{self.rows:,} rows in {clock(time.time() - self.began)}, {files_text}: {shown(self.out)}")
+        screen.say(
+            f"{self.rows:,} rows in {format_seconds(time.time() - self.began)}, {files_text}: {format_folder(self.out)}"
+        )

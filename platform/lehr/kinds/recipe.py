@@ -11,17 +11,17 @@ from lehr.data.load import Opened
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError
+from lehr.formatting import format_folder, format_seconds
 from lehr.job import derive
 from lehr.job.recipe import STEPS, RecipeJob
-from lehr.recipe import course, steps
-from lehr.recipe.course import Done, End, Step, following
+from lehr.recipe import planner, steps
+from lehr.recipe.planner import Done, End, Step, following
 from lehr.recipe.rates import ladder
-from lehr.recipe.trained import pool, ranked
-from lehr.recipe.trained import shown as in_words
+from lehr.recipe.trial_results import pool, ranked
+from lehr.recipe.trial_results import shown as in_words
 from lehr.runs import RunFolder, read_model, write_model
 from lehr.training.setup import check_job
 from lehr.trials import Each, Outcome, Trial, run_trials
-from lehr.words import clock, shown
 
 NAMES = {
     "initial_loss": "initial loss",
@@ -36,8 +36,8 @@ NAMES = {
 def check(job: RecipeJob) -> None:
     """Raises JobError where the base job could not be trained, or the budget needs a step that is left out."""
     check_job(derive(job.base, {}, parent=job, name="base"))
-    if job.allowance[1] == "s" and not course.measures_rates(job):
-        course.budget(job, Done())
+    if job.allowance[1] == "s" and not planner.measures_rates(job):
+        planner.budget(job, Done())
 
 
 def run(running: Running) -> None:
@@ -77,11 +77,11 @@ def _ray(running: Running, job: RecipeJob) -> AbstractContextManager[object]:
     """One Ray for all steps; none where everything runs in this process."""
     if running.debug:
         return nullcontext()
-    from lehr.clusters.local import cluster
+    from lehr.ray_cluster.connection import connect
 
     count = job.base.workers.count
     running.screen.status("starting Ray")
-    return cluster(count if isinstance(count, int) else 1, job.base.workers.cpus)
+    return connect(count if isinstance(count, int) else 1, job.base.workers.cpus)
 
 
 def report(run: RunFolder) -> None:
@@ -133,12 +133,12 @@ def facts(job: RecipeJob, done: Done) -> dict[str, str]:
     """What is known so far, for the screen."""
     found = {}
     if done.rounds:
-        best, metric = course.kept(done), done.rounds[-1].metric
+        best, metric = planner.kept(done), done.rounds[-1].metric
         value = abs(best.best(metric.endswith("_loss")))
         if math.isfinite(value):
             found["best" if done.last else "best so far"] = f"{in_words(value, metric)} ({best.setting})"
     if job.allowance[1] == "ep" or done.rates:
-        found["spent"] = f"{course.spent(job, done):.0f} of {course.budget(job, done):.0f} epochs"
+        found["spent"] = f"{planner.spent(job, done):.0f} of {planner.budget(job, done):.0f} epochs"
     return found
 
 
@@ -160,12 +160,12 @@ def share(job: RecipeJob, done: Done, step: Step, within: float) -> float:
     if not (done.rounds or step.search or step.epochs):
         return (STEPS.index(step.name) + within) / 20
     adds = step.epochs * len(step.settings) or (step.search.epochs * len(step.search.settings) if step.search else 0)
-    return min(1.0, (course.spent(job, done) + within * adds) / course.budget(job, done))
+    return min(1.0, (planner.spent(job, done) + within * adds) / planner.budget(job, done))
 
 
 def tell_verdict(running: Running, job: RecipeJob, done: Done) -> None:
     """Says what the last step found and what was decided; lines that stay."""
-    for heading, verdict in course.chapters(job, done)[-1 if len(done.rounds) < 2 or done.last else -2 :]:
+    for heading, verdict in planner.chapters(job, done)[-1 if len(done.rounds) < 2 or done.last else -2 :]:
         running.screen.say(f"{heading}: {verdict.found}\n  {verdict.decided}")
 
 
@@ -189,7 +189,7 @@ def conclude(running: Running, job: RecipeJob, done: Done, end: End) -> None:
     run.write_progress(told)
     report(run)
     screen.close()
-    page = f"Report: {shown(run.folder)}/report.html"
+    page = f"Report: {format_folder(run.folder)}/report.html"
     if end.status == "failed":
         raise LehrError(f"Step {STEPS.index(end.step) + 1}, {NAMES[end.step]}: {end.sentence}\n{page}")
     if end.status == "stopped":
@@ -197,13 +197,13 @@ def conclude(running: Running, job: RecipeJob, done: Done, end: End) -> None:
         return
     assert done.last
     trainings = len(pool(done.rounds)) + 1 + len(done.last.beside)
-    spent = f"{course.spent(job, done):.0f} epochs in {trainings} trainings"
-    screen.say(f"Tuned in {clock(time.time() - running.started)}, {spent}.")
+    spent = f"{planner.spent(job, done):.0f} epochs in {trainings} trainings"
+    screen.say(f"Tuned in {format_seconds(time.time() - running.started)}, {spent}.")
     metric = done.rounds[-1].metric
-    screen.say(f"Best {metric.replace('_', ' ')}: {in_words(done.last.value, metric)}, {course.kept(done).setting}")
+    screen.say(f"Best {metric.replace('_', ' ')}: {in_words(done.last.value, metric)}, {planner.kept(done).setting}")
     if done.last.test is not None:
         screen.say(f"Test accuracy of that model: {done.last.test:.2%}")
-    screen.say(f"Model:  {shown(run.folder)}/model\n{page}")
+    screen.say(f"Model:  {format_folder(run.folder)}/model\n{page}")
 
 
 # ── before anything runs ────────────────────────────────────────────────────────────────────────────────────────────
@@ -222,16 +222,16 @@ def preview(job: RecipeJob) -> list[tuple[str, str, str]]:
         ),
         ("3 learning rate", _rates_in_words(job), _rate_cost(job)),
     ]
-    rows = [row for number, row in enumerate(rows) if number >= first and (number != 2 or course.measures_rates(job))]
-    trials = (len(job.recipe.learning_rates) or 3) * len(course.decays(job))
+    rows = [row for number, row in enumerate(rows) if number >= first and (number != 2 or planner.measures_rates(job))]
+    trials = (len(job.recipe.learning_rates) or 3) * len(planner.decays(job))
     if unit == "s":
         whole = "what the time allows, at the speed that step 3 measures"
         return [
             *rows,
             ("4 to 7", f"{trials} coarse trials, then rounds around the best, then the last training", whole),
         ]
-    settings = course.coarse.grid((0.1,) * (len(job.recipe.learning_rates) or 3), course.decays(job), amount)
-    last = course.last_epochs(job, Done())
+    settings = planner.coarse.grid((0.1,) * (len(job.recipe.learning_rates) or 3), planner.decays(job), amount)
+    last = planner.last_epochs(job, Done())
     number = len(settings.settings)
     return [
         *rows,
@@ -239,7 +239,7 @@ def preview(job: RecipeJob) -> list[tuple[str, str, str]]:
         ("5, 6 refine, look", "rounds around the best until nothing improves", "what is left of the budget"),
         (
             "7 train in full",
-            f"the best setting at {course.HIGHER:g} times its rate, which decays",
+            f"the best setting at {planner.HIGHER:g} times its rate, which decays",
             f"{last} epochs, or more where it pays",
         ),
     ]

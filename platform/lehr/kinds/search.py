@@ -8,6 +8,7 @@ from typing import cast
 from lehr.data.load import Opened
 from lehr.driver import Running
 from lehr.errors import LehrError, RunError
+from lehr.formatting import format_folder, format_seconds
 from lehr.job import from_dict
 from lehr.job.search import SearchJob
 from lehr.runs import RunFolder
@@ -15,7 +16,6 @@ from lehr.search.check import check_search
 from lehr.search.space import Space, label
 from lehr.search.study import Search
 from lehr.trials import run_trials
-from lehr.words import clock, shown
 
 
 def check(job: SearchJob) -> None:
@@ -60,13 +60,13 @@ def conclude(running: Running, study: Search) -> None:
     early = sum(1 for record in study.records.values() if record.ended)
     counts = {"trials": len(study.outcomes), "ended early": early, "failed": failed.total()}
     parts = [f"{count} {what}" for what, count in counts.items() if count]
-    screen.say(f"{', '.join(parts)}; {study.epochs_spent} epochs in {clock(study.seconds)}.")
+    screen.say(f"{', '.join(parts)}; {study.epochs_spent} epochs in {format_seconds(study.seconds)}.")
     screen.say(f"Best {study.metric.replace('_', ' ')}: {study.shown(value)}, trial {number}")
     for path, each in values.items():
         screen.say(f"  {path} = {label(each)}")
     for why, times in failed.most_common(3):
         screen.say(f"Failed{f' ({times} trials)' if times > 1 else ''}: {why}")
-    screen.say(f"Report: {shown(run.folder)}/report.html")
+    screen.say(f"Report: {format_folder(run.folder)}/report.html")
     screen.say(
         f"Train the best longer: lehr best {run.name} best.yaml && lehr run best.yaml train.epochs={3 * study.epochs}"
     )

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 
-from lehr.clusters.machine import cores, memory
 from lehr.curves import verdict, write_curves
 from lehr.data.dataset import Images
 from lehr.data.load import Opened, decide, splits
@@ -19,14 +18,15 @@ from lehr.data.sources import returns_dataset
 from lehr.data.streaming import Stream, ThreadDecoder
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, RunError
+from lehr.formatting import format_folder, format_path, format_seconds, format_time_table
 from lehr.job import TrainJob
+from lehr.machine import cores, memory
 from lehr.runs import RunFolder
+from lehr.training.allocation import allocate
 from lehr.training.failures import describe, last_line, lost
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
-from lehr.training.share import share_out
-from lehr.words import clock, short, shown, time_table
 
 check = check_job
 
@@ -71,7 +71,7 @@ def train_here(running: Running, job: TrainJob) -> None:
 
 def train_on_ray(running: Running, job: TrainJob) -> None:
     """On Ray Train workers; this process watches the run folder, as anyone else could."""
-    from lehr.clusters.local import cluster  # Ray is imported here and not before: --debug does without
+    from lehr.ray_cluster.connection import connect  # Ray is imported here and not before: --debug does without
 
     run, screen = running.run, running.screen
     opened = None if returns_dataset(job.data) else Opened(job)  # what can be refused is refused before Ray starts
@@ -79,16 +79,16 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
     most = job.workers.count if isinstance(job.workers.count, int) else 1
     if isinstance(job.workers.count, (list, tuple)):
         most = job.workers.count[1]
-    with cluster(most, job.workers.cpus) as resources:
+    with connect(most, job.workers.cpus) as resources:
         from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_anywhere, smallest_store
         from lehr.training.ray_train import fit
 
         opened = opened or Opened(job)
         stream = choose(running, opened, smallest_store(), "the smallest object store")
-        share = share_out(job, resources.cpus, resources.gpus, stream, resources.nodes)
+        share = allocate(job, resources.cpus, resources.gpus, stream, resources.nodes)
         look = None
         if resources.nodes:  # others may use this cluster too
-            from lehr.clusters.waiting import queued, wait_for
+            from lehr.ray_cluster.waiting import queued, wait_for
 
             wait_for(share, screen.status)
             look = partial(queued, share)
@@ -235,14 +235,14 @@ def conclude(running: Running) -> None:
 def summary(run: RunFolder, progress: dict[str, Any], picture: Path | None) -> list[str]:
     best, seconds = progress["best"], progress["seconds"]
     value = f"{best['value']:.2%}" if "accuracy" in best["metric"] else f"{best['value']:.4f}"
-    ending, took = progress["message"], clock(seconds["total"] + seconds.get("startup", 0))
+    ending, took = progress["message"], format_seconds(seconds["total"] + seconds.get("startup", 0))
     lines = [f"{ending[:1].upper()}{ending[1:]}, in {took}."]
     lines.append(f"Best {best['metric'].replace('_', ' ')}: {value}, epoch {best['epoch']} of {progress['epochs']}")
     if "test_accuracy" in progress["metrics"]:
         lines.append(f"Test accuracy of that model: {progress['metrics']['test_accuracy']:.2%}")
-    lines.append(f"Time: {time_table(seconds)}")
+    lines.append(f"Time: {format_time_table(seconds)}")
     where = run.folder
-    lines.append(f"Model:  {shown(where)}/model")
+    lines.append(f"Model:  {format_folder(where)}/model")
     if picture:
-        lines.append(f"Curves: {short(picture)}, and in {shown(where)}/report.html")
+        lines.append(f"Curves: {format_path(picture)}, and in {format_folder(where)}/report.html")
     return [*lines, f"Verdict: {verdict(run)}"]

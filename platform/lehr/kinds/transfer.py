@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from lehr.clusters.machine import cores, memory
 from lehr.data.load import Opened, splits
 from lehr.data.streaming import ThreadDecoder
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, RunError
+from lehr.formatting import format_folder
 from lehr.job import TrainJob
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.kinds.train import choose as held_how
 from lehr.kinds.train import say_unreadable
+from lehr.machine import cores, memory
 from lehr.runs import RunFolder, read_model, write_model
 from lehr.training.setup import Plan, check_job
 from lehr.transfer import features as kept
@@ -32,10 +33,9 @@ from lehr.transfer.similarity import MOST_ROWS, Similarity, similarity
 from lehr.transfer.study import Strategies
 from lehr.transfer.work import HeadWork
 from lehr.trials import Trial, run_trials
-from lehr.words import shown
 
 if TYPE_CHECKING:
-    from lehr.clusters.local import Resources
+    from lehr.ray_cluster.connection import Resources
 
 Compute = Callable[..., Iterator[Features]]
 
@@ -73,10 +73,10 @@ def ray_of(running: Running, job: TrainJob) -> Iterator[Resources | None]:
     if running.debug:
         yield None
         return
-    from lehr.clusters.local import cluster  # Ray is imported here and not before: --debug does without
+    from lehr.ray_cluster.connection import connect  # Ray is imported here and not before: --debug does without
 
     running.screen.status("starting Ray")
-    with cluster(1, job.workers.cpus) as resources:
+    with connect(1, job.workers.cpus) as resources:
         yield resources
 
 
@@ -222,5 +222,5 @@ def conclude(running: Running, study: Strategies, about: dict[str, Any]) -> None
     screen.say(f"Best {best['metric'].replace('_', ' ')}: {best['value']:.2%}")
     if "test_accuracy" in metrics:
         screen.say(f"Test accuracy of that model: {metrics['test_accuracy']:.2%}")
-    screen.say(f"Model:  {shown(run.folder)}/model")
-    screen.say(f"Report: {shown(run.folder)}/report.html")
+    screen.say(f"Model:  {format_folder(run.folder)}/model")
+    screen.say(f"Report: {format_folder(run.folder)}/report.html")

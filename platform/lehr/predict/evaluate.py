@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lehr.clusters.machine import cores
 from lehr.data.sources import Source
 from lehr.ensembles import expected_calibration_error, log_loss
 from lehr.errors import LehrError
-from lehr.predict.desk import decode_ahead
+from lehr.machine import cores
 from lehr.predict.predictor import Predictor
 from lehr.predict.rows import predict_decoded, prepare
+from lehr.predict.worker import decode_ahead
 
 
 @dataclass
@@ -112,7 +112,7 @@ def confusion_picture(found: Evaluation, title: str) -> bytes:
     import altair as alt
     import vl_convert
 
-    from lehr.curves import drawing
+    from lehr.reporting import drawing
 
     shares = found.confusion / np.maximum(found.confusion.sum(axis=1, keepdims=True), 1)
     few = len(found.classes) <= 20

@@ -11,7 +11,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from lehr.data.ray_data import piece
 from lehr.data.ray_read import Parts
 from lehr.job import WorkersSection
-from lehr.predict.desk import Desk, Done, Order
+from lehr.predict.worker import Desk, Done, Order
 
 
 class Actor:

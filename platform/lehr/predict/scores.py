@@ -12,20 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from lehr.data.dataset import UNREADABLE, Rows
+from lehr.data.dataset import UNREADABLE, DataSubset
 from lehr.ensembles.figures import Outputs
 from lehr.errors import RunError
 from lehr.predict.predictor import Predictor, load_network
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
-from lehr.trials import Hooks
-from lehr.trials.work import Work
+from lehr.trials import TrialCallbacks
+from lehr.trials.trainable import Trainable
 
 BATCH = 512
 
 
-def score_work(members: Sequence[Folder], single: Folder | None) -> Work:
+def score_work(members: Sequence[Folder], single: Folder | None) -> Trainable:
     """Work of a trial: writes `outputs/validation.parquet`, and `outputs/test.parquet` where the job has test rows.
 
     Each holds `id`, `label`, and the logits of each model in a column of its own. Every image goes in once for all.
@@ -38,7 +38,7 @@ def score_work(members: Sequence[Folder], single: Folder | None) -> Work:
     return partial(_score, tuple(folders))
 
 
-def _score(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+def _score(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
     if not group.first:
         return
     names = [str(number) for number in range(len(folders))]
@@ -59,7 +59,7 @@ def _score(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Group
 
 
 @torch.inference_mode()
-def _table(predictor: Predictor, rows: Rows, group: Group, hooks: Hooks) -> pa.Table | None:
+def _table(predictor: Predictor, rows: DataSubset, group: Group, hooks: TrialCallbacks) -> pa.Table | None:
     """The outputs on all readable rows; None when asked to stop."""
     ids, labels, logits = [], [], []
     for batch in rows.batches(torch.arange(len(rows)).split(BATCH)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lehr.recipe.results import Verdict
-from lehr.recipe.trained import Round, Setting, Trained, number_words, ranked, shown, standard_error
+from lehr.recipe.trial_results import Round, Setting, Trained, number_words, ranked, shown, standard_error
 
 EPOCHS = 5  # of a trial at most
 SHARE = 0.25  # of the budget at most, where a single epoch each allows it

@@ -20,7 +20,7 @@ from lehr.runs import RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import network
-from lehr.trials import Hooks
+from lehr.trials import TrialCallbacks
 
 ROWS = 256  # images that are looked at, or the job's batch if that is smaller: it fits into memory
 PROBES = 3  # updates of a copy, where weights begin at exactly zero: what is behind them then gets a gradient
@@ -197,7 +197,7 @@ def _noise(r: Initial) -> float:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def initial_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+def initial_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
     """Measures a start on some training images; leaves `Initial` in the run folder."""
     result = measure(plan, group)
     verdict = judge(result)

@@ -25,7 +25,7 @@ from lehr.training.group import Group
 from lehr.training.optimizers import OPTIMIZERS
 from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
-from lehr.trials import Hooks
+from lehr.trials import TrialCallbacks
 
 BATCHES, MOST_ROWS = 5, 64  # 5 batches, each of at most 64 images: small enough to be learned by heart in a minute
 STEPS = 400  # updates of an attempt: 80 passes over the 5 batches
@@ -214,7 +214,7 @@ def cause(r: Overfit) -> str:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def overfit_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+def overfit_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
     """Tries one rate after the other until one has learned the sample; leaves `Overfit` in the run folder."""
     size = min(plan.job.train.batch_size, MOST_ROWS)
     batch, rows = sample(plan, BATCHES * size, group, "overfit")
@@ -252,7 +252,7 @@ def overfit_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None
 
 
 def attempt(
-    plan: Plan, group: Group, batch: Batch, rows: int, size: int, rate: float, hooks: Hooks
+    plan: Plan, group: Group, batch: Batch, rows: int, size: int, rate: float, hooks: TrialCallbacks
 ) -> tuple[nn.Module, Attempt | None]:
     """Trains from the starting weights on the same batches over and over; None in place of it when asked to stop."""
     model = network(plan, group)
@@ -273,7 +273,7 @@ def attempt(
             ratios.append(float(ratio))
         if (step + 1) % LOOK:
             continue
-        if group.from_first(hooks.should_stop() if group.first else None):
+        if group.broadcast(hooks.should_stop() if group.first else None):
             return model, None
         losses += group.sum(torch.stack(waiting).double()).tolist()
         waiting.clear()

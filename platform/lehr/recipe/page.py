@@ -8,16 +8,16 @@ from typing import cast
 from markupsafe import Markup
 
 from lehr.curves import charts
-from lehr.curves.page import Section, chart, finding, page, paragraph, table
 from lehr.curves.record import Curves
 from lehr.curves.report import job_section, subtitle
 from lehr.errors import RunError
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
-from lehr.recipe import course, pictures, rates, steps
-from lehr.recipe.course import Done
+from lehr.recipe import pictures, planner, rates, steps
+from lehr.recipe.planner import Done
 from lehr.recipe.results import Verdict
-from lehr.recipe.trained import Round, best_of, pool, ranked, shown
+from lehr.recipe.trial_results import Round, best_of, pool, ranked, shown
+from lehr.reporting.page import Section, chart, finding, page, paragraph, table
 from lehr.runs import RunFolder
 
 CHECKED = {
@@ -39,7 +39,7 @@ def write(run: RunFolder) -> None:
     """Writes `report.html`. Raises RunError where no step was finished yet."""
     done = steps.read(run.folder)
     job = cast(RecipeJob, from_dict(run.job))
-    if not course.chapters(job, done):
+    if not planner.chapters(job, done):
         raise RunError(f"{run.name} has finished no step yet; there is nothing to report")
     base = subtitle(Curves(steps={}, epochs={}, job=run.job["base"]))
     text = page(run.name, f"recipe for {base}", list(sections(run, job, done)), facts(run, job, done))
@@ -50,20 +50,20 @@ def facts(run: RunFolder, job: RecipeJob, done: Done) -> list[tuple[str, str]]:
     """The few figures that matter most."""
     found = [("State", str(run.progress().get("status", "new")))]
     if done.rounds:
-        metric, best = done.rounds[-1].metric, course.kept(done)
+        metric, best = done.rounds[-1].metric, planner.kept(done)
         found.append((f"Best {metric.replace('_', ' ')}", shown(abs(best.best(done.rounds[-1].lower)), metric)))
         found += [("Learning rate", f"{best.setting.rate:g}"), ("Weight decay", f"{best.setting.decay:g}")]
     if done.last and done.last.test is not None:
         found.append(("Test accuracy", f"{done.last.test:.2%}"))
     if done.rates or done.rounds:
-        whole = f"{course.budget(job, done):.0f}" if job.allowance[1] == "ep" or done.rates else "?"
-        found.append(("Spent", f"{course.spent(job, done):.0f} of {whole} epochs"))
+        whole = f"{planner.budget(job, done):.0f}" if job.allowance[1] == "ep" or done.rates else "?"
+        found.append(("Spent", f"{planner.spent(job, done):.0f} of {whole} epochs"))
     return found
 
 
 def sections(run: RunFolder, job: RecipeJob, done: Done) -> Iterator[Section]:
     """The chapters of the story, then the trials and the job."""
-    for heading, verdict in course.chapters(job, done):
+    for heading, verdict in planner.chapters(job, done):
         number = heading[0]
         round_number = int(heading.rpartition(" ")[2]) if number in "56" else 0
         rounds = done.rounds[: round_number + 1]

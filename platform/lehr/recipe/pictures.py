@@ -8,11 +8,11 @@ from typing import Any
 
 import altair as alt
 
-from lehr.curves import drawing as draw
 from lehr.recipe.initial import Initial
 from lehr.recipe.overfit import Overfit
 from lehr.recipe.rates import Rates, RateTest
-from lehr.recipe.trained import Round, Trained, best_of, pool
+from lehr.recipe.trial_results import Round, Trained, best_of, pool
+from lehr.reporting import drawing as draw
 
 Line = tuple[str, Sequence[float], Sequence[float]]
 HEIGHT = 220

@@ -24,7 +24,7 @@ from lehr.runs import RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
-from lehr.trials import Hooks
+from lehr.trials import TrialCallbacks
 
 STEPS = 100  # updates of a test at most; fewer where the budget, as epochs of its job, allows only fewer
 LEAST_STEPS = 50  # but not fewer than this: after a few steps no rate shows what it can do
@@ -218,12 +218,12 @@ def rung(rate: float) -> float:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rate_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+def rate_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
     """Trains for the first steps of the job at its rate; leaves `RateTest` in the run folder."""
     _test(plan, run, group, hooks, lambda step, steps: plan.job.optimizer.lr)
 
 
-def sweep_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+def sweep_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
     """Trains while the rate rises evenly in its logarithm, up to the job's; leaves `RateTest` in the run folder.
 
     Smith, "Cyclical learning rates for training neural networks", 2017, with a geometric rise.
@@ -232,7 +232,7 @@ def sweep_work(plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
     _test(plan, run, group, hooks, lambda step, steps: top * 10 ** (-DECADES * (1 - step / max(1, steps - 1))))
 
 
-def _test(plan: Plan, run: RunFolder, group: Group, hooks: Hooks, rate: Callable[[int, int], float]) -> None:
+def _test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks, rate: Callable[[int, int], float]) -> None:
     began, steps = time.time(), min(STEPS, max(LEAST_STEPS, plan.clock.total_steps))
     model = network(plan, group)
     model.train()
@@ -255,7 +255,7 @@ def _test(plan: Plan, run: RunFolder, group: Group, hooks: Hooks, rate: Callable
                 losses += group.sum(torch.stack(waiting).double()).tolist()
                 waiting.clear()
                 broken = not all(map(math.isfinite, losses))
-                if group.from_first(hooks.should_stop() if group.first else None):
+                if group.broadcast(hooks.should_stop() if group.first else None):
                     if group.first:
                         tell(run, "stopped", "stopped", {}, step / steps)
                     return

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lehr.recipe.coarse import Search
-from lehr.recipe.trained import Round, Setting, best_of, pool, ranked
+from lehr.recipe.trial_results import Round, Setting, best_of, pool, ranked
 
 EPOCHS = 20  # of a trial at most, unless the diagnosis asks for more
 SHARE = 0.6  # of what is left for the search, in one round

@@ -11,12 +11,12 @@ from lehr.curves.record import Curves
 from lehr.job import TrainJob, derive, from_dict
 from lehr.job.recipe import RecipeJob
 from lehr.recipe import rates
-from lehr.recipe.course import Done, Step, decays, last_overrides
 from lehr.recipe.initial import Initial, initial_work
 from lehr.recipe.overfit import Overfit, overfit_work
+from lehr.recipe.planner import Done, Step, decays, last_overrides
 from lehr.recipe.rates import Rates, RateTest, rate_work, sweep_work
 from lehr.recipe.results import FILE, Result, bare, steady
-from lehr.recipe.trained import Found, Last, Round, Setting, Trained, best_of, folders, pool, ranked
+from lehr.recipe.trial_results import Found, Last, Round, Setting, Trained, best_of, folders, pool, ranked
 from lehr.runs import Folder, RunFolder
 from lehr.trials import Outcome, Trial
 

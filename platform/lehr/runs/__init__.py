@@ -1,16 +1,24 @@
 """The run folder: the one contract between jobs. `FORMAT.md`, beside this file, is its specification."""
 
-from .attempts import Attempt, CheckpointInfo, all_attempts, begin_attempt, newest_attempt
-from .checkpoints import Checkpoint, DamagedCheckpoint, load, name_of, newest_valid, prune, save
-from .columns import COLUMNS, Column
-from .lease import Holder, Lease, read_holder
-from .records import Recorder, read_epochs, read_events, read_steps, without_timing
-from .run_folder import FORMAT, RunFolder, collect_environment, find_runs
-from .storage import Folder
-from .weights import read_model, write_model
+from lehr.runs.attempts import Attempt, CheckpointInfo, all_attempts, begin_attempt, newest_attempt
+from lehr.runs.checkpoints import Checkpoint, DamagedCheckpoint, load, name_of, newest_valid, prune, save
+from lehr.runs.columns import COLUMNS, Column
+from lehr.runs.lease import Holder, Lease, read_holder
+from lehr.runs.progress import ENDED, BestValue, Overview, Progress, RunOutcome, Table, TrainingProgress
+from lehr.runs.records import Recorder, read_epochs, read_events, read_steps, without_timing
+from lehr.runs.run_folder import FORMAT, RunFolder, collect_environment, find_runs
+from lehr.runs.storage import Folder
+from lehr.runs.weights import read_model, write_model
 
 __all__ = [
     "COLUMNS",
+    "ENDED",
+    "BestValue",
+    "Overview",
+    "Progress",
+    "RunOutcome",
+    "Table",
+    "TrainingProgress",
     "FORMAT",
     "Attempt",
     "Checkpoint",

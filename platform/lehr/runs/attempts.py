@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from lehr.errors import RunError, StorageError
 
-from .clock import now
-from .storage import Folder, to_json
+from lehr.runs.timestamps import now
+from lehr.runs.storage import Folder, to_json
 
 TABLES = ("steps", "epochs")
 KINDS = (*TABLES, "events")
@@ -47,19 +47,29 @@ class Attempt:
     inherits: Mapping[str, Sequence[str]]  # "steps", "epochs", "events": the earlier parts that count
     missing: Sequence[str] = ()  # parts that the checkpoint covers but that are gone, as "steps/part-…"
     id: str = ""  # random; tells two writers of the same number apart
+    steps_per_epoch: int | None = None  # None in runs of format 1, and for what has no epochs
+    total_steps: int | None = None  # of the whole run, as this attempt was asked for
 
     @property
     def number(self) -> int:
         return self.attempt
 
 
-def begin_attempt(folder: Folder, *, workers: int, checkpoint: CheckpointInfo | None) -> Attempt:
+def begin_attempt(
+    folder: Folder,
+    *,
+    workers: int,
+    checkpoint: CheckpointInfo | None,
+    steps_per_epoch: int | None = None,
+    total_steps: int | None = None,
+) -> Attempt:
     """Take the next attempt number and drop the record parts later than `checkpoint`.
 
     Args:
         folder: the run folder.
         workers: processes in the worker group.
         checkpoint: the one the attempt resumes from; None starts from step 0 with an empty record.
+        steps_per_epoch, total_steps: how long the run is in optimizer steps.
 
     Call it once per start of the worker group, while holding the lease, and hand the `Attempt` to the workers.
     """
@@ -79,6 +89,8 @@ def begin_attempt(folder: Folder, *, workers: int, checkpoint: CheckpointInfo | 
             inherits=inherits,
             missing=missing,
             id=secrets.token_hex(8),
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
         )
         if folder.create(f"attempts/{number:04d}.json", to_json(asdict(attempt))):
             break
@@ -130,6 +142,6 @@ def _read(folder: Folder, number: int) -> Attempt:
     name = f"attempts/{number:04d}.json"
     value: Any = folder.read_json(name)
     try:
-        return Attempt(**{field.name: value[field.name] for field in fields(Attempt)})
+        return Attempt(**{each.name: value[each.name] for each in fields(Attempt) if each.name in value})
     except (TypeError, KeyError) as error:
         raise RunError(f"{folder.uri}/{name}: is damaged: it lacks {error}") from error

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from lehr.errors import RunError
 
-from .attempts import all_attempts, part_attempt
-from .storage import Folder, to_json
-from .weights import fingerprint, pack, unpack
+from lehr.runs.attempts import all_attempts, part_attempt
+from lehr.runs.storage import Folder, to_json
+from lehr.runs.weights import fingerprint, pack, unpack
 
 if TYPE_CHECKING:
     from torch import Tensor

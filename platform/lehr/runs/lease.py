@@ -24,9 +24,9 @@ from typing import IO
 
 from lehr.errors import LehrError, RunError, RunHeld, StorageError
 
-from .attempts import newest_number
-from .clock import now, seconds_since
-from .storage import Folder
+from lehr.runs.attempts import newest_number
+from lehr.runs.timestamps import now, seconds_since
+from lehr.runs.storage import Folder
 
 try:
     import fcntl

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lehr.errors import RunError
 
-from .attempts import KINDS, TABLES, Attempt, counted_parts, in_order, newest_attempt
-from .clock import now
-from .storage import Folder, to_json
+from lehr.runs.attempts import KINDS, TABLES, Attempt, counted_parts, in_order, newest_attempt
+from lehr.runs.timestamps import now
+from lehr.runs.storage import Folder, to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ class Recorder:
             return {kind: in_order([*self.attempt.inherits.get(kind, ()), *self._own[kind]]) for kind in TABLES}
 
     def _write_table(self, kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
-        from .tables import to_parquet
+        from lehr.runs.tables import to_parquet
 
         return self._add(kind, "parquet", to_parquet(kind, columns))
 
@@ -101,7 +101,7 @@ def without_timing(table: pa.Table) -> pa.Table:
 
 
 def _read_table(folder: Folder, kind: str) -> pa.Table:
-    from .tables import from_parquet, joined
+    from lehr.runs.tables import from_parquet, joined
 
     parts = _read_parts(folder, kind, from_parquet)
     try:

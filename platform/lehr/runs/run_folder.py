@@ -9,20 +9,22 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from lehr.errors import RunError
 
-from . import lease, records
-from .clock import now
-from .storage import Folder
+from lehr.runs import lease, records
+from lehr.runs.timestamps import now
+from lehr.runs.progress import ENDED, Progress, RunOutcome
+from lehr.runs.storage import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 MOST_VALUES = 100_000  # of a job; aliases counted each time
 Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 
@@ -42,6 +44,7 @@ class RunFolder:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self._job: dict[str, Any] | None = None
+        self._format: int | None = None
         self._environment: dict[str, Any] | None = None
 
     @classmethod
@@ -60,7 +63,7 @@ class RunFolder:
     def open(cls, where: Folder | str | os.PathLike[str]) -> RunFolder:
         """The run at a folder, path or URI. Raises `RunError` where there is none, or one of a newer lehr."""
         run = cls(where if isinstance(where, Folder) else Folder.at(where))
-        run._job = _read_job(run.folder)
+        run._read()
         return run
 
     @property
@@ -71,8 +74,20 @@ class RunFolder:
     def job(self) -> dict[str, Any]:
         """The job as resolved, without the format number."""
         if self._job is None:
-            self._job = _read_job(self.folder)
+            self._read()
+        assert self._job is not None
         return self._job
+
+    @property
+    def format(self) -> int:
+        """The number of the format that the run was created in."""
+        if self._format is None:
+            self._read()
+        assert self._format is not None
+        return self._format
+
+    def _read(self) -> None:
+        self._format, self._job = _read_job(self.folder)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -89,7 +104,7 @@ class RunFolder:
 
     def write_job(self, job: Mapping[str, Any]) -> None:
         """Replace job.yaml, on a resume with a change that one name may go through."""
-        self.folder.write("job.yaml", _job_document(self.folder, job))
+        self.folder.write("job.yaml", _job_document(self.folder, job, self.format))
         self._job = None
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
@@ -106,20 +121,47 @@ class RunFolder:
             return {}
         return {name: value for name, value in told.items() if isinstance(value, _SHAPES.get(name, object))}
 
-    def write_progress(self, progress: Mapping[str, Any]) -> None:
-        """Replace progress.json; its "status" is one of new, running, finished, stopped, failed."""
-        self.folder.write_json("progress.json", dict(progress))
+    def typed_progress(self) -> Progress:
+        """What the writer last told of itself; that of a new run before it did. Only to be shown."""
+        return Progress.read(self.folder)
+
+    def write_progress(self, progress: Progress | Mapping[str, Any]) -> None:
+        """Replaces progress.json; the last one of an attempt also leaves outcome.json, which decides, before it."""
+        told = progress if isinstance(progress, Progress) else Progress.from_json(dict(progress))
+        if told.status in ENDED:
+            RunOutcome.of(told).write(self.folder)
+        self.folder.write_json("progress.json", progress.to_json() if isinstance(progress, Progress) else dict(progress))
+
+    def outcome(self) -> RunOutcome | None:
+        """How the run ended; None while it has not, or when another attempt has begun since."""
+        if found := RunOutcome.read(self.folder):
+            return found
+        if self.format > 1:
+            return None
+        told = self.typed_progress()  # format 1 had no other place for it
+        return RunOutcome.of(told) if told.status in ENDED else None
+
+    def begin(self) -> None:
+        """Another attempt begins: what the last one left about its end no longer holds."""
+        self.folder.delete("outcome.json")
+        if self.format == 1 and (told := self.typed_progress()).status in ENDED:
+            replace(told, status="running").write(self.folder)
 
     def status(self) -> Status:
-        """As progress.json says; but "interrupted" where that is "running" and nobody alive holds the lease."""
-        status = self.progress().get("status", "new")
-        if status == "running":
+        """How the run ended; else "running" while somebody alive holds its lease, "new" before the first attempt."""
+        for last_look in (False, True):
+            if found := self.outcome():
+                return found.status
+            told = self.typed_progress().status
+            if told == "new":
+                return "new"
             holder = lease.read_holder(self.folder)
-            # A run that ends writes its progress before it gives the lease back: look again before judging.
-            if holder is None or not holder.is_alive():
-                status = self.progress().get("status", "new")
-                return "interrupted" if status == "running" else status
-        return status
+            if holder is not None and holder.is_alive():
+                return "running"
+            # A run that ends writes its outcome before it gives the lease back: look again before judging.
+            if last_look:
+                break
+        return "interrupted"
 
     def children(self, kind: str) -> list[RunFolder]:
         """The runs in the folder `kind` ("trials", "members", …), by name."""
@@ -192,7 +234,8 @@ def collect_environment(*, seed: int | None = None, source: str | os.PathLike[st
     }
 
 
-def _read_job(folder: Folder) -> dict[str, Any]:
+def _read_job(folder: Folder) -> tuple[int, dict[str, Any]]:
+    """The number of the format, and the job."""
     try:
         job = yaml.safe_load(folder.read("job.yaml"))
     except FileNotFoundError as error:
@@ -206,7 +249,7 @@ def _read_job(folder: Folder) -> dict[str, Any]:
         raise RunError(f"{folder.uri}/job.yaml: is damaged: it holds more than {MOST_VALUES} values")
     if number > FORMAT:
         raise RunError(f"{folder.uri}: was written by a newer lehr (format {number}, this one reads {FORMAT}); update")
-    return job
+    return number, job
 
 
 def _fits(tree: Any) -> bool:
@@ -218,8 +261,8 @@ def _fits(tree: Any) -> bool:
     return not waiting
 
 
-def _job_document(folder: Folder, job: Mapping[str, Any]) -> bytes:
-    document = {"format": FORMAT} | {key: value for key, value in job.items() if key != "format"}
+def _job_document(folder: Folder, job: Mapping[str, Any], number: int = FORMAT) -> bytes:
+    document = {"format": number} | {key: value for key, value in job.items() if key != "format"}
     try:
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
     except yaml.YAMLError as error:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lehr.errors import LehrError
 
-from .lease import is_running, process_started
-from .storage import Folder
+from lehr.runs.lease import is_running, process_started
+from lehr.runs.storage import Folder
 
 _NAME = re.compile(r"lehr-ray-(\d+)-(\d+|None)-.*")
 

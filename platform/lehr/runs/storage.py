@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from lehr.errors import RunError, StorageError
 
-from .stores import Disk, Objects, Store
+from lehr.runs.stores import Disk, Objects, Store
 
 FIRST_WAIT_SECONDS = 0.25  # doubles with every try, times a jitter of 0.5 to 1.5
 LONGEST_WAIT_SECONDS = 5.0

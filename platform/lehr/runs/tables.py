@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lehr.errors import RunError
 
-from .columns import COLUMNS, Column
+from lehr.runs.columns import COLUMNS, Column
 
 
 def to_parquet(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:

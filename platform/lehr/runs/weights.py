@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lehr.errors import RunError
 
-from .storage import Folder
+from lehr.runs.storage import Folder
 
 if TYPE_CHECKING:
     from torch import Tensor

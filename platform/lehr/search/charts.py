@@ -9,8 +9,8 @@ from typing import Any, cast
 import altair as alt
 import numpy as np
 
-from lehr.curves import drawing as draw
 from lehr.job.search import Dimension
+from lehr.reporting import drawing as draw
 from lehr.search.analysis import Found, Result, best_so_far, distinct, grid_points, groups, numeric
 from lehr.search.samplers import quasi_random_values
 from lehr.search.space import Space, label, place_of

@@ -7,12 +7,13 @@ import time
 import numpy as np
 import torch
 
-from lehr.clusters.machine import cores
 from lehr.data.dataset import Images
 from lehr.data.load import Opened, splits
 from lehr.data.randomness import key
+from lehr.formatting import format_seconds
 from lehr.job import TrainJob
 from lehr.job.search import SearchJob
+from lehr.machine import cores
 from lehr.search.rungs import expected_epochs, rungs
 from lehr.search.samplers import quasi_random_values, random_values
 from lehr.search.space import Space, label
@@ -20,7 +21,6 @@ from lehr.search.study import combinations, most_trials
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
-from lehr.words import clock
 
 SHOWN = 12  # trials that are listed
 STEPS = 5  # steps that are timed, after one that is not
@@ -54,7 +54,7 @@ def preview(job: SearchJob) -> list[str]:
         cost = f"{least} to {highest}" if 0 < least < highest else str(highest)
         first = space.trial(grid[0] if grid else random_values(space, job.seed, 0), "trial")[0]
         seconds, slots = seconds_per_epoch(first), cores()
-        low, high = (clock(count * seconds / slots) for count in (least or highest, highest))
+        low, high = (format_seconds(count * seconds / slots) for count in (least or highest, highest))
         lines.append(f"Epochs: {cost}")
         span = low if low == high else f"{low} to {high}"
         lines.append(f"Time: {span} on {slots} cores, at {seconds:.2g} s an epoch of trial 0 (a few steps, timed here;")

@@ -8,13 +8,13 @@ from typing import cast
 import yaml
 from markupsafe import Markup
 
-from lehr.curves.page import Section, chart, finding, page, paragraph, table, text
+from lehr.formatting import format_seconds
+from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import RunFolder
 from lehr.search import analysis, charts
 from lehr.search.analysis import Found
 from lehr.search.rungs import rungs
 from lehr.search.space import label
-from lehr.words import clock
 
 MOST_ROWS = 40  # trials in the table of trials
 
@@ -62,7 +62,7 @@ def _facts(run: RunFolder, found: Found) -> list[tuple[str, str]]:
         ("Epochs", f"{spent} of {full}"),
     ]
     if seconds := run.progress().get("seconds", {}).get("total"):
-        facts.append(("Time", clock(seconds)))
+        facts.append(("Time", format_seconds(seconds)))
     return facts
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lehr.data.dataset import UNREADABLE, Rows
+from lehr.data.dataset import UNREADABLE, DataSubset
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, rows: Rows, plan: Plan, group: Group, batch_size: int = 1024) -> dict[str, float]:
+def evaluate(model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch_size: int = 1024) -> dict[str, float]:
     """The task's metrics over all of `rows`, without augmentation, in evaluation mode; the same on every worker.
 
     Worker r of n takes rows r, r + n, …; sums over rows are added up over batches and workers in float64, so nothing is

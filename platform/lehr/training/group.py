@@ -33,11 +33,11 @@ class Group:
             dist.all_reduce(values)
         return values
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Waits until every worker has come here: what the first one wrote before can be read after."""
         self.sum(torch.zeros(1, device=self.device))
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first worker's value on every worker. What it holds must be picklable; it never leaves the group."""
         if self.size == 1:
             return value
@@ -46,7 +46,7 @@ class Group:
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """The value of every worker, in the order of their ranks, on every worker; picklable, as in `from_first`."""
+        """The value of every worker, in the order of their ranks, on every worker; picklable, as in `broadcast`."""
         if self.size == 1:
             return [value]
         values = [None] * self.size

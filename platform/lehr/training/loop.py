@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lehr.curves.live import diagnose_live
 from lehr.data.batches import batches
-from lehr.data.dataset import Batch, Rows
+from lehr.data.dataset import Batch, DataSubset
 from lehr.data.randomness import key
 from lehr.errors import TrainingError
 from lehr.job import job_hash
@@ -28,7 +28,7 @@ from lehr.runs.records import read_epochs
 from lehr.training.averaging import STATISTICS_ROWS, Average
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
-from lehr.training.journal import Journal
+from lehr.training.metric_logger import MetricLogger
 from lehr.training.setup import Plan
 from lehr.training.stopping import Best
 from lehr.training.stopwatch import Stopwatch
@@ -109,7 +109,7 @@ class Attempt:
         self.plan, self.folder, self.group, self.after_epoch = plan, run.folder, group, after_epoch
         self.must_save, self.warned = must_save, ""
         self.watch = Stopwatch()
-        self.journal = Journal(plan, run, group, should_stop, self.watch)
+        self.journal = MetricLogger(plan, run, group, should_stop, self.watch)
         self.model = network(plan, group)
         self.updates = Updates(plan, self.model, group)
         self.journal.communication = self.updates.communication
@@ -224,7 +224,7 @@ class Attempt:
             self.journal.epoch(epoch + 1, self.step, metrics, self.best, self._diagnosis())
         if self.after_epoch:
             row = {"epoch": epoch + 1, "step": self.step, **metrics}
-            self.ended = self.group.from_first(self.after_epoch(row) if self.group.first else None)
+            self.ended = self.group.broadcast(self.after_epoch(row) if self.group.first else None)
 
     def _ask_again(self) -> None:
         """After a resume at the end of an epoch: hears again what was said of it, which may have been to end there."""
@@ -232,7 +232,7 @@ class Attempt:
             return
         rows = read_epochs(self.folder).to_pylist()[-1:] if self.group.first else []
         known = [{name: value for name, value in row.items() if value is not None} for row in rows]
-        self.ended = self.group.from_first(self.after_epoch(known[0]) if known else None)
+        self.ended = self.group.broadcast(self.after_epoch(known[0]) if known else None)
 
     def _diagnosis(self) -> tuple[str, str] | None:
         """What the epochs so far make clear: the same on every worker, and the same after a resume."""
@@ -249,7 +249,7 @@ class Attempt:
         for batch in rows.batches([part[self.group.rank :: self.group.size] for part in parts]):
             yield self.plan.inputs(batch.to(self.group.device).inputs)
 
-    def _measure(self, split: str, rows: Rows) -> dict[str, float]:
+    def _measure(self, split: str, rows: DataSubset) -> dict[str, float]:
         return {f"{split}_{k}": v for k, v in evaluate(self.model, rows, self.plan, self.group).items()}
 
     def _diverged(self, what: str, step: int, value: float) -> NoReturn:
@@ -301,7 +301,7 @@ class Attempt:
     def _resume(self) -> None:
         """Goes on from the newest valid checkpoint, if there is one. The first worker chooses it for all."""
         chosen, notes = newest_valid(self.folder, _best_of) if self.group.first else (None, [])
-        name = self.group.from_first(name_of(chosen.step) if chosen else None)
+        name = self.group.broadcast(name_of(chosen.step) if chosen else None)
         checkpoint = chosen if self.group.first or name is None else load(self.folder, name)
         if checkpoint:
             self.model.load_state_dict(checkpoint.model)
@@ -319,7 +319,7 @@ class Attempt:
     def keep_best_model(self) -> None:
         """Scores the best weights on the test split, if there is one, and writes them as the run's model."""
         assert self.best.step is not None
-        self.group.meet()
+        self.group.barrier()
         with self.watch.time("checkpoints"):
             best = load(self.folder, name_of(self.best.step))
         averaged = self.best.metric.startswith("averaged_") and best.average is not None

@@ -27,14 +27,14 @@ from lehr.data.load import splits
 from lehr.data.ray_data import Shared, SharedStream
 from lehr.errors import LehrError
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.places import importable
+from lehr.paths import add_to_path
 from lehr.runs import Folder, RunFolder
 from lehr.runs.scratch import scratch
+from lehr.training.allocation import WorkerResources
 from lehr.training.failures import describe, lost, lost_peer
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
-from lehr.training.share import Share
 
 RESIZE_SECONDS = 30.0
 """How often an elastic run looks whether it could have more workers. To take them it starts from a checkpoint."""
@@ -46,7 +46,7 @@ def fit(
     job: TrainJob,
     folder: Folder,
     shared: dict[str, Shared] | dict[str, SharedStream],
-    share: Share,
+    share: WorkerResources,
     work: Callable[[Plan, RunFolder, Group], Any] | None = None,
 ) -> None:
     """Trains on a worker group, starting it again after a lost worker or node, as often as `workers.retries` allows.
@@ -131,7 +131,7 @@ class _Losses(UserCallback):
 
 def _worker(config: dict[str, Any]) -> None:
     """What each worker runs."""
-    importable(config["job_folder"])
+    add_to_path(config["job_folder"])
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())

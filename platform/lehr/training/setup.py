@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from lehr import models
 from lehr.data.augment import Augment
-from lehr.data.dataset import Batch, Epochs, Rows, Splits
+from lehr.data.dataset import Batch, BatchSampler, DataSubset, Splits
 from lehr.data.load import augmentations
 from lehr.data.preprocess import Preprocess
 from lehr.data.sampling import balanced
-from lehr.data.streaming import StreamedRows
+from lehr.data.streaming import StreamedSubset
 from lehr.durations import Clock
 from lehr.errors import RunError
 from lehr.job import TrainJob, check_call
@@ -57,7 +57,7 @@ class Plan:
 
     job: TrainJob
     splits: Splits
-    epochs: Epochs
+    epochs: BatchSampler
     clock: Clock
     rate: Callable[[int], float]
     checkpoint_every: int
@@ -73,10 +73,10 @@ class Plan:
             raise job.error("data", "nothing is left to train on or to validate on; allowed: at least one row in each")
         order: Callable[[int], Tensor] = splits.train.order
         if job.data.sampling == "balanced":
-            if isinstance(splits.train, StreamedRows):
+            if isinstance(splits.train, StreamedSubset):
                 raise job.error("data.sampling", "balanced draws from all rows; allowed with data.cache: memory")
             order = balanced(splits.train.labels)
-        epochs = Epochs(len(splits.train), job.train.batch_size, job.seed, order)
+        epochs = BatchSampler(len(splits.train), job.train.batch_size, job.seed, order)
         clock = Clock(epochs.steps, epochs.steps * job.train.epochs)
         labels = splits.train.labels
         try:
@@ -193,7 +193,7 @@ def _as(outputs: Any, dtype: torch.dtype) -> Any:
     return type(outputs)(_as(value, dtype) for value in outputs) if isinstance(outputs, list | tuple) else outputs
 
 
-def preprocessing(job: TrainJob, rows: Rows) -> Preprocess:
+def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
     """How pixels are prepared: as for the weights that the job starts from, else as fits its own rows."""
     theirs = None
     if job.model.weights:

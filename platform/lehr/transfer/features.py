@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lehr import models
-from lehr.data.dataset import Rows
+from lehr.data.dataset import DataSubset
 from lehr.data.load import augmentations
 from lehr.data.randomness import key, permutation
 from lehr.errors import LehrError
@@ -80,7 +80,7 @@ class Extractor:
         head.register_forward_pre_hook(lambda _, inputs: self._taken.append(inputs[0]))
 
     @torch.inference_mode()
-    def __call__(self, rows: Rows, positions: Tensor, view: int = 0) -> Features:
+    def __call__(self, rows: DataSubset, positions: Tensor, view: int = 0) -> Features:
         """The features of the rows at `positions`, without those that cannot be read. View 0 is not augmented."""
         parts: list[Features] = []
         for batch in rows.batches(positions.split(BATCH)):
@@ -115,9 +115,9 @@ def compute(plan: Plan, split: str, positions: Tensor, *, views: int = 1, random
         yield extractor(rows_of(plan, split), positions, view)
 
 
-def rows_of(plan: Plan, split: str) -> Rows:
+def rows_of(plan: Plan, split: str) -> DataSubset:
     """The rows of a split by name."""
-    rows: Rows | None = getattr(plan.splits, split)
+    rows: DataSubset | None = getattr(plan.splits, split)
     assert rows is not None, f"the job has no {split} split"
     return rows
 
@@ -127,7 +127,7 @@ def splits_of(plan: Plan) -> list[str]:
     return ["train", "validation", *(["test"] if plan.splits.test is not None else [])]
 
 
-def some_rows(rows: Rows, most: int, seed: int) -> Tensor:
+def some_rows(rows: DataSubset, most: int, seed: int) -> Tensor:
     """Positions of at most `most` rows, fixed by the seed, in order."""
     return permutation(key(seed, "some rows"), len(rows))[:most].sort().values
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from lehr.data.dataset import Rows
+from lehr.data.dataset import DataSubset
 from lehr.training.setup import Plan
 from lehr.transfer.features import Features
 
@@ -61,7 +61,7 @@ def picture(plan: Plan, train: Features, validation: Features) -> bytes | None:
     return buffer.getvalue()
 
 
-def _pixels(rows: Rows, ids: Tensor) -> list[np.ndarray]:
+def _pixels(rows: DataSubset, ids: Tensor) -> list[np.ndarray]:
     """uint8 [height, width, channels] of the rows with these ids, in this order."""
     place = {int(row): number for number, row in enumerate(rows.ids.tolist())}
     batch = rows.gather(torch.tensor([place[int(row)] for row in ids.tolist()]))

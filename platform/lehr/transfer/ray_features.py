@@ -10,13 +10,13 @@ import ray
 import torch
 from ray.data import DataContext
 
-from lehr.clusters.local import Resources
-from lehr.clusters.waiting import wait_for
 from lehr.data.load import splits
 from lehr.job import TrainJob
-from lehr.places import importable
+from lehr.paths import add_to_path
+from lehr.ray_cluster.connection import Resources
+from lehr.ray_cluster.waiting import wait_for
+from lehr.training.allocation import WorkerResources, capacity
 from lehr.training.setup import Plan
-from lehr.training.share import Share, capacity
 from lehr.transfer.features import BATCH, Extractor, Features, rows_of
 
 
@@ -24,7 +24,7 @@ class Replica:
     """One copy of the network, in an actor of Ray Data."""
 
     def __init__(self, job: TrainJob, shared: dict[str, Any], random: bool, threads: int) -> None:
-        importable(job.folder)
+        add_to_path(job.folder)
         torch.set_num_threads(threads)
         self.plan = Plan.make(job, splits(job, {name: handle.open() for name, handle in shared.items()}))
         self.extract = Extractor(self.plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"), random)
@@ -81,7 +81,7 @@ def compute_with_ray(
         yield Features.together(parts)
 
 
-def replicas(resources: Resources, batches: int) -> Share:
+def replicas(resources: Resources, batches: int) -> WorkerResources:
     """One replica on every GPU, else on the CPUs, which they share out; no more than there are batches for.
 
     A replica is on one node: one that asked for more than any node has would wait for ever.
@@ -90,4 +90,6 @@ def replicas(resources: Resources, batches: int) -> Share:
     count = max(1, min(int(resources.gpus) or int(resources.cpus), batches))
     nodes = resources.nodes or ((resources.cpus, resources.gpus),)
     even = max(1, int(resources.cpus) // count)
-    return Share(count, next((each for each in range(even, 1, -1) if capacity(nodes, each, gpus) >= count), 1), gpus)
+    return WorkerResources(
+        count, next((each for each in range(even, 1, -1) if capacity(nodes, each, gpus) >= count), 1), gpus
+    )

@@ -12,11 +12,11 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from lehr.curves import drawing
-from lehr.curves.page import Section, chart, finding, page, paragraph, table, text
+from lehr.formatting import format_seconds
+from lehr.reporting import drawing
+from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import RunFolder
 from lehr.transfer.guide import LITTLE, TABLE
-from lehr.words import clock
 
 COLORS = {"features": drawing.RATE, "finetune": drawing.TRAIN, "scratch": drawing.VALIDATION}
 NAMES = {"features": "features", "finetune": "fine-tuning", "scratch": "from scratch"}
@@ -213,7 +213,7 @@ def _tried(tried: Sequence[Tried], about: dict[str, Any]) -> Markup:
                 "" if each.accuracy is None else f"{each.accuracy:.2%}",
                 "" if test is None else f"{test:.2%}",
                 str(each.run.epochs().num_rows) if each.strategy != "features" else "",
-                clock(progress.get("seconds", {}).get("total", 0)),
+                format_seconds(progress.get("seconds", {}).get("total", 0)),
             ]
         )
     if not any(test is not None for test in tests):

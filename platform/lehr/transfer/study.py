@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lehr.formatting import format_seconds
 from lehr.job.transfer import Strategy
 from lehr.trials import Each, Trial
-from lehr.words import clock
 
 
 class Strategies(Each):
@@ -45,7 +45,7 @@ class Strategies(Each):
                 done += 1
                 ran = outcome.run.progress()
                 value = "" if outcome.best is None else f"{outcome.best:.2%}"
-                rows.append([name, outcome.status, value, clock(ran.get("seconds", {}).get("total", 0))])
+                rows.append([name, outcome.status, value, format_seconds(ran.get("seconds", {}).get("total", 0))])
             elif epochs:
                 done += epochs / trial.job.train.epochs
                 rows.append([name, f"epoch {epochs} of {trial.job.train.epochs}", f"{last or 0:.2%}", ""])

@@ -15,7 +15,7 @@ from lehr.training.setup import Plan
 from lehr.training.stopping import Best
 from lehr.transfer.features import read, splits_of
 from lehr.transfer.heads import evaluate, search
-from lehr.trials import Hooks
+from lehr.trials import TrialCallbacks
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class HeadWork:
     parent: str
     seconds_per_image: float
 
-    def __call__(self, plan: Plan, run: RunFolder, group: Group, hooks: Hooks) -> None:
+    def __call__(self, plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
         """Searches rate and weight decay, and writes the network with the best head as the run's model."""
         if not group.first:
             return

@@ -6,11 +6,11 @@ to the study again and not trained again, one that was killed goes on from its n
 """
 
 from lehr.driver import Running
-from lehr.trials.here import run_here
+from lehr.trials.local import run_locally
 from lehr.trials.study import Each, Outcome, Study, Trial
-from lehr.trials.work import Hooks, train_work
+from lehr.trials.trainable import TrialCallbacks, train_trial
 
-__all__ = ["Each", "Hooks", "Outcome", "Study", "Trial", "run_trials", "train_work"]
+__all__ = ["Each", "Outcome", "Study", "Trial", "TrialCallbacks", "run_trials", "train_trial"]
 
 
 def run_trials(running: Running, study: Study, at_most: int | None = None) -> None:
@@ -23,7 +23,7 @@ def run_trials(running: Running, study: Study, at_most: int | None = None) -> No
         Interrupted: asked to stop; every trial is saved, and running the job again goes on.
     """
     if running.debug:
-        run_here(running, study)
+        run_locally(running, study)
         return
     from lehr.trials.on_ray import run_on_ray  # Ray is imported here and not before: --debug does without
 

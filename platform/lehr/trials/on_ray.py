@@ -3,8 +3,8 @@
 Tune is asked for what it does well: placing trials on CPUs and GPUs, keeping their processes warm from one trial to the
 next (`reuse_actors`), and starting a trial again whose process was lost. It decides nothing: the study says what is
 trained next (as Tune's search algorithm) and when a trial has shown enough. It says so to the trial itself, through the
-`Desk`, and the trial ends by returning: Tune never stops one, so nothing is left half-written and no placement group is
-left behind. A trial of one worker trains right in Tune's process; one of several runs Ray Train inside it.
+`Broker`, and the trial ends by returning: Tune never stops one, so nothing is left half-written and no placement group
+is left behind. A trial of one worker trains right in Tune's process; one of several runs Ray Train inside it.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from lehr.clusters.desk import Desk
-from lehr.clusters.local import cluster
-from lehr.clusters.waiting import wait_for
 from lehr.data.load import Opened, decide, splits
 from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_anywhere, smallest_store
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, TrainingError
 from lehr.job import TrainJob
-from lehr.places import importable
+from lehr.paths import add_to_path
+from lehr.ray_cluster.connection import connect
+from lehr.ray_cluster.waiting import wait_for
 from lehr.runs import RunFolder
 from lehr.runs.scratch import scratch
+from lehr.training.allocation import Nodes, WorkerResources, capacity
 from lehr.training.failures import describe
 from lehr.training.group import Group
 from lehr.training.ray_train import fit, stop_watcher
 from lehr.training.setup import Plan
-from lehr.training.share import Nodes, Share, capacity
+from lehr.trials.broker import Broker
 from lehr.trials.children import end_of, keep_failure, open_child
-from lehr.trials.parent import Parent
-from lehr.trials.stock import Stock
+from lehr.trials.dataset_cache import DatasetCache
+from lehr.trials.parent_progress import ParentProgress
 from lehr.trials.study import Study, Trial
-from lehr.trials.work import Hooks, Work
+from lehr.trials.trainable import Trainable, TrialCallbacks
 
 SHOW_SECONDS = 0.5  # how often the screen moves
 
@@ -66,7 +66,7 @@ class Slots:
 
     count: int
     cpus: float
-    share: Share
+    share: WorkerResources
 
     @property
     def nested(self) -> bool:
@@ -109,7 +109,7 @@ def slots(job: TrainJob, cpus: float, gpus: float, most: int | None = None, node
             sizes = range(int(each), 1, -1)
             each = next((size for size in sizes if capacity(nodes, size, per_worker_gpus) >= count * widest), 1)
         count = max(1, min(count, capacity(nodes, each, per_worker_gpus) // widest))
-    return Slots(count, cpus, Share(workers, each, per_worker_gpus))
+    return Slots(count, cpus, WorkerResources(workers, each, per_worker_gpus))
 
 
 def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> None:
@@ -127,7 +127,7 @@ def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> No
     job = first[0].job
     running.screen.status("starting Ray")
     widest = job.workers.count if isinstance(job.workers.count, int) else 1
-    with cluster(widest, job.workers.cpus) as resources:
+    with connect(widest, job.workers.cpus) as resources:
         room = slots(job, resources.cpus, resources.gpus, at_most, resources.nodes)
         if resources.nodes:  # others may use this cluster too
             wait_for(room.share, running.screen.status)
@@ -143,11 +143,11 @@ class _Trials:
 
     def __init__(self, running: Running, study: Study) -> None:
         self.running, self.study = running, study
-        self.parent = Parent(running, study)
+        self.parent = ParentProgress(running, study)
         self.lock = threading.RLock()
         self.live: dict[str, tuple[Trial, RunFolder]] = {}
         self.problem: BaseException | None = None
-        self.stock: Stock[Any] = Stock(self._share_out)
+        self.stock: DatasetCache[Any] = DatasetCache(self._share_out)
         self.held_bytes = 0
 
     def next(self) -> tuple[Trial, RunFolder] | None:
@@ -166,7 +166,7 @@ class _Trials:
         """Runs until Tune has no trial left; answers the trials and moves the screen meanwhile."""
         self.first: tuple[Trial, RunFolder] | None = first
         self.slots = room
-        self.desk = ray.remote(num_cpus=0)(Desk).remote()
+        self.desk = ray.remote(num_cpus=0)(Broker).remote()
         self.preparing = ThreadPoolExecutor(1, "data-of-trials")
         thread = threading.Thread(target=self._tune, args=(first[0].job,), daemon=True, name="ray-tune")
         thread.start()
@@ -339,7 +339,7 @@ class _Assignment:
     run: str
     parent: str
     shared: dict[str, Any]
-    share: Share
+    share: WorkerResources
 
 
 def _trial_process(desk: Any, config: Mapping[str, Any]) -> None:
@@ -348,7 +348,7 @@ def _trial_process(desk: Any, config: Mapping[str, Any]) -> None:
     if told is None:
         return
     run, job = RunFolder.open(told.run), told.trial.job
-    importable(job.folder)
+    add_to_path(job.folder)
     try:
         work = partial(_work, told.trial.work, desk, config["folder"], told.parent)
         if told.share.most > 1:
@@ -368,11 +368,11 @@ def _trial_process(desk: Any, config: Mapping[str, Any]) -> None:
             torch.cuda.empty_cache()
 
 
-def _work(work: Work, desk: Any, name: str, parent: str, plan: Plan, run: RunFolder, group: Group) -> None:
+def _work(work: Trainable, desk: Any, name: str, parent: str, plan: Plan, run: RunFolder, group: Group) -> None:
     """A trial's work in this process, which asks the study about every epoch."""
 
     def after_epoch(row: Mapping[str, float]) -> str | None:
         reason: str | None = ray.get(desk.ask.remote(name, dict(row)))
         return reason
 
-    work(plan, run, group, Hooks(stop_watcher(RunFolder.open(parent)), after_epoch))
+    work(plan, run, group, TrialCallbacks(stop_watcher(RunFolder.open(parent)), after_epoch))

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from lehr.job import TrainJob
 from lehr.runs import RunFolder
-from lehr.trials.work import Work, train_work
+from lehr.trials.trainable import Trainable, train_trial
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Trial:
 
     folder: str
     job: TrainJob
-    work: Work = train_work
+    work: Trainable = train_trial
 
 
 @dataclass(frozen=True)

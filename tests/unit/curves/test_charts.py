@@ -13,8 +13,8 @@ import pytest
 
 from lehr.curves import charts
 from lehr.curves.diagnosis import diagnose
-from lehr.curves.drawing import MOST_POINTS
 from lehr.curves.record import Curves
+from lehr.reporting.drawing import MOST_POINTS
 
 from .curves import made
 

@@ -13,7 +13,7 @@ from lehr.data.augment import AUGMENTATIONS, MIXES, Augment
 from lehr.data.augment.mixing import beta
 from lehr.data.augment.rand_augment import COLOURS, MOVES, rand_augment
 from lehr.data.batches import batches
-from lehr.data.dataset import Batch, Epochs, Images, Pairs, Rows
+from lehr.data.dataset import Batch, BatchSampler, DataSubset, Images, MixPartners
 from lehr.errors import JobError
 from lehr.job import TrainJob, from_dict
 from lehr.training.setup import check_job
@@ -36,16 +36,18 @@ names = pytest.mark.parametrize("steps", EVERY, ids=lambda steps: "+".join(name 
 
 
 @pytest.fixture(scope="module")
-def rows() -> Rows:
+def rows() -> DataSubset:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (ROWS, 12, 10, 3), dtype=np.uint8)
     images = Images(pixels, np.arange(ROWS) % CLASSES, tuple("abcdefg"))
-    return Rows(images, torch.arange(ROWS))
+    return DataSubset(images, torch.arange(ROWS))
 
 
-def epoch_of(rows: Rows, steps: list[tuple[str, dict[str, Any]]], workers: int, epoch: int = 0) -> dict[int, tuple]:
+def epoch_of(
+    rows: DataSubset, steps: list[tuple[str, dict[str, Any]]], workers: int, epoch: int = 0
+) -> dict[int, tuple]:
     """What every row became in an epoch: id -> (image, target)."""
-    augment, epochs = Augment(steps, seed=3), Epochs(len(rows), 16, seed=3)
+    augment, epochs = Augment(steps, seed=3), BatchSampler(len(rows), 16, seed=3)
     found = {}
     for rank in range(workers):
         for batch in batches(rows, epochs, augment, epoch, 0, rank, workers):
@@ -58,7 +60,7 @@ def test_every_registered_augmentation_is_in_these_tests() -> None:
 
 
 @names
-def test_1_2_and_4_workers_see_the_same_rows_augmented_alike(rows: Rows, steps: list[Any]) -> None:
+def test_1_2_and_4_workers_see_the_same_rows_augmented_alike(rows: DataSubset, steps: list[Any]) -> None:
     alone = epoch_of(rows, steps, 1)
     assert sorted(alone) == list(range(ROWS))
     for workers in (2, 4):
@@ -70,7 +72,7 @@ def test_1_2_and_4_workers_see_the_same_rows_augmented_alike(rows: Rows, steps: 
 
 
 @names
-def test_epochs_differ_and_the_same_epoch_repeats(rows: Rows, steps: list[Any]) -> None:
+def test_epochs_differ_and_the_same_epoch_repeats(rows: DataSubset, steps: list[Any]) -> None:
     first, again, second = (epoch_of(rows, steps, 1, epoch) for epoch in (0, 0, 1))
     assert all(torch.equal(first[row][0], again[row][0]) for row in first)
     if steps[0][1].get("probability") != 1.0:
@@ -86,7 +88,7 @@ def test_rows_of_one_batch_have_parameters_of_their_own(steps: list[Any]) -> Non
     inputs = torch.cat([image.expand(12, -1, -1, -1), other])
     batch = Batch(inputs, torch.zeros(13, dtype=torch.int64), torch.cat([ids, torch.tensor([99])]))
     augment = Augment(steps, seed=1)
-    pairs = Pairs(torch.arange(12), torch.full((12,), 12)) if augment.mixes else None
+    pairs = MixPartners(torch.arange(12), torch.full((12,), 12)) if augment.mixes else None
     inputs = augment(batch, 0, pairs, CLASSES).inputs[:12]
     assert torch.equal(inputs[0], inputs[2])
     assert torch.equal(inputs[0], inputs[11])
@@ -95,7 +97,7 @@ def test_rows_of_one_batch_have_parameters_of_their_own(steps: list[Any]) -> Non
 
 
 @names
-def test_pixels_stay_pixels_and_the_cache_stays_as_it_was(rows: Rows, steps: list[Any]) -> None:
+def test_pixels_stay_pixels_and_the_cache_stays_as_it_was(rows: DataSubset, steps: list[Any]) -> None:
     before = rows._pixels.clone()
     for image, target in epoch_of(rows, steps, 1).values():
         assert image.shape == (3, 12, 10)
@@ -107,7 +109,7 @@ def test_pixels_stay_pixels_and_the_cache_stays_as_it_was(rows: Rows, steps: lis
 
 
 @names
-def test_an_empty_share_of_a_batch_is_fine(rows: Rows, steps: list[Any]) -> None:
+def test_an_empty_share_of_a_batch_is_fine(rows: DataSubset, steps: list[Any]) -> None:
     """With 53 rows in batches of 16 the last batch has 5, so that some of 8 workers get none."""
     assert len(epoch_of(rows, steps, 8)) == ROWS
 
@@ -147,7 +149,9 @@ def test_mixup_mixes_images_and_targets_by_the_same_share() -> None:
     batch = Batch(
         torch.tensor([0, 100], dtype=torch.uint8).view(2, 1, 1, 1), torch.tensor([0, 1]), torch.tensor([4, 8])
     )
-    mixed = Augment([("mixup", {"alpha": 1.0})], seed=0)(batch, 0, Pairs(torch.arange(2), torch.tensor([1, 0])), 2)
+    mixed = Augment([("mixup", {"alpha": 1.0})], seed=0)(
+        batch, 0, MixPartners(torch.arange(2), torch.tensor([1, 0])), 2
+    )
     assert torch.allclose(mixed.inputs.flatten().double(), mixed.targets[:, 1] * 100, atol=1e-4)
 
 
@@ -155,7 +159,7 @@ def test_cutmix_targets_are_the_shares_of_the_pixels() -> None:
     pixels = torch.stack([torch.zeros(1, 9, 9), torch.ones(1, 9, 9)]).to(torch.uint8)
     batch = Batch(pixels, torch.tensor([0, 1]), torch.tensor([4, 8]))
     for epoch in range(20):
-        mixed = Augment([("cutmix", {})], seed=0)(batch, epoch, Pairs(torch.arange(2), torch.tensor([1, 0])), 2)
+        mixed = Augment([("cutmix", {})], seed=0)(batch, epoch, MixPartners(torch.arange(2), torch.tensor([1, 0])), 2)
         assert torch.allclose(mixed.inputs.double().mean(dim=(1, 2, 3)), mixed.targets[:, 1])
 
 
@@ -167,7 +171,7 @@ def test_beta_has_the_quantiles_that_sampling_finds(alpha: float) -> None:
 
 
 def test_partners_are_rows_of_the_same_global_batch_and_never_oneself() -> None:
-    epochs = Epochs(53, 16, seed=0)
+    epochs = BatchSampler(53, 16, seed=0)
     order = epochs.order(0)
     for step in range(epochs.steps):
         batch = order[step * 16 : (step + 1) * 16]

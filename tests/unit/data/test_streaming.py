@@ -12,11 +12,11 @@ from tests.support import largest_difference, records, tiny, train_here
 import lehr.data.streaming as streaming
 from lehr.data.augment import Augment
 from lehr.data.batches import batches
-from lehr.data.dataset import UNREADABLE, Epochs, Rows
+from lehr.data.dataset import UNREADABLE, BatchSampler, DataSubset
 from lehr.data.load import Opened, splits
 from lehr.data.randomness import key
 from lehr.data.sources import Part
-from lehr.data.streaming import StreamedRows, ThreadDecoder
+from lehr.data.streaming import StreamedSubset, ThreadDecoder
 from lehr.errors import LehrError
 from lehr.runs import Folder, RunFolder
 from lehr.training.evaluation import evaluate
@@ -39,11 +39,11 @@ class Counting(ThreadDecoder):
         return super().submit(part, rows, size, channels)
 
 
-def both(path: Path, **data: Any) -> tuple[Rows, StreamedRows, Counting]:
+def both(path: Path, **data: Any) -> tuple[DataSubset, StreamedSubset, Counting]:
     job = tiny(data={"source": "parquet", "path": str(path), **data})
     opened, decoder = Opened(job), Counting()
     streamed = splits(job, opened.stream(decoder)).train
-    assert isinstance(streamed, StreamedRows)
+    assert isinstance(streamed, StreamedSubset)
     return splits(job, opened.decode()).train, streamed, decoder
 
 
@@ -94,7 +94,7 @@ def test_batches_are_those_of_one_worker_in_memory_and_can_start_at_any_step(
     parquet_file: Path, workers: int, augment: list[Any]
 ) -> None:
     cached, streamed, decoder = both(parquet_file)
-    epochs = Epochs(len(cached), 16, 0, streamed.order)
+    epochs = BatchSampler(len(cached), 16, 0, streamed.order)
     whole = list(batches(cached, epochs, Augment(augment, 0), 1))
     for first in (0, 3):
         decoder.asked.clear()
@@ -151,7 +151,7 @@ def test_an_unreadable_row_counts_nowhere(tmp_path: Path) -> None:
     metrics = [evaluate(model, rows, plan, Group()) for rows in (whole, readable)]
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-6)
     mixed = Augment([("mixup", {})], 0)
-    shares = torch.cat([b.targets.sum(1) for b in batches(whole, Epochs(97, 16, 0, whole.order), mixed, 0)])
+    shares = torch.cat([b.targets.sum(1) for b in batches(whole, BatchSampler(97, 16, 0, whole.order), mixed, 0)])
     assert ((shares > 1 - 1e-9).sum(), (shares < 1 - 1e-9).sum()) == (93, 4)  # two rows, and those mixed with them
 
 

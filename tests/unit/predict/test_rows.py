@@ -97,7 +97,7 @@ def test_more_unreadable_images_than_allowed_end_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("trained")
 def test_what_is_written_already_is_not_predicted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prediction that ends in the middle goes on with the parts that are missing."""
-    from lehr.predict import desk
+    from lehr.predict import worker as desk
 
     monkeypatch.setattr(rows, "PART_ROWS", 10)
     data = parquet(tmp_path / "data.parquet")

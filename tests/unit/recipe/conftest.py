@@ -31,7 +31,7 @@ BASE: dict[str, Any] = {
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tiny layers are slower on several threads, above all where others want the cores too."""
     before = torch.get_num_threads()
-    monkeypatch.setattr("lehr.trials.here.cores", lambda: 1)
+    monkeypatch.setattr("lehr.trials.local.cores", lambda: 1)
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)

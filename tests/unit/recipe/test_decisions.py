@@ -12,13 +12,13 @@ from lehr.errors import JobError, RunError
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
 from lehr.kinds.recipe import facts
-from lehr.recipe import coarse, course, initial, look, overfit, rates, refine
-from lehr.recipe.course import Done, End, Step
+from lehr.recipe import coarse, curve_review, initial, overfit, planner, rates, refine
 from lehr.recipe.initial import Initial
 from lehr.recipe.overfit import Attempt, Overfit
+from lehr.recipe.planner import Done, End, Step
 from lehr.recipe.rates import Rates, RateTest
 from lehr.recipe.results import entropy, tidy
-from lehr.recipe.trained import Found, Last, Round, Setting, Trained, best_of, folders
+from lehr.recipe.trial_results import Found, Last, Round, Setting, Trained, best_of, folders
 from lehr.runs import Folder
 
 LN10 = math.log(10)
@@ -233,7 +233,9 @@ def test_accuracy_that_is_a_guess_ends_the_coarse_search() -> None:
     assert "labels look unrelated" in verdict.found
     assert "though 90.0% of the training images are" in verdict.found
     assert coarse.judge(guess.model_copy(update={"updates": 50})).good  # too early to tell
-    assert not look.judge((COARSE.model_copy(update={"trained": ()}), guess.model_copy(update={"number": 1}))).good
+    assert not curve_review.judge(
+        (COARSE.model_copy(update={"trained": ()}), guess.model_copy(update={"number": 1}))
+    ).good
     broken = round_of(0, Trained(setting=Setting(rate=1, decay=0), folder="trials/0000", values=(), failed="no memory"))
     assert "Every trial failed; the first one says: no memory" in coarse.judge(broken).found
     assert coarse.judge(COARSE).good
@@ -289,7 +291,7 @@ REFINED = (trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9), trained(9, 0.06, 1e-5, 0.
 def test_the_diagnosis_decides_what_is_next(
     diagnosis: str, best: Trained, asks: tuple[str, ...], wanted: list[Setting]
 ) -> None:
-    seen = look.look((COARSE, round_of(1, best, diagnosis=diagnosis)))
+    seen = curve_review.look((COARSE, round_of(1, best, diagnosis=diagnosis)))
     assert seen.asks == asks
     assert set(seen.wanted) == set(wanted)
     assert seen.goes_on is (asks[0] not in ("done", "decay"))
@@ -297,7 +299,7 @@ def test_the_diagnosis_decides_what_is_next(
 
 def test_overfitting_takes_along_what_the_diagnosis_proposes() -> None:
     advice = {"loss.label_smoothing": 0.1, "optimizer.weight_decay": 5e-4}
-    seen = look.look((COARSE, round_of(1, *REFINED, diagnosis="overfitting", overrides=advice)))
+    seen = curve_review.look((COARSE, round_of(1, *REFINED, diagnosis="overfitting", overrides=advice)))
     assert seen.wanted[0].overrides() == {
         "optimizer.lr": 0.03, "optimizer.weight_decay": 5e-4, "loss.label_smoothing": 0.1,
     }  # fmt: skip
@@ -306,11 +308,11 @@ def test_overfitting_takes_along_what_the_diagnosis_proposes() -> None:
 
 def test_it_ends_when_nothing_improves() -> None:
     again = round_of(2, trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9, 0.905), diagnosis="too_short")
-    seen = look.look((COARSE, round_of(1, *REFINED, diagnosis="too_short"), again))
+    seen = curve_review.look((COARSE, round_of(1, *REFINED, diagnosis="too_short"), again))
     assert not seen.goes_on
     assert "within the noise of 0.9%: nothing improves any more" in seen.verdict.decided
     better = round_of(2, trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9, 0.95), diagnosis="too_short")
-    assert look.look((COARSE, round_of(1, *REFINED, diagnosis="too_short"), better)).goes_on
+    assert curve_review.look((COARSE, round_of(1, *REFINED, diagnosis="too_short"), better)).goes_on
 
 
 def test_a_loss_is_better_when_it_is_lower() -> None:
@@ -345,7 +347,7 @@ TESTED = short_runs({0.01: 1.9, 0.1: 1.2, 0.3: 1.6})
     ],
 )
 def test_the_steps_follow_each_other(overrides: dict[str, Any], done: Done, step: str) -> None:
-    following = course.following(job(**overrides), done)
+    following = planner.following(job(**overrides), done)
     assert isinstance(following, Step)
     assert following.name == step
 
@@ -362,7 +364,7 @@ def test_the_steps_follow_each_other(overrides: dict[str, Any], done: Done, step
     ],
 )  # fmt: skip
 def test_it_ends_where_it_should(overrides: dict[str, Any], done: Done, status: str) -> None:
-    following = course.following(job(**overrides), done)
+    following = planner.following(job(**overrides), done)
     assert isinstance(following, End)
     assert following.status == status
 
@@ -370,12 +372,12 @@ def test_it_ends_where_it_should(overrides: dict[str, Any], done: Done, status: 
 def test_the_training_in_full_has_a_higher_rate_since_it_decays_and_takes_what_is_left() -> None:
     done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
     best, whole = best_of(done.rounds).setting, job().base.train.epochs
-    step = course.following(job(), done)
+    step = planner.following(job(), done)
     assert isinstance(step, Step)
     assert [setting.rate for setting in step.settings] == pytest.approx([2 * best.rate], rel=0.2)
     assert step.settings[0].decay == best.decay
     assert whole < step.epochs <= 2 * whole
-    assert course.spent(job(), done) + step.epochs <= course.budget(job(), done)
+    assert planner.spent(job(), done) + step.epochs <= planner.budget(job(), done)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +388,7 @@ def test_both_rates_are_trained_in_full_where_the_budget_is_enough(left: int, lo
     done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
     best = best_of(done.rounds).setting
     assert job().base.train.epochs == 20
-    rates_of_them = [setting.rate for setting in course.last_settings(job(), done, left, longer)]
+    rates_of_them = [setting.rate for setting in planner.last_settings(job(), done, left, longer)]
     assert rates_of_them == pytest.approx([factor * best.rate for factor in factors], rel=0.2)
 
 
@@ -396,8 +398,8 @@ def test_what_was_trained_in_full_beside_it_is_told_and_counted() -> None:
     last = Last(trained=kept, beside=(beside,), kept=kept.folder, schedule="cosine", value=0.97,
                 diagnosis=Found(name="healthy", title="Healthy", evidence=""))  # fmt: skip
     whole = Done(SOUND, BY_HEART, TESTED, done.rounds, last)
-    assert "rate 0.3, weight decay 0: 97.0%; with rate 0.1, weight decay 0: 96.0%" in course.judge_last(whole).found
-    assert course.spent(job(), whole) == course.spent(job(), done) + 3
+    assert "rate 0.3, weight decay 0: 97.0%; with rate 0.1, weight decay 0: 96.0%" in planner.judge_last(whole).found
+    assert planner.spent(job(), whole) == planner.spent(job(), done) + 3
 
 
 @pytest.mark.parametrize("value", [0.97, 0.5])
@@ -417,10 +419,10 @@ def test_a_time_becomes_epochs_at_the_measured_speed() -> None:
     one_by_one = Rates(tests=tuple(
         test.model_copy(update={"began": 10.0 * i, "ended": 10.0 * i + 10}) for i, test in enumerate(TESTED.tests)
     ))  # fmt: skip
-    assert course.budget(job(budget="2min"), Done(rates=one_by_one)) == pytest.approx(60)
-    assert course.budget(job(budget="2min"), Done(rates=TESTED)) == pytest.approx(180)  # side by side
+    assert planner.budget(job(budget="2min"), Done(rates=one_by_one)) == pytest.approx(60)
+    assert planner.budget(job(budget="2min"), Done(rates=TESTED)) == pytest.approx(180)  # side by side
     with pytest.raises(JobError, match="no step 3 measures how long an epoch takes"):
-        course.budget(job(budget="2min", recipe__learning_rates=[0.1]), Done())
+        planner.budget(job(budget="2min", recipe__learning_rates=[0.1]), Done())
 
 
 @pytest.mark.parametrize("text", ["100", "0ep", "-3ep", "5 weeks", 7, "ep"])

@@ -15,7 +15,7 @@ from lehr.recipe.rates import rate_work
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
-from lehr.trials import Hooks
+from lehr.trials import TrialCallbacks
 
 
 @pytest.mark.parametrize("work", [overfit_work, rate_work])
@@ -28,7 +28,7 @@ def test_asked_to_stop_nothing_half_done_counts(work: Any, tmp_path: Path) -> No
         asked.append(1)
         return "enough" if len(asked) == 2 else None
 
-    work(Plan.make(job, splits(job, Opened(job).decode())), run, Group(), Hooks(should_stop, lambda row: None))
+    work(Plan.make(job, splits(job, Opened(job).decode())), run, Group(), TrialCallbacks(should_stop, lambda row: None))
     assert len(asked) == 2
     assert run.progress()["status"] == "stopped"
     assert not run.folder.exists("result.json")

@@ -19,7 +19,7 @@ from lehr.recipe.rates import RateTest, rate_work, sweep_work
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
-from lehr.trials import Hooks
+from lehr.trials import TrialCallbacks
 
 WORKS = {"initial": initial_work, "overfit": overfit_work, "rate": rate_work, "sweep": sweep_work}
 JOB = tiny(train__precision="fp64", train__epochs=1, train__batch_size=16, data__augment=[])
@@ -59,7 +59,7 @@ def measure(group: Group, place: Path) -> None:
     assert isinstance(job, TrainJob)
     plan = Plan.make(job, splits(job, Opened(job).decode()))
     for name, what in WORKS.items():
-        what(plan, RunFolder.open(place / name), group, Hooks(lambda: None, lambda row: None))
+        what(plan, RunFolder.open(place / name), group, TrialCallbacks(lambda: None, lambda row: None))
 
 
 def both(measured: dict[int, Path], cls: Any, name: str) -> tuple[Any, Any]:

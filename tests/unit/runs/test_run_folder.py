@@ -29,7 +29,7 @@ JOB = {
 def test_a_job_comes_back_as_it_was_in_its_order(folder: Folder) -> None:
     run = RunFolder.create(folder, JOB, {"seed": 3})
     document = folder.read("job.yaml").decode()
-    assert document.startswith("format: 1\nkind: train\noptimizer:\n")
+    assert document.startswith("format: 2\nkind: train\noptimizer:\n")
     again = RunFolder.open(folder.uri)
     for each in (run, again):
         assert each.job == JOB

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lehr.data.dataset import Images, Rows, Splits
+from lehr.data.dataset import DataSubset, Images, Splits
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
@@ -38,7 +38,7 @@ def synthetic(rows: int = ROWS, channels: int = 3, size: int = SIZE, classes: in
         pixels[row, label * size // classes : (label + 1) * size // classes] += 100
     images = Images(pixels, labels.astype(np.int64), tuple("abcdefgh"[:classes]))
     everything = torch.arange(rows)
-    return Splits(Rows(images, everything[rows // 3 :]), Rows(images, everything[: rows // 3]))
+    return Splits(DataSubset(images, everything[rows // 3 :]), DataSubset(images, everything[: rows // 3]))
 
 
 def job_of(**overrides: Any) -> TrainJob:

@@ -128,7 +128,7 @@ def test_raw_and_averaged_weights_are_both_evaluated_and_the_record_says_which_i
 def test_a_resumed_run_ends_as_one_that_never_stopped(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lehr.training.journal.PULSE_SECONDS", 0.0)  # a request to stop is heard after every step
+    monkeypatch.setattr("lehr.training.metric_logger.PULSE_SECONDS", 0.0)  # a request to stop is heard after every step
     plan = plan_of(model__norm="batch", train__epochs=4, **options)
 
     def run(name: str, stops: int) -> Checkpoint:

@@ -11,17 +11,17 @@ from tests.unit.training.conftest import plan_of, synthetic
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lehr.data.dataset import Batch, Rows, Splits
+from lehr.data.dataset import Batch, DataSubset, Splits
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import Updates
 
 
-class WithTargets(Rows):
+class WithTargets(DataSubset):
     """Rows with targets of any shape in place of their classes."""
 
-    def __init__(self, rows: Rows, targets: Tensor) -> None:
+    def __init__(self, rows: DataSubset, targets: Tensor) -> None:
         self.__dict__.update(rows.__dict__)
         self._labels = targets
 

@@ -15,7 +15,7 @@ from tests.unit.training.conftest import job_of, losses, plan_of, synthetic
 from torch import nn
 
 from lehr import models
-from lehr.data.dataset import Rows
+from lehr.data.dataset import DataSubset
 from lehr.errors import JobError
 from lehr.result import Run
 from lehr.runs import RunFolder
@@ -145,7 +145,7 @@ def test_only_images_decoded_late_are_asked_for_unreadable_ones(
     monkeypatch.setattr(Group, "gather", gather)
     train_tiny(train__epochs=2)
     assert asked == []
-    monkeypatch.setattr(Rows, "decoded_late", True)
+    monkeypatch.setattr(DataSubset, "decoded_late", True)
     train_tiny(train__epochs=2)
     assert asked == [{}, {}]
 

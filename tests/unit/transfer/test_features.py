@@ -10,7 +10,7 @@ import torch
 from tests.unit.training.conftest import job_of, synthetic
 
 from lehr.data.batches import batches
-from lehr.data.dataset import Epochs
+from lehr.data.dataset import BatchSampler
 from lehr.errors import JobError, LehrError
 from lehr.runs import Folder, write_model
 from lehr.training.setup import Plan
@@ -43,7 +43,7 @@ def test_views_are_augmented_as_an_epoch_of_training_is() -> None:
     rows = plan.splits.train
     parts = list(compute(plan, "train", torch.arange(len(rows)), views=3))
     assert [part.views.unique().tolist() for part in parts] == [[0], [1], [2]]
-    one_batch = Epochs(len(rows), len(rows), 0, lambda key: torch.arange(len(rows)))
+    one_batch = BatchSampler(len(rows), len(rows), 0, lambda key: torch.arange(len(rows)))
     augmented = next(batches(rows, one_batch, plan.augment, 1))
     model = plan.build_model().eval()
     expected = model.features(plan.inputs(augmented.inputs)).mean(dim=(2, 3))[augmented.ids.argsort()]

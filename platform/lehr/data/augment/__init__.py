@@ -22,7 +22,7 @@ from lehr.data.augment.draw import Draw
 from lehr.data.augment.geometry import crop, erasing, flip, random_resized_crop, shift
 from lehr.data.augment.mixing import cutmix, mixup
 from lehr.data.augment.rand_augment import rand_augment
-from lehr.data.dataset import UNREADABLE, Batch, Pairs
+from lehr.data.dataset import UNREADABLE, Batch, MixPartners
 from lehr.data.randomness import draws, key
 
 __all__ = ["AUGMENTATIONS", "MIXES", "Augment", "Draw", "wrong_value"]
@@ -94,7 +94,7 @@ class Augment:
         """Whether images are mixed: then a batch must come with its partners."""
         return bool(self._mixes)
 
-    def __call__(self, batch: Batch, epoch: int, pairs: Pairs | None = None, classes: int = 0) -> Batch:
+    def __call__(self, batch: Batch, epoch: int, pairs: MixPartners | None = None, classes: int = 0) -> Batch:
         """The batch augmented; row i uses the draws of (seed, epoch, ids[i]) and of nothing else.
 
         Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lehr.data.sources.base import Part, Refuse, Source
+from lehr.data.sources.base import ErrorFactory, Part, Source
 from lehr.data.sources.digits import digits
 from lehr.data.sources.files import files
 from lehr.data.sources.function import function
@@ -18,7 +18,7 @@ from lehr.job import DataSection
 
 __all__ = ["SOURCES", "Part", "Refuse", "Source", "open_source", "open_split", "returns_dataset"]
 
-SOURCES: dict[str, Callable[[DataSection, Refuse], Source]] = {
+SOURCES: dict[str, Callable[[DataSection, ErrorFactory], Source]] = {
     "digits": digits,
     "images": images,
     "files": files,
@@ -33,7 +33,7 @@ def returns_dataset(section: DataSection) -> bool:
     return ":" in section.source and not section.source.startswith("torchvision:")
 
 
-def open_source(section: DataSection, refuse: Refuse) -> Source:
+def open_source(section: DataSection, refuse: ErrorFactory) -> Source:
     """The source that a job's `data` section names.
 
     Raises:
@@ -47,7 +47,7 @@ def open_source(section: DataSection, refuse: Refuse) -> Source:
     return SOURCES[name](section, refuse)
 
 
-def open_split(section: DataSection, split: str, refuse: Refuse) -> Source:
+def open_split(section: DataSection, split: str, refuse: ErrorFactory) -> Source:
     """One split of a source: `train` is all of its rows where it has no others.
 
     Raises:

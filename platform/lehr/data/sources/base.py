@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.fs
 
 from lehr.errors import JobError, LehrError
-from lehr.places import here
+from lehr.paths import packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
 
 T = TypeVar("T")
-Refuse = Callable[[str, str], JobError]  # (field, sentence) -> the error to raise
+ErrorFactory = Callable[[str, str], JobError]  # (field, sentence) -> the error to raise
 
 
 class Part(Protocol):
@@ -157,7 +157,7 @@ def file_system(path: str) -> tuple[Any, str]:
     Raises:
         ValueError: no file system has such an address; the sentence says so.
     """
-    path = here(path)
+    path = packaged_path(path)
     try:
         return pyarrow.fs.FileSystem.from_uri(path if "://" in path else Path(path).absolute().as_uri())
     except (pa.ArrowException, OSError, ValueError) as error:

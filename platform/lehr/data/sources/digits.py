@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lehr.data.sources.base import Refuse, Source
+from lehr.data.sources.base import ErrorFactory, Source
 from lehr.data.sources.parquet import parquet_files
 from lehr.job import DataSection
 
 
-def digits(section: DataSection, refuse: Refuse) -> Source:
+def digits(section: DataSection, refuse: ErrorFactory) -> Source:
     return parquet_files([str(Path(__file__).parents[1] / "digits.parquet")], "digits", "data.source", refuse)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pyarrow.fs
 
-from lehr.data.sources.base import Part, Refuse, Source, file_system
+from lehr.data.sources.base import ErrorFactory, Part, Source, file_system
 from lehr.data.sources.images import ENDINGS, FILES_PER_PART, FilesPart
 from lehr.job import DataSection
 
 UNKNOWN = -1  # the label of every row
 
 
-def files(section: DataSection, refuse: Refuse) -> Source:
+def files(section: DataSection, refuse: ErrorFactory) -> Source:
     """All images in the folder and the folders in it; the source has no classes."""
     assert section.path is not None, "the job file's own checks ask for data.path"
     where = section.path

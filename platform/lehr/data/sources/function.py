@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib
 
-from lehr.data.sources.base import Refuse, Source
+from lehr.data.sources.base import ErrorFactory, Source
 from lehr.job import DataSection
-from lehr.places import here
+from lehr.paths import packaged_path
 
 
-def function(section: DataSection, refuse: Refuse) -> Source:
+def function(section: DataSection, refuse: ErrorFactory) -> Source:
     module, _, name = section.source.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -25,4 +25,4 @@ def function(section: DataSection, refuse: Refuse) -> Source:
         raise refuse("data.source", f'"{module}" has no function "{name}"') from None
     from lehr.data.ray_data import dataset_source  # Ray is imported only where such a source is used
 
-    return dataset_source(found(here(section.path)) if section.path else found(), section.source, refuse)
+    return dataset_source(found(packaged_path(section.path)) if section.path else found(), section.source, refuse)

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 
-from lehr.data.sources.base import Refuse, Source, file_system, join_path, reading, split_folders
+from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path, reading, split_folders
 from lehr.job import DataSection
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -69,7 +69,7 @@ def _read(filesystem: Any, path: str) -> bytes:
         return b""  # gone since the folder was listed: an unreadable image like any other
 
 
-def images(section: DataSection, refuse: Refuse) -> Source:
+def images(section: DataSection, refuse: ErrorFactory) -> Source:
     assert section.path is not None, "the job file's own checks ask for data.path"
     where = section.path
     try:
@@ -110,7 +110,7 @@ def images(section: DataSection, refuse: Refuse) -> Source:
     return Source(where, train.parts, train.classes, sources, train.notes)
 
 
-def _class_folders(where: str, files: dict[str, list[str]], refuse: Refuse) -> Source:
+def _class_folders(where: str, files: dict[str, list[str]], refuse: ErrorFactory) -> Source:
     classes = tuple(sorted(name for name, inside in files.items() if inside))
     empty = sorted(name for name, inside in files.items() if not inside)
     if not classes:

@@ -15,8 +15,8 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from lehr.data.sources.base import (
+    ErrorFactory,
     Part,
-    Refuse,
     Source,
     class_names,
     file_system,
@@ -64,12 +64,12 @@ class ParquetPart:
         return table
 
 
-def parquet(section: DataSection, refuse: Refuse) -> Source:
+def parquet(section: DataSection, refuse: ErrorFactory) -> Source:
     assert section.path is not None, "the job file's own checks ask for data.path"
     return _at(section.path, "data.path", refuse)
 
 
-def _at(where: str, field: str, refuse: Refuse) -> Source:
+def _at(where: str, field: str, refuse: ErrorFactory) -> Source:
     try:
         filesystem, path = file_system(where)
         info = filesystem.get_file_info(path)
@@ -90,7 +90,7 @@ def _at(where: str, field: str, refuse: Refuse) -> Source:
     return parquet_files([join_path(where, name) for name in sorted(paths)], where, field, refuse)
 
 
-def parquet_files(paths: list[str], name: str, field: str, refuse: Refuse) -> Source:
+def parquet_files(paths: list[str], name: str, field: str, refuse: ErrorFactory) -> Source:
     """The source of these files, in this order. Raises JobError for a file that is not of the form."""
     parts: list[Part] = []
     classes: tuple[str, ...] | None = None
@@ -137,7 +137,7 @@ def _is_binary(type_: pa.DataType) -> bool:
     return pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_)
 
 
-def _shape(text: bytes | None, path: str, field: str, refuse: Refuse) -> tuple[int, ...] | None:
+def _shape(text: bytes | None, path: str, field: str, refuse: ErrorFactory) -> tuple[int, ...] | None:
     if text is None:
         return None
     sides = text.decode().replace(" ", "").split(",")

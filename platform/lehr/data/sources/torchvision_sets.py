@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lehr.data.sources.base import Refuse, Source
+from lehr.data.sources.base import ErrorFactory, Source
 from lehr.job import DataSection
-from lehr.places import here
+from lehr.paths import packaged_path
 
 ROWS_PER_PART = 1024
 # What sets call their splits.
@@ -74,12 +74,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LEHR_CACHE") or "~/.cache/lehr").expanduser().absolute()
 
 
-def torchvision_set(section: DataSection, refuse: Refuse) -> Source:
+def torchvision_set(section: DataSection, refuse: ErrorFactory) -> Source:
     name = section.source.partition(":")[2]
     cls = getattr(_datasets(), name, None)
     if not inspect.isclass(cls) or "root" not in inspect.signature(cls).parameters:
         raise refuse("data.source", f'torchvision.datasets has no image set "{name}" that is kept in a folder')
-    root = here(section.path) if section.path else str(cache_folder())
+    root = packaged_path(section.path) if section.path else str(cache_folder())
     found = {}
     for split, options in _splits(cls).items():
         try:

@@ -1,0 +1,63 @@
+"""A sheet of samples: what the images of each class look like, as they are and augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from lehr.data.augment import Augment
+from lehr.data.batches import batches
+from lehr.data.dataset import Batch, BatchSampler, DataSubset
+
+PAPER, INK, FAINT = (252, 252, 250), (34, 34, 34), (120, 120, 118)
+MARGIN, GAP, HEAD = 16, 4, 40  # pixels
+
+
+def sheet(rows: DataSubset, augment: Augment, counts: Sequence[int], epochs: int, target: Path) -> None:
+    """Draws one line per class: its name and count, some images as they are, and each augmented in the first epochs.
+
+    Args:
+        rows: the samples.
+        counts: rows of each class in the whole source.
+        epochs: how many augmented versions to show.
+        target: a PNG file.
+    """
+    _, height, width = rows.shape
+    scale = 160 / max(height, width) if max(height, width) > 160 else max(1, round(64 / max(height, width)))
+    tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
+    versions = [_pixels(rows.gather(torch.arange(len(rows))))]
+    one_batch = BatchSampler(len(rows), len(rows), 0, lambda key: torch.arange(len(rows)))
+    versions += [_pixels(next(batches(rows, one_batch, augment, epoch))) for epoch in range(epochs)]
+    lines = [(label, (rows.labels == label).nonzero().flatten().tolist()) for label in range(len(rows.classes))]
+    lines = [(label, samples) for label, samples in lines if samples]
+
+    font, small = (ImageFont.load_default(size) for size in (15, 12))
+    left = int(MARGIN + max(font.getlength(rows.classes[label]) for label, _ in lines) + 24)
+    block = max(len(samples) for _, samples in lines) * (wide + GAP) + MARGIN
+    size = (left + len(versions) * block, HEAD + len(lines) * (tall + 3 * GAP) + MARGIN)
+    canvas = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for number in range(len(versions)):
+        title = "as they are" if number == 0 else f"augmented, epoch {number}"
+        draw.text((left + number * block, MARGIN), title, FAINT, small)
+    for line, (label, samples) in enumerate(lines):
+        top = HEAD + line * (tall + 3 * GAP)
+        draw.text((MARGIN, top), rows.classes[label], INK, font)
+        draw.text((MARGIN, top + 20), f"{counts[label]:,}", FAINT, small)
+        for number, version in enumerate(versions):
+            for column, sample in enumerate(samples):
+                tile = Image.fromarray(version[sample].squeeze(-1) if rows.shape[0] == 1 else version[sample])
+                how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BILINEAR
+                place = (left + number * block + column * (wide + GAP), top)
+                canvas.paste(tile.convert("RGB").resize((wide, tall), how), place)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(target, "PNG")
+
+
+def _pixels(batch: Batch) -> np.ndarray:
+    """uint8 [rows, height, width, channels]."""
+    return batch.inputs.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()

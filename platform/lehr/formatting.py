@@ -1,0 +1,38 @@
+"""How times and places read in a sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lehr.runs import Folder
+
+
+def format_seconds(seconds: float) -> str:
+    """`45 s`, `3 min 20 s` or `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_time_table(seconds: dict[str, float]) -> str:
+    """Where the time went, as one line with shares: `start-up 9 s (60%), compute 5 s (33%), …`."""
+    total = seconds.get("total", 0.0) + seconds.get("startup", 0.0)
+    names = {"startup": "start-up"}
+    parts = {names.get(k, k): v for k, v in seconds.items() if k != "total"}
+    parts["other"] = max(0.0, total - sum(parts.values()))
+    format_folder = sorted(((k, v) for k, v in parts.items() if v >= 0.05), key=lambda item: -item[1])
+    return ", ".join(f"{name} {value:.1f} s ({value / total:.0%})" for name, value in format_folder) if total else ""
+
+
+def format_path(path: Path) -> str:
+    """The path relative to the current folder where that is shorter to read."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def format_folder(folder: Folder) -> str:
+    """A run folder as a person here would write it: a short path, or its URI."""
+    return format_path(folder.local_path) if folder.is_local else folder.uri

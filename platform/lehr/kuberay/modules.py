@@ -1,0 +1,77 @@
+"""The user's own modules as one archive in storage, from where Ray brings them to every pod."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lehr.job import Job, to_dict
+from lehr.runs import Folder
+from lehr.submission.package import Package, package
+
+LIMIT = 20 * 2**20  # bytes of Python text; more is data that was taken along by mistake
+PLACE = "packages"  # the archives' folder, beside the run folders
+_OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_NOT_THEIRS = ("torchvision:", "run:")
+
+
+@dataclass(frozen=True)
+class Modules:
+    """The Python files of a job's folder."""
+
+    package: Package
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return self.package.root
+
+    @property
+    def name(self) -> str:
+        """The archive's name: the same files give the same name, and need to be stored once only."""
+        return f"modules-{self.package.digest[:16]}.zip"
+
+    def uri(self, storage: str) -> str:
+        """Where the archive is, or will be, in a storage. Ray reads it by itself, from plain addresses only."""
+        return f"{storage.partition('?')[0].rstrip('/')}/{PLACE}/{self.name}"
+
+    def archive(self) -> bytes:
+        """The archive, the same bytes for the same files. All is in one folder, since Ray takes a first one away."""
+        return self.package.zip("job/")
+
+    def store(self, storage: str) -> bool:
+        """Puts the archive into a storage; False where it is there already. Raises StorageError."""
+        return Folder.at(storage).child(PLACE).create(self.name, self.archive())
+
+
+def own_modules(job: Job) -> Modules | None:
+    """The modules beside the job file, if the job names one of them (`nets:Net`); else None.
+
+    Raises:
+        JobError: there is more of it than a job's code can be.
+    """
+    named = {name.partition(":")[0].split(".")[0] for name in _names(to_dict(job))}
+    if not any((job.folder / name).is_dir() or (job.folder / f"{name}.py").is_file() for name in named):
+        return None
+    found = package(job.folder, suffix=".py")
+    if found.nbytes > LIMIT:
+        raise job.error(
+            "",
+            f"{job.folder} holds more than {LIMIT >> 20} MiB of Python files; put the job into a folder of its own",
+        )
+    return Modules(found)
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Every `module:name` that a job says."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _names(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _names(item)
+    elif isinstance(value, str) and _OWN.fullmatch(value) and not value.startswith(_NOT_THEIRS):
+        yield value

@@ -1,0 +1,265 @@
+"""The page of every report: one file that needs nothing but itself, light and dark, from a phone to a wide screen.
+
+A report is `page(title, lead, sections)`; what stands in its sections is made of the pieces below: `chart`, `table`,
+`finding`, `paragraph`, `text`. Each returns HTML with what users wrote escaped.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lehr.reporting import drawing
+
+
+@dataclass(frozen=True)
+class Section:
+    """A card of the page.
+
+    Attributes:
+        heading: its title; empty for none.
+        body: what is in it: pieces, one after the other.
+        folded: whether it is folded up at first; None: it does not fold.
+    """
+
+    heading: str
+    body: Markup
+    folded: bool | None = None
+
+
+def page(title: str, lead: str, sections: Sequence[Section], facts: Sequence[tuple[str, str]] = ()) -> str:
+    """A whole page.
+
+    Args:
+        title: its name, as large as it gets.
+        lead: half a line under the title: what this is about.
+        sections: its cards, from the top.
+        facts: (name, value) of the few figures that matter most.
+    """
+    content: dict[str, Any] = {"title": title, "lead": lead, "sections": sections, "facts": facts}
+    scripts = {"library": library(), "looks": _script({"light": drawing.LIGHT, "dark": drawing.DARK})}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_PAGE).render(**content, **{name: Markup(each) for name, each in scripts.items()})
+
+
+# ── what a section is made of ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def chart(drawn: Any, longest: int = 15, least: int = 260) -> Markup:
+    """An Altair chart, as wide as the page: alone, one above the other (`vconcat`), or in columns (`concat`).
+
+    Args:
+        longest: letters of the longest label beside the curves; 0 where there are none.
+        least: pixels below which a panel of a `concat` is not made narrower: there are fewer columns instead.
+    """
+    room = 72 + 6.6 * min(longest, drawing.LONGEST_LABEL + 5)
+    about = {"wide": room, "narrow": min(room, 196), "least": least}
+    spec = drawn.to_dict(validate=False)
+    inner = Markup('<script type="application/json">{}</script>').format(Markup(_script([spec, about])))
+    return Markup('<div class="chart">{}</div>').format(inner)
+
+
+def table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> Markup:
+    """A table of numbers under a `head`, else of a name and its text in each row. A cell may be a piece itself."""
+    return _render(_TABLE, rows=rows, head=head)
+
+
+def finding(title: str, *said: str, tone: str = "", tag: str = "", command: str = "", footnote: str = "") -> Markup:
+    """A sentence that stands out, what it rests on, and what to do about it.
+
+    Args:
+        tone: its colour: `good`, `warn`, `bad`, or none.
+        tag: a word beside the title.
+        command: to be copied.
+    """
+    return _render(_FINDING, title=title, said=said, tone=tone, tag=tag, command=command, footnote=footnote)
+
+
+def paragraph(words: str, soft: bool = False) -> Markup:
+    """A paragraph; `soft` is for what stands back, such as the caption of a chart."""
+    return Markup('<p class="{}">{}</p>').format("soft" if soft else "", words)
+
+
+def text(body: str) -> Markup:
+    """Text as it is, such as a job file."""
+    return Markup("<pre>{}</pre>").format(body)
+
+
+def _render(template: str, **content: Any) -> Markup:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return Markup(environment.from_string(template).render(**content))
+
+
+def _script(value: Any) -> str:
+    """JSON that can stand in a script element."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\!--")
+
+
+@functools.cache
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script; kept in the user's cache folder, since bundling takes seconds."""
+    import vl_convert
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lehr"
+    kept = cache / f"vega-{version('vl-convert-python')}.js"
+    try:
+        return kept.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        pass
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets the default
+    script = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(f".{os.getpid()}")
+        part.write_text(script, encoding="utf-8")
+        part.replace(kept)
+    except OSError:
+        pass  # a home that cannot be written to costs those seconds each time, no more
+    return script
+
+
+# ── templates ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_TABLE = """<div class="scroll"><table>
+  {% if head %}<tr>{% for cell in head %}<th class="number">{{ cell }}</th>{% endfor %}</tr>{% endif %}
+  {% for row in rows %}<tr>{% for cell in row -%}
+    {% if head %}<td class="number">{{ cell }}</td>{% elif loop.first %}<th>{{ cell }}</th>
+    {%- else %}<td>{{ cell }}</td>{% endif %}
+  {%- endfor %}</tr>{% endfor %}
+</table></div>"""
+
+_FINDING = """<div class="finding {{ tone }}">
+  <h2>{{ title }}{% if tag %}<span class="tag">{{ tag }}</span>{% endif %}</h2>
+  {% for sentence in said if sentence %}<p>{{ sentence }}</p>{% endfor %}
+  {% if command %}<pre class="command">{{ command }}</pre>{% endif %}
+  {% if footnote %}<p class="soft">{{ footnote }}</p>{% endif %}
+</div>"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
+  style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'">
+<link rel="icon" href="data:,">
+<title>{{ title }}</title>
+<style>
+  :root { --ink: #1d2733; --soft: #5c6873; --line: #dfe4e8; --page: #f6f7f9; --card: #ffffff; --code: #f1f3f5;
+          --good: #2f7d4f; --warn: #b35c12; --bad: #c03636; }
+  @media (prefers-color-scheme: dark) {
+    :root { --ink: #e6eaee; --soft: #9aa6b2; --line: #2f3841; --page: #12161a; --card: #1a2026; --code: #232b33;
+            --good: #6cc28e; --warn: #eba55c; --bad: #f08080; } }
+  * { box-sizing: border-box; }
+  body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI",
+         Roboto, "Helvetica Neue", Arial, sans-serif; }
+  main { max-width: 960px; margin: 0 auto; padding: 28px 16px 64px; }
+  h1 { font-size: 24px; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
+  h2 { font-size: 16px; margin: 0 0 12px; }
+  section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px;
+            margin-top: 16px; }
+  section p { margin: 0 0 12px; } section p:last-child { margin-bottom: 0; }
+  .soft { color: var(--soft); }
+  .facts { display: flex; flex-wrap: wrap; gap: 4px 28px; margin: 12px 0 0; padding: 0; }
+  .facts div { min-width: 90px; } .facts dt { color: var(--soft); font-size: 13px; }
+  .facts dd { margin: 0; font-size: 17px; font-variant-numeric: tabular-nums; }
+  .finding + .finding { border-top: 1px solid var(--line); margin-top: 14px; padding-top: 14px; }
+  .finding h2 { margin: 0; font-size: 19px; } .finding p { margin: 4px 0 0; }
+  .good h2 { color: var(--good); } .warn h2 { color: var(--warn); } .bad h2 { color: var(--bad); }
+  .finding ~ .finding h2 { font-size: 16px; }
+  .tag { font-size: 12px; font-weight: normal; color: var(--soft); border: 1px solid var(--line); border-radius: 99px;
+         padding: 1px 8px; margin-left: 6px; white-space: nowrap; }
+  code, pre { font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+  code { background: var(--code); border-radius: 4px; padding: 2px 5px; overflow-wrap: anywhere; }
+  pre { background: var(--code); border-radius: 8px; padding: 12px 14px; margin: 8px 0 0; overflow-x: auto; }
+  pre.command { white-space: pre-wrap; overflow-wrap: anywhere; }
+  .chart { width: 100%; overflow: hidden; } .chart .vega-embed { display: block; width: 100%; }
+  .chart summary { opacity: .35; } .chart + *, * + .chart { margin-top: 12px; }
+  .bar { display: flex; height: 14px; border-radius: 7px; overflow: hidden; background: var(--code); }
+  .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 10px 0 0; padding: 0; list-style: none; }
+  .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
+  .scroll { overflow-x: auto; }
+  table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; font-size: 14px; }
+  th, td { text-align: left; padding: 4px 14px 4px 0; vertical-align: top; border-bottom: 1px solid var(--line); }
+  th { color: var(--soft); font-weight: normal; } tr:last-child > * { border-bottom: 0; }
+  td.number, th.number { text-align: right; white-space: nowrap; }
+  summary { cursor: pointer; } details > summary h2 { display: inline; }
+  details[open] > summary { margin-bottom: 10px; }
+</style>
+</head>
+<body>
+<main>
+  <header>
+    <h1>{{ title }}</h1>
+    <div class="soft">{{ lead }}</div>
+    <dl class="facts">
+    {%- for name, value in facts %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor -%}
+    </dl>
+  </header>
+  {% for section in sections %}
+  <section{% if section.heading %} aria-label="{{ section.heading }}"{% endif %}>
+    {% if section.folded is none -%}
+    {% if section.heading %}<h2>{{ section.heading }}</h2>{% endif %}
+    {{ section.body }}
+    {%- else -%}
+    <details{% if not section.folded %} open{% endif %}><summary><h2>{{ section.heading }}</h2></summary>
+    {{ section.body }}</details>
+    {%- endif %}
+  </section>{% endfor %}
+  <noscript>The charts need JavaScript.</noscript>
+</main>
+<script>{{ library }}</script>
+<script>
+  const looks = {{ looks }}, dark = matchMedia("(prefers-color-scheme: dark)");
+  const places = [...document.querySelectorAll(".chart")].map(element => {
+    const [spec, room] = JSON.parse(element.querySelector("script").textContent);
+    return {element, spec, room, drawn: 0, view: null};
+  });
+  function fit(spec, room, width, narrow) {  // room: what axis and labels take beside a plot
+    const beside = narrow ? room.narrow : room.wide;
+    if (spec.vconcat) {
+      for (const panel of spec.vconcat) {
+        panel.width = Math.max(160, width - beside);
+        if (narrow && typeof panel.title == "string") panel.title = panel.title.split(":")[0];
+      }
+    } else if (spec.concat) {
+      spec.columns = Math.max(1, Math.min(spec.columns || 3, spec.concat.length, Math.floor(width / room.least)));
+      for (const panel of spec.concat) panel.width = Math.max(120, width / spec.columns - beside);
+    } else {
+      spec.width = Math.max(160, width - beside);
+      if (narrow && typeof spec.title == "string") spec.title = spec.title.split(":")[0];
+    }
+  }
+  async function draw(place) {
+    const width = place.element.clientWidth;
+    if (!width || width === place.drawn) return;
+    place.drawn = width;
+    const narrow = width < 560, spec = structuredClone(place.spec);
+    fit(spec, place.room, width, narrow);
+    if (place.view) place.view.finalize();
+    const options = {actions: !narrow && {export: true, source: false, compiled: false, editor: false},
+                     config: dark.matches ? looks.dark : looks.light,
+                     tooltip: {theme: dark.matches ? "dark" : "light"}};
+    if (narrow) { options.config = structuredClone(options.config); options.config.axisX.tickCount = 5; }
+    place.view = await vegaEmbed(place.element, spec, options);
+  }
+  const drawAll = () => places.forEach(draw);
+  drawAll();
+  dark.addEventListener("change", () => { places.forEach(place => place.drawn = 0); drawAll(); });
+  document.addEventListener("toggle", drawAll, true);  // what is folded up has no width to draw in
+  let waiting = 0;
+  addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(drawAll, 150); });
+</script>
+</body>
+</html>
+"""

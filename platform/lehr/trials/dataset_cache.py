@@ -1,0 +1,38 @@
+"""The decoded images of all trials, each source decoded once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from lehr.data.load import Opened
+from lehr.job import TrainJob, to_dict
+
+Held = TypeVar("Held")
+
+AFTER_DECODING = ("augment", "sampling", "limit", "per_class", "split_seed")
+"""Fields of a data section that change what is done with decoded images, not the images."""
+
+
+class DatasetCache(Generic[Held]):
+    """Holds what `prepare` makes of a job's data, and makes it once for all jobs whose images are the same."""
+
+    def __init__(self, prepare: Callable[[Opened], Mapping[str, Held]]) -> None:
+        self._prepare = prepare
+        self._held: dict[str, Mapping[str, Held]] = {}
+
+    def of(self, job: TrainJob) -> Mapping[str, Held]:
+        """The job's data by split, as `lehr.data.load.splits` takes them. Raises JobError for data it cannot have."""
+        about = same_images(job)
+        if about not in self._held:
+            self._held[about] = self._prepare(Opened(job))
+        return self._held[about]
+
+
+def same_images(job: TrainJob) -> str:
+    """A key that two jobs share exactly when their decoded images are the same."""
+    data: dict[str, Any] = {key: value for key, value in to_dict(job)["data"].items() if key not in AFTER_DECODING}
+    if isinstance(data["validation"], float):
+        data["validation"] = "share"
+    return json.dumps(data, sort_keys=True)

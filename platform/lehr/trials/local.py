@@ -1,0 +1,51 @@
+"""Trials one after the other in this process, without Ray: breakpoints work."""
+
+from __future__ import annotations
+
+import torch
+
+from lehr.data.load import splits
+from lehr.driver import Interrupted, Running
+from lehr.machine import cores
+from lehr.training.failures import describe
+from lehr.training.group import Group
+from lehr.training.setup import Plan
+from lehr.trials.children import end_of, keep_failure, open_child
+from lehr.trials.dataset_cache import DatasetCache
+from lehr.trials.parent_progress import ParentProgress
+from lehr.trials.study import Study
+from lehr.trials.trainable import TrialCallbacks
+
+
+def run_locally(running: Running, study: Study) -> None:
+    """Runs the study's trials until it has no more to ask.
+
+    Raises:
+        Interrupted: asked to stop; every trial is saved, and running the job again goes on.
+    """
+    stock = DatasetCache(lambda opened: opened.decode())
+    torch.set_num_threads(cores())
+    group = Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def should_stop() -> str | None:
+        running.check_lease()
+        return running.run.stop_requested()
+
+    parent = ParentProgress(running, study)
+    while trial := study.ask():
+        parent.count("running")
+        child = open_child(running.run, trial)
+        if not (outcome := end_of(child)):
+            running.training = True
+            hooks = TrialCallbacks(should_stop, lambda row, trial=trial: study.epoch(trial, row))  # type: ignore[misc]
+            try:
+                trial.work(Plan.make(trial.job, splits(trial.job, stock.of(trial.job))), child, group, hooks)
+            except Exception as error:
+                keep_failure(child, describe(error))
+            outcome = end_of(child)
+        parent.counts["running"] -= 1
+        if not outcome:
+            parent.tell("stopped", running.run.stop_requested() or "")
+            raise Interrupted(f"Stopped in {trial.folder}; everything is saved. Go on with: {running.command}")
+        study.tell(trial, outcome)
+        parent.count(outcome.status)

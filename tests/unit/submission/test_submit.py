@@ -1,0 +1,139 @@
+"""What is sent, under which name, and what sending it again means. As a person at the command line sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.dashboard import Dashboard
+
+from lehr.errors import LehrError
+from lehr.job import load
+from lehr.submission.backend import Request
+from lehr.submission.submit import data_paths, package_of, request_of, working_folder
+
+JOB = "kind: train\nstorage: runs\nmodel: {name: small_cnn, width: 8}\ntrain: {epochs: 2, batch_size: 64}\n"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "project/jobs/mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(JOB)
+    (tmp_path / "project/nets.py").write_text("x = 1\n")
+    return path
+
+
+def lehr(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lehr", *words], capture_output=True, text=True, timeout=60, check=False, cwd=cwd
+    )
+
+
+def test_sending_a_job_again_joins_it_says_that_it_is_finished_or_goes_on(dashboard: Dashboard, job: Path) -> None:
+    words = ("submit", "jobs/mine.yaml", "--cluster", dashboard.address, "--no-wait")
+    project = job.parents[1]
+    first = lehr(*words, cwd=project)
+    assert first.returncode == 0, first.stderr
+    assert "2 files, 1 KiB, from" in first.stdout
+    assert f"Submitted mine to {dashboard.address}." in first.stdout
+    assert list(dashboard.jobs) == ["mine--1"]
+
+    dashboard.jobs["mine--1"]["status"] = "RUNNING"
+    again = lehr(*words, cwd=project)
+    assert "mine is running on" in again.stdout
+    assert list(dashboard.jobs) == ["mine--1"]
+    other = lehr(*words, "name=mine", "optimizer.lr=0.5", cwd=project)
+    assert other.returncode == 1
+    assert "of another job (optimizer.lr: 0.1 -> 0.5)" in other.stderr
+    assert other.stderr.count("\n") == 1
+    renamed = lehr(*words, "optimizer.lr=0.5", cwd=project)
+    assert "Submitted mine-lr-0.5 to" in renamed.stdout
+
+    dashboard.jobs["mine--1"]["status"] = "SUCCEEDED"
+    done = lehr(*words, cwd=project)
+    assert "mine is finished" in done.stdout
+    assert "--fresh" in done.stdout
+    assert "Submitted mine to" in lehr(*words, "--fresh", cwd=project).stdout
+    dashboard.jobs["mine--2"]["status"] = "FAILED"
+    on = lehr(*words, cwd=project)
+    assert "submission 3" in on.stdout
+    fresh = [Request.from_environment(dashboard.jobs[f"mine--{n}"]["runtime_env"]["env_vars"]).fresh for n in (1, 2, 3)]
+    assert fresh == [False, True, False]
+    assert sum(method == "PUT" for method, _ in dashboard.asked) == 1, "the same folder is sent once"
+
+    dashboard.jobs["mine--3"]["status"] = "STOPPED"
+    resumed = lehr("resume", "mine", "--cluster", dashboard.address, "--no-wait", cwd=project.parent)
+    assert "submission 4" in resumed.stdout, resumed.stderr
+    listed = lehr("jobs", "--json", "--cluster", dashboard.address, cwd=project).stdout.splitlines()
+    rows = [json.loads(line) for line in listed]
+    assert [row["name"] for row in rows] == ["mine", "mine-lr-0.5", "mine", "mine", "mine"]
+    assert rows[0]["folder"] == str(project / "jobs/runs/mine")
+
+
+def test_the_job_stays_the_same_job_wherever_it_runs(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(job.parents[1])
+    loaded = load("jobs/mine.yaml")
+    request = request_of(loaded, working_folder(loaded, None))
+    assert request.root == str(job.parents[1])
+    assert request.folder == str(job.parent)
+    assert request.job["storage"] == str(job.parent / "runs")
+    monkeypatch.setenv("LEHR_SUBMISSION", request.runtime_env()["env_vars"]["LEHR_SUBMISSION"])
+    monkeypatch.chdir("/")
+    from lehr.job import to_dict
+
+    found = request.load()
+    assert to_dict(found) == {**to_dict(loaded), "name": "mine"}
+    assert found.folder == job.parent
+
+
+def test_the_folder_that_is_sent_holds_the_job_file(job: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loaded = load(job)
+    monkeypatch.chdir(tmp_path)
+    assert working_folder(loaded, None) == tmp_path
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert working_folder(loaded, None) == job.parent
+    assert working_folder(loaded, job.parents[1]) == job.parents[1]
+    with pytest.raises(LehrError, match="does not hold the job file"):
+        working_folder(loaded, elsewhere)
+
+
+def test_small_data_and_no_run_folders_travel(job: Path) -> None:
+    (job.parent / "photos").mkdir()
+    (job.parent / "photos/a.png").write_text("x")
+    (job.parent / "runs/mine").mkdir(parents=True)
+    (job.parent / "runs/mine/log.txt").write_text("x")
+    (job.parent / ".gitignore").write_text("photos\n")
+    loaded = load(job, {"data": {"source": "images", "path": "photos"}})
+    paths = data_paths(loaded)
+    loaded = load(job, {"data": {"source": "images", "path": str(job.parent / "photos")}})
+    assert list(paths) == ["data.path"]
+    assert "photos/a.png" in package_of(loaded, job.parent).files
+    assert not [name for name in package_of(loaded, job.parent).files if name.startswith("runs")]
+
+
+def test_a_copied_path_is_found_where_the_copy_is(tmp_path: Path) -> None:
+    (tmp_path / "copy/data").mkdir(parents=True)
+    (tmp_path / "copy/data/a.txt").write_text("x")
+    paths = ["/home/me/data/a.txt", "/home/me/gone", "/home/men/x"]
+    code = f"from lehr.paths import packaged_path; print(*map(packaged_path, {paths}))"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path / "copy",
+        env={**os.environ, "LEHR_ROOT": "/home/me"},
+    ).stdout.split()  # fmt: skip
+    assert said == [str(tmp_path / "copy/data/a.txt"), "/home/me/gone", "/home/men/x"]
+
+
+def test_the_cluster_s_token_does_not_travel_with_the_working_folder(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job.parent / "token").write_text("secret")
+    assert "token" in package_of(load(job), job.parent).files
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(job.parent / "token"))
+    assert "token" not in package_of(load(job), job.parent).files

@@ -1,0 +1,125 @@
+"""A driver that dies is started again, one that ends is not: real processes, without Ray."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lehr.job import load, to_dict
+from lehr.submission.backend import Request
+
+JOB = """\
+kind: train
+data: {source: my_data:photos}
+train: {epochs: 1}
+"""
+# The user's own module stands for whatever can happen to a driver; it is imported in the driver's process.
+MODULE = """\
+import os, signal, time
+from pathlib import Path
+tries = Path({tries!r})
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+what = {what!r}
+if what == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if what == "killed once" and tries.read_text() == "x":
+    os.kill(os.getpid(), signal.SIGKILL)
+if what == "waits":
+    time.sleep(60)
+raise ImportError("no photos today")
+"""
+
+
+def supervised(tmp_path: Path, what: str, retries: int) -> subprocess.Popen[str]:
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "my_data.py").write_text(MODULE.format(tries=str(tmp_path / "tries"), what=what))
+    job = load(tmp_path / "job.yaml", {"storage": str(tmp_path / "runs")})
+    said, here = {**to_dict(job), "name": "mine"}, str(tmp_path)
+    request = Request("mine", said, here, here, retries=retries, check=False)
+    code = (
+        "import lehr.submission.supervise as s, lehr.kinds.train as t;"
+        "s.WAIT_SECONDS = (0.1,);"
+        "import sys; sys.argv[1:] = []; s.main()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
+        env={**os.environ, **request.runtime_env()["env_vars"]},
+    )  # fmt: skip
+
+
+def tries(tmp_path: Path) -> int:
+    path = tmp_path / "tries"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def test_a_killed_driver_is_started_again_as_often_as_was_asked_and_says_so(tmp_path: Path) -> None:
+    process = supervised(tmp_path, "killed", retries=2)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert tries(tmp_path) == 3
+    assert "The driver was killed by SIGKILL; retry 1 of 2 in 0 s." in output
+    assert output.rstrip().endswith("The driver was killed by SIGKILL 3 times; go on with: lehr resume mine")
+
+
+def test_a_driver_that_tells_why_it_failed_is_not_started_again(tmp_path: Path) -> None:
+    process = supervised(tmp_path, "killed once", retries=2)
+    output, _ = process.communicate(timeout=120)
+    assert tries(tmp_path) == 2
+    assert process.returncode in (1, 2)
+    assert "no photos today" in output
+    assert "ImportError: no photos today at " in output
+    assert "my_data.py" in output
+
+
+def test_a_stop_is_passed_on_and_not_retried(tmp_path: Path) -> None:
+    process = supervised(tmp_path, "waits", retries=2)
+    deadline = time.monotonic() + 60
+    while not tries(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert tries(tmp_path) == 1, output
+    assert process.returncode != 0
+    assert "retry" not in output
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (OSError(errno.EHOSTUNREACH, "No route to host"), True),
+        (ConnectionRefusedError(), True),
+        (FileNotFoundError(errno.ENOENT, "photos"), False),
+    ],
+)
+def test_a_network_that_is_away_is_worth_another_attempt(
+    error: OSError, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lehr import driver
+    from lehr.submission import supervise
+
+    def away(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(driver, "run_job", away)
+    code = supervise.run(Request("mine", {"kind": "train"}, "/", "/"))
+    assert (code not in supervise.TOLD) is again
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_only_the_first_attempt_starts_afresh(attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lehr.submission import supervise
+
+    request = Request("mine", {}, "/", "/", fresh=True)
+    for name, value in request.runtime_env()["env_vars"].items():
+        monkeypatch.setenv(name, value)
+    variables = supervise._environment(attempt)
+    assert json.loads(variables["LEHR_SUBMISSION"])["fresh"] is (attempt == 0)
