@@ -53,8 +53,8 @@ def run(
     Raises:
         LehrError: the job is wrong, was stopped, or failed; one sentence says why.
     """
-    from lehr.driver import run_job
     from lehr.job import Job, from_dict
+    from lehr.kinds import run_job
     from lehr.result import Run
 
     if isinstance(job, Job):

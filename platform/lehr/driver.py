@@ -8,9 +8,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from lehr.errors import JobError, LehrError, RunError, RunHeld
 from lehr.formatting import format_folder, format_path
 from lehr.job import Job, TrainJob, describe_difference, difference, from_dict, to_dict
 from lehr.paths import add_to_path
-from lehr.runs import Folder, Lease, RunFolder, collect_environment
+from lehr.runs import Folder, Lease, RunFolder, collect_environment, names, step_of, steps_per_epoch
 from lehr.screen import Screen, open_screen, quiet
 
 # What may change under one name without making it another run. More epochs may too, where the rate allows it.
@@ -82,30 +82,48 @@ class Running:
             file.write(f"\n{trace}\n")
 
 
-def run_job(
-    job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None, command: str | None = None
-) -> RunFolder:
-    """Runs a job to its end and returns its run folder. An unfinished run of the same job goes on where it stopped.
+@dataclass(frozen=True)
+class Kind:
+    """What one kind of job does; `lehr.kinds` has them all.
 
-    Args:
-        debug: in this process and without Ray, so that breakpoints work.
-        fresh: deletes what the run of this name left, and starts over.
-        started: when the command began (`time.time()`).
-        command: what runs this job again, for messages; by default the call in Python.
-
-    Raises:
-        JobError: the job cannot be run as it is written.
-        RunError: the name belongs to another job, or another process holds the run.
-        Interrupted: asked to stop; running the job again goes on.
-        LehrError: the job failed; the sentence says why and where the whole story is.
+    Attributes:
+        check: raises JobError for what can be refused before anything is read or started.
+        run: does the job to its end and leaves its results in the run folder.
+        report: writes the run's report.html and pictures again; raises RunError where nothing was recorded yet.
+        files, folders: what a run of this kind leaves in its run folder beside what every run has.
     """
-    from lehr.kinds import kind_of
+
+    check: Callable[[Any], None]
+    run: Callable[[Running], None]
+    report: Callable[[RunFolder], None]
+    files: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
+EVERY_RUN = Kind(
+    check=lambda _: None,
+    run=lambda _: None,
+    report=lambda _: None,
+    files=(
+        "job.yaml", "progress.json", "outcome.json", "stop.json", "failure.json", "lost.json",
+        "curves.png", "report.html", "diagnosis.json",
+    ),
+    folders=("checkpoints", "steps", "epochs", "events", "model"),
+)  # fmt: skip
+"""What every run leaves. `attempts/` is not among it: a worker of an old attempt that still writes must not find its
+number in use again; nor `lease.json`, which belongs to the writer."""
+
+
+def run_with(
+    kind: Kind, job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None,
+    command: str | None = None,
+) -> RunFolder:  # fmt: skip
+    """Runs a job to its end and returns its run folder; see `lehr.kinds.run_job`, which knows the kind."""
     from lehr.monitoring.exporter import exporting
 
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
     add_to_path(job.folder)
-    kind = kind_of(job)
     kind.check(job)
     folder, existing = place(job, fresh=fresh)
     log = log_file(folder)
@@ -116,7 +134,7 @@ def run_job(
             screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, add --fresh: {command}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder))
-        run = open_run(job, folder, existing, fresh=fresh)
+        run = open_run(kind, job, folder, existing, fresh=fresh)
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(_stop_signals(running))
         screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}   log: {format_path(log)}")
@@ -137,9 +155,9 @@ def _failing_well(running: Running) -> Iterator[None]:
     except Exception as error:
         failure = describe(error)
         with suppress(LehrError):
-            if running.run.progress().get("status", "new") in ("new", "running"):
-                told = {**running.run.progress(), "status": "failed", "message": failure["sentence"]}
-                running.run.write_progress(told)
+            if running.run.outcome() is None:
+                told = running.run.typed_progress()
+                running.run.write_progress(replace(told, status="failed", message=failure["sentence"]))
         if isinstance(error, LehrError):
             raise
         with suppress(OSError):
@@ -201,52 +219,41 @@ def keeps_rate(existing: RunFolder, job: Job) -> bool:
     """Whether every step that was taken keeps its learning rate under the new number of epochs."""
     from lehr.training.setup import learning_rate
 
-    progress = existing.progress()
-    if not progress.get("step"):
+    steps = [step_of(name) for name in names(existing.folder)]
+    if not steps:  # what was not saved is done again, at whatever rate
         return True
     old = from_dict(existing.job)
     if not isinstance(job, TrainJob) or not isinstance(old, TrainJob) or job.train.epochs < old.train.epochs:
         return False
     if job.finetune:  # what is frozen when may depend on the length of the run
         return False
-    per_epoch = progress["total_steps"] // progress["epochs"]
+    if (per_epoch := steps_per_epoch(existing)) is None:
+        return False
     before, after = (learning_rate(each, Clock(per_epoch, per_epoch * each.train.epochs)) for each in (old, job))
-    return all(before(step) == after(step) for step in range(progress["step"]))
+    return all(before(step) == after(step) for step in range(max(steps)))
 
 
 def is_done(job: Job, existing: RunFolder) -> bool:
     """Whether the run has nothing left to do for this job."""
-    if existing.status() != "finished":
+    outcome = existing.outcome()
+    if outcome is None or outcome.status != "finished":
         return False
     longer = isinstance(job, TrainJob) and job.train.epochs > existing.job["train"]["epochs"]
     return not longer and to_dict(job).get("budget") == existing.job.get("budget")
 
 
-def open_run(job: Job, folder: Folder, existing: RunFolder | None, *, fresh: bool) -> RunFolder:
+def open_run(kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, *, fresh: bool) -> RunFolder:
     """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
     if existing and fresh:
-        # attempts/ stays: a worker of an old attempt that is still writing must not find its number in use again.
-        parts = ("checkpoints", "steps", "epochs", "events", "model", "features", "predictions")
-        for name in (*parts, "trials", "members", "recipe"):
+        for name in (*EVERY_RUN.folders, *kind.folders):
             folder.child(name).delete_all()
-        for name in (
-            "job.yaml",
-            "ensemble.json",
-            "progress.json",
-            "stop.json",
-            "failure.json",
-            "lost.json",
-            "curves.png",
-            "report.html",
-            "diagnosis.json",
-            "transfer.json",
-            "neighbours.png",
-        ):
+        for name in (*EVERY_RUN.files, *kind.files):
             folder.delete(name)
         existing = None
     if existing is None:
         environment = collect_environment(seed=job.seed, source=job.folder)
         return RunFolder.create(folder, to_dict(job), environment)
+    existing.begin()
     existing.clear_stop()
     folder.delete("failure.json")
     if existing.job != to_dict(job):

@@ -27,9 +27,9 @@ import torch
 import lehr
 from lehr.data.load import Opened, splits
 from lehr.data.randomness import key, uniform
-from lehr.driver import run_job
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.job.recipe import RecipeJob
+from lehr.kinds import run_job
 from lehr.machine import cores
 from lehr.recipe import planner, steps
 from lehr.runs import Folder, RunFolder

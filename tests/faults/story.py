@@ -128,7 +128,7 @@ def command(job: TrainJob, folder: Path, prepare: Any = None) -> None:
 
 
 def _command(named: dict[str, Any], prepare: Any, told: Connection) -> None:
-    from lehr.driver import run_job
+    from lehr.kinds import run_job
 
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     job = from_dict(named)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lehr.driver import run_job
 from lehr.errors import LehrError
 from lehr.job import from_dict
+from lehr.kinds import run_job
 from lehr.runs import RunFolder
 
 

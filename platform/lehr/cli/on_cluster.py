@@ -20,9 +20,10 @@ def on_cluster(
     waits. And a run that a person stopped has ended well: with exit code 0 it is not tried again.
     """
     started = time.time()
-    from lehr.driver import Interrupted, run_job
+    from lehr.driver import Interrupted
     from lehr.errors import RunHeld
     from lehr.job import load
+    from lehr.kinds import run_job
     from lehr.runs import Folder, RunFolder
 
     loaded = load(job)

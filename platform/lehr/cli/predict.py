@@ -36,8 +36,9 @@ def predict(
     """Predict every row of a data set, with all members of an ensemble in one pass, into Parquet files."""
     started = time.time()
     from lehr.cli.data import job_of
-    from lehr.driver import place, run_job
+    from lehr.driver import place
     from lehr.job import from_dict, to_dict
+    from lehr.kinds import run_job
 
     section = to_dict(job_of(data, []).data) | {"augment": [], "limit": None, "per_class": None, "classes": None}
     job = from_dict(

@@ -60,7 +60,7 @@ def stored(run: str, storage: str):  # type: ignore[no-untyped-def]
 
 
 def resume_here(run: str, storage: str) -> None:
-    from lehr.driver import run_job
+    from lehr.kinds import run_job
 
     job = stored(run, storage)
     run_job(job, command=f"lehr resume {run}")

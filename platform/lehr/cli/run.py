@@ -23,7 +23,7 @@ def run(
     from lehr.job import load
 
     loaded = load(job, overrides or ())
-    from lehr.driver import run_job
+    from lehr.kinds import run_job
 
     command = shlex.join(["lehr", "run", job, *(overrides or ()), *(["--debug"] if debug else [])])
     run_job(loaded, debug=debug, fresh=fresh, started=started, command=command)

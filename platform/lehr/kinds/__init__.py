@@ -1,10 +1,10 @@
-"""What each kind of job does. A new kind is one module here and one line in `KINDS`."""
+"""What each kind of job does. A new kind is one module here, which defines `KIND`, and one line in `KINDS`."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 
+from lehr.driver import Kind, run_with
 from lehr.errors import RunError
 from lehr.job import Job
 from lehr.runs import RunFolder
@@ -17,15 +17,42 @@ KINDS = {
     "transfer": "lehr.kinds.transfer",
     "predict": "lehr.kinds.predict",
 }
+"""By name, the module of each kind: imported when it is first used, since most need torch."""
 
 
-def kind_of(job: Job) -> ModuleType:
-    """The module of this kind of job: `check(job)`, `run(running)` and `report(run)`; see `lehr.kinds.train`."""
-    return import_module(KINDS[job.kind])
+def kind_named(name: str) -> Kind:
+    """The kind of this name, one of `KINDS`."""
+    kind: Kind = import_module(KINDS[name]).KIND
+    return kind
+
+
+def run_job(
+    job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None, command: str | None = None
+) -> RunFolder:
+    """Runs a job to its end and returns its run folder. An unfinished run of the same job is resumed.
+
+    Args:
+        debug: in this process and without Ray, so that breakpoints work.
+        fresh: deletes what the run of this name left, and starts over.
+        started: when the command began (`time.time()`).
+        command: what runs this job again, for messages; by default the call in Python.
+
+    Raises:
+        JobError: the job cannot be run as it is written.
+        RunError: the name belongs to another job, or another process holds the run.
+        Interrupted: asked to stop; running the job again resumes it.
+        LehrError: the job failed; the sentence says why and where the whole trace is.
+    """
+    return run_with(kind_named(job.kind), job, debug=debug, fresh=fresh, started=started, command=command)
+
+
+def check(job: Job) -> None:
+    """Raises JobError for what can be refused before anything is read or started."""
+    kind_named(job.kind).check(job)
 
 
 def report_of(run: RunFolder) -> None:
-    """Writes a run's `report.html` and pictures anew.
+    """Writes a run's `report.html` and pictures again.
 
     Raises:
         RunError: nothing was recorded yet; or the run is of a kind that is not known here.
@@ -34,4 +61,4 @@ def report_of(run: RunFolder) -> None:
     if not isinstance(kind, str) or kind not in KINDS:
         what = f"kind {kind!r} is unknown; a newer lehr wrote it, or the file is damaged; allowed: {', '.join(KINDS)}"
         raise RunError(f"{run.folder.uri}/job.yaml: {what}")
-    import_module(KINDS[kind]).report(run)
+    kind_named(kind).report(run)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from lehr.driver import Running
+from lehr.driver import Kind, Running
 from lehr.durations import Clock
 from lehr.ensembles import SELECTIONS
 from lehr.ensembles.figures import Figures, figures, verdict
@@ -193,3 +193,6 @@ def _cycle_epochs(run: RunFolder, job: EnsembleJob) -> float | None:
     per_epoch = progress["total_steps"] // progress["epochs"]
     ends = [0, *cycle_ends(about, Clock(per_epoch, progress["total_steps"]))]
     return min(end - start for start, end in pairwise(ends)) / per_epoch
+
+
+KIND = Kind(check=check, run=run, report=report, files=("ensemble.json",), folders=("members", "trials"))

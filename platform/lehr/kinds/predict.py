@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
 from lehr.data.sources import Source, open_split, returns_dataset
-from lehr.driver import Interrupted, Running
+from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_seconds
 from lehr.job import PredictJob, to_dict
@@ -168,3 +168,6 @@ class Told:
         screen.say(
             f"{self.rows:,} rows in {format_seconds(time.time() - self.began)}, {files_text}: {format_folder(self.out)}"
         )
+
+
+KIND = Kind(check=check, run=run, report=report, folders=("predictions",))

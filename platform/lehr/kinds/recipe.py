@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from lehr.data.load import Opened
 from lehr.data.sources import returns_dataset
-from lehr.driver import Interrupted, Running
+from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
 from lehr.formatting import format_folder, format_seconds
 from lehr.job import derive
@@ -256,3 +256,6 @@ def _rate_cost(job: RecipeJob) -> str:
     epochs = steps.rate_test(job, 0, ladder(job.base)[-1]).job.train.epochs
     at_most = f", about {epochs} epochs where those are shorter" if job.allowance[1] == "ep" else ""
     return f"100 updates each{at_most}"
+
+
+KIND = Kind(check=check, run=run, report=report, folders=("recipe", "trials"))

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import cast
 
 from lehr.data.load import Opened
-from lehr.driver import Running
+from lehr.driver import Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_seconds
 from lehr.job import from_dict
@@ -77,3 +77,6 @@ def job_of(run: RunFolder) -> SearchJob:
     if run.job.get("kind") != "search":
         raise RunError(f"{run.name} is a run of kind {run.job.get('kind', 'train')}; allowed: a search")
     return cast(SearchJob, from_dict(run.job))
+
+
+KIND = Kind(check=check, run=run, report=report, folders=("trials",))

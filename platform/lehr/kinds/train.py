@@ -16,7 +16,7 @@ from lehr.data.dataset import Images
 from lehr.data.load import Opened, decide, splits
 from lehr.data.sources import returns_dataset
 from lehr.data.streaming import Stream, ThreadDecoder
-from lehr.driver import Interrupted, Running
+from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_path, format_seconds, format_time_table
 from lehr.job import TrainJob
@@ -27,8 +27,6 @@ from lehr.training.failures import describe, last_line, lost
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
-
-check = check_job
 
 STILL_SECONDS = 10.0  # without progress, before a cluster is asked whether workers wait for resources
 
@@ -246,3 +244,6 @@ def summary(run: RunFolder, progress: dict[str, Any], picture: Path | None) -> l
     if picture:
         lines.append(f"Curves: {format_path(picture)}, and in {format_folder(where)}/report.html")
     return [*lines, f"Verdict: {verdict(run)}"]
+
+
+KIND = Kind(check=check_job, run=run, report=report)

@@ -13,7 +13,7 @@ import torch
 
 from lehr.data.load import Opened, splits
 from lehr.data.streaming import ThreadDecoder
-from lehr.driver import Interrupted, Running
+from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder
 from lehr.job import TrainJob
@@ -224,3 +224,8 @@ def conclude(running: Running, study: Strategies, about: dict[str, Any]) -> None
         screen.say(f"Test accuracy of that model: {metrics['test_accuracy']:.2%}")
     screen.say(f"Model:  {format_folder(run.folder)}/model")
     screen.say(f"Report: {format_folder(run.folder)}/report.html")
+
+
+KIND = Kind(
+    check=check, run=run, report=report, files=("transfer.json", "neighbours.png"), folders=("features", "trials")
+)

@@ -61,6 +61,11 @@ def name_of(step: int) -> str:
     return f"step-{step:010d}"
 
 
+def step_of(name: str) -> int:
+    """The optimizer steps taken before the checkpoint of this name."""
+    return int(name.removeprefix("step-"))
+
+
 def save(folder: Folder, checkpoint: Checkpoint) -> str:
     """Write `checkpoints/step-…/` of the run folder and return its name; the manifest, last, makes it valid.
 

@@ -17,6 +17,7 @@ import yaml
 from lehr.errors import RunError
 
 from lehr.runs import lease, records
+from lehr.runs.attempts import newest_attempt
 from lehr.runs.timestamps import now
 from lehr.runs.progress import ENDED, Progress, RunOutcome
 from lehr.runs.storage import Folder
@@ -204,6 +205,15 @@ class RunFolder:
             return self.folder.read_json(name)
         except FileNotFoundError:
             return default
+
+
+def steps_per_epoch(run: RunFolder) -> int | None:
+    """Optimizer steps of an epoch of a training; None before its first attempt, and for other runs."""
+    newest = newest_attempt(run.folder)
+    if newest and newest.steps_per_epoch:
+        return newest.steps_per_epoch
+    told = run.typed_progress().training  # format 1 had no other place for it
+    return told.total_steps // told.epochs if run.format == 1 and told and told.epochs else None
 
 
 def find_runs(storage: Folder | str | os.PathLike[str]) -> list[RunFolder]:

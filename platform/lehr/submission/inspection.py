@@ -103,13 +103,13 @@ def try_model(request: Request) -> str:
     """Opens the job's data and builds its model; why that failed, or nothing."""
     from lehr.data.load import Opened
     from lehr.data.sources import returns_dataset
-    from lehr.kinds import kind_of
+    from lehr.kinds import check
     from lehr.models import build, check_outputs
 
     job = _job(request)
     training = training_of(job)
     try:
-        kind_of(job).check(job)
+        check(job)
         if training is None or returns_dataset(training.data):
             return ""
         opened = Opened(job if isinstance(job, Training) else _as_train_job(training))  # type: ignore[arg-type]

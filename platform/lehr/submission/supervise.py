@@ -80,7 +80,7 @@ def supervise(request: Request) -> int:
 
 def run(request: Request) -> int:
     """The job itself, in this process. Returns its exit code."""
-    from lehr.driver import run_job
+    from lehr.kinds import run_job
 
     started = time.time()
     try:

@@ -78,7 +78,15 @@ class MetricLogger:
         self._began = self._last_pulse = self._last_flush = self._epoch_began = time.perf_counter()
         if not self._group.first:
             return
-        attempt = begin_attempt(self._run.folder, workers=self._group.size, checkpoint=checkpoint)
+        clock = self._plan.clock
+        attempt = begin_attempt(
+            self._run.folder,
+            workers=self._group.size,
+            checkpoint=checkpoint,
+            steps_per_epoch=clock.steps_per_epoch,
+            total_steps=clock.total_steps,
+        )
+        self._run.begin()
         self._attempt = attempt.number
         self._checkpoint = {"time": time.time()}  # what is lost without one is at most what this attempt did
         self._recorder = Recorder(self._run.folder, attempt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lehr.driver import changes
@@ -28,8 +29,8 @@ def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
             raise RunError(f"{parent.name}/{trial.folder} holds another trial ({changed}); start over: --fresh")
         longer = trial.job.train.epochs > child.job["train"]["epochs"]
         child.write_job(job)
-        if longer and child.progress():
-            child.write_progress({**child.progress(), "status": "stopped"})
+        if longer:
+            child.begin()
     return child
 
 
@@ -37,11 +38,11 @@ def end_of(child: RunFolder) -> Outcome | None:
     """How a trial ended; None while there is something left to do."""
     if child.folder.exists("failure.json"):
         return Outcome("failed", child.folder.read_json("failure.json")["sentence"], child)
-    progress = child.progress()
-    return Outcome("finished", progress["message"], child) if progress.get("status") == "finished" else None
+    ended = child.outcome()
+    return Outcome("finished", ended.message, child) if ended and ended.status == "finished" else None
 
 
 def keep_failure(child: RunFolder, failure: Mapping[str, Any]) -> None:
     """Notes why a trial failed (`sentence`, `trace`, `exit_code`); it is not trained again."""
     child.folder.create("failure.json", json.dumps(failure, indent=1).encode())
-    child.write_progress({**child.progress(), "status": "failed", "message": failure["sentence"]})
+    child.write_progress(replace(child.typed_progress(), status="failed", message=failure["sentence"]))

@@ -39,13 +39,13 @@ def stops_with(reason: str, tmp_path: Path) -> object:
 def test_a_run_that_a_person_stopped_is_not_tried_again(
     job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lehr.driver.run_job", stops_with("lehr stop", tmp_path))
+    monkeypatch.setattr("lehr.kinds.run_job", stops_with("lehr stop", tmp_path))
     on_cluster.on_cluster(job)  # ends without an error: exit code 0
     assert "everything is saved" in capsys.readouterr().out
 
 
 def test_a_run_that_lost_its_machine_is(job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lehr.driver.run_job", stops_with("SIGTERM", tmp_path))
+    monkeypatch.setattr("lehr.kinds.run_job", stops_with("SIGTERM", tmp_path))
     with pytest.raises(Interrupted):
         on_cluster.on_cluster(job)
 
@@ -54,7 +54,7 @@ def test_a_lease_that_does_not_end_is_told(job: str, monkeypatch: pytest.MonkeyP
     def run_job(*_: object, **__: object) -> None:
         raise RunHeld("digits is held by somebody")
 
-    monkeypatch.setattr("lehr.driver.run_job", run_job)
+    monkeypatch.setattr("lehr.kinds.run_job", run_job)
     monkeypatch.setattr(on_cluster, "WAIT_SECONDS", 0.3)
     monkeypatch.setattr(on_cluster, "LOOK_SECONDS", 0.1)
     with pytest.raises(RunHeld, match="held by somebody"):
@@ -65,7 +65,7 @@ def test_other_failures_are_those_of_the_job(job: str, monkeypatch: pytest.Monke
     def run_job(*_: object, **__: object) -> None:
         raise LehrError("the loss is not a number")
 
-    monkeypatch.setattr("lehr.driver.run_job", run_job)
+    monkeypatch.setattr("lehr.kinds.run_job", run_job)
     with pytest.raises(LehrError, match="not a number"):
         on_cluster.on_cluster(job)
 

@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from lehr.data.load import Opened
-from lehr.driver import run_job
 from lehr.job import from_dict, load
+from lehr.kinds import run_job
 from lehr.runs import RunFolder
 
 BASE: dict[str, Any] = {

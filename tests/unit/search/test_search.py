@@ -12,9 +12,10 @@ from tests.support import TINY
 from typer.testing import CliRunner
 
 from lehr.cli.main import app
-from lehr.driver import Interrupted, run_job
+from lehr.driver import Interrupted
 from lehr.errors import LehrError
 from lehr.job import from_dict, load
+from lehr.kinds import run_job
 from lehr.monitoring.metrics import samples
 from lehr.runs import RunFolder
 from lehr.search.analysis import edges, importance, read_search

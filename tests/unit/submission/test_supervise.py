@@ -103,13 +103,13 @@ def test_a_stop_is_passed_on_and_not_retried(tmp_path: Path) -> None:
 def test_a_network_that_is_away_is_worth_another_attempt(
     error: OSError, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lehr import driver
+    from lehr import kinds
     from lehr.submission import supervise
 
     def away(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(driver, "run_job", away)
+    monkeypatch.setattr(kinds, "run_job", away)
     code = supervise.run(Request("mine", {"kind": "train"}, "/", "/"))
     assert (code not in supervise.TOLD) is again
 
