@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.data.streaming import ThreadDecoder
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import Folder, RunFolder, without_timing
@@ -111,7 +111,7 @@ def _worker(
         prepare(*([rank] if getattr(prepare, "takes_rank", False) else []))
     parsed = from_dict(job)
     assert isinstance(parsed, TrainJob)
-    opened = Opened(parsed)
+    opened = OpenedSources(parsed)
     streamed = parsed.data.cache == "stream"
     plan = Plan.make(parsed, splits(parsed, opened.stream(ThreadDecoder(1)) if streamed else opened.decode()))
     train(plan, RunFolder.open(folder), Group(rank, workers))

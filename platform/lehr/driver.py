@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -80,6 +80,25 @@ class Running:
     def log_trace(self, trace: str) -> None:
         with self.log.open("a") as file:
             file.write(f"\n{trace}\n")
+
+    def begin_training(self) -> None:
+        """From now on there is something to save."""
+        if not self.training:
+            self.training = True
+            self.startup = time.time() - self.started
+
+    # What the data door tells (`lehr.data.door.Listener`).
+
+    def say(self, line: str) -> None:
+        self.screen.say(line)
+
+    def status(self, text: str) -> None:
+        self.screen.status(text)
+
+    def note_data(self, facts: Mapping[str, Any]) -> None:
+        """Keeps in the run's environment.json what is known of its data; in a search over several sets, of the last."""
+        environment = self.run.environment
+        self.run.write_environment({**environment, "data": {**environment.get("data", {}), **facts}})
 
 
 @dataclass(frozen=True)

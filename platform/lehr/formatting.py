@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from lehr.runs import Folder
@@ -18,7 +19,7 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def format_time_table(seconds: dict[str, float]) -> str:
+def format_time_table(seconds: Mapping[str, float]) -> str:
     """Where the time went, as one line with shares: `start-up 9 s (60%), compute 5 s (33%), …`."""
     total = seconds.get("total", 0.0) + seconds.get("startup", 0.0)
     names = {"startup": "start-up"}

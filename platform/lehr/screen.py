@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -18,17 +18,18 @@ from rich.table import Table
 from rich.text import Text
 
 from lehr.formatting import format_seconds
+from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 
 
 class Screen(Protocol):
-    """The places where a running job speaks."""
+    """Where a running job shows what it does."""
 
     def status(self, text: str) -> None:
-        """What is being done right now, before there is progress to show."""
+        """What the job is doing right now, before there is progress to show."""
         ...
 
-    def progress(self, progress: dict[str, Any]) -> None:
-        """The newest `progress.json`."""
+    def progress(self, progress: Progress | Mapping[str, Any]) -> None:
+        """How far the job is."""
         ...
 
     def say(self, text: str) -> None:
@@ -36,7 +37,7 @@ class Screen(Protocol):
         ...
 
     def close(self) -> None:
-        """No more live view; lines may still follow."""
+        """Ends the live view; lines may still follow."""
         ...
 
 
@@ -79,27 +80,26 @@ class PlainScreen:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._epoch = 0
-        self._found = ""
+        self._last = ""  # the headline or the diagnosis that was said last
 
     def status(self, text: str) -> None:
         self.say(text)
 
-    def progress(self, progress: dict[str, Any]) -> None:
-        if "headline" in progress:
-            if progress["headline"] != self._found:
-                self._found = progress["headline"]
-                facts = "  ".join(f"{name} {value}" for name, value in progress["facts"].items())
-                self.say(f"{progress['headline']}  {facts}".rstrip())
-            return
-        epoch = progress["epochs_done"]
-        if epoch > self._epoch:
-            self._epoch = epoch
+    def progress(self, progress: Progress | Mapping[str, Any]) -> None:
+        progress = _typed(progress)
+        if overview := progress.overview:
+            if overview.headline != self._last:
+                self._last = overview.headline
+                facts = "  ".join(f"{name} {value}" for name, value in overview.facts.items())
+                self.say(f"{overview.headline}  {facts}".rstrip())
+        elif (training := progress.training) and training.epochs_done > self._epoch:
+            self._epoch = training.epochs_done
             facts = "  ".join(f"{name} {value}" for name, value in facts_of(progress))
-            self.say(f"epoch {epoch}/{progress['epochs']}  {facts}")
-            found = (progress.get("diagnosis") or {}).get("sentence", "")
-            if found and found != self._found:
+            self.say(f"epoch {self._epoch}/{training.epochs}  {facts}")
+            found = training.diagnosis.sentence
+            if found and found != self._last:
                 self.say(f"  {found}")
-            self._found = found
+            self._last = found
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
@@ -119,7 +119,7 @@ class LiveScreen:
     def status(self, text: str) -> None:
         self._show(Spinner("dots", Text(f" {text} …", style="dim")))
 
-    def progress(self, progress: dict[str, Any]) -> None:
+    def progress(self, progress: Progress | Mapping[str, Any]) -> None:
         self._show(picture(progress))
 
     def say(self, text: str) -> None:
@@ -145,62 +145,73 @@ class LiveScreen:
             self._live.update(what)
 
 
-def picture(progress: dict[str, Any]) -> Group:
-    """A run's `progress.json` as the live view shows it: how far it is, its figures, what its curves say."""
-    if "headline" in progress:
-        return overview(progress)
+def picture(progress: Progress | Mapping[str, Any]) -> Group:
+    """How far a run is, as the live view shows it: a bar, its figures, and what its curves say or its parts."""
+    progress = _typed(progress)
+    if progress.overview:
+        return overview(progress, progress.overview)
+    return _training(progress, progress.training or TrainingProgress())
+
+
+def _training(progress: Progress, training: TrainingProgress) -> Group:
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
-        Text(f"epoch {min(int(progress['epoch']) + 1, progress['epochs'])}/{progress['epochs']}", style="bold"),
-        ProgressBar(total=progress["total_steps"], completed=progress["step"], width=32),
-        Text(f"{progress['step'] / progress['total_steps']:4.0%}"),
+        Text(f"epoch {min(int(training.epoch) + 1, training.epochs)}/{training.epochs}", style="bold"),
+        ProgressBar(total=max(1, training.total_steps), completed=training.step, width=32),
+        Text(f"{progress.share_done:4.0%}"),
         Text(_left(progress), style="dim"),
     )
     facts = Table.grid(padding=(0, 3))
     known = facts_of(progress)
     facts.add_row(*(Text(name, style="dim") for name, _ in known))
     facts.add_row(*(Text(value) for _, value in known))
-    found = (progress.get("diagnosis") or {}).get("sentence", "")
+    found = training.diagnosis.sentence
     return Group(bar, facts, *([Text(found, style="yellow")] if found else []))
 
 
-def _left(progress: dict[str, Any]) -> str:
-    """The time that is left; nothing for a run that is over."""
-    left, over = progress.get("seconds_left"), progress.get("status") in ("finished", "failed", "stopped")
-    return "" if left is None or over else f"{format_seconds(left)} left"
+def _left(progress: Progress) -> str:
+    """The time that is left; nothing for a run that has ended."""
+    left = progress.seconds_left
+    return "" if left is None or progress.status in ENDED else f"{format_seconds(left)} left"
 
 
-def overview(progress: dict[str, Any]) -> Group:
-    """What a job made of other runs tells of itself: how far it is, its figures, and a table of its runs."""
+def overview(progress: Progress | Mapping[str, Any], told: Overview | None = None) -> Group:
+    """How far a job without steps of its own is: a bar, its figures, and a table of its parts."""
+    progress = _typed(progress)
+    told = told or progress.overview or Overview()
     bar = Table.grid(padding=(0, 2))
-    share = min(max(progress["done"], 0.0), 1.0)
+    share = min(max(told.done, 0.0), 1.0)
     bar.add_row(
-        Text(progress["headline"], style="bold"),
+        Text(told.headline, style="bold"),
         ProgressBar(total=1.0, completed=share, width=32),
         Text(f"{share:4.0%}"),
         Text(_left(progress), style="dim"),
     )
     facts = Table.grid(padding=(0, 3))
-    if progress["facts"]:
-        facts.add_row(*(Text(name, style="dim") for name in progress["facts"]))
-        facts.add_row(*(Text(value) for value in progress["facts"].values()))
-    columns, rows = progress["table"]["columns"], progress["table"]["rows"]
+    if told.facts:
+        facts.add_row(*(Text(name, style="dim") for name in told.facts))
+        facts.add_row(*(Text(value) for value in told.facts.values()))
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in columns:
+    for name in told.table.columns:
         table.add_column(name)
-    for row in rows[:10]:
+    for row in told.table.rows[:10]:
         table.add_row(*map(Text, row))
-    return Group(bar, facts, *([table] if rows else []))
+    return Group(bar, facts, *([table] if told.table.rows else []))
 
 
-def facts_of(progress: dict[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) of what matters most, in the order it is shown."""
-    metrics = progress.get("metrics", {})
+def _typed(progress: Progress | Mapping[str, Any]) -> Progress:
+    return progress if isinstance(progress, Progress) else Progress.from_json(dict(progress))
+
+
+def facts_of(progress: Progress | Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, value) of what matters most in a training, in the order it is shown."""
+    progress = _typed(progress)
+    training, metrics = progress.training or TrainingProgress(), progress.metrics
     rows: list[tuple[str, float | None, str]] = [
-        ("loss", progress.get("loss"), ".4f"),
+        ("loss", training.loss, ".4f"),
         ("validation loss", metrics.get("validation_loss"), ".4f"),
         ("validation accuracy", metrics.get("validation_accuracy"), ".2%"),
-        ("learning rate", progress.get("learning_rate"), ".4g"),
-        ("examples/s", progress.get("examples_per_second"), ",.0f"),
+        ("learning rate", training.learning_rate, ".4g"),
+        ("examples/s", training.examples_per_second, ",.0f"),
     ]
-    return [(name, format(value, form)) for name, value, form in rows if isinstance(value, (int, float))]
+    return [(name, format(value, form)) for name, value, form in rows if value is not None]

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from lehr.data.dataset import Splits
-from lehr.data.load import Opened
+from lehr.data.load import OpenedSources
 from lehr.job import TrainJob, load, to_dict
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
@@ -69,7 +69,7 @@ def main() -> None:
     print(torch.cuda.get_device_name())
     changes = {name: yaml.safe_load(value) for name, value in (each.split("=", 1) for each in options.overrides)}
     files = cifar.needed(cifar.TRAIN), cifar.needed(cifar.TEST)
-    images = Opened(job_of(*files)).decode()
+    images = OpenedSources(job_of(*files)).decode()
     everything = {name: rows.rows(torch.arange(len(rows))) for name, rows in images.items()}
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ import lehr.data
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.findings import Diagnosis, as_yaml
 from lehr.curves.record import Curves
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.errors import JobError, TrainingError
 from lehr.job import load, to_dict
 from lehr.runs import Folder, RunFolder, collect_environment
@@ -116,7 +116,7 @@ class Bench:
         name = f"{condition}-{self.count}"
         said = {"seed": seed, "name": name, "storage": str(self.storage), **overrides}
         job = load(HERE / "conditions" / f"{condition}.yaml", said)
-        opened = Opened(job)
+        opened = OpenedSources(job)
         key = f"{job.data.source} {job.data.path} {job.data.image_size}"
         if key not in self.images:
             self.images[key] = opened.decode()

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from lehr.data.augment import Augment
 from lehr.data.batches import batches
 from lehr.data.dataset import BatchSampler, DataSubset
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict
 from lehr.machine import cores
 from lehr.ray_cluster.connection import connect
@@ -117,10 +117,10 @@ def main() -> None:
         path = cifar.TRAIN if cifar.TRAIN.exists() else made_here(Path(folder) / "made.parquet")
         job = from_dict({"kind": "train", "data": {"source": "parquet", "path": str(path), "validation": 0.001}})
         assert isinstance(job, TrainJob)
-        opened, decoder = Opened(job), RayDecoder(max(2, int(resources.cpus)), spare_cpus=False)
+        opened, decoder = OpenedSources(job), RayDecoder(max(2, int(resources.cpus)), spare_cpus=False)
         shared = Shared.put(opened.decode(read_with_ray)["train"])
         cached(splits(job, {"train": shared.open()}).train, rounds)
-        stream = SharedStream.put(opened.stream(decoder)["train"], decoder)
+        stream = SharedStream.put(opened.stream(decoder)["train"])
         streamed(splits(job, {"train": stream.open()}).train, path, rounds)
 
 

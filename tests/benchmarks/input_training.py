@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lehr.data.batches import batches
 from lehr.data.dataset import Images, Splits
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict
 from lehr.machine import cores
 from lehr.ray_cluster.connection import connect
@@ -156,7 +156,7 @@ def streamed(rounds: int, folder: Path, cpus: int) -> None:
     augment = ["flip", {"name": "crop", "padding": PADDING}]
     model = {"name": "tests.benchmarks.input_training:Light"}
     job = job_of(data={**section, "augment": augment}, model=model)
-    ours = by_lehr(Plan.make(job, splits(job, Opened(job).stream(RayDecoder(cpus, spare_cpus=False)))))
+    ours = by_lehr(Plan.make(job, splits(job, OpenedSources(job).stream(RayDecoder(cpus, spare_cpus=False)))))
     found = {workers: loader(workers) for workers in range(cores() + 1)}
     best = max(found, key=lambda workers: found[workers])
     print(f"  DataLoader: {', '.join(f'{n} workers {rate:,.0f}' for n, rate in found.items())}; best {best}")

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 
 import lehr
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.data.randomness import key, uniform
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.job.recipe import RecipeJob
@@ -120,7 +120,7 @@ def random_search(base: dict[str, Any], trials: int) -> tuple[Scores, int, str]:
     where, best = key(0, "random search"), ((0.0, 0.0), "")
     plain = from_dict(base)
     assert isinstance(plain, TrainJob)
-    data = Opened(plain).decode()
+    data = OpenedSources(plain).decode()
     for trial in range(trials):
         a, b = (float(uniform(where, torch.tensor([trial]), draw)[0]) for draw in (0, 1))
         rate, decay = 10 ** (-4 + 4 * a), 10 ** (-6 + 4 * b)

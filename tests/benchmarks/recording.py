@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lehr.curves import write_curves
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import Folder, Recorder, RunFolder, begin_attempt
 from lehr.training.group import Group
@@ -35,7 +35,7 @@ def cost_of_a_step(folder: Path, steps: int = 100_000) -> float:
     job = from_dict({"kind": "train", "train": {"epochs": 10_000}})
     assert isinstance(job, TrainJob)
     run = RunFolder.create(Folder.at(folder), to_dict(job), {})
-    plan, watch = Plan.make(job, splits(job, Opened(job).decode())), Stopwatch()
+    plan, watch = Plan.make(job, splits(job, OpenedSources(job).decode())), Stopwatch()
     journal = MetricLogger(plan, run, Group(), lambda: None, watch)
     best, loss, norm = Best("validation_accuracy"), torch.tensor(0.5), torch.tensor(1.0)
     journal.begin(None, [], best)

@@ -91,13 +91,13 @@ def _train_plainly(config: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    from lehr.data.load import Opened, splits
+    from lehr.data.load import OpenedSources, splits
     from lehr.job import from_dict
     from lehr.models import build
 
     torch.set_num_threads(1)
     job = from_dict({**JOB["base"], "kind": "train"})
-    found = splits(job, Opened(job).decode())  # type: ignore[arg-type]
+    found = splits(job, OpenedSources(job).decode())  # type: ignore[arg-type]
     train, validation = (rows.gather(torch.arange(len(rows))) for rows in (found.train, found.validation))
     model = build("small_cnn", 1, 10, {}, 0)
     optimizer = torch.optim.SGD(model.parameters(), lr=config["lr"], momentum=0.9)

@@ -61,7 +61,7 @@ def worker() -> None:
     from torch.nn import functional as F
     from torch.nn.parallel import DistributedDataParallel
 
-    from lehr.data.load import Opened, splits
+    from lehr.data.load import OpenedSources, splits
     from lehr.job import from_dict
     from lehr.models import SmallCNN
 
@@ -69,7 +69,7 @@ def worker() -> None:
     dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     job = from_dict({"kind": "train"})
-    rows = splits(job, Opened(job).decode()).train
+    rows = splits(job, OpenedSources(job).decode()).train
     everything = rows.gather(torch.arange(len(rows)))
     images, labels = everything.inputs.float().div(255).contiguous(), everything.targets
     images = ((images - images.mean()) / images.std()).contiguous(memory_format=torch.channels_last)

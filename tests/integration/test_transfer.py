@@ -14,7 +14,7 @@ from PIL import Image
 
 import lehr
 from lehr import models
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.errors import JobError, LehrError
 from lehr.job import TrainJob, from_dict
 from lehr.runs import RunFolder
@@ -89,7 +89,7 @@ def test_a_deep_head_on_several_views_is_read_back(storage: Path) -> None:
     child = RunFolder.open(storage / "deep" / "trials" / "features")
     job = from_dict(child.job)
     assert isinstance(job, TrainJob)
-    validation = splits(job, Opened(job).decode()).validation
+    validation = splits(job, OpenedSources(job).decode()).validation
     batch = validation.gather(torch.arange(len(validation)))
     found = run.predict(batch.inputs.permute(0, 2, 3, 1).contiguous().numpy())
     accuracy = float((found.argmax(1) == batch.targets.numpy()).mean())

@@ -34,12 +34,12 @@ def test_without_synchronisation_all_workers_evaluate_with_the_statistics_of_the
     assert largest_difference(records(alone)[0], records(together)[0]) > 1e-4
     checkpoint, _ = newest_valid(together.folder)
     assert checkpoint is not None
-    from lehr.data.load import Opened, splits
+    from lehr.data.load import OpenedSources, splits
     from lehr.training.evaluation import evaluate
     from lehr.training.group import Group
     from lehr.training.setup import Plan
 
-    plan = Plan.make(job, splits(job, Opened(job).decode()))
+    plan = Plan.make(job, splits(job, OpenedSources(job).decode()))
     model = plan.build_model()
     model.load_state_dict(checkpoint.model)
     torch.set_num_threads(1)

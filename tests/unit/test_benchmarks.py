@@ -15,7 +15,7 @@ from PIL import Image
 from tests.benchmarks import alternating, cifar10_fast, gpu_step, growth, memory, outside_compute, recording, results
 
 from lehr.curves import write_curves
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 
 CPU = torch.device("cpu")
 BY_HAND = {
@@ -81,7 +81,7 @@ def test_cifar10_fast_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFix
     files = [photographs(tmp_path / f"{name}.parquet", rows) for name, rows in (("train", 48), ("test", 12))]
     tiny = {"model.width": 4, "train.epochs": 2, "train.batch_size": 16, "train.compile": False}
     job = cifar10_fast.job_of(files[0], files[1], **tiny)
-    found = splits(job, Opened(job).decode())
+    found = splits(job, OpenedSources(job).decode())
     assert (len(found.train), len(found.validation), found.test) == (48, 12, None)
     cifar10_fast.tell([cifar10_fast.measure(job, found, CPU, tmp_path / "run")] * 2)
     assert "94 % was reached by" in capsys.readouterr().out

@@ -43,13 +43,13 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    from lehr.data.load import Opened, augmentations
+    from lehr.data.load import OpenedSources, augmentations
     from lehr.data.sample_grid import sheet
     from lehr.data.streaming import ThreadDecoder
     from lehr.machine import cores
 
     job = job_of(source, overrides or [])
-    opened = Opened(job)
+    opened = OpenedSources(job)
     streams = opened.stream(ThreadDecoder(cores()))
     classes, labels = opened.main.classes, streams["train"].labels
     counts = {name: np.bincount(stream.labels, minlength=len(classes)) for name, stream in streams.items()}
@@ -79,10 +79,10 @@ def pack(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from lehr.data.load import Opened
+    from lehr.data.load import OpenedSources
     from lehr.data.pack import pack as write
 
-    opened = Opened(job_of(source, overrides or []))
+    opened = OpenedSources(job_of(source, overrides or []))
     main = opened.main
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
     with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:

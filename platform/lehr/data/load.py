@@ -14,13 +14,13 @@ from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, wrong_value
 from lehr.data.dataset import DataSubset, Images, Splits, stratified_split
 from lehr.data.randomness import key, permutation
 from lehr.data.reading import Read, check_labels, probe, read
-from lehr.data.sources import Source, open_source
+from lehr.data.sources import open_source
+from lehr.data.sources.base import Source
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 from lehr.job import DataSection, TrainJob, check_call, not_a_choice
 from lehr.job.sections import NO_PATHS
 
-CACHE_SHARE = 0.3  # of the memory that could hold the decoded images
 VALIDATION_SHARE = 0.2  # held out where the job does not say and the source has no validation split of its own
 
 
@@ -32,7 +32,7 @@ def image_size(section: DataSection) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-class Opened:
+class OpenedSources:
     """A job's sources, opened and checked but not yet decoded."""
 
     def __init__(self, job: TrainJob) -> None:
@@ -97,7 +97,7 @@ class Opened:
         return images
 
     def stream(self, decoder: Decoder) -> dict[str, Stream]:
-        """Every source as rows that are decoded when they are needed, under its name."""
+        """Every source, under its name, as rows that are decoded when they are needed."""
         streams = {}
         for name, source in self.sources.items():
             self._check_shape(name, probe(source, self.size), self.shape)
@@ -110,29 +110,6 @@ class Opened:
         if tuple(shape) != tuple(wanted):
             theirs, ours = (f"{s[1]} × {s[0]} pixels with {s[2]} channels" for s in (shape, wanted))
             raise LehrError(f"data.{split}: its images are {theirs}, those for training {ours}; see data.image_size")
-
-
-def decide(choice: str, nbytes: int, room: int, where: str) -> tuple[bool, str]:
-    """Whether to stream, and the words that say so.
-
-    Args:
-        choice: the job's `data.cache`.
-        nbytes: bytes of all decoded images.
-        room: bytes of the memory that could hold them, of which `CACHE_SHARE` may be used.
-        where: what that memory is, in words.
-    """
-    fits = nbytes <= CACHE_SHARE * room
-    stream = choice == "stream" or (choice == "auto" and not fits)
-    why = f"{'within' if fits else 'more than'} {CACHE_SHARE:.0%} of {where}, {in_bytes(room)}"
-    why = why if choice == "auto" else f"{why}; data.cache={choice} asks for it"
-    held = "streamed, decoded as they are needed" if stream else "cached, decoded once"
-    return stream, f"{in_bytes(nbytes)} of decoded images: {held} ({why})"
-
-
-def in_bytes(count: float) -> str:
-    """`115 kB`, `1.5 GB`."""
-    power = min(4, int(math.log(max(count, 1), 1000)))
-    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def augmentations(job: TrainJob, compiled: bool = False) -> Augment:
@@ -151,7 +128,7 @@ def augmentations(job: TrainJob, compiled: bool = False) -> Augment:
     return Augment(steps, job.seed, compiled)
 
 
-def splits(job: TrainJob, data: Mapping[str, Images] | Mapping[str, Stream]) -> Splits:
+def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
     """Which rows are for training, validation and test: a pure function of the labels and the seed of the split."""
     train = data["train"]
     seed = job.seed if job.data.split_seed is None else job.data.split_seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from lehr.data.dataset import Images
 from lehr.data.decode import Decoded
 from lehr.data.ray_read import Parts
 from lehr.data.reading import assemble, read
-from lehr.data.sources import ErrorFactory, Part, Source
-from lehr.data.streaming import Stream, decode_rows
+from lehr.data.sources.base import ErrorFactory, Part, Source
+from lehr.data.streaming import Decoder, Stream, decode_rows
 
 FEW_IMAGES = 5000
 """Up to so many are decoded by the process that asks: before the actors of Ray Data have even started."""
@@ -111,21 +111,60 @@ class SharedStream:
     labels: ray.ObjectRef
     shape: tuple[int, int, int]
     skip: float
-    decoder: RayDecoder
+    decoder: Decoder
 
     @classmethod
-    def put(cls, stream: Stream, decoder: RayDecoder) -> SharedStream:
-        return cls(ray.put(stream.source), ray.put(stream.labels), stream.shape, stream.skip, decoder)
+    def put(cls, stream: Stream) -> SharedStream:
+        """Raises TypeError for a stream that only this process can decode."""
+        if not isinstance(stream.decoder, RayDecoder):
+            raise TypeError("only a stream that Ray decodes can be shared")
+        return cls(ray.put(stream.source), ray.put(stream.labels), stream.shape, stream.skip, stream.decoder)
 
     def open(self) -> Stream:
         source, labels = ray.get([self.source, self.labels])
         return Stream(source, labels, self.shape, self.decoder, self.skip)
 
 
+Handle = Shared | SharedStream
+"""The rows of one split, as another process opens them: `handle.open()`."""
+
+
 def smallest_store() -> int:
     """Bytes of the smallest node's object store."""
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
     return int(min(stores, default=0))
+
+
+@dataclass
+class RayHost:
+    """A Ray cluster: images lie in its object stores, its CPUs decode.
+
+    Attributes:
+        decode_at_once: parts of a streamed set that are decoded at the same time.
+        spare_cpus: whether CPUs are left beside the workers; see `RayDecoder`.
+        free_of_cpus: as `read_with_ray` has it.
+    """
+
+    decode_at_once: int = 2
+    spare_cpus: bool = False
+    free_of_cpus: int | None = None
+    held_bytes: int = 0
+
+    def room(self) -> tuple[int, str]:
+        return smallest_store(), "the smallest object store"
+
+    def read(self, source: Source, size: tuple[int, int] | None, skip: float) -> Images:
+        return read_anywhere(source, size, skip, free_of_cpus=self.free_of_cpus)
+
+    def decoder(self) -> RayDecoder:
+        return RayDecoder(self.decode_at_once, self.spare_cpus)
+
+
+def share(data: Mapping[str, Images | Stream]) -> dict[str, Handle]:
+    """The rows of each split as handles that any process of the cluster can open."""
+    return {
+        name: Shared.put(rows) if isinstance(rows, Images) else SharedStream.put(rows) for name, rows in data.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lehr.data.dataset import Images
 from lehr.data.decode import Decoded, decode
-from lehr.data.sources import Source
+from lehr.data.sources.base import Source
 from lehr.errors import LehrError
 
 Read = Callable[[Source, tuple[int, int] | None, float], Images]

@@ -23,7 +23,7 @@ from lehr.data.dataset import UNREADABLE, Batch, DataSubset
 from lehr.data.decode import Decoded, decode
 from lehr.data.randomness import bits
 from lehr.data.reading import check_unreadable
-from lehr.data.sources import Part, Source
+from lehr.data.sources.base import Part, Source
 
 WINDOW_BYTES = 256 << 20  # decoded pixels that are shuffled together; a worker holds its share of two windows
 WINDOWS = 8  # an epoch has at least about so many, so that decoding and training overlap

@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
-from lehr.data.load import Opened
+from lehr.data.load import OpenedSources
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
@@ -44,7 +44,7 @@ def run(running: Running) -> None:
     """Does one step after the other, and ends with the model or with the reason why there is none."""
     job, folder = cast(RecipeJob, running.job), running.run.folder
     if not returns_dataset(job.base.data):
-        Opened(derive(job.base, {}, parent=job, name="base"))  # data that cannot be read are refused before any step
+        OpenedSources(derive(job.base, {}, parent=job, name="base"))  # refused before any step, if at all
     if isinstance(end := following(job, done := steps.read(folder)), End) and end.status == "failed":
         steps.forget(folder, end.step)  # what was found wrong may be mended by now: it is looked at again
         done = steps.read(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import cast
 
-from lehr.data.load import Opened
+from lehr.data.load import OpenedSources
 from lehr.driver import Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_seconds
@@ -26,7 +26,7 @@ def check(job: SearchJob) -> None:
 def run(running: Running) -> None:
     """Runs the trials and ends with the report and the best of them."""
     job = cast(SearchJob, running.job)
-    Opened(Space(job).trial({}, "trial")[0])  # data that cannot be had are refused before anything starts
+    OpenedSources(Space(job).trial({}, "trial")[0])  # data that cannot be had are refused before anything starts
     study = Search(job, running.run)
     run_trials(running, study, study.most)
     conclude(running, study)

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from lehr.data.load import Opened, splits
-from lehr.data.streaming import ThreadDecoder
+from lehr.data.door import LocalHost, open_data
+from lehr.data.load import splits
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder
 from lehr.job import TrainJob
 from lehr.job.transfer import STRATEGIES, TransferJob
-from lehr.kinds.train import choose as held_how
-from lehr.kinds.train import say_unreadable
-from lehr.machine import cores, memory
+from lehr.machine import cores
 from lehr.runs import RunFolder, read_model, write_model
 from lehr.training.setup import Plan, check_job
 from lehr.transfer import features as kept
@@ -59,7 +57,7 @@ def run(running: Running) -> None:
     job = cast(TransferJob, running.job)
     features_job = job_of(job, "features")
     with ray_of(running, features_job) as resources:
-        plan, compute = open_data(running, features_job, resources)
+        plan, compute = plan_of(running, features_job, resources)
         about = prepare(running, job, plan, compute)
         study = Strategies(about["candidates"], trials(running, job, plan, about), len(plan.splits.validation))
         del plan, compute  # the trials share images of their own; these need not lie beside them
@@ -80,32 +78,18 @@ def ray_of(running: Running, job: TrainJob) -> Iterator[Resources | None]:
         yield resources
 
 
-def open_data(running: Running, job: TrainJob, resources: Resources | None) -> tuple[Plan, Compute]:
+def plan_of(running: Running, job: TrainJob, resources: Resources | None) -> tuple[Plan, Compute]:
     """The plan of the features job, and how features are computed: in this process, or by Ray Data on the cluster."""
-    opened = Opened(job)
-    data: Any
     if resources is None:
         torch.set_num_threads(cores())
-        if held_how(running, opened, memory(), "this machine's memory"):
-            data = opened.stream(ThreadDecoder(cores()))
-        else:
-            data = opened.decode()
-            say_unreadable(running, opened, data)
-        return (plan := Plan.make(job, splits(job, data))), partial(kept.compute, plan)
-    from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_anywhere, smallest_store
+        plan = Plan.make(job, splits(job, open_data(job, LocalHost(), running)))
+        return plan, partial(kept.compute, plan)
+    from lehr.data.ray_data import RayHost, share
     from lehr.transfer.ray_features import compute_with_ray
 
-    shared: dict[str, Any]
-    if held_how(running, opened, smallest_store(), "the smallest object store"):
-        decoder = RayDecoder(max(2, int(resources.cpus)), False)
-        data = opened.stream(decoder)
-        shared = {name: SharedStream.put(rows, decoder) for name, rows in data.items()}
-    else:
-        data = opened.decode(read_anywhere)
-        say_unreadable(running, opened, data)
-        shared = {name: Shared.put(images) for name, images in data.items()}
+    data = open_data(job, RayHost(decode_at_once=max(2, int(resources.cpus))), running)
     plan = Plan.make(job, splits(job, data))
-    return plan, partial(compute_with_ray, plan, shared, resources, running.screen.status)
+    return plan, partial(compute_with_ray, plan, share(data), resources, running.screen.status)
 
 
 def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> dict[str, Any]:

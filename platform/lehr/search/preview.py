@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lehr.data.dataset import Images
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.data.randomness import key
 from lehr.formatting import format_seconds
 from lehr.job import TrainJob
@@ -66,7 +66,7 @@ def preview(job: SearchJob) -> list[str]:
 
 def seconds_per_epoch(job: TrainJob) -> float:
     """Seconds of training in one epoch on one core, from a few steps over random images of the right shape."""
-    opened = Opened(job)
+    opened = OpenedSources(job)
     height, width, channels = opened.shape
     size = min(job.train.batch_size, opened.main.rows)
     rows = max(2 * size, 2 * len(opened.main.classes))

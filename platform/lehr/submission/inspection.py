@@ -101,7 +101,7 @@ def look_here(request: Request, marker: str) -> dict[str, Any]:
 
 def try_model(request: Request) -> str:
     """Opens the job's data and builds its model; why that failed, or nothing."""
-    from lehr.data.load import Opened
+    from lehr.data.load import OpenedSources
     from lehr.data.sources import returns_dataset
     from lehr.kinds import check
     from lehr.models import build, check_outputs
@@ -112,7 +112,7 @@ def try_model(request: Request) -> str:
         check(job)
         if training is None or returns_dataset(training.data):
             return ""
-        opened = Opened(job if isinstance(job, Training) else _as_train_job(training))  # type: ignore[arg-type]
+        opened = OpenedSources(job if isinstance(job, Training) else _as_train_job(training))  # type: ignore[arg-type]
         channels, classes, model = opened.shape[2], len(opened.main.classes), training.model
         built = build(model.name, channels, classes, model.options, 0)
         import torch

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.execution.context import get_train_context
 
 from lehr.data.load import splits
-from lehr.data.ray_data import Shared, SharedStream
+from lehr.data.ray_data import Handle
 from lehr.errors import LehrError
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.paths import add_to_path
@@ -45,7 +45,7 @@ WAIT_SECONDS = 300
 def fit(
     job: TrainJob,
     folder: Folder,
-    shared: dict[str, Shared] | dict[str, SharedStream],
+    shared: Mapping[str, Handle],
     share: WorkerResources,
     work: Callable[[Plan, RunFolder, Group], Any] | None = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The decoded images of all trials, each source decoded once."""
+"""The images of all trials: each distinct set is opened and decoded once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from lehr.data.load import Opened
 from lehr.job import TrainJob, to_dict
 
 Held = TypeVar("Held")
@@ -16,17 +15,17 @@ AFTER_DECODING = ("augment", "sampling", "limit", "per_class", "split_seed")
 
 
 class DatasetCache(Generic[Held]):
-    """Holds what `prepare` makes of a job's data, and makes it once for all jobs whose images are the same."""
+    """Keeps what `prepare` makes of a job's data, and makes it once for all jobs whose images are the same."""
 
-    def __init__(self, prepare: Callable[[Opened], Mapping[str, Held]]) -> None:
+    def __init__(self, prepare: Callable[[TrainJob], Mapping[str, Held]]) -> None:
         self._prepare = prepare
         self._held: dict[str, Mapping[str, Held]] = {}
 
     def of(self, job: TrainJob) -> Mapping[str, Held]:
-        """The job's data by split, as `lehr.data.load.splits` takes them. Raises JobError for data it cannot have."""
+        """The job's data by split. Raises what `prepare` raises, such as JobError for data the job cannot have."""
         about = same_images(job)
         if about not in self._held:
-            self._held[about] = self._prepare(Opened(job))
+            self._held[about] = self._prepare(job)
         return self._held[about]
 
 

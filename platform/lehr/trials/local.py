@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from lehr.data.dataset import Images
+from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
+from lehr.data.streaming import Stream
 from lehr.driver import Interrupted, Running
 from lehr.machine import cores
 from lehr.training.failures import describe
@@ -23,7 +26,8 @@ def run_locally(running: Running, study: Study) -> None:
     Raises:
         Interrupted: asked to stop; every trial is saved, and running the job again goes on.
     """
-    stock = DatasetCache(lambda opened: opened.decode())
+    host = LocalHost()
+    datasets: DatasetCache[Images | Stream] = DatasetCache(lambda job: open_data(job, host, running))
     torch.set_num_threads(cores())
     group = Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -36,10 +40,10 @@ def run_locally(running: Running, study: Study) -> None:
         parent.count("running")
         child = open_child(running.run, trial)
         if not (outcome := end_of(child)):
-            running.training = True
+            running.begin_training()
             hooks = TrialCallbacks(should_stop, lambda row, trial=trial: study.epoch(trial, row))  # type: ignore[misc]
             try:
-                trial.work(Plan.make(trial.job, splits(trial.job, stock.of(trial.job))), child, group, hooks)
+                trial.work(Plan.make(trial.job, splits(trial.job, datasets.of(trial.job))), child, group, hooks)
             except Exception as error:
                 keep_failure(child, describe(error))
             outcome = end_of(child)

@@ -29,8 +29,9 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from lehr.data.load import Opened, decide, splits
-from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_anywhere, smallest_store
+from lehr.data.door import open_data
+from lehr.data.load import splits
+from lehr.data.ray_data import Handle, RayHost, share
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, TrainingError
 from lehr.job import TrainJob
@@ -147,8 +148,7 @@ class _Trials:
         self.lock = threading.RLock()
         self.live: dict[str, tuple[Trial, RunFolder]] = {}
         self.problem: BaseException | None = None
-        self.stock: DatasetCache[Any] = DatasetCache(self._share_out)
-        self.held_bytes = 0
+        self.datasets: DatasetCache[Handle] = DatasetCache(self._shared_data)
 
     def next(self) -> tuple[Trial, RunFolder] | None:
         """The next trial that has something left to do, and its run folder; finished ones are told to the study."""
@@ -166,6 +166,9 @@ class _Trials:
         """Runs until Tune has no trial left; answers the trials and moves the screen meanwhile."""
         self.first: tuple[Trial, RunFolder] | None = first
         self.slots = room
+        cpus = max(2, int(room.cpus))
+        # Trials may hold every CPU: a task that asked for one would wait for ever.
+        self.host = RayHost(decode_at_once=cpus // room.count, spare_cpus=False, free_of_cpus=cpus)
         self.desk = ray.remote(num_cpus=0)(Broker).remote()
         self.preparing = ThreadPoolExecutor(1, "data-of-trials")
         thread = threading.Thread(target=self._tune, args=(first[0].job,), daemon=True, name="ray-tune")
@@ -256,8 +259,8 @@ class _Trials:
         """Lays a trial's work out; none where its data cannot be had."""
         work = None
         try:
-            shared = self.stock.of(trial.job)
-            self.running.training = True
+            shared = self.datasets.of(trial.job)
+            self.running.begin_training()
             work = _Assignment(trial, child.folder.uri, self.running.run.folder.uri, dict(shared), self.slots.share)
         except LehrError as error:
             keep_failure(child, describe(error))
@@ -265,22 +268,9 @@ class _Trials:
             self.problem = error
         self.desk.lay_out.remote(trial.folder, work)
 
-    def _share_out(self, opened: Opened) -> dict[str, Any]:
+    def _shared_data(self, job: TrainJob) -> dict[str, Handle]:
         """A job's images in the object store, where the processes of all trials map the same memory."""
-        room = max(0, smallest_store() - self.held_bytes)
-        stream, sentence = decide(opened.job.data.cache, opened.nbytes, room, "the smallest object store")
-        for line in (*(note for source in opened.sources.values() for note in source.notes), sentence):
-            self.running.screen.say(line)
-        cpus = max(2, int(self.slots.cpus))
-        if stream:
-            decoder = RayDecoder(cpus // self.slots.count, spare_cpus=False)
-            return {name: SharedStream.put(rows, decoder) for name, rows in opened.stream(decoder).items()}
-        rows = sum(source.rows for source in opened.sources.values())
-        self.running.screen.status(f"reading {rows:,} images")
-        self.held_bytes += opened.nbytes
-        # Trials may hold every CPU: a task that asked for one would wait for ever.
-        decoded = opened.decode(partial(read_anywhere, free_of_cpus=cpus))
-        return {name: Shared.put(images) for name, images in decoded.items()}
+        return share(open_data(job, self.host, self.running))
 
 
 class _NotRestored:
@@ -338,7 +328,7 @@ class _Assignment:
     trial: Trial
     run: str
     parent: str
-    shared: dict[str, Any]
+    shared: dict[str, Handle]
     share: WorkerResources
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lehr.driver import Running
-from lehr.trials.study import Study
+from lehr.runs import Progress
+from lehr.runs.progress import State
+from lehr.trials.study import Study, StudyProgress
 
 
 class ParentProgress:
@@ -23,18 +27,31 @@ class ParentProgress:
         self.counts[status] += change
         self.tell("running")
 
-    def tell(self, status: str, message: str = "") -> None:
+    def tell(self, status: State, message: str = "") -> None:
         """Writes and shows how far the job is; the study adds its own figures, headline and table."""
-        told: dict[str, Any] = {
-            "status": status,
-            "message": message,
-            "done": 0.0,
-            "headline": f"{self.counts['finished']} finished, {self.counts['running']} running",
-            "facts": {},
-            "table": {"columns": [], "rows": []},
-            "children": dict(self.counts),
-            "seconds": {"total": time.time() - self.began},
-            "updated": time.time(),
-        } | self.study.progress()
-        self.running.run.write_progress(told)
-        self.running.screen.progress(told)
+        told = _typed(self.study.progress())
+        headline = f"{self.counts['finished']} finished, {self.counts['running']} running"
+        overview = replace(
+            told.overview,
+            headline=told.overview.headline or headline,
+            children=told.overview.children or dict(self.counts),
+        )
+        progress = Progress(
+            status=status,
+            message=message,
+            best=told.best,
+            seconds={"total": time.time() - self.began, **told.seconds},
+            seconds_left=told.seconds_left,
+            updated=time.time(),
+            overview=overview,
+        )
+        self.running.run.write_progress(progress)
+        self.running.screen.progress(progress)
+
+
+def _typed(told: StudyProgress | Mapping[str, Any]) -> StudyProgress:
+    if isinstance(told, StudyProgress):
+        return told
+    progress = Progress.from_json({"headline": "", **told})
+    assert progress.overview
+    return StudyProgress(progress.overview, progress.best, progress.seconds, progress.seconds_left)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from lehr.job import TrainJob
-from lehr.runs import RunFolder
+from lehr.runs import BestValue, Overview, RunFolder
 from lehr.trials.trainable import Trainable, train_trial
 
 
@@ -37,8 +37,26 @@ class Outcome:
     @property
     def best(self) -> float | None:
         """The best value of the job's metric; None where no epoch was finished."""
-        value: float | None = self.run.progress().get("best", {}).get("value")
-        return value
+        ended = self.run.outcome()
+        return ended.best.value if ended else None
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """What a study tells of itself.
+
+    Attributes:
+        overview: its headline, figures and table; `children`, and the headline where it is empty, are filled in from
+            the trials that run.
+        best: the best value so far.
+        seconds: replaces what is known of the time, such as `total`.
+        seconds_left: an estimate.
+    """
+
+    overview: Overview = field(default_factory=Overview)
+    best: BestValue = field(default_factory=BestValue)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds_left: float | None = None
 
 
 class Study(Protocol):
@@ -56,12 +74,9 @@ class Study(Protocol):
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Takes in how a trial ended."""
 
-    def progress(self) -> dict[str, Any]:
-        """What the study tells of itself in the parent's progress.json and on the screen: plain values.
-
-        `done` (0 to 1), `headline` and `facts` (name to text), `table` (`columns`, and `rows` of texts), and figures of
-        its own such as `best`, `rungs` or `epochs_spent`.
-        """
+    def progress(self) -> StudyProgress | dict[str, Any]:
+        """How far the study is, for progress.json and the screen."""
+        ...
 
 
 class Each:
@@ -81,5 +96,5 @@ class Each:
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         self.outcomes[trial.folder] = outcome
 
-    def progress(self) -> dict[str, Any]:
-        return {"done": len(self.outcomes) / max(1, len(self.trials))}
+    def progress(self) -> StudyProgress | dict[str, Any]:
+        return StudyProgress(Overview(done=len(self.outcomes) / max(1, len(self.trials))))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lehr.cli.data import app
 from lehr.data import pack as packing
-from lehr.data.load import Opened
+from lehr.data.load import OpenedSources
 from lehr.errors import LehrError
 from lehr.job import from_dict
 
@@ -26,8 +26,8 @@ def lehr_data(*words: object) -> str:
     return result.stdout
 
 
-def opened(source: str, path: Path) -> Opened:
-    return Opened(from_dict({"kind": "train", "data": {"source": source, "path": str(path)}}))  # type: ignore[arg-type]
+def opened(source: str, path: Path) -> OpenedSources:
+    return OpenedSources(from_dict({"kind": "train", "data": {"source": source, "path": str(path)}}))  # type: ignore[arg-type]
 
 
 def test_packed_class_folders_are_the_same_rows(

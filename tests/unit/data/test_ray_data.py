@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.support import tiny
 
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.data.streaming import ThreadDecoder
 from lehr.errors import JobError
 
@@ -38,7 +38,7 @@ def test_ray_decodes_what_one_process_decodes(tmp_path: Path) -> None:
     from lehr.data.ray_data import Shared, read_with_ray
 
     path = write_parquet(tmp_path / "set.parquet", range(97), broken=(3, 50))
-    opened = Opened(tiny(data={"source": "parquet", "path": str(path), "skip_unreadable": "3%"}))
+    opened = OpenedSources(tiny(data={"source": "parquet", "path": str(path), "skip_unreadable": "3%"}))
     here, there = opened.decode()["train"], Shared.put(opened.decode(read_with_ray)["train"]).open()
     assert np.array_equal(here.pixels, there.pixels)
     assert np.array_equal(here.labels, there.labels)
@@ -50,8 +50,10 @@ def test_ray_streams_what_one_process_streams(parquet_file: Path, spare_cpus: bo
     from lehr.data.ray_data import RayDecoder, SharedStream
 
     job = tiny(data={"source": "parquet", "path": str(parquet_file)})
-    stream = Opened(job).stream(ThreadDecoder(1))["train"]
-    opened = SharedStream.put(stream, RayDecoder(2, spare_cpus)).open()
+    stream = OpenedSources(job).stream(ThreadDecoder(1))["train"]
+    opened = SharedStream.put(OpenedSources(job).stream(RayDecoder(2, spare_cpus))["train"]).open()
+    with pytest.raises(TypeError, match="only a stream that Ray decodes"):
+        SharedStream.put(stream)
     order = stream.rows(torch.arange(97)).order(5)
     for one, other in zip(*(s.rows(torch.arange(97)).batches(order.split(16)) for s in (stream, opened)), strict=True):
         assert torch.equal(one.inputs, other.inputs)
@@ -65,15 +67,15 @@ def test_a_function_that_returns_a_ray_dataset(
 
     (tmp_path / "their_data.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    opened = Opened(tiny(data={"source": "their_data:arrays"}))
+    opened = OpenedSources(tiny(data={"source": "their_data:arrays"}))
     images = opened.decode(read_with_ray)["train"]
     assert images.classes == ("a", "b")
     assert images.labels.tolist() == [0, 1] * 20
     assert all((images.pixels[row] == image_of(row)).all() for row in range(40))
     assert opened.main.name_of(39) == "row 39 of the dataset"
     job = tiny(data={"source": "their_data:folder", "path": str(parquet_file)})
-    streamed = splits(job, Opened(job).stream(ThreadDecoder(1))).train
+    streamed = splits(job, OpenedSources(job).stream(ThreadDecoder(1))).train
     batch = streamed.gather(torch.arange(5))
     assert all((batch.inputs[k].permute(1, 2, 0).numpy() == image_of(int(batch.ids[k]))).all() for k in range(5))
     with pytest.raises(JobError, match=r"their_data:wrong returned a list; allowed: a ray\.data\.Dataset"):
-        Opened(tiny(data={"source": "their_data:wrong"}))
+        OpenedSources(tiny(data={"source": "their_data:wrong"}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.data.streaming import ThreadDecoder
 from lehr.errors import JobError
 from lehr.job import TrainJob, from_dict
@@ -22,8 +22,8 @@ def job_of(**data: object) -> TrainJob:
 
 
 def test_only_the_rows_of_the_chosen_classes_are_there_in_the_order_asked_for() -> None:
-    everything = Opened(job_of()).decode()["train"]
-    some = Opened(job_of(classes=["7", "2", "5"])).decode()["train"]
+    everything = OpenedSources(job_of()).decode()["train"]
+    some = OpenedSources(job_of(classes=["7", "2", "5"])).decode()["train"]
     assert some.classes == ("7", "2", "5")
     for label, digit in enumerate((7, 2, 5)):
         assert np.array_equal(some.pixels[some.labels == label], everything.pixels[everything.labels == digit])
@@ -39,7 +39,7 @@ def test_only_the_rows_of_the_chosen_classes_are_there_in_the_order_asked_for() 
 )
 def test_wrong_classes_get_one_sentence(classes: list[str], sentence: str) -> None:
     with pytest.raises(JobError) as caught:
-        Opened(job_of(classes=classes))
+        OpenedSources(job_of(classes=classes))
     assert str(caught.value).startswith(sentence)
 
 
@@ -50,7 +50,7 @@ def test_a_split_of_its_own_has_the_same_classes(tmp_path: Path) -> None:
             for row in range(count):
                 Image.new("L", (8, 8), 80 * number + row).save(tmp_path / split / name / f"{row}.png")
     job = job_of(source="images", path=str(tmp_path), classes=["cat", "ant"])
-    opened = Opened(job)
+    opened = OpenedSources(job)
     images = opened.decode()
     for split, count in (("train", 4), ("validation", 2)):
         labels = images[split].labels
@@ -66,9 +66,9 @@ def test_a_split_of_its_own_has_the_same_classes(tmp_path: Path) -> None:
 
 def test_so_many_of_each_class_and_the_validation_as_it_was() -> None:
     full, ten, five = (
-        splits(job, Opened(job).decode()) for job in (job_of(), job_of(per_class=10), job_of(per_class=5))
+        splits(job, OpenedSources(job).decode()) for job in (job_of(), job_of(per_class=10), job_of(per_class=5))
     )
     assert torch.bincount(ten.train.labels).tolist() == [10] * 10
     assert set(five.train.ids.tolist()) < set(ten.train.ids.tolist()) < set(full.train.ids.tolist())
     assert torch.equal(ten.validation.ids, full.validation.ids)
-    assert len(splits(job_of(per_class=10_000), Opened(job_of()).decode()).train) == len(full.train)
+    assert len(splits(job_of(per_class=10_000), OpenedSources(job_of()).decode()).train) == len(full.train)

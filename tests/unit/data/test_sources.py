@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lehr.data.load import Opened, decide, in_bytes, splits
+from lehr.data.door import cache_policy, in_bytes
+from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import Source
 from lehr.errors import JobError, LehrError
 from lehr.job import TrainJob, from_dict
@@ -20,10 +21,10 @@ from lehr.job import TrainJob, from_dict
 from .conftest import CLASSES, image_of, png, write_parquet
 
 
-def opened(**data: Any) -> Opened:
+def opened(**data: Any) -> OpenedSources:
     job = from_dict({"kind": "train", "data": {key: str(v) if isinstance(v, Path) else v for key, v in data.items()}})
     assert isinstance(job, TrainJob)
-    return Opened(job)
+    return OpenedSources(job)
 
 
 def rows_of(source: Source) -> int:
@@ -218,9 +219,9 @@ def test_images_of_different_sizes_ask_for_a_size(tmp_path: Path) -> None:
     ],
 )
 def test_cached_if_it_fits_a_share_of_memory(choice: str, nbytes: int, room: int, stream: bool, words: str) -> None:
-    decided, sentence = decide(choice, nbytes, room, "memory")
-    assert decided is stream
-    assert words in sentence
+    policy = cache_policy(choice, nbytes, room, "memory")
+    assert policy.streamed is stream
+    assert words in policy.sentence
 
 
 @pytest.mark.parametrize(

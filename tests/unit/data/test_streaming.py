@@ -13,7 +13,7 @@ import lehr.data.streaming as streaming
 from lehr.data.augment import Augment
 from lehr.data.batches import batches
 from lehr.data.dataset import UNREADABLE, BatchSampler, DataSubset
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.data.randomness import key
 from lehr.data.sources import Part
 from lehr.data.streaming import StreamedSubset, ThreadDecoder
@@ -41,7 +41,7 @@ class Counting(ThreadDecoder):
 
 def both(path: Path, **data: Any) -> tuple[DataSubset, StreamedSubset, Counting]:
     job = tiny(data={"source": "parquet", "path": str(path), **data})
-    opened, decoder = Opened(job), Counting()
+    opened, decoder = OpenedSources(job), Counting()
     streamed = splits(job, opened.stream(decoder)).train
     assert isinstance(streamed, StreamedSubset)
     return splits(job, opened.decode()).train, streamed, decoder
@@ -122,7 +122,7 @@ def test_training_on_streamed_digits_is_training_on_cached_ones_in_the_same_orde
     job = tiny(train__epochs=2, train__precision="fp64")
     runs = []
     for name in ("cached", "streamed"):
-        opened = Opened(job)
+        opened = OpenedSources(job)
         streams = opened.stream(ThreadDecoder(2))
         data = splits(job, streams if name == "streamed" else opened.decode())
         if name == "cached":  # in the order that streaming has
@@ -144,10 +144,10 @@ def test_an_unreadable_row_counts_nowhere(tmp_path: Path) -> None:
     assert (targets == UNREADABLE).nonzero().flatten().tolist() == [3, 50]
     assert sorted(whole.stream.unreadable) == [3, 50]
     job = tiny(data={"source": "parquet", "path": str(path), "skip_unreadable": "3%"})
-    plan = Plan.make(job, splits(job, Opened(job).decode()))
+    plan = Plan.make(job, splits(job, OpenedSources(job).decode()))
     torch.manual_seed(0)
     model = plan.build_model()
-    readable = Opened(job).decode()["train"].rows(torch.arange(97))
+    readable = OpenedSources(job).decode()["train"].rows(torch.arange(97))
     metrics = [evaluate(model, rows, plan, Group()) for rows in (whole, readable)]
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-6)
     mixed = Augment([("mixup", {})], 0)
@@ -158,7 +158,7 @@ def test_an_unreadable_row_counts_nowhere(tmp_path: Path) -> None:
 def test_too_many_unreadable_rows_end_the_job(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "set.parquet", range(97), broken=(3, 50))
     job = tiny(data={"source": "parquet", "path": str(path)})
-    stream = Opened(job).stream(ThreadDecoder(2))["train"]
+    stream = OpenedSources(job).stream(ThreadDecoder(2))["train"]
     with pytest.raises(LehrError, match=r"of 97 images are unreadable.*row 3 "):
         list(stream.rows(torch.arange(97)).batches([torch.arange(97)]))
 
@@ -169,7 +169,7 @@ def test_what_a_decoder_raises_reaches_the_loop(parquet_file: Path) -> None:
             raise RuntimeError("the disk is gone")
 
     job = tiny(data={"source": "parquet", "path": str(parquet_file)})
-    rows = splits(job, Opened(job).stream(Broken(1))).train
+    rows = splits(job, OpenedSources(job).stream(Broken(1))).train
     with pytest.raises(RuntimeError, match="the disk is gone"):
         rows.gather(torch.tensor([0]))
 
@@ -178,7 +178,7 @@ def test_a_run_notes_what_it_skipped(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "set.parquet", range(97), broken=(3, 50))
     job = tiny(data={"source": "parquet", "path": str(path), "skip_unreadable": "3%"}, train__epochs=2)
     run = RunFolder.create(Folder.at(tmp_path / "run"), {"kind": "train"}, {})
-    train(Plan.make(job, splits(job, Opened(job).stream(ThreadDecoder(2)))), run, Group())
+    train(Plan.make(job, splits(job, OpenedSources(job).stream(ThreadDecoder(2)))), run, Group())
     skipped = sorted(event["message"] for event in run.events() if event["kind"] == "unreadable")
     assert skipped == [f"skipped {path} row {row} (cannot identify image file)" for row in (3, 50)]
 

@@ -141,10 +141,10 @@ def test_members_differ_in_everything_random_but_hold_out_the_same_rows() -> Non
 
 
 def _splits(run: RunFolder) -> tuple[torch.Tensor, torch.Tensor]:
-    from lehr.data.load import Opened, splits
+    from lehr.data.load import OpenedSources, splits
 
     job = from_dict(run.job)
-    found = splits(job, Opened(job).decode())  # type: ignore[arg-type]
+    found = splits(job, OpenedSources(job).decode())  # type: ignore[arg-type]
     return found.train.ids, found.validation.ids
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from lehr.data.load import Opened
+from lehr.data.load import OpenedSources
 from lehr.job import from_dict, load
 from lehr.kinds import run_job
 from lehr.runs import RunFolder
@@ -53,7 +53,7 @@ def cook(tmp_path: Path) -> Callable[..., RunFolder]:
 @pytest.fixture
 def shuffled_labels(tmp_path: Path) -> Path:
     """The digits with labels that have nothing to do with them, as a Parquet file."""
-    digits = Opened(from_dict({"data": BASE["data"]})).decode()["train"]  # type: ignore[arg-type]
+    digits = OpenedSources(from_dict({"data": BASE["data"]})).decode()["train"]  # type: ignore[arg-type]
     labels = np.random.default_rng(0).permutation(digits.labels)
     images = [bytes(pixels) for pixels in png(digits.pixels)]
     table = pa.table({"image": images, "label": labels}).replace_schema_metadata({"classes": ",".join(digits.classes)})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.support import tiny
 
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.job import to_dict
 from lehr.recipe.overfit import overfit_work
 from lehr.recipe.rates import rate_work
@@ -28,7 +28,12 @@ def test_asked_to_stop_nothing_half_done_counts(work: Any, tmp_path: Path) -> No
         asked.append(1)
         return "enough" if len(asked) == 2 else None
 
-    work(Plan.make(job, splits(job, Opened(job).decode())), run, Group(), TrialCallbacks(should_stop, lambda row: None))
+    work(
+        Plan.make(job, splits(job, OpenedSources(job).decode())),
+        run,
+        Group(),
+        TrialCallbacks(should_stop, lambda row: None),
+    )
     assert len(asked) == 2
     assert run.progress()["status"] == "stopped"
     assert not run.folder.exists("result.json")

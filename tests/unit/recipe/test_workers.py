@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tests.support import tiny
 
-from lehr.data.load import Opened, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.recipe.initial import Initial, initial_work
 from lehr.recipe.overfit import Overfit, overfit_work
@@ -57,7 +57,7 @@ def work(rank: int, workers: int, place: Path) -> None:
 def measure(group: Group, place: Path) -> None:
     job = from_dict(to_dict(JOB))
     assert isinstance(job, TrainJob)
-    plan = Plan.make(job, splits(job, Opened(job).decode()))
+    plan = Plan.make(job, splits(job, OpenedSources(job).decode()))
     for name, what in WORKS.items():
         what(plan, RunFolder.open(place / name), group, TrialCallbacks(lambda: None, lambda row: None))
 

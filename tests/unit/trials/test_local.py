@@ -5,30 +5,24 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.support import tiny
 
-from lehr.driver import Interrupted
+from lehr.driver import Interrupted, Running
 from lehr.job import to_dict
-from lehr.runs import Folder, RunFolder
+from lehr.runs import Folder, Lease, RunFolder
 from lehr.screen import open_screen
 from lehr.trials import Each, Outcome, Trial, run_trials
 
 
-def running(tmp_path: Path) -> Any:
+def running(tmp_path: Path) -> Running:
     folder = Folder.at(tmp_path / "parent")
     run = RunFolder.open(folder) if folder.exists("job.yaml") else RunFolder.create(folder, to_dict(tiny()), {})
-    return SimpleNamespace(
-        run=run,
-        debug=True,
-        screen=open_screen(io.StringIO()),
-        check_lease=lambda: None,
-        command="again",
-        training=False,
-    )
+    screen, lease = open_screen(io.StringIO()), Lease.acquire(folder)
+    lease.release()
+    return Running(tiny(), run, screen, tmp_path / "log.txt", True, 0.0, lease, "again")
 
 
 def trial(number: int, **overrides: Any) -> Trial:
