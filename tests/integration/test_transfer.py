@@ -50,7 +50,9 @@ def test_the_offline_template_chooses_and_the_run_is_a_model(storage: Path, caps
     assert names == {f"{s}{n}" for s in {*about["candidates"], "scratch"} for n in ("", "-2", "-5")}
     assert about["chosen"] in about["candidates"]
     assert run.status == "finished"
-    assert run.best == RunFolder.open(storage / "auto" / "trials" / about["chosen"]).progress()["best"]
+    chosen = RunFolder.open(storage / "auto" / "trials" / about["chosen"]).outcome()
+    assert chosen is not None
+    assert run.best["value"] == chosen.best.value
     rows = pq.read_table(storage / "auto" / "features" / "train.parquet")
     assert rows.schema.names == ["id", "label", "view", "features"]
     assert rows.num_rows == about["train_rows"] == 40
@@ -69,7 +71,8 @@ def test_what_was_computed_and_trained_is_not_again(storage: Path, monkeypatch: 
     """A transfer that was killed after its features and its first trials goes on with the rest."""
     offline(storage, "again", strategy=["features", "scratch"], images_per_class=[])
     place = storage / "again"
-    for name in ("progress.json", "report.html", "model/model.json", "trials/scratch/progress.json"):
+    ended = ("progress.json", "outcome.json")
+    for name in (*ended, "report.html", "model/model.json", *(f"trials/scratch/{name}" for name in ended)):
         (place / name).unlink()
     before = {file: file.stat().st_mtime_ns for file in (place / "features").iterdir()}
     head = (place / "trials" / "features" / "progress.json").stat().st_mtime_ns
@@ -107,8 +110,8 @@ def test_a_deep_head_on_several_views_is_read_back(storage: Path) -> None:
         ({"backbone.weights": "pretrained"}, "backbone.weights: pretrained beside a run, which brings its own"),
         ({"strategy": "feature"}, 'strategy: "feature" is not a strategy; allowed: auto, features, finetune, scratch'),
         ({"base.model": "resnet18"}, "base.model: the network is said by backbone"),
-        ({"finetune.frozen": 9, "strategy": "finetune"}, "no strategy came to an end: "),
-        ({"base.data.augment": ["mixup"], "features.views": 2}, "features of mixed images have no label"),
+        ({"finetune.frozen": 9, "strategy": "finetune"}, "no strategy finished: "),
+        ({"base.data.augment": ["mixup"], "features.views": 2}, "features of mixed images have no single label"),
     ],
 )
 def test_a_wrong_transfer_gets_one_sentence(storage: Path, overrides: dict[str, Any], sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""From a job's `data` section to the rows that training sees."""
+"""From a job's `data` section to its opened sources, its augmentations, and the rows of each split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lehr.errors import LehrError
 from lehr.job import DataSection, TrainJob, check_call, not_a_choice
 from lehr.job.sections import NO_PATHS
 
-VALIDATION_SHARE = 0.2  # held out where the job does not say and the source has no validation split of its own
+VALIDATION_SHARE = 0.2  # held out if the job does not say and the source has no validation split
 
 
 def image_size(section: DataSection) -> tuple[int, int] | None:
@@ -36,7 +36,7 @@ class OpenedSources:
     """A job's sources, opened and checked but not yet decoded."""
 
     def __init__(self, job: TrainJob) -> None:
-        """Raises JobError for a source or an augmentation that the job cannot have."""
+        """Raises JobError for a source or an augmentation that the job cannot use."""
         self.job = job
         self.main = self._chosen(open_source(job.data, job.error))
         if not self.main.classes:
@@ -56,7 +56,7 @@ class OpenedSources:
         return source.only(tuple(self.job.data.classes)) if self.job.data.classes else source
 
     def _chosen(self, source: Source) -> Source:
-        """The source with only the classes that the job asks for."""
+        """The source, restricted to the classes that the job asks for."""
         wanted = self.job.data.classes
         if wanted is None:
             return source
@@ -64,7 +64,7 @@ class OpenedSources:
             if name not in source.classes:
                 raise self.job.error(f"data.classes.{number}", not_a_choice(name, "class of the data", source.classes))
             if name in wanted[:number]:
-                raise self.job.error(f"data.classes.{number}", f'"{name}" is there twice')
+                raise self.job.error(f"data.classes.{number}", f'"{name}" is listed twice')
         return source.only(tuple(wanted))
 
     def _with_same_classes(self, split: str, source: Source) -> Source:
@@ -75,21 +75,21 @@ class OpenedSources:
 
     @property
     def sources(self) -> dict[str, Source]:
-        """The training rows as `train` and, where they are apart, those of `validation` and `test`."""
+        """The source of the training rows, `train`, and those of `validation` and `test` if they have their own."""
         return {"train": self.main, **self.extra}
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the training images, as the first of them have it."""
+        """(height, width, channels) of the training images, taken from the first few."""
         return probe(self.main, self.size)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all images once they are decoded."""
+        """Bytes of all images when decoded."""
         return math.prod(self.shape) * sum(source.rows for source in self.sources.values())
 
     def decode(self, read: Read = read) -> dict[str, Images]:
-        """Every source decoded, under its name."""
+        """Every source, decoded, by its name."""
         skip = self.job.data.skip_unreadable
         images = {name: read(source, self.size, skip) for name, source in self.sources.items()}
         for name, decoded in images.items():
@@ -97,7 +97,7 @@ class OpenedSources:
         return images
 
     def stream(self, decoder: Decoder) -> dict[str, Stream]:
-        """Every source, under its name, as rows that are decoded when they are needed."""
+        """Every source, by its name, as rows that are decoded on demand."""
         streams = {}
         for name, source in self.sources.items():
             self._check_shape(name, probe(source, self.size), self.shape)
@@ -129,7 +129,7 @@ def augmentations(job: TrainJob, compiled: bool = False) -> Augment:
 
 
 def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
-    """Which rows are for training, validation and test: a pure function of the labels and the seed of the split."""
+    """The rows for training, validation and test: a pure function of the labels and the seed of the split."""
     train = data["train"]
     seed = job.seed if job.data.split_seed is None else job.data.split_seed
     if "validation" in data:
@@ -141,12 +141,12 @@ def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
     if job.data.limit is not None and job.data.limit < len(train_ids):
         train_ids = train_ids[permutation(key(seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
     if job.data.per_class is not None:
-        train_ids = _so_many_of_each(train, train_ids, job.data.per_class, seed)
+        train_ids = _at_most_per_class(train, train_ids, job.data.per_class, seed)
     return Splits(train.rows(train_ids), validation, _all_rows(data["test"]) if "test" in data else None)
 
 
-def _so_many_of_each(data: Images | Stream, ids: Tensor, count: int, seed: int) -> Tensor:
-    """At most `count` of these rows of each class; those of a smaller count are among those of a larger one."""
+def _at_most_per_class(data: Images | Stream, ids: Tensor, count: int, seed: int) -> Tensor:
+    """At most `count` of these rows per class; a smaller count gives a subset of a larger one."""
     if isinstance(data, Images) and data.unreadable:
         ids = ids[~torch.isin(ids, torch.tensor(data.unreadable))]
     order = ids[permutation(key(seed, "per class"), len(ids))]

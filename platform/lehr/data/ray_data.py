@@ -1,4 +1,4 @@
-"""Ray's side of the data: decode once with Ray Data, share the result with every worker through the object store."""
+"""The data on Ray: decoded once with Ray Data, shared with every worker through the object store."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lehr.data.sources.base import ErrorFactory, Part, Source
 from lehr.data.streaming import Decoder, Stream, decode_rows
 
 FEW_IMAGES = 5000
-"""Up to so many are decoded by the process that asks: before the actors of Ray Data have even started."""
+"""Up to this many images are decoded by the calling process, faster than the actors of Ray Data start."""
 
 
 def read_anywhere(
     source: Source, size: tuple[int, int] | None, skip: float = 0.0, *, free_of_cpus: int | None = None
 ) -> Images:
-    """Decodes a whole source: few images in this process, more with Ray Data. For `free_of_cpus` see there."""
+    """Decodes a whole source: few images in this process, more with Ray Data (see `read_with_ray`)."""
     if source.rows <= FEW_IMAGES:
         return read(source, size, skip)
     return read_with_ray(source, size, skip, free_of_cpus=free_of_cpus)
@@ -37,8 +37,8 @@ def read_with_ray(
     """Decodes a whole source with Ray Data, part by part on the cluster's CPUs.
 
     Args:
-        free_of_cpus: for a cluster whose CPUs may all be held, by those who wait for the images: that many tasks at a
-            time, which ask for no CPU.
+        free_of_cpus: for a cluster whose CPUs may all be held by whoever waits for the images: run this many tasks at a
+            time that request no CPU.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -48,13 +48,13 @@ def read_with_ray(
 
 
 def _pieces(dataset: ray.data.Dataset) -> Iterator[tuple[int, Decoded]]:
-    """The decoded parts in whatever order they become ready, as views of the object store."""
+    """The decoded parts in the order in which they become ready, as views of the object store."""
     for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
         yield piece(table)
 
 
 def piece(table: pa.Table) -> tuple[int, Decoded]:
-    """The number of a part and its decoded rows, from the block of it that `Parts` makes."""
+    """The number of a part and its decoded rows, from the block that `Parts` makes of it."""
     (number,), (shape,) = table["part"].to_pylist(), table["shape"].to_pylist()
     pixels = np.frombuffer(table["pixels"][0].as_buffer(), np.uint8).reshape(shape)
     labels = np.frombuffer(table["labels"][0].as_buffer(), np.int64)
@@ -64,7 +64,7 @@ def piece(table: pa.Table) -> tuple[int, Decoded]:
 
 @dataclass(frozen=True)
 class Shared:
-    """Decoded images in Ray's object store. Processes on one node map the same memory; opening costs milliseconds."""
+    """Decoded images in Ray's object store. Processes on a node map the same memory; opening takes milliseconds."""
 
     pixels: ray.ObjectRef
     labels: ray.ObjectRef
@@ -81,10 +81,10 @@ class Shared:
 
 
 class RayDecoder:
-    """Decodes in Ray tasks, each result a view of the node's object store.
+    """Decodes in Ray tasks; each result is a view of the node's object store.
 
-    Without CPUs to spare beside the workers the tasks ask for none: waiting for a CPU that the waiting worker itself
-    holds would be a deadlock without a word.
+    If the workers hold all CPUs, the tasks request none: a worker that waits for a task that waits for the worker's own
+    CPU would hang silently.
     """
 
     def __init__(self, at_once: int, spare_cpus: bool) -> None:
@@ -105,7 +105,7 @@ class _Pending:
 
 @dataclass(frozen=True)
 class SharedStream:
-    """A stream that every worker can open: the list of parts and the labels lie in Ray's object store."""
+    """A stream that every worker can open: its list of parts and its labels are in Ray's object store."""
 
     source: ray.ObjectRef
     labels: ray.ObjectRef

@@ -1,4 +1,4 @@
-"""From the parts of a source to decoded images in memory, with the checks that every way of reading makes."""
+"""Decoding the parts of a source into memory, with the checks that every way of reading shares."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Read = Callable[[Source, tuple[int, int] | None, float], Images]
 
 
 def read(source: Source, size: tuple[int, int] | None, skip: float = 0.0) -> Images:
-    """Decodes a whole source in this process. `skip` is the share of images that may be unreadable."""
+    """Decodes a whole source in this process. `skip` is the share of images that may be unreadable, 0 to 1."""
     return assemble(((number, decode(part.read(), size)) for number, part in enumerate(source.parts)), source, skip)
 
 
 def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float) -> Images:
     """One contiguous array per column from the decoded parts of a source, each with its number, in any order.
 
-    Each piece is copied into its place and can be forgotten, so that memory holds the whole only once.
+    Each piece is copied into place and can then be freed, so that memory holds the whole set only once.
 
     Raises:
         LehrError: images of different sizes, too many unreadable ones, no rows, or a label outside the classes.
@@ -73,10 +73,10 @@ def check_unreadable(unreadable: Mapping[int, str], source: Source, skip: float,
 
 
 def probe(source: Source, size: tuple[int, int] | None, rows: int = 64) -> tuple[int, int, int]:
-    """(height, width, channels) of the images, as the first few of them have it.
+    """(height, width, channels) of the images, taken from the first few.
 
     Raises:
-        LehrError: none of them can be read, or they differ in size and none to resize to was given.
+        LehrError: none of them can be read, or they differ in size and no size to resize to was given.
     """
     part = source.parts[0]
     first = decode(part.read(range(min(rows, part.rows))), size)

@@ -1,9 +1,9 @@
-"""Rows that are decoded when they are needed, for sets that do not fit into memory.
+"""Rows that are decoded on demand, for data sets that do not fit into memory.
 
-The order of an epoch is fixed by (seed, epoch): parts in random order, collected into windows, and the rows of a window
-shuffled among themselves. Each worker decodes just its own rows of each global batch, one window ahead of training. So
-rows, batches and steps are those of any other number of workers, every row comes once in an epoch, and a run can resume
-at any step.
+The order of an epoch is fixed by (seed, epoch): the parts are shuffled and collected into windows, and the rows of each
+window are shuffled. Each worker decodes only its own rows of each global batch, one window ahead of training. So rows,
+batches and steps do not depend on the number of workers, each row occurs once per epoch, and a run can resume at any
+step.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from lehr.data.randomness import bits
 from lehr.data.reading import check_unreadable
 from lehr.data.sources.base import Part, Source
 
-WINDOW_BYTES = 256 << 20  # decoded pixels that are shuffled together; a worker holds its share of two windows
-WINDOWS = 8  # an epoch has at least about so many, so that decoding and training overlap
+WINDOW_BYTES = 256 << 20  # of decoded pixels in a shuffle window; a worker holds its share of two windows
+WINDOWS = 8  # the least number of windows per epoch, roughly, so that decoding and training overlap
 
 T = TypeVar("T")
 
@@ -38,10 +38,10 @@ class Pending(Protocol):
 
 
 class Decoder(Protocol):
-    """Who decodes: threads of this process, or Ray."""
+    """Decodes rows of parts: in threads of this process, or on Ray."""
 
     at_once: int
-    """Parts that are decoded at the same time."""
+    """How many parts are decoded at the same time."""
 
     def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Pending: ...
 
@@ -58,7 +58,7 @@ class ThreadDecoder:
 
 
 def decode_rows(part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Decoded:
-    """Some rows of a part, in the order given."""
+    """Decodes some rows of a part, in the order given."""
     return decode(part.read(rows), size, channels)
 
 
@@ -69,9 +69,9 @@ class Stream:
     Attributes:
         labels: int64 [rows].
         shape: (height, width, channels) of every image.
-        skip: the share of the images that may be unreadable.
-        unreadable: from row id to why, as far as is known in this process.
-        told: the rows among them that the run has named.
+        skip: the share of images that may be unreadable, 0 to 1.
+        unreadable: row id -> reason, as far as this process knows.
+        reported: those of them that are already among the events of the run.
     """
 
     source: Source
@@ -80,7 +80,7 @@ class Stream:
     decoder: Decoder
     skip: float = 0.0
     unreadable: dict[int, str] = field(default_factory=dict)
-    told: set[int] = field(default_factory=set)
+    reported: set[int] = field(default_factory=set)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class Stream:
 
 
 class StreamedSubset(DataSubset):
-    """Some rows of a `Stream`, with the same face as rows in memory."""
+    """Some rows of a `Stream`; the interface is that of rows in memory."""
 
     decoded_late = True
 
@@ -124,12 +124,12 @@ class StreamedSubset(DataSubset):
         stream = self.stream
         stream.unreadable.update(found)
         check_unreadable(stream.unreadable, stream.source, stream.skip)
-        new = sorted(found.keys() - stream.told)
-        stream.told.update(new)
+        new = sorted(found.keys() - stream.reported)
+        stream.reported.update(new)
         return [f"{stream.source.name_of(row)} ({found[row]})" for row in new]
 
     def order(self, key: int) -> Tensor:
-        """int64 [rows]: an order fixed by the key that needs few parts at a time."""
+        """int64 [rows]: an order that depends only on the key and needs few parts at a time."""
         part_of = self._part_of(self.ids.numpy())
         parts, counts = np.unique(part_of, return_counts=True)
         shuffled = np.argsort(bits(key, torch.from_numpy(parts), draw=1).numpy(), kind="stable")
@@ -147,11 +147,11 @@ class StreamedSubset(DataSubset):
         used = done = 0
         for chunk in chunks:
             parts, missing = [], len(chunk)
-            while len(labels) - used < missing:  # no window is copied to join another: only the batch between them
+            while len(labels) - used < missing:  # windows are not joined by copying: only a batch that spans two is
                 if used < len(labels):
                     parts.append((pixels[used:].copy(), labels[used:]))
                     missing -= len(labels) - used
-                del pixels  # before the next one is there
+                del pixels  # frees the window before the next one arrives
                 pixels, labels = next(windows)
                 used = 0
             parts.append((pixels[used : used + missing], labels[used : used + missing]))
@@ -171,7 +171,7 @@ class StreamedSubset(DataSubset):
         return np.searchsorted(self._starts, ids, side="right") - 1
 
     def _cuts(self, ids: np.ndarray) -> list[int]:
-        """Where the sequence can be cut so that no part is needed on both sides of a cut; its start and end as well."""
+        """The positions, start and end included, where the sequence can be cut without needing a part on both sides."""
         part_of, index = self._part_of(ids), np.arange(len(ids))
         last = np.zeros(len(self.stream.source.parts), np.int64)
         np.maximum.at(last, part_of, index)
@@ -179,7 +179,7 @@ class StreamedSubset(DataSubset):
         return [0, *ends.tolist()]
 
     def _window(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(pixels, labels) of these rows, in this order; each part is read once."""
+        """(pixels, labels) of these rows, in this order. Reads each part once."""
         stream = self.stream
         pixels = np.empty((len(ids), *stream.shape), np.uint8)
         labels = stream.labels[ids]
@@ -207,7 +207,7 @@ class StreamedSubset(DataSubset):
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in a thread while the one before is used."""
+    """The same items, each produced in a thread while the previous one is used."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="window")
     try:
         following = pool.submit(next, items, None)

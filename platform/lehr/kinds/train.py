@@ -28,18 +28,18 @@ from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
 
-STILL_SECONDS = 10.0  # without progress, before a cluster is asked whether workers wait for resources
+STILL_SECONDS = 10.0  # without progress until the cluster is asked whether workers wait for resources
 
 
 def report(run: RunFolder) -> None:
-    """Writes the run's page and picture anew. Raises RunError where nothing was recorded yet."""
+    """Writes the run's page and picture again. Raises RunError if nothing was recorded yet."""
     if not len(run.steps()):
         raise RunError(f"{run.name} has recorded no steps yet; there is nothing to report")
     write_curves(run)
 
 
 def run(running: Running) -> None:
-    """Trains, shows how it goes, and ends with the picture and the summary."""
+    """Trains, shows the progress, and ends with the picture and the summary."""
     job = cast(TrainJob, running.job)
     train_here(running, job) if running.debug else train_on_ray(running, job)
     conclude(running)
@@ -62,11 +62,12 @@ def train_here(running: Running, job: TrainJob) -> None:
 
 
 def train_on_ray(running: Running, job: TrainJob) -> None:
-    """On Ray Train workers; this process watches the run folder, as anyone else could."""
-    from lehr.ray_cluster.connection import connect  # Ray is imported here and not before: --debug does without
+    """On Ray Train workers; this process only watches the run folder, as anyone else could."""
+    from lehr.ray_cluster.connection import connect  # imports Ray, which --debug does without
 
     run, screen = running.run, running.screen
-    opened = None if returns_dataset(job.data) else OpenedSources(job)  # refused, if at all, before Ray starts
+    # What can be refused is refused before Ray starts.
+    opened = None if returns_dataset(job.data) else OpenedSources(job)
     screen.status("starting Ray")
     most = job.workers.count if isinstance(job.workers.count, int) else 1
     if isinstance(job.workers.count, (list, tuple)):
@@ -88,40 +89,44 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         host.decode_at_once = max(2, int(resources.cpus) // most)
         host.spare_cpus = each.most * each.cpus < resources.cpus
         data = load(opened, policy, host, running)
-        Plan.make(job, splits(job, data))  # what the workers would refuse is refused here, before they start
+        Plan.make(job, splits(job, data))  # refuses what the workers would refuse, before they start
         handles = share(data)
         del data  # one copy, in the object store, is enough
         workers = each.workers if isinstance(each.workers, int) else f"{each.workers[0]} to {each.workers[1]}"
         screen.status(f"starting {workers} worker{'' if workers == 1 else 's'}")
-        ended: list[BaseException | None] = []
+        errors: list[BaseException] = []
 
         def fit_to_end() -> None:
             try:
                 fit(job, run.folder, handles, each)
-                ended.append(None)
             except BaseException as error:
-                ended.append(error)
+                errors.append(error)
 
         thread = threading.Thread(target=fit_to_end, daemon=True, name="ray-train")
         thread.start()
         watch(running, thread, what_for)
         thread.join(timeout=3.0)
-        if ended and ended[0] is not None and not run.folder.exists("failure.json"):
-            running.log_trace(describe(ended[0])["trace"])
-            times = f"{job.workers.retries + 1} times, the last time because " if job.workers.retries else "because "
-            failures = getattr(ended[0], "worker_failures", None)
-            why = lost(failures) if failures else last_line(ended[0])
-            raise LehrError(
-                f"training failed {times}{why}; what was saved stays, and running the job again goes on from there; "
-                f"the log has the whole story: {running.log}"
-            )
+        if errors and not run.folder.exists("failure.json"):
+            running.log_trace(describe(errors[0])["trace"])
+            raise _gave_up(running, job.workers.retries, errors[0])
+
+
+def _gave_up(running: Running, retries: int, error: BaseException) -> LehrError:
+    """Why Ray Train no longer restarts the workers, in one sentence."""
+    times = f"{retries + 1} times, the last time because " if retries else "because "
+    failures = getattr(error, "worker_failures", None)
+    why = lost(failures) if failures else last_line(error)
+    return LehrError(
+        f"training failed {times}{why}; what was saved is kept, and running the job again resumes from there; "
+        f"the full log is in {running.log}"
+    )
 
 
 def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str] | None = None) -> None:
-    """Shows the run's progress until it has ended, one way or another.
+    """Shows the run's progress until it has ended, whatever the outcome.
 
     Args:
-        waiting: what the workers wait for on a cluster, asked when nothing has moved for `STILL_SECONDS`.
+        waiting: says what the workers wait for on a cluster; called after `STILL_SECONDS` without progress.
     """
     run = running.run
     moved, said = time.monotonic(), ""
@@ -155,14 +160,14 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
 
 
 def say_restart(running: Running) -> None:
-    """Says why the workers were started again, and where they go on."""
+    """Says why the workers were restarted, and from where they resume."""
     told = [event for event in running.run.events() if event["kind"] in ("lost", "started", "resumed")]
     for event in told[-2:]:
         running.screen.say(f"{event['message'][:1].upper()}{event['message'][1:]}.")
 
 
 def conclude(running: Running) -> None:
-    """Ends with what a person wants to know: how good, how long, where."""
+    """Tells what a person wants to know at the end: how good, how long, where."""
     run, screen = running.run, running.screen
     if run.folder.exists("failure.json"):
         failure = run.folder.read_json("failure.json")

@@ -1,11 +1,11 @@
-"""`kind: transfer`: features once, what to try by the guide, trials, and the choice that validation makes."""
+"""`kind: transfer`: compute features once, ask the guide what to try, run the trials, choose by validation."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,7 @@ from lehr.formatting import format_folder
 from lehr.job import TrainJob
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
-from lehr.runs import RunFolder, read_model, write_model
+from lehr.runs import Overview, RunFolder, read_model, write_model
 from lehr.training.setup import Plan, check_job
 from lehr.transfer import features as kept
 from lehr.transfer.features import Features, rows_of, some_rows, splits_of
@@ -39,16 +39,16 @@ Compute = Callable[..., Iterator[Features]]
 
 
 def check(job: TransferJob) -> None:
-    """Checks what needs no data: the backbone and its weights, and every job that would be trained. Raises JobError."""
+    """Checks what needs no data: the backbone, its weights, and every job to be trained. Raises JobError."""
     check_backbone(job)
     for strategy in STRATEGIES:
         check_job(job_of(job, strategy))
 
 
 def report(run: RunFolder) -> None:
-    """Writes the run's page anew. Raises RunError where nothing was decided yet."""
+    """Writes the run's page again. Raises RunError if nothing was decided yet."""
     if not run.folder.exists("transfer.json"):
-        raise RunError(f"{run.name} has not come to its trials yet; there is nothing to report")
+        raise RunError(f"{run.name} has not started its trials yet; there is nothing to report")
     write_report(run)
 
 
@@ -60,18 +60,18 @@ def run(running: Running) -> None:
         plan, compute = plan_of(running, features_job, resources)
         about = prepare(running, job, plan, compute)
         study = Strategies(about["candidates"], trials(running, job, plan, about), len(plan.splits.validation))
-        del plan, compute  # the trials share images of their own; these need not lie beside them
+        del plan, compute  # the trials share images of their own; these would only take memory
         run_trials(running, study, len(study.trials))
     conclude(running, study, about)
 
 
 @contextmanager
 def ray_of(running: Running, job: TrainJob) -> Iterator[Resources | None]:
-    """The cluster for features and trials alike; None where everything happens in this process."""
+    """The cluster for both features and trials; None if everything runs in this process."""
     if running.debug:
         yield None
         return
-    from lehr.ray_cluster.connection import connect  # Ray is imported here and not before: --debug does without
+    from lehr.ray_cluster.connection import connect  # imports Ray, which --debug does without
 
     running.screen.status("starting Ray")
     with connect(1, job.workers.cpus) as resources:
@@ -93,9 +93,9 @@ def plan_of(running: Running, job: TrainJob, resources: Resources | None) -> tup
 
 
 def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> dict[str, Any]:
-    """Computes the features, measures how alike the data are, and asks the guide. Kept in `transfer.json`."""
+    """Computes the features, measures the similarity of the data, and asks the guide. Saved in `transfer.json`."""
     run, auto = running.run, job.strategy == "auto"
-    if run.folder.exists("transfer.json"):  # an earlier attempt came as far as that
+    if run.folder.exists("transfer.json"):  # an earlier attempt got this far
         return run.folder.read_json("transfer.json")
     wanted = auto or "features" in job.strategy
     seconds = compute_features(running, job, plan, compute) if wanted else 0.0
@@ -110,7 +110,7 @@ def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) ->
         "similarity": None,
     }
     if wanted:
-        running.screen.status("measuring how alike the images are to those of the pretraining")
+        running.screen.status("measuring how similar the images are to those of the pretraining")
         found = measure(plan, compute, kept.read(run.folder, "train"))
         advice = advise(len(train), len(train.classes), found)
         about |= {"similarity": found.to_dict(), "advice": asdict(advice)}
@@ -124,10 +124,13 @@ def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) ->
 
 
 def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> float:
-    """Writes the features of every split that has none yet; returns seconds per image."""
+    """Computes and writes the features of each split without any; returns seconds per image."""
     began, images = time.perf_counter(), 0
     if job.features.views > 1 and plan.augment.mixes:
-        raise job.error("base.data.augment", "features of mixed images have no label; allowed: no mixup or cutmix")
+        raise job.error(
+            "base.data.augment",
+            "features of mixed images have no single label; remove mixup and cutmix, or set features.views to 1",
+        )
     for split in splits_of(plan):
         if running.run.folder.exists(f"features/{split}.parquet"):
             continue
@@ -139,7 +142,7 @@ def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Co
             images += len(part)
             running.check_lease()
             if reason := running.run.stop_requested():
-                raise Interrupted(f"Stopped ({reason}); go on with: {running.command}")
+                raise Interrupted(f"Stopped ({reason}); resume with: {running.command}")
         kept.write(running.run.folder, split, Features.together(parts))
     seconds = time.perf_counter() - began
     if images:
@@ -148,7 +151,7 @@ def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Co
 
 
 def measure(plan: Plan, compute: Compute, features: Features) -> Similarity:
-    """The likeness of the training images to those of the pretraining, on a fixed sample of them."""
+    """The similarity of the training images to those of the pretraining, on a fixed sample of them."""
     positions = some_rows(plan.splits.train, MOST_ROWS, plan.job.seed)
     (random,) = compute("train", positions, random=True)
     pretrained = features.of(random.ids, augmented=False)
@@ -163,7 +166,7 @@ def say_advice(running: Running, advice: Advice) -> None:
 
 
 def trials(running: Running, job: TransferJob, plan: Plan, about: dict[str, Any]) -> list[Trial]:
-    """A trial for each strategy, on all training images and on fewer of each class, the small ones first."""
+    """A trial for each strategy, on all training images and on fewer per class."""
     strategies = list(about["candidates"])
     if job.strategy == "auto" and job.compare_scratch and "scratch" not in strategies:
         strategies.append("scratch")
@@ -178,32 +181,34 @@ def trials(running: Running, job: TransferJob, plan: Plan, about: dict[str, Any]
 
 
 def conclude(running: Running, study: Strategies, about: dict[str, Any]) -> None:
-    """Chooses, keeps the chosen model as the run's, and ends with what a person wants to know."""
+    """Chooses, keeps the chosen model as the run's own, and tells what a person wants to know at the end."""
     run, screen = running.run, running.screen
     accuracy = study.accuracy()
     candidates = tuple(name for name in about["candidates"] if name in accuracy)
     if not candidates:
         first = next(iter(study.outcomes.values()), None)
-        why = first.message if first else "there was nothing to try"
-        study.message = f"no strategy came to an end: {why}"
-        run.write_progress({**run.progress(), "status": "failed", "message": study.message})
+        why = first.message if first else "there was no strategy to try"
+        study.message = f"no strategy finished: {why}"
+        run.write_progress(replace(run.typed_progress(), status="failed", message=study.message))
         raise LehrError(study.message)
     choice = choose(candidates, accuracy, about["validation_rows"])
     chosen = study.outcomes[f"trials/{choice.strategy}"].run
     weights, description = read_model(chosen.folder)
     write_model(run.folder, weights, description)
     run.folder.write_json("transfer.json", about | {"chosen": choice.strategy, "why": choice.why})
-    best = chosen.progress()["best"]
+    outcome = chosen.outcome()
+    assert outcome is not None  # it finished, or it could not be chosen
     message = f"{choice.strategy}: {choice.why}"
     metrics = {name: value for name, value in description.get("metrics", {}).items() if value is not None}
-    run.write_progress(
-        {**run.progress(), "status": "finished", "message": message, "best": best, "metrics": metrics, "done": 1.0}
-    )
+    told = run.typed_progress()
+    overview = replace(told.overview or Overview(), done=1.0)
+    told = replace(told, status="finished", message=message, best=outcome.best, metrics=metrics, overview=overview)
+    run.write_progress(told)
     write_report(run)
-    screen.progress(run.progress())
+    screen.progress(told)
     screen.close()
     screen.say(f"Chosen: {message}.")
-    screen.say(f"Best {best['metric'].replace('_', ' ')}: {best['value']:.2%}")
+    screen.say(f"Best {outcome.best.metric.replace('_', ' ')}: {outcome.best.value:.2%}")
     if "test_accuracy" in metrics:
         screen.say(f"Test accuracy of that model: {metrics['test_accuracy']:.2%}")
     screen.say(f"Model:  {format_folder(run.folder)}/model")

@@ -1,8 +1,8 @@
-"""Trainings side by side, as children of one run: what searches, ensembles, recipes and transfers are made of.
+"""Trials: trainings that run side by side as children of one run. Searches, ensembles, recipes and transfers use them.
 
-A `Study` says what is trained and when a trial has shown enough; `run_trials` trains it, in this process or on Ray, and
-tells the study how each trial ended. The truth is in the children's run folders: a trial that is finished there is told
-to the study again and not trained again, one that was killed goes on from its newest checkpoint.
+A `Study` decides which trials to train and when to end one early; `run_trials` trains them, in this process or on Ray,
+and reports each outcome to the study. The children's run folders are the source of truth: a finished trial is reported
+again but not trained again, and a killed one resumes from its newest checkpoint.
 """
 
 from lehr.driver import Running
@@ -14,17 +14,18 @@ __all__ = ["Each", "Outcome", "Study", "Trial", "TrialCallbacks", "run_trials", 
 
 
 def run_trials(running: Running, study: Study, at_most: int | None = None) -> None:
-    """Runs the study's trials until it has no more to ask, as many side by side as there is room for.
+    """Runs the study's trials until it proposes no more, as many in parallel as fit.
 
     Args:
-        at_most: how many trials there can be at the same time, where the study knows: few trials get more CPUs each.
+        at_most: the largest number of trials that can run at the same time, if the study knows it; when there are few,
+            each gets more CPUs.
 
     Raises:
-        Interrupted: asked to stop; every trial is saved, and running the job again goes on.
+        Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
     if running.debug:
         run_locally(running, study)
         return
-    from lehr.trials.on_ray import run_on_ray  # Ray is imported here and not before: --debug does without
+    from lehr.trials.on_ray import run_on_ray  # imports Ray, which --debug does without
 
     run_on_ray(running, study, at_most)

@@ -1,7 +1,7 @@
-"""Where trials in other processes fetch their work and ask about their epochs; the job's own process answers.
+"""The broker between the trials' processes and the job's own: it hands out assignments and passes reports on.
 
-Plain asyncio that imports next to nothing, so its process starts fast; `lehr.trials.on_ray` makes a Ray actor of it. A
-question waits until it is answered, so a trial never goes on before the study has taken in its epoch.
+It is plain asyncio and imports next to nothing, so that its process starts fast; `lehr.trials.on_ray` makes a Ray actor
+of it. A report waits for its answer, so a trial never continues before the study has seen its epoch.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Question:
-    """What an epoch of the trial in `folder` measured. The answer is the reason to end the trial, or None."""
+class Report:
+    """The metrics of an epoch of the trial in `folder`. The answer is a reason to end the trial, or None."""
 
     number: int
     folder: str
@@ -22,44 +22,44 @@ class Question:
 
 
 class Broker:
-    """Work for the trials, their questions, and the answers."""
+    """Assignments for the trials, their reports, and the answers."""
 
     def __init__(self) -> None:
-        self._work: dict[str, asyncio.Future[Any]] = {}
-        self._asked: asyncio.Queue[Question] = asyncio.Queue()
+        self._assignments: dict[str, asyncio.Future[Any]] = {}
+        self._reports: asyncio.Queue[Report] = asyncio.Queue()
         self._answers: dict[int, asyncio.Future[str | None]] = {}
         self._last = 0
 
-    async def lay_out(self, folder: str, work: Any) -> None:
-        """Leaves what the trial in `folder` needs until it is cleared: a trial whose process is lost takes it again."""
-        self._place(folder).set_result(work)
+    async def put(self, folder: str, assignment: Any) -> None:
+        """Stores what the trial in `folder` needs until it is cleared: a trial whose process is lost gets it again."""
+        self._future(folder).set_result(assignment)
 
-    async def take(self, folder: str) -> Any:
-        """Called by a trial: waits for its work."""
-        return await asyncio.shield(self._place(folder))
+    async def get(self, folder: str) -> Any:
+        """Called by a trial: waits for its assignment."""
+        return await asyncio.shield(self._future(folder))
 
     async def clear(self, folder: str) -> None:
-        self._work.pop(folder, None)
+        self._assignments.pop(folder, None)
 
-    def _place(self, folder: str) -> asyncio.Future[Any]:
-        return self._work.setdefault(folder, asyncio.get_running_loop().create_future())
+    def _future(self, folder: str) -> asyncio.Future[Any]:
+        return self._assignments.setdefault(folder, asyncio.get_running_loop().create_future())
 
-    async def ask(self, folder: str, row: Mapping[str, float]) -> str | None:
-        """Called by a trial: waits for the answer."""
+    async def report(self, folder: str, row: Mapping[str, float]) -> str | None:
+        """Called by a trial after an epoch: waits for the answer."""
         self._last += 1
         number = self._last
         self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._asked.put(Question(number, folder, row))
+        await self._reports.put(Report(number, folder, row))
         return await self._answers[number]
 
-    async def questions(self, seconds: float) -> list[Question]:
-        """Called by the job's process: what was asked; waits up to so many seconds for the first question."""
+    async def reports(self, seconds: float) -> list[Report]:
+        """Called by the job's process: new reports; waits up to `seconds` for the first one."""
         try:
-            found = [await asyncio.wait_for(self._asked.get(), seconds)]
+            found = [await asyncio.wait_for(self._reports.get(), seconds)]
         except TimeoutError:
             return []
-        while not self._asked.empty():
-            found.append(self._asked.get_nowait())
+        while not self._reports.empty():
+            found.append(self._reports.get_nowait())
         return found
 
     async def answer(self, number: int, reason: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The run folders of trials: made, taken up again, and read to see how a trial ended."""
+"""The run folders of trials: created, reopened, and read for how a trial ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lehr.trials.study import Outcome, Trial
 
 
 def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
-    """The trial's run folder: new, or as an earlier attempt left it. A trial may be taken up again with more epochs.
+    """The trial's run folder: new, or as an earlier attempt left it. A trial may be resumed with more epochs.
 
     Raises:
         RunError: the folder holds a trial of another job.
@@ -35,7 +35,7 @@ def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
 
 
 def end_of(child: RunFolder) -> Outcome | None:
-    """How a trial ended; None while there is something left to do."""
+    """How a trial ended; None while something is left to do."""
     if child.folder.exists("failure.json"):
         return Outcome("failed", child.folder.read_json("failure.json")["sentence"], child)
     ended = child.outcome()
@@ -43,6 +43,6 @@ def end_of(child: RunFolder) -> Outcome | None:
 
 
 def keep_failure(child: RunFolder, failure: Mapping[str, Any]) -> None:
-    """Notes why a trial failed (`sentence`, `trace`, `exit_code`); it is not trained again."""
+    """Records why a trial failed (`sentence`, `trace`, `exit_code`); it will not be trained again."""
     child.folder.create("failure.json", json.dumps(failure, indent=1).encode())
     child.write_progress(replace(child.typed_progress(), status="failed", message=failure["sentence"]))

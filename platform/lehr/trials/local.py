@@ -1,6 +1,8 @@
-"""Trials one after the other in this process, without Ray: breakpoints work."""
+"""Trials one after another in this process, without Ray: breakpoints work."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 
@@ -21,10 +23,10 @@ from lehr.trials.trainable import TrialCallbacks
 
 
 def run_locally(running: Running, study: Study) -> None:
-    """Runs the study's trials until it has no more to ask.
+    """Runs the study's trials until it proposes no more.
 
     Raises:
-        Interrupted: asked to stop; every trial is saved, and running the job again goes on.
+        Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
     host = LocalHost()
     datasets: DatasetCache[Images | Stream] = DatasetCache(lambda job: open_data(job, host, running))
@@ -41,15 +43,16 @@ def run_locally(running: Running, study: Study) -> None:
         child = open_child(running.run, trial)
         if not (outcome := end_of(child)):
             running.begin_training()
-            hooks = TrialCallbacks(should_stop, lambda row, trial=trial: study.epoch(trial, row))  # type: ignore[misc]
+            callbacks = TrialCallbacks(should_stop, partial(study.epoch, trial))
             try:
-                trial.work(Plan.make(trial.job, splits(trial.job, datasets.of(trial.job))), child, group, hooks)
+                plan = Plan.make(trial.job, splits(trial.job, datasets.of(trial.job)))
+                trial.trainable(plan, child, group, callbacks)
             except Exception as error:
                 keep_failure(child, describe(error))
             outcome = end_of(child)
         parent.counts["running"] -= 1
         if not outcome:
             parent.tell("stopped", running.run.stop_requested() or "")
-            raise Interrupted(f"Stopped in {trial.folder}; everything is saved. Go on with: {running.command}")
+            raise Interrupted(f"Stopped in {trial.folder}; everything is saved. Resume with: {running.command}")
         study.tell(trial, outcome)
         parent.count(outcome.status)

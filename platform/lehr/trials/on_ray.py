@@ -1,10 +1,10 @@
-"""Trials on Ray: Ray Tune gives them their slots, the run folder keeps the truth.
+"""Trials on Ray: Ray Tune places them, the run folder is the source of truth.
 
-Tune is asked for what it does well: placing trials on CPUs and GPUs, keeping their processes warm from one trial to the
-next (`reuse_actors`), and starting a trial again whose process was lost. It decides nothing: the study says what is
-trained next (as Tune's search algorithm) and when a trial has shown enough. It says so to the trial itself, through the
-`Broker`, and the trial ends by returning: Tune never stops one, so nothing is left half-written and no placement group
-is left behind. A trial of one worker trains right in Tune's process; one of several runs Ray Train inside it.
+Tune does what it does well: it places trials on CPUs and GPUs, reuses their processes from one trial to the next
+(`reuse_actors`), and restarts a trial whose process was lost. It decides nothing. The study decides what to train next
+(it is wrapped as Tune's search algorithm) and when to end a trial; it tells the trial itself, through the `Broker`, and
+the trial ends by returning. Tune never stops a trial, so nothing is left half-written and no placement group leaks. A
+trial with one worker trains in Tune's process; one with several runs Ray Train inside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-# Read when Tune is imported. Nothing of what Tune would write is wanted: the truth is in the run folder.
+# Read when Tune is imported. Tune's own files are not needed: the run folder is the source of truth.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")
 os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "10")
@@ -40,7 +40,7 @@ from lehr.ray_cluster.connection import connect
 from lehr.ray_cluster.waiting import wait_for
 from lehr.runs import RunFolder
 from lehr.runs.scratch import scratch
-from lehr.training.allocation import Nodes, WorkerResources, capacity
+from lehr.training.allocation import WorkerResources
 from lehr.training.failures import describe
 from lehr.training.group import Group
 from lehr.training.ray_train import fit, stop_watcher
@@ -49,81 +49,24 @@ from lehr.trials.broker import Broker
 from lehr.trials.children import end_of, keep_failure, open_child
 from lehr.trials.dataset_cache import DatasetCache
 from lehr.trials.parent_progress import ParentProgress
+from lehr.trials.slots import Slots, slots
 from lehr.trials.study import Study, Trial
 from lehr.trials.trainable import Trainable, TrialCallbacks
 
-SHOW_SECONDS = 0.5  # how often the screen moves
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How a cluster is divided among trials.
-
-    Attributes:
-        count: how many trials run side by side.
-        cpus: how many CPUs there are for all of them.
-        share: the workers of one trial, and the CPUs and GPUs of each worker.
-    """
-
-    count: int
-    cpus: float
-    share: WorkerResources
-
-    @property
-    def nested(self) -> bool:
-        """Whether a trial has several workers, in processes of their own."""
-        return self.share.most > 1
-
-    @property
-    def of_trial(self) -> dict[str, float]:
-        """What Tune keeps for a trial's process.
-
-        Where the workers have processes of their own it is a megabyte, since it must be something: even a hundredth of
-        a CPU would be what the last of the workers waits for.
-        """
-        return {"memory": 1e6} if self.nested else {"CPU": self.share.cpus, "GPU": self.share.gpus}
-
-
-def slots(job: TrainJob, cpus: float, gpus: float, most: int | None = None, nodes: Nodes = ()) -> Slots:
-    """How trials of this job share a cluster.
-
-    A trial takes what `workers` says of each of its workers, and one CPU where it does not say; `auto` is one worker,
-    on a GPU of its own (or the share that `workers.gpus` says) where there are GPUs. CPUs that would be idle, because
-    GPUs are fewer or because there are at most `most` trials, are divided among the trials, as far as each worker fits
-    onto one of the `nodes`.
-    """
-    section = job.workers
-    workers: int | tuple[int, int] = 1
-    per_worker_gpus = section.gpus
-    if section.count == "auto":
-        per_worker_gpus = section.gpus or min(1.0, gpus)
-    else:
-        workers = section.count if isinstance(section.count, int) else (section.count[0], section.count[1])
-    widest = workers if isinstance(workers, int) else workers[1]
-    count = max(1, int(cpus / ((section.cpus or 1) * widest) + 1e-9))
-    if per_worker_gpus:
-        count = min(count, max(1, int(gpus / (per_worker_gpus * widest) + 1e-9)))
-    count = max(1, min(count, most or count))
-    each = section.cpus or max(1, int(cpus / (count * widest)))
-    if nodes:
-        if not section.cpus:
-            sizes = range(int(each), 1, -1)
-            each = next((size for size in sizes if capacity(nodes, size, per_worker_gpus) >= count * widest), 1)
-        count = max(1, min(count, capacity(nodes, each, per_worker_gpus) // widest))
-    return Slots(count, cpus, WorkerResources(workers, each, per_worker_gpus))
+SHOW_SECONDS = 0.5  # between updates of the screen
 
 
 def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> None:
-    """Runs the study's trials until it has no more to ask. The first of them says what each gets of the cluster.
+    """Runs the study's trials until it proposes no more. The first one determines the resources of each.
 
     Args:
-        at_most: how many trials there can be at the same time; each gets more CPUs where these are few.
+        at_most: the largest number of trials that can run at the same time; when there are few, each gets more CPUs.
 
     Raises:
-        Interrupted: asked to stop; every trial is saved, and running the job again goes on.
+        Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
-    trials = _Trials(running, study)
-    if not (first := trials.next()):
+    runner = _TrialRunner(running, study)
+    if not (first := runner.next()):
         return
     job = first[0].job
     running.screen.status("starting Ray")
@@ -132,14 +75,14 @@ def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> No
         room = slots(job, resources.cpus, resources.gpus, at_most, resources.nodes)
         if resources.nodes:  # others may use this cluster too
             wait_for(room.share, running.screen.status)
-        trials.run(first, room)
+        runner.run(first, room)
 
 
-class _Trials:
-    """The trials of a study, between the study and Tune.
+class _TrialRunner:
+    """Connects a study with Tune.
 
-    Tune's thread takes trials and says that they ended, a thread prepares their data, and the main thread answers their
-    questions and moves the screen. What they share is touched under one lock, so the study hears one thing at a time.
+    Tune's thread takes trials and reports their ends, one thread prepares their data, and the main thread answers
+    their reports and updates the screen. One lock guards what they share, so the study is called by one at a time.
     """
 
     def __init__(self, running: Running, study: Study) -> None:
@@ -151,7 +94,7 @@ class _Trials:
         self.datasets: DatasetCache[Handle] = DatasetCache(self._shared_data)
 
     def next(self) -> tuple[Trial, RunFolder] | None:
-        """The next trial that has something left to do, and its run folder; finished ones are told to the study."""
+        """The next trial with something left to do, and its run folder; finished ones are reported to the study."""
         while trial := self.study.ask():
             child = open_child(self.running.run, trial)
             if not (outcome := end_of(child)):
@@ -163,46 +106,46 @@ class _Trials:
     # ── in the main thread ──────────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, first: tuple[Trial, RunFolder], room: Slots) -> None:
-        """Runs until Tune has no trial left; answers the trials and moves the screen meanwhile."""
+        """Runs until Tune has no trial left; meanwhile answers the trials and updates the screen."""
         self.first: tuple[Trial, RunFolder] | None = first
         self.slots = room
         cpus = max(2, int(room.cpus))
-        # Trials may hold every CPU: a task that asked for one would wait for ever.
+        # Trials may hold every CPU: a task that asked for one would never start.
         self.host = RayHost(decode_at_once=cpus // room.count, spare_cpus=False, free_of_cpus=cpus)
-        self.desk = ray.remote(num_cpus=0)(Broker).remote()
-        self.preparing = ThreadPoolExecutor(1, "data-of-trials")
+        self.broker = ray.remote(num_cpus=0)(Broker).remote()
+        self.data_thread = ThreadPoolExecutor(1, "trial-data")
         thread = threading.Thread(target=self._tune, args=(first[0].job,), daemon=True, name="ray-tune")
         thread.start()
         shown = 0.0
         while thread.is_alive():
             self.running.check_lease()
-            for question in ray.get(self.desk.questions.remote(0.2)):
+            for report in ray.get(self.broker.reports.remote(0.2)):
                 with self.lock:
-                    known = self.live.get(question.folder)
-                    reason = self.study.epoch(known[0], question.row) if known else None
-                self.desk.answer.remote(question.number, reason)
+                    known = self.live.get(report.folder)
+                    reason = self.study.epoch(known[0], report.row) if known else None
+                self.broker.answer.remote(report.number, reason)
             if self.running.training and time.monotonic() - shown > SHOW_SECONDS:
                 with self.lock:
                     self.parent.tell("running")
                 shown = time.monotonic()
-        self.preparing.shutdown()
+        self.data_thread.shutdown()
         if self.problem:
             raise self.problem
         if reason := self.running.run.stop_requested():
             self.parent.tell("stopped", reason)
-            raise Interrupted(f"Stopped; every trial is saved. Go on with: {self.running.command}")
+            raise Interrupted(f"Stopped; every trial is saved. Resume with: {self.running.command}")
 
     # ── in Tune's thread ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _tune(self, job: TrainJob) -> None:
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.slots.count)  # or the first ones start one by one
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.slots.count)  # otherwise the first trials start one by one
         run, self.retries = self.running.run, job.workers.retries
         try:
             with scratch(run.folder, on_every_node=sum(node["Alive"] for node in ray.nodes()) > 1) as place:
                 tune.Tuner(
-                    tune.with_resources(partial(_trial_process, self.desk), self.slots.of_trial),
+                    tune.with_resources(partial(_trial_process, self.broker), self.slots.of_trial),
                     tune_config=tune.TuneConfig(
-                        search_alg=_Asking(self),
+                        search_alg=_StudySearcher(self),
                         num_samples=-1,
                         reuse_actors=True,
                         max_concurrent_trials=self.slots.count,
@@ -211,15 +154,15 @@ class _Trials:
                         name=run.name,
                         storage_path=place,
                         failure_config=tune.FailureConfig(max_failures=self.retries),
-                        callbacks=[_Telling(self)],
+                        callbacks=[_TrialEnds(self)],
                         verbose=0,
                     ),
                 ).fit()
         except BaseException as error:
             self.problem = self.problem or error
 
-    def give(self) -> str | None:
-        """The folder of the trial that is next; empty where there is none before another has ended, None at the end."""
+    def next_folder(self) -> str | None:
+        """The folder of the next trial; empty if there is none until another one ends, None if there is none at all."""
         try:
             with self.lock:
                 if self.problem or self.running.run.stop_requested():
@@ -229,44 +172,49 @@ class _Trials:
                     return "" if self.live else None
                 self.live[found[0].folder] = found
                 self.parent.count("running")
-            self.preparing.submit(self._lay_out, *found)
+            self.data_thread.submit(self._prepare, *found)
             return found[0].folder
         except BaseException as error:
             self.problem = error
             return None
 
     def ended(self, folder: str, lost: str = "") -> None:
-        """A trial has ended. Its run folder says how; `lost` is why it cannot, when its process was lost too often."""
+        """Handles the end of a trial. Its run folder says how it ended; `lost`: why its process could not."""
         try:
             with self.lock:
                 trial, child = self.live.pop(folder)
                 if not end_of(child) and (lost or not (self.problem or self.running.run.stop_requested())):
                     times = f"lost {self.retries + 1} times" if self.retries else "lost"
-                    keep_failure(child, describe(TrainingError(f"its process was {times}: {lost or 'it just ended'}")))
+                    keep_failure(
+                        child,
+                        describe(TrainingError(f"its process was {times}: {lost or 'it ended without a result'}")),
+                    )
                 self.parent.counts["running"] -= 1
                 if outcome := end_of(child):
                     if outcome.status == "failed":
                         self.running.log_trace(child.folder.read_json("failure.json")["trace"])
                     self.study.tell(trial, outcome)
                     self.parent.count(outcome.status)
-            self.desk.clear.remote(folder)
+            self.broker.clear.remote(folder)
         except BaseException as error:
             self.problem = error
 
     # ── in the thread that prepares data ────────────────────────────────────────────────────────────────────────────
 
-    def _lay_out(self, trial: Trial, child: RunFolder) -> None:
-        """Lays a trial's work out; none where its data cannot be had."""
-        work = None
+    def _prepare(self, trial: Trial, child: RunFolder) -> None:
+        """Puts the trial's assignment into the broker; None if its data cannot be loaded."""
+        assignment = None
         try:
             shared = self.datasets.of(trial.job)
             self.running.begin_training()
-            work = _Assignment(trial, child.folder.uri, self.running.run.folder.uri, dict(shared), self.slots.share)
+            assignment = _Assignment(
+                trial, child.folder.uri, self.running.run.folder.uri, dict(shared), self.slots.share
+            )
         except LehrError as error:
             keep_failure(child, describe(error))
         except BaseException as error:
             self.problem = error
-        self.desk.lay_out.remote(trial.folder, work)
+        self.broker.put.remote(trial.folder, assignment)
 
     def _shared_data(self, job: TrainJob) -> dict[str, Handle]:
         """A job's images in the object store, where the processes of all trials map the same memory."""
@@ -274,28 +222,28 @@ class _Trials:
 
 
 class _NotRestored:
-    """Tune pickles what it is given, to go on from there after a crash; we go on from the run folder."""
+    """Has no state to pickle: Tune would restore itself after a crash, lehr resumes from the run folder."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _Asking(_NotRestored, Searcher):
-    """What Tune takes for a search algorithm: it passes on what the study wants next, and knows nothing itself."""
+class _StudySearcher(_NotRestored, Searcher):
+    """The study as a search algorithm of Tune: it only passes on which trial comes next."""
 
-    def __init__(self, trials: _Trials) -> None:
+    def __init__(self, runner: _TrialRunner) -> None:
         super().__init__()
-        self.trials = trials
+        self.runner = runner
 
     def suggest(self, trial_id: str) -> Any:
-        folder = self.trials.give()
+        folder = self.runner.next_folder()
         return {"folder": folder} if folder else None if folder == "" else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Said by `_Telling`, which knows why."""
+        """Left to `_TrialEnds`, which knows the reason."""
 
     def save(self, checkpoint_path: str) -> None:
-        """There is nothing to keep: the run folder holds it."""
+        """There is nothing to save: the run folder has it."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """As `save`."""
@@ -304,18 +252,18 @@ class _Asking(_NotRestored, Searcher):
         """As `save`."""
 
 
-class _Telling(_NotRestored, tune.Callback):
-    """Passes on from Tune that a trial has ended."""
+class _TrialEnds(_NotRestored, tune.Callback):
+    """Tells the runner that Tune has seen a trial end."""
 
-    def __init__(self, trials: _Trials) -> None:
-        self.trials = trials
+    def __init__(self, runner: _TrialRunner) -> None:
+        self.runner = runner
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.trials.ended(trial.config["folder"])
+        self.runner.ended(trial.config["folder"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        lines = str(trial.get_error() or "").strip().splitlines() or ["it is gone"]
-        self.trials.ended(trial.config["folder"], lines[0][:300])
+        lines = str(trial.get_error() or "").strip().splitlines() or ["it disappeared"]
+        self.runner.ended(trial.config["folder"], lines[0][:300])
 
 
 # ── in the process of a trial ─────────────────────────────────────────────────────────────────────────────────────
@@ -332,37 +280,39 @@ class _Assignment:
     share: WorkerResources
 
 
-def _trial_process(desk: Any, config: Mapping[str, Any]) -> None:
-    """Does a trial's work, and returns however it ended: the run folder says how. Only a lost process is Tune's."""
-    told: _Assignment | None = ray.get(desk.take.remote(config["folder"]))
-    if told is None:
+def _trial_process(broker: Any, config: Mapping[str, Any]) -> None:
+    """Runs a trial and returns however it ended: the run folder says how. Tune only handles a lost process."""
+    assignment: _Assignment | None = ray.get(broker.get.remote(config["folder"]))
+    if assignment is None:
         return
-    run, job = RunFolder.open(told.run), told.trial.job
+    run, job = RunFolder.open(assignment.run), assignment.trial.job
     add_to_path(job.folder)
     try:
-        work = partial(_work, told.trial.work, desk, config["folder"], told.parent)
-        if told.share.most > 1:
-            fit(job, run.folder, told.shared, told.share, work)
+        run_it = partial(_run_trainable, assignment.trial.trainable, broker, config["folder"], assignment.parent)
+        if assignment.share.most > 1:
+            fit(job, run.folder, assignment.shared, assignment.share, run_it)
             return
-        torch.set_num_threads(max(1, int(told.share.cpus)))
-        device = torch.device("cuda" if told.share.gpus and torch.cuda.is_available() else "cpu")
-        data = {name: handle.open() for name, handle in told.shared.items()}
-        work(Plan.make(job, splits(job, data)), run, Group(device=device))
+        torch.set_num_threads(max(1, int(assignment.share.cpus)))
+        device = torch.device("cuda" if assignment.share.gpus and torch.cuda.is_available() else "cpu")
+        data = {name: handle.open() for name, handle in assignment.shared.items()}
+        run_it(Plan.make(job, splits(job, data)), run, Group(device=device))
     except ray.exceptions.RayError:
-        raise  # the desk or the data are gone: worth another attempt
+        raise  # the broker or the data are lost: another attempt may succeed
     except Exception as error:
         keep_failure(run, describe(error))
     finally:
-        if torch.cuda.is_available():  # what one trial leaves on a GPU, the next one lacks
+        if torch.cuda.is_available():  # what one trial leaves on a GPU is missing for the next one
             gc.collect()
             torch.cuda.empty_cache()
 
 
-def _work(work: Trainable, desk: Any, name: str, parent: str, plan: Plan, run: RunFolder, group: Group) -> None:
-    """A trial's work in this process, which asks the study about every epoch."""
+def _run_trainable(
+    trainable: Trainable, broker: Any, folder: str, parent: str, plan: Plan, run: RunFolder, group: Group
+) -> None:
+    """Runs a trainable in this process; it reports every epoch to the study."""
 
     def after_epoch(row: Mapping[str, float]) -> str | None:
-        reason: str | None = ray.get(desk.ask.remote(name, dict(row)))
+        reason: str | None = ray.get(broker.report.remote(folder, dict(row)))
         return reason
 
-    work(plan, run, group, TrialCallbacks(stop_watcher(RunFolder.open(parent)), after_epoch))
+    trainable(plan, run, group, TrialCallbacks(stop_watcher(RunFolder.open(parent)), after_epoch))

@@ -1,4 +1,4 @@
-"""What a job made of trials tells of itself: the parent's progress.json, which the screen and `lehr status` show."""
+"""The progress of a job made of trials: the parent's progress.json, which the screen and `lehr status` show."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class ParentProgress:
         self.began = time.time()
 
     def count(self, status: str, change: int = 1) -> None:
-        """Notes that a trial began or stopped to be `running`, or ended `finished` or `failed`."""
+        """Counts a trial that started or stopped `running`, or that ended as `finished` or `failed`."""
         self.counts[status] += change
         self.tell("running")
 
     def tell(self, status: State, message: str = "") -> None:
-        """Writes and shows how far the job is; the study adds its own figures, headline and table."""
+        """Writes and shows how far the job is; headline, figures and table come from the study."""
         told = _typed(self.study.progress())
         headline = f"{self.counts['finished']} finished, {self.counts['running']} running"
         overview = replace(

@@ -1,4 +1,4 @@
-"""What is trained: trials, how they ended, and who decides."""
+"""Trials, their outcomes, and the study that decides about them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from lehr.trials.trainable import Trainable, train_trial
 
 @dataclass(frozen=True)
 class Trial:
-    """One training among others.
+    """One training of a study.
 
     Attributes:
-        folder: its run folder inside that of its parent, such as `trials/0007`.
+        folder: its run folder, relative to the parent's, such as `trials/0007`.
         job: what it trains.
-        work: what is done with the job; a function at the top of a module. By default it is trained to its end.
+        trainable: what runs; a function at the top level of a module. By default it trains the job.
     """
 
     folder: str
     job: TrainJob
-    work: Trainable = train_trial
+    trainable: Trainable = train_trial
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. `message` says why; `run` holds everything it recorded."""
+    """How a trial ended: `message` says why, and `run` holds what it recorded."""
 
     status: Literal["finished", "failed"]
     message: str
@@ -36,20 +36,20 @@ class Outcome:
 
     @property
     def best(self) -> float | None:
-        """The best value of the job's metric; None where no epoch was finished."""
+        """The best value of the job's metric; None if no epoch was finished."""
         ended = self.run.outcome()
         return ended.best.value if ended else None
 
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """What a study tells of itself.
+    """How far a study is.
 
     Attributes:
-        overview: its headline, figures and table; `children`, and the headline where it is empty, are filled in from
-            the trials that run.
+        overview: its headline, figures and table; an empty headline and empty `children` are filled in from the
+            running trials.
         best: the best value so far.
-        seconds: replaces what is known of the time, such as `total`.
+        seconds: overrides the measured times, such as `total`.
         seconds_left: an estimate.
     """
 
@@ -60,19 +60,19 @@ class StudyProgress:
 
 
 class Study(Protocol):
-    """Decides what is trained. Its methods are called one at a time, from the process that runs the job."""
+    """Decides what to train. Its methods are called one at a time, in the process that runs the job."""
 
     def ask(self) -> Trial | None:
-        """The next trial to train; None when there is none, at least not before another has ended."""
+        """The next trial to train; None if there is none until another one ends, or none at all."""
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
-        """Takes in what an epoch of a trial measured (`epoch` from 1, `step`, metrics); a reason ends the trial.
+        """Receives the metrics of a trial's epoch (`epoch` from 1, `step`, metrics); returning a reason ends the trial.
 
-        A trial that goes on from a checkpoint tells its newest epoch again, and must hear the same.
+        A trial that resumes from a checkpoint reports its newest epoch again and must get the same answer.
         """
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """Takes in how a trial ended."""
+        """Receives the outcome of a trial."""
 
     def progress(self) -> StudyProgress | dict[str, Any]:
         """How far the study is, for progress.json and the screen."""
@@ -80,7 +80,7 @@ class Study(Protocol):
 
 
 class Each:
-    """A study of a fixed list of trials, each trained to its end."""
+    """A study of a fixed list of trials, each trained to the end of its job."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.trials = tuple(trials)

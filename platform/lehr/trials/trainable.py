@@ -1,4 +1,4 @@
-"""What is done with a trial, in the process that does it."""
+"""What a trial runs, in its own process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from lehr.training.setup import Plan
 
 @dataclass(frozen=True)
 class TrialCallbacks:
-    """How a trial hears from outside.
+    """How a trial talks to its study.
 
     Attributes:
-        should_stop: asked about twice a second; a reason means: save what there is and return, to go on later.
-        after_epoch: told what an epoch measured; a reason means: this was the last one, end well.
+        should_stop: called about twice a second; if it returns a reason, the trial saves its state and returns, to be
+            resumed later.
+        after_epoch: called with the metrics of each epoch; if it returns a reason, that epoch was the last one and the
+            trial finishes.
     """
 
     should_stop: Callable[[], str | None]
@@ -26,9 +28,9 @@ class TrialCallbacks:
 
 
 Trainable: TypeAlias = Callable[[Plan, RunFolder, Group, TrialCallbacks], None]
-"""Does a trial's work and leaves its results, and a progress.json with its status, in the trial's run folder."""
+"""Runs a trial. It leaves its results, and how it ended (`RunFolder.write_progress`), in the trial's run folder."""
 
 
-def train_trial(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
-    """Trains to the end of the job, or of the study's patience with it."""
-    train(plan, run, group, hooks.should_stop, hooks.after_epoch)
+def train_trial(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
+    """Trains until the job is done or the study ends the trial early."""
+    train(plan, run, group, callbacks.should_stop, callbacks.after_epoch)

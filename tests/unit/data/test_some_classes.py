@@ -33,7 +33,7 @@ def test_only_the_rows_of_the_chosen_classes_are_there_in_the_order_asked_for() 
     ("classes", "sentence"),
     [
         (["1", "two"], 'data.classes.1: "two" is not a class of the data'),
-        (["1", "1"], 'data.classes.1: "1" is there twice'),
+        (["1", "1"], 'data.classes.1: "1" is listed twice'),
         (["1"], "data.classes: "),
     ],
 )

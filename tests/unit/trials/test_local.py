@@ -80,5 +80,5 @@ def test_more_epochs_go_on_from_where_the_trial_ended(tmp_path: Path) -> None:
 def test_asked_to_stop_everything_is_saved_and_said(tmp_path: Path) -> None:
     parent = running(tmp_path)
     parent.run.request_stop("enough")
-    with pytest.raises(Interrupted, match="Go on with: again"):
+    with pytest.raises(Interrupted, match="Resume with: again"):
         run_trials(parent, Each([trial(0)]))

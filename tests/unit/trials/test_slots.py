@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support import tiny
 
-from lehr.trials.on_ray import slots
+from lehr.trials.slots import slots
 
 
 @pytest.mark.parametrize(
