@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +17,9 @@ import torch
 import yaml
 from tests.support import tiny
 
+from lehr.driver import Running
 from lehr.job import to_dict
-from lehr.runs import Folder, RunFolder
+from lehr.runs import Folder, Lease, RunFolder
 from lehr.screen import open_screen
 from lehr.search.record import read_records
 from lehr.training.group import Group
@@ -42,12 +42,11 @@ JOB: dict[str, Any] = {
 }
 
 
-def running(tmp_path: Path) -> Any:
+def running(tmp_path: Path) -> Running:
     run = RunFolder.create(Folder.at(tmp_path / "parent"), to_dict(tiny()), {})
-    return SimpleNamespace(
-        run=run, debug=False, screen=open_screen(open(os.devnull, "w")), check_lease=lambda: None,
-        command="again", training=False, log_trace=lambda trace: None,
-    )  # fmt: skip
+    screen, lease = open_screen(open(os.devnull, "w")), Lease.acquire(run.folder)
+    lease.release()
+    return Running(tiny(), run, screen, tmp_path / "log.txt", False, 0.0, lease, "again")
 
 
 def trial(number: int, work: Any = train_trial, **overrides: Any) -> Trial:
