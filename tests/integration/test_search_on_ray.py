@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -44,7 +45,7 @@ JOB: dict[str, Any] = {
 
 def running(tmp_path: Path) -> Running:
     run = RunFolder.create(Folder.at(tmp_path / "parent"), to_dict(tiny()), {})
-    screen, lease = open_screen(open(os.devnull, "w")), Lease.acquire(run.folder)
+    screen, lease = open_screen(io.StringIO()), Lease.acquire(run.folder)
     lease.release()
     return Running(tiny(), run, screen, tmp_path / "log.txt", False, 0.0, lease, "again")
 
