@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -29,6 +30,8 @@ from lehr.trials import Each, Trial, TrialCallbacks, run_trials, train_trial
 
 pytestmark = pytest.mark.ray
 
+ROOT = Path(__file__).parents[2]
+
 JOB: dict[str, Any] = {
     "kind": "search",
     "name": "killed",
@@ -41,6 +44,12 @@ JOB: dict[str, Any] = {
     "space": {"optimizer.lr": {"log_uniform": [0.001, 1]}, "optimizer.momentum": {"uniform": [0, 0.95]}},
     "budget": {"trials": 10},
 }
+
+
+@pytest.fixture(autouse=True)
+def _trials_find_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainables below are imported by name in the processes of trials."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
 
 
 def running(tmp_path: Path) -> Running:
@@ -79,9 +88,18 @@ class EndedAfterOne(Each):
         return "seen enough" if trial.folder.endswith("0000") and row["epoch"] == 1 else None
 
 
-def test_trials_share_warm_processes_and_a_failure_stays_its_own(tmp_path: Path) -> None:
+def test_trials_share_warm_processes_and_a_failure_stays_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/in_this_process.py").write_text(
+        "def train(plan, run, group, callbacks):\n    raise AssertionError"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "only")
+    unknown = importlib.import_module("in_this_process").train
     study = EndedAfterOne(
         [
+            trial(10, unknown),
             trial(0, remember), trial(1, ask_for_too_much), trial(2, be_killed), trial(3, remember, optimizer__lr=1e20),
             *(trial(number, remember, seed=number) for number in range(4, 10)),
         ]
@@ -96,6 +114,8 @@ def test_trials_share_warm_processes_and_a_failure_stays_its_own(tmp_path: Path)
     assert told[3][0] == "failed"
     assert "learning rate 1e+20" in told[3][1]
     assert {told[number] for number in range(4, 10)} == {("finished", "all epochs done")}
+    assert told[10][0] == "failed"
+    assert "No module named 'in_this_process'" in told[10][1]  # and nobody waits for it
     parent = tmp_path / "parent"
     assert (parent / "trials/0002/tries").read_text() == "xx"
     processes = [json.loads(path.read_text())["process"] for path in parent.rglob("process.json")]

@@ -38,10 +38,10 @@ from lehr.job import TrainJob
 from lehr.paths import add_to_path
 from lehr.ray_cluster.connection import connect
 from lehr.ray_cluster.waiting import wait_for
-from lehr.runs import RunFolder
+from lehr.runs import Folder, RunFolder
 from lehr.runs.scratch import scratch
 from lehr.training.allocation import WorkerResources
-from lehr.training.failures import describe
+from lehr.training.failures import describe, last_line
 from lehr.training.group import Group
 from lehr.training.ray_train import fit, stop_watcher
 from lehr.training.setup import Plan
@@ -143,7 +143,7 @@ class _TrialRunner:
         try:
             with scratch(run.folder, on_every_node=sum(node["Alive"] for node in ray.nodes()) > 1) as place:
                 tune.Tuner(
-                    tune.with_resources(partial(_trial_process, self.broker), self.slots.of_trial),
+                    tune.with_resources(partial(_trial_process, self.broker, run.folder.uri), self.slots.of_trial),
                     tune_config=tune.TuneConfig(
                         search_alg=_StudySearcher(self),
                         num_samples=-1,
@@ -207,14 +207,14 @@ class _TrialRunner:
         try:
             shared = self.datasets.of(trial.job)
             self.running.begin_training()
-            assignment = _Assignment(
-                trial, child.folder.uri, self.running.run.folder.uri, dict(shared), self.slots.share
-            )
+            assignment = _Assignment(trial, dict(shared), self.slots.share)
         except LehrError as error:
             keep_failure(child, describe(error))
         except BaseException as error:
             self.problem = error
-        self.broker.put.remote(trial.folder, assignment)
+        # As a reference in a list, which the broker passes on unopened: it need not import what the trial needs, and a
+        # trial that cannot be unpickled fails in its own process, where Tune sees it.
+        self.broker.put.remote(trial.folder, assignment and [ray.put(assignment)])
 
     def _shared_data(self, job: TrainJob) -> dict[str, Handle]:
         """A job's images in the object store, where the processes of all trials map the same memory."""
@@ -271,24 +271,24 @@ class _TrialEnds(_NotRestored, tune.Callback):
 
 @dataclass(frozen=True)
 class _Assignment:
-    """Everything a trial's process needs."""
+    """What a trial's process needs."""
 
     trial: Trial
-    run: str
-    parent: str
     shared: dict[str, Handle]
     share: WorkerResources
 
 
-def _trial_process(broker: Any, config: Mapping[str, Any]) -> None:
+def _trial_process(broker: Any, parent: str, config: Mapping[str, Any]) -> None:
     """Runs a trial and returns however it ended: the run folder says how. Tune only handles a lost process."""
-    assignment: _Assignment | None = ray.get(broker.get.remote(config["folder"]))
-    if assignment is None:
+    found: list[ray.ObjectRef] | None = ray.get(broker.get.remote(config["folder"]))
+    if found is None:
         return
-    run, job = RunFolder.open(assignment.run), assignment.trial.job
-    add_to_path(job.folder)
+    run = RunFolder.open(Folder.at(parent).child(*config["folder"].split("/")))
     try:
-        run_it = partial(_run_trainable, assignment.trial.trainable, broker, config["folder"], assignment.parent)
+        assignment = _opened(found[0])
+        job = assignment.trial.job
+        add_to_path(job.folder)
+        run_it = partial(_run_trainable, assignment.trial.trainable, broker, config["folder"], parent)
         if assignment.share.most > 1:
             fit(job, run.folder, assignment.shared, assignment.share, run_it)
             return
@@ -304,6 +304,15 @@ def _trial_process(broker: Any, config: Mapping[str, Any]) -> None:
         if torch.cuda.is_available():  # what one trial leaves on a GPU is missing for the next one
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def _opened(reference: ray.ObjectRef) -> _Assignment:
+    """The assignment. Raises TrainingError if it names something that this process cannot import."""
+    try:
+        assignment: _Assignment = ray.get(reference)
+    except ray.exceptions.RaySystemError as error:  # what Ray makes of any error in unpickling
+        raise TrainingError(f"the trial cannot be loaded in its process: {last_line(error)}") from error
+    return assignment
 
 
 def _run_trainable(
