@@ -27,7 +27,7 @@ def manifest(
 ) -> None:
     """Print a job as a RayJob for Kubernetes with KubeRay.
 
-    Example: lehr manifest jobs/train.yaml --profile cluster/profiles/kind.yaml | kubectl apply -f -
+    Example: lehr manifest job.yaml --profile kind.yaml | kubectl apply -f -
     """
     from lehr.job import load
     from lehr.kuberay import load_profile, prepare, storage_of, to_yaml

@@ -16,7 +16,7 @@ def status(
     kubernetes: Kubernetes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the submission and progress.json.")] = False,
 ) -> None:
-    """Show the status, progress, metrics and diagnosis of a job on a cluster.
+    """Show the status, progress and diagnosis of a job on a cluster.
 
     Example: lehr status digits
     """
