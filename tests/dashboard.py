@@ -1,4 +1,4 @@
-"""A server that answers as Ray's dashboard does.
+"""A fake of Ray's dashboard: a server that answers as the dashboard does.
 
 Answers follow https://docs.ray.io/en/latest/cluster/running-applications/job-submission/api.html (jobs), and
 https://docs.ray.io/en/latest/ray-security/token-auth.html (401 without a token, 403 with a wrong one).
@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lehr.submission.backend import Request
+
 
 class Dashboard:
     """What the server knows, and what it was asked.
 
     Attributes:
-        token: what it asks for; None: nothing.
-        jobs: by submission id, as GET /api/jobs/ tells of them.
+        token: the one that it requires; None where it requires none.
+        jobs: by submission id, as GET /api/jobs/ lists them.
+        run: runs a submitted request at once, and returns its log.
         answer: overrides the answer to a path: (status, text).
     """
 
@@ -30,6 +33,7 @@ class Dashboard:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.packages: dict[str, bytes] = {}
         self.logs: dict[str, str] = {}
+        self.run: Callable[[Request], str] = lambda request: ""
         self.answer: dict[str, tuple[int, str]] = {}
         self.asked: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
@@ -41,10 +45,10 @@ class Dashboard:
         if path in self.answer:
             return self.answer[path]
         if self.token is not None:
-            said = headers.get("authorization")
-            if not said:
+            given = headers.get("authorization")
+            if not given:
                 return 401, "Unauthorized: Missing authentication token"
-            if said != f"Bearer {self.token}":
+            if given != f"Bearer {self.token}":
                 return 403, "Forbidden: Invalid authentication token"
         if path.startswith("/api/packages/gcs/"):
             name = path.rpartition("/")[2]
@@ -67,6 +71,7 @@ class Dashboard:
             return 500, f"Traceback (most recent call last):\n{why}\n"
         known = {key: asked[key] for key in ("submission_id", "entrypoint", "runtime_env", "metadata")}
         started = 1000 * len(self.jobs) + 1000
+        self.logs[name] = self.run(Request.from_environment(asked["runtime_env"]["env_vars"]))
         self.jobs[name] = {**known, "type": "SUBMISSION", "status": "PENDING", "start_time": started}
         return 200, json.dumps({"job_id": name, "submission_id": name})
 

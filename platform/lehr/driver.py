@@ -18,24 +18,10 @@ from typing import Any
 from lehr.durations import Clock
 from lehr.errors import JobError, LehrError, RunError, RunHeld
 from lehr.formatting import format_folder, format_path
-from lehr.job import Job, TrainJob, describe_difference, difference, from_dict, to_dict
+from lehr.job import Job, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
 from lehr.paths import add_to_path
 from lehr.runs import Folder, Lease, RunFolder, collect_environment, names, step_of, steps_per_epoch
 from lehr.screen import Screen, open_screen, quiet
-
-# What may change under one name without making it another run. More epochs may too, where the rate allows it.
-MAY_CHANGE = (
-    "name",
-    "notes",
-    "storage",
-    "workers",
-    "base.workers",
-    "budget",
-    "train.early_stopping.patience",
-    "train.stop_on",
-    "recipe.stop_after",
-    "train.checkpoint",
-)
 
 
 class Interrupted(LehrError):
@@ -224,14 +210,10 @@ def changes(existing: RunFolder, job: Job) -> str:
         old = to_dict(from_dict(existing.job))
     except JobError:
         return "it was written by another version of lehr"
-    changed = difference(old, to_dict(job))
-    for path in list(changed):
-        if any(path == allowed or path.startswith(f"{allowed}.") for allowed in MAY_CHANGE):
-            del changed[path]
+    changed = changes_of_run(old, to_dict(job))
     if set(changed) == {"train.epochs"} and keeps_rate(existing, job):
         return ""
-    before = {path: old_value for path, (old_value, _) in changed.items()}
-    return describe_difference(before, {path: new_value for path, (_, new_value) in changed.items()})
+    return describe_changes(changed)
 
 
 def keeps_rate(existing: RunFolder, job: Job) -> bool:
@@ -257,8 +239,7 @@ def is_done(job: Job, existing: RunFolder) -> bool:
     outcome = existing.outcome()
     if outcome is None or outcome.status != "finished":
         return False
-    longer = isinstance(job, TrainJob) and job.train.epochs > existing.job["train"]["epochs"]
-    return not longer and to_dict(job).get("budget") == existing.job.get("budget")
+    return not extends(existing.job, to_dict(job))
 
 
 def open_run(kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, *, fresh: bool) -> RunFolder:

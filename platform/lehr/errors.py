@@ -43,5 +43,9 @@ class StorageError(LehrError):
     """The storage refused or lost an operation after bounded retries."""
 
 
+class ClusterError(LehrError):
+    """A cluster cannot be reached, or refuses."""
+
+
 class TrainingError(LehrError):
     """Training ended without a usable result; the sentence says at which step and why."""

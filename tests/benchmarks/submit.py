@@ -1,8 +1,8 @@
-"""Sending a job: lehr against the bare Jobs REST call, first in a process that runs already, then as two commands.
+"""Submitting a job: lehr against the bare call of Ray's Jobs API, first within one process, then as two commands.
 
-Both send the same working folder's package, which the cluster has already, and both are done when Ray has taken the
-job; neither waits for it to start. Beyond the bare call lehr packs and hashes the folder, asks whether the cluster has
-it, and asks what the cluster knows of this run. It needs no GPU and starts a cluster of its own.
+Both submit the same package of the working folder, which the cluster has already, and both return when Ray has accepted
+the job; neither waits for it to start. In addition to the bare call, lehr packs and hashes the folder, asks whether the
+cluster has that package, and asks what the cluster knows of this run. Needs no GPU; starts a cluster of its own.
 
     python -m tests.benchmarks.submit [rounds]
 """
@@ -39,18 +39,18 @@ def main(rounds: int) -> None:
         os.environ |= {"LEHR_STATE": f"{folder}/state", "RAY_AUTH_MODE": "disabled"}
         Path("job.yaml").write_text("kind: train\n")
         from lehr.job import load
-        from lehr.ray_cluster import local_cluster as up
+        from lehr.ray_cluster import local_cluster
         from lehr.submission.backend import newest
         from lehr.submission.package import package
         from lehr.submission.ray_jobs import RayJobs
         from lehr.submission.submit import package_of, request_of
 
-        address = up.up(cpus=2).address
+        address = local_cluster.start(cpus=2).address
         try:
             uri = f"gcs://{package(Path.cwd()).name}"
 
             def settle() -> None:
-                """Until what was sent has ended, so that the next round finds the cluster as this one did."""
+                """Waits until the submitted jobs have ended, so that every round finds an idle cluster."""
                 jobs = RayJobs(address)
                 for each in jobs.jobs():
                     if not each.is_over:
@@ -91,13 +91,13 @@ def main(rounds: int) -> None:
                 return taken
 
             def upload() -> float:
-                """Packing and hashing the folder, and asking whether the cluster has that package."""
+                """Packs and hashes the folder, and asks whether the cluster has that package."""
                 started = time.perf_counter()
                 name = package(Path.cwd()).name
                 urllib.request.urlopen(f"{address}/api/packages/gcs/{name}", timeout=60).read()
                 return (time.perf_counter() - started) * 1000
 
-            ours()  # sends the package, once
+            ours()  # uploads the package, once
             in_process()
             sides = {"lehr": in_process, "bare REST": bare}
             compared = compare("sending a job from Python", "ms", sides, rounds, "at most 1.5 and the upload")
@@ -111,7 +111,7 @@ def main(rounds: int) -> None:
                 "at most 1.5 and the upload",
             )
         finally:
-            up.down()
+            local_cluster.stop()
             os.chdir("/")
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes that others use too: what is taken from a job there, and what it leaves behind."""
+"""A job on a shared Ray cluster of several nodes: what happens when it loses a node, its driver or its memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from lehr import Run
-from lehr.runs import RunFolder
+from lehr.runs import Folder, Progress, RunFolder, TrainingProgress
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -55,15 +55,15 @@ def start(cluster: Any, name: str, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def until(condition: Callable[[dict[str, Any]], bool], name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
+def until(condition: Callable[[TrainingProgress], bool], name: str, process: subprocess.Popen[str]) -> TrainingProgress:
     """The first progress of the run that meets the condition."""
-    file, deadline = Path(f"runs/{name}/progress.json"), time.monotonic() + 200
+    folder, deadline = Folder.at(f"runs/{name}"), time.monotonic() + 200
     while True:
-        progress = json.loads(file.read_text()) if file.exists() else {}
-        if progress and condition(progress):
-            return progress
+        training = Progress.read(folder).training
+        if training and condition(training):
+            return training
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"still {progress}"
+        assert time.monotonic() < deadline, f"still {training}"
         time.sleep(0.1)
 
 
@@ -83,9 +83,10 @@ print(json.dumps([groups, held]))
 
 
 def held(cluster: Any) -> list[Any]:
-    """What is still held on the cluster after a while: placement groups, and CPUs (by actors and tasks)."""
+    """What is still held on the cluster after a minute: placement groups, and CPUs (by actors and tasks)."""
     asked = subprocess.run([sys.executable, "-c", HELD, cluster.address], capture_output=True, text=True, check=True)
-    return json.loads(asked.stdout.splitlines()[-1])
+    found: list[Any] = json.loads(asked.stdout.splitlines()[-1])
+    return found
 
 
 def saved_at_the_notice(run: RunFolder) -> bool:
@@ -93,23 +94,23 @@ def saved_at_the_notice(run: RunFolder) -> bool:
     return step is not None and Path(f"runs/warned/checkpoints/step-{step:010d}/manifest.json").exists()
 
 
-def test_a_notice_that_a_machine_goes_away_saves_at_once_and_the_others_go_on(cluster: Any) -> None:
+def test_a_notice_that_a_machine_goes_away_saves_at_once_and_the_other_workers_continue(cluster: Any) -> None:
     second = cluster.add_node(num_cpus=1, object_store_memory=STORE)
     process = start(cluster, "warned", "train.checkpoint.every=100ep")
     try:
-        until(lambda told: told["workers"] == 2 and told["epochs_done"] >= 3, "warned", process)
+        until(lambda progress: progress.workers == 2 and progress.epochs_done >= 3, "warned", process)
         notice = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
         ray = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", cluster.address]
         drain = [*ray, "--node-id", second.node_id, *notice, "--deadline-remaining-seconds", "20"]
         subprocess.run(drain, check=True, capture_output=True)
         run = Run("runs/warned").folder
         deadline = time.monotonic() + 20
-        while not saved_at_the_notice(run):  # and not just for the best epoch so far
+        while not saved_at_the_notice(run):  # not just the checkpoint of the best epoch so far
             assert time.monotonic() < deadline, "nothing was saved in time"
             time.sleep(0.1)
         cluster.remove_node(second, allow_graceful=False)
-        alone = until(lambda told: told["workers"] == 1 and told["epochs_done"] >= 4, "warned", process)
-        assert alone["step"] > 0
+        alone = until(lambda progress: progress.workers == 1 and progress.epochs_done >= 4, "warned", process)
+        assert alone.step > 0
         run.request_stop("seen enough")
         _, stderr = process.communicate(timeout=120)
     finally:
@@ -120,14 +121,14 @@ def test_a_notice_that_a_machine_goes_away_saves_at_once_and_the_others_go_on(cl
     assert [event["kind"] for event in events][:2] == ["started", "warned"], events
     assert "is about to be taken away" in events[1]["message"]
     resumed = next(event for event in events if event["kind"] == "resumed")
-    assert resumed["step"] >= events[1]["step"] > 0, "what was saved at the notice was not used"
+    assert resumed["step"] >= events[1]["step"] > 0, "the checkpoint saved at the notice was not used"
     assert resumed["message"].endswith("with 1 worker")
     assert held(cluster) == [[], 0]
 
 
-def test_a_driver_that_is_killed_leaves_nothing_held_and_its_run_goes_on(cluster: Any) -> None:
+def test_a_killed_driver_leaves_no_resources_held_and_its_run_resumes(cluster: Any) -> None:
     process = start(cluster, "killed", "train.epochs=40")
-    until(lambda told: told["epochs_done"] >= 3, "killed", process)
+    until(lambda progress: progress.epochs_done >= 3, "killed", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert held(cluster) == [[], 0]
@@ -138,8 +139,8 @@ def test_a_driver_that_is_killed_leaves_nothing_held_and_its_run_goes_on(cluster
     assert held(cluster) == [[], 0]
 
 
-def test_data_beyond_the_object_store_slow_a_run_down_and_end_it_nowhere(cluster: Any) -> None:
-    """120 MB of decoded images, asked to be cached in a store of 80 MB: Ray puts the rest on disk."""
+def test_data_larger_than_the_object_store_slow_a_run_down_but_do_not_end_it(cluster: Any) -> None:
+    """120 MB of decoded images, to be cached in a store of 80 MB: Ray spills the rest to disk."""
     images = []
     for shade in (40, 200):
         Image.new("RGB", (128, 128), (shade, shade, shade)).save(buffer := io.BytesIO(), "PNG")

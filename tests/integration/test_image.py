@@ -1,6 +1,6 @@
-"""The image does what Kubernetes asks of it: containers are started here as a kubelet starts the pods of a manifest.
+"""The image works on Kubernetes: containers are started here as a kubelet starts the pods of a manifest.
 
-LEHR_IMAGE names the image (by default the one of `make image`), LEHR_DOCKER the command that runs containers.
+LEHR_IMAGE names the image (by default the one that `make image` builds), LEHR_DOCKER the command that runs containers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import yaml
 
 from lehr.job import from_dict
 from lehr.kuberay import Profile, manifest
+from lehr.runs import Folder, Progress, TrainingProgress
 
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -34,9 +35,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def docker() -> str:
     found = next(filter(None, map(shutil.which, (os.environ.get("LEHR_DOCKER", ""), "podman", "docker"))), None)
     if not found:
-        pytest.skip("nothing here runs containers: neither podman nor docker")
+        pytest.skip("neither podman nor docker is installed")
     if subprocess.run([found, "image", "inspect", IMAGE], capture_output=True, check=False).returncode:
-        pytest.skip(f"there is no image {IMAGE}: make image makes it")
+        pytest.skip(f"there is no image {IMAGE}; build it with: make image")
     return found
 
 
@@ -48,7 +49,7 @@ def place(docker: str, tmp_path: Path) -> Iterator[Place]:
 
 
 class Place:
-    """Containers on one network, made of the pods of a manifest, with the security that the pods ask for."""
+    """Containers on one network, from the pods of a manifest, with the security settings of the pods."""
 
     def __init__(self, docker: str, folder: Path) -> None:
         self.docker, self.folder = docker, folder
@@ -57,7 +58,7 @@ class Place:
         self.network = False
 
     def pod(self, name: str, spec: dict[str, Any], config: dict[str, str], command: str, **env: str) -> None:
-        """Starts the first container of a pod; its command is what KubeRay would give it."""
+        """Starts the first container of a pod, with the command that KubeRay would give it."""
         if not self.network:
             self.run("network", "create", self.name)
             self.network = True
@@ -67,8 +68,8 @@ class Place:
         options += ["--read-only"] if locked["readOnlyRootFilesystem"] else []
         options += [f"--cap-drop={each}" for each in locked["capabilities"]["drop"]]
         options += [] if locked["allowPrivilegeEscalation"] else ["--security-opt=no-new-privileges"]
-        said = {variable["name"]: variable["value"] for variable in container.get("env", [])}
-        for key, value in {**said, **env, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}.items():
+        variables = {variable["name"]: variable["value"] for variable in container.get("env", [])}
+        for key, value in {**variables, **env, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}.items():
             options += ["--env", f"{key}={value}"]
         for mount in container["volumeMounts"]:
             volume = next(each for each in spec["volumes"] if each["name"] == mount["name"])
@@ -104,7 +105,7 @@ class Place:
             if not state["Running"]:
                 return int(state["ExitCode"])
             time.sleep(1)
-        raise AssertionError(f"{name} has not ended: {self.log(name)[-3000:]}")
+        raise AssertionError(f"{name} is still running: {self.log(name)[-3000:]}")
 
     def clean_up(self) -> None:
         for container in self.containers:
@@ -114,7 +115,7 @@ class Place:
 
 
 def start_cluster(place: Place, job: dict[str, Any]) -> None:
-    """A head and the workers of a job, and the pod that submits it, as KubeRay starts them."""
+    """Starts the head, the workers and the submitter of a job, as KubeRay does."""
     profile = Profile.model_validate(
         {
             "image": IMAGE,
@@ -161,12 +162,15 @@ def start_cluster(place: Place, job: dict[str, Any]) -> None:
     )
 
 
-def progress(place: Place, name: str) -> dict[str, Any]:
-    file = place.folder / f"runs/runs/{name}/progress.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+def progress(place: Place, name: str) -> Progress:
+    return Progress.read(Folder.at(place.folder / f"runs/runs/{name}"))
 
 
-def test_the_image_trains_the_digits_alone_locked_and_without_a_network(docker: str) -> None:
+def training(place: Place, name: str) -> TrainingProgress:
+    return progress(place, name).training or TrainingProgress()
+
+
+def test_the_image_trains_the_digits_on_a_read_only_file_system_without_a_network(docker: str) -> None:
     options = ["--rm", "--read-only", "--tmpfs", "/tmp:rw,mode=1777,size=1g", "--network", "none", "--cap-drop=ALL"]
     command = ["lehr", "run", "jobs/train.yaml", "--debug"]
     done = subprocess.run([docker, "run", *options, IMAGE, *command], capture_output=True, text=True, check=False)
@@ -176,10 +180,10 @@ def test_the_image_trains_the_digits_alone_locked_and_without_a_network(docker: 
     assert best > 97
 
 
-def test_the_image_has_what_kuberay_looks_for_and_nobody_is_root(docker: str) -> None:
-    look = "id -u; command -v ray lehr wget pgrep pkill python; bash -lc 'command -v ray'; touch /venv/x 2>&1"
+def test_the_image_has_the_commands_that_kuberay_needs_and_does_not_run_as_root(docker: str) -> None:
+    command = "id -u; command -v ray lehr wget pgrep pkill python; bash -lc 'command -v ray'; touch /venv/x 2>&1"
     done = subprocess.run(
-        [docker, "run", "--rm", IMAGE, "bash", "-c", look], capture_output=True, text=True, check=False
+        [docker, "run", "--rm", IMAGE, "bash", "-c", command], capture_output=True, text=True, check=False
     )
     user, *found = done.stdout.split("\n")
     assert user == "1000"
@@ -202,8 +206,8 @@ def test_a_job_finishes_on_the_pods_of_its_manifest(place: Place) -> None:
     start_cluster(place, {"name": "digits", "train": {"epochs": 3}, "workers": {"count": 2}})
     assert place.wait("submitter", 400) == 0, place.log("submitter")[-4000:]
     assert "Job 'one' succeeded" in place.log("submitter")
-    assert progress(place, "digits")["status"] == "finished"
-    assert progress(place, "digits")["epochs_done"] == 3
+    assert progress(place, "digits").status == "finished"
+    assert training(place, "digits").epochs_done == 3
     health = place.inside(
         "worker-0", "wget", "-q", "-O-", "http://localhost:52365/api/local_raylet_healthz", check=False
     )
@@ -213,22 +217,23 @@ def test_a_job_finishes_on_the_pods_of_its_manifest(place: Place) -> None:
     assert TOKEN not in place.log("head") + place.log("submitter") + metrics
 
 
-def test_a_head_that_must_go_saves_first_and_the_next_cluster_goes_on(place: Place, docker: str) -> None:
-    job = {"name": "digits", "train": {"epochs": 200, "checkpoint": {"every": "50ep"}}, "workers": {"count": 1}}
+def test_a_head_that_must_go_saves_first_and_the_next_cluster_resumes(place: Place, docker: str) -> None:
+    train = {"epochs": 200, "checkpoint": {"every": "50ep"}}
+    job = {"name": "digits", "train": train, "workers": {"count": 1}}
     start_cluster(place, job)
     deadline = time.monotonic() + 300
-    while progress(place, "digits").get("epochs_done", 0) < 2:
+    while training(place, "digits").epochs_done < 2:
         assert time.monotonic() < deadline, place.log("submitter")[-3000:]
         time.sleep(1)
     config, rayjob = manifest(from_dict(job), Profile.model_validate({"image": IMAGE, "storage": "s3://any/where"}))
     del config
     template = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    before_end = template["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    pre_stop = template["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     started = time.monotonic()
-    place.inside("head", *before_end, check=False)
+    place.inside("head", *pre_stop, check=False)
     assert time.monotonic() - started < template["terminationGracePeriodSeconds"]
-    assert progress(place, "digits")["status"] == "stopped"
-    saved = progress(place, "digits")["step"]
+    assert progress(place, "digits").status == "stopped"
+    saved = training(place, "digits").step
     assert saved > 0
     checkpoints = sorted(path.name for path in (place.folder / "runs/runs/digits/checkpoints").iterdir())
     assert checkpoints[-1] == f"step-{saved:010d}"
@@ -236,12 +241,12 @@ def test_a_head_that_must_go_saves_first_and_the_next_cluster_goes_on(place: Pla
     next_cluster = Place(docker, place.folder)
     place.clean_up()
     try:
-        start_cluster(next_cluster, {**job, "train": {**job["train"], "early_stopping": None}})
+        start_cluster(next_cluster, {**job, "train": {**train, "early_stopping": None}})
         deadline = time.monotonic() + 300
-        while progress(next_cluster, "digits").get("step", 0) <= saved:
+        while training(next_cluster, "digits").step <= saved:
             assert time.monotonic() < deadline, next_cluster.log("submitter")[-3000:]
             time.sleep(1)
-        begun = yaml.safe_load((place.folder / "runs/runs/digits/attempts/0002.json").read_text())
-        assert begun
+        second_attempt = yaml.safe_load((place.folder / "runs/runs/digits/attempts/0002.json").read_text())
+        assert second_attempt
     finally:
         next_cluster.clean_up()

@@ -1,4 +1,4 @@
-"""Jobs sent to a real Ray cluster of three nodes, with a token, and run folders on an S3 server (moto)."""
+"""Jobs submitted to a real Ray cluster of three nodes, with a token, and with run folders on an S3 server (moto)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import numpy as np
 import psutil
 import pytest
@@ -21,6 +21,7 @@ from tests.s3 import BUCKET, s3_environment, s3_server
 
 from lehr.job.templates import names
 from lehr.models.vision import torchvision
+from lehr.runs import Progress
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -51,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(place: Path) -> Iterator[dict[str, str]]:
-    """What the commands run with: an S3 server, a token, and a state folder of its own."""
+    """The environment of the commands: an S3 server, a token, and a state folder of its own."""
     (place / "token").write_text(TOKEN)
     with s3_server() as endpoint:
         yield {
@@ -66,7 +67,7 @@ def environment(place: Path) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def s3(place: Path, environment: dict[str, str]) -> Any:
-    """A client of the S3 server, which has images in a folder and in Parquet; a backbone lies in the working folder."""
+    """A client of the S3 server, which has images in a folder and in Parquet; a backbone is in the working folder."""
     client = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
                           aws_access_key_id="x", aws_secret_access_key="x")  # fmt: skip
     pixels = np.random.default_rng(0)
@@ -88,7 +89,7 @@ def s3(place: Path, environment: dict[str, str]) -> Any:
 
 @pytest.fixture(scope="module")
 def lehr(place: Path, environment: dict[str, str]) -> Iterator[Lehr]:
-    """The command, with a cluster of three nodes up."""
+    """The lehr command, while a cluster of three nodes is running."""
     (place / "job.yaml").write_text(JOB)
     (place / "my_nets.py").write_text(NETS)
 
@@ -115,9 +116,15 @@ def _session(process: psutil.Process) -> int:
         return -1
 
 
-def progress(lehr: Lehr, run: str) -> dict:
-    said = lehr("status", run, "--json")
-    return json.loads(said.stdout)["progress"] if said.returncode == 0 else {}
+def progress(lehr: Lehr, run: str) -> Progress:
+    shown = lehr("status", run, "--json")
+    return Progress.from_json(json.loads(shown.stdout)["progress"] if shown.returncode == 0 else {})
+
+
+def step(lehr: Lehr, run: str) -> int:
+    """The optimizer step that a training has reached."""
+    training = progress(lehr, run).training
+    return training.step if training else 0
 
 
 def until(condition: Callable[[], bool], seconds: float = 180) -> None:
@@ -127,10 +134,10 @@ def until(condition: Callable[[], bool], seconds: float = 180) -> None:
         time.sleep(1)
 
 
-def test_on_a_sound_cluster_check_finds_nothing(lehr: Lehr) -> None:
-    said = lehr("check", "job.yaml")
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.startswith("Nothing found: the job can run there.")
+def test_a_check_of_a_healthy_cluster_finds_no_problems(lehr: Lehr) -> None:
+    checked = lehr("check", "job.yaml")
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.startswith("No problems found: the job can run there.")
 
 
 @pytest.mark.parametrize(
@@ -149,15 +156,13 @@ def test_on_a_sound_cluster_check_finds_nothing(lehr: Lehr) -> None:
     ],
 )
 def test_each_finding_is_provoked_on_a_real_cluster(lehr: Lehr, overrides: list[str], sentence: str) -> None:
-    said = lehr("check", "job.yaml", *overrides)
-    assert sentence in said.stdout, said.stdout + said.stderr
-    assert "Traceback" not in said.stdout + said.stderr
-    assert said.returncode == (0 if sentence.startswith("warning") else 1)
+    checked = lehr("check", "job.yaml", *overrides)
+    assert sentence in checked.stdout, checked.stdout + checked.stderr
+    assert "Traceback" not in checked.stdout + checked.stderr
+    assert checked.returncode == (0 if sentence.startswith("warning") else 1)
 
 
-def test_a_wrong_or_missing_token_is_one_sentence_and_the_right_one_is_nowhere_to_be_read(
-    lehr: Lehr, place: Path
-) -> None:
+def test_a_wrong_or_missing_token_is_one_sentence_and_the_right_one_is_never_shown(lehr: Lehr, place: Path) -> None:
     wrong = lehr("jobs", RAY_AUTH_TOKEN="wrong")
     assert "does not accept this token" in wrong.stderr
     missing = lehr("jobs", RAY_AUTH_TOKEN_PATH="", HOME="/nonexistent")
@@ -169,20 +174,20 @@ def test_a_wrong_or_missing_token_is_one_sentence_and_the_right_one_is_nowhere_t
     assert TOKEN not in (place / "state/cluster.log").read_text() + (place / "state/cluster.json").read_text()
 
 
-def test_a_job_goes_on_when_its_client_is_closed_and_is_joined_again(
+def test_a_job_keeps_running_when_its_client_is_closed_and_can_be_attached_to_again(
     lehr: Lehr, place: Path, environment: dict[str, str]
 ) -> None:
     client = subprocess.Popen(
         [sys.executable, "-m", "lehr", "submit", "job.yaml", "name=left", "-f"], cwd=place, env=environment,
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until(lambda: progress(lehr, "left").get("status") == "running" or client.poll() is not None)
+    until(lambda: progress(lehr, "left").status == "running" or client.poll() is not None)
     client.kill()
     client.wait()
     attached = lehr("attach", "left")
     assert attached.returncode == 0, attached.stdout + attached.stderr
     assert "epoch 3/3" in attached.stdout
-    assert progress(lehr, "left")["status"] == "finished"
+    assert progress(lehr, "left").status == "finished"
     assert "left" in lehr("runs").stdout  # read in place, from S3
     assert "validation accuracy" in lehr("show", "left").stdout
     assert lehr("report", "left").returncode == 0
@@ -191,41 +196,41 @@ def test_a_job_goes_on_when_its_client_is_closed_and_is_joined_again(
     assert TOKEN not in lehr("logs", "left").stdout
 
 
-def test_a_stop_saves_and_the_resumed_run_starts_from_there(lehr: Lehr) -> None:
+def test_a_stop_saves_a_checkpoint_and_the_run_resumes_from_it(lehr: Lehr) -> None:
     assert lehr("submit", "job.yaml", "name=long", "train.epochs=500", "--no-wait", "--no-check").returncode == 0
     twice = lehr("submit", "job.yaml", "name=long", "train.epochs=500", "--no-wait")
     assert "this is the same job" in twice.stdout
-    until(lambda: progress(lehr, "long").get("step", 0) > 10)
-    before = progress(lehr, "long")["step"]
+    until(lambda: step(lehr, "long") > 10)
+    before = step(lehr, "long")
     stopped = lehr("stop", "long")
     assert "everything is saved" in stopped.stdout, stopped.stdout + stopped.stderr
-    step = progress(lehr, "long")["step"]
-    assert step >= before
+    saved = step(lehr, "long")
+    assert saved >= before
     assert lehr("resume", "long", "--no-wait").returncode == 0
-    until(lambda: progress(lehr, "long").get("step", 0) > step)
+    until(lambda: step(lehr, "long") > saved)
     rows = [json.loads(line) for line in lehr("jobs", "--json").stdout.splitlines()]
     assert [row["submission"] for row in rows if row["name"] == "long"] == [1, 2]
     assert lehr("stop", "long").returncode == 0
     events = [line for line in lehr("show", "long").stdout.splitlines() if "resumed" in line]
     assert len(events) == 1
-    assert f"{step}" in events[0], "from the step it was stopped at, not from an earlier checkpoint"
+    assert f"{saved}" in events[0], "resumed from an earlier checkpoint than that of the stop"
 
 
-def test_a_second_job_waits_visibly_until_all_its_workers_fit(lehr: Lehr) -> None:
+def test_a_second_job_says_what_it_waits_for_until_all_its_workers_fit(lehr: Lehr) -> None:
     assert lehr("submit", "job.yaml", "name=first", "train.epochs=500", "--no-wait", "--no-check").returncode == 0
-    until(lambda: progress(lehr, "first").get("step", 0) > 1)
+    until(lambda: step(lehr, "first") > 1)
     words = ("submit", "job.yaml", "name=second", "workers={count: 2, cpus: 2}", "--no-wait", "--no-check")
     assert lehr(*words).returncode == 0
     until(lambda: "waiting for 4 CPUs: " in lehr("logs", "second").stdout)
     assert "held by run first" in lehr("logs", "second").stdout
-    assert progress(lehr, "first")["status"] == "running"
+    assert progress(lehr, "first").status == "running"
     assert lehr("stop", "first").returncode == 0
     done = lehr("attach", "second")
     assert done.returncode == 0, done.stdout
     assert "epoch 3/3" in done.stdout
 
 
-TEMPLATES = [  # in an order in which each finds the runs that it needs
+TEMPLATES = [  # in an order in which each finds the runs it needs
     ("train", "digits", ["train.epochs=2"], ["model/weights.safetensors"]),
     ("cifar10", "cifar10", [f"data.path={STORAGE}/cifar10", "model.width=8", "train.epochs=2"], ["model/model.json"]),
     (
@@ -290,12 +295,12 @@ TEMPLATES = [  # in an order in which each finds the runs that it needs
 ]  # fmt: skip
 
 
-def test_every_template_is_among_those_that_are_sent() -> None:
+def test_every_template_is_submitted_below() -> None:
     assert sorted(each[0] for each in TEMPLATES) == names()
 
 
 @pytest.mark.parametrize(("template", "run", "words", "artifacts"), TEMPLATES, ids=[each[0] for each in TEMPLATES])
-def test_a_template_runs_on_a_cluster_and_what_it_leaves_is_read_from_s3(
+def test_a_template_runs_on_a_cluster_and_its_results_are_read_from_s3(
     lehr: Lehr, s3: Any, template: str, run: str, words: list[str], artifacts: list[str]
 ) -> None:
     assert lehr("new", template, f"{template}.yaml").returncode == 0
@@ -304,10 +309,10 @@ def test_a_template_runs_on_a_cluster_and_what_it_leaves_is_read_from_s3(
     assert "refused" not in done.stdout
     rows = [json.loads(line) for line in lehr("jobs", "--json").stdout.splitlines()]
     assert [row["status"] for row in rows if row["name"] == run] == ["finished"]
-    assert progress(lehr, run)["status"] == "finished"
+    assert progress(lehr, run).status == "finished"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"runs/{run}/")
     there = {each["Key"].removeprefix(f"runs/{run}/"): each["Size"] for page in pages for each in page["Contents"]}
-    assert {"job.yaml", "environment.json", "progress.json", *artifacts} <= there.keys()
+    assert {"job.yaml", "environment.json", "progress.json", "outcome.json", *artifacts} <= there.keys()
     assert "lease.json" not in there
     assert all(there[name] for name in artifacts)
     shown = lehr("show", run)

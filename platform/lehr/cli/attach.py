@@ -7,6 +7,11 @@ from lehr.cli.submit import watch
 
 
 def attach(run: JobName, cluster: Cluster = None, kubernetes: Kubernetes = None) -> None:
-    """Watch a job on a cluster, as if it ran here, until it ends. Ctrl-C ends the watching, not the job."""
+    """Watch a job on a cluster until it ends, as if it ran here.
+
+    Ctrl-C stops the watching, not the job.
+
+    Example: lehr attach digits
+    """
     jobs = connect(cluster, kubernetes)
     watch(jobs, submitted(jobs, run))

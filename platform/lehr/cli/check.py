@@ -8,51 +8,48 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, ray_cluster
+from lehr.cli.options import Cluster, JobFile, ray_jobs
+from lehr.cli.submit import CHECK_SECONDS, ended, wait_for_check
 from lehr.errors import LehrError
-
-WAIT_SECONDS = 120.0
 
 
 def check(
-    job: Annotated[str, typer.Argument(help="The job file.", show_default=False)],
+    job: JobFile,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Changes to the job: workers=4 storage=s3://…", show_default=False),
     ] = None,
     cluster: Cluster = None,
     folder: Annotated[
-        Path | None, typer.Option(help="The folder that would be sent; see lehr submit.", show_default=False)
+        Path | None, typer.Option(help="The folder to upload; see lehr submit.", show_default=False)
     ] = None,
 ) -> None:
-    """Look a cluster over for a job, without running it: what is missing, why it matters, what to do."""
+    """Check that a cluster has what a job needs, without running it.
+
+    Each finding says what is missing, why it matters, and what to do.
+
+    Example: lehr check jobs/train.yaml workers=4
+    """
     started = time.monotonic()
-    from lehr.cli.submit import ended
     from lehr.job import load
-    from lehr.submission.backend import changes_of
-    from lehr.submission.check import CHECKED, FINDING
     from lehr.submission.submit import package_of, request_of, working_folder
 
     loaded = load(job, overrides or ())
     root = working_folder(loaded, folder)
-    jobs = ray_cluster(cluster)
+    jobs = ray_jobs(cluster)
     jobs.package = lambda: package_of(loaded, root)
     submission = jobs.submit(request_of(loaded, root, only_check=True))
-    text, current = "", submission
+    current, result = submission, None
     try:
-        for current, more in changes_of(jobs, submission, every=0.2):  # noqa: B007
-            text += more
-            if CHECKED in text:
-                break  # it ends by itself
-            if time.monotonic() - started > WAIT_SECONDS:
-                raise LehrError(f"{jobs.address} has not looked itself over in {WAIT_SECONDS:.0f} s; is it very busy?")
+        current, result = wait_for_check(jobs, submission)
     finally:
-        if CHECKED not in text and not current.is_over:
+        if result is None and not current.is_over:  # with a result it ends by itself
             jobs.stop(current)
-    if CHECKED not in text:
-        raise ended(current, text)
-    found = [line for line in text.splitlines() if line.startswith(FINDING)]
-    print("\n".join(found) or "Nothing found: the job can run there.")
+    if result is None and current.is_over:
+        raise ended(jobs, current)
+    if result is None:
+        raise LehrError(f"{jobs.address} did not finish the check in {CHECK_SECONDS:.0f} s; is it very busy?")
+    print("\n".join(map(str, result.findings)) or "No problems found: the job can run there.")
     print(f"Checked {jobs.address} in {time.monotonic() - started:.1f} s.")
-    if any(line.startswith(FINDING[0]) for line in found):
+    if result.is_refused:
         raise typer.Exit(1)

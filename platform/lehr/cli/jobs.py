@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -14,12 +14,28 @@ if TYPE_CHECKING:
     from lehr.submission.backend import Submission
 
 
+class Row(TypedDict):
+    """A submission as `--json` prints it. Times are UTC, ISO 8601."""
+
+    name: str
+    status: str
+    kind: str
+    submission: int
+    id: str
+    started: str | None
+    ended: str | None
+    folder: str
+
+
 def jobs(
     cluster: Cluster = None,
     kubernetes: Kubernetes = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per submission.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object for each submission.")] = False,
 ) -> None:
-    """List the jobs that were submitted to a cluster."""
+    """List the jobs that were submitted to a cluster.
+
+    Example: lehr jobs --cluster http://host:8265
+    """
     connected = connect(cluster, kubernetes)
     rows = [_row(each) for each in connected.jobs()]
     if as_json:
@@ -31,20 +47,20 @@ def jobs(
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 200  # for a pipe, whole lines
+        console.width = 200  # whole lines for a pipe
     if not rows:
         console.print(f"No jobs on {connected.address}.")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("name", "state", "kind", "submission", "started (UTC)", "run folder"):
+    for name in ("name", "status", "kind", "submission", "started (UTC)", "run folder"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        began = (row["started"] or "")[:16].replace("T", " ")
-        table.add_row(row["name"], row["status"], row["kind"], str(row["submission"]), began, row["folder"])
+        started = (row["started"] or "")[:16].replace("T", " ")
+        table.add_row(row["name"], row["status"], row["kind"], str(row["submission"]), started, row["folder"])
     console.print(table)
 
 
-def _row(each: Submission) -> dict[str, Any]:
+def _row(each: Submission) -> Row:
     job = each.request.job if each.request else {}
     return {
         "name": each.run,

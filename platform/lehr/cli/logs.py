@@ -1,4 +1,4 @@
-"""`lehr logs`: what a job on a cluster has printed."""
+"""`lehr logs`: the output of a job on a cluster."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ def logs(
     run: JobName,
     cluster: Cluster = None,
     kubernetes: Kubernetes = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job ends.")] = False,
 ) -> None:
-    """Print what a job on a cluster has printed."""
-    from lehr.submission.backend import changes_of
+    """Print the output of a job on a cluster.
+
+    Example: lehr logs digits --follow
+    """
+    from lehr.submission.backend import poll
 
     jobs = connect(cluster, kubernetes)
     submission = submitted(jobs, run)
     if not follow:
         print(jobs.logs(submission), end="")
         return
-    for _, text in changes_of(jobs, submission):
+    for _, text in poll(jobs, submission):
         print(text, end="", flush=True)

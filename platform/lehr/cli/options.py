@@ -1,4 +1,4 @@
-"""Arguments that several commands share."""
+"""Arguments that several commands share, and the cluster or job that they name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from lehr.submission.backend import Backend, Submission
     from lehr.submission.ray_jobs import RayJobs
 
+JobFile = Annotated[str, typer.Argument(help="The job file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to the job: optimizer.lr=0.05 schedule=linear", show_default=False),
+]
 Storage = Annotated[
     str | None,
     typer.Option(help="Folder or URI that holds the runs. By default LEHR_STORAGE, else ./runs.", show_default=False),
@@ -20,15 +25,15 @@ Cluster = Annotated[
     str | None,
     typer.Option(
         help="Address of the cluster's dashboard, http://host:8265. By default RAY_API_SERVER_ADDRESS, else the "
-        "cluster of `lehr cluster up`.",
+        "cluster that `lehr cluster up` started.",
         show_default=False,
     ),
 ]
 Kubernetes = Annotated[
     str | None,
-    typer.Option(help="The profile of a Kubernetes cluster, a file, instead of --cluster.", show_default=False),
+    typer.Option(help="Profile file of a Kubernetes cluster, instead of --cluster.", show_default=False),
 ]
-JobName = Annotated[str, typer.Argument(help="A run that was submitted: its name.", show_default=False)]
+JobName = Annotated[str, typer.Argument(help="The name of a submitted run.", show_default=False)]
 
 
 def storage_or_default(storage: str | None) -> str:
@@ -36,30 +41,27 @@ def storage_or_default(storage: str | None) -> str:
 
 
 def connect(cluster: str | None, kubernetes: str | None = None) -> Backend:
-    """The cluster that a command means."""
+    """The cluster that a command's options name."""
     if kubernetes:
-        from lehr.kuberay.backend import Kubernetes as OnKubernetes
+        from lehr.kuberay.backend import Kubernetes as KubernetesBackend
 
-        return OnKubernetes(kubernetes)
-    return ray_cluster(cluster)
-
-
-def ray_cluster(cluster: str | None) -> RayJobs:
-    """The Ray cluster that a command means."""
-    from lehr.ray_cluster.local_cluster import recorded
-    from lehr.submission.ray_jobs import RayJobs, dashboard_address
-
-    known = None if cluster or os.environ.get("RAY_API_SERVER_ADDRESS") else recorded()
-    return RayJobs(dashboard_address(cluster, known.address if known else None))
+        return KubernetesBackend(kubernetes)
+    return ray_jobs(cluster)
 
 
-def going_on(run: str, kubernetes: str | None) -> str:
-    """The command that goes on with a job that failed or was stopped; `lehr resume` knows Ray clusters only."""
-    return f"lehr submit JOB --kubernetes {kubernetes}" if kubernetes else f"lehr resume {run}"
+def ray_jobs(cluster: str | None) -> RayJobs:
+    """The Ray cluster that a command's options name."""
+    from lehr.ray_cluster.dashboard import dashboard_address
+    from lehr.ray_cluster.local_cluster import running
+    from lehr.submission.ray_jobs import RayJobs
+
+    local = None if cluster or os.environ.get("RAY_API_SERVER_ADDRESS") else running()
+    address = dashboard_address(cluster, local.address if local else None)
+    return RayJobs(address, option=f"--cluster {cluster}" if cluster else "")
 
 
 def submitted(jobs: Backend, run: str) -> Submission:
-    """The newest submission of a run. Raises LehrError where the cluster knows none, naming those that look alike."""
+    """The newest submission of a run. Raises LehrError, with similar names, where the cluster knows none."""
     from difflib import get_close_matches
 
     from lehr.errors import LehrError
@@ -68,6 +70,6 @@ def submitted(jobs: Backend, run: str) -> Submission:
     if found := newest(jobs, run):
         return found
     known = list(dict.fromkeys(each.run for each in jobs.jobs()))
-    alike = get_close_matches(run, known, n=3)
-    hint = f"did you mean {' or '.join(alike)}?" if alike else f"it knows {', '.join(known[-8:]) or 'none'}"
+    similar = get_close_matches(run, known, n=3)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"its jobs: {', '.join(known[-8:]) or 'none'}"
     raise LehrError(f'no job "{run}" on {jobs.address}; {hint}')

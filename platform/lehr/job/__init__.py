@@ -1,7 +1,7 @@
 """What a job file says: typed sections, durations, overrides, and errors of one sentence."""
 
 from lehr.job.base import Job
-from lehr.job.compare import describe_difference, difference, job_hash, to_dict
+from lehr.job.compare import changes_of_run, describe_changes, difference, extends, job_hash, to_dict
 from lehr.job.ensemble import EnsembleJob
 from lehr.job.finetune import FinetuneSection
 from lehr.job.kinds import KINDS
@@ -49,10 +49,12 @@ __all__ = [
     "Training",
     "TransferJob",
     "WorkersSection",
+    "changes_of_run",
     "check_call",
     "derive",
-    "describe_difference",
+    "describe_changes",
     "difference",
+    "extends",
     "from_dict",
     "job_hash",
     "json_schema",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,7 +58,11 @@ class Job(Section):
     @model_validator(mode="after")
     def _make_paths_absolute(self, info: ValidationInfo) -> Job:
         folder_of = (info.context or {}).get("folder_of", lambda path: Path.cwd())
-        self.__dict__.update(_absolute_fields(self, folder_of, ()))
+        for path, text in list(path_fields(self)):
+            if re.match(r"[^/]*://[^/]*:[^/]*@", text):  # it would be in the run folder, in messages and in names
+                what = "holds a password; allowed: credentials in the environment (AWS_SECRET_ACCESS_KEY and the like)"
+                raise JobError(what, field=".".join(map(str, path)))
+            self.__dict__.update(_with_value(self, path, absolute(text, folder_of(path))).__dict__)
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -99,17 +103,23 @@ def absolute(text: str, folder: Path) -> str:
     return os.path.normpath(os.path.join(folder, os.path.expanduser(text)))
 
 
-def _absolute_fields(model: BaseModel, folder_of: Callable[[FieldPath], Path], at: FieldPath) -> dict[str, Any]:
-    """The fields of a model, and of the models in it, that change when its local paths are made absolute."""
-    changes: dict[str, Any] = {}
-    for name, info in type(model).model_fields.items():
-        value = getattr(model, name)
+def path_fields(section: BaseModel, *, runs: bool = False, at: FieldPath = ()) -> Iterator[tuple[FieldPath, str]]:
+    """Every path and URI of a job, or of a section of it, with its field; references (`run:NAME`) among them.
+
+    Args:
+        runs: also the references to runs in fields that hold no paths otherwise, such as `backbone.name`.
+    """
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
         if isinstance(value, BaseModel):
-            if inner := _absolute_fields(value, folder_of, (*at, name)):
-                changes[name] = value.model_copy(update=inner)
-        elif isinstance(value, str) and LOCAL_PATH in info.metadata and value not in NO_PATHS:
-            if re.match(r"[^/]*://[^/]*:[^/]*@", value):  # it would be in the run folder, in messages and in names
-                what = "holds a password; allowed: credentials in the environment (AWS_SECRET_ACCESS_KEY and the like)"
-                raise JobError(what, field=".".join(map(str, (*at, name))))
-            changes[name] = absolute(value, folder_of((*at, name)))
-    return changes
+            yield from path_fields(value, runs=runs, at=(*at, name))
+        elif isinstance(value, str) and (
+            (LOCAL_PATH in info.metadata and value not in NO_PATHS) or (runs and value.startswith("run:"))
+        ):
+            yield (*at, name), value
+
+
+def _with_value(model: BaseModel, path: FieldPath, value: str) -> BaseModel:
+    """A copy of a model with one field changed, however deep it is."""
+    name = str(path[0])
+    return model.model_copy(update={name: _with_value(getattr(model, name), path[1:], value) if path[1:] else value})

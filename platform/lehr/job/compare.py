@@ -14,15 +14,32 @@ from lehr.job.text import show
 NOT_DEFINING = ("name", "notes", "storage", "workers")
 """Fields that say where and under which name a job runs, not what it computes."""
 
+MAY_CHANGE = (
+    "name",
+    "notes",
+    "storage",
+    "workers",
+    "base.workers",
+    "budget",
+    "train.early_stopping.patience",
+    "train.stop_on",
+    "recipe.stop_after",
+    "train.checkpoint",
+)
+"""Fields, with what is in them, that may change under one name: the run stays the same run."""
+
+Changes = dict[str, tuple[Any, Any]]
+"""(old, new) by dotted path; None stands for a field that is not there."""
+
 
 def to_dict(job: BaseModel) -> dict[str, Any]:
     """The job as resolved: plain values, every default filled in. `from_dict` reads it back to an equal job."""
     return job.model_dump(mode="json")
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs, by dotted path, as (old, new); None stands for a field that is not there."""
-    found: dict[str, tuple[Any, Any]] = {}
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    """What differs between two jobs."""
+    found: Changes = {}
     for key in dict.fromkeys((*old, *new)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -32,10 +49,28 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tupl
     return found
 
 
-def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def describe_changes(changes: Changes) -> str:
     """`optimizer.lr: 0.1 -> 0.05; schedule.name: constant -> cosine` on one line; empty when nothing differs."""
-    pairs = difference(old, new).items()
-    return "; ".join(f"{path}: {_bare(before)} -> {_bare(after)}" for path, (before, after) in pairs)
+    return "; ".join(f"{path}: {_bare(before)} -> {_bare(after)}" for path, (before, after) in changes.items())
+
+
+def changes_of_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    """The differences that make `new` another run than `old`: all but those of `MAY_CHANGE`.
+
+    More epochs are among them, as `{"train.epochs": (20, 40)}`. They may change too where the steps already taken keep
+    their learning rate, which only somebody who sees the run folder can tell (`lehr.driver.keeps_rate`).
+    """
+    return {
+        path: pair
+        for path, pair in difference(old, new).items()
+        if not any(path == allowed or path.startswith(f"{allowed}.") for allowed in MAY_CHANGE)
+    }
+
+
+def extends(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a finished run of `old` has something left to do for `new`: more epochs, or another budget."""
+    epochs = [(each.get("train") or {}).get("epochs") or 0 for each in (old, new)]
+    return epochs[1] > epochs[0] or old.get("budget") != new.get("budget")
 
 
 def _bare(value: Any) -> str:

@@ -1,23 +1,16 @@
-"""Jobs on Kubernetes as the other commands see jobs: KubeRay behind the same face as a Ray cluster."""
+"""KubeRay as a `Backend`: the commands treat jobs on Kubernetes like jobs on a Ray cluster."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from lehr.errors import ClusterError
 from lehr.job import Job
-from lehr.kuberay import (
-    AlreadyThere,
-    ClusterError,
-    ClusterJob,
-    KubeRay,
-    load_profile,
-    prepare,
-    storage_of,
-)
-from lehr.kuberay.client import NotThere
+from lehr.kuberay.client import AlreadySubmitted, KubeRay, NotFound
+from lehr.kuberay.jobs import ClusterJob
+from lehr.kuberay.manifest import prepare, storage_of
+from lehr.kuberay.profile import load_profile, profile_file
 from lehr.submission.backend import Request, Submission
 
 
@@ -26,39 +19,38 @@ class Kubernetes:
 
     Args:
         profile: the profile's file, by default LEHR_PROFILE.
-        job: what `submit` sends.
+        job: the job that `submit` submits.
     """
 
-    def __init__(self, profile: str | None, job: Job | None = None, changes: Sequence[str] = ()) -> None:
-        file = profile or os.environ.get("LEHR_PROFILE")
-        if not file:
-            raise ClusterError("which Kubernetes cluster? name its profile with --kubernetes FILE or LEHR_PROFILE")
-        self.profile = load_profile(file, changes)
+    def __init__(self, profile: str | None, job: Job | None = None) -> None:
+        file = profile_file(profile, "--kubernetes")
+        self.profile = load_profile(file)
         self.client = KubeRay(self.profile.namespace)
         self.address = f"{self.client.address}, namespace {self.profile.namespace}"
+        self.option = f"--kubernetes {file}"
         self.job = job
 
     def submit(self, request: Request, after: Submission | None = None) -> Submission:
-        """Creates the RayJob; the profile says retries and how long a stop may take."""
-        assert self.job is not None, "made to send a job"
+        """Creates the RayJob. Retries and the time for stopping are the profile's."""
+        assert self.job is not None, "a backend that submits is made with a job"
         job = self.job.model_copy(update={"name": request.run})
         objects, modules = prepare(job, self.profile)
         if modules:
             modules.store(storage_of(job, self.profile))
         try:
             found = self.client.submit(objects)
-        except AlreadyThere as there:
-            found = there.job
+        except AlreadySubmitted as already:
+            found = already.job
         return _submission(found)
 
     def jobs(self) -> list[Submission]:
         return [_submission(each) for each in self.client.jobs()]
 
     def get(self, submission: Submission) -> Submission:
-        """The job as it is now. One that is gone was stopped: a stop that does not reach the run folder deletes."""
+        """The job in its present state. One that is gone was stopped: `stop` deletes where it reaches no run folder."""
         try:
             return _submission(self.client.status(submission.id))
-        except NotThere:
+        except NotFound:
             return replace(submission, status="stopped", message="deleted from the cluster")
 
     def logs(self, submission: Submission) -> str:
@@ -66,7 +58,7 @@ class Kubernetes:
             return ""
         try:
             return "".join(self.client.logs(submission.id))
-        except ClusterError:  # its pod is not there yet, or no longer
+        except ClusterError:  # its pod does not exist yet, or no longer
             return ""
 
     def stop(self, submission: Submission) -> None:
@@ -82,7 +74,7 @@ def _submission(job: ClusterJob) -> Submission:
         message=job.message,
         started=_seconds(job.started or job.created),
         ended=_seconds(job.ended),
-        request=Request(job.run, {"storage": job.storage}, "", "") if job.storage else None,
+        request=Request(job.run, {"storage": job.storage}, "", "", check_token="") if job.storage else None,
     )
 
 

@@ -1,7 +1,7 @@
-"""RayJobs in a Kubernetes cluster: submit, list, watch, read and stop them, through the official client.
+"""RayJobs in a Kubernetes cluster: submit, list, watch and stop them and read their logs, through the official client.
 
-Every refusal of the cluster is one sentence in a `ClusterError`. The library (extra `[kubernetes]`) is imported when a
-`KubeRay` is made.
+Every refusal of the cluster is one sentence in a `ClusterError`. The kubernetes package (extra `[kubernetes]`) is
+imported when a `KubeRay` is made.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lehr.errors import LehrError, RunError
-from lehr.kuberay.jobs import ClusterJob
+from lehr.errors import ClusterError, RunError
+from lehr.kuberay.cluster_spec import LABELS, Manifest
+from lehr.kuberay.jobs import ClusterJob, RayJob
 from lehr.kuberay.manifest import kubernetes_name
-from lehr.kuberay.ray_cluster import OURS, Manifest
 from lehr.runs import Folder, RunFolder
 
 RAYJOBS = ("ray.io", "v1", "rayjobs")
 WATCH_SECONDS = 240  # less than the five minutes after which API servers end a watch
-EXPIRED_TIMES = 5  # in a row; a cluster that forgets so fast cannot be watched
-GONE_SECONDS = 180.0  # for the pods of a finished job to go away
+MOST_EXPIRED = 5  # watches that expire in a row; a cluster whose history is that short cannot be watched
+DELETE_SECONDS = 180.0  # for the pods of a finished job to disappear
 
 
-class ClusterError(LehrError):
-    """The cluster cannot be reached, or refuses."""
-
-
-class AlreadyThere(ClusterError):
-    """A job of this name has not ended yet. `job` is it."""
+class AlreadySubmitted(ClusterError):
+    """A job of this name has not ended yet: `job`."""
 
     def __init__(self, job: ClusterJob) -> None:
         self.job = job
-        super().__init__(f"{job.run} is already on the cluster and {job.status}; follow it, or stop it first")
+        super().__init__(f"{job.run} is already on the cluster and {job.status}; attach to it, or stop it first")
+
+
+class NotFound(ClusterError):
+    """There is no such job, or no such namespace."""
 
 
 class KubeRay:
@@ -45,7 +45,7 @@ class KubeRay:
         context: of the kubeconfig. By default its current one; inside a cluster, that cluster.
 
     Raises:
-        ClusterError: the library is missing, or nothing says which cluster.
+        ClusterError: the kubernetes package is missing, or no cluster is configured.
     """
 
     def __init__(self, namespace: str = "default", context: str | None = None) -> None:
@@ -53,14 +53,15 @@ class KubeRay:
             from kubernetes import client, config
         except ImportError:
             raise ClusterError(
-                "speaking with Kubernetes needs the library kubernetes; install it with: pip install 'lehr[kubernetes]'"
+                "jobs on Kubernetes need the kubernetes package; install it with: pip install 'lehr[kubernetes]'"
             ) from None
         try:
             settings = client.Configuration()
             _find_cluster(config, context, settings)
         except (config.ConfigException, OSError, ValueError) as error:
-            what = f"no Kubernetes cluster is set up here: {error}; kubectl config get-contexts lists them"
-            raise ClusterError(what) from None
+            raise ClusterError(
+                f"no Kubernetes cluster is configured here: {error}; list yours with: kubectl config get-contexts"
+            ) from None
         settings.retries = 1
         self.namespace = namespace
         self.address: str = settings.host
@@ -68,31 +69,31 @@ class KubeRay:
         self._rayjobs, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
 
     def submit(self, objects: list[Manifest]) -> ClusterJob:
-        """Creates a job from its manifest. One of this name that has ended makes room; its run folder stays.
+        """Creates a job from its manifest. A job of this name that has ended is replaced; its run folder stays.
 
         Raises:
-            AlreadyThere: one of this name has not ended.
+            AlreadySubmitted: a job of this name has not ended.
             ClusterError: the cluster refuses.
         """
         config, rayjob = (next(each for each in objects if each["kind"] == kind) for kind in ("ConfigMap", "RayJob"))
         name = rayjob["metadata"]["name"]
-        with self._told("create rayjobs", name):
+        with self._refusals("create rayjobs", name):
             created = self._create(rayjob)
             if created is None:
                 existing = self.status(name)
                 if not existing.is_over:
-                    raise AlreadyThere(existing)
+                    raise AlreadySubmitted(existing)
                 self.delete(name)
-                self._until_gone(name)
+                self._wait_until_deleted(name)
                 created = self._create(rayjob)
                 if created is None:
-                    raise AlreadyThere(self.status(name))
-        config = copy.deepcopy(config)  # it goes when the job goes
+                    raise AlreadySubmitted(self.status(name))
+        config = copy.deepcopy(config)  # owned by the job, so that it is deleted with the job
         config["metadata"]["ownerReferences"] = [
             {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": name, "uid": created["metadata"]["uid"]}
         ]
         try:
-            with self._told("create configmaps", name):
+            with self._refusals("create configmaps", name):
                 self._create_config(config)
         except ClusterError:
             self.delete(name)
@@ -100,18 +101,18 @@ class KubeRay:
         return ClusterJob.of(created)
 
     def jobs(self) -> list[ClusterJob]:
-        """All jobs that lehr made in this namespace, oldest first."""
-        selector = ",".join(f"{key}={value}" for key, value in OURS.items())
-        with self._told("list rayjobs"):
+        """All jobs that lehr created in this namespace, oldest first."""
+        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
+        with self._refusals("list rayjobs"):
             found = self._rayjobs.list_namespaced_custom_object(*self._where(), label_selector=selector)["items"]
         return sorted((ClusterJob.of(each) for each in found), key=lambda job: (job.created or "", job.name))
 
     def status(self, name: str) -> ClusterJob:
-        """The job of a run, by the run's name or its own."""
+        """The job of a run, by the run's name or by its own."""
         return ClusterJob.of(self._get(kubernetes_name(name)))
 
     def watch(self, name: str) -> Iterator[ClusterJob]:
-        """The job now and at every change until it has ended."""
+        """The job now, and after every change until it has ended."""
         from kubernetes import watch
 
         name, expired, last = kubernetes_name(name), 0, None
@@ -124,7 +125,7 @@ class KubeRay:
             if now.is_over:
                 return
             try:
-                with self._told("watch rayjobs", name):
+                with self._refusals("watch rayjobs", name):
                     events = watch.Watch().stream(
                         self._rayjobs.list_namespaced_custom_object,
                         *self._where(),
@@ -141,36 +142,38 @@ class KubeRay:
                             yield now
                         if now.is_over:
                             return
-            except _Expired:  # the cluster has forgotten what was before; look anew
+            except _WatchExpired:  # the cluster no longer has the changes since then: read the job again
                 expired += 1
-                if expired == EXPIRED_TIMES:
+                if expired == MOST_EXPIRED:
                     raise
 
     def logs(self, name: str, follow: bool = False) -> Iterator[str]:
-        """What the job has printed, in pieces; with `follow`, also what it prints until it ends.
+        """What the job has printed, in pieces; with `follow`, also what it will print until it ends.
 
         Raises:
             ClusterError: it has not started yet (without `follow`).
         """
         name = kubernetes_name(name)
-        pod = self._submitter(name)
+        pod = self._submitter_pod(name)
         if pod is None and follow:
             for _ in self.watch(name):
-                if pod := self._submitter(name):
+                if pod := self._submitter_pod(name):
                     break
         if pod is None:
             job = self.status(name)
             raise ClusterError(
                 f"{job.run} has no log yet: it is {job.status}" + (f", {job.message}" if job.message else "")
             )
-        with self._told("read the logs of pods", name):
+        with self._refusals("read the logs of pods", name):
             answer = self._core.read_namespaced_pod_log(pod, self.namespace, follow=follow, _preload_content=False)
             for piece in answer.stream():
                 yield piece.decode("utf-8", "replace")
 
     def stop(self, name: str) -> None:
-        """Asks the job, through its run folder, to save and end; its cluster goes when it has. Before its start it is
-        deleted."""
+        """Asks the job, through its run folder, to save a checkpoint and end; its cluster is removed afterwards.
+
+        A job without a run folder in reach, such as one that has not started, is deleted.
+        """
         job = self.status(name)
         if job.is_over:
             return
@@ -178,37 +181,41 @@ class KubeRay:
             try:
                 RunFolder.open(Folder.at(job.storage).child(job.run)).request_stop("lehr stop")
                 return
-            except RunError:  # there is no run folder yet, so nothing to save
+            except RunError:  # no run folder yet, so nothing to save
                 pass
         self.delete(job.name)
 
     def delete(self, name: str) -> None:
-        """Removes the job, its cluster and its configuration. A driver that runs has the profile's grace to save."""
+        """Deletes the job, its cluster and its configuration. A running driver has the profile's `grace` to save."""
         name = kubernetes_name(name)
-        with self._told("delete rayjobs", name):
+        with self._refusals("delete rayjobs", name):
             self._rayjobs.delete_namespaced_custom_object(*self._where(), name, propagation_policy="Foreground")
 
     def _where(self) -> tuple[str, str, str, str]:
         group, version, plural = RAYJOBS
         return group, version, self.namespace, plural
 
-    def _get(self, name: str) -> Manifest:
-        with self._told("get rayjobs", name):
-            return dict(self._rayjobs.get_namespaced_custom_object(*self._where(), name))
+    def _get(self, name: str) -> RayJob:
+        with self._refusals("get rayjobs", name):
+            found: RayJob = self._rayjobs.get_namespaced_custom_object(*self._where(), name)
+            return found
 
-    def _create(self, rayjob: Manifest) -> Manifest | None:
+    def _create(self, rayjob: Manifest) -> RayJob | None:
         """The job as created; None where there is one of this name."""
-        return self._unless_there(lambda: self._rayjobs.create_namespaced_custom_object(*self._where(), rayjob))
+        created: RayJob | None = self._unless_exists(
+            lambda: self._rayjobs.create_namespaced_custom_object(*self._where(), rayjob)
+        )
+        return created
 
     def _create_config(self, config: Manifest) -> None:
         def create() -> Any:
             return self._core.create_namespaced_config_map(self.namespace, config)
 
-        if self._unless_there(create) is None:  # left by a job that was applied by hand
+        if self._unless_exists(create) is None:  # left by a job that was applied by hand
             self._core.delete_namespaced_config_map(config["metadata"]["name"], self.namespace)
             create()
 
-    def _unless_there(self, create: Callable[[], Any]) -> Any:
+    def _unless_exists(self, create: Callable[[], Any]) -> Any:
         from kubernetes.client import ApiException
 
         try:
@@ -218,28 +225,29 @@ class KubeRay:
                 return None
             raise
 
-    def _until_gone(self, name: str) -> None:
+    def _wait_until_deleted(self, name: str) -> None:
         started = time.monotonic()
-        while time.monotonic() - started < GONE_SECONDS:
+        while time.monotonic() - started < DELETE_SECONDS:
             try:
                 self._get(name)
-            except NotThere:
+            except NotFound:
                 return
             time.sleep(0.5)
         raise ClusterError(
-            f"{name} was deleted, but has not gone in {GONE_SECONDS:.0f} s; kubectl describe rayjob {name} says why"
+            f"{name} was deleted but is still there after {DELETE_SECONDS:.0f} s; find out why with: "
+            f"kubectl -n {self.namespace} describe rayjob {name}"
         )
 
-    def _submitter(self, name: str) -> str | None:
+    def _submitter_pod(self, name: str) -> str | None:
         """The newest pod that follows the job's log; KubeRay's Job for it has the RayJob's name."""
-        with self._told("list pods", name):
+        with self._refusals("list pods", name):
             pods = self._core.list_namespaced_pod(self.namespace, label_selector=f"job-name={name}").items
-        begun = [pod for pod in pods if pod.status.phase != "Pending"]
-        return max(begun, key=lambda pod: pod.metadata.creation_timestamp).metadata.name if begun else None
+        started = [pod for pod in pods if pod.status.phase != "Pending"]
+        return max(started, key=lambda pod: pod.metadata.creation_timestamp).metadata.name if started else None
 
     @contextmanager
-    def _told(self, doing: str, name: str = "") -> Iterator[None]:
-        """Turns what the API server answers into a sentence."""
+    def _refusals(self, doing: str, name: str = "") -> Iterator[None]:
+        """Turns a refusal of the API server into a ClusterError; `doing` says what was refused."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -253,25 +261,31 @@ class KubeRay:
 
     def _sentence(self, error: Any, doing: str, name: str) -> ClusterError:
         try:
-            said = json.loads(error.body)
+            answer = json.loads(error.body)
         except (TypeError, ValueError):
-            said = {}
-        message = said.get("message") or str(error.reason or error.body or "")
+            answer = {}
+        message = answer.get("message") or str(error.reason or error.body or "")
         if error.status == 401:
             return ClusterError(
-                f"{self.address}: the cluster does not know you; log in again, or check the context of your kubeconfig"
+                f"{self.address}: you are not logged in there; log in again, or check the context of your kubeconfig"
             )
         if error.status == 403:
             return ClusterError(
                 f"you may not {doing} in the namespace {self.namespace}; ask for the role lehr-user there ({message})"
             )
-        if error.status == 404 and not said and "rayjobs" in doing:
-            return ClusterError(f"{self.address}: KubeRay is not installed there; cluster/kuberay/README.md says how")
+        if error.status == 404 and not answer and "rayjobs" in doing:
+            return ClusterError(
+                f"{self.address}: KubeRay is not installed there; cluster/kuberay/README.md shows how to install it"
+            )
         if error.status == 404:
-            return NotThere(f"{name} is not in the namespace {self.namespace}; lehr jobs lists what is ({message})")
+            return NotFound(
+                f"there is no {name} in the namespace {self.namespace} ({message}); list its jobs with: lehr jobs "
+                "--kubernetes PROFILE"
+            )
         if error.status == 410:
-            return _Expired(
-                f"{self.address}: the cluster forgets faster than it can be watched; lehr status {name} looks once"
+            return _WatchExpired(
+                f"{self.address}: the cluster's history is too short to watch {name}; look once with: "
+                f"lehr status {name} --kubernetes PROFILE"
             )
         return ClusterError(f"{self.address}: the cluster refused to {doing} ({error.status}): {message}")
 
@@ -288,9 +302,5 @@ def _find_cluster(config: Any, context: str | None, settings: Any) -> None:
             raise config.ConfigException("there is neither a kubeconfig nor a pod's service account") from None
 
 
-class NotThere(ClusterError):
-    """There is no such job, or no such namespace."""
-
-
-class _Expired(ClusterError):
-    """What was to be watched from is no longer known (410)."""
+class _WatchExpired(ClusterError):
+    """The version from which to watch is no longer known (410)."""

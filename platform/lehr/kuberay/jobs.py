@@ -1,20 +1,63 @@
-"""A job of ours as the cluster tells of it: a RayJob's status in our words."""
+"""A RayJob that lehr created, and its status in lehr's words."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypedDict
 
 from lehr.kuberay.manifest import RUN, STORAGE
-from lehr.kuberay.ray_cluster import Manifest
+from lehr.runs.progress import ENDED
+from lehr.submission.backend import Status
 
-Status = Literal["pending", "running", "finished", "failed", "stopped"]
-ENDED: tuple[Status, ...] = ("finished", "failed", "stopped")
+
+class Metadata(TypedDict, total=False):
+    """What is read of a Kubernetes object's metadata."""
+
+    name: str
+    uid: str
+    resourceVersion: str
+    creationTimestamp: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class RayJobInfo(TypedDict, total=False):
+    startTime: str
+
+
+class RayClusterStatus(TypedDict, total=False):
+    desiredWorkerReplicas: int
+    readyWorkerReplicas: int
+
+
+class RayJobSpec(TypedDict, total=False):
+    suspend: bool
+
+
+class RayJobStatus(TypedDict, total=False):
+    """What is read of a RayJob's status, as KubeRay's `rayjob_types.go` defines it."""
+
+    jobDeploymentStatus: str
+    jobStatus: str
+    message: str
+    startTime: str
+    endTime: str
+    failed: int
+    rayJobInfo: RayJobInfo
+    rayClusterStatus: RayClusterStatus
+
+
+class RayJob(TypedDict, total=False):
+    """What is read of a RayJob."""
+
+    metadata: Metadata
+    spec: RayJobSpec
+    status: RayJobStatus
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """A RayJob of ours as the cluster tells of it. Times are UTC, ISO 8601.
+    """A RayJob that lehr created, as the cluster reports it. Times are UTC, ISO 8601.
 
     Attributes:
         name: what Kubernetes calls it.
@@ -39,26 +82,26 @@ class ClusterJob:
         return self.status in ENDED
 
     @classmethod
-    def of(cls, rayjob: Manifest) -> ClusterJob:
-        """Reads a RayJob; the words of its status are those of KubeRay's `rayjob_types.go`."""
-        meta, said = rayjob["metadata"], rayjob.get("status") or {}
-        notes = meta.get("annotations") or {}
-        info = said.get("rayJobInfo") or {}
+    def of(cls, rayjob: RayJob) -> ClusterJob:
+        """The job of a RayJob."""
+        metadata, status = rayjob["metadata"], rayjob.get("status") or RayJobStatus()
+        annotations = metadata.get("annotations") or {}
+        info = status.get("rayJobInfo") or RayJobInfo()
         return cls(
-            name=meta["name"],
-            run=notes.get(RUN, meta["name"]),
-            storage=notes.get(STORAGE, ""),
-            status=_status(said),
-            message=_message(rayjob, said),
-            created=meta.get("creationTimestamp"),
-            started=info.get("startTime") or said.get("startTime"),
-            ended=said.get("endTime"),
-            failures=said.get("failed") or 0,
+            name=metadata["name"],
+            run=annotations.get(RUN, metadata["name"]),
+            storage=annotations.get(STORAGE, ""),
+            status=_status(status),
+            message=_message(rayjob, status),
+            created=metadata.get("creationTimestamp"),
+            started=info.get("startTime") or status.get("startTime"),
+            ended=status.get("endTime"),
+            failures=status.get("failed") or 0,
         )
 
 
-def _status(said: Manifest) -> Status:
-    deployment, job = said.get("jobDeploymentStatus", ""), said.get("jobStatus", "")
+def _status(status: RayJobStatus) -> Status:
+    deployment, job = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
     if deployment == "Complete":
         return "stopped" if job == "STOPPED" else "finished"
     if deployment in ("Failed", "ValidationFailed"):
@@ -66,15 +109,15 @@ def _status(said: Manifest) -> Status:
     return "running" if deployment == "Running" and job == "RUNNING" else "pending"
 
 
-def _message(rayjob: Manifest, said: Manifest) -> str:
-    deployment = said.get("jobDeploymentStatus", "")
+def _message(rayjob: RayJob, status: RayJobStatus) -> str:
+    deployment = status.get("jobDeploymentStatus", "")
     queue = (rayjob["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
     if queue and (deployment == "Suspended" or (not deployment and rayjob["spec"].get("suspend"))):
-        return f"waits in the queue {queue}"
-    if said.get("message"):
-        return str(said["message"])
+        return f"waiting in the queue {queue}"
+    if message := status.get("message"):
+        return message
     if deployment in ("", "Initializing"):
-        cluster = said.get("rayClusterStatus") or {}
+        cluster = status.get("rayClusterStatus") or RayClusterStatus()
         wanted, ready = cluster.get("desiredWorkerReplicas"), cluster.get("readyWorkerReplicas", 0)
         return f"starting: {ready} of {wanted} workers are ready" if wanted else "starting"
-    return "starting again" if deployment == "Retrying" else ""
+    return "restarting" if deployment == "Retrying" else ""

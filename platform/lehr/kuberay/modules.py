@@ -1,4 +1,4 @@
-"""The user's own modules as one archive in storage, from where Ray brings them to every pod."""
+"""The user's own modules as one archive in the storage, from where Ray takes them to every pod."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lehr.job import Job, to_dict
 from lehr.runs import Folder
 from lehr.submission.package import Package, package
 
-LIMIT = 20 * 2**20  # bytes of Python text; more is data that was taken along by mistake
-PLACE = "packages"  # the archives' folder, beside the run folders
+LIMIT = 20 * 2**20  # bytes of Python text; more than that is data that was included by mistake
+ARCHIVES = "packages"  # the archives' folder, beside the run folders
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_NOT_THEIRS = ("torchvision:", "run:")
+_BUILT_IN = ("torchvision:", "run:")
 
 
 @dataclass(frozen=True)
@@ -26,32 +26,32 @@ class Modules:
 
     @property
     def folder(self) -> Path:
-        """Where they are."""
+        """The folder they are in."""
         return self.package.root
 
     @property
     def name(self) -> str:
-        """The archive's name: the same files give the same name, and need to be stored once only."""
+        """The archive's name. The same files give the same name, and are stored only once."""
         return f"modules-{self.package.digest[:16]}.zip"
 
     def uri(self, storage: str) -> str:
-        """Where the archive is, or will be, in a storage. Ray reads it by itself, from plain addresses only."""
-        return f"{storage.partition('?')[0].rstrip('/')}/{PLACE}/{self.name}"
+        """The archive's address in a storage. Ray itself reads it, and accepts no options (`?…`) in the address."""
+        return f"{storage.partition('?')[0].rstrip('/')}/{ARCHIVES}/{self.name}"
 
     def archive(self) -> bytes:
-        """The archive, the same bytes for the same files. All is in one folder, since Ray takes a first one away."""
+        """The archive; the same files give the same bytes. All is in one folder, since Ray strips the first folder."""
         return self.package.zip("job/")
 
     def store(self, storage: str) -> bool:
-        """Puts the archive into a storage; False where it is there already. Raises StorageError."""
-        return Folder.at(storage).child(PLACE).create(self.name, self.archive())
+        """Uploads the archive to a storage; False where it is there already. Raises StorageError."""
+        return Folder.at(storage).child(ARCHIVES).create(self.name, self.archive())
 
 
 def own_modules(job: Job) -> Modules | None:
     """The modules beside the job file, if the job names one of them (`nets:Net`); else None.
 
     Raises:
-        JobError: there is more of it than a job's code can be.
+        JobError: they are too large to be only a job's code.
     """
     named = {name.partition(":")[0].split(".")[0] for name in _names(to_dict(job))}
     if not any((job.folder / name).is_dir() or (job.folder / f"{name}.py").is_file() for name in named):
@@ -60,18 +60,18 @@ def own_modules(job: Job) -> Modules | None:
     if found.nbytes > LIMIT:
         raise job.error(
             "",
-            f"{job.folder} holds more than {LIMIT >> 20} MiB of Python files; put the job into a folder of its own",
+            f"{job.folder} holds more than {LIMIT >> 20} MiB of Python files; move the job into a folder of its own",
         )
     return Modules(found)
 
 
 def _names(value: Any) -> Iterator[str]:
-    """Every `module:name` that a job says."""
+    """Every `module:name` in a job."""
     if isinstance(value, dict):
         for item in value.values():
             yield from _names(item)
     elif isinstance(value, list):
         for item in value:
             yield from _names(item)
-    elif isinstance(value, str) and _OWN.fullmatch(value) and not value.startswith(_NOT_THEIRS):
+    elif isinstance(value, str) and _OWN.fullmatch(value) and not value.startswith(_BUILT_IN):
         yield value

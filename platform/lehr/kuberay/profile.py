@@ -1,4 +1,4 @@
-"""A cluster profile: what a Kubernetes cluster gives to jobs. A typed file, read and checked like a job file."""
+"""A cluster profile: what a Kubernetes cluster offers to jobs. A typed file, read and checked like a job file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from lehr.errors import JobError
+from lehr.errors import ClusterError, JobError
 from lehr.job import Section, not_a_choice, parse_overrides
 from lehr.job.merge import merge, override_trees
 from lehr.job.messages import explain
@@ -18,7 +18,7 @@ from lehr.job.text import show
 from lehr.job.tree import Node, Place, read_yaml
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-MANAGED = (  # by KubeRay, in setContainerEnvVars and SetContainerTokenAuthEnvVars
+MANAGED = (  # set by KubeRay, in setContainerEnvVars and SetContainerTokenAuthEnvVars
     "RAY_ADDRESS",
     "RAY_AUTH_MODE",
     "RAY_AUTH_TOKEN",
@@ -52,7 +52,7 @@ def _image(value: Any) -> str:
         return value
     what = "has the tag latest" if tag else "has no tag"
     raise ValueError(
-        f"{show(value)} {what}, so a retry could run another lehr; allowed: name:tag or name@sha256:digest"
+        f"{show(value)} {what}, so a retry could run another version of lehr; allowed: name:tag or name@sha256:digest"
     )
 
 
@@ -73,7 +73,7 @@ def _environment(value: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name} is set by KubeRay and must not be set here")
         if re.search(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", name.upper()):
             raise ValueError(
-                f"{name} would stand in clear in every manifest; put it into a Secret and name that: secret: NAME"
+                f"{name} would be readable in every manifest; put it into a Secret and name that: secret: NAME"
             )
     return value
 
@@ -81,8 +81,8 @@ def _environment(value: dict[str, str]) -> dict[str, str]:
 def _labels(value: dict[str, str]) -> dict[str, str]:
     for key, label in value.items():
         prefix, slash, name = key.rpartition("/")
-        right = re.fullmatch(_NAME, name, re.ASCII) and (not slash or re.fullmatch(SUBDOMAIN, prefix, re.ASCII))
-        if not right or (label and not re.fullmatch(_NAME, label, re.ASCII)):
+        valid = re.fullmatch(_NAME, name, re.ASCII) and (not slash or re.fullmatch(SUBDOMAIN, prefix, re.ASCII))
+        if not valid or (label and not re.fullmatch(_NAME, label, re.ASCII)):
             raise ValueError(f"{show({key: label})} is not a label; allowed: key: value, as on the cluster's nodes")
     return value
 
@@ -111,7 +111,7 @@ Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 
 
 class Toleration(Section):
-    """A taint of nodes that pods put up with."""
+    """A taint of nodes that pods tolerate."""
 
     short: ClassVar[str | None] = "key"
 
@@ -123,7 +123,7 @@ class Toleration(Section):
 
 
 class Nodes(Section):
-    """Which nodes pods go to."""
+    """Which nodes pods run on."""
 
     select: Labels = Field(default={}, description="Labels that the nodes must have.")
     tolerate: list[Toleration] = Field(default=[], description="Taints of these nodes, as keys or mappings.")
@@ -133,30 +133,31 @@ class Gpu(Nodes):
     """The GPUs of the cluster."""
 
     resource: Literal["nvidia.com/gpu", "amd.com/gpu"] = Field(
-        default="nvidia.com/gpu", description="What the cluster calls a GPU; its taint of that name is tolerated."
+        default="nvidia.com/gpu",
+        description="The cluster's name for a GPU resource; the taint of that name is tolerated.",
     )
 
 
 class Head(Nodes):
-    """The head: Ray's control, the job's driver and the decoded data; no training."""
+    """The head: Ray's control plane, the job's driver and the decoded data; no training."""
 
     cpus: float = Field(default=2.0, gt=0, description="CPU cores.")
-    memory: Memory = Field(default="8Gi", description="Memory; about 30% of it holds the decoded data set.")
+    memory: Memory = Field(default="8Gi", description="Memory; about 30% of it is for the decoded data set.")
 
 
 class Workers(Nodes):
     """The pods that train. One pod per training worker, or several workers where they share a GPU."""
 
     count: int = Field(
-        default=1, ge=1, description="Workers of a job that says workers: auto, and of one that runs several trainings."
+        default=1, ge=1, description="Workers of a job with workers: auto, and of a job that runs several trainings."
     )
-    gpus: float = Field(default=0.0, ge=0, description="GPUs per worker of a job that says workers: auto.")
-    cpus: float = Field(default=2.0, gt=0, description="CPU cores of a worker, where the job does not say.")
-    data_cpus: float = Field(default=1.0, ge=0, description="Further CPU cores of each pod, for reading and decoding.")
+    gpus: float = Field(default=0.0, ge=0, description="GPUs of each worker of a job with workers: auto.")
+    cpus: float = Field(default=2.0, gt=0, description="CPU cores of each worker of a job without workers.cpus.")
+    data_cpus: float = Field(default=1.0, ge=0, description="More CPU cores of each pod, for loading and decoding.")
     memory: Memory = Field(default="8Gi", description="Memory of each pod.")
-    gpu: Gpu | None = Field(default=None, description="The GPUs that there are. By default none.")
+    gpu: Gpu | None = Field(default=None, description="The GPUs of the cluster. By default none.")
     spot: Nodes | None = Field(
-        default=None, description="Spot nodes, tried first; where there are none free, ordinary nodes are taken."
+        default=None, description="Spot nodes, tried first; if none is free, ordinary nodes are used."
     )
 
 
@@ -166,44 +167,43 @@ class Profile(Section):
     image: Image = Field(description="The image with lehr in it: name:tag or name@sha256:….")
     namespace: Dns = Field(default="default", description="Where jobs are created.")
     storage: str | None = Field(
-        default=None, min_length=1, description="Where run folders go: s3://…, gs://…, or a folder of `volumes`."
+        default=None, min_length=1, description="Where run folders go: s3://…, gs://…, or a folder in one of `volumes`."
     )
     service_account: Object | None = Field(
-        default=None, description="Service account of the pods, by which a cloud grants them the storage."
+        default=None,
+        description="Service account of the pods, to which a cloud grants access to the storage.",
     )
     secret: Object | None = Field(
-        default=None, description="Secret whose keys become environment variables: the storage's credentials."
+        default=None, description="Secret whose keys become environment variables, such as the storage's credentials."
     )
     env: Annotated[dict[str, str], AfterValidator(_environment)] = Field(
-        default={}, description="Further environment variables, such as AWS_ENDPOINT_URL. Nothing secret."
+        default={}, description="More environment variables, such as AWS_ENDPOINT_URL. Nothing secret."
     )
     volumes: dict[Object, Folder] = Field(
-        default={}, description="Persistent volume claims and where they are mounted."
+        default={}, description="Persistent volume claims, and where each is mounted."
     )
     pull_secrets: list[Object] = Field(default=[], description="Secrets to pull the image with.")
     head: Head = Field(default=Head(), description="The head pod.")
     workers: Workers = Field(default=Workers(), description="The worker pods.")
-    authentication: bool = Field(default=True, description="Whether Ray asks for a token, which KubeRay makes.")
+    authentication: bool = Field(default=True, description="Whether Ray requires a token, which KubeRay creates.")
     deadline: Seconds | None = Field(
         default=None,
         gt=0,
-        description="How long an attempt may take; after it there is no other. By default as long as it needs.",
+        description="How long an attempt may take; it is not retried afterwards. By default there is no limit.",
     )
     retries: int = Field(default=3, ge=0, le=100, description="New clusters after a failure; each resumes the run.")
-    keep: Seconds = Field(default=600, description="How long the cluster stays after the job, to look at.")
+    keep: Seconds = Field(default=600, description="How long the cluster stays after the job, for inspection.")
     grace: Seconds = Field(
-        default=120, ge=1, le=3600, description="Time for saving before a pod that must go is killed."
+        default=120, ge=1, le=3600, description="Time to save a checkpoint before a pod that must go is killed."
     )
-    idle: Seconds = Field(
-        default=300, description="How long an idle worker pod stays, where the cluster is autoscaled."
-    )
-    queue: Dns | None = Field(default=None, description="Kueue's local queue. By default jobs start at once.")
-    priority: Object | None = Field(default=None, description="Kueue's workload priority class, with a queue.")
+    idle: Seconds = Field(default=300, description="How long an idle worker pod stays, if the cluster is autoscaled.")
+    queue: Dns | None = Field(default=None, description="Kueue's local queue. By default jobs start immediately.")
+    priority: Object | None = Field(default=None, description="Kueue's workload priority class; needs a queue.")
 
     @model_validator(mode="after")
     def _together(self) -> Profile:
         if self.priority and not self.queue:
-            raise ValueError("priority is Kueue's and needs a queue; allowed: queue: NAME beside it")
+            raise ValueError("priority is Kueue's and needs a queue; allowed: priority together with queue: NAME")
         if self.queue and self.workers.spot:
             raise ValueError(
                 "Kueue admits a fixed set of pods, and spot nodes with a fallback need autoscaling; "
@@ -211,21 +211,22 @@ class Profile(Section):
             )
         if self.workers.gpus and not self.workers.gpu:
             raise ValueError(
-                "workers.gpus needs workers.gpu, which says what the GPUs are; allowed: gpu: {} for nvidia.com/gpu"
+                "workers.gpus needs workers.gpu, which describes the GPUs; allowed: gpu: {} for nvidia.com/gpu"
             )
         if self.storage and re.match(r"[a-z0-9]+://[^/@]*:[^/@]*@", self.storage):
-            raise ValueError("storage holds a password in clear; allowed: the address alone, and secret: NAME")
+            raise ValueError("storage holds a password; allowed: the address without it, and secret: NAME")
         if self.storage and not self.reaches(self.storage):
             raise ValueError(
-                f"storage {show(self.storage)} is a folder of one machine, which pods do not share; "
+                f"storage {show(self.storage)} is a folder on one machine, which pods do not share; "
                 "allowed: s3://…, gs://…, or a folder in one of volumes"
             )
-        twice = [path for path in self.volumes.values() if list(self.volumes.values()).count(path) > 1]
+        duplicate = [path for path in self.volumes.values() if list(self.volumes.values()).count(path) > 1]
         reserved = [
             path for path in self.volumes.values() if path.split("/")[1] in ("tmp", "dev", "etc", "proc", "venv")
         ]
-        if twice or reserved:
-            raise ValueError(f"volumes: {(twice or reserved)[0]} is taken; allowed: a folder of its own, such as /data")
+        if duplicate or reserved:
+            path, why = (duplicate[0], "used twice") if duplicate else (reserved[0], "reserved")
+            raise ValueError(f"volumes: {path} is {why}; allowed: a folder of its own, such as /data")
         return self
 
     def reaches(self, path: str) -> bool:
@@ -234,11 +235,19 @@ class Profile(Section):
         return ("://" in path and not path.startswith("file:")) or any(f"{path}/".startswith(mount) for mount in mounts)
 
 
+def profile_file(given: str | None, option: str) -> str:
+    """The profile's file: as given, else LEHR_PROFILE. Raises ClusterError, which names the option, without one."""
+    file = given or os.environ.get("LEHR_PROFILE")
+    if not file:
+        raise ClusterError(f"no cluster profile given; pass {option} FILE or set LEHR_PROFILE")
+    return file
+
+
 def load_profile(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Profile:
-    """The profile that a file says, with `overrides` (`["retries=0"]`) over it.
+    """The profile in a file, with `overrides` such as `["retries=0"]` applied to it.
 
     Raises:
-        JobError: one sentence that says the file and line, the field and what is allowed.
+        JobError: one sentence with the file and line, the field, and what is allowed.
     """
     file = Path(path)
     try:
@@ -249,7 +258,7 @@ def load_profile(path: str | os.PathLike[str], overrides: Iterable[str] = ()) ->
         raise JobError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(file)) from None
     tree = read_yaml(text, Place(str(file), 1, file.parent))
     if tree is None or not isinstance(tree.value, dict):
-        raise JobError("not a cluster profile; the least it needs is one line: image: name:tag", where=str(file))
+        raise JobError("not a cluster profile; it needs at least one line: image: name:tag", where=str(file))
     for override in override_trees(parse_overrides(list(overrides)), Place("command line")):
         tree = merge(tree, override, {})
     tree = Node(tree.value, Place(str(file), None, file.parent))

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine for the length of one job, or the cluster that `RAY_ADDRESS` names."""
+"""The Ray that a job runs on: its own on this machine, as long as the job, or the cluster that `RAY_ADDRESS` names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# Read when ray is imported. Nothing is reported to anyone, and no colour codes go to the log.
+# Read when ray is imported. Nothing is reported to anyone, and GPUs stay visible to tasks that ask for none.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -25,13 +25,13 @@ OWN_RAY = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-"""What a Ray that lives for one job on this machine does without: nobody watches its metrics, and whenever a process of
-Ray's own interrupts one worker, all the others wait for it."""
+"""What a Ray that lives for one job on this machine does without: nobody watches its metrics, and whenever one of Ray's
+own processes interrupts a worker, all other workers wait for it."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is for workers; `nodes` are a cluster's (CPUs, GPUs) node by node, empty for a Ray of our own."""
+    """What workers can use. `nodes` holds (CPUs, GPUs) for each node of a cluster; empty for the job's own Ray."""
 
     cpus: float
     gpus: float
@@ -40,13 +40,14 @@ class Resources:
 
 @contextmanager
 def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
-    """Connects to the Ray that `RAY_ADDRESS` names; without one, runs a Ray here until the end.
+    """Connects to the Ray that `RAY_ADDRESS` names; without one, starts a Ray here and stops it at the end.
 
-    A Ray of our own counts one CPU more than the workers hold: with every CPU held by a worker, Ray Data could never
-    run the tasks that they wait for, without a word. It also counts enough CPUs for as many workers as the job asks
-    for, since several workers on one core are slow but right. Where this process has a Ray already, that is it.
+    The job's own Ray counts one CPU more than the workers hold: if workers held every CPU, Ray Data could never run the
+    tasks that they wait for, and would hang silently. It also counts enough CPUs for as many workers as the job asks
+    for, since several workers on one core are slow but correct. A Ray that this process is already connected to is used
+    as it is.
     """
-    if ray.is_initialized():  # within a cluster that this process has already
+    if ray.is_initialized():
         if os.environ.get("RAY_ADDRESS"):
             yield _shared()
         else:
@@ -55,7 +56,7 @@ def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
         return
     if os.environ.get("RAY_ADDRESS"):
         with _own_signals():
-            # A submitted job's namespace names its run, for others who wait for what it holds.
+            # A submitted job's namespace names its run, so that others see whose resources they wait for.
             ray.init(namespace=os.environ.get("RAY_NAMESPACE"), log_to_driver=True)
         try:
             yield _shared()
@@ -68,7 +69,7 @@ def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     clear_scratch()
     mark_children()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
-    # "local", since without an address Ray would join whatever cluster somebody has started on this machine.
+    # "local": without an address Ray would join any cluster that somebody has started on this machine.
     with _own_signals(), _on_loopback():
         ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
     try:
@@ -78,7 +79,7 @@ def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
 
 
 def _shared() -> Resources:
-    """What the connected cluster has, which others may use too."""
+    """What the connected cluster has; others may use it too."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
     return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
@@ -86,10 +87,10 @@ def _shared() -> Resources:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Has a Ray that starts within listen on loopback alone, as Ray has it by itself on macOS and Windows.
+    """A Ray that starts within this context listens on loopback only, as it does by default on macOS and Windows.
 
-    Elsewhere its processes listen on every network of the machine. Ray names the variable behind this
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, and reads it once, when it is imported.
+    Elsewhere its processes listen on every network of the machine. Ray reads the environment variable for this,
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, only once, when it is imported.
     """
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
@@ -100,7 +101,7 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keeps our answer to SIGTERM, to save and stop: `ray.init` puts one in its place that just exits."""
+    """Keeps our SIGTERM handler, which saves and stops: `ray.init` replaces it by one that only exits."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Processes of a Ray whose driver was killed: found by a mark in their environment, and ended."""
+"""Ends the Ray processes that a killed driver left behind. A mark in their environment identifies them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import os
 import psutil
 
 MARK = "LEHR_DRIVER"
-"""The environment variable that names the driver a process was started for: process id and time of its start."""
+"""The environment variable that names the driver a process was started for, by process id and start time."""
 
 
 def mark_children() -> None:
-    """Whatever this process starts from now on is known as its own."""
+    """Marks every process that this process starts from now on."""
     os.environ[MARK] = _name(psutil.Process())
-    os.environ["SPT_NOENV"] = "1"  # else setproctitle, which Ray's agents use, writes the title over the environment
+    os.environ["SPT_NOENV"] = (
+        "1"  # otherwise setproctitle, which Ray's agents use, overwrites the environment with the title
+    )
 
 
 def end_orphans() -> list[int]:
-    """Ends the marked processes on this machine whose driver is dead; returns their ids.
+    """Kills the marked processes on this machine whose driver is dead, and returns their ids.
 
-    Ray's daemons notice the death of a driver in their own time, after a minute or more, and hold memory until then.
+    Ray's daemons notice a driver's death only after a minute or more, and hold memory until then.
     """
     orphans = []
     for process in psutil.process_iter():
@@ -28,7 +30,7 @@ def end_orphans() -> list[int]:
             if driver and not _alive(driver):
                 process.kill()
                 orphans.append(process)
-        except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
+        except (psutil.Error, OSError):  # it has ended meanwhile, or belongs to another user
             continue
     psutil.wait_procs(orphans, timeout=5)
     return [process.pid for process in orphans]

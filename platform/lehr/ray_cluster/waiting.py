@@ -1,61 +1,83 @@
-"""Waiting on a cluster that others use too: a job sees why it waits, and starts when all its workers fit at once.
+"""Waiting for resources on a shared cluster: a job says what it waits for, and starts once all its workers fit.
 
-Ray's placement groups do the waiting: a group is given its resources all at once or not at all, and keeps them until it
-gives them back, so a job that runs is not starved by one that came later. Who comes first among those that wait is
-Ray's affair; priorities and fair shares are the business of a queue such as Kueue.
+Ray's placement groups do the waiting. Ray grants a group as a whole or not at all, and the group keeps its resources
+until it is removed, so a job that runs is not starved by one that came later. In which order waiting jobs are served is
+up to Ray; priorities and fair shares are the business of a queue such as Kueue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict, cast
 
 import ray
 from ray.util import placement_group, remove_placement_group
 
-from lehr.submission.backend import NAMESPACE
+from lehr.ray_cluster.namespaces import run_of
 from lehr.training.allocation import WorkerResources
 
-FIRST_SECONDS = 1.0  # a cluster with room answers at once, and nothing needs to be said
-LOOK_SECONDS = 5.0
-SCATTERED = "as many are free, but not where workers fit"
+FIRST_SECONDS = 1.0  # a cluster with room answers within this time, and nothing needs to be said
+POLL_SECONDS = 5.0
+FRAGMENTED = "as many are free, but not where workers fit"
 
 Held = Sequence[tuple[str, Mapping[str, float]]]
-"""(run, resources) of everybody who holds some."""
+"""(holder, resources), for everyone who holds some."""
 
 
-def wait_for(share: WorkerResources, say: Callable[[str], None]) -> None:
-    """Returns once the cluster has room for all of a job's workers (the fewest that may start); says what it lacks."""
-    group = placement_group(_bundles(share), strategy="PACK")
+class Bundle(TypedDict):
+    """One bundle of a placement group."""
+
+    unit_resources: Mapping[str, float]
+
+
+class PlacementGroup(TypedDict):
+    """What is read of a placement group in Ray's state API."""
+
+    creator_job_id: str
+    bundles: Sequence[Bundle] | None
+
+
+class Actor(TypedDict):
+    """What is read of an actor in Ray's state API."""
+
+    job_id: str
+    ray_namespace: str | None
+    placement_group_id: str | None
+    required_resources: Mapping[str, float] | None
+
+
+def wait_for(workers: WorkerResources, say: Callable[[str], None]) -> None:
+    """Returns once the cluster has room for a job's workers (the fewest that may start); says what is missing."""
+    group = placement_group(_bundles(workers), strategy="PACK")
     try:
         said = last = ""
         wait = FIRST_SECONDS
         while not group.wait(wait):
-            sentence = what_for(share)
-            # What is free may just not be given yet; where that lasts, it is in pieces that are too small.
-            if sentence != said and (SCATTERED not in sentence or sentence == last):
+            sentence = missing(workers)
+            # Resources that are free may just not be granted yet. Only where that lasts, they are in too small pieces.
+            if sentence != said and (FRAGMENTED not in sentence or sentence == last):
                 say(sentence)
                 said = sentence
-            last, wait = sentence, LOOK_SECONDS
+            last, wait = sentence, POLL_SECONDS
     finally:
         remove_placement_group(group)
 
 
-def what_for(share: WorkerResources) -> str:
-    """What a job with this share waits for, on the connected cluster, now."""
-    return waiting(_needs(share), ray.available_resources(), holders())
-
-
-def queued(share: WorkerResources) -> str:
-    """What this job's worker group waits for, if it has asked for resources and not been given them; else nothing."""
+def queued(workers: WorkerResources) -> str:
+    """What this job's worker group waits for; empty where it waits for nothing."""
     from ray.util.state import list_placement_groups
 
     mine = ("creator_job_id", "=", ray.get_runtime_context().get_job_id())
     try:
         groups = list_placement_groups(filters=[mine], limit=1000, timeout=5)
-    except Exception:  # nothing depends on what is said here
+    except Exception:  # the sentence is only shown
         return ""
-    return what_for(share) if any(group.state in ("PENDING", "RESCHEDULING") for group in groups) else ""
+    return missing(workers) if any(group.state in ("PENDING", "RESCHEDULING") for group in groups) else ""
+
+
+def missing(workers: WorkerResources) -> str:
+    """What a job with these workers waits for on the connected cluster, now."""
+    return waiting(_needs(workers), ray.available_resources(), resource_holders())
 
 
 def waiting(needs: Mapping[str, float], free: Mapping[str, float], held: Held) -> str:
@@ -64,15 +86,15 @@ def waiting(needs: Mapping[str, float], free: Mapping[str, float], held: Held) -
     name = next((each for each in ("GPU", *short) if each in short), "")
     if not name:
         wanted = " and ".join(f"{count:g} {unit}s" for unit, count in needs.items())
-        return f"waiting for {wanted}: {SCATTERED}"
-    by_run = [f"{resources[name]:g} held by {run}" for run, resources in held if resources.get(name)]
-    whole = needs[name]
-    parts = ", ".join([f"{free.get(name, 0.0):g} free", *by_run])
-    return f"waiting for {whole:g} {name}{'' if whole == 1 else 's'}: {parts}"
+        return f"waiting for {wanted}: {FRAGMENTED}"
+    by_holder = [f"{resources[name]:g} held by {holder}" for holder, resources in held if resources.get(name)]
+    count = needs[name]
+    parts = ", ".join([f"{free.get(name, 0.0):g} free", *by_holder])
+    return f"waiting for {count:g} {name}{'' if count == 1 else 's'}: {parts}"
 
 
-def holders() -> list[tuple[str, Mapping[str, float]]]:
-    """Who holds what on the connected cluster, by run; empty where its dashboard does not answer."""
+def resource_holders() -> Held:
+    """Who holds what on the connected cluster; empty where its dashboard does not answer."""
     from ray.util.state import list_actors, list_placement_groups
 
     try:
@@ -80,22 +102,20 @@ def holders() -> list[tuple[str, Mapping[str, float]]]:
         actors = list_actors(filters=[("state", "=", "ALIVE")], detail=True, limit=1000, timeout=5)
     except Exception:  # the waiting itself does not depend on it
         return []
-    return shares_of([vars(group) for group in groups], [vars(actor) for actor in actors])
+    return holders_of(
+        [cast(PlacementGroup, vars(group)) for group in groups], [cast(Actor, vars(actor)) for actor in actors]
+    )
 
 
-def shares_of(groups: Sequence[Mapping[str, Any]], actors: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
-    """Who holds what, from Ray's lists of placement groups and actors."""
-    runs = {
-        actor["job_id"]: f"run {actor['ray_namespace'].removeprefix(NAMESPACE)}"
-        for actor in actors
-        if (actor["ray_namespace"] or "").startswith(NAMESPACE)
-    }
+def holders_of(groups: Sequence[PlacementGroup], actors: Sequence[Actor]) -> Held:
+    """Who holds what, from Ray's lists of placement groups and actors. Each resource is counted once."""
+    runs = {actor["job_id"]: f"run {run}" for actor in actors if (run := run_of(actor["ray_namespace"]))}
     held: dict[str, dict[str, float]] = {}
 
     def add(job: str, resources: Mapping[str, float]) -> None:
-        mine = held.setdefault(runs.get(job, "another job"), {})
+        of_holder = held.setdefault(runs.get(job, "another job"), {})
         for name in ("CPU", "GPU"):
-            mine[name] = mine.get(name, 0.0) + resources.get(name, 0.0)
+            of_holder[name] = of_holder.get(name, 0.0) + resources.get(name, 0.0)
 
     for group in groups:
         for bundle in group["bundles"] or ():
@@ -103,14 +123,14 @@ def shares_of(groups: Sequence[Mapping[str, Any]], actors: Sequence[Mapping[str,
     for actor in actors:
         if not actor["placement_group_id"]:
             add(actor["job_id"], actor["required_resources"] or {})
-    return [(run, resources) for run, resources in sorted(held.items()) if any(resources.values())]
+    return [(holder, resources) for holder, resources in sorted(held.items()) if any(resources.values())]
 
 
-def _needs(share: WorkerResources) -> dict[str, float]:
-    needs = {"CPU": share.least * share.cpus, "GPU": share.least * share.gpus}
+def _needs(workers: WorkerResources) -> dict[str, float]:
+    needs = {"CPU": workers.least * workers.cpus, "GPU": workers.least * workers.gpus}
     return {name: count for name, count in needs.items() if count}
 
 
-def _bundles(share: WorkerResources) -> list[dict[str, float]]:
-    bundle = {"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})}
-    return [dict(bundle) for _ in range(share.least)]
+def _bundles(workers: WorkerResources) -> list[dict[str, float]]:
+    bundle = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
+    return [dict(bundle) for _ in range(workers.least)]

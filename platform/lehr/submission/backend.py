@@ -1,32 +1,35 @@
-"""What any cluster must be able to do for a submitted job, and what a submission says. No Ray is imported here."""
+"""What any cluster must be able to do for a submitted job: requests, submissions, and the protocol of a backend.
+
+No Ray is imported here.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lehr.paths import ROOT
+from lehr.ray_cluster.namespaces import namespace_of
+from lehr.runs.progress import ENDED, Ended
 from lehr.runs.storage import PATIENCE
 
 if TYPE_CHECKING:
     from lehr.job import Job
 
 REQUEST = "LEHR_SUBMISSION"
-"""Environment variable of a submitted job: its request, as JSON."""
+"""The environment variable of a submitted job that holds its request, as JSON."""
 ENTRYPOINT = "python -m lehr.submission.supervise"
 
 PATIENCE_SECONDS = 900
-"""How long a job on a cluster waits for a storage that is away before an attempt of its ends."""
-NAMESPACE = "lehr:"
-"""How the Ray namespace of a submitted job begins; the name of its run follows."""
+"""How long an attempt of a job on a cluster waits for a storage that is unavailable before it ends."""
 
-Status = Literal["pending", "running", "finished", "failed", "stopped"]
-ENDED: tuple[Status, ...] = ("finished", "failed", "stopped")
+Status = Literal["pending", "running"] | Ended
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,18 @@ class Request:
     Attributes:
         run: name of the run folder.
         job: the job as resolved where it was submitted, with `name` set: the same job wherever it runs.
-        root: the folder that is packaged, as it is called there.
-        folder: folder of the job file, for the user's own modules.
+        root: the folder that is packaged, as it is called where the job was submitted.
+        folder: the folder of the job file, for the user's own modules.
         source: the job file as messages show it.
-        retries: how often a driver that died is started again.
-        stop_wait: seconds that a stop leaves for saving.
-        check: look the cluster over first, and refuse what would not work.
-        only_check: stop after that.
+        retries: how often a driver that died is restarted.
+        stop_wait: seconds that a stop leaves for saving a checkpoint.
+        check: check the cluster first, and end the job there if it would fail.
+        only_check: end after the check.
         fresh: delete what the run left, and start over.
         client: versions where the job was submitted, by package.
         env: further environment variables of the job.
-        pip: requirements to install for the job, in pip's words.
+        pip: requirements to install for the job, as pip writes them.
+        check_token: marks the check's result in the job's log; see `lehr.submission.check_result`.
     """
 
     run: str
@@ -62,9 +66,10 @@ class Request:
     client: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     pip: tuple[str, ...] = ()
+    check_token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def load(self) -> Job:
-        """The job, with the folder and the file that it came from where it was submitted."""
+        """The job, with the folder and the file that it was loaded from where it was submitted."""
         from lehr.job import from_dict
 
         job = from_dict(self.job)
@@ -72,26 +77,40 @@ class Request:
         return job
 
     def runtime_env(self) -> dict[str, Any]:
-        """Ray's runtime environment, apart from the working folder: the same on every worker of the job."""
+        """Ray's runtime environment without the working folder: the same on every worker of the job."""
         variables = {
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
             "RAY_JOB_STOP_WAIT_TIME_S": str(self.stop_wait),
-            # A worker group waits until all of it fits, however long; the waiting is shown.
+            # A worker group waits until all of it fits, however long that takes; the job says what it waits for.
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(10 * 365 * 24 * 3600),
-            "RAY_NAMESPACE": f"{NAMESPACE}{self.run}",  # tells others whose resources these are
-            "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # /api/train/v2/runs/v1 of the dashboard
+            "RAY_NAMESPACE": namespace_of(self.run),
+            "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # for the dashboard's /api/train/v2/runs/v1
             PATIENCE: str(PATIENCE_SECONDS),
             ROOT: self.root,
-            REQUEST: json.dumps(asdict(self)),
+            REQUEST: self.write(),
             **self.env,
         }
         return {"env_vars": variables, **({"pip": list(self.pip)} if self.pip else {})}
 
+    def write(self) -> str:
+        """The request as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> Request:
+        """A request that `write` wrote. Fields that only another version of lehr knows are left out.
+
+        Raises:
+            ValueError, TypeError: it is damaged, or incomplete.
+        """
+        told = json.loads(text)
+        known = {each.name: told[each.name] for each in fields(cls) if each.name in told}
+        return cls(**{**known, "pip": tuple(known.get("pip", ()))})
+
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> Request:
         """The request of the job that has these environment variables. Raises KeyError where there is none."""
-        said = json.loads(variables[REQUEST])
-        return cls(**{**said, "pip": tuple(said["pip"])})
+        return cls.read(variables[REQUEST])
 
 
 @dataclass(frozen=True)
@@ -101,9 +120,9 @@ class Submission:
     Attributes:
         id: what the cluster calls it.
         run: name of the run; empty for what lehr did not submit.
-        number: which submission of the run it is, from 1.
+        number: which submission of the run it is, counted from 1.
         message: what the cluster says about its end.
-        request: what was asked for, where the cluster still knows.
+        request: what was requested, where the cluster still knows.
     """
 
     id: str
@@ -121,14 +140,16 @@ class Submission:
 
 
 class Backend(Protocol):
-    """A cluster that runs jobs. Every method raises LehrError with one sentence when the cluster refuses."""
+    """A cluster that runs jobs. Every method raises ClusterError with one sentence when the cluster refuses."""
 
     address: str
+    option: str
+    """What names the cluster on the command line (`--cluster http://host:8265`); empty where it is the default."""
 
     def submit(self, request: Request, after: Submission | None = None) -> Submission:
-        """Sends a job, `after` the run's newest submission that the sender knows.
+        """Submits a job, `after` the newest submission of the run that the client knows.
 
-        Of two that send a run at once, knowing the same, both get the same submission.
+        Two clients that submit a run at the same time, and know the same, both get the same submission.
         """
         ...
 
@@ -137,7 +158,7 @@ class Backend(Protocol):
         ...
 
     def get(self, submission: Submission) -> Submission:
-        """The submission as it is now."""
+        """The submission in its present state."""
         ...
 
     def logs(self, submission: Submission) -> str:
@@ -145,18 +166,18 @@ class Backend(Protocol):
         ...
 
     def stop(self, submission: Submission) -> None:
-        """Asks the job to save and end."""
+        """Asks the job to save a checkpoint and end."""
         ...
 
 
 def newest(backend: Backend, run: str) -> Submission | None:
-    """The last submission of a run (or the one with this id), if the cluster remembers any."""
+    """The newest submission of a run (or the one with this id), if the cluster remembers any."""
     found = [each for each in backend.jobs() if run in (each.run, each.id)]
     return max(found, key=lambda each: each.number) if found else None
 
 
-def changes_of(backend: Backend, submission: Submission, every: float = 1.0) -> Iterator[tuple[Submission, str]]:
-    """The submission as it goes on, with the text it has printed since; ends with it."""
+def poll(backend: Backend, submission: Submission, every: float = 1.0) -> Iterator[tuple[Submission, str]]:
+    """The submission every so many seconds, with the text that it has printed since; ends when the job does."""
     seen = 0
     while True:
         current = backend.get(submission)
@@ -166,3 +187,14 @@ def changes_of(backend: Backend, submission: Submission, every: float = 1.0) -> 
         if current.is_over:
             return
         time.sleep(every)
+
+
+def command(verb: str, run: str, backend: Backend) -> str:
+    """What to type for a run on this cluster: `lehr stop RUN --cluster http://host:8265`."""
+    return " ".join(filter(None, ("lehr", verb, run, backend.option)))
+
+
+def resume_command(run: str, backend: Backend) -> str:
+    """What to type to resume a run; `lehr resume` knows Ray clusters only."""
+    kubernetes = backend.option.startswith("--kubernetes")
+    return command("submit", "JOB", backend) if kubernetes else command("resume", run, backend)

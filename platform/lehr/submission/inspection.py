@@ -1,4 +1,4 @@
-"""Looks a cluster over for a job: one Ray task on every node, and one that builds the job's model."""
+"""Inspects a cluster for a job: one Ray task on every node, and one that builds the job's model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypedDict
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -23,80 +24,80 @@ from lehr.paths import add_to_path
 from lehr.runs import Folder
 from lehr.runs.lease import this_machine
 from lehr.submission.backend import Request
-from lehr.submission.check import CHECKED, Facts, Node, findings, needs_dashboard, training_of
+from lehr.submission.check import Inspection, NodeInspection, findings, training_of
+from lehr.submission.check_result import CheckResult
+from lehr.training.failures import last_line
 
-ANSWER_SECONDS = 45.0  # a node that is silent for so long is left out; a sound one takes a second or two
+ANSWER_SECONDS = 45.0  # a node that does not answer for so long is left out; a healthy one takes a second or two
 PACKAGES = ("lehr", "ray", "torch")
 WRITTEN = b"written by lehr check\n"
 
 
-def inspect_cluster(job: Job, request: Request) -> bool:
-    """Prints what the cluster lacks for the job, and says whether the job may start."""
+class RayNode(TypedDict):
+    """What is read of `ray.nodes()`."""
+
+    NodeID: str
+    NodeManagerHostname: str
+    Alive: bool
+    Resources: Mapping[str, float]
+
+
+def check_cluster(request: Request) -> CheckResult:
+    """What the cluster that this process runs on lacks for the job."""
     started = time.monotonic()
     ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
-        found = findings(job, request, gather(job, request))
-        verdict = "nothing found" if not found else f"{len(found)} finding{'s' if len(found) > 1 else ''}"
-        for finding in found:
-            print(f"{finding.level}: {finding}", flush=True)
-        # Last: who waits for it has them all.
-        print(f"{CHECKED}{time.monotonic() - started:.1f} s: {verdict}.", flush=True)
+        job = request.load()
+        found = findings(job, request, inspect_cluster(job, request))
     finally:
         ray.shutdown()
-    return not any(finding.level == "refused" for finding in found)
+    return CheckResult(found, time.monotonic() - started)
 
 
-def gather(job: Job, request: Request) -> Facts:
-    """What the connected cluster is like, for a job. Needs no free CPU: it looks over a busy cluster too."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+def inspect_cluster(job: Job, request: Request) -> Inspection:
+    """The connected cluster as it is for a job. This needs no free CPU, so it works on a busy cluster too."""
+    nodes: list[RayNode] = [node for node in ray.nodes() if node["Alive"]]
     building = _on(ray.remote(num_cpus=0, max_retries=0)(try_model), _largest(nodes)).remote(request)
-    # Every node looks for what this process writes, and writes something itself.
+    # Every node looks for the file that this process writes, and writes one itself.
     marker = f"lehr-check-{secrets.token_hex(6)}"
     with suppress(LehrError):
         Folder.at(job.storage, patience=0).write(marker, WRITTEN)
-    look = ray.remote(num_cpus=0, max_retries=0)(look_here)
-    asked = {node["NodeID"]: _on(look, node).remote(request, marker) for node in nodes}
+    task = ray.remote(num_cpus=0, max_retries=0)(inspect_node)
+    asked = {node["NodeID"]: _on(task, node).remote(request, marker) for node in nodes}
     ray.wait([*asked.values(), building], num_returns=len(asked) + 1, timeout=ANSWER_SECONDS)
-    answers: list[Node] = []
-    silent: list[str] = []
+    answers: list[NodeInspection] = []
+    unresponsive: list[str] = []
     for node in nodes:
         resources, name = node["Resources"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
         try:
-            said = ray.get(asked[node["NodeID"]], timeout=0)
-            answers.append(Node(name=name, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0), **said))
+            answer: NodeInspection = ray.get(asked[node["NodeID"]], timeout=0)
+            answers.append(replace(answer, name=name, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0)))
         except (ray.exceptions.RayError, TimeoutError):
-            silent.append(name)
-    _tidy(job, marker)
+            unresponsive.append(name)
+    with suppress(LehrError):  # that the storage cannot be written is a finding already
+        Folder.at(job.storage, patience=0).delete(marker)
     try:
-        model = ray.get(building, timeout=0)
+        model_error: str = ray.get(building, timeout=0)
     except (ray.exceptions.RayError, TimeoutError) as error:
-        model = f"the job's model could not be built on a worker: {_first_line(error)}"
-    return Facts(
-        nodes=answers,
-        silent=silent,
-        limits=_limits(),
-        dashboard=not needs_dashboard(job) or _dashboard_answers(),
-        model=model,
-    )
+        model_error = _not_built(error)
+    return Inspection(answers, unresponsive, limits=_limits(), model_error=model_error)
 
 
-def look_here(request: Request, marker: str) -> dict[str, Any]:
-    """What this node finds; the fields of `Node` that only it can know."""
+def inspect_node(request: Request, marker: str) -> NodeInspection:
+    """What only this node can tell; its name and resources are left to the caller."""
     job = _job(request)
-    problem, seen = _try_storage(job.storage, marker)
+    storage_error, sees_marker = _try_storage(job.storage, marker)
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {
-        "machine": this_machine(),
-        "versions": versions,
-        "storage": problem,
-        "marker": seen,
-        "data": _unreadable(job),
-    }
+    return NodeInspection(
+        machine=this_machine(),
+        versions=versions,
+        storage_error=storage_error,
+        sees_marker=sees_marker,
+        data_errors=_data_errors(job),
+    )
 
 
 def try_model(request: Request) -> str:
@@ -122,8 +123,12 @@ def try_model(request: Request) -> str:
     except LehrError as error:
         return str(error)
     except Exception as error:
-        return f"the job's model could not be built on a worker: {_first_line(error)}"
+        return _not_built(error)
     return ""
+
+
+def _not_built(error: BaseException) -> str:
+    return f"the job's model could not be built on a worker: {last_line(error)}"
 
 
 def _as_train_job(training: Training) -> Job:
@@ -139,21 +144,16 @@ def _try_storage(storage: str, marker: str) -> tuple[str, bool | None]:
     """Why the storage cannot be written here, and whether the marker is there."""
     try:
         folder = Folder.at(storage, patience=0)
-        mine = f"{marker}-{secrets.token_hex(4)}"
-        folder.write(mine, WRITTEN)
-        same, seen = folder.read(mine) == WRITTEN, folder.exists(marker)
-        folder.delete(mine)
+        own = f"{marker}-{secrets.token_hex(4)}"
+        folder.write(own, WRITTEN)
+        same, seen = folder.read(own) == WRITTEN, folder.exists(marker)
+        folder.delete(own)
     except (LehrError, FileNotFoundError) as error:
         return str(error), None
-    return ("", seen) if same else ("what was written is not what is read", None)
+    return ("", seen) if same else ("what is read back is not what was written", None)
 
 
-def _tidy(job: Job, marker: str) -> None:
-    with suppress(LehrError):  # that it cannot be written is a finding already
-        Folder.at(job.storage, patience=0).delete(marker)
-
-
-def _unreadable(job: Job) -> Mapping[str, str]:
+def _data_errors(job: Job) -> Mapping[str, str]:
     """By field of the job, why what it names cannot be read here."""
     from pyarrow.fs import FileType
 
@@ -170,7 +170,7 @@ def _unreadable(job: Job) -> Mapping[str, str]:
             if filesystem.get_file_info(inner).type == FileType.NotFound:
                 found[name] = f"{path} does not exist there"
         except (OSError, ValueError) as error:
-            found[name] = _first_line(error)
+            found[name] = last_line(error)
     return found
 
 
@@ -181,25 +181,10 @@ def _limits() -> dict[str, float]:
     return dict(state.get_max_resources_from_cluster_config() or {})
 
 
-def _dashboard_answers() -> bool:
-    from ray.util.state import list_nodes
-
-    try:
-        list_nodes(limit=1, timeout=3)
-        return True
-    except Exception:  # whatever it is, the search would meet it too
-        return False
-
-
-def _largest(nodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """The node where a worker would most likely be put."""
+def _largest(nodes: Sequence[RayNode]) -> RayNode:
+    """The node where a worker would most likely be placed."""
     return max(nodes, key=lambda node: (node["Resources"].get("GPU", 0), node["Resources"].get("CPU", 0)))
 
 
-def _on(task: Any, node: dict[str, Any]) -> Any:
+def _on(task: Any, node: RayNode) -> Any:
     return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__

@@ -1,31 +1,28 @@
-"""From a job to a submission: what is sent, and what a second submission of the same run means."""
+"""From a job to a request: what is sent to a cluster, and what submitting the same run again means."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
-from lehr.driver import MAY_CHANGE, place
+from lehr.driver import place
 from lehr.errors import LehrError, StorageError
-from lehr.job import Job, describe_difference, difference, to_dict
-from lehr.job.sections import LOCAL_PATH, NO_PATHS
-from lehr.submission.backend import Request, Submission
+from lehr.job import Job, changes_of_run, describe_changes, extends, to_dict
+from lehr.job.base import path_fields
+from lehr.ray_cluster.dashboard import token_file
+from lehr.submission.backend import Backend, Request, Submission, command
 from lehr.submission.package import Package, package
-from lehr.submission.ray_jobs import token_file
 
 STORAGE_SECONDS = 5.0  # how long to wait for a storage that this machine may not even reach
 
-What = Literal["send", "attach", "finished"]
+Action = Literal["submit", "attach", "nothing"]
 
 
-def request_of(job: Job, root: Path, **wanted: Any) -> Request:
-    """The request for a job whose working folder is `root`; `wanted` are further fields of `Request`."""
+def request_of(job: Job, root: Path, **options: Any) -> Request:
+    """The request for a job whose working folder is `root`; `options` are further fields of `Request`."""
     run = existing_name(job)
     return Request(
         run=run,
@@ -34,49 +31,38 @@ def request_of(job: Job, root: Path, **wanted: Any) -> Request:
         folder=str(job.folder),
         source=job.source,
         client=versions(),
-        **wanted,
+        **options,
     )
 
 
-def working_folder(job: Job, said: Path | None) -> Path:
-    """What is packaged: the folder that was said, else the current one if the job file is in it, else the job file's.
+def working_folder(job: Job, given: Path | None) -> Path:
+    """The folder to package: the one given, else the current one if the job file is in it, else the job file's.
 
     Raises:
-        LehrError: the folder that was said does not hold the job file, so its modules would not be found.
+        LehrError: the given folder does not contain the job file, so its modules would not be found.
     """
-    if said:
-        root = said.absolute()
+    if given:
+        root = given.absolute()
         if not job.folder.is_relative_to(root):
-            raise LehrError(f"{root} does not hold the job file, {job.source}; the working folder must")
+            raise LehrError(f"{root} does not contain the job file {job.source}; give a folder that does")
         return root
     return Path.cwd() if job.folder.is_relative_to(Path.cwd()) else job.folder
 
 
 def package_of(job: Job, root: Path) -> Package:
-    """The working folder's package, without the run folders of the job and the token of the cluster."""
+    """The working folder's package, without the job's run folders and the cluster's token."""
     storage = [Path(job.storage)] if "://" not in job.storage else []
-    data = [Path(path) for path in data_paths(job).values() if not _elsewhere(path)]
+    data = [Path(path) for path in data_paths(job).values() if "://" not in path]
     return package(root, without=[*storage, token_file().absolute()], data=[path for path in data if path.exists()])
 
 
 def data_paths(job: Job) -> dict[str, str]:
     """Every path and URI of data in a job, by dotted field."""
-    return {name: path for name, path in _paths(job).items() if ".data." in f".{name}" and not path.startswith("run:")}
-
-
-def _paths(job: BaseModel, at: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, info in type(job).model_fields.items():
-        value = getattr(job, name)
-        if isinstance(value, BaseModel):
-            found |= _paths(value, f"{at}{name}.")
-        elif isinstance(value, str) and LOCAL_PATH in info.metadata and value not in NO_PATHS:
-            found[f"{at}{name}"] = value
-    return found
-
-
-def _elsewhere(path: str) -> bool:
-    return "://" in path or path.startswith("run:")
+    return {
+        ".".join(map(str, field)): path
+        for field, path in path_fields(job)
+        if "data" in field[:-1] and not path.startswith("run:")
+    }
 
 
 def versions() -> dict[str, str]:
@@ -91,9 +77,9 @@ def versions() -> dict[str, str]:
 
 
 def existing_name(job: Job) -> str:
-    """The name of the job's run: as locally, one named by default gives way to another job's run of that name.
+    """The name of the job's run. As locally, a default name that another job's run has is replaced by a free one.
 
-    A storage that this machine does not reach is the cluster's affair alone.
+    A storage that this machine does not reach is left to the cluster.
 
     Raises:
         RunError: an explicit name belongs to a run of another job.
@@ -116,34 +102,27 @@ def existing_name(job: Job) -> str:
     return str(answer[0]) if answer else job.run_name
 
 
-def decide(request: Request, existing: Submission | None, cluster: str) -> What:
-    """What sending a run means where the cluster knows it already.
+def next_action(request: Request, existing: Submission | None, backend: Backend) -> Action:
+    """What to do for a request where the cluster may know the run already.
+
+    A run that failed or was stopped is submitted again, and so is a finished one that has something left to do (more
+    epochs, another budget); the driver on the cluster, which sees the run folder, has the last word. A running job is
+    attached to.
 
     Raises:
-        LehrError: another job of this name is running there.
+        LehrError: a job of this name is running there with other settings, or is to start over while it runs.
     """
     if existing is None or existing.status in ("failed", "stopped") or (request.fresh and existing.is_over):
-        return "send"
+        return "submit"
     known = existing.request.job if existing.request else {}
-    changed = changes(known, request.job) if "kind" in known else ""  # not every cluster remembers the job
+    comparable = "kind" in known  # not every cluster remembers the job
+    changed = changes_of_run(known, request.job) if comparable else {}
     if existing.is_over:
-        return "send" if changed else "finished"
+        return "submit" if changed or (comparable and extends(known, request.job)) else "nothing"
     if changed or request.fresh:
-        why = f"of another job ({changed})" if changed else "and cannot start over"
+        why = f"with other settings ({describe_changes(changed)})" if changed else "and cannot start over"
         raise LehrError(
-            f"{request.run} is running on {cluster} {why}; give this one another name, or end that one first: "
-            f"lehr stop {request.run}"
+            f"{request.run} is running on {backend.address} {why}; give this job another name, or stop that one first: "
+            f"{command('stop', request.run, backend)}"
         )
     return "attach"
-
-
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """How two jobs of one name differ, in words; empty where they may be one run."""
-    pairs = {
-        path: pair
-        for path, pair in difference(old, new).items()
-        if not any(path == allowed or path.startswith(f"{allowed}.") for allowed in MAY_CHANGE)
-    }
-    return describe_difference(
-        {path: before for path, (before, _) in pairs.items()}, {path: after for path, (_, after) in pairs.items()}
-    )

@@ -1,7 +1,7 @@
 """The entrypoint of a submitted job: `python -m lehr.submission.supervise`.
 
-It looks the cluster over, then runs the job in a process of its own and starts that one again when it dies, under the
-same name: the run folder knows how far it came. Ray starts no job a second time by itself.
+It checks the cluster, then runs the job in a process of its own. When that driver dies, it is restarted under the same
+name, and resumes from the run folder. Ray itself starts no job a second time.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
-from lehr.errors import LehrError, RunHeld, StorageError
-from lehr.runs.lease import STALE_SECONDS
+from lehr.errors import LehrError, StorageError
 from lehr.submission.backend import Request
+from lehr.submission.held_runs import when_free
 
-TOLD = (0, 1, 2, 130)
+FINAL = (0, 1, 2, 130)
 """Exit codes of a job that ended by itself: another attempt would end the same way."""
-AGAIN = 75  # the storage is away (EX_TEMPFAIL): worth another attempt, after a while
-LOST = 69  # Ray or the network is away (EX_UNAVAILABLE): worth another attempt too
-AWAY = (ConnectionError, TimeoutError, socket.gaierror)  # not every OSError: a file that is missing stays missing
-NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
-HELD_SECONDS = 2.5 * STALE_SECONDS
-WAIT_SECONDS = (1.0, 10.0, 60.0)  # before the first, second and later restarts
+STORAGE_AWAY = 75  # EX_TEMPFAIL: the storage is unavailable, so another attempt is worthwhile after a while
+CLUSTER_AWAY = 69  # EX_UNAVAILABLE: Ray or the network is unavailable, so another attempt is worthwhile too
+NETWORK_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)  # not every OSError: a missing file stays missing
+UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
+BACKOFF_SECONDS = (1.0, 10.0, 60.0)  # before the first, the second and later restarts
 
 
 def main() -> None:
@@ -46,36 +45,44 @@ def supervise(request: Request) -> int:
     def on_signal(number: int, _: Any) -> None:
         stopping.append(number)
         if child is None:
-            print("Stopped before it began.", flush=True)
+            print("Stopped before the job started.", flush=True)
             sys.exit(130)
         child.send_signal(signal.SIGTERM)  # Ray signals every process of a job, others only this one
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     if request.check or request.only_check:
-        from lehr.submission.inspection import inspect_cluster
-
-        if not inspect_cluster(request.load(), request):
+        if not check(request):
             return 2
         if request.only_check:
             return 0
-        for number in (signal.SIGINT, signal.SIGTERM):  # Ray puts a handler of its own in place
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has replaced the handlers
             signal.signal(number, on_signal)
     for attempt in range(request.retries + 1):
         child = subprocess.Popen([sys.executable, "-m", "lehr.submission.supervise", "job"], env=_environment(attempt))
         code = child.wait()
-        if stopping or code in TOLD:
+        if stopping or code in FINAL:
             return code if code >= 0 else 130
         why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        why = {AGAIN: "lost its storage", LOST: "lost the cluster"}.get(code, why)
+        why = {STORAGE_AWAY: "lost its storage", CLUSTER_AWAY: "lost the cluster"}.get(code, why)
         if attempt < request.retries:
-            wait = WAIT_SECONDS[min(attempt, len(WAIT_SECONDS) - 1)]
+            wait = BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]
             print(f"The driver {why}; retry {attempt + 1} of {request.retries} in {wait:.0f} s.", flush=True)
             child = None
             time.sleep(wait)
-    tries = f"{request.retries + 1} times" if request.retries else "and no retries were asked for"
-    print(f"The driver {why} {tries}; go on with: lehr resume {request.run}", flush=True)
+    times = f" {request.retries + 1} times" if request.retries else " (no retries)"
+    print(f"The driver {why}{times}; resume with: lehr resume {request.run}", flush=True)
     return 1
+
+
+def check(request: Request) -> bool:
+    """Checks the cluster, and prints the result for people and for the client. Returns whether the job may start."""
+    from lehr.submission.inspection import check_cluster
+
+    result = check_cluster(request)
+    for line in (*result.lines(), result.write(request.check_token)):
+        print(line, flush=True)
+    return not result.is_refused
 
 
 def run(request: Request) -> int:
@@ -84,18 +91,12 @@ def run(request: Request) -> int:
 
     started = time.time()
     try:
-        while True:
-            try:
-                run_job(request.load(), fresh=request.fresh, started=started, command=f"lehr resume {request.run}")
-                break
-            except RunHeld as held:  # perhaps by a driver that died with its machine: its lease runs out
-                if time.time() - started > HELD_SECONDS:
-                    raise
-                print(f"{held}; waiting until it is known to be gone", flush=True)
-                time.sleep(5.0)
+        when_free(
+            lambda: run_job(request.load(), fresh=request.fresh, started=started, command=f"lehr resume {request.run}")
+        )
     except LehrError as error:
         print(error, flush=True)
-        return AGAIN if isinstance(error, StorageError) else error.exit_code
+        return STORAGE_AWAY if isinstance(error, StorageError) else error.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -104,13 +105,13 @@ def run(request: Request) -> int:
         failure = describe(error)
         traceback.print_exc()
         print(failure["sentence"], flush=True)
-        away = isinstance(error, AWAY) or (isinstance(error, OSError) and error.errno in NO_WAY)
-        return LOST if away else 1
+        is_away = isinstance(error, NETWORK_ERRORS) or (isinstance(error, OSError) and error.errno in UNREACHABLE)
+        return CLUSTER_AWAY if is_away else 1
     return 0
 
 
 def _environment(attempt: int) -> dict[str, str]:
-    """The environment of an attempt: only the first may start afresh."""
+    """The environment of an attempt: only the first may start over."""
     variables = dict(os.environ)
     if attempt:
         request = replace(Request.from_environment(variables), fresh=False)

@@ -1,4 +1,4 @@
-"""What a cluster starts for a job: it waits for the lease of a driver that died, and ends well when asked to stop."""
+"""The entrypoint of a RayJob waits for the lease of a driver that died, and exits with 0 when it is asked to stop."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lehr.cli import on_cluster
 from lehr.driver import Interrupted
 from lehr.errors import LehrError, RunHeld
 from lehr.runs import Folder, RunFolder
+from lehr.submission import held_runs
 
 JOB = "name: digits\nstorage: {storage}\ntrain: {{epochs: 1}}\n"
 
@@ -36,7 +37,7 @@ def stops_with(reason: str, tmp_path: Path) -> object:
     return run_job
 
 
-def test_a_run_that_a_person_stopped_is_not_tried_again(
+def test_a_run_that_a_person_stopped_is_not_retried(
     job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lehr.kinds.run_job", stops_with("lehr stop", tmp_path))
@@ -44,24 +45,24 @@ def test_a_run_that_a_person_stopped_is_not_tried_again(
     assert "everything is saved" in capsys.readouterr().out
 
 
-def test_a_run_that_lost_its_machine_is(job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_lost_its_machine_is_retried(job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lehr.kinds.run_job", stops_with("SIGTERM", tmp_path))
     with pytest.raises(Interrupted):
         on_cluster.on_cluster(job)
 
 
-def test_a_lease_that_does_not_end_is_told(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_does_not_expire_is_an_error(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_job(*_: object, **__: object) -> None:
         raise RunHeld("digits is held by somebody")
 
     monkeypatch.setattr("lehr.kinds.run_job", run_job)
-    monkeypatch.setattr(on_cluster, "WAIT_SECONDS", 0.3)
-    monkeypatch.setattr(on_cluster, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(held_runs, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(held_runs, "POLL_SECONDS", 0.1)
     with pytest.raises(RunHeld, match="held by somebody"):
         on_cluster.on_cluster(job)
 
 
-def test_other_failures_are_those_of_the_job(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_raised_as_they_are(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_job(*_: object, **__: object) -> None:
         raise LehrError("the loss is not a number")
 
@@ -73,7 +74,7 @@ def test_other_failures_are_those_of_the_job(job: str, monkeypatch: pytest.Monke
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_lease_of_a_dead_driver_elsewhere_is_waited_for(tmp_path: Path) -> None:
-    """The driver that died was in another container, so only its silence tells that it is gone."""
+    """The driver that died was in another container, so only its missing heartbeat shows that it is gone."""
     (tmp_path / "job.yaml").write_text(JOB.format(storage=tmp_path / "runs") + "data: {limit: 200}\n")
     folder = tmp_path / "runs/digits"
     folder.mkdir(parents=True)
@@ -94,6 +95,8 @@ def test_the_lease_of_a_dead_driver_elsewhere_is_waited_for(tmp_path: Path) -> N
     command = [sys.executable, "-m", "lehr", "on-cluster", "job.yaml"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "waiting until it is known to be gone" in done.stdout
+    assert "waiting for its lease to expire" in done.stdout
     assert time.monotonic() - started > 8
-    assert json.loads((folder / "progress.json").read_text())["status"] == "finished"
+    outcome = RunFolder.open(Folder.at(folder)).outcome()
+    assert outcome is not None
+    assert outcome.status == "finished"

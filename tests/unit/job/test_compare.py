@@ -14,7 +14,7 @@ import pytest
 from lehr.job import (
     KINDS,
     TrainJob,
-    describe_difference,
+    describe_changes,
     difference,
     from_dict,
     job_hash,
@@ -82,19 +82,19 @@ def test_a_difference_is_said_by_dotted_path() -> None:
         "schedule.name": ("constant", "cosine"),
         "schedule.final": (None, 0.0),
     }
-    assert describe_difference(old, new) == (
+    assert describe_changes(difference(old, new)) == (
         "optimizer.lr: 0.1 -> 0.05; optimizer.momentum: none -> 0.9; "
         "schedule.name: constant -> cosine; schedule.final: none -> 0.0"
     )
     assert difference(new, old) == {path: (b, a) for path, (a, b) in difference(old, new).items()}
     assert difference(old, old) == {}
-    assert describe_difference(old, old) == ""
+    assert describe_changes(difference(old, old)) == ""
 
 
 def test_a_difference_of_lists_and_sections_is_said_whole() -> None:
     old = {"augment": [{"name": "shift"}], "stop": None, "notes": "a\nb"}
     new = {"augment": [], "stop": {"patience": 5}, "notes": ""}
-    assert describe_difference(old, new) == (
+    assert describe_changes(difference(old, new)) == (
         'augment: [{name: "shift"}] -> []; stop: none -> {patience: 5}; notes: "a\\nb" -> ""'
     )
 

@@ -1,4 +1,4 @@
-"""An API server that keeps objects and records requests, and answers as Kubernetes documents it.
+"""A fake of Kubernetes' API server, which keeps objects, records requests, and answers as Kubernetes documents it.
 
 - Refusals are `Status` objects: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 - Watches, resource versions and 410 Gone: https://kubernetes.io/docs/reference/using-api/api-concepts/
@@ -38,10 +38,11 @@ class Cluster:
     """What the server holds, and how it misbehaves.
 
     Attributes:
+        operator: whether KubeRay is installed.
         objects: by (kind's plural, name).
         log: what the pod of any job has printed.
-        refuse: says for (method, path) with which status code to refuse, if at all.
-        watches: what each watch sends, one list of events after the other; then nothing more.
+        refuse: for (method, path), the status code to refuse with; None to answer.
+        watches: the events that each watch sends, one list after the other; then nothing more.
         requests: (method, path and query) of every request, in order.
     """
 
@@ -109,12 +110,12 @@ class Server:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length)) if length else None
                 cluster.requests.append((self.command, self.path))
-                code, said = cluster.answer(self.command, url.path, parse_qs(url.query), body)
-                is_text = isinstance(said, str)
-                if isinstance(said, list):
-                    data = "".join(json.dumps(event) + "\n" for event in said).encode()
+                code, answer = cluster.answer(self.command, url.path, parse_qs(url.query), body)
+                is_text = isinstance(answer, str)
+                if isinstance(answer, list):
+                    data = "".join(json.dumps(event) + "\n" for event in answer).encode()
                 else:
-                    data = said.encode() if is_text else json.dumps(said).encode()
+                    data = answer.encode() if is_text else json.dumps(answer).encode()
                 self.send_response(code)
                 self.send_header("Content-Type", "text/plain" if is_text else "application/json")
                 self.send_header("Content-Length", str(len(data)))

@@ -1,4 +1,4 @@
-"""Manifests against the schemas of Kubernetes and of KubeRay, strictly: an unknown field or kind is an error."""
+"""Checks manifests against the schemas of Kubernetes and KubeRay. Unknown fields and kinds are errors."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
+import jsonschema  # type: ignore[import-untyped]
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
 CRDS = "LEHR_KUBERAY_CRDS"
-"""Environment variable: a folder of definitions as their projects publish them, `ray.io_rayjobs.yaml`."""
+"""Environment variable: a folder of custom resource definitions as published, such as `ray.io_rayjobs.yaml`."""
 
 
 def check_core(thing: dict[str, Any]) -> None:
-    """Raises for what Kubernetes itself would refuse, unknown kinds and fields included."""
+    """Raises for what Kubernetes itself would refuse, including unknown kinds and fields."""
     kubernetes_validate.validate(thing, kubernetes_validate.latest_version(), strict=True)
 
 
 def check_ray(thing: dict[str, Any]) -> None:
-    """Raises for what KubeRay's definitions refuse. Skips the test where the definitions are not there."""
+    """Raises for what KubeRay's definitions refuse. Skips the test where they are not available."""
     if not check_custom(thing):
-        pytest.skip(f"KubeRay's definitions are not here; {CRDS} names their folder")
+        pytest.skip(f"KubeRay's definitions are not available; set {CRDS} to their folder")
 
 
 def check_custom(thing: dict[str, Any]) -> bool:
-    """Raises for what the definition of a custom kind refuses. False where the definition is not there."""
+    """Raises for what the definition of a custom kind refuses. False where it is not available."""
     schema = _schema(thing["apiVersion"], thing["kind"])
     if schema is None:
         return False
@@ -38,7 +38,7 @@ def check_custom(thing: dict[str, Any]) -> bool:
 
 
 def pod_templates(thing: Any) -> Iterator[dict[str, Any]]:
-    """Every pod template in a manifest, however deep."""
+    """Every pod template in a manifest, at any depth."""
     if isinstance(thing, dict):
         if isinstance(thing.get("spec"), dict) and "containers" in thing["spec"]:
             yield thing
@@ -50,7 +50,7 @@ def pod_templates(thing: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_pods(thing: dict[str, Any]) -> None:
-    """Each pod template of any kind, checked as a pod: that part of Ray's kinds is Kubernetes' own."""
+    """Checks each pod template as a pod: that part of Ray's kinds is Kubernetes' own."""
     for template in pod_templates(thing):
         meta = {"name": "pod", **template.get("metadata", {})}
         check_core({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]})
@@ -72,7 +72,7 @@ def _schema(api: str, kind: str) -> dict[str, Any] | None:
 
 
 def _strict(schema: Any) -> Any:
-    """OpenAPI's schema as JSON Schema, with unknown fields refused."""
+    """An OpenAPI schema as a JSON Schema that refuses unknown fields."""
     if isinstance(schema, list):
         return [_strict(each) for each in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The commands for jobs do on Kubernetes what they do on a Ray cluster."""
+"""The commands treat jobs on Kubernetes like jobs on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from tests.unit.kuberay.kubernetes_api import Cluster, Server
 
-from lehr.cli.options import going_on
 from lehr.cli.stop import stop
+from lehr.errors import ClusterError
 from lehr.job import load
 from lehr.kuberay.backend import Kubernetes
-from lehr.kuberay.client import ClusterError
-from lehr.submission.backend import Backend, Submission, newest
-from lehr.submission.submit import decide, request_of
+from lehr.submission.backend import Backend, Submission, command, newest, resume_command
+from lehr.submission.ray_jobs import RayJobs
+from lehr.submission.submit import next_action, request_of
 
 
 @pytest.fixture
@@ -33,29 +33,31 @@ def backend(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     server.close()
 
 
-def says(cluster: Cluster, submission: Submission, deployment: str, of_the_job: str) -> None:
+def set_status(cluster: Cluster, submission: Submission, deployment: str, job: str) -> None:
     rayjob = cluster.objects["rayjobs", submission.id]
-    rayjob["status"] = {"jobDeploymentStatus": deployment, "jobStatus": of_the_job}
+    rayjob["status"] = {"jobDeploymentStatus": deployment, "jobStatus": job}
 
 
-def test_a_job_is_sent_once_joined_and_sent_again_when_it_failed(cluster: Cluster, backend: Kubernetes) -> None:
+def test_a_running_job_is_attached_to_and_a_failed_one_is_submitted_again(
+    cluster: Cluster, backend: Kubernetes
+) -> None:
     request = request_of(backend.job, Path.cwd())  # type: ignore[arg-type]
     known: Backend = backend
-    assert decide(request, newest(known, "mine"), known.address) == "send"
+    assert next_action(request, newest(known, "mine"), known) == "submit"
     sent = known.submit(request)
     assert (sent.run, sent.status) == ("mine", "pending")
     assert sent.request is not None
     assert sent.request.job["storage"] == "s3://bucket/runs", "where the cluster's profile puts run folders"
-    assert decide(request, newest(known, "mine"), known.address) == "attach"
+    assert next_action(request, newest(known, "mine"), known) == "attach"
     assert known.submit(request).id == sent.id
     assert len(known.jobs()) == 1
     assert known.logs(sent) == ""
 
-    says(cluster, sent, "Failed", "FAILED")
+    set_status(cluster, sent, "Failed", "FAILED")
     assert known.get(sent).status == "failed"
-    assert decide(request, newest(known, "mine"), known.address) == "send"
-    says(cluster, sent, "Complete", "SUCCEEDED")
-    assert decide(request, newest(known, "mine"), known.address) == "finished"
+    assert next_action(request, newest(known, "mine"), known) == "submit"
+    set_status(cluster, sent, "Complete", "SUCCEEDED")
+    assert next_action(request, newest(known, "mine"), known) == "nothing"
 
 
 def test_a_job_whose_run_folder_only_pods_reach_is_stopped_by_deleting_it(
@@ -65,16 +67,20 @@ def test_a_job_whose_run_folder_only_pods_reach_is_stopped_by_deleting_it(
     pods_only.write_text("image: lehr:1\nnamespace: team\nstorage: /only-pods/runs\nvolumes: {runs: /only-pods}\n")
     there = Kubernetes(str(pods_only), backend.job)
     sent = there.submit(request_of(backend.job, Path.cwd()))  # type: ignore[arg-type]
-    says(cluster, sent, "Running", "RUNNING")
+    set_status(cluster, sent, "Running", "RUNNING")
     stop("mine", kubernetes=str(pods_only), wait=True)
-    assert capsys.readouterr().out == f"mine has ended. Go on with: lehr submit JOB --kubernetes {pods_only}\n"
+    assert capsys.readouterr().out == f"mine has stopped. Resume with: lehr submit JOB --kubernetes {pods_only}\n"
     assert there.get(sent).status == "stopped"
     assert not [key for key in cluster.objects if key[0] == "rayjobs"]
 
 
-def test_what_goes_on_with_a_job_is_a_command_that_takes_its_cluster() -> None:
-    assert going_on("mine", None) == "lehr resume mine"
-    assert going_on("mine", "team.yaml") == "lehr submit JOB --kubernetes team.yaml"
+def test_a_command_in_a_message_names_the_cluster(backend: Kubernetes) -> None:
+    default, named = RayJobs("http://head:8265"), RayJobs("http://head:8265", option="--cluster http://head:8265")
+    assert resume_command("mine", default) == "lehr resume mine"
+    assert resume_command("mine", named) == "lehr resume mine --cluster http://head:8265"
+    assert resume_command("mine", backend) == f"lehr submit JOB {backend.option}"
+    assert command("attach", "mine", backend) == f"lehr attach mine {backend.option}"
+    assert backend.option.startswith("--kubernetes ")
 
 
 def test_a_cluster_without_a_profile_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Jobs are submitted, watched, read and stopped in a cluster's own words, and each refusal is one sentence."""
+"""Jobs are submitted, watched and stopped through the Kubernetes API, and each refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 import yaml
 from tests.unit.kuberay.kubernetes_api import Cluster, Server, status
 
-from lehr.errors import JobError
+from lehr.errors import ClusterError, JobError
 from lehr.job import from_dict, load
 from lehr.kuberay import Profile, manifest, prepare
-from lehr.kuberay.client import AlreadyThere, ClusterError, KubeRay
+from lehr.kuberay.client import AlreadySubmitted, KubeRay
 from lehr.kuberay.jobs import ClusterJob
 from lehr.runs import Folder, RunFolder
 
@@ -38,13 +38,12 @@ def objects(name: str = "Digits_1", **profile: Any) -> list[dict[str, Any]]:
     return manifest(from_dict({"kind": "train", "name": name}), PROFILE.model_copy(update=profile))
 
 
-def said(cluster: Cluster, job: ClusterJob, **fields: Any) -> dict[str, Any]:
-    """The cluster says so much of a job from now on."""
+def set_status(cluster: Cluster, job: ClusterJob, **fields: Any) -> None:
+    """From now on the cluster reports this of a job."""
     cluster.version += 1
     rayjob = cluster.objects["rayjobs", job.name]
     rayjob["status"] = {**rayjob.get("status", {}), **fields}
     rayjob["metadata"]["resourceVersion"] = str(cluster.version)
-    return rayjob
 
 
 def pod(name: str, job: str, phase: str = "Running") -> dict[str, Any]:
@@ -55,9 +54,7 @@ def pod(name: str, job: str, phase: str = "Running") -> dict[str, Any]:
     }
 
 
-def test_a_submitted_job_and_its_configuration_are_there_and_belong_together(
-    cluster: Cluster, kuberay: KubeRay
-) -> None:
+def test_a_submitted_job_owns_its_configuration(cluster: Cluster, kuberay: KubeRay) -> None:
     job = kuberay.submit(objects())
     assert (job.run, job.storage, job.status, job.message) == ("Digits_1", "s3://bucket/runs", "pending", "starting")
     rayjob, config = cluster.objects["rayjobs", job.name], cluster.objects["configmaps", job.name]
@@ -68,7 +65,7 @@ def test_a_submitted_job_and_its_configuration_are_there_and_belong_together(
 
 
 @pytest.mark.parametrize(
-    ("deployment", "of_the_job", "expected"),
+    ("deployment", "job_status", "expected"),
     [
         ("Initializing", "", "pending"),
         ("Running", "PENDING", "pending"),
@@ -81,31 +78,33 @@ def test_a_submitted_job_and_its_configuration_are_there_and_belong_together(
         ("ValidationFailed", "", "failed"),
     ],
 )
-def test_the_words_of_kuberay_become_ours(
-    cluster: Cluster, kuberay: KubeRay, deployment: str, of_the_job: str, expected: str
+def test_each_status_of_kuberay_becomes_one_of_lehr(
+    cluster: Cluster, kuberay: KubeRay, deployment: str, job_status: str, expected: str
 ) -> None:
     job = kuberay.submit(objects())
-    said(cluster, job, jobDeploymentStatus=deployment, jobStatus=of_the_job)
+    set_status(cluster, job, jobDeploymentStatus=deployment, jobStatus=job_status)
     assert kuberay.status("Digits_1").status == expected
 
 
-def test_a_job_in_a_queue_says_that_it_waits(cluster: Cluster, kuberay: KubeRay) -> None:
+def test_a_job_in_a_queue_says_what_it_waits_for(cluster: Cluster, kuberay: KubeRay) -> None:
     job = kuberay.submit(objects(queue="gpus"))
-    said(cluster, job, jobDeploymentStatus="Suspended")
-    assert kuberay.status(job.run).message == "waits in the queue gpus"
+    set_status(cluster, job, jobDeploymentStatus="Suspended")
+    assert kuberay.status(job.run).message == "waiting in the queue gpus"
 
 
 def test_a_job_that_runs_is_not_submitted_twice(cluster: Cluster, kuberay: KubeRay) -> None:
     job = kuberay.submit(objects())
-    said(cluster, job, jobDeploymentStatus="Running", jobStatus="RUNNING")
-    with pytest.raises(AlreadyThere, match="Digits_1 is already on the cluster and running; follow it, or stop it"):
+    set_status(cluster, job, jobDeploymentStatus="Running", jobStatus="RUNNING")
+    with pytest.raises(
+        AlreadySubmitted, match="Digits_1 is already on the cluster and running; attach to it, or stop it"
+    ):
         kuberay.submit(objects())
     assert len(kuberay.jobs()) == 1
 
 
-def test_a_job_that_ended_makes_room_for_the_next_attempt(cluster: Cluster, kuberay: KubeRay) -> None:
+def test_a_job_that_ended_is_replaced_by_the_next_attempt(cluster: Cluster, kuberay: KubeRay) -> None:
     job = kuberay.submit(objects())
-    said(cluster, job, jobDeploymentStatus="Failed", jobStatus="FAILED", message="out of luck")
+    set_status(cluster, job, jobDeploymentStatus="Failed", jobStatus="FAILED", message="out of luck")
     assert kuberay.status(job.run).message == "out of luck"
     again = kuberay.submit(objects())
     assert again.status == "pending"
@@ -113,21 +112,21 @@ def test_a_job_that_ended_makes_room_for_the_next_attempt(cluster: Cluster, kube
     assert owner["uid"] == cluster.objects["rayjobs", job.name]["metadata"]["uid"]
 
 
-def test_a_job_without_its_configuration_does_not_stay(cluster: Cluster, kuberay: KubeRay) -> None:
+def test_a_job_whose_configuration_is_refused_is_deleted(cluster: Cluster, kuberay: KubeRay) -> None:
     cluster.refuse = lambda method, path: 403 if "configmaps" in path else None
     with pytest.raises(ClusterError, match="you may not create configmaps in the namespace team"):
         kuberay.submit(objects())
     assert not cluster.objects
 
 
-def test_watching_tells_each_change_once_and_ends_with_the_job(cluster: Cluster, kuberay: KubeRay) -> None:
+def test_a_watch_reports_each_change_once_and_ends_with_the_job(cluster: Cluster, kuberay: KubeRay) -> None:
     job = kuberay.submit(objects())
     stored = cluster.objects["rayjobs", job.name]
 
-    def event(deployment: str, of_the_job: str, kind: str = "MODIFIED") -> dict[str, Any]:
+    def event(deployment: str, job_status: str, kind: str = "MODIFIED") -> dict[str, Any]:
         return {
             "type": kind,
-            "object": {**stored, "status": {"jobDeploymentStatus": deployment, "jobStatus": of_the_job}},
+            "object": {**stored, "status": {"jobDeploymentStatus": deployment, "jobStatus": job_status}},
         }
 
     cluster.watches = [
@@ -138,11 +137,11 @@ def test_watching_tells_each_change_once_and_ends_with_the_job(cluster: Cluster,
     for now in kuberay.watch("Digits_1"):
         seen.append(now.status)
         if now.status == "running":
-            said(cluster, job, jobDeploymentStatus="Running", jobStatus="RUNNING")
+            set_status(cluster, job, jobDeploymentStatus="Running", jobStatus="RUNNING")
     assert seen == ["pending", "running", "finished"]
 
 
-def test_a_watch_that_expired_begins_anew(cluster: Cluster, kuberay: KubeRay) -> None:
+def test_a_watch_that_expired_starts_again(cluster: Cluster, kuberay: KubeRay) -> None:
     job = kuberay.submit(objects())
     gone = {"type": "ERROR", "object": status(410, "too old resource version: 101 (999)")}
     done = {**cluster.objects["rayjobs", job.name], "status": {"jobDeploymentStatus": "Complete"}}
@@ -150,15 +149,15 @@ def test_a_watch_that_expired_begins_anew(cluster: Cluster, kuberay: KubeRay) ->
     assert [now.status for now in kuberay.watch("Digits_1")] == ["pending", "finished"]
 
 
-def test_a_watch_that_expires_again_and_again_is_told(cluster: Cluster, kuberay: KubeRay) -> None:
+def test_a_watch_that_keeps_expiring_is_an_error(cluster: Cluster, kuberay: KubeRay) -> None:
     kuberay.submit(objects())
     gone = {"type": "ERROR", "object": status(410, "too old resource version: 101 (999)")}
     cluster.watches = [[gone]] * 10
-    with pytest.raises(ClusterError, match="the cluster forgets faster than it can be watched; lehr status"):
+    with pytest.raises(ClusterError, match=r"history is too short to watch digits-1-\w+; look once with: lehr status"):
         list(kuberay.watch("Digits_1"))
 
 
-def test_a_job_deleted_under_a_watch_is_told(cluster: Cluster, kuberay: KubeRay) -> None:
+def test_a_job_deleted_during_a_watch_is_an_error(cluster: Cluster, kuberay: KubeRay) -> None:
     job = kuberay.submit(objects())
     cluster.watches = [[{"type": "DELETED", "object": cluster.objects["rayjobs", job.name]}]]
     with pytest.raises(ClusterError, match="Digits_1 was deleted from the cluster"):
@@ -177,9 +176,7 @@ def test_the_log_is_that_of_the_newest_attempt(cluster: Cluster, kuberay: KubeRa
     assert cluster.requests[-1][1].startswith("/api/v1/namespaces/team/pods/second/log?follow=true")
 
 
-def test_stopping_asks_the_run_to_save_and_leaves_the_job_to_end(
-    cluster: Cluster, kuberay: KubeRay, tmp_path: Path
-) -> None:
+def test_a_stop_asks_the_run_to_save_and_lets_the_job_end(cluster: Cluster, kuberay: KubeRay, tmp_path: Path) -> None:
     storage = str(tmp_path / "runs")
     job = kuberay.submit(
         manifest(
@@ -193,7 +190,7 @@ def test_stopping_asks_the_run_to_save_and_leaves_the_job_to_end(
     assert ("rayjobs", job.name) in cluster.objects
 
 
-def test_stopping_before_the_start_deletes(cluster: Cluster, kuberay: KubeRay, tmp_path: Path) -> None:
+def test_a_stop_before_the_start_deletes_the_job(cluster: Cluster, kuberay: KubeRay, tmp_path: Path) -> None:
     storage = str(tmp_path / "runs")
     kuberay.submit(
         manifest(
@@ -209,7 +206,7 @@ def test_stopping_before_the_start_deletes(cluster: Cluster, kuberay: KubeRay, t
     )
 
 
-def test_a_job_says_where_its_modules_are(tmp_path: Path) -> None:
+def test_a_manifest_says_where_the_jobs_modules_are(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text("model: nets:Net\n")
     (tmp_path / "nets.py").write_text("class Net: ...\n")
     (_, rayjob), modules = prepare(load(tmp_path / "digits.yaml"), PROFILE)
@@ -222,19 +219,25 @@ def test_modules_are_not_stored_where_only_pods_reach(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text("model: nets:Net\n")
     (tmp_path / "nets.py").write_text("class Net: ...\n")
     profile = PROFILE.model_copy(update={"storage": "/shared/runs", "volumes": {"runs": "/shared"}})
-    with pytest.raises(JobError, match="its storage /shared/runs is a volume that only pods reach; allowed: a bucket"):
+    with pytest.raises(
+        JobError, match="but its storage /shared/runs is a volume that only pods reach; allowed: a bucket"
+    ):
         prepare(load(tmp_path / "digits.yaml"), profile)
 
 
 REFUSALS = [
-    (401, "jobs", "the cluster does not know you; log in again"),
+    (401, "jobs", "you are not logged in there; log in again"),
     (403, "jobs", "you may not list rayjobs in the namespace team; ask for the role lehr-user there"),
     (403, "submit", "you may not create rayjobs in the namespace team"),
     (403, "delete", "you may not delete rayjobs in the namespace team"),
     (403, "status", "you may not get rayjobs in the namespace team"),
-    (404, "status", 'digits is not in the namespace team; lehr jobs lists what is (rayjobs "digits" not found)'),
-    (404, "delete", "digits is not in the namespace team"),
-    (404, "logs", "digits is not in the namespace team"),
+    (
+        404,
+        "status",
+        'there is no digits in the namespace team (rayjobs "digits" not found); list its jobs with: lehr jobs',
+    ),
+    (404, "delete", "there is no digits in the namespace team"),
+    (404, "logs", "there is no digits in the namespace team"),
 ]
 
 
@@ -242,16 +245,16 @@ REFUSALS = [
 def test_every_refusal_is_one_sentence(cluster: Cluster, kuberay: KubeRay, code: int, what: str, sentence: str) -> None:
     if code != 404:
         cluster.refuse = lambda method, path: code
-    with pytest.raises(ClusterError) as told:
+    with pytest.raises(ClusterError) as refused:
         attempt(kuberay, what)
-    assert sentence in str(told.value)
-    assert str(told.value).isprintable()
+    assert sentence in str(refused.value)
+    assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("what", ["jobs", "submit", "status", "delete", "stop", "watch"])
-def test_a_missing_operator_is_told(cluster: Cluster, kuberay: KubeRay, what: str) -> None:
+def test_a_missing_operator_is_one_sentence(cluster: Cluster, kuberay: KubeRay, what: str) -> None:
     cluster.operator = False
-    with pytest.raises(ClusterError, match=r"KubeRay is not installed there; cluster/kuberay/README\.md says how"):
+    with pytest.raises(ClusterError, match=r"KubeRay is not installed there; cluster/kuberay/README\.md shows how"):
         attempt(kuberay, what)
 
 
@@ -268,7 +271,7 @@ def attempt(kuberay: KubeRay, what: str) -> None:
     actions[what]()
 
 
-def test_a_cluster_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(Cluster())
     server.close()
     (tmp_path / "kubeconfig").write_text(server.kubeconfig())
@@ -277,14 +280,16 @@ def test_a_cluster_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pyt
         KubeRay().jobs()
 
 
-def test_no_cluster_at_all_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_configured_cluster_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(ClusterError, match="no Kubernetes cluster is set up here: there is neither a kubeconfig nor"):
+    with pytest.raises(
+        ClusterError, match="no Kubernetes cluster is configured here: there is neither a kubeconfig nor"
+    ):
         KubeRay()
 
 
-def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "kubernetes", None)
     with pytest.raises(ClusterError, match=r"install it with: pip install 'lehr\[kubernetes\]'"):
         KubeRay()

@@ -1,4 +1,4 @@
-"""Every overlay of cluster/kuberay builds, fits the schemas, and keeps to the policies of the team's namespace."""
+"""Every overlay of cluster/kuberay builds, fits the schemas, and follows the policies of the team's namespace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.
 def built(overlay: Path) -> list[dict[str, Any]]:
     kubectl = shutil.which("kubectl")
     if not kubectl:
-        pytest.skip("kubectl is not here to build kustomizations with")
+        pytest.skip("kubectl, which builds kustomizations, is not installed")
     done = subprocess.run([kubectl, "kustomize", str(overlay)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
@@ -36,7 +36,7 @@ def group(thing: dict[str, Any]) -> str:
     return thing["apiVersion"].rpartition("/")[0]
 
 
-def test_kubernetes_own_kinds_are_valid(overlay: Path) -> None:
+def test_kinds_of_kubernetes_itself_are_valid(overlay: Path) -> None:
     own = [thing for thing in built(overlay) if group(thing) not in CUSTOM]
     assert len(own) >= 8
     for thing in own:
@@ -49,13 +49,13 @@ def test_pods_inside_other_kinds_are_valid(overlay: Path) -> None:
         check_pods(thing)
 
 
-def test_kinds_of_others_fit_their_definitions(overlay: Path) -> None:
+def test_custom_kinds_fit_their_definitions(overlay: Path) -> None:
     checked = [check_custom(thing) for thing in built(overlay) if group(thing) in CUSTOM]
     if not any(checked):
-        pytest.skip("the definitions of these kinds are not here; LEHR_KUBERAY_CRDS names their folder")
+        pytest.skip("the definitions of these kinds are not available; set LEHR_KUBERAY_CRDS to their folder")
 
 
-def test_pods_keep_to_the_restricted_standard(overlay: Path) -> None:
+def test_pods_follow_the_restricted_standard(overlay: Path) -> None:
     for template in (template for thing in built(overlay) for template in pod_templates(thing)):
         spec = template["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -73,25 +73,25 @@ def test_pods_keep_to_the_restricted_standard(overlay: Path) -> None:
             assert resources["requests"] == resources["limits"]
 
 
-def test_no_secret_is_written_down(overlay: Path) -> None:
+def test_no_file_holds_a_secret(overlay: Path) -> None:
     assert not [thing for thing in built(overlay) if thing["kind"] == "Secret"]
     assert not re.search(r"(?i)(password|secret_?access_?key|token):\s*\S{8}", yaml.safe_dump_all(built(overlay)))
 
 
-def test_everything_is_in_the_teams_namespace_or_of_the_whole_cluster(overlay: Path) -> None:
+def test_everything_is_in_the_teams_namespace_or_cluster_wide(overlay: Path) -> None:
     for thing in built(overlay):
         expected = None if thing["kind"] in CLUSTER_WIDE else "lehr"
         assert thing["metadata"].get("namespace") == expected, thing["kind"]
 
 
-def test_rights_name_what_they_allow(overlay: Path) -> None:
+def test_roles_allow_nothing_by_wildcard(overlay: Path) -> None:
     roles = [thing for thing in built(overlay) if thing["kind"] in ("Role", "ClusterRole")]
     assert [role["kind"] for role in roles] == ["Role"]
     for rule in roles[0]["rules"]:
         assert not {"*", "secrets", "pods/exec"} & {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
 
 
-def test_dashboard_and_client_ports_are_open_to_named_places_only(overlay: Path) -> None:
+def test_dashboard_and_client_ports_are_open_only_to_labelled_pods_and_namespaces(overlay: Path) -> None:
     policies = {
         thing["metadata"]["name"]: thing["spec"] for thing in built(overlay) if thing["kind"] == "NetworkPolicy"
     }
@@ -106,7 +106,7 @@ def test_dashboard_and_client_ports_are_open_to_named_places_only(overlay: Path)
     assert ports == {(53, "UDP"), (53, "TCP"), (443, "TCP"), (6443, "TCP")}
 
 
-def test_the_shared_cluster_is_as_kuberay_wants_it(overlay: Path) -> None:
+def test_the_shared_cluster_is_set_up_as_kuberay_requires(overlay: Path) -> None:
     (cluster,) = [thing["spec"] for thing in built(overlay) if thing["kind"] == "RayCluster"]
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert cluster["authOptions"] == {"mode": "token"}
@@ -126,5 +126,5 @@ def test_the_alerts_are_those_of_plain_prometheus(overlay: Path) -> None:
     rules = [thing["spec"] for thing in built(overlay) if thing["kind"] == "PrometheusRule"]
     plain = ROOT / "cluster/monitoring/prometheus/lehr.rules.yml"
     if not rules or not plain.exists():
-        pytest.skip("no alerts in this overlay" if plain.exists() else "the alerts of plain Prometheus are not here")
+        pytest.skip("no alerts in this overlay" if plain.exists() else "the alerts of plain Prometheus are missing")
     assert rules == [yaml.safe_load(plain.read_text())]

@@ -1,4 +1,4 @@
-"""A job file and a cluster profile become objects that Kubernetes and KubeRay accept, or one sentence says why not."""
+"""A job file and a profile become objects that Kubernetes and KubeRay accept, or one sentence says why not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -18,9 +18,9 @@ from tests.unit.kuberay.schemas import check_core, check_pods, check_ray, pod_te
 from lehr.errors import JobError
 from lehr.job import Job, from_dict, job_hash, load, to_dict
 from lehr.kuberay import Profile, kubernetes_name, load_profile, manifest, own_modules, to_yaml
-from lehr.kuberay.manifest import pods_of
+from lehr.kuberay.cluster_spec import WorkerPods
+from lehr.kuberay.manifest import worker_pods
 from lehr.kuberay.profile import MANAGED
-from lehr.kuberay.ray_cluster import Pods
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests/golden/manifests"
@@ -35,7 +35,7 @@ def profile(**fields: Any) -> Profile:
 
 
 def template_job(path: Path, cluster: Profile) -> Job:
-    """The template with its data where a cluster reaches them, and without GPUs where the cluster has none."""
+    """The template with its data in a bucket, and without GPUs where the cluster has none."""
     said = to_dict(load(path))
     where, inner = ("base.", said["base"]) if "base" in said else ("", said)
     changes: dict[str, Any] = {}
@@ -87,16 +87,16 @@ def check_policies(job: dict[str, Any]) -> None:
 
 
 def check_by_hand(job: dict[str, Any]) -> None:
-    """What KubeRay leaves to be written is there, and what it adds itself is not."""
+    """The manifest holds what KubeRay requires, and nothing that it adds by itself."""
     spec = job["spec"]
     cluster = spec["rayClusterSpec"]
     head = cluster["headGroupSpec"]
     assert len(job["metadata"]["name"]) <= 47
     assert cluster["rayVersion"].count(".") == 2
-    assert head["rayStartParams"] == {"num-cpus": "0"}  # all others have the values that KubeRay gives them
+    assert head["rayStartParams"] == {"num-cpus": "0"}  # KubeRay sets all others
     assert spec["shutdownAfterJobFinishes"] is True
     assert "deletionStrategy" not in spec
-    assert not set("&|;<>$`\n") & set(spec["entrypoint"])  # the submitter's shell would take them for itself
+    assert not set("&|;<>$`\n") & set(spec["entrypoint"])  # the submitter's shell would interpret them
     for group in (head, *cluster["workerGroupSpecs"]):
         template = group["template"]["spec"]
         container = template["containers"][0]
@@ -131,7 +131,7 @@ def test_every_template_becomes_a_valid_manifest_on_every_cluster(path: Path, cl
     check(objects)
     travelled = from_dict(yaml.safe_load(objects[0]["data"]["job.yaml"]))
     assert travelled.run_name == job.run_name
-    assert job_hash(travelled) == job_hash(job)  # the same job, so a run begun elsewhere can go on here
+    assert job_hash(travelled) == job_hash(job)  # the same job, so a run started elsewhere can be resumed here
     assert list(yaml.safe_load_all(to_yaml(objects))) == objects
 
 
@@ -143,8 +143,8 @@ def test_every_manifest_fits_the_definitions_of_kuberay(path: Path, cluster: Pat
 
 
 @pytest.mark.parametrize("cluster", PROFILES, ids=lambda path: path.stem)
-def test_manifests_stay_as_they_were(cluster: Path) -> None:
-    """After a wanted change: LEHR_WRITE_GOLDEN=1 writes them anew, and the difference is there to be read."""
+def test_manifests_do_not_change(cluster: Path) -> None:
+    """After an intended change, LEHR_WRITE_GOLDEN=1 writes them again, so that the difference can be reviewed."""
     objects = manifest(load(ROOT / "jobs/train.yaml"), load_profile(cluster), ray_version="2.60.0")
     assert "kind: train" in objects[0]["data"]["job.yaml"]
     objects[0]["data"]["job.yaml"] = "the job as resolved, which grows with every field that jobs get\n"
@@ -169,7 +169,7 @@ nodes = st.fixed_dictionaries(
         "tolerate": st.lists(st.sampled_from(["taint", {"key": "t", "value": "v", "effect": "NoExecute"}]), max_size=3),
     },
 )
-worker_pods = st.fixed_dictionaries(
+pods_of_workers = st.fixed_dictionaries(
     {},
     optional={
         "count": st.integers(1, 20),
@@ -193,7 +193,7 @@ profiles = st.fixed_dictionaries(
         "volumes": st.just({"data": "/data"}),
         "pull_secrets": st.just(["one", "two"]),
         "head": st.fixed_dictionaries({}, optional={"cpus": st.floats(0.1, 64), "memory": memory}),
-        "workers": worker_pods,
+        "workers": pods_of_workers,
         "authentication": st.booleans(),
         "deadline": st.sampled_from(["1s", "24h"]),
         "retries": st.integers(0, 9),
@@ -222,43 +222,43 @@ def test_any_job_on_any_cluster_is_valid_or_refused(name: str, section: Any, sai
         check(objects)
     if kind == "ray" and os.environ.get("LEHR_KUBERAY_CRDS"):
         check_ray(objects[1])
-    room = pods_of(job, cluster)
+    pods = worker_pods(job, cluster)
     if isinstance(section["count"], int):
-        assert room.least == room.most == math.ceil(section["count"] / room.workers)
-        assert room.gpus * room.most >= section["gpus"] * section["count"] - 1e-9
+        assert pods.least == pods.most == math.ceil(section["count"] / pods.workers)
+        assert pods.gpus * pods.most >= section["gpus"] * section["count"] - 1e-9
 
 
 @given(one=names, other=names)
-def test_two_runs_never_get_one_name(one: str, other: str) -> None:
+def test_two_runs_never_share_a_name(one: str, other: str) -> None:
     assert (kubernetes_name(one) == kubernetes_name(other)) == (one == other)
     assert kubernetes_name(kubernetes_name(one)) == kubernetes_name(one)
 
 
-# ── what a profile says, and where it is found again ──────────────────────────────────────────────────────────────
+# ── what a profile sets, and where it is in the manifest ──────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("auto", Pods(4, 4, 1, 3, 1)),
-        ({"count": 2}, Pods(2, 2, 1, 3, 0)),
-        ({"count": 2, "gpus": 1, "cpus": 7}, Pods(2, 2, 1, 7, 1)),
-        ({"count": 4, "gpus": 0.5}, Pods(2, 2, 2, 3, 1)),
-        ({"count": 5, "gpus": 0.5}, Pods(3, 3, 2, 3, 1)),
-        ({"count": 2, "gpus": 2}, Pods(2, 2, 1, 3, 2)),
-        ({"count": [2, 8], "gpus": 1}, Pods(2, 8, 1, 3, 1)),
+        ("auto", WorkerPods(4, 4, 1, 3, 1)),
+        ({"count": 2}, WorkerPods(2, 2, 1, 3, 0)),
+        ({"count": 2, "gpus": 1, "cpus": 7}, WorkerPods(2, 2, 1, 7, 1)),
+        ({"count": 4, "gpus": 0.5}, WorkerPods(2, 2, 2, 3, 1)),
+        ({"count": 5, "gpus": 0.5}, WorkerPods(3, 3, 2, 3, 1)),
+        ({"count": 2, "gpus": 2}, WorkerPods(2, 2, 1, 3, 2)),
+        ({"count": [2, 8], "gpus": 1}, WorkerPods(2, 8, 1, 3, 1)),
     ],
 )
-def test_workers_become_pods(said: Any, expected: Pods) -> None:
-    assert pods_of(from_dict({"workers": said}), profile(**GPUS)) == expected
+def test_workers_become_pods(said: Any, expected: WorkerPods) -> None:
+    assert worker_pods(from_dict({"workers": said}), profile(**GPUS)) == expected
 
 
 @pytest.mark.parametrize("weights", ["run:digits-six", "pretrained", "run:s3://bucket/runs/a"])
-def test_references_are_no_paths(weights: str) -> None:
+def test_references_are_not_paths(weights: str) -> None:
     assert manifest(from_dict({"model": {"name": "resnet18", "weights": weights}}), profile())
 
 
-def test_the_job_travels_with_its_workers_spelt_out() -> None:
+def test_the_job_is_sent_with_its_workers_spelt_out() -> None:
     objects = manifest(from_dict({"name": "a"}), profile(**GPUS))
     travelled = yaml.safe_load(objects[0]["data"]["job.yaml"])
     assert travelled["workers"] == {"count": 4, "gpus": 1.0, "cpus": 3.0, "retries": 3}
@@ -271,7 +271,7 @@ def test_the_job_travels_with_its_workers_spelt_out() -> None:
     }
 
 
-def test_a_range_of_workers_is_the_range_of_the_autoscaler() -> None:
+def test_a_range_of_workers_becomes_the_range_of_the_autoscaler() -> None:
     cluster = rayjob(from_dict({"workers": {"count": [2, 8], "gpus": 1}}), profile(**GPUS))["spec"]["rayClusterSpec"]
     group = cluster["workerGroupSpecs"][0]
     assert (group["minReplicas"], group["maxReplicas"], cluster["enableInTreeAutoscaling"]) == (2, 8, True)
@@ -280,7 +280,7 @@ def test_a_range_of_workers_is_the_range_of_the_autoscaler() -> None:
     assert group["template"]["spec"]["automountServiceAccountToken"] is False
 
 
-def test_spot_nodes_are_tried_first_and_others_are_there_to_fall_back_on() -> None:
+def test_spot_nodes_are_tried_first_and_ordinary_nodes_are_the_fallback() -> None:
     spot = {"select": {"pool": "spot"}, "tolerate": ["spot"]}
     where = {**GPUS["workers"], "spot": spot}  # type: ignore[dict-item]
     cluster = rayjob(from_dict({"workers": {"count": 3, "gpus": 1}}), profile(workers=where))["spec"]["rayClusterSpec"]
@@ -289,7 +289,7 @@ def test_spot_nodes_are_tried_first_and_others_are_there_to_fall_back_on() -> No
     assert first["template"]["spec"]["nodeSelector"] == {"pool": "spot"}
     assert "nodeSelector" not in second["template"]["spec"]
     assert all((group["minReplicas"], group["maxReplicas"]) == (0, 3) for group in (first, second))
-    assert "tolerations" not in cluster["headGroupSpec"]["template"]["spec"]  # nor would the head survive there
+    assert "tolerations" not in cluster["headGroupSpec"]["template"]["spec"]  # the head would not survive there
 
 
 def test_credentials_come_from_a_secret_or_a_service_account() -> None:
@@ -303,7 +303,7 @@ def test_credentials_come_from_a_secret_or_a_service_account() -> None:
     assert "envFrom" not in job["spec"]["submitterPodTemplate"]["spec"]["containers"][0]
 
 
-def test_what_happens_around_a_job_is_as_the_profile_says() -> None:
+def test_retries_deadlines_and_queues_are_those_of_the_profile() -> None:
     job = rayjob(
         from_dict({}), profile(deadline="24h", retries=7, keep="1h", grace="45s", queue="gpus", priority="urgent")
     )
@@ -319,7 +319,7 @@ def test_what_happens_around_a_job_is_as_the_profile_says() -> None:
     ("storage", "expected"),
     [("./runs", "s3://bucket/runs"), ("gs://other/runs", "gs://other/runs"), ("/shared/mine", "/shared/mine")],
 )
-def test_runs_go_where_every_pod_reaches_them(storage: str, expected: str) -> None:
+def test_runs_are_stored_where_every_pod_reaches_them(storage: str, expected: str) -> None:
     config = manifest(from_dict({"storage": storage}), profile(volumes={"claim": "/shared"}))[0]
     assert yaml.safe_load(config["data"]["job.yaml"])["storage"] == expected
 
@@ -327,7 +327,7 @@ def test_runs_go_where_every_pod_reaches_them(storage: str, expected: str) -> No
 # ── the user's own modules ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_own_modules_travel_as_an_archive_in_the_storage(tmp_path: Path) -> None:
+def test_own_modules_are_stored_as_an_archive_in_the_storage(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("model: my_nets.small:Net\n")
     (tmp_path / "my_nets").mkdir()
     (tmp_path / "my_nets/small.py").write_text("import helper\n")
@@ -352,7 +352,7 @@ def test_own_modules_travel_as_an_archive_in_the_storage(tmp_path: Path) -> None
 
 
 def test_ray_finds_the_modules_at_the_top_of_the_archive(tmp_path: Path) -> None:
-    """A package that is the only folder of an archive would lose its name: Ray takes a single first folder away."""
+    """A package that is the only folder of an archive would lose its name, since Ray strips a single top folder."""
     from ray._private.runtime_env.packaging import unzip_package
 
     (tmp_path / "job.yaml").write_text("model: nets:Net\n")
@@ -370,7 +370,7 @@ def test_ray_finds_the_modules_at_the_top_of_the_archive(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "said", ["model: small_cnn", "model: installed_elsewhere:Net", "data: {source: 'torchvision:CIFAR10'}"]
 )
-def test_a_job_without_own_modules_sends_none(tmp_path: Path, said: str) -> None:
+def test_a_job_without_own_modules_has_no_archive(tmp_path: Path, said: str) -> None:
     (tmp_path / "job.yaml").write_text(said + "\n")
     (tmp_path / "unrelated.py").write_text("x = 1\n")
     assert own_modules(load(tmp_path / "job.yaml")) is None
@@ -380,15 +380,15 @@ def test_a_job_without_own_modules_sends_none(tmp_path: Path, said: str) -> None
 
 WRONG_PROFILES = [
     ("namespace: a", "image: is missing"),
-    ("image: lehr", '"lehr" has no tag, so a retry could run another lehr'),
-    ("image: lehr:latest", '"lehr:latest" has the tag latest, so a retry could run another lehr'),
+    ("image: lehr", '"lehr" has no tag, so a retry could run another version of lehr'),
+    ("image: lehr:latest", '"lehr:latest" has the tag latest, so a retry could run another version of lehr'),
     ("image: registry:5000/lehr", "has no tag"),
     ("image: 'lehr 1'", '"lehr 1" is not an image; allowed: registry/name:tag'),
-    ("storage: ./runs", 'storage "./runs" is a folder of one machine, which pods do not share'),
-    ("storage: /mnt/runs\nvolumes: {runs: /mnt/other}", "is a folder of one machine"),
-    ("storage: file:///mnt/runs", "is a folder of one machine"),
-    ("storage: s3://key:word@bucket/runs", "storage holds a password in clear"),
-    ("env: {AWS_SECRET_ACCESS_KEY: abc}", "AWS_SECRET_ACCESS_KEY would stand in clear in every manifest"),
+    ("storage: ./runs", 'storage "./runs" is a folder on one machine, which pods do not share'),
+    ("storage: /mnt/runs\nvolumes: {runs: /mnt/other}", "is a folder on one machine"),
+    ("storage: file:///mnt/runs", "is a folder on one machine"),
+    ("storage: s3://key:word@bucket/runs", "storage holds a password"),
+    ("env: {AWS_SECRET_ACCESS_KEY: abc}", "AWS_SECRET_ACCESS_KEY would be readable in every manifest"),
     ("env: {RAY_ADDRESS: x}", "RAY_ADDRESS is set by KubeRay and must not be set here"),
     ("env: {RAY_AUTH_TOKEN: x}", "RAY_AUTH_TOKEN is set by KubeRay"),
     ("env: {a-b: x}", '"a-b" is not the name of an environment variable'),
@@ -407,8 +407,8 @@ WRONG_PROFILES = [
     ("keep: -5", "-5 is not a time"),
     ("retries: -1", "-1 is too small; allowed: a whole number from 0 to 100"),
     ("volumes: {data: data}", '"data" is not a folder; allowed: an absolute path'),
-    ("volumes: {data: /tmp/x}", "volumes: /tmp/x is taken"),
-    ("volumes: {one: /data, two: /data}", "volumes: /data is taken"),
+    ("volumes: {data: /tmp/x}", "volumes: /tmp/x is reserved"),
+    ("volumes: {one: /data, two: /data}", "volumes: /data is used twice"),
     ("node_selector: {a: b}", "unknown field"),
     ("probes: {}", "unknown field"),
 ]
@@ -418,11 +418,11 @@ WRONG_PROFILES = [
 def test_every_mistake_in_a_profile_is_one_sentence(tmp_path: Path, said: str, sentence: str) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(said + ("" if "image" in said or sentence.startswith("image") else "\nimage: lehr:1") + "\n")
-    with pytest.raises(JobError) as told:
+    with pytest.raises(JobError) as refused:
         load_profile(file)
-    assert sentence in str(told.value)
-    assert str(told.value).startswith(str(file))
-    assert str(told.value).isprintable()
+    assert sentence in str(refused.value)
+    assert str(refused.value).startswith(str(file))
+    assert str(refused.value).isprintable()
 
 
 WRONG_JOBS = [
@@ -430,7 +430,7 @@ WRONG_JOBS = [
         {"storage": "./runs"},
         {"storage": None},
         "storage:",
-        "is a folder of this machine, and the cluster profile names no other",
+        "is a folder on this machine, and the cluster profile has no storage",
     ),
     (
         {"data": {"source": "parquet", "path": "/home/me/x.parquet"}},
@@ -450,13 +450,13 @@ WRONG_JOBS = [
         {"workers": {"count": 2, "gpus": 1}},
         {},
         "workers.gpus:",
-        "1 for each worker, and this cluster has no GPUs; allowed: 0",
+        "1 for each worker, but this cluster has no GPUs; allowed: 0",
     ),
     (
         {"workers": {"count": [1, 4]}},
         {"queue": "q"},
         "workers.count:",
-        "[1, 4] is elastic, and Kueue admits a fixed set",
+        "[1, 4] is elastic, but Kueue admits a fixed set",
     ),
 ]
 
@@ -465,20 +465,20 @@ WRONG_JOBS = [
 def test_every_job_that_cannot_run_there_is_refused_in_one_sentence(
     said: dict[str, Any], cluster: dict[str, Any], field: str, sentence: str
 ) -> None:
-    with pytest.raises(JobError) as told:
+    with pytest.raises(JobError) as refused:
         manifest(from_dict(said), profile(**cluster))
-    assert field in str(told.value)
-    assert sentence in str(told.value)
-    assert str(told.value).isprintable()
+    assert field in str(refused.value)
+    assert sentence in str(refused.value)
+    assert str(refused.value).isprintable()
 
 
-def test_an_unknown_profile_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+def test_an_unknown_profile_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "gpu.yaml").write_text("image: lehr:1\n")
     with pytest.raises(JobError, match=r'"gpus.yaml" is not a profile; did you mean gpu\.yaml\?'):
         load_profile(tmp_path / "gpus.yaml")
 
 
-def test_a_profile_is_changed_from_the_command_line() -> None:
+def test_a_profile_can_be_changed_from_the_command_line() -> None:
     changed = load_profile(
         ROOT / "cluster/profiles/queue.yaml", ["retries=0", "workers.count=7", "queue=", "priority="]
     )
@@ -486,7 +486,7 @@ def test_a_profile_is_changed_from_the_command_line() -> None:
 
 
 def test_the_schemas_refuse_what_is_wrong() -> None:
-    """The checks above are strict: a wrong field does not slip through them."""
+    """The checks above are strict: they do not miss a wrong field."""
     objects = manifest(from_dict({}), profile())
     objects[1]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["nodeSelecto"] = {}
     with pytest.raises(Exception, match="nodeSelecto"):

@@ -1,4 +1,4 @@
-"""`lehr cluster down` ends what `up` started and nothing else: real processes stand for Ray's."""
+"""`lehr cluster down` ends what `lehr cluster up` started and nothing else: real processes stand for Ray's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -16,7 +15,7 @@ import yaml
 from tests.dashboard import Dashboard
 
 from lehr.errors import LehrError
-from lehr.ray_cluster import local_cluster as up
+from lehr.ray_cluster import local_cluster
 
 # A leader with a child in its session, and one that has moved to a process group of its own, as Ray's raylet does.
 LEADER = """\
@@ -31,7 +30,7 @@ time.sleep(300)
 @pytest.fixture(autouse=True)
 def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEHR_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(up, "END_SECONDS", 1.0)
+    monkeypatch.setattr(local_cluster, "STOP_SECONDS", 1.0)
 
 
 def started() -> tuple[subprocess.Popen[str], list[int]]:
@@ -41,10 +40,9 @@ def started() -> tuple[subprocess.Popen[str], list[int]]:
         return leader, [int(pid) for pid in said.readline().split()]
 
 
-def write_down(*leaders: tuple[int, float]) -> None:
-    cluster = up.LocalCluster("http://127.0.0.1:1", "127.0.0.1:2", leaders, "log")
-    up.state_folder().mkdir(parents=True)
-    (up.state_folder() / "cluster.json").write_text(json.dumps(asdict(cluster)))
+def record(*leaders: tuple[int, float]) -> None:
+    local_cluster.state_folder().mkdir(parents=True)
+    local_cluster.LocalCluster("http://127.0.0.1:1", "127.0.0.1:2", leaders, "log").write()
 
 
 def gone(pid: int) -> bool:
@@ -59,38 +57,38 @@ def gone(pid: int) -> bool:
 def test_down_ends_every_process_of_its_sessions_and_no_other(leader_dies_first: bool) -> None:
     leader, children = started()
     other, others = started()
-    write_down((leader.pid, psutil.Process(leader.pid).create_time()))
-    assert up.recorded() is not None
+    record((leader.pid, psutil.Process(leader.pid).create_time()))
+    assert local_cluster.running() is not None
     if leader_dies_first:
         leader.kill()
         leader.wait()
-        assert up.recorded() is None
-    up.down()
+        assert local_cluster.running() is None
+    local_cluster.stop()
     assert all(gone(pid) for pid in children)
     assert leader.wait(timeout=5) is not None
     assert other.poll() is None
     assert all(psutil.pid_exists(pid) for pid in others)
     for pid in (*others, other.pid):
         psutil.Process(pid).kill()
-    with pytest.raises(LehrError, match="no cluster was started here"):
-        up.down()
+    with pytest.raises(LehrError, match="there is no local cluster to stop"):
+        local_cluster.stop()
 
 
-def test_a_process_that_has_the_number_of_ours_by_chance_is_left_alone() -> None:
+def test_a_process_that_reuses_the_id_of_ours_is_left_alone() -> None:
     other, others = started()
-    write_down((other.pid, psutil.Process(other.pid).create_time() - 1000))
-    assert up.recorded() is None
-    up.down()
+    record((other.pid, psutil.Process(other.pid).create_time() - 1000))
+    assert local_cluster.running() is None
+    local_cluster.stop()
     assert other.poll() is None
     for pid in (*others, other.pid):
         psutil.Process(pid).kill()
 
 
-def test_a_second_cluster_and_a_taken_port_are_refused() -> None:
+def test_a_second_cluster_and_a_port_in_use_are_refused() -> None:
     leader, children = started()
-    write_down((leader.pid, psutil.Process(leader.pid).create_time()))
-    with pytest.raises(LehrError, match=r"runs here already, at http://127.0.0.1:1; end it with: lehr cluster down"):
-        up.up()
+    record((leader.pid, psutil.Process(leader.pid).create_time()))
+    with pytest.raises(LehrError, match=r"already running at http://127.0.0.1:1; stop it with: lehr cluster down"):
+        local_cluster.start()
     for pid in (*children, leader.pid):
         psutil.Process(pid).kill()
     leader.wait()
@@ -98,23 +96,28 @@ def test_a_second_cluster_and_a_taken_port_are_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(LehrError, match="is taken; name another with --port"):
-            up.up(port=taken.getsockname()[1])
+        with pytest.raises(LehrError, match="is in use; choose another one with --port"):
+            local_cluster.start(port=taken.getsockname()[1])
 
 
 def test_jobs_find_this_python_first_and_no_other_cluster() -> None:
-    found = up._environment({"PATH": "/usr/bin", "RAY_ADDRESS": "elsewhere:1", "KEEP": "1"}, "http://127.0.0.1:9")
+    found = local_cluster._environment(
+        {"PATH": "/usr/bin", "RAY_ADDRESS": "elsewhere:1", "KEEP": "1"}, "http://127.0.0.1:9"
+    )
     assert found["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
     assert "RAY_ADDRESS" not in found
     assert (found["KEEP"], found["RAY_PROMETHEUS_HOST"]) == ("1", "http://127.0.0.1:9")
 
 
-def test_its_prometheus_scrapes_this_cluster_whatever_other_ray_runs_here(
+def test_prometheus_scrapes_this_cluster_whatever_other_ray_runs_here(
     monkeypatch: pytest.MonkeyPatch, dashboard: Dashboard
 ) -> None:
-    monkeypatch.setattr(up, "_launch", lambda cluster, words, environment: cluster)
+    monkeypatch.setattr(local_cluster, "_launch", lambda cluster, command, environment: cluster)
     dashboard.answer["/api/version"] = (200, json.dumps({"ray_version": "2.60.0", "session_name": "session_7"}))
-    up._watch(up.LocalCluster(dashboard.address, "127.0.0.1:2", (), "log", "http://127.0.0.1:9"), {"RAY_TMPDIR": "/t"})
-    said = yaml.safe_load((up.state_folder() / "monitoring/prometheus/prometheus.yml").read_text())
+    local_cluster._start_prometheus(
+        local_cluster.LocalCluster(dashboard.address, "127.0.0.1:2", (), "log", "http://127.0.0.1:9"),
+        {"RAY_TMPDIR": "/t"},
+    )
+    said = yaml.safe_load((local_cluster.state_folder() / "monitoring/prometheus/prometheus.yml").read_text())
     (place,) = said["scrape_configs"][0]["file_sd_configs"][0]["files"]
     assert place == "/t/ray/session_7/prom_metrics_service_discovery.json"

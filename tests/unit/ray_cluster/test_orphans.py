@@ -1,4 +1,4 @@
-"""Only what a dead driver left behind is ended."""
+"""Only processes of dead drivers are ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def test_the_processes_of_a_dead_driver_are_ended_and_those_of_a_living_one_are_
     dead_name = f"{dead.pid}:{psutil.Process(dead.pid).create_time():.2f}"
     dead.wait()
     orphan = subprocess.Popen(SLEEP, env={**os.environ, MARK: dead_name})
-    reused = subprocess.Popen(SLEEP, env={**os.environ, MARK: f"{os.getpid()}:1.00"})  # the id now is another process
+    reused = subprocess.Popen(
+        SLEEP, env={**os.environ, MARK: f"{os.getpid()}:1.00"}
+    )  # the id belongs to another process now
     try:
         ended = end_orphans()
         assert {orphan.pid, reused.pid} <= set(ended)

@@ -1,14 +1,12 @@
-"""What a job that waits says about it."""
+"""What a job says while it waits for resources."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 pytest.importorskip("ray")
 
-from lehr.ray_cluster.waiting import shares_of, waiting
+from lehr.ray_cluster.waiting import Actor, Bundle, Held, PlacementGroup, holders_of, waiting
 
 X, Y = ("run X", {"GPU": 2.0, "CPU": 4.0}), ("run Y", {"CPU": 3.0})
 
@@ -23,17 +21,21 @@ X, Y = ("run X", {"GPU": 2.0, "CPU": 4.0}), ("run Y", {"CPU": 3.0})
         ({"CPU": 4}, {"CPU": 5}, [], "waiting for 4 CPUs: as many are free, but not where workers fit"),
     ],
 )
-def test_the_sentence_names_what_is_short_and_who_holds_it(
-    needs: dict[str, float], free: dict[str, float], held: Any, sentence: str
+def test_the_sentence_names_what_is_missing_and_who_holds_it(
+    needs: dict[str, float], free: dict[str, float], held: Held, sentence: str
 ) -> None:
     assert waiting(needs, free, held) == sentence
 
 
-def test_what_runs_hold_is_counted_once() -> None:
-    groups = [{"creator_job_id": "02", "bundles": [{"unit_resources": {"CPU": 1.0, "GPU": 1.0}}] * 2}]
-    actors = [
+def test_each_resource_is_counted_once() -> None:
+    bundle: Bundle = {"unit_resources": {"CPU": 1.0, "GPU": 1.0}}
+    groups: list[PlacementGroup] = [{"creator_job_id": "02", "bundles": [bundle, bundle]}]
+    actors: list[Actor] = [
         {"job_id": "02", "ray_namespace": "lehr:X", "placement_group_id": None, "required_resources": {}},
         {"job_id": "02", "ray_namespace": "lehr:X", "placement_group_id": "aa", "required_resources": {"CPU": 1.0}},
         {"job_id": "03", "ray_namespace": "abc", "placement_group_id": None, "required_resources": {"CPU": 3.0}},
     ]
-    assert shares_of(groups, actors) == [("another job", {"CPU": 3.0, "GPU": 0.0}), ("run X", {"CPU": 2.0, "GPU": 2.0})]
+    assert holders_of(groups, actors) == [
+        ("another job", {"CPU": 3.0, "GPU": 0.0}),
+        ("run X", {"CPU": 2.0, "GPU": 2.0}),
+    ]

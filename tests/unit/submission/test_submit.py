@@ -1,20 +1,23 @@
-"""What is sent, under which name, and what sending it again means. As a person at the command line sees it."""
+"""What is submitted, under which name, and what submitting it again means, as a person at the command line sees it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.dashboard import Dashboard
 
 from lehr.errors import LehrError
-from lehr.job import load
-from lehr.submission.backend import Request
-from lehr.submission.submit import data_paths, package_of, request_of, working_folder
+from lehr.job import load, to_dict
+from lehr.submission.backend import Request, Submission
+from lehr.submission.ray_jobs import RayJobs
+from lehr.submission.submit import data_paths, next_action, package_of, request_of, working_folder
 
 JOB = "kind: train\nstorage: runs\nmodel: {name: small_cnn, width: 8}\ntrain: {epochs: 2, batch_size: 64}\n"
 
@@ -34,7 +37,9 @@ def lehr(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_sending_a_job_again_joins_it_says_that_it_is_finished_or_goes_on(dashboard: Dashboard, job: Path) -> None:
+def test_submitting_a_job_again_attaches_to_it_or_resumes_it_or_says_that_it_is_finished(
+    dashboard: Dashboard, job: Path
+) -> None:
     words = ("submit", "jobs/mine.yaml", "--cluster", dashboard.address, "--no-wait")
     project = job.parents[1]
     first = lehr(*words, cwd=project)
@@ -45,11 +50,12 @@ def test_sending_a_job_again_joins_it_says_that_it_is_finished_or_goes_on(dashbo
 
     dashboard.jobs["mine--1"]["status"] = "RUNNING"
     again = lehr(*words, cwd=project)
-    assert "mine is running on" in again.stdout
+    assert "mine is already running on" in again.stdout
     assert list(dashboard.jobs) == ["mine--1"]
     other = lehr(*words, "name=mine", "optimizer.lr=0.5", cwd=project)
     assert other.returncode == 1
-    assert "of another job (optimizer.lr: 0.1 -> 0.5)" in other.stderr
+    assert "with other settings (optimizer.lr: 0.1 -> 0.5)" in other.stderr
+    assert f"lehr stop mine --cluster {dashboard.address}" in other.stderr
     assert other.stderr.count("\n") == 1
     renamed = lehr(*words, "optimizer.lr=0.5", cwd=project)
     assert "Submitted mine-lr-0.5 to" in renamed.stdout
@@ -60,11 +66,11 @@ def test_sending_a_job_again_joins_it_says_that_it_is_finished_or_goes_on(dashbo
     assert "--fresh" in done.stdout
     assert "Submitted mine to" in lehr(*words, "--fresh", cwd=project).stdout
     dashboard.jobs["mine--2"]["status"] = "FAILED"
-    on = lehr(*words, cwd=project)
-    assert "submission 3" in on.stdout
+    resubmitted = lehr(*words, cwd=project)
+    assert "submission 3" in resubmitted.stdout
     fresh = [Request.from_environment(dashboard.jobs[f"mine--{n}"]["runtime_env"]["env_vars"]).fresh for n in (1, 2, 3)]
     assert fresh == [False, True, False]
-    assert sum(method == "PUT" for method, _ in dashboard.asked) == 1, "the same folder is sent once"
+    assert sum(method == "PUT" for method, _ in dashboard.asked) == 1, "the same folder is uploaded once"
 
     dashboard.jobs["mine--3"]["status"] = "STOPPED"
     resumed = lehr("resume", "mine", "--cluster", dashboard.address, "--no-wait", cwd=project.parent)
@@ -84,14 +90,12 @@ def test_the_job_stays_the_same_job_wherever_it_runs(job: Path, monkeypatch: pyt
     assert request.job["storage"] == str(job.parent / "runs")
     monkeypatch.setenv("LEHR_SUBMISSION", request.runtime_env()["env_vars"]["LEHR_SUBMISSION"])
     monkeypatch.chdir("/")
-    from lehr.job import to_dict
-
     found = request.load()
     assert to_dict(found) == {**to_dict(loaded), "name": "mine"}
     assert found.folder == job.parent
 
 
-def test_the_folder_that_is_sent_holds_the_job_file(job: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_to_upload_contains_the_job_file(job: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loaded = load(job)
     monkeypatch.chdir(tmp_path)
     assert working_folder(loaded, None) == tmp_path
@@ -100,11 +104,11 @@ def test_the_folder_that_is_sent_holds_the_job_file(job: Path, monkeypatch: pyte
     monkeypatch.chdir(elsewhere)
     assert working_folder(loaded, None) == job.parent
     assert working_folder(loaded, job.parents[1]) == job.parents[1]
-    with pytest.raises(LehrError, match="does not hold the job file"):
+    with pytest.raises(LehrError, match="does not contain the job file"):
         working_folder(loaded, elsewhere)
 
 
-def test_small_data_and_no_run_folders_travel(job: Path) -> None:
+def test_small_data_are_uploaded_and_run_folders_are_not(job: Path) -> None:
     (job.parent / "photos").mkdir()
     (job.parent / "photos/a.png").write_text("x")
     (job.parent / "runs/mine").mkdir(parents=True)
@@ -130,10 +134,46 @@ def test_a_copied_path_is_found_where_the_copy_is(tmp_path: Path) -> None:
     assert said == [str(tmp_path / "copy/data/a.txt"), "/home/me/gone", "/home/men/x"]
 
 
-def test_the_cluster_s_token_does_not_travel_with_the_working_folder(
-    job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_clusters_token_is_not_uploaded_with_the_working_folder(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (job.parent / "token").write_text("secret")
     assert "token" in package_of(load(job), job.parent).files
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(job.parent / "token"))
     assert "token" not in package_of(load(job), job.parent).files
+
+
+@pytest.mark.parametrize(
+    ("status", "change", "action"),
+    [
+        ("finished", {}, "nothing"),
+        ("finished", {"notes": "x"}, "nothing"),
+        ("finished", {"train.epochs": 4}, "submit"),  # has something left to do, as it has with lehr run
+        ("finished", {"optimizer.lr": 0.5}, "submit"),  # the driver, which sees the run folder, decides
+        ("failed", {}, "submit"),
+        ("stopped", {}, "submit"),
+        ("running", {}, "attach"),
+        ("pending", {"workers.count": 2}, "attach"),
+        ("running", {"train.epochs": 4}, "with other settings (train.epochs: 2 -> 4)"),
+    ],
+)
+def test_what_may_change_under_one_name_decides_what_is_done(
+    job: Path, status: str, change: dict[str, object], action: str
+) -> None:
+    jobs = RayJobs("http://head:8265")
+    known = request_of(load(job, {"name": "mine"}), job.parent)
+    existing = Submission("mine--1", "mine", 1, status, request=known)  # type: ignore[arg-type]
+    request = replace(known, job={**known.job, **to_dict(load(job, {"name": "mine", **change}))})
+    if action in ("submit", "attach", "nothing"):
+        assert next_action(request, existing, jobs) == action
+        return
+    with pytest.raises(LehrError, match=re.escape(action)):
+        next_action(request, existing, jobs)
+
+
+def test_a_finished_search_with_another_budget_is_submitted_again(tmp_path: Path) -> None:
+    text = "kind: search\nname: mine\nspace: {optimizer.lr: [0.1, 0.2]}\nbudget: 10\n"
+    (tmp_path / "search.yaml").write_text(text)
+    jobs = RayJobs("http://head:8265")
+    known, larger = (request_of(load(tmp_path / "search.yaml", {"budget": b}), tmp_path) for b in (10, 20))
+    existing = Submission("mine--1", "mine", 1, "finished", request=known)
+    assert next_action(known, existing, jobs) == "nothing"
+    assert next_action(larger, existing, jobs) == "submit"

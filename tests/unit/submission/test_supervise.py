@@ -1,4 +1,4 @@
-"""A driver that dies is started again, one that ends is not: real processes, without Ray."""
+"""A driver that dies is restarted, one that ends by itself is not: real processes, without Ray."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import pytest
 
 from lehr.job import load, to_dict
 from lehr.submission.backend import Request
+from lehr.submission.check_result import CheckResult, Finding, Level
 
 JOB = """\
 kind: train
 data: {source: my_data:photos}
 train: {epochs: 1}
 """
-# The user's own module stands for whatever can happen to a driver; it is imported in the driver's process.
+# The user's own module does whatever can happen to a driver; it is imported in the driver's process.
 MODULE = """\
 import os, signal, time
 from pathlib import Path
@@ -46,7 +47,7 @@ def supervised(tmp_path: Path, what: str, retries: int) -> subprocess.Popen[str]
     request = Request("mine", said, here, here, retries=retries, check=False)
     code = (
         "import lehr.submission.supervise as s, lehr.kinds.train as t;"
-        "s.WAIT_SECONDS = (0.1,);"
+        "s.BACKOFF_SECONDS = (0.1,);"
         "import sys; sys.argv[1:] = []; s.main()"
     )
     return subprocess.Popen(
@@ -60,16 +61,16 @@ def tries(tmp_path: Path) -> int:
     return len(path.read_text()) if path.exists() else 0
 
 
-def test_a_killed_driver_is_started_again_as_often_as_was_asked_and_says_so(tmp_path: Path) -> None:
+def test_a_killed_driver_is_restarted_as_often_as_requested_and_says_so(tmp_path: Path) -> None:
     process = supervised(tmp_path, "killed", retries=2)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert tries(tmp_path) == 3
     assert "The driver was killed by SIGKILL; retry 1 of 2 in 0 s." in output
-    assert output.rstrip().endswith("The driver was killed by SIGKILL 3 times; go on with: lehr resume mine")
+    assert output.rstrip().endswith("The driver was killed by SIGKILL 3 times; resume with: lehr resume mine")
 
 
-def test_a_driver_that_tells_why_it_failed_is_not_started_again(tmp_path: Path) -> None:
+def test_a_driver_that_says_why_it_failed_is_not_restarted(tmp_path: Path) -> None:
     process = supervised(tmp_path, "killed once", retries=2)
     output, _ = process.communicate(timeout=120)
     assert tries(tmp_path) == 2
@@ -79,7 +80,7 @@ def test_a_driver_that_tells_why_it_failed_is_not_started_again(tmp_path: Path) 
     assert "my_data.py" in output
 
 
-def test_a_stop_is_passed_on_and_not_retried(tmp_path: Path) -> None:
+def test_a_stop_is_forwarded_and_not_retried(tmp_path: Path) -> None:
     process = supervised(tmp_path, "waits", retries=2)
     deadline = time.monotonic() + 60
     while not tries(tmp_path):
@@ -100,22 +101,22 @@ def test_a_stop_is_passed_on_and_not_retried(tmp_path: Path) -> None:
         (FileNotFoundError(errno.ENOENT, "photos"), False),
     ],
 )
-def test_a_network_that_is_away_is_worth_another_attempt(
+def test_an_unreachable_network_is_worth_another_attempt(
     error: OSError, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lehr import kinds
     from lehr.submission import supervise
 
-    def away(*_: object, **__: object) -> None:
+    def unreachable(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(kinds, "run_job", away)
+    monkeypatch.setattr(kinds, "run_job", unreachable)
     code = supervise.run(Request("mine", {"kind": "train"}, "/", "/"))
-    assert (code not in supervise.TOLD) is again
+    assert (code not in supervise.FINAL) is again
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
-def test_only_the_first_attempt_starts_afresh(attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_attempt_starts_over(attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from lehr.submission import supervise
 
     request = Request("mine", {}, "/", "/", fresh=True)
@@ -123,3 +124,18 @@ def test_only_the_first_attempt_starts_afresh(attempt: int, monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     variables = supervise._environment(attempt)
     assert json.loads(variables["LEHR_SUBMISSION"])["fresh"] is (attempt == 0)
+
+
+@pytest.mark.parametrize(("level", "code"), [("warning", 0), ("refused", 2)])
+def test_the_client_reads_what_the_supervisor_prints_about_the_check(
+    level: Level, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lehr.submission import supervise
+
+    result = CheckResult((Finding(level, "it is so", "it matters", "do this"),), 1.5)
+    monkeypatch.setattr("lehr.submission.inspection.check_cluster", lambda request: result)
+    request = Request("mine", {}, "/", "/", only_check=True)
+    assert supervise.supervise(request) == code
+    log = capsys.readouterr().out
+    assert CheckResult.read(log, request.check_token) == result
+    assert log.splitlines()[:2] == [f"{level}: it is so; it matters; do this", "Checked in 1.5 s: 1 finding."]

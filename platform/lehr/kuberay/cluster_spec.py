@@ -1,7 +1,7 @@
 """The RayCluster of a job: its pods, under the restricted pod security standard, and how they end.
 
-The fields are those of KubeRay 1.7. Probes, `/dev/shm`, Ray's start command, the token and the addresses are KubeRay's
-to add, and are not written here.
+The fields are those of KubeRay 1.7. Probes, `/dev/shm`, Ray's start command, the token and the addresses are added by
+KubeRay, and are not written here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lehr.kuberay.profile import Nodes, Profile, Toleration
 
 Manifest = dict[str, Any]
 
-OURS = {"app.kubernetes.io/managed-by": "lehr", "app.kubernetes.io/name": "lehr"}
+LABELS = {"app.kubernetes.io/managed-by": "lehr", "app.kubernetes.io/name": "lehr"}
 JOB_FOLDER = "/etc/lehr"
 USER = 1000  # of the image
 PORTS = {
@@ -25,22 +25,23 @@ PORTS = {
     "as-metrics": 44217,
     "dash-metrics": 44227,
 }
-LOCKED = {
+RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
     "runAsNonRoot": True,
 }
-"""A container's security context."""
+"""The security context of every container."""
 
 
 @dataclass(frozen=True)
-class Pods:
-    """The worker pods of a job: how many, from the least to the most, and what each has.
+class WorkerPods:
+    """The worker pods of a job: how many, from `least` to `most`, and what each has.
 
     Attributes:
-        workers: training workers in each.
-        cpus: CPU cores of each training worker; `data_cpus` of the profile come on top of their sum.
+        workers: training workers in each pod.
+        cpus: CPU cores of each training worker; the profile's `data_cpus` are added to their sum.
+        gpus: GPUs of each pod.
     """
 
     least: int
@@ -50,14 +51,14 @@ class Pods:
     gpus: int
 
 
-def ray_cluster(profile: Profile, pods: Pods, config: str, ray_version: str) -> Manifest:
+def cluster_spec(profile: Profile, pods: WorkerPods, config: str, ray_version: str) -> Manifest:
     """The `rayClusterSpec`: a head that does not train, and the pods that do. `config` names the job's ConfigMap."""
     autoscaled = pods.least != pods.most or profile.workers.spot is not None
-    head = _pod(profile, "ray-head", _resources(profile.head.cpus, profile.head.memory), PORTS, _ASK_TO_STOP)
+    head = _pod(profile, "ray-head", _resources(profile.head.cpus, profile.head.memory), PORTS, _STOP_DRIVER)
     _place(head["spec"], profile.head)
     head["spec"]["volumes"].append({"name": "job", "configMap": {"name": config}})
     head["spec"]["containers"][0]["volumeMounts"].append({"name": "job", "mountPath": JOB_FOLDER, "readOnly": True})
-    head["spec"]["automountServiceAccountToken"] = autoscaled  # the autoscaler speaks with Kubernetes, nobody else
+    head["spec"]["automountServiceAccountToken"] = autoscaled  # only the autoscaler talks to Kubernetes
     cluster: Manifest = {
         "rayVersion": ray_version,
         "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": head},
@@ -70,48 +71,48 @@ def ray_cluster(profile: Profile, pods: Pods, config: str, ray_version: str) -> 
         cluster["autoscalerOptions"] = {
             "version": "v2",
             "idleTimeoutSeconds": profile.idle,
-            "securityContext": LOCKED,
+            "securityContext": RESTRICTED,
             "volumeMounts": list(_SCRATCH),
         }
     return cluster
 
 
-def _groups(profile: Profile, pods: Pods) -> list[Manifest]:
-    """The worker group; with spot nodes two, of which Ray's autoscaler fills the spot group first.
+def _groups(profile: Profile, pods: WorkerPods) -> list[Manifest]:
+    """The worker group; with spot nodes two groups, of which Ray's autoscaler fills the spot group first.
 
-    Where no spot node comes in time, the autoscaler takes the group as unavailable and turns to the other. Both begin
-    at none: a group that waits for nodes which never come would keep the cluster from ever being ready.
+    Where no spot node becomes available in time, the autoscaler turns to the other group. Both groups start empty: the
+    cluster would never be ready if a group waited for nodes that never come.
     """
-    gives = profile.workers
-    resources = _resources(pods.workers * pods.cpus + gives.data_cpus, gives.memory)
-    where: list[Nodes] = [gives]
-    if pods.gpus and gives.gpu:
-        resources = {kind: {**amounts, gives.gpu.resource: pods.gpus} for kind, amounts in resources.items()}
-        taint = Toleration(key=gives.gpu.resource)
-        where += [gives.gpu, Nodes(tolerate=[taint])]
+    offered = profile.workers
+    resources = _resources(pods.workers * pods.cpus + offered.data_cpus, offered.memory)
+    nodes: list[Nodes] = [offered]
+    if pods.gpus and offered.gpu:
+        resources = {kind: {**amounts, offered.gpu.resource: pods.gpus} for kind, amounts in resources.items()}
+        taint = Toleration(key=offered.gpu.resource)
+        nodes += [offered.gpu, Nodes(tolerate=[taint])]
 
     def group(name: str, least: int, nodes: list[Nodes]) -> Manifest:
-        template = _pod(profile, "ray-worker", resources, {"metrics": PORTS["metrics"]}, _WAIT_FOR_WORK)
+        template = _pod(profile, "ray-worker", resources, {"metrics": PORTS["metrics"]}, _FINISH_WORK)
         _place(template["spec"], *nodes)
         replicas = {"replicas": least, "minReplicas": least, "maxReplicas": pods.most}
         return {"groupName": name, **replicas, "rayStartParams": {}, "template": template}
 
     name = "gpu" if pods.gpus else "cpu"
-    if gives.spot is None:
-        return [group(name, pods.least, where)]
-    return [{**group("spot", 0, [*where, gives.spot]), "priority": 10}, group(name, 0, where)]
+    if offered.spot is None:
+        return [group(name, pods.least, nodes)]
+    return [{**group("spot", 0, [*nodes, offered.spot]), "priority": 10}, group(name, 0, nodes)]
 
 
 # Kubernetes runs these before it ends a pod, and kills the pod when its grace period is over. The driver saves a
-# checkpoint at SIGTERM; the workers' pods, which are ended at the same time, stay until it has. (Neither pattern
-# matches the command that it stands in.)
-_ASK_TO_STOP = "pkill -TERM -f /[b]in/lehr; while pgrep -f /[b]in/lehr >/dev/null; do sleep 1; done"
-_WAIT_FOR_WORK = "while pgrep -f '^ray::[^I]' >/dev/null; do sleep 1; done"  # all but ray::IDLE
+# checkpoint at SIGTERM; the workers' pods, which are ended at the same time, stay until it is saved. (Neither pattern
+# matches the command that contains it.)
+_STOP_DRIVER = "pkill -TERM -f /[b]in/lehr; while pgrep -f /[b]in/lehr >/dev/null; do sleep 1; done"
+_FINISH_WORK = "while pgrep -f '^ray::[^I]' >/dev/null; do sleep 1; done"  # all but ray::IDLE
 
 _SCRATCH = ({"name": "tmp", "mountPath": "/tmp"}, {"name": "ray-logs", "mountPath": "/tmp/ray"})
 
 
-def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int], before_end: str) -> Manifest:
+def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int], pre_stop: str) -> Manifest:
     """A pod of the cluster, under the restricted pod security standard."""
     variables = {**profile.env, "RAY_JOB_STOP_WAIT_TIME_S": str(profile.grace)}
     container: Manifest = {
@@ -120,8 +121,8 @@ def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int]
         "resources": resources,
         "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
         "env": [{"name": key, "value": value} for key, value in sorted(variables.items())],
-        "lifecycle": {"preStop": {"exec": {"command": ["bash", "-c", before_end]}}},
-        "securityContext": LOCKED,
+        "lifecycle": {"preStop": {"exec": {"command": ["bash", "-c", pre_stop]}}},
+        "securityContext": RESTRICTED,
         "volumeMounts": list(_SCRATCH),
     }
     volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}, {"name": "ray-logs", "emptyDir": {}}]
@@ -148,16 +149,16 @@ def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int]
         spec["serviceAccountName"] = profile.service_account
     if profile.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in profile.pull_secrets]
-    stays = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}  # not moved to save a node
-    return {"metadata": {"labels": dict(OURS), "annotations": stays}, "spec": spec}
+    annotations = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}  # never moved to free a node
+    return {"metadata": {"labels": dict(LABELS), "annotations": annotations}, "spec": spec}
 
 
 def submitter(profile: Profile) -> Manifest:
-    """The pod that hands the job to Ray and follows its log. KubeRay writes its command."""
+    """The pod that submits the job to Ray and follows its log. KubeRay adds its command."""
     pod = _pod(profile, "ray-job-submitter", _resources(0.5, "512Mi"), {}, "true")
     spec, container = pod["spec"], pod["spec"]["containers"][0]
-    for not_needed in ("lifecycle", "env", "envFrom", "ports"):
-        container.pop(not_needed, None)
+    for unneeded in ("lifecycle", "env", "envFrom", "ports"):
+        container.pop(unneeded, None)
     container["volumeMounts"], spec["volumes"] = container["volumeMounts"][:1], spec["volumes"][:1]
     spec.pop("serviceAccountName", None)
     del spec["terminationGracePeriodSeconds"]
@@ -166,7 +167,7 @@ def submitter(profile: Profile) -> Manifest:
 
 
 def _place(spec: Manifest, *nodes: Nodes) -> None:
-    """Sends a pod to nodes that all of `nodes` agree to."""
+    """Restricts a pod to nodes that fit all of `nodes`."""
     select = {key: value for each in nodes for key, value in each.select.items()}
     taints = list(dict.fromkeys(taint for each in nodes for taint in each.tolerate))
     if select:
@@ -176,11 +177,11 @@ def _place(spec: Manifest, *nodes: Nodes) -> None:
 
 
 def _toleration(taint: Toleration) -> Manifest:
-    said = {"operator": "Exists"} if taint.value is None else {"operator": "Equal", "value": taint.value}
-    return {"key": taint.key, **said, "effect": taint.effect}
+    match = {"operator": "Exists"} if taint.value is None else {"operator": "Equal", "value": taint.value}
+    return {"key": taint.key, **match, "effect": taint.effect}
 
 
 def _resources(cpus: float, memory: str) -> Manifest:
-    """Requests and limits alike: nothing is promised that others may take, and Ray counts what there is."""
+    """Equal requests and limits: nothing is promised that others may take, and Ray counts what the pod really has."""
     amounts = {"cpu": int(cpus) if cpus == int(cpus) else f"{math.ceil(cpus * 1000)}m", "memory": memory}
     return {"requests": amounts, "limits": dict(amounts)}
