@@ -131,10 +131,10 @@ def _skipped_images(run: RunFolder) -> Markup:
     """Notes about the data, and the names of unreadable images; empty if there are none."""
     data = run.environment.get("data", {})
     body = Markup("").join(paragraph(note) for note in data.get("notes", []))
-    if found := data.get("unreadable"):
-        body += paragraph(f"{found['count']} images could not be read and were not used:") + text(
-            "\n".join(found["names"])
-        )
+    unreadable = data.get("unreadable", {})
+    if count := unreadable.get("count", 0):
+        sentence = "1 image could not be read and was" if count == 1 else f"{count:,} images could not be read and were"
+        body += paragraph(f"{sentence} not used:") + text("\n".join(unreadable["names"]))
     return body
 
 
