@@ -16,7 +16,7 @@ from lehr.runs import RunFolder
 SELECTION = {
     "equal": "equal weights",
     "best": "the best one, chosen on validation rows",
-    "last": "the last ones, as many as was best on validation rows",
+    "last": "the last ones, their number chosen on validation rows",
     "greedy": "weights from greedy selection on validation rows",
     "fitted": "weights fitted on validation rows",
 }

@@ -24,7 +24,10 @@ def verdict(found: EnsembleEvaluation, method: str, cycle_epochs: float | None =
     baseline = (
         "the raw weights" if method == "average" else "one network trained for as many epochs with one cosine schedule"
     )
-    sentences = [f"{result}; {baseline}: {found.baseline.error:.2%}.", _comparison(found.difference)]
+    sentences = [
+        f"{result}; {baseline}: {found.baseline.error:.2%}.",
+        _comparison(found.difference, BASELINE_NAME[method]),
+    ]
     gained = found.difference.mean < 0
     if method == "snapshot" and cycle_epochs is not None and cycle_epochs < SHORT_CYCLE and not gained:
         sentences.append(
@@ -57,7 +60,7 @@ def _members_used(found: EnsembleEvaluation, method: str) -> str:
     return f"The last {used} of {total} {plural} combined" if last else f"{used} of {total} {plural} combined"
 
 
-def _comparison(difference: Difference) -> str:
+def _comparison(difference: Difference, baseline: str) -> str:
     """The ensemble against the baseline."""
     if difference == Difference(0.0, 0.0):
         return "Both are right and wrong on exactly the same rows: nothing was gained."
@@ -68,4 +71,4 @@ def _comparison(difference: Difference) -> str:
         return f"{size}, which is not a clear difference on this number of rows."
     if points < 0:
         return f"{size} at the same training budget."
-    return f"{size} at the same training budget: here, the baseline is the better choice."
+    return f"{size} at the same training budget: here, the better choice is the {baseline}."

@@ -13,7 +13,7 @@ from lehr.driver import Kind, Running
 from lehr.ensembles import SELECTIONS
 from lehr.ensembles.evaluation import EnsembleEvaluation, evaluate_ensemble
 from lehr.ensembles.report import report_page
-from lehr.ensembles.verdict import verdict
+from lehr.ensembles.verdict import BASELINE_NAME, verdict
 from lehr.errors import LehrError
 from lehr.formatting import format_folder, format_seconds
 from lehr.job import EnsembleJob, TrainJob, from_dict
@@ -56,7 +56,7 @@ def run(running: Running) -> None:
     EnsembleDescription(job.combine.by, tuple(members), job.selection).write(run.folder)
     found = evaluate_run(run, job)
     sentences = verdict(found, job.method, _cycle_epochs(run, job))
-    progress = _finished(run.typed_progress(), found, sentences)
+    progress = _finished(run.typed_progress(), job.method, found, sentences)
     run.write_progress(progress)
     _write_report(run, job, found, sentences)
     running.screen.close()
@@ -171,7 +171,7 @@ class EnsembleStudy:
         )
 
 
-def _finished(progress: Progress, found: EnsembleEvaluation, sentences: Sequence[str]) -> Progress:
+def _finished(progress: Progress, method: str, found: EnsembleEvaluation, sentences: Sequence[str]) -> Progress:
     """The last progress of an ensemble: what `lehr show` and others find."""
     facts = {"members": f"{found.used} of {len(found.names)}"}
     metrics: dict[str, float | None] = {
@@ -179,7 +179,7 @@ def _finished(progress: Progress, found: EnsembleEvaluation, sentences: Sequence
         f"{found.split}_calibration_error": found.ensemble.calibration,
     }
     if found.baseline:
-        facts["baseline"] = f"{found.baseline.error:.2%}"
+        facts[BASELINE_NAME[method]] = f"{found.baseline.error:.2%}"
         metrics[f"{found.split}_single_error"] = found.baseline.error
     facts["calibration error"] = f"{found.ensemble.calibration:.2%}"
     rows = (

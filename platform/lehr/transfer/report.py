@@ -17,6 +17,8 @@ from lehr.transfer.decision import TransferDecision
 from lehr.transfer.results import STRATEGY_NAMES, StrategyTrial, strategy_trials
 from lehr.transfer.strategies import LITTLE_DATA, TABLE, Advice
 
+LONGEST_LABEL = len("from scratch 00.0")  # beside a curve
+
 
 def write_report(run: RunFolder) -> None:
     """Writes `report.html` of the run folder. Raises RunError if the run has not started its trials."""
@@ -45,11 +47,13 @@ def _sections(run: RunFolder, decision: TransferDecision, trials: Sequence[Strat
             "Validation accuracy after each epoch, against training time. The features strategy has a single point: "
             "its features are computed once, and its head is trained on them without evaluation in between."
         )
-        body = chart(time_chart(whole), longest=14) + paragraph(caption, soft=True)
+        body = chart(time_chart(whole), longest=LONGEST_LABEL) + paragraph(caption, soft=True)
         yield Section("Accuracy against training time", body)
     if any(each.per_class for each in trials):
         caption = "Best validation accuracy with this many training images per class."
-        body = chart(images_chart(trials, decision.images_per_class), longest=14) + paragraph(caption, soft=True)
+        body = chart(images_chart(trials, decision.images_per_class), longest=LONGEST_LABEL) + paragraph(
+            caption, soft=True
+        )
         yield Section("Accuracy against the number of training images", body)
     yield Section("Trials", _trials_table(trials, decision.images_per_class))
     if run.folder.exists("neighbours.png"):
@@ -68,7 +72,9 @@ def _sections(run: RunFolder, decision: TransferDecision, trials: Sequence[Strat
 def _verdict(decision: TransferDecision) -> Markup:
     warning = Markup("")
     if decision.advice and decision.advice.warning:
-        warning = finding("Little data, and very different from the pretraining", decision.advice.warning, tone="warn")
+        conclusive = decision.similarity and decision.similarity.conclusive
+        title = f"Little data, {'' if conclusive else 'perhaps '}very different from the pretraining"
+        warning = finding(title, decision.advice.warning, tone="warn")
     if not decision.chosen:
         return warning + finding("No strategy has been chosen yet")
     why = f"{decision.why[:1].upper()}{decision.why[1:]}."
@@ -91,7 +97,7 @@ def _rule_of_thumb(decision: TransferDecision) -> Markup:
         rows += Markup('<tr><th scope="row">{}</th>{}</tr>').format(name, cells)
     why = f"{advice.why[:1].upper()}{advice.why[1:]}."
     if not similarity.conclusive:
-        why += " The similarity is too close to its limit to call, so both rows of the table are candidates."
+        why += " The strategies of both rows of the table are therefore candidates."
     return Markup('<div class="scroll"><table>{}{}</table></div><br>').format(head, rows) + paragraph(why)
 
 

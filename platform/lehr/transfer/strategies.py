@@ -54,21 +54,32 @@ def advise(images: int, classes: int, similarity: Similarity) -> Advice:
     candidates = TABLE[little, similar][1]
     if not similarity.conclusive:
         candidates = tuple(dict.fromkeys((*candidates, *TABLE[little, not similar][1])))
-    why = (
-        f"{per_class:,.0f} training images per class are {'little data' if little else 'enough to fine-tune'} (the "
-        f"limit is {LITTLE_DATA}). The images are {'similar to' if similar else 'different from'} those of the "
-        f"pretraining: a linear probe reaches {similarity.pretrained:.1%} accuracy on the pretrained features and "
-        f"{similarity.random:.1%} on those of random weights, a gain of {100 * similarity.gain:+.1f} ± "
-        f"{100 * similarity.error:.1f} points (the limit is {100 * SIMILAR_GAIN:.0f} points)"
-    )
     warning = ""
     if little and not similar:
-        warning = (
-            "There is little data, and it is very different from that of the pretraining, so little of what was "
-            "learned carries over. More images, or a backbone pretrained on more similar images, will help more than "
-            "tuning."
+        carries = (
+            "is very different from that of the pretraining, so little of what was learned carries over"
+            if similarity.conclusive
+            else "may be very different from that of the pretraining, so that little of what was learned carries over"
         )
-    return Advice(little, similar, candidates, why, warning)
+        warning = (
+            f"There is little data, and it {carries}. More images, or a backbone pretrained on more similar images, "
+            "will help more than tuning."
+        )
+    return Advice(little, similar, candidates, _measurements(per_class, similarity), warning)
+
+
+def _measurements(per_class: float, similarity: Similarity) -> str:
+    """What was measured, in sentences; without the last full stop."""
+    size = "little data" if per_class < LITTLE_DATA else "enough to fine-tune"
+    relation = f"The images are {'similar to' if similarity.similar else 'different from'} those of the pretraining"
+    if not similarity.conclusive:
+        relation = "Whether the images are similar to those of the pretraining is too close to call"
+    return (
+        f"{per_class:,.0f} training images per class are {size} (the limit is {LITTLE_DATA}). {relation}: a linear "
+        f"probe reaches {similarity.pretrained:.1%} accuracy on the pretrained features and {similarity.random:.1%} on "
+        f"those of random weights, a gain of {100 * similarity.gain:+.1f} ± {100 * similarity.error:.1f} points (the "
+        f"limit is {100 * SIMILAR_GAIN:.0f} points)"
+    )
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def test_the_first_sentence_names_the_members_that_are_used(method: str, weights
     ("ensemble", "baseline", "expected"),
     [
         (0.05, 0.2, "The ensemble is 15.00 points better (± 2.26, two standard errors) at the same training budget."),
-        (0.2, 0.05, "two standard errors) at the same training budget: here, the baseline is the better choice."),
+        (0.2, 0.05, "two standard errors) at the same training budget: here, the better choice is the single network."),
         (0.100, 0.101, "0.10 points better (± 0.20, two standard errors), which is not a clear difference"),
         (0.1, 0.1, "Both are right and wrong on exactly the same rows: nothing was gained."),
     ],
