@@ -1,8 +1,11 @@
 """lehr: the practice of training neural networks, as jobs on Ray.
 
 import lehr
+
 run = lehr.run("jobs/train.yaml", {"optimizer.lr": 0.05})
-run.metrics(); run.best_model(); run.predict(images)
+run.metrics()  # a row per epoch
+run.best_model()  # the network with its best weights
+run.predict(images)  # class probabilities
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from lehr.errors import JobError, LehrError
 
-# Before torch is loaded: its threads sleep while they wait for each other instead of spinning. On a machine that also
-# does something else, spinning threads wait for one that was sent away, and training is ten times slower.
+# Set before torch is loaded, so that its threads sleep instead of spinning while they wait for each other. On a machine
+# with other work, spinning threads wait for one that is not scheduled, and training is ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
@@ -26,7 +29,15 @@ __all__ = ["Job", "JobError", "LehrError", "Run", "TrainJob", "load", "run"]
 
 
 def load(job: str | PathLike[str], overrides: Mapping[str, Any] | Sequence[str] = ()) -> Job:
-    """The job that a file describes, with overrides as on the command line or as a mapping from dotted paths.
+    """Reads a job file.
+
+    Args:
+        job: the file.
+        overrides: changes to it, as on the command line (`["optimizer.lr=0.05"]`) or as a mapping from dotted paths
+            (`{"optimizer.lr": 0.05}`).
+
+    Returns:
+        The job, checked and with defaults filled in.
 
     Raises:
         JobError: the file or an override is wrong; the sentence says where and what is allowed.
@@ -43,15 +54,18 @@ def run(
     debug: bool = False,
     fresh: bool = False,
 ) -> Run:
-    """Runs a job (a file, a mapping or a `Job`) to its end, as `lehr run` does, and returns the run.
+    """Runs a job to its end, as `lehr run` does, and returns the run.
+
+    A run of the same job that was stopped or interrupted is resumed; one that is finished is returned as it is.
 
     Args:
-        overrides: changes to a file or mapping: `{"optimizer.lr": 0.05}`.
-        debug: in this process, without Ray.
-        fresh: delete what the run of this name left and start over.
+        job: a job file, a mapping with the same content, or a `Job`.
+        overrides: changes to a file or mapping, such as `{"optimizer.lr": 0.05}`.
+        debug: run in this process, without Ray, so that breakpoints work.
+        fresh: delete what an earlier run with the same name left, and start over.
 
     Raises:
-        LehrError: the job is wrong, was stopped, or failed; one sentence says why.
+        LehrError: the job is wrong (`JobError`), was stopped, or failed; the message is one sentence that says why.
     """
     from lehr.job import Job, from_dict
     from lehr.kinds import run_job
@@ -59,7 +73,7 @@ def run(
 
     if isinstance(job, Job):
         if overrides:
-            raise JobError("overrides are for files and mappings; change the Job object itself with model_copy")
+            raise JobError("overrides apply to files and mappings; change a Job object with model_copy")
         loaded = job
     else:
         loaded = from_dict(job, overrides=overrides) if isinstance(job, Mapping) else load(job, overrides)
@@ -67,7 +81,7 @@ def run(
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: `lehr --help` needs none of it.
+    # Imported on first use, so that `lehr --help` stays fast.
     if name == "Run":
         from lehr.result import Run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,55 +22,79 @@ if TYPE_CHECKING:
 class Run:
     """A run, finished or not, read from its folder on any storage.
 
+    `lehr.run` returns one; an earlier run is opened by its path or URI:
+
+        run = lehr.Run("runs/digits-cosine")
+        run.status, run.best
+        run.metrics().plot(y="validation_accuracy")
+        run.predict(["one.png", "two.png"])
+
     Attributes:
-        folder: the run folder underneath, with everything that was recorded.
+        folder: the run folder, for everything else that was recorded: the job, events, trials.
     """
 
     def __init__(self, folder: RunFolder | str | os.PathLike[str]) -> None:
-        """Raises RunError when there is no run at `folder`."""
+        """Opens the run at a path or URI.
+
+        Raises:
+            RunError: there is no run, or a newer version of lehr wrote it.
+        """
         self.folder = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
 
     @property
     def name(self) -> str:
+        """The name of the run, which is that of its folder."""
         return self.folder.name
 
     @property
     def status(self) -> str:
-        """new, running, finished, stopped, failed or interrupted."""
+        """`new`, `running`, `finished`, `stopped`, `failed` or `interrupted`, as it is now."""
         return self.folder.status()
 
     @property
     def best(self) -> dict[str, Any]:
-        """The best epoch: `metric`, `value`, `epoch` (from 1) and `step`."""
-        return self.folder.progress().get("best", {})
+        """The best result so far: `metric`, `value`, and where it was reached: `epoch` (from 1), `step`, `trial`.
+
+        What does not apply is left out: a training has no `trial`, and before the first epoch the dictionary is empty.
+        """
+        best = (self.folder.outcome() or self.folder.typed_progress()).best
+        known = {name: value for name, value in asdict(best).items() if value is not None}
+        return known if best.value is not None else {}
 
     def metrics(self) -> pd.DataFrame:
-        """One row per epoch, one column per metric; accuracies from 0 to 1, times in seconds."""
+        """The metrics after each epoch: one row per epoch, one column per metric.
+
+        Accuracies are from 0 to 1, times in seconds. A job made of trials has no epochs of its own: see the runs in
+        `run.folder.children("trials")`.
+        """
         return self.folder.epochs().to_pandas()
 
     def steps(self) -> pd.DataFrame:
-        """One row per optimizer step: loss, learning rate, gradient norm, …"""
+        """One row per optimizer step: loss, learning rate, gradient norm, and times in seconds."""
         return self.folder.steps().to_pandas()
 
     def best_model(self) -> nn.Module:
-        """The network with its best weights, in evaluation mode, on the CPU.
+        """The trained network with its best weights, in evaluation mode, on the CPU.
+
+        It takes preprocessed images. `predict` also does the preprocessing.
 
         Raises:
-            RunError: the run has no finished model, or its file is damaged; or it is an ensemble, which has several.
+            RunError: the run has no finished model, or its file is damaged; or the run is an ensemble, which has
+                several networks.
         """
-        from lehr.predict import load_network
+        from lehr.predict import EnsembleDescription, load_network
 
-        if self.folder.folder.exists("ensemble.json"):
-            raise RunError(f"{self.name} is an ensemble of several networks, each of a run in {self.name}/members")
+        if EnsembleDescription.exists(self.folder.folder):
+            raise RunError(f"{self.name} is an ensemble of several networks; each is a run in {self.name}/members")
         return load_network(self.folder.folder).model
 
     def predict(self, images: Any) -> np.ndarray:
-        """Class probabilities float32 [images, classes], of all members together where the run is an ensemble.
+        """Class probabilities, float32 [images, classes]; of all members combined if the run is an ensemble.
 
         `run.classes` names the columns.
 
         Args:
-            images: one image or a list of them: paths, PIL images or uint8 arrays [height, width] or
+            images: one image or a list of images: paths, PIL images, or uint8 arrays [height, width] or
                 [height, width, channels]; or one uint8 array [images, height, width, channels].
 
         Raises:
@@ -82,21 +107,21 @@ class Run:
         from lehr.predict.rows import predict
 
         predictor = self._predictor()
-        many = images if isinstance(images, Sequence) and not isinstance(images, (str, bytes)) else None
+        several = isinstance(images, Sequence) and not isinstance(images, (str, bytes))
         if isinstance(images, np.ndarray) and images.ndim == 4:
-            many = list(images)
+            several = True
         size, channels = predictor.size, predictor.channels
-        pixels = [as_pixels(image, size, channels) for image in (many if many is not None else [images])]
+        pixels = [as_pixels(image, size, channels) for image in (images if several else [images])]
         stacked = np.stack(pixels) if pixels else np.empty((0, *size, channels), np.uint8)
         return predict(predictor, stacked).probabilities
 
     @property
     def classes(self) -> list[str]:
-        """The class names, in the order of the columns of `predict`."""
+        """The class names, in the order of the columns of `predict`. Raises RunError if there is no finished model."""
         return list(self._predictor().classes)
 
-    def trained(self) -> RunFolder:
-        """The run of one training behind this one: itself, or the first member of an ensemble."""
+    def training_run(self) -> RunFolder:
+        """A training behind this run: the first member of an ensemble, else the run itself."""
         members = self.folder.children("members")
         return members[0] if members else self.folder
 
@@ -110,10 +135,10 @@ class Run:
 
 
 def find(name: str, storage: str) -> Run:
-    """The run of this name in the storage, or at this path or URI.
+    """The run with this name in the storage, or at this path or URI.
 
     Raises:
-        RunError: there is none; the sentence names those that look alike.
+        RunError: there is none; the sentence suggests runs with similar names.
     """
     from difflib import get_close_matches
 
@@ -121,7 +146,7 @@ def find(name: str, storage: str) -> Run:
     if "://" in name or Path(name).joinpath("job.yaml").is_file():
         return Run(name)
     try:
-        folder = Folder.at(storage).child(*name.split("/"))
+        folder = Folder.at(storage).child(name)
         if folder.exists("job.yaml"):
             return Run(RunFolder.open(folder))
     except LehrError:
@@ -129,6 +154,6 @@ def find(name: str, storage: str) -> Run:
     except ValueError as error:
         raise RunError(f'"{name}" is not the name of a run: {error}') from None
     known = [run.name for run in find_runs(storage)]
-    alike = get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(alike)}?" if alike else f"it holds {', '.join(known[:8]) or 'no runs'}"
+    similar = get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"it holds {', '.join(known[:8]) or 'no runs'}"
     raise RunError(f'no run "{name}" in {storage}; {hint}')

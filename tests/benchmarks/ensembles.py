@@ -1,13 +1,13 @@
-"""One network with a single cosine, snapshots, independent networks and an average of weights, at equal budget.
+"""A single network, snapshots, independent networks and averaged weights, at the same training budget.
 
-CIFAR-10 at 16 pixels, 3,000 training images of it, small_cnn 16 wide, 12 epochs in all for each method, three seeds;
-judged on 3,000 test images, everything chosen on 1,000 validation images. Every cell is the accuracy of one seed; the
-jobs are those that a user would write, run one after the other in this process.
+3,000 training images of CIFAR-10 at 16 pixels, small_cnn of width 16, 12 epochs in total per method, three seeds.
+Weights are chosen on 1,000 validation images; accuracy is measured on 3,000 test images. Each cell is the accuracy with
+one seed; the jobs are those that a user would write, run one after the other in this process.
 
     python -m tests.benchmarks.ensembles TRAIN.parquet TEST.parquet [seeds]
 
-Cycles this short are expected to hurt, and independent networks of a quarter of the budget even more: the published
-gains of snapshots come from cycles of 40 epochs and more.
+Cycles this short are expected to hurt, and independent networks with a quarter of the budget even more: the published
+gains of snapshots come from cycles of 40 epochs or more.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import lehr
-from lehr.job import from_dict
-from lehr.kinds.ensemble import work_out
+from lehr.job import EnsembleJob, from_dict
+from lehr.kinds.ensemble import evaluate_run
 
 EPOCHS, TRAIN, VALIDATION, TEST = 12, 3000, 1000, 3000
 
 
 def subset(path: str, rows: int, target: Path) -> str:
-    """The first rows of a Parquet file as a file of its own, so that no run decodes what it does not use."""
+    """Copies the first rows of a Parquet file to a file of their own, so that no run decodes more than it uses."""
     file = pq.ParquetFile(path)
     table = next(file.iter_batches(batch_size=rows))
     with pq.ParquetWriter(target, file.schema_arrow) as writer:
@@ -59,12 +59,16 @@ def ensemble(folder: Path, seed: int, name: str, **job: Any) -> tuple[dict[str, 
     changes = job.pop("base", {})
     loaded = from_dict({**said, **job}, {f"base.{path}": value for path, value in changes.items()})
     run = lehr.run(loaded, debug=True)
-    found = work_out(run.folder, loaded)  # type: ignore[arg-type]
-    figures = {"together": 1 - found.ensemble.error, "all": 1 - found.added[-1], "last": 1 - found.members[-1].error}
-    if found.single:
-        figures["single"] = 1 - found.single.error
-    figures |= {name: 1 - model.error for name, model in zip(found.names, found.members, strict=True)}
-    return figures, " ".join(run.folder.progress()["verdict"])
+    assert isinstance(loaded, EnsembleJob)
+    found = evaluate_run(run.folder, loaded)
+    accuracy = {"ensemble": 1 - found.ensemble.error, "all": 1 - found.cumulative[-1]}
+    accuracy["last"] = 1 - found.members[-1].error
+    if found.baseline:
+        accuracy["single"] = 1 - found.baseline.error
+    accuracy |= {name: 1 - model.error for name, model in zip(found.names, found.members, strict=True)}
+    told = run.folder.typed_progress().overview
+    assert told is not None
+    return accuracy, " ".join(told.verdict)
 
 
 def one_seed(folder: Path, seed: int) -> tuple[dict[str, float], list[str]]:
@@ -83,16 +87,16 @@ def one_seed(folder: Path, seed: int) -> tuple[dict[str, float], list[str]]:
         base={"schedule": "cosine"},
     )
     table = {
-        f"one network, one cosine over {EPOCHS} epochs": four["single"],
+        f"one network, one cosine schedule over {EPOCHS} epochs": four["single"],
         f"last snapshot of 4 cycles × {EPOCHS // 4} epochs": four["last"],
-        "snapshots of 4 cycles, as many as validation says": four["together"],
+        "snapshots of 4 cycles, number chosen on validation": four["ensemble"],
         "snapshots of 4 cycles, all": four["all"],
         f"last snapshot of 2 cycles × {EPOCHS // 2} epochs": two["last"],
-        "snapshots of 2 cycles, as many as validation says": two["together"],
+        "snapshots of 2 cycles, number chosen on validation": two["ensemble"],
         "snapshots of 2 cycles, all": two["all"],
         f"4 independent networks × {EPOCHS // 4} epochs, all": alone["all"],
-        "last weights of one cosine": average["raw"],
-        "their exponential average (decay 0.99)": average["ema"],
+        "raw weights of one cosine schedule": average["raw"],
+        "exponential average of these (decay 0.99)": average["ema"],
     }
     return table, [said_four, said_two, said_alone, said_average]
 
@@ -109,7 +113,7 @@ def main(train: str, test: str, seeds: int) -> None:
     for name in tables[0]:
         values = [100 * table[name] for table in tables]
         print(f"{name:52}" + "".join(f"{value:6.1f}" for value in values) + f"{statistics.mean(values):7.2f}")
-    print("\nWhat the jobs said with the first seed:")
+    print("\nVerdicts of the jobs with the first seed:")
     for sentence in verdicts[0]:
         print(f"- {sentence}")
 

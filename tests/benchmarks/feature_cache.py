@@ -1,8 +1,8 @@
-"""Training a head on features computed once, against a loop that computes the frozen network's features every epoch.
+"""Training a head on cached features, against a training loop that recomputes the frozen network's features.
 
 Both sides train the same linear head on a frozen ResNet-18 with 64 x 64 pixels and batches of 64, in this process. Ours
-is an epoch of `strategy: features` for a whole grid of 16 rates and weight decays at once; the other is the training
-loop with `finetune.head_first: 100%`, which trains one. What the features cost is said beside it.
+is an epoch of `strategy: features` for a grid of 16 learning rates and weight decays at once; the other side is the
+training loop with `finetune.head_first: 100%`, which trains a single head. The cost of the features is printed as well.
 
     python -m tests.benchmarks.feature_cache [images] [rounds]
 """
@@ -27,8 +27,8 @@ from lehr.job.transfer import FeaturesSection
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
-from lehr.transfer.features import Features, compute
-from lehr.transfer.heads import fit
+from lehr.transfer.features import Features, compute_locally
+from lehr.transfer.head_search import train_heads
 from tests.benchmarks.alternating import compare
 
 SIZE, BATCH, CLASSES = 64, 64, 10
@@ -52,14 +52,14 @@ def main(count: int, rounds: int) -> None:
         assert isinstance(job, TrainJob)
         plan = Plan.make(job, Splits(rows, rows))
         began = time.perf_counter()
-        features = Features.together(list(compute(plan, "train", torch.arange(count))))
-        once = time.perf_counter() - began
-        again, cached = loop(plan), heads(plan, features)
-        again()  # both sides have run once before they are measured
+        features = Features.concatenate(list(compute_locally(plan, "train", torch.arange(count))))
+        seconds = time.perf_counter() - began
+        recomputed, cached = loop(plan), heads(plan, features)
+        recomputed()  # both sides run once before they are measured
         cached()
-        print(f"{count} images; their features took {once:.1f} s, once")
+        print(f"computing the features of {count} images, once: {seconds:.1f} s")
         ratio = 1 / compare(
-            "an epoch of head training", "ms", {"cached": cached, "recomputed": again}, rounds, "at most 0.1"
+            "an epoch of head training", "ms", {"cached": cached, "recomputed": recomputed}, rounds, "at most 0.1"
         )
         print(
             f"cached features: {ratio:.0f} times as fast per epoch (expected: at least 10), for 16 heads instead of one"
@@ -67,7 +67,7 @@ def main(count: int, rounds: int) -> None:
 
 
 def loop(plan: Plan) -> Callable[[], float]:
-    """Milliseconds of an epoch of the training loop whose backbone is frozen."""
+    """Times an epoch of the training loop with a frozen backbone, in milliseconds."""
     model = network(plan, Group())
     updates = Updates(plan, model, Group())
 
@@ -81,13 +81,13 @@ def loop(plan: Plan) -> Callable[[], float]:
 
 
 def heads(plan: Plan, features: Features) -> Callable[[], float]:
-    """Milliseconds of an epoch of the head search on cached features."""
+    """Times an epoch of the head search on cached features, in milliseconds."""
     section = FeaturesSection(batch_size=BATCH, steps=len(features) // BATCH)
     grid = list(product(section.rates, section.weight_decays))
 
     def epoch() -> float:
         began = time.perf_counter()
-        fit(features, plan.task, section, grid, seed=0)
+        train_heads(features, plan.task, section, grid, seed=0)
         return 1000 * (time.perf_counter() - began)
 
     return epoch

@@ -1,9 +1,10 @@
-"""Predictions per second: lehr's pool of actors against a DataLoader loop, and five members against one.
+"""Prediction throughput: lehr's pool of actors against a DataLoader loop, and five members against one.
 
-CIFAR-10 as PNG in Parquet, small_cnn 8 wide with random weights, the same cores for both sides. The loop is what a
+CIFAR-10 as PNG in Parquet, small_cnn of width 8 with random weights, the same cores for both sides. The loop is what a
 careful user writes: a Dataset that decodes, DataLoader workers, batches of 256, inference mode, and one Parquet file at
-the end. Each side predicts a few rows and then many, to the last row written, on a Ray that is up: the speed is that of
-the additional rows, so that start-up (of actors, of the loader's workers) does not count; it is printed apart.
+the end. Each side predicts few rows and then many, until the last row is written, on a Ray cluster that is already up.
+The throughput is that of the additional rows, so start-up (of actors, of the loader's workers) does not count; it is
+printed separately.
 
     python -m tests.benchmarks.predict [DATA.parquet] [rounds]
 """
@@ -31,10 +32,10 @@ from lehr import models
 from lehr.data.sources import open_source
 from lehr.job import DataSection, WorkersSection, from_dict, to_dict
 from lehr.machine import cores
-from lehr.predict import load_predictor, write_ensemble
+from lehr.predict import EnsembleDescription, EnsembleMember, Network, load_predictor
 from lehr.predict.ray_predict import predict_on_ray
-from lehr.predict.rows import prepare
-from lehr.predict.worker import Order, decode_ahead
+from lehr.predict.source_parts import prepare_source
+from lehr.predict.worker import PredictionSpec, decode_ahead
 from lehr.ray_cluster.connection import connect
 from lehr.runs import Folder, RunFolder, write_model
 from tests.benchmarks import cifar
@@ -56,15 +57,15 @@ def make_run(place: Path, seed: int) -> RunFolder:
 
 
 def ours(data: Path, run: RunFolder, out: Path) -> float:
-    """Seconds that the actors of `lehr predict` take, on a Ray that is up already."""
+    """Seconds that the actors of `lehr predict` take, on a Ray cluster that is already up."""
     began = time.perf_counter()
     predictor = load_predictor(run.folder)
     section = DataSection(source="parquet", path=str(data))
-    source = prepare(open_source(section, lambda field, what: AssertionError(what)), predictor)  # type: ignore[arg-type,return-value]
-    order = Order(run.folder, Folder.at(out), source, False, BATCH, os.getcwd(), "benchmark")
-    numbers = list(range(len(source.parts)))
-    parts = predict_on_ray(order, predictor.size, predictor.channels, numbers, WorkersSection())
-    assert sum(done.rows for done in parts) == source.rows
+    source = prepare_source(open_source(section, lambda field, what: AssertionError(what)), predictor)  # type: ignore[arg-type,return-value]
+    size, channels = predictor.size, predictor.channels
+    spec = PredictionSpec(run.folder, Folder.at(out), source, size, channels, False, BATCH, os.getcwd(), "benchmark")
+    results = predict_on_ray(spec, range(len(source.parts)), WorkersSection())
+    assert sum(result.rows for result in results) == source.rows
     return time.perf_counter() - began
 
 
@@ -82,10 +83,12 @@ class Rows(Dataset[Any]):
 
 @torch.inference_mode()
 def by_hand(data: Path, run: RunFolder, out: Path) -> float:
-    """Seconds that the loop takes which a user would write."""
+    """Seconds that the loop takes that a user would write."""
     began = time.perf_counter()
     torch.set_num_threads(cores())
-    model = load_predictor(run.folder).networks[0].model
+    network = load_predictor(run.folder).networks[0]
+    assert isinstance(network, Network)
+    model = network.model
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.5,) * 3, (0.25,) * 3))
     loader = DataLoader(Rows(data), batch_size=BATCH, num_workers=cores())
     found = [model((images.float() / 255 - mean) / std).softmax(dim=1) for images in loader]
@@ -96,14 +99,14 @@ def by_hand(data: Path, run: RunFolder, out: Path) -> float:
 
 
 def speed(side: Callable[[Path], float], folder: Path, startups: list[float]) -> float:
-    """Images per second of the rows that many are more than few."""
+    """Images per second, over the rows that the large file has more than the small one."""
     few, many = side(folder / "few.parquet"), side(folder / "many.parquet")
     startups.append(few - FEW * (many - few) / (MANY - FEW))
     return (MANY - FEW) / (many - few)
 
 
 def decoding(data: Path) -> float:
-    """Seconds of one core for decoding all rows, in this process."""
+    """Seconds to decode all rows on one core, in this process."""
     source = open_source(DataSection(source="parquet", path=str(data)), lambda field, what: AssertionError(what))  # type: ignore[arg-type,return-value]
     began = time.perf_counter()
     for _ in decode_ahead(source, (32, 32), 3, range(len(source.parts)), 1):
@@ -113,7 +116,8 @@ def decoding(data: Path) -> float:
 
 def main(path: str, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as place, connect(1, None):
-        folder, startups = Path(place), {"lehr": [], "loader": []}
+        folder = Path(place)
+        startups: dict[str, list[float]] = {"lehr": [], "loader": []}
         table = pq.ParquetFile(path)
         for name, rows in (("few", FEW), ("many", MANY)):
             with pq.ParquetWriter(folder / f"{name}.parquet", table.schema_arrow) as writer:
@@ -126,7 +130,8 @@ def main(path: str, rounds: int) -> None:
         five = RunFolder.create(Folder.at(folder / "five"), one.job, {})
         for seed in range(MEMBERS):
             make_run(folder / f"five/members/{seed + 1:02}", seed)
-        write_ensemble(five.folder, "probabilities", "equal", [(f"members/{k + 1:02}", 1.0) for k in range(MEMBERS)])
+        members = tuple(EnsembleMember(f"members/{number + 1:02}", 1.0) for number in range(MEMBERS))
+        EnsembleDescription("probabilities", members, "equal").write(five.folder)
         ray.data.DataContext.get_current().enable_progress_bars = False
 
         def single() -> float:
@@ -145,9 +150,9 @@ def main(path: str, rounds: int) -> None:
         pair = {f"{MEMBERS} members, one pass": all_five, "one network": single}
         ratio = compare("five members against one", "images/s", pair, 1, "above 0.2, one fifth (higher is better)")
         print(
-            f"one pass for {MEMBERS} members takes {1 / ratio:.2f} times as long as one network, not {MEMBERS} times;"
+            f"one pass with {MEMBERS} members takes {1 / ratio:.2f} times as long as one network, not {MEMBERS} times;"
         )
-        print(f"decoding, once instead of {MEMBERS} times: {decoding(folder / 'many.parquet'):.1f} s of one core")
+        print(f"decoding once instead of {MEMBERS} times: {decoding(folder / 'many.parquet'):.1f} s on one core")
 
 
 if __name__ == "__main__":

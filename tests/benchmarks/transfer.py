@@ -1,11 +1,11 @@
-"""Which way to transfer is best, and does `strategy: auto` find it? CIFAR-10: six classes known, four new ones.
+"""Which transfer strategy is best, and does `strategy: auto` find it? On CIFAR-10: six known classes, four new ones.
 
     python -m tests.benchmarks.transfer cifar10-train.parquet cifar10-test.parquet [--seeds 0 1 2] [--digits]
 
-A small network is trained on 15,000 images of six classes. Then the other four are the new data: n images of each to
-train on, as many again for validation, and 2,000 images of the test set to tell how good it is. Each cell is one
-job of `kind: transfer` with `strategy: auto`, whose trials are the rows of the table; auto sees validation only.
-`--digits` adds the bundled digits, which are nothing like photographs. Everything runs as `lehr run --debug` does.
+A small network is pretrained on 15,000 images of six classes. The other four classes are the new data: n images of each
+for training, n others for validation, and 2,000 test images for the score. Each cell is one `kind: transfer` job with
+`strategy: auto`; its trials are the rows of the table. auto sees validation accuracy only. `--digits` adds the bundled
+digits, which are nothing like photographs. Everything runs as with `lehr run --debug`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import lehr
+from lehr.transfer.decision import TransferDecision
 
 KNOWN = ["airplane", "automobile", "bird", "cat", "deer", "dog"]
 NEW = ["frog", "horse", "ship", "truck"]
@@ -43,19 +44,19 @@ def main() -> None:
     options = parser.parse_args()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
-        place = Place(options.keep or Path(temporary), options.train, options.test)
-        pretrained = place.pretrain()
+        workspace = Workspace(options.keep or Path(temporary), options.train, options.test)
+        pretrained = workspace.pretrain()
         took = time.perf_counter() - began
         print(f"pretrained on six classes: {pretrained:.1%} validation accuracy, {took:.0f} s\n", flush=True)
-        table(place, "cifar", NEW, options.sizes, options.seeds)
+        table(workspace, "cifar", NEW, options.sizes, options.seeds)
         if options.digits:
             print()
-            table(place, "digits", None, [10, 50], options.seeds)
-    print(f"\n{time.perf_counter() - began:.0f} s in all")
+            table(workspace, "digits", None, [10, 50], options.seeds)
+    print(f"\ntotal: {time.perf_counter() - began:.0f} s")
 
 
-class Place:
-    """Where the runs and the small data files lie."""
+class Workspace:
+    """The folder that holds the runs and the small data files."""
 
     def __init__(self, folder: Path, train: Path, test: Path) -> None:
         self.folder, self.train, self.test = folder.absolute(), train.absolute(), test.absolute()
@@ -88,7 +89,7 @@ class Place:
         return quietly(job)
 
     def cifar(self, count: int, seed: int) -> dict[str, Any]:
-        """n images of each new class for training, n others for validation, 500 of the test set for the score."""
+        """n images of each new class for training, n others for validation, and 500 test images for the score."""
         random, files = np.random.default_rng([count, seed]), {}
         labels = {split: rows["label"].to_numpy() for split, rows in self.rows.items()}
         chosen: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
@@ -108,7 +109,7 @@ class Place:
 
 
 def digits(count: int, seed: int) -> dict[str, Any]:
-    """n images of each digit for training; a third of all digits for validation, which is all that is scored here."""
+    """n images of each digit for training; a third of all digits for validation, which gives the score."""
     return {"source": "digits", "per_class": count, "validation": 0.33, "augment": ["shift"]}
 
 
@@ -117,26 +118,31 @@ def quietly(job: dict[str, Any]) -> lehr.Run:
         return lehr.run(job, debug=True)
 
 
-def table(place: Place, data: str, classes: list[str] | None, sizes: Sequence[int], seeds: Sequence[int]) -> None:
-    """Prints a cell for every number of images and a line for every strategy; means over the seeds, with the range."""
+def table(
+    workspace: Workspace, data: str, classes: list[str] | None, sizes: Sequence[int], seeds: Sequence[int]
+) -> None:
+    """Prints a line for each number of images and strategy: the mean over the seeds, with the range."""
     split = "test" if data == "cifar" else "validation"
     print(f"{data}: accuracy in percent on {split} images, mean (lowest – highest)")
-    print(f"{'images per class':18}{'strategy':10}{'accuracy':>22}{'seconds':>9}   choices, likeness")
+    print(f"{'images per class':18}{'strategy':10}{'accuracy':>22}{'seconds':>9}   choices, gain from pretraining")
     for count in sizes:
         found: dict[str, list[float]] = {}
         seconds: dict[str, list[float]] = {}
         notes = []
         for seed in seeds:
-            run = place.transfer(data, classes, count, seed)
-            about = run.folder.folder.read_json("transfer.json")
+            run = workspace.transfer(data, classes, count, seed)
+            decision = TransferDecision.read(run.folder.folder)
+            assert decision is not None
+            assert decision.chosen is not None
+            assert decision.similarity is not None
             for child in run.folder.children("trials"):
-                progress = child.progress()
-                key = "test_accuracy" if data == "cifar" else "validation_accuracy"
-                best = progress["best"]["value"] if key == "validation_accuracy" else progress["metrics"][key]
-                found.setdefault(child.name, []).append(100 * best)
-                seconds.setdefault(child.name, []).append(progress["seconds"]["total"])
-            found.setdefault("auto", []).append(found[about["chosen"]][-1])
-            notes.append(f"{about['chosen']} {100 * about['similarity']['gain']:+.1f}")
+                outcome = child.outcome()
+                assert outcome
+                accuracy = outcome.metrics["test_accuracy"] if data == "cifar" else outcome.best.value
+                found.setdefault(child.name, []).append(100 * (accuracy or 0.0))
+                seconds.setdefault(child.name, []).append(child.typed_progress().seconds["total"])
+            found.setdefault("auto", []).append(found[decision.chosen][-1])
+            notes.append(f"{decision.chosen} {100 * decision.similarity.gain:+.1f}")
         for strategy in ("features", "finetune", "scratch", "auto"):
             if len(values := found.get(strategy, [])) == len(seeds):
                 spread = f"{statistics.mean(values):.1f} ({min(values):.1f} – {max(values):.1f})"

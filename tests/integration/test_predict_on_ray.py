@@ -1,4 +1,4 @@
-"""Prediction and ensembles on a real Ray: the same rows as in one process, whoever predicts them."""
+"""Prediction and ensembles on a real Ray cluster: the same rows as in one process, whichever worker predicts them."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ from tests.unit.predict.test_rows import LABELS, PIXELS, ROWS, parquet
 from lehr import Run
 from lehr.data.sources import open_source
 from lehr.job import DataSection, WorkersSection
-from lehr.predict import load_predictor, write_ensemble
-from lehr.predict.rows import prepare
-from lehr.predict.worker import Order, predict_locally
+from lehr.predict import EnsembleDescription, EnsembleMember, load_predictor, source_parts
+from lehr.predict.source_parts import prepare_source
+from lehr.predict.worker import PredictionSpec, predict_locally
 from lehr.runs import Folder, RunFolder
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_pool_of_actors_writes_what_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all members in one pass, bad rows in their places, and every row once."""
-    from lehr.predict import rows
+def test_a_pool_of_actors_writes_the_same_as_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all members in one pass, unreadable rows in their places, and every row once."""
     from lehr.predict.ray_predict import predict_on_ray
 
-    monkeypatch.setattr(rows, "PART_ROWS", 14)
+    monkeypatch.setattr(source_parts, "PART_ROWS", 14)
     run = make_run(tmp_path / "run")
     for number in (1, 2):
         make_run(tmp_path / f"run/members/{number:02}", seed=number)
-    write_ensemble(run.folder, "probabilities", "equal", [("members/01", 1.0), ("members/02", 3.0)])
+    members = (EnsembleMember("members/01", 1.0), EnsembleMember("members/02", 3.0))
+    EnsembleDescription("probabilities", members, "equal").write(run.folder)
     section = DataSection(source="parquet", path=str(parquet(tmp_path / "data.parquet", bad=(30,))))
     predictor = load_predictor(run.folder)
-    source = prepare(open_source(section, lambda field, what: AssertionError(what)), predictor)  # type: ignore[arg-type,return-value]
+    source = prepare_source(open_source(section, lambda field, what: AssertionError(what)), predictor)  # type: ignore[arg-type,return-value]
     numbers = list(range(len(source.parts)))
 
-    def order(out: str) -> Order:
-        return Order(run.folder, Folder.at(tmp_path / out), source, True, 8, str(tmp_path), "mark")
+    def spec(out: str) -> PredictionSpec:
+        size, channels = predictor.size, predictor.channels
+        return PredictionSpec(
+            run.folder, Folder.at(tmp_path / out), source, size, channels, True, 8, str(tmp_path), "fingerprint"
+        )
 
-    here = list(predict_locally(order("here"), numbers, 1))
-    workers = WorkersSection(count=2)
-    there = list(predict_on_ray(order("there"), predictor.size, predictor.channels, numbers, workers))
-    assert sorted(there, key=lambda done: done.number) == here
-    assert sum(done.rows for done in there) == ROWS
+    here = list(predict_locally(spec("here"), numbers, 1))
+    there = list(predict_on_ray(spec("there"), numbers, WorkersSection(count=2)))
+    assert sorted(there, key=lambda result: result.number) == here
+    assert sum(result.rows for result in there) == ROWS
     one, other = pq.read_table(tmp_path / "here"), pq.read_table(tmp_path / "there")
     assert other["id"].to_pylist() == list(range(ROWS))
     assert other["label"].to_pylist() == LABELS.tolist()

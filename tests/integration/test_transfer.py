@@ -1,4 +1,4 @@
-"""Transfer from one job file: the templates, an image folder as people have them, and runs that go on."""
+"""Transfer from one job file: the templates, a realistic image folder, and resumed runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from lehr.data.load import OpenedSources, splits
 from lehr.errors import JobError, LehrError
 from lehr.job import TrainJob, from_dict
 from lehr.runs import RunFolder
-from lehr.transfer.features import read
-from lehr.transfer.report import NAMES
+from lehr.transfer.decision import TransferDecision
+from lehr.transfer.features import Features
+from lehr.transfer.results import STRATEGY_NAMES
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SHORT = {"base.train.epochs": 3, "base.train.clean_subset": 0, "features.steps": 60}
@@ -27,7 +28,7 @@ SHORT = {"base.train.epochs": 3, "base.train.clean_subset": 0, "features.steps":
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs, among them the network that knows six digits."""
+    """A storage folder with the pretrained network, which knows six digits."""
     folder = tmp_path_factory.mktemp("runs")
     overrides = {"storage": str(folder), "train.epochs": 4, "model.width": 8, "train.clean_subset": 0}
     torch.set_num_threads(1)
@@ -44,42 +45,43 @@ def offline(storage: Path, name: str, **overrides: Any) -> lehr.Run:
 
 def test_the_offline_template_chooses_and_the_run_is_a_model(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = offline(storage, "auto")
-    about = run.folder.folder.read_json("transfer.json")
+    decision = TransferDecision.read(run.folder.folder)
+    assert decision is not None
+    assert decision.advice is not None
     names = {child.name for child in run.folder.children("trials")}
-    assert about["candidates"] == about["advice"]["candidates"]
-    assert names == {f"{s}{n}" for s in {*about["candidates"], "scratch"} for n in ("", "-2", "-5")}
-    assert about["chosen"] in about["candidates"]
+    assert decision.candidates == decision.advice.candidates
+    assert names == {f"{s}{n}" for s in {*decision.candidates, "scratch"} for n in ("", "-2", "-5")}
+    assert decision.chosen in decision.candidates
     assert run.status == "finished"
-    chosen = RunFolder.open(storage / "auto" / "trials" / about["chosen"]).outcome()
-    assert chosen is not None
-    assert run.best["value"] == chosen.best.value
+    assert run.best == lehr.Run(storage / "auto" / "trials" / decision.chosen).best
+    assert run.best["value"] is not None
     rows = pq.read_table(storage / "auto" / "features" / "train.parquet")
     assert rows.schema.names == ["id", "label", "view", "features"]
-    assert rows.num_rows == about["train_rows"] == 40
+    assert rows.num_rows == decision.train_rows == 40
     assert run.classes == ["6", "7", "8", "9"]
     assert run.predict(np.zeros((2, 8, 8), np.uint8)[0]).shape == (1, 4)
     page = (storage / "auto" / "report.html").read_text()
-    for words in ("Accuracy against training time", "Accuracy against the number of training images", "these data",
-                  "Nearest neighbours in feature space", f"Chosen: {NAMES[about['chosen']]}"):  # fmt: skip
+    for words in ("Accuracy against training time", "Accuracy against the number of training images", "this data set",
+                  "Nearest neighbours in feature space", f"Chosen: {STRATEGY_NAMES[decision.chosen]}"):  # fmt: skip
         assert words in page, words
     said = capsys.readouterr().out
-    assert f"Chosen: {about['chosen']}" in said
-    assert "training images per class are little" in said
+    assert f"Chosen: {decision.chosen}" in said
+    assert "training images per class are little data" in said
 
 
-def test_what_was_computed_and_trained_is_not_again(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transfer that was killed after its features and its first trials goes on with the rest."""
+def test_features_and_finished_trials_are_kept_on_a_resume(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transfer that was killed after its features and its first trials resumes with the remaining ones."""
     offline(storage, "again", strategy=["features", "scratch"], images_per_class=[])
     place = storage / "again"
     ended = ("progress.json", "outcome.json")
     for name in (*ended, "report.html", "model/model.json", *(f"trials/scratch/{name}" for name in ended)):
         (place / name).unlink()
     before = {file: file.stat().st_mtime_ns for file in (place / "features").iterdir()}
-    head = (place / "trials" / "features" / "progress.json").stat().st_mtime_ns
+    head = (place / "trials" / "features" / "outcome.json").stat().st_mtime_ns
     run = offline(storage, "again", strategy=["features", "scratch"], images_per_class=[])
     assert run.status == "finished"
     assert {file: file.stat().st_mtime_ns for file in (place / "features").iterdir()} == before
-    assert (place / "trials" / "features" / "progress.json").stat().st_mtime_ns == head
+    assert (place / "trials" / "features" / "outcome.json").stat().st_mtime_ns == head
     assert (place / "model" / "model.json").exists()
 
 
@@ -107,7 +109,10 @@ def test_a_deep_head_on_several_views_is_read_back(storage: Path) -> None:
     [
         ({"backbone": "run:nobody"}, "backbone: "),
         ({"backbone": "resnet1"}, "backbone: there are no published weights of resnet1"),
-        ({"backbone.weights": "pretrained"}, "backbone.weights: pretrained beside a run, which brings its own"),
+        (
+            {"backbone.weights": "pretrained"},
+            "backbone.weights: pretrained cannot be combined with a run, which has its own",
+        ),
         ({"strategy": "feature"}, 'strategy: "feature" is not a strategy; allowed: auto, features, finetune, scratch'),
         ({"base.model": "resnet18"}, "base.model: the network is said by backbone"),
         ({"finetune.frozen": 9, "strategy": "finetune"}, "no strategy finished: "),
@@ -127,26 +132,26 @@ def test_a_wrong_transfer_gets_one_sentence(storage: Path, overrides: dict[str, 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_on_ray_it_finds_what_it_finds_here(storage: Path) -> None:
+def test_the_results_on_ray_equal_those_in_one_process(storage: Path) -> None:
     """Features by Ray Data, trials by Ray Tune: the same features, and the same head from them."""
     overrides = {"storage": str(storage), "images_per_class": [], "strategy": ["features", "finetune"], **SHORT}
     here = lehr.run(JOBS / "transfer-offline.yaml", {**overrides, "name": "here"}, debug=True)
     there = lehr.run(JOBS / "transfer-offline.yaml", {**overrides, "name": "there"})
     for split in ("train", "validation"):
-        ours, theirs = (read(run.folder.folder, split) for run in (here, there))
+        ours, theirs = (Features.read(run.folder.folder, split) for run in (here, there))
         assert torch.equal(ours.ids, theirs.ids)
         assert torch.equal(ours.labels, theirs.labels)
         assert torch.allclose(ours.values, theirs.values, atol=1e-5)
-    found = [run.folder.children("trials")[0].progress()["best"]["value"] for run in (here, there)]
+    found = [lehr.Run(run.folder.children("trials")[0]).best["value"] for run in (here, there)]
     assert found[0] == pytest.approx(found[1], abs=0.01)
     assert there.status == "finished"
 
 
-# ── an image folder as people have them ───────────────────────────────────────────────────────────────────────────
+# ── a realistic image folder ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def picture(color: str, size: tuple[int, int], form: str, mode: str = "RGB", **options: Any) -> bytes:
-    """A patch of noise in a colour, as a file."""
+    """A patch of coloured noise, as an encoded file."""
     noise = np.random.default_rng(len(color) * size[0]).integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise + np.array({"red": (160, 0, 0), "blue": (0, 0, 160)}[color], np.uint8))
     buffer = io.BytesIO()
@@ -156,9 +161,9 @@ def picture(color: str, size: tuple[int, int], form: str, mode: str = "RGB", **o
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two classes of all sorts of files, an empty folder, a truncated file and a text file."""
+    """Two classes with files of many formats, an empty folder, a truncated file and a text file."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # lay on its side when it was taken
+    exif[0x0112] = 6  # rotated by 90 degrees
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("a.jpg", {"form": "JPEG"}),
         ("grey.png", {"form": "PNG", "mode": "L"}),
@@ -182,8 +187,8 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_image_folder_as_people_have_them(photos: Path, tmp_path: Path) -> None:
-    """With the template for clusters: it trains, and the report says what was skipped."""
+def test_a_realistic_image_folder_trains_and_skipped_images_are_reported(photos: Path, tmp_path: Path) -> None:
+    """With the template for clusters."""
     torch.save(models.build("resnet18", 3, 1000, {}, seed=3).state_dict(), tmp_path / "resnet18.pth")
     overrides = {
         "storage": str(tmp_path / "runs"), "name": "photos", "base.data.path": str(photos),
@@ -193,14 +198,14 @@ def test_an_image_folder_as_people_have_them(photos: Path, tmp_path: Path) -> No
     }  # fmt: skip
     run = lehr.run(JOBS / "transfer.yaml", overrides, debug=True)
     assert run.status == "finished"
-    about = run.folder.environment["data"]
-    assert about["unreadable"]["count"] == 2
-    assert {name.rpartition("/")[2] for name in about["unreadable"]["names"]} == {"cut.jpg", "text.jpg"}
+    data = run.folder.environment["data"]
+    assert data["unreadable"]["count"] == 2
+    assert {name.rpartition("/")[2] for name in data["unreadable"]["names"]} == {"cut.jpg", "text.jpg"}
     page = (tmp_path / "runs" / "photos" / "report.html").read_text()
     for words in ("Skipped images", "cut.jpg", "text.jpg", "hold no images and are no classes: empty", "röd"):
         assert words in page, words
     assert run.classes == ["blue ones", "röd"]
     weights = run.folder.folder.read_json("model/model.json")["description"]["preprocess"]
     assert weights["mean"] == [0.485, 0.456, 0.406]
-    accuracy = RunFolder.open(tmp_path / "runs" / "photos" / "trials" / "features").progress()["best"]["value"]
+    accuracy = lehr.Run(tmp_path / "runs" / "photos" / "trials" / "features").best["value"]
     assert accuracy > 0.6  # red and blue are easy, even for random features; greyscale ones among them are not

@@ -1,4 +1,4 @@
-"""`lehr evaluate`: how good a run is on a labelled data set."""
+"""`lehr evaluate`: measure a run on a labelled data set."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def evaluate(
     run: RunName,
     data: DataSet,
     split: Split = "train",
-    output: Annotated[Path, typer.Option("--output", "-o", help="The confusion matrix, a PNG file.")] = Path(
-        "confusion.png"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The PNG file to write the confusion matrix to.")
+    ] = Path("confusion.png"),
     storage: Storage = None,
 ) -> None:
-    """Measure a run on labelled data: accuracy, class by class, and the confusion matrix as a picture."""
+    """Measure a run on labelled data: accuracy, recall and precision of each class, and the confusion matrix."""
     import torch
     from rich.console import Console
     from rich.table import Table
@@ -36,7 +36,7 @@ def evaluate(
 
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = load_predictor(found.folder.folder, unused=True).to(device)
+    predictor = load_predictor(found.folder.folder, all_members=True).to(device)
     job = job_of(data, [])
     source = open_split(job.data, split, job.error)
     torch.set_num_threads(cores())
@@ -51,11 +51,12 @@ def evaluate(
     if measured.unreadable:
         names = ", ".join(source.name_of(row) for row, _ in measured.unreadable[:3])
         more = ", …" if len(measured.unreadable) > 3 else ""
-        console.print(f"{len(measured.unreadable)} unreadable, not counted: {names}{more}", markup=False)
+        count = len(measured.unreadable)
+        console.print(f"{count} unreadable image{'s' * (count > 1)}, not counted: {names}{more}", markup=False)
     table = Table("class", box=None, pad_edge=False, header_style="dim")
     for name in ("rows", "recall", "precision"):
         table.add_column(name, justify="right")
-    table.add_column("most often taken for")
+    table.add_column("most often confused with")
     for number, name in enumerate(measured.classes):
         rows, recall, precision = measured.of_class(number)
         other = measured.most_confused(number)

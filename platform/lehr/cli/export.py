@@ -1,4 +1,4 @@
-"""`lehr export`: a run as files that other programs load."""
+"""`lehr export`: export a run to files that other programs load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from lehr.cli.options import RunName, Storage, storage_or_default
 
-ROWS = 32  # that the exported model is checked on
+ROWS = 32  # to check the exported model on
 
 
 def export(
@@ -21,14 +21,15 @@ def export(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Real rows to check with, as `lehr predict` takes them. By default the run's own.", show_default=False
+            help="Data to check the export on, as for lehr predict. By default the run's own.", show_default=False
         ),
     ] = None,
     storage: Storage = None,
 ) -> None:
-    """Export a run, or all members of an ensemble as one, with preprocessing inside: pixels in, probabilities out.
+    """Export a run, or all members of an ensemble as one model, to files that other programs load.
 
-    Each file is read back and checked against the run on real rows.
+    The exported model includes the preprocessing: pixels in, probabilities out. Each file is read back and checked
+    against the run on real rows.
     """
     import json
 
@@ -46,18 +47,20 @@ def export(
 
     found = find(run, storage_or_default(storage))
     predictor = load_predictor(found.folder.folder)
-    job = job_of(data, []) if data else from_dict(found.trained().job)
+    job = job_of(data, []) if data else from_dict(found.training_run().job)
     try:
         part = open_source(job.data, job.error).parts[0]  # type: ignore[attr-defined]
     except LehrError as error:
-        raise LehrError(f"{error}; to check the export on other rows, name them with --data") from None
+        raise LehrError(f"{error}; to check the export on other data, add --data") from None
     decoded = decode(part.read(range(min(ROWS, part.rows))), predictor.size, predictor.channels)
     pixels = torch.from_numpy(decoded.pixels).permute(0, 3, 1, 2).contiguous()
     out.mkdir(parents=True, exist_ok=True)
-    about = {"classes": predictor.classes, "height": predictor.size[0], "width": predictor.size[1]}
-    (out / "classes.json").write_text(json.dumps(about | {"channels": predictor.channels}, ensure_ascii=False) + "\n")
+    height, width = predictor.size
+    inputs = {"classes": predictor.classes, "height": height, "width": width, "channels": predictor.channels}
+    (out / "classes.json").write_text(json.dumps(inputs, ensure_ascii=False) + "\n")
     for name, write, suffix in (("torch", export_torch, "pt2"), ("onnx", export_onnx, "onnx")):
         if form in ("both", name):
             done = write(predictor, pixels, out / f"model.{suffix}")
             where = format_path(done.path.absolute())
-            print(f"{where}: differs from the run by at most {done.difference:.1g} on {len(pixels)} real rows")
+            difference = f"{done.difference:.1g} on {len(pixels)} rows"
+            print(f"{where}: probabilities differ from the run's by at most {difference}")

@@ -1,4 +1,4 @@
-"""`lehr predict`: every row of a data set through a run."""
+"""`lehr predict`: predict every row of a data set with a run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DataSet = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of images, with labels or without, or of Parquet files; a source, such as torchvision:CIFAR10; "
-        "or a job file.",
+        help="A folder of images, with or without labels, or of Parquet files; a source, such as torchvision:CIFAR10; "
+        "or a job file, whose data are used.",
         show_default=False,
     ),
 ]
-Split = Annotated[str, typer.Option(help="Which split, where the data have several: train, validation or test.")]
+Split = Annotated[str, typer.Option(help="The split, if the data have several: train, validation or test.")]
 
 
 def predict(
@@ -28,12 +28,17 @@ def predict(
     data: DataSet,
     out: Annotated[str, typer.Argument(help="Folder or URI for the Parquet files.", show_default=False)],
     split: Split = "train",
-    members: Annotated[bool, typer.Option("--members", help="The probabilities of each member as well.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")] = 256,
-    debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
+    members: Annotated[
+        bool, typer.Option("--members", help="Also write the probabilities of each member of an ensemble.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
+    debug: Annotated[bool, typer.Option("--debug", help="Run in one process, without Ray: breakpoints work.")] = False,
     storage: Storage = None,
 ) -> None:
-    """Predict every row of a data set, with all members of an ensemble in one pass, into Parquet files."""
+    """Predict every row of a data set and write Parquet files.
+
+    All members of an ensemble predict in a single pass over the data. Parts that an earlier attempt wrote are kept.
+    """
     started = time.time()
     from lehr.cli.data import job_of
     from lehr.driver import place
@@ -54,5 +59,5 @@ def predict(
         }
     )
     _, existing = place(job, fresh=False)
-    done = existing is not None and existing.status() == "finished"
-    run_job(job, debug=debug, fresh=done, started=started, command=shlex.join(["lehr", *sys.argv[1:]]))
+    finished = existing is not None and existing.status() == "finished"  # it is then repeated
+    run_job(job, debug=debug, fresh=finished, started=started, command=shlex.join(["lehr", *sys.argv[1:]]))

@@ -1,22 +1,22 @@
-"""Several trained networks as one: how they are combined, which of them, and how good and how sure they are together.
+"""Ensembles: how members are combined, which members are used, and how accurate and well calibrated the result is.
 
-Everything here is arithmetic on the outputs of members on rows that were held out: float arrays
-[members, rows, classes] of logits, and int arrays [rows] of labels. Nobody here trains, reads or writes.
+Everything here is arithmetic on the members' outputs on held-out rows: float arrays [members, rows, classes] of logits,
+and int arrays [rows] of labels. Nothing in this package trains, reads or writes.
 """
 
 from lehr.ensembles.calibration import Bin, expected_calibration_error, reliability
-from lehr.ensembles.combine import By, combine, log_probabilities
-from lehr.ensembles.measures import Difference, as_members_are_added, disagreement, error, log_loss, paired_difference
-from lehr.ensembles.select import SELECTIONS, best, equal, fitted, greedy, last
+from lehr.ensembles.combine import CombineBy, combine, log_probabilities
+from lehr.ensembles.metrics import Difference, combine_cumulatively, disagreement, error, log_loss, paired_difference
+from lehr.ensembles.selection import SELECTIONS, best, equal, fitted, greedy, last
 
 __all__ = [
     "SELECTIONS",
     "Bin",
-    "By",
+    "CombineBy",
     "Difference",
-    "as_members_are_added",
     "best",
     "combine",
+    "combine_cumulatively",
     "disagreement",
     "equal",
     "error",

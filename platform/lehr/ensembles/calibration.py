@@ -1,4 +1,4 @@
-"""Whether a model that says 80 % is right in 80 of 100 cases."""
+"""Calibration: whether a model that claims 80% confidence is right in 80 of 100 cases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from lehr.ensembles.combine import Floats
 
-BINS = 15  # as in the paper below
+BINS = 15  # as in Guo et al., 2017
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Bin:
     """The rows whose highest probability is above `low` and at most `high`.
 
     Attributes:
-        rows: how many there are.
+        rows: the number of rows.
         confidence: their mean highest probability, 0 to 1.
-        accuracy: the share of them that are right, 0 to 1.
+        accuracy: the share of them that is classified correctly, 0 to 1.
     """
 
     low: float
@@ -29,19 +29,20 @@ class Bin:
 
 
 def reliability(probabilities: Floats, labels: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """The rows of a reliability diagram in bins of equal width, those that are empty left out.
+    """The bins of a reliability diagram, of equal width; empty bins are left out.
 
     Args:
         probabilities: [rows, classes].
         labels: [rows].
     """
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    number = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     found = []
     for k in range(bins):
-        mine = number == k
-        if rows := int(mine.sum()):
-            found.append(Bin(k / bins, (k + 1) / bins, rows, float(sure[mine].mean()), float(right[mine].mean())))
+        inside = number == k
+        if rows := int(inside.sum()):
+            means = float(confidence[inside].mean()), float(correct[inside].mean())
+            found.append(Bin(k / bins, (k + 1) / bins, rows, *means))
     return found
 
 

@@ -3,171 +3,174 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any, NoReturn, cast
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NoReturn, TypeAlias, cast
 
-from lehr.data.sources import Source, open_split, returns_dataset
+from lehr.data.sources import open_split, returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_seconds
 from lehr.job import PredictJob, to_dict
 from lehr.machine import cores
 from lehr.predict import Predictor, load_predictor
-from lehr.predict.rows import prepare
-from lehr.predict.worker import Done, Order, done_before, mark_of, predict_locally, written
+from lehr.predict.part_files import PartResult, fingerprint_of, keep_parts, read_parts
+from lehr.predict.progress import PredictionProgress
+from lehr.predict.source_parts import prepare_source
+from lehr.predict.worker import PredictionSpec, predict_locally
 from lehr.result import find
-from lehr.runs import Folder, RunFolder
+from lehr.runs import Folder, Overview, Progress, RunFolder
+from lehr.runs.progress import State
+
+SHOW_SECONDS = 0.5  # between updates of the screen and progress.json
+
+PredictParts: TypeAlias = Callable[[PredictionSpec, Sequence[int]], Iterator[PartResult]]
+"""Predicts the parts with these numbers, in any order: in this process or on Ray."""
 
 
 def check(job: PredictJob) -> None:
-    """Raises JobError for what a prediction cannot have, and LehrError where there is no model or no room to write."""
+    """Raises JobError for options that predictions do not have, LehrError if the model or the output is unusable."""
     for field in ("augment", "limit", "per_class", "classes"):
         if getattr(job.data, field):
-            raise job.error(f"data.{field}", "a prediction takes every image as it is; allowed: nothing")
-    load_predictor(_run_of(job).folder.folder)
+            raise job.error(f"data.{field}", "a prediction uses every image, unchanged; remove this field")
+    load_predictor(_folder_of(job))
     if job.out:
-        written(Folder.at(job.out))
-    if not returns_dataset(job.data):  # those need Ray to be opened
+        read_parts(Folder.at(job.out))
+    if not returns_dataset(job.data):  # a Ray Dataset can only be opened once Ray runs
         open_split(job.data, job.split, job.error)
 
 
 def report(run: RunFolder) -> NoReturn:
-    """Predictions have no page."""
-    where = run.progress().get("out", "its folder")
-    raise RunError(f"{run.name} is a prediction: there are no curves; its rows are in {where}")
+    """Raises RunError: predictions have no report."""
+    told = run.typed_progress().overview
+    where = told.out if told and told.out else "its folder"
+    raise RunError(f"{run.name} is a prediction, which has no report; its rows are in {where}")
 
 
 def run(running: Running) -> None:
-    """Predicts what is not predicted yet, shows how it goes, and ends with where the rows are."""
+    """Predicts the parts that are missing, and ends with where the rows are."""
     job = cast(PredictJob, running.job)
-    predictor = load_predictor(_run_of(job).folder.folder)
+    predictor = load_predictor(_folder_of(job))
     if running.debug:
-        _predict(running, job, predictor, ray=False)
+        _predict(running, job, predictor, partial(predict_locally, threads=cores()))
         return
-    from lehr.ray_cluster.connection import connect
+    from lehr.ray_cluster.connection import connect  # Ray is imported only when needed: --debug works without it
 
     running.screen.status("starting Ray")
     with connect(job.workers.count if isinstance(job.workers.count, int) else 1, job.workers.cpus):
-        _predict(running, job, predictor, ray=True)
+        from lehr.predict.ray_predict import predict_on_ray
+
+        def with_status(spec: PredictionSpec, numbers: Sequence[int]) -> Iterator[PartResult]:
+            running.screen.status(f"starting the actors that predict {spec.source.rows:,} images")
+            return predict_on_ray(spec, numbers, job.workers)
+
+        _predict(running, job, predictor, with_status)
 
 
-def _run_of(job: PredictJob) -> Any:
-    return find(job.run, job.storage)
+def _folder_of(job: PredictJob) -> Folder:
+    """The folder of the run that predicts."""
+    return find(job.run, job.storage).folder.folder
 
 
-def _predict(running: Running, job: PredictJob, predictor: Predictor, *, ray: bool) -> None:
-    source = prepare(open_split(job.data, job.split, job.error), predictor)
-    out = Folder.at(job.out) if job.out else running.run.folder.child("predictions")
-    mark = mark_of(predictor.identity, to_dict(job.data), job.split, source.rows, job.members)
-    order = Order(_run_of(job).folder.folder, out, source, job.members, job.batch_size, str(job.folder), mark)
-    told = Told(running, source, predictor, out)
-    for done in done_before(order, keep=bool(running.run.progress())):  # a run that starts over has no progress yet
-        told.add(done)
-    told.tell("running")
-    numbers = [number for number in range(len(source.parts)) if number not in told.numbers]
-    running.training = True
-    for done in _parts(running, job, predictor, order, numbers, ray=ray) if numbers else ():
-        told.add(done)
+def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_parts: PredictParts) -> None:
+    spec = _spec(running, job, predictor)
+    progress = PredictionProgress(spec.source, job.data.skip_unreadable)
+    # After --fresh there is no progress yet, and even parts of the same prediction are written again.
+    resumed = running.run.typed_progress().status != "new"
+    progress.add(keep_parts(spec.out, spec.fingerprint if resumed else None, len(spec.source.parts)))
+    shown = _Shown(running, progress, spec.out, len(predictor.names))
+    shown.update()
+    running.begin_training()
+    for result in predict_parts(spec, progress.missing) if progress.missing else ():
+        progress.add([result])
+        shown.update_sometimes()
         running.check_lease()
         if reason := running.run.stop_requested():
-            told.tell("stopped", reason)
-            raise Interrupted(f"Stopped; {told.rows:,} rows are written. Go on with: {running.command}")
-        told.check(job.data.skip_unreadable)
-    told.check(job.data.skip_unreadable)
-    told.conclude()
+            shown.update("stopped", reason)
+            raise Interrupted(f"Stopped; {progress.rows:,} rows are written. Resume with: {running.command}")
+        _check_unreadable(progress)
+    _check_unreadable(progress)
+    if progress.rows != spec.source.rows:
+        what = f"only {progress.rows:,} of {spec.source.rows:,} rows were written to {spec.out.uri}"
+        raise LehrError(f"{what}; run the job again to write the rest")
+    _note_unreadable(running.run, progress)
+    shown.update("finished", "all rows predicted")
+    shown.summarise()
 
 
-def _parts(
-    running: Running, job: PredictJob, predictor: Predictor, order: Order, numbers: list[int], *, ray: bool
-) -> Iterator[Done]:
-    if not ray:
-        return predict_locally(order, numbers, cores())
-    from lehr.predict.ray_predict import predict_on_ray
+def _spec(running: Running, job: PredictJob, predictor: Predictor) -> PredictionSpec:
+    source = prepare_source(open_split(job.data, job.split, job.error), predictor)
+    return PredictionSpec(
+        run=_folder_of(job),
+        out=Folder.at(job.out) if job.out else running.run.folder.child("predictions"),
+        source=source,
+        size=predictor.size,
+        channels=predictor.channels,
+        members=job.members,
+        batch_size=job.batch_size,
+        code=str(job.folder),
+        fingerprint=fingerprint_of(predictor.fingerprint, to_dict(job.data), job.split, source.rows, job.members),
+    )
 
-    running.screen.status(f"starting the actors that predict {order.source.rows:,} images")
-    return predict_on_ray(order, predictor.size, predictor.channels, numbers, job.workers)
+
+def _check_unreadable(progress: PredictionProgress) -> None:
+    """Raises LehrError if more images are unreadable than the job allows."""
+    if problem := progress.too_many_unreadable:
+        raise LehrError(problem)
 
 
-class Told:
-    """What is known of the parts that are done, for the screen, `progress.json` and the end."""
+def _note_unreadable(run: RunFolder, progress: PredictionProgress) -> None:
+    """Keeps the names of unreadable images in the run."""
+    if progress.unreadable:
+        names = [progress.source.name_of(row) for row in sorted(progress.unreadable)[:1000]]
+        data = {"rows": progress.source.rows, "unreadable": {"count": len(progress.unreadable), "names": names}}
+        run.write_environment({**run.environment, "data": data})
 
-    def __init__(self, running: Running, source: Source, predictor: Predictor, out: Folder) -> None:
-        self.running, self.source, self.predictor, self.out = running, source, predictor, out
-        self.numbers: set[int] = set()
-        self.unreadable: dict[int, str] = {}
-        self.rows = 0
-        self.began, self.shown = time.time(), 0.0
-        self.rows_before: int | None = None
 
-    def add(self, done: Done) -> None:
-        if done.number in self.numbers:
-            return
-        self.numbers.add(done.number)
-        self.rows += done.rows
-        self.unreadable |= dict(done.unreadable)
-        if time.time() - self.shown > 0.5:
-            self.tell("running")
+class _Shown:
+    """Shows the progress of a prediction: on the screen, and in progress.json."""
 
-    def tell(self, status: str, message: str = "") -> None:
-        seconds = time.time() - self.began
-        facts = {"images/s": f"{self.rows / seconds:,.0f}"} if seconds > 1 else {}
-        if len(self.predictor.names) > 1:
-            facts = {"members": str(len(self.predictor.names)), **facts}
-        if self.unreadable:
-            facts["unreadable"] = str(len(self.unreadable))
-        progress = {
-            "status": status,
-            "message": message,
-            "done": self.rows / self.source.rows,
-            "headline": f"{self.rows:,} of {self.source.rows:,} images predicted",
-            "facts": facts,
-            "table": {"columns": [], "rows": []},
-            "rows": self.rows,
-            "unreadable": len(self.unreadable),
-            "out": self.out.uri,
-            "seconds": {"total": seconds},
-            "updated": time.time(),
+    def __init__(self, running: Running, progress: PredictionProgress, out: Folder, members: int) -> None:
+        self.running, self.progress, self.out, self.members = running, progress, out, members
+        self.began = self.last = time.time()
+        self.rows_before = progress.rows  # those that an earlier attempt wrote
+
+    def update_sometimes(self) -> None:
+        """Shows the progress unless it was shown just before."""
+        if time.time() - self.last > SHOW_SECONDS:
+            self.update()
+
+    def update(self, status: State = "running", message: str = "") -> None:
+        """Shows the progress now."""
+        self.last = time.time()
+        seconds, rows = self.last - self.began, self.progress.rows
+        facts = {
+            "members": str(self.members) if self.members > 1 else "",
+            "images/s": f"{(rows - self.rows_before) / seconds:,.0f}" if seconds > 1 else "",
+            "unreadable": f"{len(self.progress.unreadable):,}" if self.progress.unreadable else "",
         }
-        self.shown = time.time()
-        self.running.run.write_progress(progress)
-        self.running.screen.progress(progress)
-
-    def check(self, skip: float) -> None:
-        """Raises LehrError, naming some, when more images are unreadable than may be."""
-        if len(self.unreadable) > skip * self.source.rows:
-            share = f"more than data.skip_unreadable allows ({skip:.4g} of all)"
-            sentence = (
-                f"data: {len(self.unreadable)} of {self.source.rows} images are unreadable, {share}: {self._bad(5)}"
-            )
-            self.tell("failed", sentence)
-            raise LehrError(sentence)
-
-    def _bad(self, most: int) -> str:
-        some = sorted(self.unreadable.items())[:most]
-        more = f" and {len(self.unreadable) - most} more" if len(self.unreadable) > most else ""
-        return ", ".join(f"{self.source.name_of(row)} ({why})" for row, why in some) + more
-
-    def conclude(self) -> None:
-        """Says where the rows are. Raises LehrError should any be missing."""
-        if self.rows != self.source.rows:
-            raise LehrError(
-                f"{self.rows} rows were written, {self.source.rows} were to be; run it again: {self.out.uri}"
-            )
-        if self.unreadable:
-            environment = self.running.run.environment
-            names = [self.source.name_of(row) for row in sorted(self.unreadable)[:1000]]
-            about = {"rows": self.source.rows, "unreadable": {"count": len(self.unreadable), "names": names}}
-            self.running.run.write_environment({**environment, "data": about})
-        self.tell("finished", "all rows predicted")
-        screen, files = self.running.screen, len(self.numbers)
-        screen.close()
-        if self.unreadable:
-            count = len(self.unreadable)
-            screen.say(f"{count} unreadable image{'s' * (count > 1)}, null in the output: {self._bad(3)}")
-        files_text = f"{files} Parquet file{'s' * (files > 1)}"
-        screen.say(
-            f"{self.rows:,} rows in {format_seconds(time.time() - self.began)}, {files_text}: {format_folder(self.out)}"
+        overview = Overview(
+            headline=f"{rows:,} of {self.progress.source.rows:,} images predicted",
+            done=rows / self.progress.source.rows,
+            facts={name: value for name, value in facts.items() if value},
+            rows=rows,
+            unreadable=len(self.progress.unreadable),
+            out=self.out.uri,
         )
+        told = Progress(status, message, seconds={"total": seconds}, updated=self.last, overview=overview)
+        self.running.run.write_progress(told)
+        self.running.screen.progress(told)
+
+    def summarise(self) -> None:
+        """Ends with what was written, and where."""
+        screen, progress = self.running.screen, self.progress
+        screen.close()
+        if count := len(progress.unreadable):
+            images = f"{count} unreadable image{'s' * (count > 1)}"
+            screen.say(f"{images}, null in the output: {progress.name_unreadable(3)}")
+        files = f"{len(progress.parts)} Parquet file{'s' * (len(progress.parts) > 1)}"
+        took = format_seconds(time.time() - self.began)
+        screen.say(f"{progress.rows:,} rows in {took}, {files}: {format_folder(self.out)}")
 
 
 KIND = Kind(check=check, run=run, report=report, folders=("predictions",))

@@ -1,35 +1,35 @@
-"""`kind: transfer`: compute features once, ask the guide what to try, run the trials, choose by validation."""
+"""`kind: transfer`: compute features once, decide what to try, run the trials, choose by validation."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
 from lehr.driver import Interrupted, Kind, Running
-from lehr.errors import LehrError, RunError
+from lehr.errors import LehrError
 from lehr.formatting import format_folder
 from lehr.job import TrainJob
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
 from lehr.runs import Overview, RunFolder, read_model, write_model
 from lehr.training.setup import Plan, check_job
-from lehr.transfer import features as kept
-from lehr.transfer.features import Features, rows_of, some_rows, splits_of
-from lehr.transfer.guide import Advice, advise, choose
-from lehr.transfer.jobs import check_backbone, job_of, sizes_of
-from lehr.transfer.neighbours import picture
+from lehr.transfer.decision import TransferDecision
+from lehr.transfer.features import Features, compute_locally, rows_of_split, sample_positions, split_names
+from lehr.transfer.head_trainable import HeadTrainable
+from lehr.transfer.neighbours import neighbours_picture
 from lehr.transfer.report import write_report
-from lehr.transfer.similarity import MOST_ROWS, Similarity, similarity
-from lehr.transfer.study import Strategies
-from lehr.transfer.work import HeadWork
+from lehr.transfer.similarity import MAX_ROWS, Similarity, measure_similarity
+from lehr.transfer.strategies import Advice, advise, choose
+from lehr.transfer.strategy_jobs import check_backbone, reduced_sizes, strategy_job
+from lehr.transfer.study import TransferStudy
 from lehr.trials import Trial, run_trials
 
 if TYPE_CHECKING:
@@ -42,27 +42,25 @@ def check(job: TransferJob) -> None:
     """Checks what needs no data: the backbone, its weights, and every job to be trained. Raises JobError."""
     check_backbone(job)
     for strategy in STRATEGIES:
-        check_job(job_of(job, strategy))
+        check_job(strategy_job(job, strategy))
 
 
 def report(run: RunFolder) -> None:
-    """Writes the run's page again. Raises RunError if nothing was decided yet."""
-    if not run.folder.exists("transfer.json"):
-        raise RunError(f"{run.name} has not started its trials yet; there is nothing to report")
+    """Writes the run's page again. Raises RunError if the run has not started its trials."""
     write_report(run)
 
 
 def run(running: Running) -> None:
     """Features, similarity, trials, the choice, and the report."""
     job = cast(TransferJob, running.job)
-    features_job = job_of(job, "features")
+    features_job = strategy_job(job, "features")
     with ray_of(running, features_job) as resources:
         plan, compute = plan_of(running, features_job, resources)
-        about = prepare(running, job, plan, compute)
-        study = Strategies(about["candidates"], trials(running, job, plan, about), len(plan.splits.validation))
+        decision = prepare(running, job, plan, compute)
+        study = TransferStudy(decision.candidates, trials(running, job, plan, decision))
         del plan, compute  # the trials share images of their own; these would only take memory
         run_trials(running, study, len(study.trials))
-    conclude(running, study, about)
+    conclude(running, study, decision)
 
 
 @contextmanager
@@ -83,44 +81,42 @@ def plan_of(running: Running, job: TrainJob, resources: Resources | None) -> tup
     if resources is None:
         torch.set_num_threads(cores())
         plan = Plan.make(job, splits(job, open_data(job, LocalHost(), running)))
-        return plan, partial(kept.compute, plan)
+        return plan, partial(compute_locally, plan)
     from lehr.data.ray_data import RayHost, share
-    from lehr.transfer.ray_features import compute_with_ray
+    from lehr.transfer.ray_features import compute_on_ray
 
     data = open_data(job, RayHost(decode_at_once=max(2, int(resources.cpus))), running)
     plan = Plan.make(job, splits(job, data))
-    return plan, partial(compute_with_ray, plan, share(data), resources, running.screen.status)
+    return plan, partial(compute_on_ray, plan, share(data), resources, running.screen.status)
 
 
-def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> dict[str, Any]:
-    """Computes the features, measures the similarity of the data, and asks the guide. Saved in `transfer.json`."""
+def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> TransferDecision:
+    """Computes the features, measures the similarity, and decides what to try. Saved in `transfer.json`."""
     run, auto = running.run, job.strategy == "auto"
-    if run.folder.exists("transfer.json"):  # an earlier attempt got this far
-        return run.folder.read_json("transfer.json")
+    if decision := TransferDecision.read(run.folder):  # an earlier attempt got this far
+        return decision
     wanted = auto or "features" in job.strategy
     seconds = compute_features(running, job, plan, compute) if wanted else 0.0
     train = plan.splits.train
-    about: dict[str, Any] = {
-        "train_rows": len(train),
-        "validation_rows": len(plan.splits.validation),
-        "classes": list(train.classes),
-        "seconds_per_image": seconds,
-        "candidates": list(job.strategy) if not auto else [],
-        "advice": None,
-        "similarity": None,
-    }
+    decision = TransferDecision(
+        train_rows=len(train),
+        validation_rows=len(plan.splits.validation),
+        classes=tuple(train.classes),
+        seconds_per_image=seconds,
+        candidates=() if job.strategy == "auto" else tuple(job.strategy),
+    )
     if wanted:
         running.screen.status("measuring how similar the images are to those of the pretraining")
-        found = measure(plan, compute, kept.read(run.folder, "train"))
+        found = measure(plan, compute, Features.read(run.folder, "train"))
         advice = advise(len(train), len(train.classes), found)
-        about |= {"similarity": found.to_dict(), "advice": asdict(advice)}
+        decision = replace(decision, similarity=found, advice=advice)
         if auto:
-            about["candidates"] = list(advice.candidates)
+            decision = replace(decision, candidates=advice.candidates)
             say_advice(running, advice)
-        if image := picture(plan, *(kept.read(run.folder, split) for split in ("train", "validation"))):
+        if image := neighbours_picture(plan, *(Features.read(run.folder, split) for split in ("train", "validation"))):
             run.folder.write("neighbours.png", image)
-    run.folder.write_json("transfer.json", about)
-    return about
+    decision.write(run.folder)
+    return decision
 
 
 def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> float:
@@ -131,10 +127,10 @@ def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Co
             "base.data.augment",
             "features of mixed images have no single label; remove mixup and cutmix, or set features.views to 1",
         )
-    for split in splits_of(plan):
+    for split in split_names(plan):
         if running.run.folder.exists(f"features/{split}.parquet"):
             continue
-        rows, views = rows_of(plan, split), job.features.views if split == "train" else 1
+        rows, views = rows_of_split(plan, split), job.features.views if split == "train" else 1
         running.screen.status(f"computing the features of {len(rows):,} {split} images")
         parts = []
         for part in compute(split, torch.arange(len(rows)), views=views):
@@ -143,7 +139,7 @@ def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Co
             running.check_lease()
             if reason := running.run.stop_requested():
                 raise Interrupted(f"Stopped ({reason}); resume with: {running.command}")
-        kept.write(running.run.folder, split, Features.together(parts))
+        Features.concatenate(parts).write(running.run.folder, split)
     seconds = time.perf_counter() - began
     if images:
         running.screen.say(f"features of {images:,} images computed in {seconds:.1f} s")
@@ -152,50 +148,48 @@ def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Co
 
 def measure(plan: Plan, compute: Compute, features: Features) -> Similarity:
     """The similarity of the training images to those of the pretraining, on a fixed sample of them."""
-    positions = some_rows(plan.splits.train, MOST_ROWS, plan.job.seed)
-    (random,) = compute("train", positions, random=True)
-    pretrained = features.of(random.ids, augmented=False)
+    positions = sample_positions(plan.splits.train, MAX_ROWS, plan.job.seed)
+    (random,) = compute("train", positions, random_weights=True)
+    pretrained = features.originals().select(random.ids)
     assert torch.equal(pretrained.ids, random.ids)
-    return similarity(pretrained.values, random.values, random.labels, plan.job.seed)
+    return measure_similarity(pretrained.values, random.values, random.labels, plan.job.seed)
 
 
 def say_advice(running: Running, advice: Advice) -> None:
-    running.screen.say(f"{advice.why[:1].upper()}{advice.why[1:]}. To try: {', '.join(advice.candidates)}.")
+    running.screen.say(f"{advice.why[:1].upper()}{advice.why[1:]}. Candidates: {', '.join(advice.candidates)}.")
     if advice.warning:
         running.screen.say(f"Warning: {advice.warning}")
 
 
-def trials(running: Running, job: TransferJob, plan: Plan, about: dict[str, Any]) -> list[Trial]:
+def trials(running: Running, job: TransferJob, plan: Plan, decision: TransferDecision) -> list[Trial]:
     """A trial for each strategy, on all training images and on fewer per class."""
-    strategies = list(about["candidates"])
+    strategies = list(decision.candidates)
     if job.strategy == "auto" and job.compare_scratch and "scratch" not in strategies:
         strategies.append("scratch")
-    head = HeadWork(job.features, running.run.folder.uri, about["seconds_per_image"])
+    head = HeadTrainable(job.features, running.run.folder.uri, decision.seconds_per_image)
     found = []
-    for count in [None, *sizes_of(job, plan.splits.train.labels)]:
+    for count in [None, *reduced_sizes(job, plan.splits.train.labels)]:
         for strategy in strategies:
             folder = f"trials/{strategy}" + (f"-{count}" if count else "")
-            child = job_of(job, strategy, per_class=count, name=folder)
+            child = strategy_job(job, strategy, per_class=count, name=folder)
             found.append(Trial(folder, child, head) if strategy == "features" else Trial(folder, child))
     return found
 
 
-def conclude(running: Running, study: Strategies, about: dict[str, Any]) -> None:
+def conclude(running: Running, study: TransferStudy, decision: TransferDecision) -> None:
     """Chooses, keeps the chosen model as the run's own, and tells what a person wants to know at the end."""
     run, screen = running.run, running.screen
     accuracy = study.accuracy()
-    candidates = tuple(name for name in about["candidates"] if name in accuracy)
+    candidates = tuple(name for name in decision.candidates if name in accuracy)
     if not candidates:
         first = next(iter(study.outcomes.values()), None)
         why = first.message if first else "there was no strategy to try"
-        study.message = f"no strategy finished: {why}"
-        run.write_progress(replace(run.typed_progress(), status="failed", message=study.message))
-        raise LehrError(study.message)
-    choice = choose(candidates, accuracy, about["validation_rows"])
+        raise LehrError(f"no strategy finished: {why}")
+    choice = choose(candidates, accuracy, decision.validation_rows)
     chosen = study.outcomes[f"trials/{choice.strategy}"].run
     weights, description = read_model(chosen.folder)
     write_model(run.folder, weights, description)
-    run.folder.write_json("transfer.json", about | {"chosen": choice.strategy, "why": choice.why})
+    replace(decision, chosen=choice.strategy, why=choice.why).write(run.folder)
     outcome = chosen.outcome()
     assert outcome is not None  # it finished, or it could not be chosen
     message = f"{choice.strategy}: {choice.why}"

@@ -1,9 +1,10 @@
-"""Using what was trained: a run or an ensemble of runs as one function from images to class probabilities.
+"""Prediction with a trained run or ensemble: one function from images to class probabilities.
 
-`load_predictor` reads it; everything else maps it over the rows of a source, in this process or on Ray, in one pass
-over the input however many members there are.
+`load_predictor` reads it. The other modules map it over the rows of a source, in this process or on Ray, in a single
+pass over the input for any number of members.
 """
 
-from lehr.predict.predictor import Network, Predictor, load_network, load_predictor, write_ensemble
+from lehr.predict.ensemble_description import EnsembleDescription, EnsembleMember
+from lehr.predict.predictor import Network, Predictor, load_network, load_predictor
 
-__all__ = ["Network", "Predictor", "load_network", "load_predictor", "write_ensemble"]
+__all__ = ["EnsembleDescription", "EnsembleMember", "Network", "Predictor", "load_network", "load_predictor"]

@@ -1,4 +1,4 @@
-"""How good a run is on labelled rows: accuracy, class by class, and what is taken for what."""
+"""How good a run is on labelled rows: accuracy, recall and precision of each class, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lehr.data.decode import Decoded
 from lehr.data.sources import Source
 from lehr.ensembles import expected_calibration_error, log_loss
 from lehr.errors import LehrError
 from lehr.machine import cores
 from lehr.predict.predictor import Predictor
-from lehr.predict.rows import predict_decoded, prepare
+from lehr.predict.rows import Predictions, predict_decoded
+from lehr.predict.source_parts import prepare_source
 from lehr.predict.worker import decode_ahead
 
 
@@ -22,11 +24,11 @@ class Evaluation:
 
     Attributes:
         classes: the class names.
-        confusion: int64 [classes, classes]: rows of a class (first index) that were taken for one (second index).
+        confusion: int64 [classes, classes]: the number of rows by true class (first) and predicted class (second).
         loss: the mean log loss, in nats.
         calibration: the expected calibration error, 0 to 1.
         members: the accuracy of each member by name; empty for a run that is not an ensemble.
-        unreadable: (id, why) of each image that could not be read and is in none of the figures.
+        unreadable: (id, why) of each image that could not be read; no figure includes it.
     """
 
     classes: tuple[str, ...]
@@ -42,20 +44,18 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of rows whose most probable class is their own, 0 to 1."""
+        """The share of rows whose most probable class is the true one, 0 to 1."""
         return float(np.trace(self.confusion) / max(1, self.rows))
 
     def of_class(self, number: int) -> tuple[int, float, float]:
-        """(rows, recall, precision): of its rows the share found, and of what was taken for it the share that is it."""
-        right, rows, taken = (
-            self.confusion[number, number],
-            self.confusion[number].sum(),
-            self.confusion[:, number].sum(),
-        )
-        return int(rows), float(right / rows) if rows else np.nan, float(right / taken) if taken else np.nan
+        """(rows, recall, precision) of a class; recall or precision is NaN if it has no rows to be measured on."""
+        correct = self.confusion[number, number]
+        rows, predicted = self.confusion[number].sum(), self.confusion[:, number].sum()
+        recall = float(correct / rows) if rows else np.nan
+        return int(rows), recall, float(correct / predicted) if predicted else np.nan
 
     def most_confused(self, number: int) -> tuple[str, int] | None:
-        """The other class that rows of this one were most often taken for, and how often."""
+        """The wrong class that is most often predicted for rows of this class, and how often; None if there is none."""
         others = self.confusion[number].copy()
         others[number] = 0
         most = int(others.argmax())
@@ -63,52 +63,50 @@ class Evaluation:
 
 
 def evaluate(predictor: Predictor, source: Source, batch_size: int = 256) -> Evaluation:
-    """Predicts every row of a labelled source, in this process.
+    """Predicts every row of a labelled source in this process, and compares predictions with labels.
 
     Raises:
-        LehrError: the source has classes that the run does not know.
+        LehrError: the source has no labels, or has classes that the run does not know; or no image can be read.
     """
     if not source.classes:
         raise LehrError(f"{source.name}: its images have no labels; allowed: a folder for each class, or Parquet files")
     if unknown := [name for name in source.classes if name not in predictor.classes]:
         names = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
-        raise LehrError(f"{source.name}: its classes {names} are not among those of the run")
+        raise LehrError(f"{source.name}: the run does not know the classes {names}")
     labels, outputs, members, unreadable = [], [], [], []
-    for first, label, probabilities, each, bad in _predicted(predictor, prepare(source, predictor), batch_size):
-        good = ~np.isnan(probabilities[:, 0])
-        labels.append(label[good])
-        outputs.append(probabilities[good])
-        members.append((each[:, good].argmax(axis=2) == label[good]).sum(axis=1))
-        unreadable += [(first + row, why) for row, why in bad]
-    label, together = np.concatenate(labels), np.concatenate(outputs)
+    for first, decoded, found in _predict_parts(predictor, prepare_source(source, predictor), batch_size):
+        assert found.members is not None
+        readable = ~np.isnan(found.probabilities[:, 0])
+        label = decoded.labels[readable]
+        labels.append(label)
+        outputs.append(found.probabilities[readable])
+        members.append((found.members[:, readable].argmax(axis=2) == label).sum(axis=1))
+        unreadable += [(first + row, why) for row, why in decoded.unreadable]
+    label, probabilities = np.concatenate(labels), np.concatenate(outputs)
     if not len(label):
         raise LehrError(f"{source.name}: none of its {source.rows} images can be read")
     classes = len(predictor.classes)
-    confusion = np.bincount(label * classes + together.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
-    alone = np.sum(members, axis=0) / len(label)
+    confusion = np.bincount(label * classes + probabilities.argmax(axis=1), minlength=classes**2)
+    accuracies = np.sum(members, axis=0) / len(label)
     return Evaluation(
         predictor.classes,
-        confusion,
-        log_loss(together, label),
-        expected_calibration_error(together, label),
-        dict(zip(predictor.names, alone.tolist(), strict=True)) if len(predictor.names) > 1 else {},
+        confusion.reshape(classes, classes),
+        log_loss(probabilities, label),
+        expected_calibration_error(probabilities, label),
+        dict(zip(predictor.names, accuracies.tolist(), strict=True)) if len(predictor.names) > 1 else {},
         unreadable,
     )
 
 
-def _predicted(
-    predictor: Predictor, source: Source, batch_size: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray, tuple[tuple[int, str], ...]]]:
-    """Part by part: id of the first row, labels, probabilities together and of each member, what was unreadable."""
+def _predict_parts(predictor: Predictor, source: Source, batch_size: int) -> Iterator[tuple[int, Decoded, Predictions]]:
+    """Of each part: the id of its first row, its decoded rows, and the predictions for them, with those of members."""
     starts, numbers = source.starts, range(len(source.parts))
     for number, decoded in decode_ahead(source, predictor.size, predictor.channels, numbers, cores()):
-        found = predict_decoded(predictor, decoded, True, batch_size)
-        assert found.members is not None
-        yield int(starts[number]), decoded.labels, found.probabilities, found.members, decoded.unreadable
+        yield int(starts[number]), decoded, predict_decoded(predictor, decoded, True, batch_size)
 
 
 def confusion_picture(found: Evaluation, title: str) -> bytes:
-    """The confusion matrix as a PNG: shares of each true class, counts in the cells where there is room."""
+    """The confusion matrix as a PNG: colours show shares of each true class; up to 20 classes, cells show counts."""
     import altair as alt
     import vl_convert
 
@@ -117,15 +115,16 @@ def confusion_picture(found: Evaluation, title: str) -> bytes:
     shares = found.confusion / np.maximum(found.confusion.sum(axis=1, keepdims=True), 1)
     few = len(found.classes) <= 20
     values = [
-        {"true": true, "taken": taken, "share": float(shares[i, j]), "rows": int(found.confusion[i, j])}
+        {"true": true, "predicted": predicted, "share": float(shares[i, j]), "rows": int(found.confusion[i, j])}
         for i, true in enumerate(found.classes)
-        for j, taken in enumerate(found.classes)
+        for j, predicted in enumerate(found.classes)
     ]
     side = min(900, max(240, (44 if few else 12) * len(found.classes)))
     names = list(found.classes)
+    labels = alt.Axis(labelAngle=-40, orient="bottom")
     where = {
-        "x": alt.X("taken:N", sort=names, title="taken for", axis=alt.Axis(labelAngle=-40, orient="bottom")),
-        "y": alt.Y("true:N", sort=names, title="is", axis=alt.Axis(minExtent=0, maxExtent=300)),
+        "x": alt.X("predicted:N", sort=names, title="predicted class", axis=labels),
+        "y": alt.Y("true:N", sort=names, title="true class", axis=alt.Axis(minExtent=0, maxExtent=300)),
     }
     base = alt.Chart(alt.InlineData(values=values))
     color = alt.Color("share:Q", scale=alt.Scale(type="sqrt", range=["#f6f7f9", "#1d5c9e"], domain=[0, 1]), legend=None)
@@ -136,7 +135,7 @@ def confusion_picture(found: Evaluation, title: str) -> bytes:
         layers.append(text.encode(text=alt.Text("rows:Q", format=",d"), color=ink, **where))
     head = alt.TitleParams(
         title,
-        subtitle=f"accuracy {found.accuracy:.2%} on {found.rows:,} rows; each row of the picture is one true class",
+        subtitle=f"accuracy {found.accuracy:.2%} on {found.rows:,} rows; one line for each true class",
         anchor="start",
         fontSize=16,
         subtitleFontSize=12,

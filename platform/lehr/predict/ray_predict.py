@@ -1,8 +1,8 @@
-"""Ray's side of a prediction: Ray Data decodes on CPUs, and a pool of actors predicts, each with all members."""
+"""Prediction on Ray: Ray Data decodes on CPUs, and a pool of actors predicts, each with all members."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import ray
@@ -11,36 +11,32 @@ from ray.data import ActorPoolStrategy, DataContext
 from lehr.data.ray_data import piece
 from lehr.data.ray_read import Parts
 from lehr.job import WorkersSection
-from lehr.predict.worker import Desk, Done, Order
+from lehr.predict.part_files import PartResult
+from lehr.predict.worker import PredictionSpec, Worker
 
 
 class Actor:
-    """A desk in an actor of Ray Data's pool: one decoded part in, one row about what was written out."""
+    """A worker in Ray Data's pool: one decoded part in, one row with its result out."""
 
-    def __init__(self, order: ray.ObjectRef, threads: int) -> None:
-        self.desk = Desk(ray.get(order), threads)
+    def __init__(self, spec: ray.ObjectRef, threads: int) -> None:
+        self.worker = Worker(ray.get(spec), threads)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        done = self.desk.do(*piece(block))
+        result = self.worker.predict_part(*piece(block))
         return pa.table(
             {
-                "number": [done.number],
-                "rows": [done.rows],
-                "ids": pa.array([[row for row, _ in done.unreadable]], pa.list_(pa.int64())),
-                "why": pa.array([[why for _, why in done.unreadable]], pa.list_(pa.string())),
+                "number": [result.number],
+                "rows": [result.rows],
+                "ids": pa.array([[row for row, _ in result.unreadable]], pa.list_(pa.int64())),
+                "why": pa.array([[why for _, why in result.unreadable]], pa.list_(pa.string())),
             }
         )
 
 
-def predict_on_ray(
-    order: Order, size: tuple[int, int], channels: int, numbers: list[int], workers: WorkersSection
-) -> Iterator[Done]:
-    """Predicts the parts of these numbers, in whatever order they become ready.
+def predict_on_ray(spec: PredictionSpec, numbers: Sequence[int], workers: WorkersSection) -> Iterator[PartResult]:
+    """Predicts the parts with these numbers, in the order in which they become ready.
 
-    One actor per GPU; without GPUs one per CPU but one, which is left for decoding, each with one thread.
-
-    Args:
-        size: (height, width) of the images that the run takes, and `channels` their channels.
+    One actor per GPU; without GPUs, one per CPU, each with one thread, except for one CPU that is left for decoding.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -50,18 +46,18 @@ def predict_on_ray(
     room = int(total["GPU"] / gpus) if gpus else int((total["CPU"] - 1) / cpus)
     wanted = workers.count if isinstance(workers.count, int) else room
     count = max(1, min(wanted, room, len(numbers)))
-    parts = Parts(order.source, size, channels, numbers)
+    parts = Parts(spec.source, spec.size, spec.channels, numbers)
     decoded = ray.data.read_datasource(parts, override_num_blocks=len(numbers))
     written = decoded.map_batches(
         Actor,
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        fn_constructor_args=(ray.put(order), max(1, int(cpus))),
+        fn_constructor_args=(ray.put(spec), max(1, int(cpus))),
         compute=ActorPoolStrategy(size=count),
         num_cpus=cpus,
         num_gpus=gpus,
     )
     for table in written.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
         for row in table.to_pylist():
-            yield Done(row["number"], row["rows"], tuple(zip(row["ids"], row["why"], strict=True)))
+            yield PartResult(row["number"], row["rows"], tuple(zip(row["ids"], row["why"], strict=True)))

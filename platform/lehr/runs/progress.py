@@ -122,6 +122,7 @@ class Overview:
         epochs_spent, epochs_saved: over all trials; saved are those that trials which ended early did not train.
         rows, unreadable, out: of a prediction: rows written, images that could not be read, and where they are.
         recipe_step: the step that a recipe is at.
+        verdict: what the evaluation of an ensemble means, in sentences.
     """
 
     headline: str = ""
@@ -137,6 +138,7 @@ class Overview:
     unreadable: int | None = None
     out: str = ""
     recipe_step: str = ""
+    verdict: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Bringing a pretrained network to new images: its features, a head trained on them, likeness, and what to try."""
+"""Transfer learning: features of a frozen network, heads trained on them, and the choice of a strategy."""

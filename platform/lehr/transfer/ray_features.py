@@ -1,4 +1,4 @@
-"""Features with Ray Data: replicas of the network on the cluster's GPUs or CPUs, each image once."""
+"""Features computed with Ray Data: replicas of the network on the cluster's GPUs or CPUs, each image once."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from lehr.ray_cluster.connection import Resources
 from lehr.ray_cluster.waiting import wait_for
 from lehr.training.allocation import WorkerResources, capacity
 from lehr.training.setup import Plan
-from lehr.transfer.features import BATCH, Extractor, Features, rows_of
+from lehr.transfer.features import BATCH_SIZE, FeatureExtractor, Features, rows_of_split
 
 
 class Replica:
     """One copy of the network, in an actor of Ray Data."""
 
-    def __init__(self, job: TrainJob, shared: dict[str, Any], random: bool, threads: int) -> None:
+    def __init__(self, job: TrainJob, shared: dict[str, Any], random_weights: bool, threads: int) -> None:
         add_to_path(job.folder)
         torch.set_num_threads(threads)
         self.plan = Plan.make(job, splits(job, {name: handle.open() for name, handle in shared.items()}))
-        self.extract = Extractor(self.plan, torch.device("cuda" if torch.cuda.is_available() else "cpu"), random)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.extractor = FeatureExtractor(self.plan, device, random_weights)
 
     def __call__(self, batch: dict[str, np.ndarray], split: str, view: int) -> dict[str, np.ndarray]:
         positions = torch.from_numpy(np.array(batch["data"], np.int64))
-        found = self.extract(rows_of(self.plan, split), positions, view)
+        found = self.extractor(rows_of_split(self.plan, split), positions, view)
         return {
             "id": found.ids.numpy(),
             "label": found.labels.numpy(),
@@ -39,57 +40,56 @@ class Replica:
         }
 
 
-def compute_with_ray(
+def compute_on_ray(
     plan: Plan,
     shared: dict[str, Any],
     resources: Resources,
-    say: Callable[[str], None],
+    show_status: Callable[[str], None],
     split: str,
     positions: torch.Tensor,
     *,
     views: int = 1,
-    random: bool = False,
+    random_weights: bool = False,
 ) -> Iterator[Features]:
     """The features of the rows of a split at `positions`, one view after the other.
 
     Args:
-        shared: by split, handles of the decoded images or streams, as workers open them.
-        resources: what the cluster has; see `replicas`.
-        say: told what the replicas wait for, on a cluster that others use too.
+        shared: by split, handles of the decoded images or streams, which workers open.
+        resources: the cluster's resources; see `replica_resources`.
+        show_status: called with what the replicas wait for, on a cluster that has other users.
     """
     DataContext.get_current().enable_progress_bars = False
-    share = replicas(resources, -(-len(positions) // BATCH))
+    pool = replica_resources(resources, -(-len(positions) // BATCH_SIZE))
     if resources.nodes:
-        wait_for(share, say)
-    # One block for each batch, made here: the replicas may hold every CPU, so there is none for tasks beside them.
-    chunks = [chunk.numpy() for chunk in positions.split(BATCH)]
+        wait_for(pool, show_status)
+    # One block per batch, made in this process: the replicas may hold every CPU, so no task could run beside them.
+    chunks = [chunk.numpy() for chunk in positions.split(BATCH_SIZE)]
     for view in range(views):
-        found = ray.data.from_numpy(chunks).map_batches(
+        computed = ray.data.from_numpy(chunks).map_batches(
             Replica,
-            fn_constructor_args=(plan.job, shared, random, int(share.cpus)),
+            fn_constructor_args=(plan.job, shared, random_weights, int(pool.cpus)),
             fn_args=(split, view),
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=share.most),
-            num_gpus=share.gpus,
-            num_cpus=1 if share.gpus else share.cpus,
+            compute=ray.data.ActorPoolStrategy(size=pool.most),
+            num_gpus=pool.gpus,
+            num_cpus=1 if pool.gpus else pool.cpus,
         )
         parts = []
-        for batch in found.iter_batches(batch_size=None, batch_format="numpy"):
+        for batch in computed.iter_batches(batch_size=None, batch_format="numpy"):
             ids, labels = torch.from_numpy(batch["id"].copy()), torch.from_numpy(batch["label"].copy())
             values = torch.from_numpy(np.asarray(batch["features"], np.float32).copy())
             parts.append(Features(ids, labels, torch.full_like(ids, view), values))
-        yield Features.together(parts)
+        yield Features.concatenate(parts)
 
 
-def replicas(resources: Resources, batches: int) -> WorkerResources:
-    """One replica on every GPU, else on the CPUs, which they share out; no more than there are batches for.
+def replica_resources(resources: Resources, batches: int) -> WorkerResources:
+    """One replica per GPU; without GPUs, replicas that divide the CPUs evenly. Never more replicas than batches.
 
-    A replica is on one node: one that asked for more than any node has would wait for ever.
+    A replica runs on one node: one that asked for more CPUs than any node has would hang.
     """
     gpus = 1 if resources.gpus else 0
     count = max(1, min(int(resources.gpus) or int(resources.cpus), batches))
     nodes = resources.nodes or ((resources.cpus, resources.gpus),)
     even = max(1, int(resources.cpus) // count)
-    return WorkerResources(
-        count, next((each for each in range(even, 1, -1) if capacity(nodes, each, gpus) >= count), 1), gpus
-    )
+    cpus = next((each for each in range(even, 1, -1) if capacity(nodes, each, gpus) >= count), 1)
+    return WorkerResources(count, cpus, gpus)

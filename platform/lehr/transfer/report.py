@@ -3,246 +3,155 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import altair as alt
-import numpy as np
-import yaml
 from markupsafe import Markup
 
+from lehr.curves.report import job_section
+from lehr.errors import RunError
 from lehr.formatting import format_seconds
-from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import RunFolder
-from lehr.transfer.guide import LITTLE, TABLE
+from lehr.transfer.charts import images_chart, time_chart
+from lehr.transfer.decision import TransferDecision
+from lehr.transfer.results import STRATEGY_NAMES, StrategyTrial, strategy_trials
+from lehr.transfer.strategies import LITTLE_DATA, TABLE, Advice
 
-COLORS = {"features": drawing.RATE, "finetune": drawing.TRAIN, "scratch": drawing.VALIDATION}
-NAMES = {"features": "features", "finetune": "fine-tuning", "scratch": "from scratch"}
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One trial: a strategy on so many images of each class (None: all)."""
-
-    strategy: str
-    count: int | None
-    run: RunFolder
-
-    @property
-    def accuracy(self) -> float | None:
-        """Its best validation accuracy, 0 to 1."""
-        value: float | None = self.run.progress().get("best", {}).get("value")
-        return value
-
-    def curve(self) -> tuple[list[float], list[float]]:
-        """(seconds since training began, validation accuracy in percent) after every epoch."""
-        epochs = self.run.epochs()
-        seconds = np.cumsum(epochs["seconds"].to_numpy()).tolist()
-        return seconds, [100 * value for value in epochs["validation_accuracy"].to_pylist()]
-
-
-def tried_in(run: RunFolder) -> list[Tried]:
-    """The trials of a transfer that measured something, those on all images first."""
-    found = []
-    for child in run.children("trials"):
-        strategy, _, count = child.name.partition("-")
-        if child.folder.exists("progress.json") and child.epochs().num_rows:
-            found.append(Tried(strategy, int(count) if count else None, child))
-    order = list(NAMES)
-    return sorted(found, key=lambda each: (each.count is not None, -(each.count or 0), order.index(each.strategy)))
+LONGEST_LABEL = len("from scratch 00.0")  # beside a curve
 
 
 def write_report(run: RunFolder) -> None:
-    """Writes `report.html` of the run folder."""
+    """Writes `report.html` of the run folder. Raises RunError if the run has not started its trials."""
     run.folder.write("report.html", report_page(run).encode())
 
 
 def report_page(run: RunFolder) -> str:
-    """The report as HTML."""
-    about, tried = run.folder.read_json("transfer.json"), tried_in(run)
-    whole = [each for each in tried if each.count is None]
-    sections = [Section("", _verdict(about)), Section("The guide, and where these data are", _guide(about))]
-    if whole:
-        sections.append(
-            Section(
-                "Accuracy against training time",
-                chart(time_chart(whole), longest=14)
-                + paragraph(
-                    "Validation accuracy after every epoch, by the seconds that training had taken. Features are "
-                    "computed once, and their head is trained on them in one go: one point.",
-                    soft=True,
-                ),
-            )
-        )
-    if any(each.count for each in tried):
-        most = about["train_rows"] / len(about["classes"])
-        sections.append(
-            Section(
-                "Accuracy against the number of training images",
-                chart(images_chart(tried, most), longest=14)
-                + paragraph("Best validation accuracy with so many training images of each class.", soft=True),
-            )
-        )
-    sections.append(Section("What was tried", _tried(tried, about)))
-    if run.folder.exists("neighbours.png"):
-        image = base64.b64encode(run.folder.read("neighbours.png")).decode()
-        picture = Markup('<img alt="Nearest neighbours" style="max-width:100%" src="data:image/png;base64,{}">')
-        words = "The nearest training images of some validation images, by the cosine of their features."
-        sections.append(
-            Section("Nearest neighbours in feature space", picture.format(image) + paragraph(words, soft=True))
-        )
-    if skipped := _skipped(run):
-        sections.append(Section("Skipped images", skipped))
-    sections.append(
-        Section("Job", text(yaml.safe_dump(dict(run.job), sort_keys=False, allow_unicode=True)), folded=True)
-    )
+    """The report as HTML. Raises RunError if the run has not started its trials."""
+    decision = TransferDecision.read(run.folder)
+    if decision is None:
+        raise RunError(f"{run.name} has not started its trials; there is nothing to report yet")
     backbone, source = run.job["backbone"]["name"], run.job["base"]["data"]["source"]
-    lead = f"{backbone} on {source}: {about['train_rows']:,} training images of {len(about['classes'])} classes"
-    return page(run.name, lead, sections, _facts(run, about))
-
-
-def time_chart(tried: Sequence[Tried]) -> alt.LayerChart:
-    """Accuracy in percent over seconds, one line per strategy."""
-    lines = {each.strategy: each.curve() for each in tried}
-    return _lines(lines, "seconds of training", log=False)
-
-
-def images_chart(tried: Sequence[Tried], most: float) -> alt.LayerChart:
-    """Best accuracy in percent over images per class, one line per strategy; `most` is what all images come to."""
-    lines: dict[str, tuple[list[float], list[float]]] = {}
-    for strategy in NAMES:
-        points = sorted(
-            (each.count or most, 100 * each.accuracy)
-            for each in tried
-            if each.strategy == strategy and each.accuracy is not None
-        )
-        if points:
-            lines[strategy] = ([x for x, _ in points], [y for _, y in points])
-    return _lines(lines, "training images per class, log scale", log=True)
-
-
-def _lines(lines: dict[str, tuple[list[float], list[float]]], title: str, log: bool) -> alt.LayerChart:
-    values = np.array([value for _, ys in lines.values() for value in ys])
-    scale = drawing.accuracy_scale(values)
-    x_scale = alt.Scale(type="log", nice=False) if log else alt.Scale(nice=False, zero=True)
-    ticks = sorted({x for xs, _ in lines.values() for x in xs}) if log else None
-    axis = alt.Axis(values=[float(round(tick)) for tick in ticks], format="d") if ticks else alt.Axis(tickCount=8)
-
-    def x(field: str = "x:Q") -> alt.X:
-        return alt.X(field, title=title, scale=x_scale, axis=axis)
-
-    layers: list[alt.Chart] = []
-    for name, (xs, ys) in lines.items():
-        data = alt.InlineData(
-            values=[{"x": drawing.short(a), "y": drawing.short(b)} for a, b in zip(xs, ys, strict=True)]
-        )
-        tips = [alt.Tooltip("x:Q", title=title, format=".3~g"), alt.Tooltip("y:Q", title=NAMES[name], format=".2f")]
-        few = log or len(xs) == 1
-        mark = alt.Chart(data).mark_line(
-            color=COLORS[name], strokeWidth=1.8, point=alt.OverlayMarkDef(size=60 if few else 16, color=COLORS[name])
-        )
-        layers.append(mark.encode(x=x(), y=alt.Y("y:Q", scale=scale, title=None), tooltip=tips))
-    ends = [(NAMES[name], COLORS[name], np.array(xs), np.array(ys)) for name, (xs, ys) in lines.items()]
-    for end in drawing.labels(ends, scale, percent=True):
-        data = alt.InlineData(values=[{key: end[key] for key in ("x", "y", "text")}])
-        label = alt.Chart(data).mark_text(align="left", dx=8, color=end["color"], fontSize=11, fontWeight="bold")
-        layers.append(label.encode(x=x(), y=alt.Y("y:Q", scale=scale, title=None), text="text:N"))
-    return alt.layer(*layers).properties(width=drawing.WIDTH, height=260, title="Validation accuracy, %")
+    images = f"{decision.train_rows:,} training images in {len(decision.classes)} classes"
+    sections = list(_sections(run, decision, strategy_trials(run)))
+    return page(run.name, f"{backbone} on {source}: {images}", sections, _facts(run, decision))
 
 
 # ── the parts of the page ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _verdict(about: dict[str, Any]) -> Markup:
-    advice = about["advice"]
-    said = Markup("")
-    if advice and advice["warning"]:
-        said += finding("Little data, and very different", advice["warning"], tone="warn")
-    if not about.get("chosen"):
-        return said + finding("Nothing was chosen yet")
-    return (
-        finding(f"Chosen: {NAMES[about['chosen']]}", f"{about['why'][:1].upper()}{about['why'][1:]}.", tone="good")
-        + said
-    )
-
-
-def _guide(about: dict[str, Any]) -> Markup:
-    """The 2 × 2 table of the lecture, with this job's place in it."""
-    advice = about["advice"]
-    if not advice:
-        return paragraph(
-            "The strategies were given, so neither their features nor the likeness were measured.", soft=True
+def _sections(run: RunFolder, decision: TransferDecision, trials: Sequence[StrategyTrial]) -> Iterator[Section]:
+    yield Section("", _verdict(decision))
+    yield Section("Rule of thumb, and where this data set falls", _rule_of_thumb(decision))
+    if whole := [each for each in trials if each.per_class is None]:
+        caption = (
+            "Validation accuracy after each epoch, against training time. The features strategy has a single point: "
+            "its features are computed once, and its head is trained on them without evaluation in between."
         )
-
-    def cell(little: bool, similar: bool) -> Markup:
-        here = (advice["little"], advice["similar"]) == (little, similar)
-        words, candidates = TABLE[little, similar]
-        style = "padding:12px 14px;border:1px solid var(--line);width:42%;" + (
-            "outline:2px solid var(--good);outline-offset:-2px" if here else "color:var(--soft)"
+        body = chart(time_chart(whole), longest=LONGEST_LABEL) + paragraph(caption, soft=True)
+        yield Section("Accuracy against training time", body)
+    if any(each.per_class for each in trials):
+        caption = "Best validation accuracy with this many training images per class."
+        body = chart(images_chart(trials, decision.images_per_class), longest=LONGEST_LABEL) + paragraph(
+            caption, soft=True
         )
-        tag = Markup(' <span class="tag">these data</span>') if here else ""
-        return Markup('<td style="{}"><strong>{}</strong>{}<br>{}</td>').format(
-            style, words, tag, " → ".join(candidates)
+        yield Section("Accuracy against the number of training images", body)
+    yield Section("Trials", _trials_table(trials, decision.images_per_class))
+    if run.folder.exists("neighbours.png"):
+        image = base64.b64encode(run.folder.read("neighbours.png")).decode()
+        picture = Markup('<img alt="Nearest neighbours" style="max-width:100%" src="data:image/png;base64,{}">')
+        caption = (
+            "Some validation images and their nearest training images, by cosine similarity of their features. The "
+            "frame is green where the class is the same and red where it is not."
         )
+        yield Section("Nearest neighbours in feature space", picture.format(image) + paragraph(caption, soft=True))
+    if skipped := _skipped_images(run):
+        yield Section("Skipped images", skipped)
+    yield job_section(run)
 
+
+def _verdict(decision: TransferDecision) -> Markup:
+    warning = Markup("")
+    if decision.advice and decision.advice.warning:
+        conclusive = decision.similarity and decision.similarity.conclusive
+        title = f"Little data, {'' if conclusive else 'perhaps '}very different from the pretraining"
+        warning = finding(title, decision.advice.warning, tone="warn")
+    if not decision.chosen:
+        return warning + finding("No strategy has been chosen yet")
+    why = f"{decision.why[:1].upper()}{decision.why[1:]}."
+    return finding(f"Chosen: {STRATEGY_NAMES[decision.chosen]}", why, tone="good") + warning
+
+
+def _rule_of_thumb(decision: TransferDecision) -> Markup:
+    """The 2 × 2 table, with this job's cell marked."""
+    advice, similarity = decision.advice, decision.similarity
+    if not advice or not similarity:
+        given = "The job names its strategies, none of which needs features, so the similarity was not measured."
+        return paragraph(given, soft=True)
+    head = Markup(
+        '<tr><th></th><th scope="col">little data (below {0} images per class)</th>'
+        '<th scope="col">more data ({0} or more)</th></tr>'
+    ).format(LITTLE_DATA)
     rows = Markup("")
     for similar, name in ((True, "similar to the pretraining"), (False, "different")):
-        rows += Markup('<tr><th scope="row">{}</th>{}{}</tr>').format(name, cell(True, similar), cell(False, similar))
-    head = Markup("<tr><th></th><th>little data (below {} images per class)</th><th>quite a lot</th></tr>").format(
-        LITTLE
+        cells = _cell(advice, True, similar) + _cell(advice, False, similar)
+        rows += Markup('<tr><th scope="row">{}</th>{}</tr>').format(name, cells)
+    why = f"{advice.why[:1].upper()}{advice.why[1:]}."
+    if not similarity.conclusive:
+        why += " The strategies of both rows of the table are therefore candidates."
+    return Markup('<div class="scroll"><table>{}{}</table></div><br>').format(head, rows) + paragraph(why)
+
+
+def _cell(advice: Advice, little: bool, similar: bool) -> Markup:
+    here = (advice.little, advice.similar) == (little, similar)
+    rule, candidates = TABLE[little, similar]
+    style = "padding:12px 14px;border:1px solid var(--line);width:42%;" + (
+        "outline:2px solid var(--good);outline-offset:-2px" if here else "color:var(--soft)"
     )
-    why = f"{advice['why'][:1].upper()}{advice['why'][1:]}."
-    sure = about["similarity"]["sure"]
-    more = "" if sure else " The measurement is too close to call, so both rows of the table were tried."
-    return Markup('<div class="scroll"><table>{}{}</table></div><br>').format(head, rows) + paragraph(why + more)
+    tag = Markup(' <span class="tag">this data set</span>') if here else ""
+    order = " → ".join(STRATEGY_NAMES[each] for each in candidates)
+    return Markup('<td style="{}"><strong>{}</strong>{}<br>{}</td>').format(style, rule, tag, order)
 
 
-def _tried(tried: Sequence[Tried], about: dict[str, Any]) -> Markup:
-    most = about["train_rows"] / len(about["classes"])
-    tests = [each.run.progress().get("metrics", {}).get("test_accuracy") for each in tried]
-    head = ["images per class", "strategy", "validation accuracy", "test accuracy", "epochs", "time"]
+def _trials_table(trials: Sequence[StrategyTrial], all_images: float) -> Markup:
+    tested = any(each.test_accuracy is not None for each in trials)
+    head = ["training images per class", "strategy", "validation accuracy", "test accuracy", "epochs", "time"]
     rows = []
-    for each, test in zip(tried, tests, strict=True):
-        progress = each.run.progress()
-        rows.append(
-            [
-                f"{each.count or most:,.0f}" + ("" if each.count else " (all)"),
-                NAMES[each.strategy],
-                "" if each.accuracy is None else f"{each.accuracy:.2%}",
-                "" if test is None else f"{test:.2%}",
-                str(each.run.epochs().num_rows) if each.strategy != "features" else "",
-                format_seconds(progress.get("seconds", {}).get("total", 0)),
-            ]
-        )
-    if not any(test is not None for test in tests):
-        head, rows = [*head[:3], *head[4:]], [[*row[:3], *row[4:]] for row in rows]
-    return table(rows, head)
+    for each in trials:
+        row = [
+            f"{each.per_class:,}" if each.per_class else f"{all_images:,.0f} (all)",
+            STRATEGY_NAMES[each.strategy],
+            _percent(each.accuracy),
+            _percent(each.test_accuracy),
+            "" if each.strategy == "features" else str(each.run.epochs().num_rows),
+            format_seconds(each.run.typed_progress().seconds.get("total", 0.0)),
+        ]
+        rows.append(row if tested else [*row[:3], *row[4:]])
+    return table(rows, head if tested else [*head[:3], *head[4:]])
 
 
-def _skipped(run: RunFolder) -> Markup | None:
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _skipped_images(run: RunFolder) -> Markup:
+    """Notes about the data, and the names of unreadable images; empty if there are none."""
     data = run.environment.get("data", {})
-    found = data.get("unreadable")
-    notes = data.get("notes", [])
-    if not found and not notes:
-        return None
-    said = Markup("").join(paragraph(note) for note in notes)
-    if found:
-        said += paragraph(f"{found['count']} could not be read and took no part:") + text("\n".join(found["names"]))
-    return said
+    body = Markup("").join(paragraph(note) for note in data.get("notes", []))
+    unreadable = data.get("unreadable", {})
+    if count := unreadable.get("count", 0):
+        sentence = "1 image could not be read and was" if count == 1 else f"{count:,} images could not be read and were"
+        body += paragraph(f"{sentence} not used:") + text("\n".join(unreadable["names"]))
+    return body
 
 
-def _facts(run: RunFolder, about: dict[str, Any]) -> list[tuple[str, str]]:
-    progress = run.progress()
-    facts = [("State", str(progress.get("status", "new")))]
-    if about.get("chosen"):
-        facts.append(("Chosen", NAMES[about["chosen"]]))
-    best = progress.get("best") or {}
-    if best.get("value") is not None:
-        facts.append(("Validation accuracy", f"{best['value']:.2%}"))
-    if "test_accuracy" in progress.get("metrics", {}):
-        facts.append(("Test accuracy", f"{progress['metrics']['test_accuracy']:.2%}"))
-    if about["similarity"]:
-        facts.append(("Likeness", f"{100 * about['similarity']['gain']:+.1f} points"))
-    return facts
+def _facts(run: RunFolder, decision: TransferDecision) -> list[tuple[str, str]]:
+    progress = run.typed_progress()
+    result = run.outcome() or progress
+    facts: list[tuple[str, str | None]] = [
+        ("State", progress.status),
+        ("Chosen", STRATEGY_NAMES[decision.chosen] if decision.chosen else None),
+        ("Validation accuracy", _percent(result.best.value)),
+        ("Test accuracy", _percent(result.metrics.get("test_accuracy"))),
+        ("Gain from pretraining", f"{100 * decision.similarity.gain:+.1f} points" if decision.similarity else None),
+    ]
+    return [(name, value) for name, value in facts if value]

@@ -1,26 +1,25 @@
-"""The strategies as trials of one run, and what they tell of themselves on the way."""
+"""The study of a transfer: its strategies as trials, and its progress."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from lehr.formatting import format_seconds
-from lehr.job.transfer import Strategy
-from lehr.trials import Each, Trial
+from lehr.job.transfer import STRATEGIES, Strategy
+from lehr.runs import Overview, Table
+from lehr.trials import Each, StudyProgress, Trial
 
 
-class Strategies(Each):
-    """Each strategy trained to its end, on all training images and on fewer of each class.
+class TransferStudy(Each):
+    """Trains each strategy to its end, on all training images and on fewer of each class.
 
     Attributes:
-        message: what became of the run, if it failed.
+        candidates: the strategies to choose from, the preferred one first.
     """
 
-    def __init__(self, candidates: Sequence[Strategy], trials: Sequence[Trial], validation_rows: int) -> None:
+    def __init__(self, candidates: Sequence[Strategy], trials: Sequence[Trial]) -> None:
         super().__init__(trials)
-        self.candidates, self.validation_rows = tuple(candidates), validation_rows
-        self.message = ""
+        self.candidates = tuple(candidates)
         self._epochs: dict[str, tuple[int, float | None]] = {}  # by folder: epochs done, and the last accuracy
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
@@ -28,32 +27,39 @@ class Strategies(Each):
         return None
 
     def accuracy(self) -> dict[Strategy, float]:
-        """The best validation accuracy of each strategy on all training images, of those that ended well."""
+        """The best validation accuracy of each strategy that finished, trained on all training images."""
         found: dict[Strategy, float] = {}
-        for strategy in ("features", "finetune", "scratch"):
+        for strategy in STRATEGIES:
             outcome = self.outcomes.get(f"trials/{strategy}")
             if outcome and outcome.status == "finished" and outcome.best is not None:
                 found[strategy] = outcome.best
         return found
 
-    def progress(self) -> dict[str, Any]:
-        rows, done = [], 0.0
-        for trial in self.trials:
-            name, outcome = trial.folder.removeprefix("trials/"), self.outcomes.get(trial.folder)
-            epochs, last = self._epochs.get(trial.folder, (0, None))
-            if outcome:
-                done += 1
-                ran = outcome.run.progress()
-                value = "" if outcome.best is None else f"{outcome.best:.2%}"
-                rows.append([name, outcome.status, value, format_seconds(ran.get("seconds", {}).get("total", 0))])
-            elif epochs:
-                done += epochs / trial.job.train.epochs
-                rows.append([name, f"epoch {epochs} of {trial.job.train.epochs}", f"{last or 0:.2%}", ""])
+    def progress(self) -> StudyProgress:
         accuracy = {name: value for name, value in self.accuracy().items() if name in self.candidates}
         best = max(accuracy, key=lambda name: accuracy[name], default=None)
-        return {
-            "done": done / max(1, len(self.trials)),
-            "headline": f"{best} {accuracy[best]:.2%}" if best else "",
-            "facts": {"to try": ", ".join(self.candidates)},
-            "table": {"columns": ["strategy", "state", "validation accuracy", "time"], "rows": rows},
-        }
+        rows = [row for trial in self.trials if (row := self._table_row(trial))]
+        return StudyProgress(
+            Overview(
+                headline=f"{best} {accuracy[best]:.2%}" if best else "",
+                done=sum(map(self._share_done, self.trials)) / max(1, len(self.trials)),
+                facts={"candidates": ", ".join(self.candidates)},
+                table=Table(("strategy", "state", "validation accuracy", "time"), tuple(rows)),
+            )
+        )
+
+    def _share_done(self, trial: Trial) -> float:
+        """Share of a trial that is done, 0 to 1."""
+        if trial.folder in self.outcomes:
+            return 1.0
+        return self._epochs.get(trial.folder, (0, None))[0] / trial.job.train.epochs
+
+    def _table_row(self, trial: Trial) -> tuple[str, ...] | None:
+        """What is shown of a trial that has begun."""
+        name, outcome = trial.folder.removeprefix("trials/"), self.outcomes.get(trial.folder)
+        if outcome:
+            accuracy = "" if outcome.best is None else f"{outcome.best:.2%}"
+            seconds = outcome.run.typed_progress().seconds.get("total", 0.0)
+            return name, outcome.status, accuracy, format_seconds(seconds)
+        epochs, last = self._epochs.get(trial.folder, (0, None))
+        return (name, f"epoch {epochs} of {trial.job.train.epochs}", f"{last or 0:.2%}", "") if epochs else None

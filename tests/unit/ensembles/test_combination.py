@@ -1,4 +1,4 @@
-"""What members say together, and which of them count: cases worked out by hand."""
+"""Combination, selection and calibration of members: cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lehr.ensembles import (
-    as_members_are_added,
     best,
     combine,
+    combine_cumulatively,
     disagreement,
     equal,
     error,
@@ -22,13 +22,13 @@ from lehr.ensembles import (
     paired_difference,
     reliability,
 )
-from lehr.ensembles.combine import By
+from lehr.ensembles.combine import CombineBy
 
-BOTH: list[By] = ["probabilities", "logits"]
+BOTH: list[CombineBy] = ["probabilities", "logits"]
 
 
 def logits_of(*members: list[list[float]]) -> np.ndarray:
-    """Logits of members that give these probabilities."""
+    """Logits of members with these probabilities."""
     return np.log(np.array(members))
 
 
@@ -47,29 +47,29 @@ THREE = logits_of([[0.9, 0.1], [0.4, 0.6]], [[0.6, 0.4], [0.3, 0.7]], [[0.3, 0.7
         ([1, 1, 0], "logits", [[13.5**0.5, 1.0], [(2 / 7) ** 0.5, 1.0]]),
     ],
 )
-def test_three_members_by_hand(weights: list[float], by: By, expected: list[list[float]]) -> None:
+def test_three_members_by_hand(weights: list[float], by: CombineBy, expected: list[list[float]]) -> None:
     odds = np.array(expected)
     np.testing.assert_allclose(combine(THREE, np.array(weights), by), odds / odds.sum(axis=1, keepdims=True), rtol=1e-5)
 
 
 @pytest.mark.parametrize("by", BOTH)
 @pytest.mark.parametrize("copies", [1, 2, 7])
-def test_copies_of_one_member_change_nothing(by: By, copies: int) -> None:
+def test_copies_of_one_member_change_nothing(by: CombineBy, copies: int) -> None:
     one = np.random.default_rng(0).normal(0, 5, (1, 40, 6)).astype(np.float32)
     alone = combine(one, np.ones(1), by)
     np.testing.assert_allclose(combine(np.repeat(one, copies, axis=0), np.ones(copies), by), alone, rtol=1e-12)
 
 
 @pytest.mark.parametrize("by", BOTH)
-def test_huge_logits_stay_finite(by: By) -> None:
+def test_huge_logits_stay_finite(by: CombineBy) -> None:
     found = combine(np.array([[[1e4, -1e4]], [[-1e4, 1e4]]]), np.array([1.0, 1.0]), by)
     np.testing.assert_allclose(found, [[0.5, 0.5]])
     assert math.isfinite(log_loss(combine(np.array([[[1e4, -1e4]]]), np.ones(1), by), np.array([1])))
 
 
 @pytest.mark.parametrize("weights", [[0, 0, 0], [1, 1], [1, -1, 1]])
-def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match="are no weights of 3 members"):
+def test_invalid_weights_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="are not valid weights; allowed: one number for each of the 3 members"):
         combine(THREE, np.array(weights), "logits")
 
 
@@ -79,8 +79,8 @@ def test_error_and_disagreement_by_hand() -> None:
     assert log_loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 0])) == pytest.approx(1.5 * math.log(2))
 
 
-def test_members_are_added_in_the_order_asked_for() -> None:
-    one, two = list(as_members_are_added(THREE, [2, 0], "probabilities"))
+def test_members_are_added_in_the_given_order() -> None:
+    one, two = list(combine_cumulatively(THREE, [2, 0], "probabilities"))
     np.testing.assert_allclose(one, [[0.3, 0.7], [0.8, 0.2]])
     np.testing.assert_allclose(two, [[0.6, 0.4], [0.6, 0.4]])
 
@@ -97,11 +97,11 @@ def test_a_difference_on_the_same_rows_by_hand() -> None:
 
 # ── selection ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Labels are all 0. Each number is the probability that a member gives to class 0, row by row.
+# Labels are all 0. Each number is the probability of class 0 by one member, row by row.
 LABELS = np.zeros(4, int)
 
 
-def sure(*rows: list[float]) -> np.ndarray:
+def members_with(*rows: list[float]) -> np.ndarray:
     return np.log(np.stack([np.array([[p, 1 - p] for p in row]) for row in rows]))
 
 
@@ -109,32 +109,32 @@ def sure(*rows: list[float]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("members", "expected"),
     [
-        # The first is bad and sure of it: two are better than three.
-        (sure([0.01, 0.01, 0.01, 0.9], [0.9, 0.9, 0.9, 0.4], [0.9, 0.9, 0.4, 0.9]), [0, 1 / 2, 1 / 2]),
-        # Each is wrong on another row by little: all together are right everywhere.
-        (sure([0.4, 0.9, 0.9, 0.9], [0.9, 0.4, 0.9, 0.9], [0.9, 0.9, 0.4, 0.9]), [1 / 3, 1 / 3, 1 / 3]),
-        # The last alone is right everywhere, and surest.
-        (sure([0.4, 0.4, 0.4, 0.4], [0.6, 0.6, 0.6, 0.6], [0.9, 0.9, 0.9, 0.9]), [0, 0, 1]),
+        # The first is wrong and confident: two members are better than three.
+        (members_with([0.01, 0.01, 0.01, 0.9], [0.9, 0.9, 0.9, 0.4], [0.9, 0.9, 0.4, 0.9]), [0, 1 / 2, 1 / 2]),
+        # Each is narrowly wrong on another row: all three combined are right everywhere.
+        (members_with([0.4, 0.9, 0.9, 0.9], [0.9, 0.4, 0.9, 0.9], [0.9, 0.9, 0.4, 0.9]), [1 / 3, 1 / 3, 1 / 3]),
+        # The last alone is right everywhere, and most confident.
+        (members_with([0.4, 0.4, 0.4, 0.4], [0.6, 0.6, 0.6, 0.6], [0.9, 0.9, 0.9, 0.9]), [0, 0, 1]),
         # Two of them are wrong as often as the last alone, with a higher log loss.
-        (sure([0.2, 0.9, 0.9, 0.9], [0.2, 0.2, 0.9, 0.9], [0.3, 0.9, 0.9, 0.9]), [0, 0, 1]),
+        (members_with([0.2, 0.9, 0.9, 0.9], [0.2, 0.2, 0.9, 0.9], [0.3, 0.9, 0.9, 0.9]), [0, 0, 1]),
     ],
 )
-def test_how_many_of_the_last_members_to_keep(members: np.ndarray, expected: list[float], by: By) -> None:
+def test_last_keeps_as_many_members_as_is_best(members: np.ndarray, expected: list[float], by: CombineBy) -> None:
     np.testing.assert_allclose(last(members, LABELS, by), expected)
 
 
-def test_the_best_member_and_all_alike() -> None:
-    members = sure([0.4, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.6], [0.4, 0.4, 0.9, 0.9])
+def test_best_keeps_one_member_and_equal_keeps_all() -> None:
+    members = members_with([0.4, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.6], [0.4, 0.4, 0.9, 0.9])
     assert best(members, LABELS, "logits").tolist() == [0, 1, 0]
     assert equal(members, LABELS, "logits").tolist() == pytest.approx([1 / 3] * 3)
 
 
-def test_greedy_selection_takes_a_strong_member_twice_and_leaves_a_bad_one_out() -> None:
-    """By hand: A alone is wrong on row 3 (p = 0.45); A, A, B gives (0.45 + 0.45 + 0.65) / 3 there, which is right, and
+def test_greedy_selection_adds_a_strong_member_twice_and_leaves_a_bad_one_out() -> None:
+    """By hand: A alone is wrong on row 3 (p = 0.45), C everywhere.
 
-    (0.95 + 0.95 + 0.1) / 3 on row 0, which is right as well; A, B gives 0.525 there. C is wrong everywhere.
+    A, A, B give (0.45 + 0.45 + 0.65) / 3 on row 3 and (0.95 + 0.95 + 0.1) / 3 on row 0, both right; A, B give 0.525.
     """
-    members = sure([0.95, 0.9, 0.9, 0.45], [0.1, 0.9, 0.9, 0.65], [0.05, 0.05, 0.05, 0.05])
+    members = members_with([0.95, 0.9, 0.9, 0.45], [0.1, 0.9, 0.9, 0.65], [0.05, 0.05, 0.05, 0.05])
     weights = greedy(members, LABELS, "probabilities")
     assert weights[2] == 0
     assert weights[0] > weights[1] > 0
@@ -143,7 +143,7 @@ def test_greedy_selection_takes_a_strong_member_twice_and_leaves_a_bad_one_out()
 
 
 @pytest.mark.parametrize("by", BOTH)
-def test_greedy_selection_is_never_worse_than_the_best_member(by: By) -> None:
+def test_greedy_selection_is_never_worse_than_the_best_member(by: CombineBy) -> None:
     random = np.random.default_rng(1)
     labels = random.integers(0, 5, 200)
     logits = random.normal(0, 1, (6, 200, 5)) + 1.2 * np.eye(5)[labels] * np.linspace(0.2, 1.5, 6)[:, None, None]
@@ -152,7 +152,7 @@ def test_greedy_selection_is_never_worse_than_the_best_member(by: By) -> None:
 
 
 def test_fitted_weights_by_hand() -> None:
-    """Two members: on three rows in four the first is sure and right, on the fourth the second.
+    """Two members: on three rows of four the first is certain and right, on the fourth the second.
 
     By probabilities the log loss −(3 log w + log(1 − w)) / 4 is lowest at w = 3/4.
     """
@@ -161,7 +161,7 @@ def test_fitted_weights_by_hand() -> None:
 
 
 @pytest.mark.parametrize("by", BOTH)
-def test_fitted_weights_have_the_lowest_log_loss_on_a_grid(by: By) -> None:
+def test_fitted_weights_have_the_lowest_log_loss_on_a_grid(by: CombineBy) -> None:
     random = np.random.default_rng(2)
     labels = random.integers(0, 4, 300)
     logits = random.normal(0, 1, (2, 300, 4)) + np.eye(4)[labels] * np.array([2.0, 1.2])[:, None, None]
@@ -171,7 +171,7 @@ def test_fitted_weights_have_the_lowest_log_loss_on_a_grid(by: By) -> None:
     assert found[0] == pytest.approx(np.linspace(0, 1, 201)[int(np.argmin(losses))], abs=0.01)
 
 
-def test_a_member_that_knows_nothing_gets_almost_no_weight() -> None:
+def test_a_member_with_random_outputs_gets_almost_no_weight() -> None:
     random = np.random.default_rng(3)
     labels = random.integers(0, 4, 500)
     logits = np.stack([4 * np.eye(4)[labels] + random.normal(0, 1, (500, 4)), random.normal(0, 3, (500, 4))])
@@ -196,8 +196,8 @@ def test_calibration_by_hand() -> None:
     assert expected_calibration_error(probabilities, labels, bins=10) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("sure_of", [0.5, 1.0])
-def test_the_edges_of_the_bins_belong_somewhere(sure_of: float) -> None:
-    (only,) = reliability(np.array([[sure_of, 1 - sure_of]]), np.array([0]))
+@pytest.mark.parametrize("confidence", [0.5, 1.0])
+def test_confidences_on_the_edges_belong_to_a_bin(confidence: float) -> None:
+    (only,) = reliability(np.array([[confidence, 1 - confidence]]), np.array([0]))
     assert only.rows == 1
-    assert only.low < sure_of <= only.high
+    assert only.low < confidence <= only.high

@@ -1,4 +1,4 @@
-"""Ensembles as jobs, at tiny scale and without Ray: what becomes a member, who chooses, what a killed job keeps."""
+"""Ensemble jobs at tiny scale and without Ray: what becomes a member, how weights are chosen, how a job resumes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from tests.support import weights
 import lehr
 from lehr import JobError, Run
 from lehr.errors import LehrError
-from lehr.job import from_dict
-from lehr.kinds.ensemble import choose, work_out
-from lehr.kinds.ensemble_members import made
-from lehr.predict.scores import read_outputs
+from lehr.job import EnsembleJob, from_dict
+from lehr.kinds.ensemble import choose_weights, evaluate_run
+from lehr.kinds.ensemble_members import plan_ensemble
+from lehr.predict import EnsembleDescription
+from lehr.predict.outputs import read_outputs
 from lehr.runs import RunFolder
 from lehr.runs.checkpoints import load, name_of, names
 
@@ -48,6 +49,17 @@ def ensemble(method: str, **more: Any) -> Run:
     return lehr.run({"kind": "ensemble", "name": method, "method": method, "base": BASE, **more}, debug=True)
 
 
+def members_of(run: Run) -> dict[str, float]:
+    """The weights of an ensemble's members, by run folder."""
+    return {member.run: member.weight for member in EnsembleDescription.read(run.folder.folder).members}
+
+
+def verdict_of(run: Run) -> tuple[str, ...]:
+    told = run.folder.typed_progress().overview
+    assert told is not None
+    return told.verdict
+
+
 def attempts(run: RunFolder) -> int:
     return len(run.folder.files("attempts"))
 
@@ -66,7 +78,7 @@ def test_a_snapshot_is_the_network_at_the_end_of_a_cycle(snapshots: Run) -> None
     rates = trained.steps()["learning_rate"].to_pylist()
     # 200 rows in batches of 64 are 4 steps an epoch, so 2 cycles of 8 steps: the paper's formula, with its t from 1.
     assert rates == pytest.approx([0.1 / 2 * (np.cos(np.pi * ((t - 1) % 8) / 8) + 1) for t in range(1, 17)])
-    assert names(trained.folder)[-2:] == [name_of(8), name_of(16)]  # though only one was to be kept
+    assert names(trained.folder)[-2:] == [name_of(8), name_of(16)]  # although the job keeps only one
     members = snapshots.folder.children("members")
     for member, step in zip(members, (8, 16), strict=True):
         assert member.status() == "finished"
@@ -74,24 +86,25 @@ def test_a_snapshot_is_the_network_at_the_end_of_a_cycle(snapshots: Run) -> None
             assert torch.equal(weights(member)[name], value), name
 
 
-def test_the_single_network_has_the_same_budget_and_one_cosine(snapshots: Run) -> None:
+def test_the_single_network_has_the_same_budget_and_one_cosine_schedule(snapshots: Run) -> None:
     single = RunFolder.open(snapshots.folder.folder.child("trials/single"))
     assert single.steps().num_rows == 16
     rates = single.steps()["learning_rate"].to_pylist()
     assert rates == pytest.approx([0.05 / 2 * (np.cos(np.pi * t / 16) + 1) for t in range(16)])
 
 
-def test_weights_are_chosen_on_validation_rows_and_kept_in_the_run(snapshots: Run) -> None:
+def test_weights_are_chosen_on_validation_rows_and_stored_in_the_run(snapshots: Run) -> None:
     folder = snapshots.folder.folder
-    about = folder.read_json("ensemble.json")
-    assert about["selection"] == "last"
+    assert EnsembleDescription.read(folder).selection == "last"
     validation, judged = read_outputs(folder.child("trials/scores"), 2)
     assert judged is validation  # the digits have no test split
     job = from_dict(snapshots.folder.job)
-    assert [m["weight"] for m in about["members"]] == choose(job, validation.logits, validation.labels).tolist()  # type: ignore[arg-type]
+    assert isinstance(job, EnsembleJob)
+    chosen = choose_weights(job, validation.logits, validation.labels)
+    assert list(members_of(snapshots).values()) == chosen.tolist()
     logits = Run(folder.child("members/02").uri)
     assert len(validation.labels) == 359
-    found = work_out(snapshots.folder, job)  # type: ignore[arg-type]
+    found = evaluate_run(snapshots.folder, job)
     second = logits.folder.folder
     assert second.exists("model/model.json")
     assert found.members[1].error == pytest.approx(1 - _validation_accuracy(folder.child("trials/snapshots"), epoch=4))
@@ -106,31 +119,32 @@ def test_the_run_predicts_and_its_page_says_who_is_better(snapshots: Run) -> Non
     images = np.zeros((2, 8, 8, 1), np.uint8)
     np.testing.assert_allclose(snapshots.predict(images).sum(axis=1), 1, rtol=1e-5)
     page = snapshots.folder.folder.read("report.html").decode()
-    verdict = snapshots.folder.progress()["verdict"]
+    verdict = verdict_of(snapshots)
     assert re.search(r"\d+\.\d+% error on 359 validation rows; one network trained for as many epochs", verdict[0])
     for sentence in verdict:
         assert sentence.rstrip(".").replace("'", "&#39;") in page
     assert "There is no test split" in verdict[-1]
 
 
-def test_the_test_rows_play_no_part_in_the_choice(tmp_path: Path) -> None:
-    """With a test set whose labels are wrong everywhere, the choice stays what it is without."""
+def test_test_rows_have_no_influence_on_the_weights(tmp_path: Path) -> None:
+    """With wrong labels on all test rows, the weights are the same as with the right ones."""
     from tests.unit.kinds.sets import digits_with_test
 
     chosen = []
     for number, shift in enumerate((0, 1)):
         data = {**BASE["data"], "source": "parquet", "path": digits_with_test(tmp_path / str(number), shift)}
         run = ensemble("snapshot", name=f"shift-{shift}", cycles=2, base={**BASE, "data": data}, combine="fitted")
-        chosen.append([member["weight"] for member in run.folder.folder.read_json("ensemble.json")["members"]])
-        judged = run.folder.progress()["metrics"]
-        assert (judged["test_error"] > 0.9) == (shift == 1)
+        chosen.append(list(members_of(run).values()))
+        outcome = run.folder.outcome()
+        assert outcome is not None
+        assert ((outcome.metrics["test_error"] or 0.0) > 0.9) == (shift == 1)
     assert chosen[0] == chosen[1]
 
 
 # ── independent networks ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_members_differ_in_everything_random_but_hold_out_the_same_rows() -> None:
+def test_members_differ_in_all_randomness_but_hold_out_the_same_rows() -> None:
     run = ensemble("independent", members=2, compare=False)
     one, two = run.folder.children("members")
     assert (one.job["seed"], two.job["seed"]) == (3, 4)
@@ -151,21 +165,17 @@ def _splits(run: RunFolder) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_member_that_fails_is_left_out_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     run = ensemble("independent", members=[{"seed": 1}, {"optimizer.lr": 1e20}, {"model.width": 16}], compare=False)
     assert run.status == "finished"
-    about = run.folder.folder.read_json("ensemble.json")
-    assert [(member["run"], member["weight"]) for member in about["members"]] == [
-        ("members/01", 0.5),
-        ("members/03", 0.5),
-    ]
+    assert members_of(run) == {"members/01": 0.5, "members/03": 0.5}
     assert "members/02 failed and is left out: the " in capsys.readouterr().out
     assert run.predict(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
 
 
-def test_no_member_at_all_is_a_failure_with_its_reason() -> None:
-    with pytest.raises(LehrError, match=r"no member came to an end: the .*loss became (nan|inf)"):
+def test_an_ensemble_without_members_fails_and_says_why() -> None:
+    with pytest.raises(LehrError, match=r"no member finished: the .*loss became (nan|inf)"):
         ensemble("independent", members=[{"optimizer.lr": 1e20}, {"optimizer.lr": 1e21}], compare=False)
 
 
-def test_finished_runs_are_members_as_they_are() -> None:
+def test_finished_runs_become_members_without_training() -> None:
     for seed in (1, 2):
         lehr.run({**BASE, "name": f"run-{seed}", "seed": seed, "data": {**BASE["data"], "split_seed": 0}}, debug=True)
     run = ensemble("independent", members=["run:run-1", "run:run-2"], combine={"by": "logits"})
@@ -181,12 +191,12 @@ def test_finished_runs_are_members_as_they_are() -> None:
         ensemble("independent", name="mixed", members=["run:run-1", "run:other"])
 
 
-def test_the_best_trials_of_a_search_are_members(tmp_path: Path) -> None:
-    """A search leaves run folders in `trials/`, as any job made of trials does: here those of an ensemble."""
+def test_the_best_trials_of_a_search_become_members(tmp_path: Path) -> None:
+    """A search leaves run folders in `trials/`, as any job made of trials does; here they come from an ensemble."""
     parent = ensemble("independent", name="search", members=3, compare=False).folder
     shutil.rmtree(parent.folder.local_path / "trials")
     os.rename(parent.folder.local_path / "members", parent.folder.local_path / "trials")
-    found = {run.name: run.progress()["best"]["value"] for run in parent.children("trials") if "best" in run.progress()}
+    found = {run.name: Run(run).best["value"] for run in parent.children("trials")}
     best = sorted(found, key=lambda name: -found[name])[:2]
     run = ensemble("independent", name="top", members={"top": 2, "of": "run:search"})
     for member, name in zip(run.folder.children("members"), best, strict=True):
@@ -194,7 +204,7 @@ def test_the_best_trials_of_a_search_are_members(tmp_path: Path) -> None:
         assert torch.equal(weights(member)["head.weight"], weights(source)["head.weight"])
 
 
-def test_a_job_killed_in_its_third_member_of_five_goes_on_there() -> None:
+def test_a_job_killed_in_its_third_member_of_five_resumes_there() -> None:
     job = {"kind": "ensemble", "name": "killed", "method": "independent", "members": 5, "compare": False}
     job["base"] = {**BASE, "train": {**BASE["train"], "epochs": 30}}
     Path("job.yaml").write_text(json.dumps(job))
@@ -223,7 +233,7 @@ def test_a_job_killed_in_its_third_member_of_five_goes_on_there() -> None:
 # ── averages ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_averages_stand_beside_the_raw_weights_of_the_same_run() -> None:
+def test_averages_are_members_along_with_the_raw_weights_of_the_same_run() -> None:
     run = ensemble("average", averages=["ema", {"kind": "swa", "start": "50%"}])
     raw, ema, swa = run.folder.children("members")[1], *(run.folder.children("members")[n] for n in (0, 2))
     assert [raw.name, ema.name, swa.name] == ["raw", "ema", "swa"]
@@ -233,10 +243,9 @@ def test_averages_stand_beside_the_raw_weights_of_the_same_run() -> None:
     assert torch.equal(weights(raw)["head.weight"], last.model["head.weight"])
     assert last.average is not None
     assert torch.equal(weights(swa)["head.weight"], last.average["head.weight"])
-    about = run.folder.folder.read_json("ensemble.json")
-    assert about["selection"] == "best"
-    assert sorted(member["weight"] for member in about["members"]) == [0, 0, 1]
-    assert "the raw weights: " in run.folder.progress()["verdict"][0]
+    assert EnsembleDescription.read(run.folder.folder).selection == "best"
+    assert sorted(members_of(run).values()) == [0, 0, 1]
+    assert "the raw weights: " in verdict_of(run)[0]
 
 
 # ── mistakes ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -268,9 +277,10 @@ def test_a_wrong_ensemble_gets_one_sentence(job: dict[str, Any], sentence: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_cycles_that_do_not_fit_end_it_before_anything_is_trained() -> None:
+def test_cycles_that_do_not_fit_are_refused_before_anything_is_trained() -> None:
     job = from_dict({"kind": "ensemble", "base": BASE, "cycles": 99})
-    assert made(job).trials[0].job.schedule.cycles == 99  # type: ignore[arg-type,union-attr]
+    assert isinstance(job, EnsembleJob)
+    assert plan_ensemble(job).trials[0].job.schedule.cycles == 99  # type: ignore[union-attr]
     with pytest.raises(LehrError, match="99 cycles of whole steps do not fit into 16 steps"):
         lehr.run(job, debug=True)
     assert not list(Path("runs").rglob("steps"))

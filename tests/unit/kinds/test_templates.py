@@ -1,14 +1,17 @@
-"""The templates of ensembles and predictions run, cut down to seconds by overrides that a user could type."""
+"""The templates of ensembles and predictions run, shortened to seconds by overrides that a user could type."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 import lehr
+from lehr.job import EnsembleJob
+from lehr.kinds.ensemble_members import plan_ensemble
 
 JOBS = Path(__file__).parents[3] / "jobs"
 TINY = {"base.model": {"name": "small_cnn", "width": 8}, "base.data.limit": 200, "base.train.batch_size": 64}
@@ -20,7 +23,7 @@ def _threads() -> None:
 
 
 def test_the_template_of_a_snapshot_ensemble() -> None:
-    digits = {
+    digits: dict[str, Any] = {
         "base.data.source": "digits",
         "base.data.path": None,
         "base.data.augment": [],
@@ -34,11 +37,11 @@ def test_the_template_of_a_snapshot_ensemble() -> None:
     assert len(run.folder.children("members")) == 5
 
 
-def test_as_it_stands_the_template_is_the_schedule_of_the_paper() -> None:
-    """Without its data the file still says: 200 epochs, 5 cycles, restarts at 0.2."""
-    from lehr.kinds.ensemble_members import made
-
-    snapshots, single = made(lehr.load(JOBS / "snapshot-ensemble.yaml")).trials  # type: ignore[arg-type]
+def test_the_template_as_it_is_has_the_schedule_of_the_paper() -> None:
+    """200 epochs, 5 cycles, restarts at 0.2."""
+    job = lehr.load(JOBS / "snapshot-ensemble.yaml")
+    assert isinstance(job, EnsembleJob)
+    snapshots, single = plan_ensemble(job).trials
     assert (snapshots.job.schedule.name, snapshots.job.schedule.cycles) == ("cyclic", 5)  # type: ignore[union-attr]
     assert (snapshots.job.optimizer.lr, snapshots.job.train.epochs) == (0.2, 200)
     assert (single.job.schedule.name, single.job.optimizer.lr, single.job.train.epochs) == ("cosine", 0.1, 200)
@@ -56,7 +59,7 @@ def test_the_templates_of_an_independent_ensemble_and_of_a_prediction_with_it() 
 
 
 def test_the_template_of_fast_training() -> None:
-    """With its precision, average and augmentations; without compiling, which needs a compiler and half a minute."""
+    """With its precision, averaging and augmentation; without compilation, which takes a compiler and half a minute."""
     digits = {"data.source": "digits", "data.path": None, "data.limit": 128, "data.validation": "20%"}
     small = {"model.width": 4, "train.epochs": 2, "train.batch_size": 32, "train.compile": False, "storage": "runs"}
     run = lehr.run(lehr.load(JOBS / "cifar10-fast.yaml", {**digits, **small}), debug=True)

@@ -1,4 +1,4 @@
-"""Run folders with small networks in them, made without training."""
+"""Run folders with small networks, made without training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_run(folder: Path, seed: int = 0, classes: int = 10, mean: float = 0.3, 
         "dtype": "float32",
     }
     model = models.build("small_cnn", channels, classes, description["model"]["options"], seed)
-    for value in model.buffers():  # statistics that are not those of a fresh layer
+    for value in model.buffers():  # statistics unlike those of a new layer
         if value.is_floating_point():
             value.add_(torch.rand(value.shape, generator=torch.Generator().manual_seed(seed)))
     write_model(run.folder, model.state_dict(), description)
@@ -45,15 +45,15 @@ def trained(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def ensemble(tmp_path: Path) -> Callable[..., RunFolder]:
-    """Makes an ensemble of three with these weights."""
-    from lehr.predict import write_ensemble
+    """Makes an ensemble of three members with the given weights."""
+    from lehr.predict import EnsembleDescription, EnsembleMember
 
     def make(weights: tuple[float, float, float] = (1.0, 2.0, 1.0), by: Any = "probabilities") -> RunFolder:
         run = RunFolder.create(Folder.at(tmp_path / f"runs/{by}"), to_dict(tiny()), {})
         for number in range(3):
             make_run(run.folder.local_path / f"members/{number + 1:02}", seed=number, mean=0.3 if number else 0.5)
-        names = [f"members/{number + 1:02}" for number in range(3)]
-        write_ensemble(run.folder, by, "equal", list(zip(names, weights, strict=True)))
+        members = tuple(EnsembleMember(f"members/{number:02}", weight) for number, weight in enumerate(weights, 1))
+        EnsembleDescription(by, members, "equal").write(run.folder)
         return run
 
     return make

@@ -1,4 +1,4 @@
-"""Every row of a source predicted once, in order, however it is cut; unreadable ones said, not dropped."""
+"""Every row of a source is predicted once and in order, however it is divided; unreadable rows are reported."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from tests.unit.predict.conftest import make_run
 
 import lehr
 from lehr import Run
+from lehr.data.decode import Decoded
 from lehr.errors import LehrError
-from lehr.predict import load_predictor, rows
+from lehr.predict import load_predictor, source_parts, worker
 from lehr.predict.evaluate import confusion_picture, evaluate
+from lehr.predict.part_files import PartResult
 from lehr.runs import RunFolder
 
 ROWS = 50
@@ -38,18 +40,18 @@ def parquet(path: Path, bad: tuple[int, ...] = (), classes: str = "0,1,2,3,4,5,6
     return path
 
 
-def predicted(run: str, data: Path, **more: Any) -> tuple[Run, pa.Table]:
+def predict_with(run: str, data: Path, **more: Any) -> tuple[Run, pa.Table]:
     section = {"source": "parquet", "path": str(data), "skip_unreadable": more.pop("skip", 0.01)}
     job = {"kind": "predict", "run": run, "data": section, **more}
     done = lehr.run(job, debug=True)
     return done, pq.read_table(more.get("out") or done.folder.folder.child("predictions").local_path)
 
 
-def test_every_row_once_in_order_with_the_probabilities_of_the_run(
+def test_every_row_is_predicted_once_and_in_order_with_the_probabilities_of_the_run(
     trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "PART_ROWS", 20)  # row groups of 7 become files of 14
-    done, table = predicted("one", parquet(tmp_path / "data.parquet"), out="out", batch_size=5)
+    monkeypatch.setattr(source_parts, "PART_ROWS", 20)  # row groups of 7 become files of 14
+    done, table = predict_with("one", parquet(tmp_path / "data.parquet"), out="out", batch_size=5)
     assert sorted(path.name for path in Path("out").iterdir()) == [f"part-{n:06}.parquet" for n in range(4)]
     assert done.status == "finished"
     assert table["id"].to_pylist() == list(range(ROWS))
@@ -62,11 +64,11 @@ def test_every_row_once_in_order_with_the_probabilities_of_the_run(
     assert table.schema.metadata[b"classes"] == b"0,1,2,3,4,5,6,7,8,9"
 
 
-def test_the_members_of_an_ensemble_beside_it_when_asked_for(
+def test_the_members_of_an_ensemble_are_written_as_well_if_asked_for(
     ensemble: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
     run = ensemble((1.0, 0.0, 1.0))
-    _, table = predicted("probabilities", parquet(tmp_path / "data.parquet"), members=True)
+    _, table = predict_with("probabilities", parquet(tmp_path / "data.parquet"), members=True)
     assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 03"]
     together = (np.stack(table["member 01"].to_numpy()) + np.stack(table["member 03"].to_numpy())) / 2
     np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), together, atol=1e-6)
@@ -77,7 +79,7 @@ def test_the_members_of_an_ensemble_beside_it_when_asked_for(
 @pytest.mark.usefixtures("trained")
 def test_unreadable_images_keep_their_rows_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = parquet(tmp_path / "data.parquet", bad=(3, 49))
-    done, table = predicted("one", data, skip=0.1)
+    done, table = predict_with("one", data, skip=0.1)
     assert table.num_rows == ROWS
     assert [row["id"] for row in table.to_pylist() if row["probabilities"] is None] == [3, 49]
     assert table["prediction"].null_count == table["class"].null_count == 2
@@ -88,55 +90,51 @@ def test_unreadable_images_keep_their_rows_and_are_named(tmp_path: Path, capsys:
 
 
 @pytest.mark.usefixtures("trained")
-def test_more_unreadable_images_than_allowed_end_it(tmp_path: Path) -> None:
+def test_more_unreadable_images_than_allowed_fail_the_prediction(tmp_path: Path) -> None:
     data = parquet(tmp_path / "data.parquet", bad=(3, 49))
     with pytest.raises(LehrError, match=r"data: 2 of 50 images are unreadable, more than data.skip_unreadable allows"):
-        predicted("one", data)
+        predict_with("one", data)
 
 
 @pytest.mark.usefixtures("trained")
-def test_what_is_written_already_is_not_predicted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prediction that ends in the middle goes on with the parts that are missing."""
-    from lehr.predict import worker as desk
-
-    monkeypatch.setattr(rows, "PART_ROWS", 10)
+def test_a_resumed_prediction_keeps_the_parts_that_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prediction that ends in the middle resumes with the missing parts."""
+    monkeypatch.setattr(source_parts, "PART_ROWS", 10)
     data = parquet(tmp_path / "data.parquet")
     numbers: list[int] = []
-    real = desk.Desk.do
+    real, stop_after = worker.Worker.predict_part, 3
 
-    def counted(self: desk.Desk, number: int, decoded: Any) -> desk.Done:
-        if len(numbers) == 3:
+    def counted(self: worker.Worker, number: int, decoded: Decoded) -> PartResult:
+        if len(numbers) == stop_after:
             raise KeyboardInterrupt
         numbers.append(number)
         return real(self, number, decoded)
 
-    monkeypatch.setattr(desk.Desk, "do", counted)
+    monkeypatch.setattr(worker.Worker, "predict_part", counted)
     with pytest.raises(KeyboardInterrupt):
-        predicted("one", data, name="mine")
+        predict_with("one", data, name="mine")
     assert numbers == [0, 1, 2]
-    monkeypatch.setattr(
-        desk.Desk, "do", lambda self, number, decoded: numbers.append(number) or real(self, number, decoded)
-    )
-    _, table = predicted("one", data, name="mine")
+    stop_after = 100
+    _, table = predict_with("one", data, name="mine")
     assert numbers == list(range(7))  # of 7 rows each, the last of 8
     assert table["id"].to_pylist() == list(range(ROWS))
 
 
-def test_another_prediction_does_not_take_the_files_of_this_one(trained: RunFolder, tmp_path: Path) -> None:
+def test_the_files_of_another_prediction_are_not_kept(trained: RunFolder, tmp_path: Path) -> None:
     data = parquet(tmp_path / "data.parquet")
-    predicted("one", data, out="out", name="first")
+    predict_with("one", data, out="out", name="first")
     make_run(tmp_path / "runs/two", seed=1)
-    _, table = predicted("two", data, out="out", name="second")
+    _, table = predict_with("two", data, out="out", name="second")
     other = Run(tmp_path / "runs/two").predict(PIXELS[..., None])
     np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), other, atol=1e-6)
     assert not np.allclose(other, Run(trained).predict(PIXELS[..., None]), atol=1e-3)
 
 
 @pytest.mark.usefixtures("trained")
-def test_labels_follow_the_names_of_the_classes(tmp_path: Path) -> None:
-    """The data count their classes in another order than the run, and have one that it does not know."""
+def test_labels_are_matched_by_class_name(tmp_path: Path) -> None:
+    """The classes of the data are in another order than those of the run, and one is unknown to it."""
     data = parquet(tmp_path / "data.parquet", classes="9,8,7,6,5,4,3,2,1,cat")
-    _, table = predicted("one", data)
+    _, table = predict_with("one", data)
     assert table["label"].to_pylist() == [None if label == 9 else 9 - label for label in LABELS.tolist()]
 
 
@@ -147,11 +145,11 @@ def test_labels_follow_the_names_of_the_classes(tmp_path: Path) -> None:
         ({"run": "two"}, 'no run "two" in '),
         (
             {"data": {"source": "digits", "limit": 3}},
-            "data.limit: a prediction takes every image as it is; allowed: nothing",
+            "data.limit: a prediction uses every image, unchanged; remove this field",
         ),
-        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: a prediction takes every image"),
+        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: a prediction uses every image"),
         ({"split": "test"}, "split: digits has no split test of its own; allowed: train"),
-        ({"out": "."}, "holds note.txt, which is no prediction; allowed: an empty or new folder"),
+        ({"out": "."}, "holds note.txt, which is not a prediction; allowed: an empty or new folder"),
     ],
 )
 def test_a_wrong_prediction_gets_one_sentence(change: dict[str, Any], sentence: str) -> None:
@@ -164,7 +162,7 @@ def test_a_wrong_prediction_gets_one_sentence(change: dict[str, Any], sentence: 
 # ── evaluation ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_evaluation_equals_the_figures_worked_out_from_the_predictions(
+def test_an_evaluation_equals_the_metrics_computed_from_the_predictions(
     ensemble: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
     from lehr.data.sources import open_source
@@ -181,12 +179,13 @@ def test_an_evaluation_equals_the_figures_worked_out_from_the_predictions(
     assert found.accuracy == pytest.approx((chosen == LABELS[keep]).mean())
     for number in range(10):
         rows_of, recall, precision = found.of_class(number)
-        mine, taken = LABELS[keep] == number, chosen == number
-        assert rows_of == mine.sum()
-        assert recall == pytest.approx((mine & taken).sum() / mine.sum())
-        assert (
-            np.isnan(precision) if not taken.any() else precision == pytest.approx((mine & taken).sum() / taken.sum())
-        )
+        true, predicted = LABELS[keep] == number, chosen == number
+        assert rows_of == true.sum()
+        assert recall == pytest.approx((true & predicted).sum() / true.sum())
+        if predicted.any():
+            assert precision == pytest.approx((true & predicted).sum() / predicted.sum())
+        else:
+            assert np.isnan(precision)
     alone = Run(run.folder.child("members/02").uri).predict(PIXELS[..., None]).argmax(axis=1)[keep]
     assert found.members["02"] == pytest.approx((alone == LABELS[keep]).mean())
     with Image.open(io.BytesIO(confusion_picture(found, "mine"))) as picture:
@@ -203,7 +202,7 @@ def test_a_folder_of_images_without_labels_is_predicted_with_their_names(trained
         Image.fromarray(PIXELS[row]).save(Path("photos", name))
     Path("photos/.hidden.png").write_bytes(b"")
     Path("photos/notes.txt").write_text("mine")
-    for _ in range(2):  # the second time it starts over
+    for _ in range(2):  # a finished prediction is repeated
         done = CliRunner().invoke(app, ["predict", "one", "photos", "out", "--debug"], catch_exceptions=False)
         assert "3 rows in " in done.output
     table = pq.read_table("out")
@@ -216,7 +215,7 @@ def test_a_folder_of_images_without_labels_is_predicted_with_their_names(trained
     assert str(refused.exception).endswith(sentence)
 
 
-def test_nobody_trains_on_images_without_labels() -> None:
+def test_training_on_images_without_labels_is_refused() -> None:
     Path("photos").mkdir()
     Image.fromarray(PIXELS[0]).save("photos/a.png")
     with pytest.raises(LehrError, match=r"data.source: files has no labels to train with; allowed: in a prediction"):

@@ -1,4 +1,4 @@
-"""Features computed once are what a frozen network computes again and again."""
+"""Features computed once equal those that a frozen network would compute in every epoch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tests.unit.training.conftest import job_of, synthetic
 from lehr.data.batches import batches
 from lehr.data.dataset import BatchSampler
 from lehr.errors import JobError, LehrError
+from lehr.models.small_cnn import SmallCNN
 from lehr.runs import Folder, write_model
 from lehr.training.setup import Plan
-from lehr.transfer.features import Extractor, Features, compute, read, write
+from lehr.transfer.features import FeatureExtractor, Features, compute_locally
 
 CPU = torch.device("cpu")
 
@@ -23,10 +24,16 @@ def plan_of(**overrides: Any) -> Plan:
     return Plan.make(job_of(**{"model__norm": "batch", **overrides}), synthetic())
 
 
-def test_features_are_what_the_head_takes_in_evaluation_mode() -> None:
+def network_of(plan: Plan) -> SmallCNN:
+    model = plan.build_model().eval()
+    assert isinstance(model, SmallCNN)
+    return model
+
+
+def test_features_are_the_inputs_of_the_head_in_evaluation_mode() -> None:
     plan = plan_of(model__dropout=0.5)
-    extractor = Extractor(plan, CPU)
-    model = plan.build_model().eval().requires_grad_(False)
+    extractor = FeatureExtractor(plan, CPU)
+    model = network_of(plan).requires_grad_(False)
     rows = plan.splits.train
     found = extractor(rows, torch.arange(len(rows)))
     batch = rows.gather(torch.arange(len(rows)))
@@ -38,38 +45,39 @@ def test_features_are_what_the_head_takes_in_evaluation_mode() -> None:
     assert torch.allclose(model.head(found.values), model(plan.inputs(batch.inputs))[order], atol=1e-5)
 
 
-def test_views_are_augmented_as_an_epoch_of_training_is() -> None:
+def test_a_view_is_augmented_like_an_epoch_of_training() -> None:
     plan = plan_of(data__augment=["flip", "shift"])
     rows = plan.splits.train
-    parts = list(compute(plan, "train", torch.arange(len(rows)), views=3))
+    parts = list(compute_locally(plan, "train", torch.arange(len(rows)), views=3))
     assert [part.views.unique().tolist() for part in parts] == [[0], [1], [2]]
     one_batch = BatchSampler(len(rows), len(rows), 0, lambda key: torch.arange(len(rows)))
     augmented = next(batches(rows, one_batch, plan.augment, 1))
-    model = plan.build_model().eval()
+    model = network_of(plan)
     expected = model.features(plan.inputs(augmented.inputs)).mean(dim=(2, 3))[augmented.ids.argsort()]
     assert torch.allclose(parts[1].values, expected, atol=1e-5)
     assert not torch.allclose(parts[1].values, parts[0].values, atol=1e-3)
 
 
-def test_random_weights_are_those_of_the_seed_and_not_the_pretrained_ones(tmp_path: Path) -> None:
+def test_random_weights_depend_on_the_seed_only_and_differ_from_the_pretrained_ones(tmp_path: Path) -> None:
     pretrained = plan_of(seed=5)
     write_model(Folder.at(tmp_path), pretrained.build_model().state_dict(), pretrained.describe_model())
     plan = plan_of(model__weights=f"run:{tmp_path}")
     positions = torch.arange(8)
-    (random, again), known = (Extractor(plan, CPU, random=True) for _ in range(2)), Extractor(plan, CPU)
+    random, again = (FeatureExtractor(plan, CPU, random_weights=True) for _ in range(2))
+    known = FeatureExtractor(plan, CPU)
     rows = plan.splits.train
     assert torch.equal(random(rows, positions).values, again(rows, positions).values)
     assert not torch.allclose(random(rows, positions).values, known(rows, positions).values, atol=1e-2)
 
 
-def test_parquet_holds_them_to_the_last_digit(tmp_path: Path) -> None:
+def test_parquet_keeps_every_digit(tmp_path: Path) -> None:
     plan = plan_of(data__augment=["flip"])
-    found = Features.together(list(compute(plan, "train", torch.arange(32), views=2)))
-    write(Folder.at(tmp_path), "train", found)
-    back = read(Folder.at(tmp_path), "train")
+    found = Features.concatenate(list(compute_locally(plan, "train", torch.arange(32), views=2)))
+    found.write(Folder.at(tmp_path), "train")
+    back = Features.read(Folder.at(tmp_path), "train")
     for name in ("ids", "labels", "views", "values"):
         assert torch.equal(getattr(back, name), getattr(found, name)), name
-    some = back.of(found.ids[:3], augmented=False)
+    some = back.originals().select(found.ids[:3])
     assert torch.equal(some.ids, found.ids[:3])
     assert torch.equal(some.values, found.values[:3])
 
@@ -77,13 +85,13 @@ def test_parquet_holds_them_to_the_last_digit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"PAR1")])
 def test_missing_or_damaged_features_get_one_sentence(damage: Any, tmp_path: Path) -> None:
     plan = plan_of()
-    write(Folder.at(tmp_path), "train", next(compute(plan, "train", torch.arange(32))))
+    next(compute_locally(plan, "train", torch.arange(32))).write(Folder.at(tmp_path), "train")
     damage(tmp_path / "features" / "train.parquet")
-    with pytest.raises(LehrError, match=r"train\.parquet: is missing or damaged; start over: --fresh"):
-        read(Folder.at(tmp_path), "train")
+    with pytest.raises(LehrError, match=r"train\.parquet: missing or damaged; start over with --fresh"):
+        Features.read(Folder.at(tmp_path), "train")
 
 
 def test_a_network_without_a_linear_head_gets_one_sentence() -> None:
     plan = Plan.make(job_of(model={"name": "squeezenet1_1"}), synthetic(size=64))
-    with pytest.raises(JobError, match="the head of squeezenet1_1 is no linear layer with a bias"):
-        Extractor(plan, CPU)
+    with pytest.raises(JobError, match="the head of squeezenet1_1 is not a linear layer with a bias"):
+        FeatureExtractor(plan, CPU)

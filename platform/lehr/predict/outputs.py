@@ -1,11 +1,10 @@
-"""The outputs of several networks on the validation and test rows of a job: what an ensemble is judged by."""
+"""The outputs of an ensemble's members on the validation and test rows of a job, which the ensemble is evaluated on."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,32 +12,33 @@ import pyarrow.parquet as pq
 import torch
 
 from lehr.data.dataset import UNREADABLE, DataSubset
-from lehr.ensembles.figures import Outputs
+from lehr.ensembles.evaluation import Outputs
 from lehr.errors import RunError
 from lehr.predict.predictor import Predictor, load_network
-from lehr.runs import Folder, RunFolder
+from lehr.runs import Folder, Overview, Progress, RunFolder
+from lehr.runs.progress import State
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.trials import TrialCallbacks
 from lehr.trials.trainable import Trainable
 
-BATCH = 512
+BATCH_SIZE = 512
 
 
-def score_work(members: Sequence[Folder], single: Folder | None) -> Trainable:
-    """Work of a trial: writes `outputs/validation.parquet`, and `outputs/test.parquet` where the job has test rows.
+def record_outputs(members: Sequence[Folder], baseline: Folder | None) -> Trainable:
+    """A trainable that writes `outputs/validation.parquet`, and `outputs/test.parquet` if the job has test rows.
 
-    Each holds `id`, `label`, and the logits of each model in a column of its own. Every image goes in once for all.
+    Each file holds `id`, `label`, and one column of logits per model. Every image is decoded once for all models.
 
     Args:
-        members: run folders with a model each.
-        single: one more, to compare with.
+        members: run folders, each with a model.
+        baseline: the run folder of one more model, which the ensemble is compared with.
     """
-    folders = [*members, *([single] if single else [])]
-    return partial(_score, tuple(folders))
+    folders = [*members, *([baseline] if baseline else [])]
+    return partial(_record, tuple(folders))
 
 
-def _score(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+def _record(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
     if not group.first:
         return
     names = [str(number) for number in range(len(folders))]
@@ -48,7 +48,7 @@ def _score(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Group
     wanted = {name: rows for name, rows in splits.items() if rows is not None}
     for number, (name, rows) in enumerate(wanted.items()):
         run.write_progress(_progress("running", number / len(wanted)))
-        table = _table(predictor, rows, group, hooks)
+        table = _compute(predictor, rows, group, callbacks)
         if table is None:
             run.write_progress(_progress("stopped", number / len(wanted)))
             return
@@ -59,11 +59,11 @@ def _score(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Group
 
 
 @torch.inference_mode()
-def _table(predictor: Predictor, rows: DataSubset, group: Group, hooks: TrialCallbacks) -> pa.Table | None:
-    """The outputs on all readable rows; None when asked to stop."""
+def _compute(predictor: Predictor, rows: DataSubset, group: Group, callbacks: TrialCallbacks) -> pa.Table | None:
+    """The outputs on all readable rows; None if asked to stop."""
     ids, labels, logits = [], [], []
-    for batch in rows.batches(torch.arange(len(rows)).split(BATCH)):
-        if hooks.should_stop():
+    for batch in rows.batches(torch.arange(len(rows)).split(BATCH_SIZE)):
+        if callbacks.should_stop():
             return None
         found = predictor.logits(batch.to(group.device).inputs).cpu()
         readable = batch.targets != UNREADABLE
@@ -79,17 +79,19 @@ def _table(predictor: Predictor, rows: DataSubset, group: Group, hooks: TrialCal
 
 
 def read_outputs(folder: Folder, members: int) -> tuple[Outputs, Outputs]:
-    """(validation, judged): the outputs that `score_work` wrote; judged are the test rows, where there are some.
+    """The outputs that `record_outputs` wrote, on the validation rows and on the rows to evaluate the ensemble on.
+
+    The latter are the test rows, or the validation rows again if there are no test rows.
 
     Args:
-        folder: of the trial that did the work.
-        members: how many of the models are members; one more is the network to compare with.
+        folder: the run folder of the trial.
+        members: how many of the models are members; one more is the baseline.
 
     Raises:
         RunError: there are none.
     """
     if not folder.exists("outputs/validation.parquet"):
-        raise RunError(f"{folder.uri}: holds no outputs of members yet; there is nothing to report")
+        raise RunError(f"{folder.uri}: the members have not been evaluated yet; there is nothing to report")
     validation = _read(folder, "validation", members)
     return validation, _read(folder, "test", members) if folder.exists("outputs/test.parquet") else validation
 
@@ -99,8 +101,8 @@ def _read(folder: Folder, split: str, members: int) -> Outputs:
         table = pq.read_table(file)
     columns = [name for name in table.column_names if name.startswith("logits")]
     logits = np.stack([_matrix(table[name], table.num_rows) for name in columns])
-    single = logits[members] if len(logits) > members else None
-    return Outputs(split, table["label"].to_numpy(), logits[:members], single)
+    baseline = logits[members] if len(logits) > members else None
+    return Outputs(split, table["label"].to_numpy(), logits[:members], baseline)
 
 
 def _matrix(column: pa.ChunkedArray, rows: int) -> np.ndarray:
@@ -108,7 +110,6 @@ def _matrix(column: pa.ChunkedArray, rows: int) -> np.ndarray:
     return flat.reshape(rows, -1)
 
 
-def _progress(status: str, done: float) -> dict[str, Any]:
-    message = "all rows done" if status == "finished" else ""
-    facts: dict[str, Any] = {"facts": {}, "table": {"columns": [], "rows": []}}
-    return {"status": status, "message": message, "done": done, "headline": "outputs of the members", **facts}
+def _progress(status: State, done: float) -> Progress:
+    message = "evaluated on all rows" if status == "finished" else ""
+    return Progress(status=status, message=message, overview=Overview(headline="evaluating the members", done=done))

@@ -1,4 +1,4 @@
-"""Heads on features: the grid is what single trainings would be, the best is chosen, and nothing depends on chance."""
+"""Heads on features: the grid equals single trainings, the best head is chosen, and results are reproducible."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from lehr.job.transfer import FeaturesSection
 from lehr.tasks import Classification
 from lehr.transfer.features import Features
-from lehr.transfer.heads import _folds, evaluate, fit, search
+from lehr.transfer.head_search import _folds, evaluate_head, search_heads, train_heads
 
 TASK = Classification(("a", "b", "c"))
 
 
 def features(rows: int, seed: int = 0, views: int = 1, spread: float = 1.0) -> Features:
-    """Three clouds of points in 6 dimensions of very different scales; more views are noisier copies."""
+    """Three clusters in 6 dimensions of very different scales; further views are noisier copies."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(rows) % 3
     centres = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0]])
@@ -28,17 +28,17 @@ def features(rows: int, seed: int = 0, views: int = 1, spread: float = 1.0) -> F
         noise = spread * (1 + view) * torch.randn(rows, 6, generator=generator)
         values = (2 * centres[labels] + noise) * scale + 5
         parts.append(Features(torch.arange(rows) + 1000 * seed, labels, torch.full((rows,), view), values))
-    return Features.together(parts)
+    return Features.concatenate(parts)
 
 
 def section(**options: Any) -> FeaturesSection:
     return FeaturesSection(**{"steps": 60, "rates": [0.01, 0.1], "weight_decays": [0.0, 1.0], **options})
 
 
-def test_a_grid_side_by_side_is_what_torch_trains_one_by_one() -> None:
+def test_a_grid_trained_at_once_equals_what_torch_trains_one_by_one() -> None:
     train, chosen = features(60), section()
     grid = [(0.01, 0.0), (0.1, 1.0)]
-    heads, losses = fit(train, TASK, chosen, grid, seed=0)
+    heads, losses = train_heads(train, TASK, chosen, grid, seed=0)
     for number, (rate, decay) in enumerate(grid):
         layer = nn.Linear(6, 3)
         nn.init.zeros_(layer.weight)
@@ -59,9 +59,9 @@ def test_a_grid_side_by_side_is_what_torch_trains_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("hidden", [0, 7])
-def test_a_head_as_a_layer_takes_features_as_they_are(hidden: int) -> None:
+def test_a_head_as_a_layer_takes_features_without_normalisation(hidden: int) -> None:
     train = features(60)
-    heads, _ = fit(train, TASK, section(hidden=hidden), [(0.01, 0.0), (0.1, 1.0)], seed=0)
+    heads, _ = train_heads(train, TASK, section(hidden=hidden), [(0.01, 0.0), (0.1, 1.0)], seed=0)
     for number in range(2):
         assert torch.allclose(heads.module(number)(train.values), heads(train.values)[number], atol=1e-3)
 
@@ -69,26 +69,26 @@ def test_a_head_as_a_layer_takes_features_as_they_are(hidden: int) -> None:
 def test_the_same_seed_gives_the_same_head_to_the_last_digit() -> None:
     def found(seed: int) -> list[Tensor]:
         options = section(hidden=5, batch_size=16)
-        return [t for layer in fit(features(60), TASK, options, [(0.1, 0.0)], seed)[0].layers for t in layer]
+        return [t for layer in train_heads(features(60), TASK, options, [(0.1, 0.0)], seed)[0].layers for t in layer]
 
     assert all(torch.equal(one, other) for one, other in zip(found(0), found(0), strict=True))
     assert not all(torch.equal(one, other) for one, other in zip(found(0), found(1), strict=True))
 
 
 @pytest.mark.parametrize(
-    ("rows", "by"), [(30, "5-fold cross-validation on 60 training images"), (600, "600 validation images")]
+    ("rows", "scored_on"), [(30, "5-fold cross-validation on 60 training images"), (600, "600 validation images")]
 )
-def test_the_best_pair_is_chosen_by_as_many_images_as_there_are(rows: int, by: str) -> None:
-    found = search(features(60), features(rows, seed=1), TASK, section(rates=[1e-5, 0.05]), "loss", seed=0)
-    assert found.by == by
-    assert found.scores[found.chosen] == max(found.scores)  # scores are higher where the loss is lower
-    assert found.grid[found.chosen][0] == 0.05  # the other rate has learned nothing after 60 steps
-    head = found.heads.module(found.chosen)
-    assert evaluate(head, features(600, seed=2), TASK)["accuracy"] > 0.7
-    assert evaluate(head, features(600, seed=2), TASK)["loss"] < 0.9
+def test_the_best_pair_is_chosen_on_validation_images_if_there_are_enough_of_them(rows: int, scored_on: str) -> None:
+    found = search_heads(features(60), features(rows, seed=1), TASK, section(rates=[1e-5, 0.05]), "loss", seed=0)
+    assert found.scored_on == scored_on
+    assert found.scores[found.best] == max(found.scores)  # scores are higher where the loss is lower
+    assert found.grid[found.best][0] == 0.05  # with the other rate, nothing is learned in 60 steps
+    head = found.heads.module(found.best)
+    assert evaluate_head(head, features(600, seed=2), TASK)["accuracy"] > 0.7
+    assert evaluate_head(head, features(600, seed=2), TASK)["loss"] < 0.9
 
 
-def test_folds_hold_out_whole_images_and_every_one_once() -> None:
+def test_folds_hold_out_all_views_of_an_image_and_each_image_once() -> None:
     train = features(60, views=3)
     folds = _folds(train, seed=0)
     held_out = torch.cat([outside.ids for _, outside in folds])
@@ -100,10 +100,10 @@ def test_folds_hold_out_whole_images_and_every_one_once() -> None:
         assert torch.bincount(outside.labels).tolist() == [4, 4, 4]
 
 
-def test_smoothing_and_class_weights_are_the_tasks_own() -> None:
-    """The head minimises what the task says: with smoothing it stays less sure of itself."""
+def test_the_head_minimises_the_loss_of_the_task() -> None:
+    """With label smoothing, the head stays less confident."""
     sure, unsure = (
-        fit(features(60, spread=0.1), Classification(("a", "b", "c"), smoothing), section(), [(0.1, 0.0)], 0)[0]
+        train_heads(features(60, spread=0.1), Classification(("a", "b", "c"), smoothing), section(), [(0.1, 0.0)], 0)[0]
         for smoothing in (0.0, 0.3)
     )
     values = features(60, spread=0.1).values

@@ -1,4 +1,4 @@
-"""The train jobs that a transfer job is made of: one per strategy, on the same data with the same budget."""
+"""The train jobs of a transfer: one per strategy, on the same data with the same budget."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from lehr.runs import read_model
 
 
 def check_backbone(job: TransferJob) -> None:
-    """Raises JobError for a backbone that is not there or whose weights cannot be had."""
+    """Raises JobError for a backbone that does not exist or whose weights are not available."""
     weights = job.backbone.weights
     if job.backbone.name.startswith("run:") and weights:
-        raise job.error("backbone.weights", f"{weights} beside a run, which brings its own; allowed: none")
+        what = f"{weights} cannot be combined with a run, which has its own; allowed: no weights"
+        raise job.error("backbone.weights", what)
     try:
-        network(job)
-        read_preprocessing(weights_of(job), job.storage, network(job)["name"])
+        network = backbone_network(job)
+        read_preprocessing(backbone_weights(job), job.storage, network["name"])
     except (ValueError, RunError) as error:
         raise job.error("backbone", str(error)) from error
 
 
-def network(job: TransferJob) -> dict[str, Any]:
+def backbone_network(job: TransferJob) -> dict[str, Any]:
     """Name and options of the backbone's network, as a model section takes them."""
     name = job.backbone.name
     if not name.startswith("run:"):
@@ -34,35 +35,35 @@ def network(job: TransferJob) -> dict[str, Any]:
     return {"name": described["name"], **described["options"], **job.backbone.options}
 
 
-def weights_of(job: TransferJob) -> str:
+def backbone_weights(job: TransferJob) -> str:
     """Where the backbone's weights come from, as `model.weights` takes it."""
     if job.backbone.name.startswith("run:"):
         return job.backbone.name
     return job.backbone.weights or "pretrained"
 
 
-def job_of(job: TransferJob, strategy: Strategy, *, per_class: int | None = None, name: str = "") -> TrainJob:
-    """The train job of a strategy. Images have the size of the pretraining unless the job says another.
+def strategy_job(job: TransferJob, strategy: Strategy, *, per_class: int | None = None, name: str = "") -> TrainJob:
+    """The train job of a strategy. Images have the size used in pretraining unless the job sets another.
 
     Args:
-        per_class: train on only so many images of each class.
-        name: the child's folder in the run folder.
+        per_class: train on this many images of each class only.
+        name: the trial's folder in the run folder.
     """
-    model = network(job)
-    changes: dict[str, Any] = {"model": model}
+    network = backbone_network(job)
+    changes: dict[str, Any] = {"model": network}
     if job.base.data.image_size is None:
-        known = read_preprocessing(weights_of(job), job.storage, model["name"])
+        known = read_preprocessing(backbone_weights(job), job.storage, network["name"])
         if known:
             changes["data.image_size"] = [known["height"], known["width"]]
     if strategy != "scratch":
-        changes["model"] = {**model, "weights": weights_of(job)}
+        changes["model"] = {**network, "weights": backbone_weights(job)}
         changes["finetune"] = {"head_first": "100%"} if strategy == "features" else to_dict(job.finetune)
     if per_class is not None:
         changes["data.per_class"] = per_class
     return derive(job.base, changes, parent=job, name=name or f"trials/{strategy}")
 
 
-def sizes_of(job: TransferJob, labels: Tensor) -> list[int]:
-    """The numbers of images per class that are fewer than there are, in order."""
-    most = int(labels.bincount().max())
-    return sorted({count for count in job.images_per_class if count < most})
+def reduced_sizes(job: TransferJob, labels: Tensor) -> list[int]:
+    """The values of `images_per_class` that are below the size of the largest class, in ascending order."""
+    largest = int(labels.bincount().max())
+    return sorted({count for count in job.images_per_class if count < largest})

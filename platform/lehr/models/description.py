@@ -1,0 +1,78 @@
+"""What prediction needs of a trained model beside its weights: `description` in `model/model.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lehr.errors import RunError
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """A network by name, as `lehr.models.build` makes it.
+
+    Attributes:
+        hidden: width of the hidden layer that its head has; None where the head is one linear layer.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    hidden: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a trained model is.
+
+    Attributes:
+        task: what it was trained for.
+        network: its architecture (`model` in the file).
+        classes: the class names in label order.
+        preprocess: how images are prepared, as `Preprocess.from_description` takes it.
+        dtype: of the weights, as torch names it: `float32`.
+        origin: the step and epoch, or the run, that the weights are of (`from` in the file); for people.
+        metrics: what was measured of it.
+    """
+
+    task: str
+    network: NetworkDescription
+    classes: tuple[str, ...]
+    preprocess: Mapping[str, Any]
+    dtype: str
+    origin: Mapping[str, str | int | None] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, told: object) -> ModelDescription:
+        """From the form that the file has. Raises RunError where something is missing."""
+        try:
+            assert isinstance(told, dict)
+            network = told["model"]
+            return cls(
+                task=told.get("task", "classification"),
+                network=NetworkDescription(network["name"], network.get("options", {}), network.get("hidden")),
+                classes=tuple(told["classes"]),
+                preprocess=told["preprocess"],
+                dtype=told["dtype"],
+                origin=told.get("from", {}),
+                metrics=told.get("metrics", {}),
+            )
+        except (AssertionError, AttributeError, KeyError, TypeError) as error:
+            raise RunError("model/model.json does not describe a model") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that the file has."""
+        network: dict[str, Any] = {"name": self.network.name, "options": dict(self.network.options)}
+        if self.network.hidden:
+            network["hidden"] = self.network.hidden
+        return {
+            "task": self.task,
+            "model": network,
+            "classes": list(self.classes),
+            "preprocess": dict(self.preprocess),
+            "dtype": self.dtype,
+            "from": dict(self.origin),
+            "metrics": dict(self.metrics),
+        }

@@ -1,0 +1,210 @@
+"""Heads trained on features, a whole grid of learning rates and weight decays at once: one stack of small matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lehr.data.randomness import key, permutation, uniform
+from lehr.job.transfer import FeaturesSection
+from lehr.tasks import Task
+from lehr.transfer.features import Features
+
+ENOUGH_ROWS = 500  # validation rows that tell learning rates apart; with fewer, cross-validation decides
+FOLDS = 5
+LOSS_EVERY = 20  # steps between records of the loss, which costs more than a step of small heads
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+@dataclass(frozen=True)
+class HeadStack:
+    """Several heads of the same shape.
+
+    Attributes:
+        layers: (weights [heads, inputs, outputs], biases [heads, 1, outputs]) of each layer; ReLU between layers.
+        mean, scale: [dimension]: what the features were normalised by.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    mean: Tensor
+    scale: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Features [rows, dimension] → outputs [heads, rows, outputs]."""
+        return _forward(self.layers, (values - self.mean) / self.scale)
+
+    def module(self, number: int) -> nn.Module:
+        """One head as a layer that takes features without normalisation, which is folded into its weights."""
+        linear = []
+        for index, (weight, bias) in enumerate(self.layers):
+            w, b = weight[number].T.double(), bias[number, 0].double()
+            if index == 0:
+                w = w / self.scale.double()
+                b = b - w @ self.mean.double()
+            layer = nn.Linear(w.shape[1], w.shape[0])
+            with torch.no_grad():
+                layer.weight.copy_(w)
+                layer.bias.copy_(b)
+            linear.append(layer)
+        return linear[0] if len(linear) == 1 else nn.Sequential(linear[0], nn.ReLU(), *linear[1:])
+
+
+@dataclass(frozen=True)
+class HeadSearch:
+    """The result of a search over learning rates and weight decays.
+
+    Attributes:
+        heads: trained on all training rows, one for each pair in `grid`.
+        grid: (learning rate, weight decay) pairs.
+        best: the index of the best pair.
+        scores: (metric, minus the loss) of each pair, signed so that higher is better.
+        scored_on: the images that the scores were measured on, in words.
+        steps, losses: the training loss of the best head at these steps.
+    """
+
+    heads: HeadStack
+    grid: tuple[tuple[float, float], ...]
+    best: int
+    scores: tuple[tuple[float, float], ...]
+    scored_on: str
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+def search_heads(
+    train: Features, validation: Features, task: Task, section: FeaturesSection, metric: str, seed: int
+) -> HeadSearch:
+    """Trains a head for every pair of learning rate and weight decay, and picks the best by `metric`.
+
+    The loss breaks ties. With fewer than `ENOUGH_ROWS` validation rows, the pairs are compared by cross-validation on
+    the training rows, so that the validation rows still give a fair estimate of the chosen head.
+    """
+    grid = tuple(product(section.rates, section.weight_decays))
+    heads, losses = train_heads(train, task, section, grid, seed)
+    if len(validation) >= ENOUGH_ROWS or len(train.ids.unique()) < 2 * FOLDS:
+        sums, rows = [_sums(heads, validation, task)], len(validation)
+        scored_on = f"{rows:,} validation images"
+    else:
+        sums, rows = [], 0
+        for inside, outside in _folds(train, seed):
+            part, _ = train_heads(inside, task, section, grid, seed)
+            sums.append(_sums(part, outside, task))
+            rows += len(outside)
+        scored_on = f"{FOLDS}-fold cross-validation on {rows:,} training images"
+    scores = []
+    for number in range(len(grid)):
+        total = {name: sum(part[number][name] for part in sums) for name in sums[0][number]}
+        metrics = task.metrics(total, max(1, rows))
+        sign = -1.0 if metric.endswith("loss") else 1.0
+        scores.append((sign * metrics[metric], -metrics["loss"]))
+    best = max(range(len(grid)), key=lambda number: scores[number])
+    curve = {step: float(each[best]) for step, each in losses.items()}
+    return HeadSearch(heads, grid, best, tuple(scores), scored_on, tuple(curve), tuple(curve.values()))
+
+
+def train_heads(
+    train: Features, task: Task, section: FeaturesSection, grid: Sequence[tuple[float, float]], seed: int
+) -> tuple[HeadStack, dict[int, Tensor]]:
+    """Trains a head for each (learning rate, weight decay) on the same rows and batches.
+
+    AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) with cosine decay of the learning rate,
+    normalised features, and no weight decay on biases. Batches are a function of the seed and the step.
+
+    Returns:
+        (the heads, the training losses [heads] at some of the steps).
+    """
+    mean = train.values.mean(dim=0)
+    spread = train.values.std(dim=0, correction=0)
+    scale = torch.where(spread > 1e-6 * spread.max().clamp(min=1e-30), spread, torch.ones_like(spread))
+    values = (train.values - mean) / scale
+    sizes = [values.shape[1], *([section.hidden] if section.hidden else []), task.outputs]
+    layers = _new_layers(sizes, len(grid), seed)
+    flat = [tensor for layer in layers for tensor in layer]
+    rates = torch.tensor([rate for rate, _ in grid])[:, None, None]
+    decays = torch.tensor([decay for _, decay in grid])[:, None, None]
+    first, second = ([torch.zeros_like(tensor) for tensor in flat] for _ in range(2))
+    history = {}
+    for step in range(section.steps):
+        rows = _batch(len(values), section.batch_size, step, seed)
+        inputs, targets = values[rows], train.labels[rows]
+        for tensor in flat:
+            tensor.requires_grad_(True)
+        outputs = _forward(layers, inputs)
+        # The sum over all heads: no head contributes to another's gradient.
+        loss = task.loss(outputs.flatten(0, 1), targets.repeat(len(grid))) / len(inputs)
+        gradients = torch.autograd.grad(loss, flat)
+        with torch.no_grad():
+            if step % LOSS_EVERY == 0 or step == section.steps - 1:
+                history[step] = torch.stack([task.sums(each, targets)["loss"] for each in outputs]) / len(inputs)
+            factor = 0.5 * (1 + math.cos(math.pi * step / section.steps))
+            for index, (tensor, gradient) in enumerate(zip(flat, gradients, strict=True)):
+                if index % 2 == 0:
+                    tensor -= factor * rates * decays * tensor
+                first[index].lerp_(gradient, 1 - BETAS[0])
+                second[index].lerp_(gradient.square(), 1 - BETAS[1])
+                size = (second[index] / (1 - BETAS[1] ** (step + 1))).sqrt() + EPSILON
+                tensor -= factor * rates * first[index] / (1 - BETAS[0] ** (step + 1)) / size
+    trained = tuple((weight.detach(), bias.detach()) for weight, bias in layers)
+    return HeadStack(trained, mean, scale), history
+
+
+def evaluate_head(head: nn.Module, features: Features, task: Task) -> dict[str, float]:
+    """The task's metrics of one head over all rows."""
+    with torch.inference_mode():
+        sums = task.sums(head(features.values), features.labels)
+    return task.metrics({name: float(value) for name, value in sums.items()}, max(1, len(features)))
+
+
+def _sums(heads: HeadStack, features: Features, task: Task) -> list[dict[str, float]]:
+    """The task's sums over all rows, for each head."""
+    with torch.inference_mode():
+        sums = [task.sums(outputs, features.labels) for outputs in heads(features.values)]
+    return [{name: float(value) for name, value in each.items()} for each in sums]
+
+
+def _folds(train: Features, seed: int) -> list[tuple[Features, Features]]:
+    """(training part, held-out part) of each fold, stratified by class.
+
+    All views of an image are in the same fold, and held-out images are not augmented.
+    """
+    originals = train.originals()
+    order = permutation(key(seed, "folds"), len(originals))
+    order = order[originals.labels[order].argsort(stable=True)]
+    fold = torch.empty(len(originals), dtype=torch.int64)
+    fold[order] = torch.arange(len(originals)) % FOLDS
+    return [(train.select(originals.ids[fold != number]), originals[fold == number]) for number in range(FOLDS)]
+
+
+def _forward(layers: Sequence[tuple[Tensor, Tensor]], values: Tensor) -> Tensor:
+    """[rows, inputs] → [heads, rows, outputs]."""
+    outputs = values.expand(layers[0][0].shape[0], *values.shape)
+    for index, (weight, bias) in enumerate(layers):
+        outputs = torch.baddbmm(bias, F.relu(outputs) if index else outputs, weight)
+    return outputs
+
+
+def _new_layers(sizes: Sequence[int], heads: int, seed: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Initial weights, the same in all heads: zeros for a linear head, as in He et al., 2015, with hidden layers."""
+    layers = []
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
+        weight = torch.zeros(inputs, outputs)
+        if len(sizes) > 2:
+            drawn = uniform(key(seed, "head", index), torch.arange(inputs * outputs)).float()
+            weight = ((2 * drawn - 1) * math.sqrt((6 if index == 0 else 3) / inputs)).reshape(inputs, outputs)
+        layers.append((weight.repeat(heads, 1, 1), torch.zeros(heads, 1, outputs)))
+    return tuple(layers)
+
+
+def _batch(rows: int, size: int, step: int, seed: int) -> Tensor:
+    """The positions of the rows of one step: all of them if they fit, else consecutive slices of a shuffled epoch."""
+    if rows <= size:
+        return torch.arange(rows)
+    per_epoch = rows // size
+    order = permutation(key(seed, "head order", step // per_epoch), rows)
+    return order[step % per_epoch * size : (step % per_epoch + 1) * size]

@@ -1,0 +1,170 @@
+"""The trial of strategy `features`: trains a head on features that were computed before the trials began."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from lehr.job.transfer import FeaturesSection
+from lehr.models import head_of
+from lehr.runs import BestValue, Folder, Progress, Recorder, RunFolder, TrainingProgress, begin_attempt, write_model
+from lehr.tasks import Task
+from lehr.training.group import Group
+from lehr.training.setup import Plan
+from lehr.transfer.features import Features, rows_of_split, split_names
+from lehr.transfer.head_scores import HeadScores
+from lehr.transfer.head_search import HeadSearch, evaluate_head, search_heads
+from lehr.trials import TrialCallbacks
+
+
+@dataclass(frozen=True)
+class HeadTrainable:
+    """A trainable whose run ends with one epoch, the model, and `search.json` with the heads that were tried.
+
+    Attributes:
+        section: how the head is trained.
+        parent: URI of the run folder that holds the features.
+        seconds_per_image: seconds that it took to compute the features of one image.
+    """
+
+    section: FeaturesSection
+    parent: str
+    seconds_per_image: float
+
+    def __call__(self, plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
+        """Searches learning rate and weight decay, and writes the network with the best head as the run's model."""
+        if not group.first:
+            return
+        began = time.perf_counter()
+        steps = self.section.steps
+        attempt = begin_attempt(run.folder, workers=1, checkpoint=None, steps_per_epoch=steps, total_steps=steps)
+        features = self._read_features(plan)
+        metric = plan.job.train.metric.removeprefix("averaged_").removeprefix("validation_")
+        search = search_heads(features["train"], features["validation"], plan.task, self.section, metric, plan.job.seed)
+        head = search.heads.module(search.best)
+        metrics = evaluate_on_splits(head, features, plan.task)
+        images = len(features["train"]) + len(features["validation"])
+        seconds = {"features": images * self.seconds_per_image, "head": time.perf_counter() - began}
+        trained = _TrainedHead(
+            search=search,
+            metrics=metrics,
+            best=_best_value(f"validation_{metric}", metrics, steps),
+            batch_size=min(self.section.batch_size, len(features["train"])),
+            steps=steps,
+            seconds=sum(seconds.values()),
+        )
+        recorder = Recorder(run.folder, attempt)
+        recorder.write_steps(trained.step_columns())
+        recorder.write_epochs({name: [value] for name, value in trained.epoch_row().items()})
+        recorder.event("finished", trained.message, step=steps)
+        self._write_model(plan, run, head, trained)
+        HeadScores.of(search, metric, seconds).write(run.folder)
+        run.write_progress(trained.progress(attempt.number))
+        callbacks.after_epoch({"epoch": 1, "step": steps, **trained.epoch_metrics()})
+
+    def _read_features(self, plan: Plan) -> dict[str, Features]:
+        """By split, the features of the rows that this trial uses."""
+        parent = Folder.at(self.parent)
+        return {
+            split: Features.read(parent, split).select(rows_of_split(plan, split).ids) for split in split_names(plan)
+        }
+
+    def _write_model(self, plan: Plan, run: RunFolder, head: nn.Module, trained: _TrainedHead) -> None:
+        model = plan.build_model()
+        model.set_submodule(head_of(model, plan.task.outputs), head.to(plan.dtype))
+        origin = {"step": trained.best.step, "epoch": trained.best.epoch, "weights": "raw"}
+        metrics = {name: value for name, value in trained.metrics.items() if not name.startswith("clean_train_")}
+        description = {**plan.describe_model(), "from": origin, "metrics": metrics}
+        if self.section.hidden:
+            description["model"] = {**description["model"], "hidden": self.section.hidden}
+        write_model(run.folder, model.state_dict(), description)
+
+
+@dataclass(frozen=True)
+class _TrainedHead:
+    """The best head of a search, as the run records it.
+
+    Attributes:
+        metrics: by name: `validation_…`, `clean_train_…` and, if there is a test split, `test_…`.
+        seconds: time spent on the features and the head together.
+    """
+
+    search: HeadSearch
+    metrics: Mapping[str, float]
+    best: BestValue
+    batch_size: int
+    steps: int
+    seconds: float
+
+    @property
+    def learning_rate(self) -> float:
+        return self.search.grid[self.search.best][0]
+
+    @property
+    def message(self) -> str:
+        rate, decay = self.search.grid[self.search.best]
+        head = f"trained a head with learning rate {rate:g} and weight decay {decay:g}"
+        return f"{head}, chosen by {self.search.scored_on}"
+
+    def step_columns(self) -> dict[str, Sequence[float]]:
+        return {
+            "step": self.search.steps,
+            "epoch": [step / self.steps for step in self.search.steps],
+            "loss": self.search.losses,
+            "examples": [self.batch_size] * len(self.search.steps),
+        }
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """The metrics of the epoch; the test split is not among them."""
+        return {name: value for name, value in self.metrics.items() if not name.startswith("test_")}
+
+    def epoch_row(self) -> dict[str, float]:
+        return {
+            "epoch": 1,
+            "step": self.steps,
+            "train_loss": self.search.losses[-1],
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+            **self.epoch_metrics(),
+        }
+
+    def progress(self, attempt: int) -> Progress:
+        training = TrainingProgress(
+            attempt=attempt,
+            step=self.steps,
+            total_steps=self.steps,
+            epoch=1.0,
+            epochs=1,
+            epochs_done=1,
+            loss=self.search.losses[-1],
+            learning_rate=self.learning_rate,
+        )
+        return Progress(
+            status="finished",
+            message=self.message,
+            best=self.best,
+            metrics=self.metrics,
+            seconds={"total": self.seconds},
+            seconds_left=0.0,
+            updated=time.time(),
+            training=training,
+        )
+
+
+def evaluate_on_splits(head: nn.Module, features: Mapping[str, Features], task: Task) -> dict[str, float]:
+    """The metrics of a head on every split, the original training images included, as `SPLIT_METRIC`."""
+    splits = {"clean_train" if name == "train" else name: rows.originals() for name, rows in features.items()}
+    return {
+        f"{split}_{name}": value
+        for split, rows in splits.items()
+        for name, value in evaluate_head(head, rows, task).items()
+    }
+
+
+def _best_value(name: str, metrics: Mapping[str, float], steps: int) -> BestValue:
+    """The metric at the end of the only epoch; without a value if it is not a number."""
+    return BestValue(name) if math.isnan(metrics[name]) else BestValue(name, metrics[name], 1, steps)

@@ -1,0 +1,124 @@
+"""Which transfer strategies to try, from the size of the data and its similarity to the pretraining; and which to keep.
+
+The rule of thumb is that of Stanford's CS231n, "Transfer learning and fine-tuning convnets": with little and similar
+data, train a linear classifier on the features; with plenty of similar data, fine-tune; with plenty of different data,
+fine-tune much of the network or train from scratch; with little and different data, expect trouble.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lehr.job.transfer import Strategy
+from lehr.transfer.similarity import SIMILAR_GAIN, Similarity
+
+LITTLE_DATA = 30  # images per class: features won or tied at 10, fine-tuning won from 50 on
+PREFERENCE_MARGIN = 1.0  # standard errors by which another strategy must beat the preferred one
+
+TABLE: dict[tuple[bool, bool], tuple[str, tuple[Strategy, ...]]] = {
+    (True, True): ("Train a linear head on the features", ("features", "finetune")),
+    (False, True): ("Fine-tune the network", ("finetune", "features")),
+    (True, False): ("Difficult: try everything, and collect more images", ("features", "finetune", "scratch")),
+    (False, False): ("Fine-tune much of the network, or train from scratch", ("finetune", "scratch", "features")),
+}
+"""From (little data, similar data) to the rule of thumb and the strategies to try, the preferred one first."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What the rule of thumb suggests for one data set.
+
+    Attributes:
+        little, similar: which cell of the table applies.
+        candidates: the strategies to try, the preferred one first.
+        why: the measurements behind it, for people; without the last full stop.
+        warning: what the user should know; empty if nothing.
+    """
+
+    little: bool
+    similar: bool
+    candidates: tuple[Strategy, ...]
+    why: str
+    warning: str = ""
+
+
+def advise(images: int, classes: int, similarity: Similarity) -> Advice:
+    """The advice for this many training images in this many classes.
+
+    If the similarity is too close to its threshold to call, the strategies of both rows of the table are tried.
+    """
+    per_class = images / max(1, classes)
+    little, similar = per_class < LITTLE_DATA, similarity.similar
+    candidates = TABLE[little, similar][1]
+    if not similarity.conclusive:
+        candidates = tuple(dict.fromkeys((*candidates, *TABLE[little, not similar][1])))
+    warning = ""
+    if little and not similar:
+        carries = (
+            "is very different from that of the pretraining, so little of what was learned carries over"
+            if similarity.conclusive
+            else "may be very different from that of the pretraining, so that little of what was learned carries over"
+        )
+        warning = (
+            f"There is little data, and it {carries}. More images, or a backbone pretrained on more similar images, "
+            "will help more than tuning."
+        )
+    return Advice(little, similar, candidates, _measurements(per_class, similarity), warning)
+
+
+def _measurements(per_class: float, similarity: Similarity) -> str:
+    """What was measured, in sentences; without the last full stop."""
+    size = "little data" if per_class < LITTLE_DATA else "enough to fine-tune"
+    relation = f"The images are {'similar to' if similarity.similar else 'different from'} those of the pretraining"
+    if not similarity.conclusive:
+        relation = "Whether the images are similar to those of the pretraining is too close to call"
+    return (
+        f"{per_class:,.0f} training images per class are {size} (the limit is {LITTLE_DATA}). {relation}: a linear "
+        f"probe reaches {similarity.pretrained:.1%} accuracy on the pretrained features and {similarity.random:.1%} on "
+        f"those of random weights, a gain of {100 * similarity.gain:+.1f} ± {100 * similarity.error:.1f} points (the "
+        f"limit is {100 * SIMILAR_GAIN:.0f} points)"
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The strategy to keep, and why, as a sentence."""
+
+    strategy: Strategy
+    why: str
+
+
+def choose(candidates: tuple[Strategy, ...], accuracy: Mapping[Strategy, float], rows: int) -> Choice:
+    """The candidate with the best validation accuracy, if it is better than the preferred one by more than chance.
+
+    The preferred strategy is kept unless another beats it by more than `PREFERENCE_MARGIN` binomial standard errors of
+    the difference on `rows` validation images. On many images this is simply the best.
+
+    Args:
+        candidates: the preferred strategy first.
+        accuracy: validation accuracy, 0 to 1, of the strategies that finished; at least one.
+    """
+    tried = [name for name in candidates if name in accuracy]
+    if len(tried) == 1:
+        return Choice(tried[0], "no other strategy was tried")
+    chosen, why = tried[0], ""
+    for name in tried[1:]:
+        a, b = accuracy[name], accuracy[chosen]
+        error = math.sqrt((a * (1 - a) + b * (1 - b)) / max(1, rows))
+        if a - b > PREFERENCE_MARGIN * error:
+            why = f"{name} is {100 * (a - b):.1f} points above {chosen} on {rows:,} validation images"
+            why += f", more than the {100 * error:.1f} points that chance explains"
+            chosen = name
+    if why:
+        return Choice(chosen, why)
+    leader = max(tried, key=lambda name: accuracy[name])
+    if accuracy[leader] > accuracy[chosen]:
+        gap = 100 * (accuracy[leader] - accuracy[chosen])
+        return Choice(
+            chosen,
+            f"{leader} is {gap:.1f} points better on {rows:,} validation images, which chance can explain, and the "
+            f"rule of thumb prefers {chosen}",
+        )
+    return Choice(chosen, f"{chosen} has the best validation accuracy")
