@@ -17,7 +17,10 @@ def compare(
     storage: Storage = None,
     out: Annotated[Path, typer.Option(help="Folder for compare.html and compare.png.")] = Path("."),
 ) -> None:
-    """Plot the curves of several runs on the same axes and list the differences between their jobs."""
+    """Plot the curves of several runs on the same axes.
+
+    Also lists the differences between their jobs.
+    """
     from lehr.curves import write_comparison
     from lehr.result import find
 

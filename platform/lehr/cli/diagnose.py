@@ -16,7 +16,10 @@ def diagnose(
     storage: Storage = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, the content of diagnosis.json.")] = False,
 ) -> None:
-    """Diagnose a run's learning curves: what is wrong or right, the evidence, and what to change."""
+    """Diagnose a run from its learning curves.
+
+    Shows what is wrong or right, the evidence, and what to change.
+    """
     from lehr.curves import diagnose_run
     from lehr.result import find
 

@@ -38,7 +38,10 @@ def install(
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite changes that were made by hand.")] = False,
 ) -> None:
-    """Install folder, data source and dashboards in a Grafana; repeating it only updates what changed."""
+    """Install the data source and dashboards in a Grafana.
+
+    Run it again to update what has changed.
+    """
     from lehr.monitoring.dashboards import dashboards
     from lehr.monitoring.grafana import connect
     from lehr.monitoring.ray_side import ray_dashboards
@@ -62,7 +65,7 @@ def files(
     reports: Reports = "",
     ray: Ray = "",
 ) -> None:
-    """Write dashboards, rules, scrape configuration and provisioning as files to mount."""
+    """Write dashboards, rules and configuration as files to mount."""
     from lehr.monitoring import provisioning
 
     written = provisioning.files(prometheus=prometheus, cluster=cluster, discovery=discovery, reports=reports, ray=ray)
@@ -73,7 +76,7 @@ def files(
 
 @app.command("metrics")
 def metrics() -> None:
-    """List every metric that jobs export through Ray, with its unit and labels."""
+    """List every metric that jobs export through Ray."""
     from rich.console import Console
     from rich.table import Table
 

@@ -31,7 +31,7 @@ def schedule(
         Path | None, typer.Option(help="Also write the plots to this file: .png, .svg or .html.", show_default=False)
     ] = None,
 ) -> None:
-    """Plot learning-rate schedules side by side: in the terminal, and with --out in a file."""
+    """Plot learning-rate schedules side by side."""
     import shutil
 
     from lehr.curves.schedule_plots import ScheduleCurve, chart, plot, side_by_side, write

@@ -81,6 +81,6 @@ def write_comparison(runs: Sequence[RunFolder], out: Path) -> tuple[Path, Path]:
     out.mkdir(parents=True, exist_ok=True)
     page.write_text(report.compare_page(read, [diagnose(curves) for curves in read]), encoding="utf-8")
     changed = report.differences(read)
-    difference = f"differences: {', '.join(changed)}" if changed else "the same job"
+    difference = f"Differences: {', '.join(changed)}" if changed else "The same job"
     picture.write_bytes(png(charts.compare_chart(read), report.comparison_title(read), [difference]))
     return page, picture

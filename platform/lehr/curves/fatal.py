@@ -22,7 +22,7 @@ def diverged(s: Signals) -> Finding | None:
     peak = float(np.nanmax(loss[1:], initial=0.0)) / s.initial_loss
     update = s.update_ratio(0, 1)
     if len(not_finite) or s.curves.divergence:
-        rule, evidence, strength = "the loss becomes NaN or infinite", _not_finite(s, not_finite), 9.0
+        rule, evidence, strength = "the loss explodes, or becomes NaN or infinite", _not_finite(s, not_finite), 9.0
     elif climbed > limits.climb and where < 0.9 * s.length:
         rule = "the smoothed loss ends far above its minimum"
         evidence = (
@@ -55,7 +55,7 @@ def diverged(s: Signals) -> Finding | None:
 
 
 def _not_finite(s: Signals, steps: np.ndarray) -> str:
-    """Where the loss became NaN or infinite: in the record, or else as the run itself said it."""
+    """Where the loss became NaN or infinite: in the record, or else in the words of the run itself."""
     if not len(steps):
         return s.curves.divergence.split(";")[0]
     value, step = s.curves.steps["loss"][steps[0]], int(s.curves.steps["step"][steps[0]])

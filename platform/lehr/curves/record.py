@@ -27,7 +27,7 @@ class Curves:
         classes: number of classes, or None where the run does not say.
         validation_rows: rows of the validation split, or None.
         name: the run's name.
-        divergence: the run's own sentence about a loss that became NaN or infinite; empty if it never did.
+        divergence: the run's own sentence about a loss that exploded or became NaN; empty if it never did.
         restarts: the steps from which it was resumed after a stop or a loss of its workers.
     """
 
@@ -110,7 +110,7 @@ def _count(event: Mapping[str, Any], name: str) -> int | None:
 
 
 def _divergence_at_the_end(run: RunFolder) -> str:
-    """The message of a run that failed because its loss "became" NaN or infinite, without an event that says so."""
+    """The message of a run that failed since its loss "became" NaN or far too large; no event says so then."""
     outcome = run.outcome()
     return outcome.message if outcome and outcome.status == "failed" and "became" in outcome.message else ""
 
