@@ -1,10 +1,10 @@
-"""Are the diagnoses right? Runs that truly train into each condition, judged by their recorded curves.
+"""How often the diagnosis is right: real runs that train into each condition, judged by their recorded curves.
 
     python -m tests.benchmarks.diagnosis [--seeds 61 62 63] [--cifar cifar10-train.parquet] [--write]
 
-Each condition is a job file in `conditions/`; the thresholds were set on seeds 0 to 3, and these seeds were not looked
-at before. Everything runs in this process, as `lehr run --debug` does, on one thread. `--write` puts the table beside
-this file. The override of the first finding is then applied and the job is run again: did it get better?
+Each condition is a job file in `conditions/`; the thresholds were set on seeds 0 to 3, not on the seeds used here.
+Everything runs in this process, as with `lehr run --debug`, on one thread. `--write` saves the table beside this
+file. The override of the first finding is then applied and the job runs again, to see whether the result improves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from lehr.curves.findings import Diagnosis, as_yaml
 from lehr.curves.record import Curves
 from lehr.data.load import OpenedSources, splits
 from lehr.errors import JobError, TrainingError
-from lehr.job import load, to_dict
+from lehr.job import TrainJob, load, to_dict
 from lehr.runs import Folder, RunFolder, collect_environment
 from lehr.training.group import Group
 from lehr.training.loop import train
@@ -39,7 +39,7 @@ from lehr.training.setup import Plan
 
 HERE = Path(__file__).parent
 
-# Condition -> the diagnosis that must come first. Several files may lead to one diagnosis.
+# Condition -> the diagnosis that must come first. Several conditions may share one.
 CONDITIONS = {
     "diverged": "diverged",
     "diverged_nan": "diverged",
@@ -55,7 +55,7 @@ CONDITIONS = {
     "not_learning_dead": "not_learning",
     "at_chance": "at_chance",
 }
-NO_REMEDY = {"at_chance"}  # its next step is a test of the labels, not a better run
+NO_REMEDY = {"at_chance"}  # its advice is a test of the labels, not a better run
 
 SGD, ADAM = {"optimizer.lr": 0.1}, {"optimizer": {"name": "adam", "lr": 3e-3}}
 HEALTHY: list[dict[str, Any]] = [
@@ -93,7 +93,7 @@ CIFAR_CONDITIONS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Judged:
-    """A run and what was said of it."""
+    """A run and its diagnosis."""
 
     label: str
     overrides: Mapping[str, Any]
@@ -104,18 +104,19 @@ class Judged:
 
 
 class Bench:
-    """Runs jobs in a temporary folder; decoded data stays in memory between them."""
+    """Runs jobs in a temporary folder and keeps decoded data in memory between them."""
 
     def __init__(self, storage: Path) -> None:
         self.storage, self.count = storage, 0
         self.images: dict[str, Any] = {}
 
     def run(self, condition: str, overrides: Mapping[str, Any], seed: int) -> Judged:
-        """Raises JobError where this lehr does not have what the job asks for."""
+        """Raises JobError where this version of lehr does not support the job."""
         began, self.count = time.perf_counter(), self.count + 1
         name = f"{condition}-{self.count}"
-        said = {"seed": seed, "name": name, "storage": str(self.storage), **overrides}
-        job = load(HERE / "conditions" / f"{condition}.yaml", said)
+        changes = {"seed": seed, "name": name, "storage": str(self.storage), **overrides}
+        job = load(HERE / "conditions" / f"{condition}.yaml", changes)
+        assert isinstance(job, TrainJob)
         opened = OpenedSources(job)
         key = f"{job.data.source} {job.data.path} {job.data.image_size}"
         if key not in self.images:
@@ -125,7 +126,7 @@ class Bench:
         try:
             train(plan, run, Group())
         except TrainingError as error:
-            run.write_progress({**run.progress(), "status": "failed", "message": str(error)})
+            run.write_progress(replace(run.typed_progress(), status="failed", message=str(error)))
         curves = Curves.read(run)
         accuracy = float(np.nanmax(curves.epoch_column("validation_accuracy"), initial=0.0))
         return Judged(condition, overrides, seed, diagnose(curves), accuracy, time.perf_counter() - began)
@@ -152,9 +153,9 @@ def with_classes(table: pa.Table, source: pq.ParquetFile, path: Path) -> Path:
     return path
 
 
-def words(overrides: Mapping[str, Any]) -> str:
+def describe(overrides: Mapping[str, Any]) -> str:
     shown = [f"{path}={as_yaml(value)}" for path, value in overrides.items() if path != "data.path"]
-    return " ".join(shown) or "as it is"
+    return " ".join(shown) or "unchanged"
 
 
 def confusion(judged: Iterable[tuple[str, Judged]]) -> list[str]:
@@ -172,7 +173,7 @@ def confusion(judged: Iterable[tuple[str, Judged]]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="How often the diagnosis is right, on runs that truly train.")
+    parser = argparse.ArgumentParser(description="How often the diagnosis is right, on real runs.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[61, 62, 63])
     parser.add_argument("--cifar", type=Path, help="a CIFAR-10 Parquet file; without it only digits are used")
     parser.add_argument("--write", action="store_true", help="write diagnosis.md beside this file")
@@ -181,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     began, out = time.perf_counter(), io.StringIO()
     with tempfile.TemporaryDirectory() as temporary:
         report(Bench(Path(temporary) / "runs"), Path(temporary), options, out)
-    print(f"\n{time.perf_counter() - began:.0f} s in all", file=out)
+    print(f"\n{time.perf_counter() - began:.0f} s in total", file=out)
     print(out.getvalue())
     if options.write:
         (HERE / "diagnosis.md").write_text(out.getvalue())
@@ -224,27 +225,31 @@ def report(bench: Bench, folder: Path, options: argparse.Namespace, out: io.Stri
         try:
             judged = bench.run("healthy", overrides, seed)
         except JobError as error:
-            refused.append(f"{words(overrides)}: {error}")
+            refused.append(f"{describe(overrides)}: {error}")
             continue
         found.append((label, judged))
         first = judged.diagnosis.first
-        say(f"{label} {words(overrides)}: {first.name}, {judged.accuracy:.1%}, {judged.seconds:.0f} s")
+        say(f"{label} {describe(overrides)}: {first.name}, {judged.accuracy:.1%}, {judged.seconds:.0f} s")
         good += first.name == "healthy"
         if first.name != "healthy":
-            alarms.append(f"{label}, {words(overrides)}, seed {seed}: {first.name} ({first.evidence})")
+            alarms.append(f"{label}, {describe(overrides)}, seed {seed}: {first.name} ({first.evidence})")
 
     total = good + len(alarms)
     ill = len(found) - total
-    print("# Are the diagnoses right?\n", file=out)
-    print(f"Seeds {', '.join(map(str, options.seeds))}; the thresholds were set on others.\n", file=out)
+    print("# How often the diagnosis is right\n", file=out)
+    print(f"Seeds {', '.join(map(str, options.seeds))}; the thresholds were set on other seeds.\n", file=out)
     print(f"The right diagnosis comes first in {right} of {ill} runs ({right / ill:.0%});", file=out)
-    print(f"{len(alarms)} of {total} healthy runs raise an alarm.\n", file=out)
+    print(f"{len(alarms)} of {total} healthy runs raise a false alarm.\n", file=out)
     print("\n".join(confusion(found)), file=out)
-    for title, lines in (("Wrong", wrong), ("False alarms", alarms), ("Not run: this lehr refuses them", refused)):
+    for title, lines in (
+        ("Wrong", wrong),
+        ("False alarms", alarms),
+        ("Not run, since this version of lehr rejects them", refused),
+    ):
         if lines:
             print(f"\n{title}:\n" + "\n".join(f"- {line}" for line in lines), file=out)
-    print("\n## Does the suggested override help?\n", file=out)
-    print("Best validation accuracy without and with it, one pair per seed.\n", file=out)
+    print("\n## How often the suggested override helps\n", file=out)
+    print("Best validation accuracy without and with the override, one pair per seed.\n", file=out)
     print("| condition | override (of the last seed) | accuracy % | better |\n|---|---|---|---|", file=out)
     pairs = [pair for each in repaired.values() for pair in each]
     for label, each in repaired.items():

@@ -1,14 +1,14 @@
-"""What exporting metrics costs training: one run, with the exporter on and off in turn.
+"""The cost of exporting metrics: one run, with the exporter alternately on and off.
 
-The worst case on a small machine: two workers on all its cores and tiny steps, so that whatever the driver and Ray's
-agents do is taken from them. One run, so that nothing else differs: the exporter is switched on or off every few
-seconds, longer than Ray takes to send metrics on.
+The worst case on a small machine: two workers on all its cores and tiny steps, so that the driver and Ray's agents take
+every CPU second from them. A single run, so that nothing else differs: the exporter is switched on or off every few
+seconds, longer than Ray takes to forward metrics.
 
-Two figures. Examples per second with and without, a ratio for each pair of neighbouring stretches: what matters, but on
-a machine that does other things too its spread is far above one percent. And the processor time of everything but the
-workers (the driver, Ray's daemons and agents), which other load hardly moves: more of it, as a share of all cores, is
-the most that training can lose. What the workers' journal adds for monitoring, a few figures and one question to DDP
-per pulse (0.1 ms twice a second), is on all the time.
+It measures two things. Examples per second, as the ratio with / without for each pair of neighbouring stretches: this
+is what matters, but on a busy machine its spread is far above one percent. And the CPU time of everything except the
+workers (the driver, Ray's daemons and agents), which other load hardly affects: the increase, as a share of all cores,
+is the most that training can lose. What the workers themselves add for monitoring (a few numbers, and one question to
+DDP per synchronisation: 0.1 ms twice a second) is always on.
 
     python -m tests.benchmarks.metrics_cost [pairs]
 """
@@ -28,7 +28,7 @@ import psutil
 
 from lehr.machine import cores
 from lehr.monitoring.exporter import Exporter
-from lehr.runs import Folder, RunFolder
+from lehr.runs import Folder, RunFolder, TrainingProgress
 
 STRETCH_SECONDS = 12.0
 BATCH = 64
@@ -46,7 +46,7 @@ JOB: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Stretch:
-    """A few seconds of training: examples per second, and processor seconds per second of all but the workers."""
+    """A few seconds of training: examples per second, and CPU seconds per second of all but the workers."""
 
     speed: float
     others: float
@@ -56,19 +56,19 @@ def main(pairs: int) -> None:
     from lehr import run
     from lehr.errors import LehrError
 
-    on, looks = threading.Event(), []
-    look = Exporter._look
+    on, durations = threading.Event(), []
+    poll = Exporter.poll
 
     def switched(self: Exporter) -> None:
         if on.is_set():
             started = time.perf_counter()
-            look(self)
-            looks.append(time.perf_counter() - started)
+            poll(self)
+            durations.append(time.perf_counter() - started)
 
-    Exporter._look = switched  # type: ignore[method-assign]
+    Exporter.poll = switched  # type: ignore[method-assign]
     found: list[tuple[Stretch, Stretch]] = []
     screen = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # an epoch is over in a fraction of a second
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # an epoch takes a fraction of a second
     with tempfile.TemporaryDirectory() as folder:
         watcher = threading.Thread(target=measure, args=(folder, on, pairs, found), daemon=True)
         watcher.start()
@@ -82,12 +82,12 @@ def main(pairs: int) -> None:
     for number, (with_metrics, without) in enumerate(found, 1):
         print(
             f"  pair {number}: {with_metrics.speed:,.0f} and {without.speed:,.0f} examples/s, "
-            f"{with_metrics.others:.3f} and {without.others:.3f} cores for the others"
+            f"{with_metrics.others:.3f} and {without.others:.3f} cores outside the workers"
         )
     summary([a.speed / b.speed for a, b in found], "examples/s, with / without", "about 1")
     shares = [(a.others - b.others) / cores() for a, b in found]
-    summary(shares, f"more processor time, as a share of {cores()} cores", "at most 0.01")
-    print(f"a look at the run takes the driver {statistics.median(looks) * 1000:.1f} ms, every 2 s")
+    summary(shares, f"additional CPU time, as a share of {cores()} cores", "at most 0.01")
+    print(f"reading the run takes the driver {statistics.median(durations) * 1000:.1f} ms, every 2 s")
 
 
 def summary(values: list[float], what: str, expected: str) -> None:
@@ -98,17 +98,24 @@ def summary(values: list[float], what: str, expected: str) -> None:
 
 
 def measure(folder: str, on: threading.Event, pairs: int, found: list[tuple[Stretch, Stretch]]) -> None:
-    """Waits for training to be warm, switches the exporter on and off, and asks the run to stop at the end."""
-    place = RunFolder(Folder.at(f"{folder}/cost"))
-    while place.progress().get("epochs_done", 0) < 20:
+    """Waits until training is warm, switches the exporter on and off, and finally asks the run to stop."""
+    run = RunFolder(Folder.at(f"{folder}/cost"))
+
+    def reached() -> tuple[int, int, float]:
+        """Epochs done, optimizer steps, and when that was written."""
+        progress = run.typed_progress()
+        training = progress.training or TrainingProgress()
+        return training.epochs_done, training.step, progress.updated or 0.0
+
+    while reached()[0] < 20:
         time.sleep(0.5)
 
     def stretch(exporting: bool) -> Stretch:
         on.set() if exporting else on.clear()
-        before, used, began = place.progress(), others(), time.perf_counter()
+        (_, first, since), used, began = reached(), others(), time.perf_counter()
         time.sleep(STRETCH_SECONDS)
-        after, seconds = place.progress(), time.perf_counter() - began
-        speed = (after["step"] - before["step"]) * BATCH / (after["updated"] - before["updated"])
+        (_, last, until), seconds = reached(), time.perf_counter() - began
+        speed = (last - first) * BATCH / (until - since)
         return Stretch(speed, (others() - used) / seconds)
 
     for pair in range(pairs):
@@ -117,11 +124,11 @@ def measure(folder: str, on: threading.Event, pairs: int, found: list[tuple[Stre
             found.append((stretch(True), without))
         else:
             found.append((stretch(True), stretch(False)))
-    place.request_stop("measured")
+    run.request_stop("measured")
 
 
 def others() -> float:
-    """Processor seconds so far of this process and all that it started, but the workers that train."""
+    """CPU seconds so far of this process and everything it started, except the workers that train."""
     total = 0.0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         try:

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a real Ray on which a real job runs: every panel has data, and an alert fires."""
+"""A real Prometheus scrapes a real Ray that runs a real job: every panel has data, and an alert fires."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ stopping: {name: asha, factor: 3}
 budget: {trials: 60}
 """
 
-# A job that asks for nothing but to be stuck: its network sleeps once a file says so.
+# A job that hangs on demand: its network sleeps while a file exists.
 STUCK = """\
 import os, time
 from lehr.models.small_cnn import SmallCNN
@@ -85,7 +85,7 @@ _T = TypeVar("_T")
 
 @dataclass
 class Watched:
-    """A Ray with a Prometheus that watches it."""
+    """A Ray with a Prometheus that scrapes it."""
 
     ray: str
     dashboard: str
@@ -112,11 +112,11 @@ class Watched:
             yield process
         finally:
             end(process)
-            print(Path("job.txt").read_text())  # pytest shows it where a test fails
+            print(Path("job.txt").read_text())  # pytest shows it if a test fails
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """Ends a process and what it started, all of one session."""
+    """Ends a process and everything it started, which share a session."""
     for number, patience in ((signal.SIGINT, 30), (signal.SIGKILL, 10)):
         try:
             os.killpg(process.pid, number)
@@ -179,7 +179,7 @@ PANELS: list[Panel] = [panel for rows in (RUNS, SEARCH, HEALTH) for row in rows.
 
 
 def chosen(expression: str, run: str) -> str:
-    """The PromQL as Grafana sends it, with the dashboard's variables filled in."""
+    """The PromQL as Grafana sends it, with the dashboard's variables replaced."""
     return expression.replace("$Cluster", ".*").replace("$run", run)
 
 
@@ -202,14 +202,14 @@ def test_every_panel_has_data_while_a_job_runs_and_series_end_with_it(watched: W
             "kind": "train",
         }
         assert 0 < float(loss["value"][1]) < 3
-        # Labels are bounded: one series a metric, but for the few values of its own label.
+        # Labels are bounded: one series per metric, except for the few values of its own label.
         for metric in METRICS:
             assert len(watched.query(metric.series)) <= (6 if metric.label else 1), metric.name
         assert not watched.query('ALERTS{alertname=~"Lehr.*",alertstate="firing",alertname!="LehrDiskNearlyFull"}')
     wait_for("end of the series", lambda: not watched.query('{__name__=~"ray_lehr_.*"}'), 60)
 
 
-def test_a_recipe_shows_its_step_its_runs_and_where_asked_for_their_curves(watched: Watched) -> None:
+def test_a_recipe_shows_its_step_its_runs_and_on_request_their_curves(watched: Watched) -> None:
     with watched.job(RECIPE, LEHR_METRICS_TRIALS="1"):
         steps = wait_for("step", lambda: watched.query('ray_lehr_recipe_step{run="narrowing"} == 1'), 180)
         assert {step["metric"]["kind"] for step in steps} == {"recipe"}
@@ -230,12 +230,12 @@ def test_every_panel_of_a_search_has_data(watched: Watched) -> None:
                 wait_for(title, lambda asked=expression: watched.query(chosen(asked, "hunting")), 180)  # type: ignore[misc]
 
 
-def test_an_alert_fires_when_a_job_is_stuck_and_resolves_when_it_goes_on(watched: Watched, tmp_path: Path) -> None:
+def test_an_alert_fires_when_a_job_is_stuck_and_resolves_when_it_continues(watched: Watched, tmp_path: Path) -> None:
     (tmp_path / "stuck_net.py").write_text(STUCK)
     text = JOB.replace("watched", "stuck").replace("{name: small_cnn, width: 16}", "{name: 'stuck_net:Net'}")
     marker = tmp_path / "stuck"
     firing = 'ALERTS{alertname="LehrNoProgress",alertstate="firing",run="stuck"}'
-    # The worker reads the marker's place from its environment: set it for all that the job starts.
+    # The worker reads the path of the marker from its environment: set it for every process of the job.
     with watched.job(text, LEHR_TEST_STUCK=str(marker), RAY_JOB_CONFIG_JSON_ENV_VAR=_with(LEHR_TEST_STUCK=str(marker))):
         wait_for("loss", lambda: watched.query('ray_lehr_train_loss{run="stuck"}'), 180)
         assert not watched.query(firing)
@@ -243,9 +243,9 @@ def test_an_alert_fires_when_a_job_is_stuck_and_resolves_when_it_goes_on(watched
         (alert,) = wait_for("alert", lambda: watched.query(firing), 90)
         assert alert["metric"]["severity"] == "critical"
         with urllib.request.urlopen(f"{watched.prometheus}/api/v1/alerts") as answer:
-            told = [a for a in json.load(answer)["data"]["alerts"] if a["labels"]["alertname"] == "LehrNoProgress"]
-        assert re.fullmatch(r"stuck has told nothing new for \d+\.?\d*s", told[0]["annotations"]["summary"])
-        assert "stack traces" in told[0]["annotations"]["runbook"]
+            fired = [a for a in json.load(answer)["data"]["alerts"] if a["labels"]["alertname"] == "LehrNoProgress"]
+        assert re.fullmatch(r"stuck has made no progress for \d+\.?\d*s", fired[0]["annotations"]["summary"])
+        assert "stack traces" in fired[0]["annotations"]["runbook"]
         marker.unlink()
         wait_for("end of the alert", lambda: not watched.query(firing), 60)
 
@@ -254,7 +254,7 @@ def _with(**environment: str) -> str:
     return json.dumps({"runtime_env": {"env_vars": environment}})
 
 
-def test_the_last_state_of_a_run_that_diverged_is_seen(watched: Watched) -> None:
+def test_the_last_state_of_a_diverged_run_is_exported(watched: Watched) -> None:
     diverging = JOB.replace("watched", "diverged").replace("lr: 0.05", "lr: 1.0e+30")
     with watched.job(diverging) as process:
         process.wait(timeout=180)

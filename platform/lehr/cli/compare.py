@@ -1,4 +1,4 @@
-"""`lehr compare`: several runs beside each other."""
+"""`lehr compare`: several runs on the same axes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from lehr.cli.options import Storage, storage_or_default
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Two or more runs: names, or paths or URIs of their folders.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Two or more runs: their names, or the paths or URIs of their folders.")
+    ],
     storage: Storage = None,
-    out: Annotated[Path, typer.Option(help="Folder to write compare.html and compare.png into.")] = Path("."),
+    out: Annotated[Path, typer.Option(help="Folder for compare.html and compare.png.")] = Path("."),
 ) -> None:
-    """Draw the curves of several runs beside each other, with what differs between their jobs."""
+    """Plot the curves of several runs on the same axes.
+
+    Also lists the differences between their jobs.
+    """
     from lehr.curves import write_comparison
     from lehr.result import find
 

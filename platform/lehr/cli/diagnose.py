@@ -1,4 +1,4 @@
-"""`lehr diagnose`: what the curves of a run say."""
+"""`lehr diagnose`: what the learning curves of a run show."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from lehr.errors import LehrError
 def diagnose(
     run: RunName,
     storage: Storage = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as in diagnosis.json.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, the content of diagnosis.json.")] = False,
 ) -> None:
-    """Say what a run's learning curves show: what is wrong or right, the evidence, and what to change."""
+    """Diagnose a run from its learning curves.
+
+    Shows what is wrong or right, the evidence, and what to change.
+    """
     from lehr.curves import diagnose_run
     from lehr.result import find
 
     folder = find(run, storage_or_default(storage)).folder
-    progress = folder.progress()
-    if progress.get("status") == "failed" and not progress.get("step"):
-        raise LehrError(f"{run} failed before its first step: {progress.get('message', 'it does not say why')}")
-    found = diagnose_run(folder)
+    outcome, training = folder.outcome(), folder.typed_progress().training
+    if outcome and outcome.status == "failed" and not (training and training.step):
+        raise LehrError(f"{run} failed before its first step: {outcome.message or 'no reason was recorded'}")
+    diagnosis = diagnose_run(folder)
     if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(json.dumps(diagnosis.to_json(), indent=2))
         return
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    for number, finding in enumerate(found.findings):
+    for number, finding in enumerate(diagnosis.findings):
         if number:
             console.print()
         style = "green" if finding.good else "yellow"
         console.print(f"[bold {style}]{finding.title}[/]  [dim]{finding.confidence} confidence[/]")
-        console.print(f"{finding.evidence[:1].upper()}{finding.evidence[1:]}.", markup=False)
+        console.print(finding.sentence, markup=False)
         console.print(finding.advice, markup=False)
-        if finding.command:
-            console.print(f"  lehr run JOB {finding.command}", markup=False)
+        if finding.rerun:
+            console.print(f"  {finding.rerun}", markup=False)
         console.print(f"Rule: {finding.rule}.", style="dim", markup=False)

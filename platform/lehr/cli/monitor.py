@@ -1,4 +1,4 @@
-"""`lehr monitor`: dashboards, rules and metrics for a cluster's own monitoring."""
+"""`lehr monitor`: Grafana dashboards, Prometheus rules and metrics."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Dashboards in Grafana, rules for Prometheus, and what is exported.", no_args_is_help=True)
+app = typer.Typer(help="Grafana dashboards, Prometheus rules and the metrics that jobs export.", no_args_is_help=True)
 
 Prometheus = Annotated[
-    str | None, typer.Option("--prometheus", help="Address of Prometheus, as Grafana reaches it.", show_default=False)
+    str | None, typer.Option("--prometheus", help="Address of Prometheus as Grafana reaches it.", show_default=False)
 ]
 Reports = Annotated[
-    str, typer.Option("--reports", help="Address under which run folders are served, for links to reports.")
+    str, typer.Option("--reports", help="Address at which run folders are served, for links to reports.")
 ]
 Ray = Annotated[str, typer.Option("--ray", help="Address of the Ray dashboard, for links to it.")]
 
@@ -27,23 +27,28 @@ def install(
     prometheus: Prometheus = None,
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", help="File with the token; else LEHR_GRAFANA_TOKEN(_FILE).", show_default=False),
+        typer.Option(
+            "--token-file", help="File that holds the token. Default: LEHR_GRAFANA_TOKEN or _FILE.", show_default=False
+        ),
     ] = None,
     reports: Reports = "",
     ray: Ray = "",
-    rays_own: Annotated[
-        bool, typer.Option("--with-ray/--without-ray", help="Also the dashboards that Ray's own pages embed.")
+    with_ray: Annotated[
+        bool, typer.Option("--with-ray/--without-ray", help="Also install the dashboards that Ray's own pages embed.")
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what was changed by hand.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite changes that were made by hand.")] = False,
 ) -> None:
-    """Put our folder, data source and dashboards into a Grafana. Doing it again changes only what is new."""
+    """Install the data source and dashboards in a Grafana.
+
+    Run it again to update what has changed.
+    """
     from lehr.monitoring.dashboards import dashboards
     from lehr.monitoring.grafana import connect
     from lehr.monitoring.ray_side import ray_dashboards
 
-    found = connect(grafana, token_file=token_file, environment=os.environ)
-    wanted, others = dashboards(reports=reports, ray=ray), ray_dashboards() if rays_own else []
-    for change in found.install(wanted, others=others, prometheus=prometheus, force=force):
+    server = connect(grafana, token_file=token_file, environment=os.environ)
+    ours, others = dashboards(reports=reports, ray=ray), ray_dashboards() if with_ray else []
+    for change in server.install(ours, others=others, prometheus=prometheus, force=force):
         print(f"{change.state:<10} {change.what}")
 
 
@@ -51,22 +56,21 @@ def install(
 def files(
     folder: Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)],
     prometheus: Annotated[
-        str, typer.Option("--prometheus", help="Address of Prometheus, as Grafana reaches it.")
+        str, typer.Option("--prometheus", help="Address of Prometheus as Grafana reaches it.")
     ] = "http://prometheus:9090",
-    cluster: Annotated[str, typer.Option("--cluster", help="Name of the cluster, label ray_io_cluster.")] = "ray",
+    cluster: Annotated[str, typer.Option("--cluster", help="Name of the cluster, the label ray_io_cluster.")] = "ray",
     discovery: Annotated[
-        str, typer.Option("--discovery", help="File in which the cluster's head keeps its targets.")
+        str, typer.Option("--discovery", help="File in which the head node lists the targets to scrape.")
     ] = "/tmp/ray/prom_metrics_service_discovery.json",
     reports: Reports = "",
     ray: Ray = "",
 ) -> None:
-    """Write dashboards, rules, scrape configuration and provisioning as files, to be mounted."""
-    from lehr.monitoring.provisioning import files as make
-    from lehr.monitoring.provisioning import write
+    """Write dashboards, rules and configuration as files to mount."""
+    from lehr.monitoring import provisioning
 
-    made = make(prometheus=prometheus, cluster=cluster, discovery=discovery, reports=reports, ray=ray)
-    write(folder, made)
-    for name in sorted(made):
+    written = provisioning.files(prometheus=prometheus, cluster=cluster, discovery=discovery, reports=reports, ray=ray)
+    provisioning.write(folder, written)
+    for name in sorted(written):
         print(folder / name)
 
 
@@ -78,7 +82,7 @@ def metrics() -> None:
 
     from lehr.monitoring.metrics import table
 
-    shown = Table("name", "unit", "labels", "when", "what", box=None, pad_edge=False, header_style="dim")
-    for name, _, unit, labels, when, what in table():
-        shown.add_row(name, unit, labels, when, what)
+    shown = Table("name", "unit", "labels", "when", "meaning", box=None, pad_edge=False, header_style="dim")
+    for name, _, unit, labels, when, meaning in table():
+        shown.add_row(name, unit, labels, when, meaning)
     Console(highlight=False).print(shown)

@@ -1,4 +1,4 @@
-"""`lehr report`: a run as one page."""
+"""`lehr report`: a run's report, one page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lehr.cli.options import RunName, Storage, storage_or_default
 
 
 def report(run: RunName, storage: Storage = None) -> None:
-    """Write a run's report.html and curves.png anew, from what it has recorded so far."""
+    """Write a run's report again, from its record so far."""
     from lehr.formatting import format_folder
     from lehr.kinds import report_of
     from lehr.result import find

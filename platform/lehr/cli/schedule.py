@@ -1,4 +1,4 @@
-"""`lehr schedule`: pictures of learning-rate schedules."""
+"""`lehr schedule`: plots of learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -15,50 +15,52 @@ def schedule(
         list[str] | None,
         typer.Argument(
             metavar="[NAME [OPTION=VALUE]…]…",
-            help="Schedules, each followed by its options: step every=5ep cosine final=0.1. By default all of them.",
+            help="Schedules, each followed by its options, as in: step every=5ep cosine final=0.1. Default: all.",
             show_default=False,
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Length of the run.")] = 20,
     steps_per_epoch: Annotated[int, typer.Option(min=1, help="Optimizer steps in an epoch.")] = 100,
-    warmup: Annotated[str | None, typer.Option(help="Warmup of all of them, such as 1ep.", show_default=False)] = None,
+    warmup: Annotated[
+        str | None, typer.Option(help="Warmup of each schedule, such as 1ep.", show_default=False)
+    ] = None,
     cooldown: Annotated[
-        str | None, typer.Option(help="Cooldown of all of them, such as 10%.", show_default=False)
+        str | None, typer.Option(help="Cooldown of each schedule, such as 10%.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Also draw them into this file: .png, .svg or .html.", show_default=False)
+        Path | None, typer.Option(help="Also write the plots to this file: .png, .svg or .html.", show_default=False)
     ] = None,
 ) -> None:
-    """Draw learning-rate schedules beside each other: here, and with --out as a picture."""
+    """Plot learning-rate schedules side by side."""
     import shutil
 
-    from lehr.curves.rates import Drawn, beside, chart, plot, write
+    from lehr.curves.schedule_plots import ScheduleCurve, chart, plot, side_by_side, write
     from lehr.durations import Clock
     from lehr.job import TrainJob, from_dict
     from lehr.schedules import SCHEDULES
 
     if out and out.suffix not in (".png", ".svg", ".html"):
-        raise LehrError(f"--out: {out} is not a picture; allowed: a file ending in .png, .svg or .html")
-    both = {"warmup": warmup, "cooldown": cooldown}
+        raise LehrError(f"--out: {out} is not a picture file; allowed: a name that ends in .png, .svg or .html")
+    shared = {"warmup": warmup, "cooldown": cooldown}
     clock = Clock(steps_per_epoch, steps_per_epoch * epochs)
-    drawn = []
-    for said in read(words or list(SCHEDULES)):
-        job = from_dict({"schedule": {key: value for key, value in both.items() if value} | said})
+    curves = []
+    for section in parse(words or list(SCHEDULES)):
+        job = from_dict({"schedule": {key: value for key, value in shared.items() if value} | section})
         assert isinstance(job, TrainJob)
         try:
-            drawn.append(Drawn.of(job.schedule, clock))
+            curves.append(ScheduleCurve.of(job.schedule, clock))
         except ValueError as error:
-            raise JobError(str(error), field=f"schedule {said['name']}") from None
-    plots = [plot(each) for each in drawn]
+            raise JobError(str(error), field=f"schedule {section['name']}") from None
+    plots = [plot(curve) for curve in curves]
     widest = max(len(line) for lines in plots for line in lines)
-    print(beside(plots, max(1, (shutil.get_terminal_size().columns + 3) // (widest + 3))))
+    print(side_by_side(plots, max(1, (shutil.get_terminal_size().columns + 3) // (widest + 3))))
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write(chart(drawn), out)
+        write(chart(curves), out)
         print(f"\nPicture: {out}")
 
 
-def read(words: list[str]) -> list[dict[str, Any]]:
+def parse(words: list[str]) -> list[dict[str, Any]]:
     """`["step", "every=5ep", "cosine"]` as `[{"name": "step", "every": "5ep"}, {"name": "cosine"}]`.
 
     Raises:
@@ -73,5 +75,5 @@ def read(words: list[str]) -> list[dict[str, Any]]:
         elif found:
             found[-1] |= parse_overrides([word])
         else:
-            raise JobError(f"{word} belongs to no schedule; allowed: a name before its options, as in step every=5ep")
+            raise JobError(f"{word} has no schedule before it; name one before its options, as in: step every=5ep")
     return found

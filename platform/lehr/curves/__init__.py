@@ -1,4 +1,4 @@
-"""Learning curves: pictures of what a run recorded, and what they say."""
+"""Learning curves: charts of what a run recorded, and the diagnosis of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def diagnose_run(run: RunFolder) -> Diagnosis:
-    """What the curves of a run say so far; also written as `diagnosis.json` into its folder."""
+    """What the curves of a run show so far; also written to `diagnosis.json` in its folder."""
     from lehr.curves.record import Curves
 
     return _diagnose(run, Curves.read(run))
@@ -25,17 +25,19 @@ def _diagnose(run: RunFolder, curves: Curves) -> Diagnosis:
     from lehr.curves.diagnosis import diagnose
 
     diagnosis = diagnose(curves)
-    run.folder.write_json("diagnosis.json", diagnosis.to_dict())
+    diagnosis.write(run.folder)
     return diagnosis
 
 
 def verdict(run: RunFolder) -> str:
-    """What the last diagnosis of a run put first, in one line; empty where there was none."""
-    try:
-        first = run.folder.read_json("diagnosis.json")["findings"][0]
-        return f"{first['title']}: {first['evidence']}" + (f"; try: {first['command']}" if first["command"] else "")
-    except (FileNotFoundError, RunError, LookupError, TypeError):  # none yet, or damaged: it can be made again
+    """The first finding of a run's last diagnosis, in one line; empty where there is none."""
+    from lehr.curves.findings import Diagnosis
+
+    diagnosis = Diagnosis.read(run.folder)
+    if diagnosis is None:
         return ""
+    first = diagnosis.first
+    return first.summary + (f"; try: {first.command}" if first.command else "")
 
 
 def write_curves(run: RunFolder) -> Path | None:
@@ -44,23 +46,22 @@ def write_curves(run: RunFolder) -> Path | None:
     Returns:
         The local path of the picture; None where nothing was recorded yet, and for a run on remote storage.
     """
-    from lehr.curves import charts, report  # drawing takes a second to import: only who draws pays it
+    from lehr.curves import charts, report  # the libraries that draw take a second to import
     from lehr.curves.record import Curves
+    from lehr.reporting.drawing import png
 
     curves = Curves.read(run)
     diagnosis = _diagnose(run, curves)
     if not len(curves.steps["step"]):
         return None
-    first = diagnosis.first
-    words = [report.subtitle(curves), f"{first.title}: {first.evidence}"]
     drawn = charts.run_chart(curves)
-    run.folder.write("curves.png", charts.png(drawn, curves.name, words))
+    run.folder.write("curves.png", png(drawn, curves.name, [report.subtitle(curves), diagnosis.first.summary]))
     run.folder.write("report.html", report.report_page(run, curves, diagnosis, drawn).encode())
     return run.folder.local_path / "curves.png" if run.folder.is_local else None
 
 
 def write_comparison(runs: Sequence[RunFolder], out: Path) -> tuple[Path, Path]:
-    """Writes `compare.html` and `compare.png` into the folder `out`: the curves of several runs beside each other.
+    """Writes `compare.html` and `compare.png` into the folder `out`: the curves of several runs on the same axes.
 
     Raises:
         RunError: fewer than two runs, or one of them has recorded no steps yet.
@@ -68,17 +69,18 @@ def write_comparison(runs: Sequence[RunFolder], out: Path) -> tuple[Path, Path]:
     from lehr.curves import charts, report
     from lehr.curves.diagnosis import diagnose
     from lehr.curves.record import Curves
+    from lehr.reporting.drawing import png
 
     if len(runs) < 2:
-        raise RunError(f"{len(runs)} run is nothing to compare; give two or more")
+        raise RunError(f"a comparison needs two or more runs, and got {len(runs)}")
     read = [Curves.read(run) for run in runs]
     for curves in read:
         if not len(curves.steps["step"]):
-            raise RunError(f"{curves.name} has recorded no steps yet; there is nothing to compare")
+            raise RunError(f"{curves.name} has recorded no steps yet, so it cannot be compared")
     page, picture = out / "compare.html", out / "compare.png"
     out.mkdir(parents=True, exist_ok=True)
     page.write_text(report.compare_page(read, [diagnose(curves) for curves in read]), encoding="utf-8")
     changed = report.differences(read)
-    words = f"differ in {', '.join(changed)}" if changed else "the same job"
-    picture.write_bytes(charts.png(charts.compare_chart(read), f"{len(read)} runs beside each other", [words]))
+    difference = f"Differences: {', '.join(changed)}" if changed else "The same job"
+    picture.write_bytes(png(charts.compare_chart(read), report.comparison_title(read), [difference]))
     return page, picture

@@ -8,39 +8,38 @@ from lehr.curves.record import Curves
 
 Overrides = dict[str, Any]
 
-ADAPTIVE_RATE, SGD_RATE = (
-    1e-3,
-    0.05,
-)  # rates that most small networks train with (Adam's own default; SGD with momentum)
+# Learning rates that suit most small networks: Adam's own default, and SGD with momentum.
+ADAPTIVE_RATE, SGD_RATE = 1e-3, 0.05
 
 
 def usual_rate(curves: Curves) -> Overrides:
+    """The learning rate that suits most small networks with this optimizer."""
     return {"optimizer.lr": _usual(curves)}
 
 
 def lower_rate(curves: Curves) -> Overrides:
-    """A tenth, and at most the usual rate; a first epoch of warmup; gradients clipped."""
+    """A tenth of the learning rate, and at most the usual one; one epoch of warmup; clipped gradients."""
     lr = float(curves.option("optimizer.lr", 0.1))
-    return {"optimizer.lr": _round(min(lr / 10, _usual(curves))), "schedule.warmup": "1ep", "train.clip": 1.0}
+    return {"optimizer.lr": _one_digit(min(lr / 10, _usual(curves))), "schedule.warmup": "1ep", "train.clip": 1.0}
 
 
 def raise_rate(curves: Curves, factor: float) -> Overrides:
-    """Times `factor`, at least 3, and not beyond the usual rate unless it is there already."""
+    """Times `factor`, at least times 3, and not above the usual learning rate unless it is there already."""
     lr = float(curves.option("optimizer.lr", 0.1))
-    return {"optimizer.lr": _round(max(3 * lr, min(lr * factor, _usual(curves))))}
+    return {"optimizer.lr": _one_digit(max(3 * lr, min(lr * factor, _usual(curves))))}
 
 
-def better_start(curves: Curves) -> Overrides:
-    """Normalised layers where the model has the option; else weights as they are usually drawn, else a warmup."""
+def better_initialization(curves: Curves) -> Overrides:
+    """Normalisation layers where the model has the option; else the usual initialization; else a warmup."""
     if curves.option("model.name") == "small_cnn" and curves.option("model.norm", "group") == "none":
         return {"model.norm": "batch"}
     if curves.option("model.init_scale", 1.0) != 1.0:
         return {"model.init_scale": 1.0}
-    return {"schedule.warmup": "10%", "optimizer.lr": _round(float(curves.option("optimizer.lr", 0.1)) / 3)}
+    return {"schedule.warmup": "10%", "optimizer.lr": _one_digit(float(curves.option("optimizer.lr", 0.1)) / 3)}
 
 
 def larger_batch(curves: Curves) -> Overrides:
-    """Eight times the rows, at least 32; the same rate, which is now smaller for what a batch tells."""
+    """Eight times the batch size, at least 32; the learning rate stays, which makes it smaller per example."""
     return {"train.batch_size": max(32, 8 * int(curves.option("train.batch_size", 4)))}
 
 
@@ -51,6 +50,7 @@ def decay_from(curves: Curves, share: float) -> Overrides:
 
 
 def longer(curves: Curves, times: int) -> Overrides:
+    """So many times the epochs."""
     return {"train.epochs": times * int(curves.option("train.epochs", 1))}
 
 
@@ -65,9 +65,9 @@ def larger_model(curves: Curves) -> Overrides:
 
 
 def regularise(curves: Curves) -> Overrides:
-    """All the data where some was held back; else what is not there yet of smoothed labels, mixup and dropout.
+    """All the data if `data.limit` held some back; else the first unused of label smoothing, mixup and dropout.
 
-    Smoothed labels come first: they helped at every scale that was tried, where shifting tiny images did not.
+    Label smoothing comes first: it helped at every scale that was tried, where shifting tiny images did not.
     """
     if curves.option("data.limit") is not None:
         return {"data.limit": None}
@@ -83,5 +83,5 @@ def _usual(curves: Curves) -> float:
     return SGD_RATE if curves.option("optimizer.name", "sgd") == "sgd" else ADAPTIVE_RATE
 
 
-def _round(value: float) -> float:
+def _one_digit(value: float) -> float:
     return float(f"{value:.1g}")

@@ -1,4 +1,4 @@
-"""Rules for runs that fell apart or never began to learn: nothing else on their curves means anything."""
+"""Rules for runs that diverged or never began to learn: then nothing else on their curves means anything."""
 
 from __future__ import annotations
 
@@ -7,107 +7,120 @@ import math
 import numpy as np
 
 from lehr.curves import advice
-from lehr.curves.findings import Finding, grade
+from lehr.curves.findings import LEARNING_RATE_TOO_HIGH, NOT_LEARNING, Finding, grade
 from lehr.curves.signals import Signals
 
 
 def diverged(s: Signals) -> Finding | None:
-    """Loss becomes NaN, climbs away, or is thrown up by the first steps and never comes down: the rate is too high."""
+    """The loss becomes NaN, rises for good, or explodes in the first steps and never recovers."""
     loss, limits = s.curves.steps["loss"], s.limits
-    broken = np.flatnonzero(~np.isfinite(loss))
+    not_finite = np.flatnonzero(~np.isfinite(loss))
     lowest = float(np.nanmin(s.loss))
-    where = float(s.at[int(np.nanargmin(s.loss))])
+    where = float(s.grid[int(np.nanargmin(s.loss))])
     end = s.loss_at(1.0)
-    rate = float(np.nanmax(s.curves.steps["learning_rate"]))
-    climbed = (end - lowest) / s.start_loss
-    thrown = float(np.nanmax(loss[1:], initial=0.0)) / s.start_loss
-    moving = s.update(0, 1)
-    if len(broken) or s.curves.broken:
-        step = int(s.curves.steps["step"][broken[0]]) if len(broken) else None
-        at = f"at step {step} the loss became {loss[broken[0]]}" if step is not None else s.curves.broken.split(";")[0]
-        rule, evidence, sure = "the loss becomes NaN or infinite", f"{at}, with a learning rate of {rate:.3g}", 9.0
+    climbed = (end - lowest) / s.initial_loss
+    peak = float(np.nanmax(loss[1:], initial=0.0)) / s.initial_loss
+    update = s.update_ratio(0, 1)
+    if len(not_finite) or s.curves.divergence:
+        rule, evidence, strength = "the loss explodes, or becomes NaN or infinite", _not_finite(s, not_finite), 9.0
     elif climbed > limits.climb and where < 0.9 * s.length:
-        rule = "the smoothed loss ends far above its lowest"
-        evidence = f"the smoothed loss climbed from {lowest:.3g} (epoch {where:.1f}) to {end:.3g} at the end"
-        sure = climbed / limits.climb
-    elif s.at_chance and moving > limits.small_update and _wild(s, thrown, moving):
-        rule = "the first steps throw the loss up or move the weights wildly, and accuracy stays at chance"
+        rule = "the smoothed loss ends far above its minimum"
         evidence = (
-            f"the loss reached {thrown:.2g} times its first value and ended at {end:.3g} (a guess has {s.guess:.3g}), "
-            f"a step moves the weights by up to {s.largest_update:.1%} of their size, and validation accuracy is "
-            f"{s.last(s.validation):.1%}, a guess"
+            f"the smoothed loss rose from {lowest:.3g}, its minimum at epoch {where:.1f}, to {end:.3g} at the end"
         )
-        sure = 1.5 * max(thrown / limits.spike, moving / limits.wild_update, s.largest_update / limits.violent_update)
+        strength = climbed / limits.climb
+    elif s.at_chance and update > limits.small_update and _wild(s, peak, update):
+        rule = (
+            "the loss explodes in the first steps or the updates are far too large, and accuracy stays at chance level"
+        )
+        evidence = (
+            f"the loss reached {peak:.2g} times its initial value and ended at {end:.3g} (chance level: "
+            f"{s.chance_loss:.3g}); the largest update was {s.largest_update_ratio:.1%} of the weight norm, and "
+            f"validation accuracy is {s.final(s.validation):.1%} (chance level: {s.chance:.1%})"
+        )
+        strength = 1.5 * max(
+            peak / limits.spike, update / limits.wild_update, s.largest_update_ratio / limits.violent_update
+        )
     else:
         return None
     return Finding(
         name="diverged",
-        title="Learning rate too high",
+        title=LEARNING_RATE_TOO_HIGH,
         rule=rule,
         evidence=evidence,
-        confidence=grade(sure, 1.0),
-        advice="Lower the rate, warm up, and clip the gradient.",
+        confidence=grade(strength, 1.0),
+        advice="Lower the learning rate, add a warmup and clip the gradients.",
         overrides=advice.lower_rate(s.curves),
     )
 
 
-def _wild(s: Signals, thrown: float, moving: float) -> bool:
+def _not_finite(s: Signals, steps: np.ndarray) -> str:
+    """Where the loss became NaN or infinite: in the record, or else in the words of the run itself."""
+    if not len(steps):
+        return s.curves.divergence.split(";")[0]
+    value, step = s.curves.steps["loss"][steps[0]], int(s.curves.steps["step"][steps[0]])
+    rate = float(np.nanmax(s.curves.steps["learning_rate"]))
+    return f"the loss became {value} at step {step}, with a learning rate of {rate:.3g}"
+
+
+def _wild(s: Signals, peak: float, update: float) -> bool:
     settled = min(s.loss_at(0.5), s.loss_at(1.0))
     return (
-        thrown > s.limits.spike
-        or moving > s.limits.wild_update
-        or s.largest_update > s.limits.violent_update
-        or settled > s.limits.above_guess * s.guess
+        peak > s.limits.spike
+        or update > s.limits.wild_update
+        or s.largest_update_ratio > s.limits.violent_update
+        or settled > s.limits.above_guess * s.chance_loss
     )
 
 
 def not_learning(s: Signals) -> Finding | None:
-    """The loss is flat from the first step to the last, and accuracy is a guess."""
-    falls, moving = s.fall(0.02, 1.0), s.update(0, 1)
-    frozen = not moving > s.limits.no_update
-    noise = 2 * s.noise / math.sqrt(max(_window(s), 1))
-    if not s.at_chance or (falls > s.limits.no_fall + noise and not frozen):
+    """The loss is flat from the first step to the last, and accuracy is at chance level."""
+    fall, update = s.fall(0.02, 1.0), s.update_ratio(0, 1)
+    frozen = not update > s.limits.no_update
+    noise = 2 * s.noise / math.sqrt(max(s.loss_window, 1))
+    if not s.at_chance or (fall > s.limits.no_fall + noise and not frozen):
         return None
-    if not frozen and moving < s.limits.small_update and s.trend > s.limits.steady_fall:
-        return None  # it does learn, if slowly: the rate is too low
+    if not frozen and update < s.limits.small_update and s.trend > s.limits.steady_fall:
+        return None  # it does learn, but slowly: the learning rate is too low
     why = (
-        f"each step moves the weights by only {moving:.0e} of their size: the rate is as good as zero, or frozen"
+        f"each update is only {update:.0e} of the weight norm: the learning rate is practically zero, or the weights "
+        "are frozen"
         if frozen
-        else "the weights do move, so the gradient says nothing: a dead network, or labels unrelated to the inputs"
+        else "the weights change, so the gradients carry no signal: a dead network, or labels unrelated to the inputs"
     )
     return Finding(
         name="not_learning",
-        title="Nothing is learning",
-        rule="the smoothed loss ends where it began, and validation accuracy is at chance",
+        title=NOT_LEARNING,
+        rule="the smoothed loss ends where it began, and validation accuracy is at chance level",
         evidence=f"the loss went from {s.loss_at(0.02):.4g} to {s.loss_at(1.0):.4g} over {s.length:.0f} epochs; {why}",
-        confidence="high" if falls < s.limits.no_fall else "medium",
-        advice="Give the rate a value that moves the weights." if frozen else "Begin from weights that carry a signal.",
-        overrides=advice.usual_rate(s.curves) if frozen else advice.better_start(s.curves),
+        confidence="high" if fall < s.limits.no_fall else "medium",
+        advice=(
+            "Raise the learning rate until the weights change."
+            if frozen
+            else "Start from an initialization that passes a signal through every layer."
+        ),
+        overrides=advice.usual_rate(s.curves) if frozen else advice.better_initialization(s.curves),
     )
 
 
 def at_chance(s: Signals) -> Finding | None:
-    """The training loss moves, but what is learned says nothing about other images."""
-    update = s.update(0, 0.25)
+    """The weights change, but accuracy on other images stays at chance level."""
+    update = s.update_ratio(0, 0.25)
     if not s.at_chance or s.length < s.limits.few_epochs or update < s.limits.small_update:
         return None
     return Finding(
         name="at_chance",
-        title="Accuracy is a guess",
-        rule="validation accuracy is at chance at the end, though the weights move",
+        title="Accuracy at chance level",
+        rule="validation accuracy ends at chance level although the weights change",
         evidence=(
-            f"validation accuracy is {s.last(s.validation):.1%} with {s.curves.classes} classes (chance "
-            f"{s.chance:.1%}), training loss {s.loss_at(1.0):.3g} (ln {s.curves.classes} = {s.guess:.3g})"
+            f"validation accuracy is {s.final(s.validation):.1%} with {s.curves.classes} classes (chance level: "
+            f"{s.chance:.1%}); the training loss is {s.loss_at(1.0):.3g} (chance level: ln {s.curves.classes} = "
+            f"{s.chance_loss:.3g})"
         ),
         confidence="high" if s.length >= 2 * s.limits.few_epochs else "medium",
         advice=(
-            "The labels look unrelated to the inputs. Check them; then see whether the network can learn a few images "
-            "by heart, which needs no meaning."
+            "The labels seem to be unrelated to the inputs. Check them; then see whether the network can overfit a few "
+            "images, which works with any labels."
         ),
         overrides={"data.limit": 64, "train.epochs": 50},
     )
-
-
-def _window(s: Signals) -> float:
-    """Steps in the window of the smoothed loss."""
-    return s.length * s.curves.steps_per_epoch / 25

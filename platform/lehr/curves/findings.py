@@ -1,14 +1,20 @@
-"""What a diagnosis is made of."""
+"""What a diagnosis is made of, and `diagnosis.json`, the file that keeps it."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from lehr.errors import RunError
+from lehr.runs import Folder
+
 Confidence = Literal["high", "medium", "low"]
+
+LEARNING_RATE_TOO_HIGH = "Learning rate too high"
+NOT_LEARNING = "The model is not learning"
 
 
 @dataclass(frozen=True)
@@ -18,11 +24,11 @@ class Finding:
     Attributes:
         name: short and stable, for programs: `diverged`, `overfitting`, `healthy`, …
         title: what it means, in a few words.
-        rule: what was looked for, with the thresholds' names in words.
-        evidence: what was found: which steps or epochs, which numbers.
+        rule: what was looked for, in words.
+        evidence: what was found: which steps or epochs, which numbers. It begins in lower case, without a full stop.
         confidence: how far from the threshold the numbers are.
         advice: what to try, in a sentence.
-        overrides: the same as changes to the job, dotted path to value; empty where no job file can help.
+        overrides: the same as changes to the job, dotted path to value; empty where no change to the job can help.
         good: whether nothing is wrong.
     """
 
@@ -40,13 +46,35 @@ class Finding:
         """The overrides as they are typed after `lehr run JOB`."""
         return " ".join(shlex.quote(f"{path}={as_yaml(value)}") for path, value in self.overrides.items())
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def summary(self) -> str:
+        """Title and evidence, in one line."""
+        return f"{self.title}: {self.evidence}"
+
+    @property
+    def sentence(self) -> str:
+        """The evidence as a sentence."""
+        return f"{self.evidence[:1].upper()}{self.evidence[1:]}."
+
+    @property
+    def rerun(self) -> str:
+        """The whole command that runs the job with the overrides; empty without any."""
+        return f"lehr run JOB {self.command}" if self.overrides else ""
+
+    def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"overrides": dict(self.overrides), "command": self.command}
+
+    @classmethod
+    def from_json(cls, told: Any) -> Finding:
+        """Raises KeyError or TypeError where `told` is not a finding."""
+        if not isinstance(told["overrides"], dict) or not isinstance(told["title"], str):
+            raise TypeError("a finding needs a title and overrides")
+        return cls(**{each.name: told[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the curves of a run show, first what to fix first. There is always at least one finding."""
+    """What the curves of a run show, the most urgent finding first. There is always at least one."""
 
     run: str
     findings: tuple[Finding, ...]
@@ -55,18 +83,31 @@ class Diagnosis:
     def first(self) -> Finding:
         return self.findings[0]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"format": 1, "run": self.run, "findings": [finding.to_dict() for finding in self.findings]}
+    @classmethod
+    def read(cls, folder: Folder) -> Diagnosis | None:
+        """The last diagnosis of the run in `folder`; None where there is none, or it is damaged: it can be repeated."""
+        try:
+            told = folder.read_json("diagnosis.json")
+            return cls(str(told["run"]), tuple(map(Finding.from_json, told["findings"]))) if told["findings"] else None
+        except (FileNotFoundError, RunError, LookupError, TypeError):
+            return None
+
+    def write(self, folder: Folder) -> None:
+        """Replaces diagnosis.json."""
+        folder.write_json("diagnosis.json", self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": 1, "run": self.run, "findings": [finding.to_json() for finding in self.findings]}
 
 
 def grade(value: float, limit: float, *, strong: float = 2.0) -> Confidence:
-    """high from `strong` times the limit on, medium from half-way there, low just beyond the limit."""
+    """The confidence of a finding: high from `strong` times the limit on, medium from half-way there, else low."""
     ratio = value / limit if limit else strong
     return "high" if ratio >= strong else "medium" if ratio >= (1 + strong) / 2 else "low"
 
 
 def as_yaml(value: Any) -> str:
-    """A value as YAML on one line; JSON is YAML, and durations and names read best bare."""
+    """A value as YAML on one line. JSON is YAML, and plain strings such as durations and names need no quotes."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):

@@ -1,10 +1,11 @@
-"""What is clear while a run still trains. Cheap: it looks at two numbers per epoch."""
+"""What is clear while a run still trains. Cheap: it reads two numbers per epoch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
+from lehr.curves.findings import LEARNING_RATE_TOO_HIGH, NOT_LEARNING
 from lehr.curves.thresholds import DEFAULT, Thresholds
 
 
@@ -25,26 +26,32 @@ def diagnose_live(
         epochs: epochs that the run will have.
 
     Returns:
-        (`diverged`, …) when accuracy is at chance after two epochs and the loss is well above that of a guess,
-        ln(classes), or when the loss has climbed far above its lowest. (`not_learning`, …) when after a fifth of the
-        run, at least five epochs, accuracy never left chance and the loss has not fallen. Else None.
+        (`diverged`, …) if accuracy is at chance level after two epochs and the loss is well above that of a guess,
+        ln(classes), or if the loss has risen far above its minimum. (`not_learning`, …) if after a fifth of the run,
+        at least five epochs, accuracy never left chance level and the loss has not fallen. Else None.
     """
     if len(history) < 2:
         return None
     losses = [epoch["train_loss"] for epoch in history]
     accuracies = [epoch["validation_accuracy"] for epoch in history if "validation_accuracy" in epoch]
-    chance, guess = 1 / classes, math.log(classes)
-    margin = limits.chance_margin + limits.standard_errors * math.sqrt(chance * (1 - chance) / validation_rows)
-    guessing = bool(accuracies) and max(accuracies) <= chance + margin
+    chance_loss = math.log(classes)
+    at_chance = bool(accuracies) and max(accuracies) <= limits.chance_level(1 / classes, validation_rows)
     done = len(losses)
-    if guessing and losses[-1] > limits.spike * guess and losses[-1] > limits.flat_loss * losses[-2]:
-        why = f"after {done} epochs the training loss is {losses[-1]:.3g}, a guess has {guess:.3g}"
-        return "diverged", f"learning rate too high: {why}"
+    if at_chance and losses[-1] > limits.spike * chance_loss and losses[-1] > limits.flat_loss * losses[-2]:
+        why = f"after {done} epochs the training loss is {losses[-1]:.3g}, above chance level ({chance_loss:.3g})"
+        return "diverged", _sentence(LEARNING_RATE_TOO_HIGH, why)
     lowest = min(losses)
-    if min(losses[-2:]) - lowest > limits.climb * max(losses[0], guess) and losses[-1] > 0.6 * losses[0]:
-        why = f"the training loss climbed from {lowest:.3g} (epoch {losses.index(lowest) + 1}) to {losses[-1]:.3g}"
-        return "diverged", f"learning rate too high: {why}"
-    if guessing and done >= max(5, 0.2 * epochs) and losses[-1] > (1 - limits.no_fall / 2) * losses[0]:
-        why = f"after {done} epochs accuracy is {accuracies[-1]:.1%} and the loss {losses[-1]:.3g}, as at the start"
-        return "not_learning", f"nothing is learning: {why}"
+    if min(losses[-2:]) - lowest > limits.climb * max(losses[0], chance_loss) and losses[-1] > 0.6 * losses[0]:
+        why = f"the training loss rose from {lowest:.3g} (epoch {losses.index(lowest) + 1}) to {losses[-1]:.3g}"
+        return "diverged", _sentence(LEARNING_RATE_TOO_HIGH, why)
+    if at_chance and done >= max(5, 0.2 * epochs) and losses[-1] > (1 - limits.no_fall / 2) * losses[0]:
+        why = (
+            f"after {done} epochs accuracy is at chance level ({accuracies[-1]:.1%}) and the training loss "
+            f"({losses[-1]:.3g}) has not fallen"
+        )
+        return "not_learning", _sentence(NOT_LEARNING, why)
     return None
+
+
+def _sentence(title: str, why: str) -> str:
+    return f"{title[:1].lower()}{title[1:]}: {why}"

@@ -1,9 +1,9 @@
-"""What a run recorded, as arrays: all that charts and diagnosis look at."""
+"""What a run recorded, as arrays: all that charts and diagnosis read."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lehr.curves.smoothing import Floats, last_of_each
 from lehr.errors import RunError
+from lehr.reporting.smoothing import Floats, Indices
 from lehr.runs import RunFolder
 
 
@@ -26,11 +26,9 @@ class Curves:
         job: the job as resolved, as a plain tree.
         classes: number of classes, or None where the run does not say.
         validation_rows: rows of the validation split, or None.
-        train_rows: rows of the training split, or None.
         name: the run's name.
-        ended: whether the run came to its end; False while it trains, and after a stop or a failure.
-        broken: what the run itself says of a loss that was no longer a number; empty if it never was.
-        restarts: the steps from which it went on after it was stopped or lost.
+        divergence: the run's own sentence about a loss that exploded or became NaN; empty if it never did.
+        restarts: the steps from which it was resumed after a stop or a loss of its workers.
     """
 
     steps: Mapping[str, Floats]
@@ -38,30 +36,26 @@ class Curves:
     job: Mapping[str, Any] = field(default_factory=dict)
     classes: int | None = None
     validation_rows: int | None = None
-    train_rows: int | None = None
     name: str = ""
-    ended: bool = True
-    broken: str = ""
+    divergence: str = ""
     restarts: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, run: RunFolder) -> Curves:
         """Everything a run has recorded so far. Raises RunError where its folder is damaged."""
-        events, progress = run.events(), run.progress()
-        started = next((event for event in events if event["kind"] == "started"), {})
-        diverged = next((event["message"] for event in reversed(events) if event["kind"] == "diverged"), "")
-        failed = progress.get("message", "") if progress.get("status") == "failed" else ""
+        events = run.events()
+        starts = [event for event in events if event["kind"] in ("started", "resumed")]
+        started: Mapping[str, Any] = next((event for event in starts if event["kind"] == "started"), {})
+        diverged = [str(event["message"]) for event in events if event["kind"] == "diverged"]
         return cls(
             steps=_arrays(run.steps(), "step"),
             epochs=_arrays(run.epochs(), "epoch"),
             job=run.job,
-            classes=started.get("classes") or _classes_of_model(run),
-            validation_rows=started.get("validation_rows"),
-            train_rows=started.get("train_rows"),
+            classes=_count(started, "classes") or _classes_of_model(run),
+            validation_rows=_count(started, "validation_rows"),
             name=run.name,
-            ended=progress.get("status") == "finished",
-            broken=diverged or (failed if "became" in failed else ""),
-            restarts=_restarts(events),
+            divergence=diverged[-1] if diverged else _divergence_at_the_end(run),
+            restarts=tuple(step for event in starts[1:] if isinstance(step := event.get("step", 0), int)),
         )
 
     def epoch_column(self, *names: str) -> Floats:
@@ -72,9 +66,9 @@ class Curves:
                 return column
         return np.full(len(self.epochs["epoch"]), np.nan)
 
-    def first(self, epochs: int) -> Curves:
-        """The record as it was after so many epochs."""
-        steps, rows = self.steps["epoch"] < epochs, self.epochs["epoch"] <= epochs
+    def first_epochs(self, count: int) -> Curves:
+        """The record as it was after the first `count` epochs."""
+        steps, rows = self.steps["epoch"] < count, self.epochs["epoch"] <= count
         return dataclasses.replace(
             self,
             steps={name: column[steps] for name, column in self.steps.items()},
@@ -90,19 +84,35 @@ class Curves:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Optimizer steps in an epoch; 1 where nothing was recorded."""
+        """Optimizer steps per epoch; 1 where nothing was recorded."""
         step, epoch = self.steps["step"], self.steps["epoch"]
         return float(step[-1] / epoch[-1]) if len(step) and epoch[-1] > 0 else float(max(len(step), 1))
 
-    def bounds(self) -> tuple[float, float]:
-        """First and last epoch of the record, for an x axis."""
-        last = max([0.0, *self.epochs["epoch"][-1:], *self.steps["epoch"][-1:]])
-        return 0.0, float(last)
+    @property
+    def last_epoch(self) -> float:
+        """The epoch, with a fraction, at which the record ends; 0 where nothing was recorded."""
+        return float(max([0.0, *self.epochs["epoch"][-1:], *self.steps["epoch"][-1:]]))
 
 
-def _restarts(events: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    starts = [event for event in events if event["kind"] in ("started", "resumed")]
-    return tuple(step for event in starts[1:] if isinstance(step := event.get("step", 0), int))
+def last_of_each(steps: NDArray[np.int64]) -> Indices:
+    """Indices [distinct steps] that put records in order of their step, with the last record of each step.
+
+    A run that was resumed by hand may hold a step twice; the later record is of the weights that were kept.
+    """
+    backwards = len(steps) - 1
+    _, index = np.unique(steps[::-1], return_index=True)
+    return (backwards - index).astype(np.int64)
+
+
+def _count(event: Mapping[str, Any], name: str) -> int | None:
+    value = event.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _divergence_at_the_end(run: RunFolder) -> str:
+    """The message of a run that failed since its loss "became" NaN or far too large; no event says so then."""
+    outcome = run.outcome()
+    return outcome.message if outcome and outcome.status == "failed" and "became" in outcome.message else ""
 
 
 def _classes_of_model(run: RunFolder) -> int | None:
@@ -115,10 +125,9 @@ def _classes_of_model(run: RunFolder) -> int | None:
 def _arrays(table: pa.Table, order: str) -> dict[str, Floats]:
     numbers = {name: column for name, column in zip(table.column_names, table.columns, strict=True) if _numeric(column)}
     arrays = {name: np.asarray(column.to_numpy(zero_copy_only=False), np.float64) for name, column in numbers.items()}
-    steps: NDArray[np.int64] = arrays[order].astype(np.int64)
-    index = last_of_each(steps)
+    index = last_of_each(arrays[order].astype(np.int64))
     return {name: array[index] for name, array in arrays.items()}
 
 
 def _numeric(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return bool(pa.types.is_integer(column.type) or pa.types.is_floating(column.type))

@@ -1,4 +1,4 @@
-"""`report.html`: one page that holds everything, and needs nothing but itself."""
+"""The pages of a training run: `report.html`, one self-contained file, and the comparison of several runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lehr.curves.record import Curves
 from lehr.formatting import format_seconds
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, table, text
-from lehr.runs import RunFolder
+from lehr.runs import Progress, RunFolder
 
 _FATAL = ("diverged", "not_learning", "at_chance")
-_TIMES = {
+_TIME_COLORS = {
     "compute": drawing.TRAIN,
     "input": drawing.VALIDATION,
     "evaluation": drawing.RATE,
@@ -32,18 +32,18 @@ _TIMES = {
 
 
 def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt.VConcatChart) -> str:
-    """The report of a run as HTML: verdict, charts, where the time went, epochs, job, environment, events."""
-    progress = run.progress()
+    """The report of a run as HTML: diagnosis, charts, where the time went, epochs, events, environment, job."""
+    progress = run.typed_progress()
     events = [(event["time"][:19].replace("T", " "), event["kind"], event["message"]) for event in run.events()]
     tables = [
         _epoch_table(curves),
-        Section("What happened", table(events), folded=False) if events else None,
+        Section("Events", table(events), folded=False) if events else None,
         Section("Environment", table(_environment(run.environment)), folded=True) if run.environment else None,
     ]
     sections = [
-        Section("", Markup().join(map(_shown, diagnosis.findings))),
+        Section("", Markup().join(map(_finding, diagnosis.findings))),
         Section("", chart(drawn)),
-        _times(progress.get("seconds", {})),
+        _times(progress.seconds),
         *tables,
         job_section(run),
     ]
@@ -51,26 +51,30 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
 
 
 def job_section(run: RunFolder) -> Section:
-    """The job of a run as resolved, folded up."""
+    """The job of a run as resolved, folded."""
     return Section("Job", text(yaml.safe_dump(dict(run.job), sort_keys=False, allow_unicode=True)), folded=True)
 
 
 def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
-    """Several runs beside each other as HTML: their curves, what differs between their jobs, and each one's verdict."""
-    head = ["run", "best validation accuracy", "epochs", "verdict", *(differing := differences(runs))]
+    """Several runs as HTML: their curves on shared axes, their diagnoses, and what differs between their jobs."""
+    head = ["run", "best validation accuracy", "epochs", "diagnosis", *(differing := differences(runs))]
     rows = []
     for curves, diagnosis in zip(runs, diagnoses, strict=True):
         best = np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0)
-        cells = [curves.name, f"{best:.2%}" if best >= 0 else "", f"{curves.bounds()[1]:.0f}", diagnosis.first.title]
+        cells = [curves.name, f"{best:.2%}" if best >= 0 else "", f"{curves.last_epoch:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
     names = [curves.name for curves in runs]
-    drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.told_apart(names))) + 5)
+    drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.short_names(names))) + 5)
     sections = [Section("", drawn), Section("Runs", table(rows, head), folded=False)]
-    return page(" · ".join(names), f"{len(runs)} runs beside each other", sections)
+    return page(" · ".join(names), comparison_title(runs), sections)
+
+
+def comparison_title(runs: Sequence[Curves]) -> str:
+    return f"Comparison of {len(runs)} runs"
 
 
 def differences(runs: Sequence[Curves]) -> list[str]:
-    """The dotted paths of the fields in which the jobs differ; names and storage left out."""
+    """The dotted paths of the fields in which the jobs differ, except names, notes and storage."""
     flat = [_flat(curves.job) for curves in runs]
     paths = dict.fromkeys(path for each in flat for path in each)
     return [p for p in paths if p not in ("name", "notes", "storage") and len({repr(each.get(p)) for each in flat}) > 1]
@@ -78,60 +82,62 @@ def differences(runs: Sequence[Curves]) -> list[str]:
 
 def subtitle(curves: Curves) -> str:
     """What was trained, in half a line."""
-    optimizer = f"{curves.option('optimizer.name', '')} at {curves.option('optimizer.lr', 0):g}"
     parts = [
-        str(curves.option("model.name", "")),
-        f"{curves.option('data.source', '')} data",
-        optimizer,
+        f"{curves.option('model.name', '')} on {curves.option('data.source', '')}",
+        f"{curves.option('optimizer.name', '')} with learning rate {curves.option('optimizer.lr', 0):g}",
         f"{curves.option('schedule.name', '')} schedule",
-        f"batch {curves.option('train.batch_size', '')}",
+        f"batch size {curves.option('train.batch_size', '')}",
     ]
     return ", ".join(parts)
 
 
-def _shown(found: Finding) -> Markup:
+def _finding(found: Finding) -> Markup:
     return finding(
         found.title,
-        f"{found.evidence[:1].upper()}{found.evidence[1:]}.",
+        found.sentence,
         found.advice,
         tone="good" if found.good else "bad" if found.name in _FATAL else "warn",
         tag=f"{found.confidence} confidence",
-        command=f"lehr run JOB {found.command}" if found.command else "",
+        command=found.rerun,
         footnote=f"Rule: {found.rule}.",
     )
 
 
-def _facts(curves: Curves, progress: Mapping[str, Any]) -> list[tuple[str, str]]:
-    best, facts = progress.get("best") or {}, [("State", str(progress.get("status", "new")))]
-    if best.get("value") is not None:
-        value = f"{best['value']:.2%}" if "accuracy" in best["metric"] else f"{best['value']:.4f}"
-        facts.append((f"Best {best['metric'].replace('_', ' ')}", f"{value} (epoch {best['epoch']})"))
-    if "test_accuracy" in progress.get("metrics", {}):
-        facts.append(("Test accuracy of that model", f"{progress['metrics']['test_accuracy']:.2%}"))
-    facts.append(("Epochs", f"{curves.bounds()[1]:.3g} of {curves.option('train.epochs', '?')}"))
+def _facts(curves: Curves, progress: Progress) -> list[tuple[str, str]]:
+    best, facts = progress.best, [("State", str(progress.status))]
+    if best.value is not None:
+        value = f"{best.value:.2%}" if "accuracy" in best.metric else f"{best.value:.4f}"
+        facts.append((f"Best {best.metric.replace('_', ' ')}", f"{value} (epoch {best.epoch})"))
+    if (test := progress.metrics.get("test_accuracy")) is not None:
+        facts.append(("Test accuracy of the best model", f"{test:.2%}"))
+    facts.append(("Epochs", f"{curves.last_epoch:.3g} of {curves.option('train.epochs', '?')}"))
     facts.append(("Steps", f"{len(curves.steps['step']):,}"))
-    if progress.get("seconds"):
-        facts.append(("Time", _clock(progress["seconds"].get("total", 0) + progress["seconds"].get("startup", 0))))
+    if progress.seconds:
+        facts.append(("Time", _duration(_total(progress.seconds))))
     return facts
 
 
+def _total(seconds: Mapping[str, float]) -> float:
+    return seconds.get("total", 0.0) + seconds.get("startup", 0.0)
+
+
 def _times(seconds: Mapping[str, float]) -> Section | None:
-    total = seconds.get("total", 0.0) + seconds.get("startup", 0.0)
+    total = _total(seconds)
     parts = {name: value for name, value in seconds.items() if name != "total"}
     parts["other"] = max(0.0, total - sum(parts.values()))
     bars, legend = Markup(), Markup()
     for name, value in sorted(parts.items(), key=lambda item: -item[1]):
         if not total or value / total < 0.005:
             continue
-        color, shown = _TIMES.get(name, drawing.SPEED), "start-up" if name == "startup" else name
+        color, label = _TIME_COLORS.get(name, drawing.SPEED), "start-up" if name == "startup" else name
         bars += Markup('<div style="width:{:.2f}%;background:{}"></div>').format(100 * value / total, color)
         legend += Markup('<li><i style="background:{}"></i>{} <span class="soft">{} ({:.0%})</span></li>').format(
-            color, shown, _clock(value), value / total
+            color, label, _duration(value), value / total
         )
     if not bars:
         return None
-    whole = Markup('<div class="bar">{}</div><ul class="legend">{}</ul>').format(bars, legend)
-    return Section("Where the time went", whole)
+    body = Markup('<div class="bar">{}</div><ul class="legend">{}</ul>').format(bars, legend)
+    return Section("Where the time went", body)
 
 
 def _epoch_table(curves: Curves) -> Section | None:
@@ -165,5 +171,5 @@ def _plain(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def _clock(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else format_seconds(seconds)

@@ -1,1 +1,1 @@
-"""What a cluster's own monitoring sees of a job: metrics through Ray, dashboards, rules and annotations."""
+"""Jobs in a cluster's own monitoring: metrics through Ray, dashboards, alerts and annotations."""

@@ -13,28 +13,28 @@ from lehr.monitoring.panels import CLUSTER, HEALTH, RUNS, SEARCH, Panel, series
 
 SCHEMA_VERSION = 39
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-
+Json = dict[str, Any]
 
 ROWS = {"lehr-runs": RUNS, "lehr-search": SEARCH, "lehr-cluster": HEALTH}
 TITLES = {"lehr-runs": "lehr runs", "lehr-search": "lehr search", "lehr-cluster": "lehr cluster health"}
 
 
-def dashboards(*, reports: str = "", ray: str = "") -> list[dict[str, Any]]:
-    """Our dashboards, as Grafana's HTTP API and provisioning take them.
+def dashboards(*, reports: str = "", ray: str = "") -> list[Json]:
+    """Our dashboards, in the form of Grafana's HTTP API and provisioning.
 
     Args:
-        reports: address under which the run folders are served, for the link from a run to its report.
+        reports: address at which run folders are served, for the link from a run to its report.
         ray: address of the Ray dashboard, for links to it.
     """
     return [_dashboard(uid, reports.rstrip("/"), ray.rstrip("/")) for uid in ROWS]
 
 
-def expressions(dashboard: dict[str, Any]) -> list[tuple[str, str]]:
+def expressions(dashboard: Json) -> list[tuple[str, str]]:
     """(title, PromQL) of every query in a dashboard."""
     return [(p["title"], target["expr"]) for p in dashboard["panels"] for target in p.get("targets", ())]
 
 
-def _dashboard(uid: str, reports: str, ray: str) -> dict[str, Any]:
+def _dashboard(uid: str, reports: str, ray: str) -> Json:
     variables = [
         {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "refresh": 1},
         _query_variable("Cluster", "cluster", f"label_values({BY_NAME['lehr_running'].series}, ray_io_cluster)"),
@@ -42,8 +42,8 @@ def _dashboard(uid: str, reports: str, ray: str) -> dict[str, Any]:
     if uid != "lehr-cluster":
         variables.append(_query_variable("run", "run", f"label_values({series('lehr_running', CLUSTER)}, run)"))
     variables += [
-        {"name": "reports", "label": "run folders at", "type": "textbox", "query": reports},
-        {"name": "ray", "label": "Ray dashboard at", "type": "textbox", "query": ray},
+        {"name": "reports", "label": "address of run folders", "type": "textbox", "query": reports},
+        {"name": "ray", "label": "address of the Ray dashboard", "type": "textbox", "query": ray},
     ]
     return {
         "uid": uid,
@@ -62,7 +62,7 @@ def _dashboard(uid: str, reports: str, ray: str) -> dict[str, Any]:
     }
 
 
-def _query_variable(name: str, label: str, query: str) -> dict[str, Any]:
+def _query_variable(name: str, label: str, query: str) -> Json:
     return {
         "name": name,
         "label": label,
@@ -78,9 +78,9 @@ def _query_variable(name: str, label: str, query: str) -> dict[str, Any]:
     }
 
 
-def _annotations() -> dict[str, Any]:
+def _annotations() -> Json:
     return {
-        "name": "Starts, restarts and ends",
+        "name": "Starts, restarts and ends of runs",
         "datasource": {"type": "grafana", "uid": "-- Grafana --"},
         "enable": True,
         "hide": False,
@@ -89,11 +89,11 @@ def _annotations() -> dict[str, Any]:
     }
 
 
-def _links() -> list[dict[str, Any]]:
-    def link(title: str, url: str = "", **more: Any) -> dict[str, Any]:
+def _links() -> list[Json]:
+    def link(title: str, url: str = "", **more: Any) -> Json:
         base = {"title": title, "type": "link", "url": url, "icon": "external link", "tooltip": "", "tags": []}
-        places = {"asDropdown": False, "targetBlank": True, "includeVars": False, "keepTime": False}
-        return base | places | more
+        behaviour = {"asDropdown": False, "targetBlank": True, "includeVars": False, "keepTime": False}
+        return base | behaviour | more
 
     return [
         link("lehr", type="dashboards", tags=["lehr"], includeVars=True, keepTime=True, targetBlank=False),
@@ -103,14 +103,14 @@ def _links() -> list[dict[str, Any]]:
     ]
 
 
-def _layout(rows: dict[str, list[Panel]]) -> list[dict[str, Any]]:
-    """The panels with their places on Grafana's grid, 24 columns wide, under the titles of their rows."""
-    panels: list[dict[str, Any]] = []
+def _layout(rows: dict[str, list[Panel]]) -> list[Json]:
+    """The panels with their positions on Grafana's grid of 24 columns, below the titles of their rows."""
+    panels: list[Json] = []
     y, number = 0, 0
     for title, members in rows.items():
         number += 1
-        place = {"h": 1, "w": 24, "x": 0, "y": y}
-        panels.append({"id": number, "type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": place})
+        whole = {"h": 1, "w": 24, "x": 0, "y": y}
+        panels.append({"id": number, "type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": whole})
         y, x = y + 1, 0
         for panel in members:
             number += 1
@@ -122,7 +122,7 @@ def _layout(rows: dict[str, list[Panel]]) -> list[dict[str, Any]]:
     return panels
 
 
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+def _panel(panel: Panel, number: int, position: dict[str, int]) -> Json:
     instant = panel.kind in ("stat", "bargauge")
     targets = [
         {
@@ -137,8 +137,8 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
     ]
     link = {"title": "Report of ${__field.labels.run}", "url": "${reports}/${__field.labels.run}/report.html"}
     about_runs = any("run" in expression for expression in panel.queries.values())
-    defaults: dict[str, Any] = {"unit": panel.unit, "links": [{**link, "targetBlank": True}] if about_runs else []}
-    options: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+    defaults: Json = {"unit": panel.unit, "links": [{**link, "targetBlank": True}] if about_runs else []}
+    options: Json = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
     if panel.kind == "timeseries":
         scale = {"type": "log", "log": 10} if panel.log else {"type": "linear"}
         defaults["custom"] = {"drawStyle": "line", "lineWidth": 1, "showPoints": "auto", "scaleDistribution": scale}
@@ -148,14 +148,15 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
         }
     if panel.unit == "percentunit":
         defaults |= {"min": 0, "max": 1}
-    no_data = "needs a GPU" if panel.gpu else f"needs a {' or '.join(panel.jobs)}" if panel.jobs else "no job runs"
+    needed = f"only for jobs of kind {', '.join(panel.jobs)}" if panel.jobs else "no job is running"
+    no_data = "needs a GPU" if panel.gpu else needed
     return {
         "id": number,
         "type": panel.kind,
         "title": panel.title,
         "description": panel.description,
         "datasource": SOURCE,
-        "gridPos": place,
+        "gridPos": position,
         "targets": targets,
         "fieldConfig": {"defaults": {**defaults, "noValue": no_data}, "overrides": []},
         "options": options,

@@ -1,11 +1,11 @@
 """Folder, data source, dashboards and annotations in a Grafana, through its HTTP API (library grafana-api).
 
-An installation is planned first, from what is there, and refused as a whole if anything of the user's would be
-overwritten. Then it is done; if something fails on the way, what was done is undone.
+An installation is planned first, from what Grafana has, and refused as a whole if it would overwrite anything of the
+user's. Then it is carried out; if a step fails, the steps before it are undone.
 
-Which version of a dashboard is ours is written in its version history: each save of ours carries the message
-`lehr (1a2b3c4d)`, with a digest of what was saved. If the newest version carries another message, somebody has changed
-the dashboard by hand.
+The version history of a dashboard shows which versions are ours: each of our saves carries the message
+`lehr (1a2b3c4d)`, with a digest of its content. If the newest version has another message, somebody has changed the
+dashboard by hand.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ FOLDER_UID, FOLDER_TITLE = "lehr", "lehr"
 TIMEOUT_SECONDS = 15.0
 TOKEN_VARIABLES = "LEHR_GRAFANA_TOKEN, or LEHR_GRAFANA_TOKEN_FILE with the path of a file"
 
+Json = dict[str, Any]
 State = Literal["created", "updated", "unchanged"]
 _T = TypeVar("_T")
 
 
 class GrafanaError(LehrError):
-    """Grafana refused, or does not answer. One sentence says what and why."""
+    """Grafana refused a request or did not answer. One sentence says which, and why."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -44,12 +45,12 @@ class GrafanaError(LehrError):
 
 @dataclass(frozen=True)
 class Change:
-    """One part of an installation: what it concerns, what becomes of it, how to do it and how to undo it."""
+    """One step of an installation: its subject, the outcome, how to do it and how to undo it."""
 
     what: str
     state: State
-    do: Callable[[], Any] = lambda: None
-    undo: Callable[[], Any] = lambda: None
+    do: Callable[[], object] = lambda: None
+    undo: Callable[[], object] = lambda: None
 
 
 def connect(
@@ -58,17 +59,17 @@ def connect(
     """A Grafana, with the token of a service account from a file or the environment; `timeout` in seconds.
 
     Raises:
-        GrafanaError: the URL is none, or there is no token, or its file cannot be read.
+        GrafanaError: the URL is not valid, there is no token, or its file cannot be read.
     """
     parts = urlsplit(url)
     try:
-        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
-    except ValueError:  # the port is no number
-        wrong = True
-    if wrong:
-        raise GrafanaError(f'"{url}" is no address of a Grafana; allowed: http://HOST:PORT or https://HOST/PATH')
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # the port is not a number
+        valid = False
+    if not valid:
+        raise GrafanaError(f'"{url}" is not a Grafana address; allowed: http://HOST:PORT or https://HOST/PATH')
     if parts.username or parts.password:
-        raise GrafanaError(f"name the token in {TOKEN_VARIABLES}, not in the address of the Grafana")
+        raise GrafanaError(f"set the token in {TOKEN_VARIABLES}, not in the address of Grafana")
     file = token_file or (Path(path) if (path := environment.get("LEHR_GRAFANA_TOKEN_FILE")) else None)
     try:
         token = file.read_text().strip() if file else environment.get("LEHR_GRAFANA_TOKEN", "").strip()
@@ -78,12 +79,12 @@ def connect(
     if not token:
         raise GrafanaError(f"no token for Grafana; set {TOKEN_VARIABLES} that holds it")
     if not token.isprintable() or not token.isascii():
-        raise GrafanaError("the token for Grafana is not one line of plain text")
+        raise GrafanaError("the token for Grafana must be one line of ASCII text")
     return Grafana(url, token, timeout)
 
 
 class Grafana:
-    """A Grafana at an address. Every failure is a `GrafanaError` that says what was asked of it."""
+    """A Grafana at an address. Every failure is a `GrafanaError` that names the request."""
 
     def __init__(self, url: str, token: str, timeout: float) -> None:
         parts = urlsplit(url)
@@ -100,11 +101,11 @@ class Grafana:
         self._api = self._face.api
 
     def check(self) -> None:
-        """Raises GrafanaError where no Grafana answers, or where it does not take the token."""
-        health = self._ask("say how it is", lambda: self._api.GET("/health"))
+        """Raises GrafanaError where no Grafana answers, or where it rejects the token."""
+        health = self._ask("pass the health check", lambda: self._api.GET("/health"))
         if not isinstance(health, dict) or "database" not in health:
-            raise GrafanaError(f"{self.url} answers, but not as a Grafana does; check the address and its path")
-        self._ask("take the token", lambda: self._api.GET("/org"))
+            raise self._not_grafana()
+        self._ask("accept the token", lambda: self._api.GET("/org"))
 
     def annotate(self, time: int, text: str, tags: list[str]) -> None:
         """Adds an annotation of the organisation at `time`, in ms since 1970. Raises GrafanaError."""
@@ -116,35 +117,35 @@ class Grafana:
 
     def install(
         self,
-        dashboards: list[dict[str, Any]],
+        dashboards: list[Json],
         *,
-        others: Sequence[dict[str, Any]] = (),
+        others: Sequence[Json] = (),
         prometheus: str | None = None,
         force: bool = False,
     ) -> list[Change]:
-        """Brings folder, data source and dashboards to where they should be, and returns what changed.
+        """Creates or updates folder, data source and dashboards, and returns what was done.
 
         Args:
             dashboards: each with its own `uid` and `title`.
-            others: dashboards that somebody else may have put there too; then theirs stay as they are.
-            prometheus: address of the Prometheus, as Grafana reaches it; None keeps to a data source that is there.
+            others: dashboards that somebody else may have installed too; theirs are kept.
+            prometheus: address of Prometheus as Grafana reaches it; None uses a Prometheus data source that exists.
             force: overwrites dashboards and a data source that were changed by hand.
 
         Raises:
-            GrafanaError: one sentence; nothing has changed.
+            GrafanaError: one sentence; it says what could not be undone, if anything.
         """
         self.check()
         changes = [self._folder(), self._source(prometheus, force)]
         changes += [self._dashboard(dashboard, force) for dashboard in dashboards]
-        changes += [self._dashboard(dashboard, force=False, leave=True) for dashboard in others]
+        changes += [self._dashboard(dashboard, force=False, keep_theirs=True) for dashboard in others]
         for number, change in enumerate(changes):
             try:
                 change.do()
             except GrafanaError as error:
-                # A refusal did nothing; a server that failed or fell silent may have done it all the same.
+                # A refusal changed nothing; a server that failed or stopped answering may have changed it anyway.
                 refused = error.status is not None and error.status < 500
                 done = changes[: number if refused else number + 1]
-                raise GrafanaError(f"{error}; {_take_back(done)}", error.status) from error
+                raise GrafanaError(f"{error}; {_undo(done)}", error.status) from error
         return changes
 
     def _folder(self) -> Change:
@@ -163,7 +164,7 @@ class Grafana:
             sources = self._ask("list its data sources", self._face.datasource.list_datasources)
             named = [source["name"] for source in sources if source.get("type") == "prometheus"]
             if not named:
-                raise GrafanaError(f"{self.url} has no Prometheus as a data source; name one with --prometheus URL")
+                raise GrafanaError(f"{self.url} has no Prometheus data source; name one with --prometheus URL")
             return Change(f'data source "{named[0]}"', "unchanged")
         what = f'data source "{SOURCE_NAME}"'
         wanted = {"name": SOURCE_NAME, "type": "prometheus", "access": "proxy", "url": url.rstrip("/")}
@@ -180,7 +181,7 @@ class Grafana:
             return Change(what, "unchanged")
         if not force:
             raise GrafanaError(
-                f"the {what} points to {found.get('url')} ({found.get('type')}) and not to {wanted['url']}; "
+                f"the {what} points to {found.get('url')} ({found.get('type')}), not to {wanted['url']}; "
                 "--force changes it"
             )
         return Change(
@@ -192,7 +193,7 @@ class Grafana:
             lambda: self._ask(f"restore the {what}", lambda: sources.update_datasource(found["id"], found)),
         )
 
-    def _dashboard(self, dashboard: dict[str, Any], force: bool, leave: bool = False) -> Change:
+    def _dashboard(self, dashboard: Json, force: bool, keep_theirs: bool = False) -> Change:
         uid, what = dashboard["uid"], f'dashboard "{dashboard["title"]}"'
         message = f"lehr ({digest(dashboard)})"
         found = self._find(f"look for the {what}", lambda: self._face.dashboard.get_dashboard(uid))
@@ -203,37 +204,37 @@ class Grafana:
                 lambda: self._save(f"create the {what}", {**dashboard, "id": None}, FOLDER_UID, message),
                 lambda: self._ask(f"delete the {what}", lambda: self._face.dashboard.delete_dashboard(uid)),
             )
-        old, place = found["dashboard"], found.get("meta", {}).get("folderUid", "")
+        old, folder = found["dashboard"], found.get("meta", {}).get("folderUid", "")
         last = self._last_message(uid, what)
         ours = last.startswith("lehr (")
-        if last == message or (leave and not ours):
+        if last == message or (keep_theirs and not ours):
             return Change(what, "unchanged")
         if not ours and not force:
             raise GrafanaError(
                 f"the {what} was changed by hand in {self.url} (version {old.get('version')}); "
                 "save yours under another name, or overwrite it with --force"
             )
-        # With the version that was looked at, Grafana refuses if somebody saves in between.
+        # With the version that was read, Grafana refuses if somebody saves in between.
         new = {**dashboard, "id": old.get("id"), "version": old.get("version")}
         return Change(
             what,
             "updated",
-            lambda: self._save(f"update the {what}", new, place, message),
-            lambda: self._save(f"restore the {what}", old, place, last, overwrite=True),
+            lambda: self._save(f"update the {what}", new, folder, message),
+            lambda: self._save(f"restore the {what}", old, folder, last, overwrite=True),
         )
 
-    def _save(self, what: str, dashboard: dict[str, Any], place: str, message: str, overwrite: bool = False) -> None:
-        body = {"dashboard": dashboard, "folderUid": place, "message": message, "overwrite": overwrite}
+    def _save(self, what: str, dashboard: Json, folder: str, message: str, overwrite: bool = False) -> None:
+        body = {"dashboard": dashboard, "folderUid": folder, "message": message, "overwrite": overwrite}
         self._ask(what, lambda: self._face.dashboard.update_dashboard(body))
 
     def _last_message(self, uid: str, what: str) -> str:
-        """What the newest version in the dashboard's history says it is."""
+        """The message of the newest version in the dashboard's history."""
         answer = self._ask(f"list the versions of the {what}", lambda: self._api.GET(f"/dashboards/uid/{uid}/versions"))
         versions = answer.get("versions", []) if isinstance(answer, dict) else answer  # a list before Grafana 11
         newest = max(versions, key=lambda version: version["version"], default=None)
         return str((newest or {}).get("message") or "")
 
-    # ── asking ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── requests ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _find(self, what: str, ask: Callable[[], _T]) -> _T | None:
         """The answer, or None where Grafana says 404."""
@@ -251,41 +252,42 @@ class Grafana:
             raise GrafanaError(f"{self.url} did not {what}: {_reason(error)}", error.status_code) from None
         except requests.RequestException as error:
             if isinstance(error, requests.JSONDecodeError):
-                raise GrafanaError(
-                    f"{self.url} answers, but not as a Grafana does; check the address and its path"
-                ) from None
-            reason = "no answer in time" if isinstance(error, requests.Timeout) else "nobody answers there"
+                raise self._not_grafana() from None
+            reason = "no answer in time" if isinstance(error, requests.Timeout) else "no server answers there"
             raise GrafanaError(f"{self.url} did not {what}: {reason}") from None
 
+    def _not_grafana(self) -> GrafanaError:
+        return GrafanaError(f"{self.url} answers, but not like a Grafana; check the address and its path")
 
-def _take_back(changes: list[Change]) -> str:
-    """Undoes changes, the last one first; says how that went."""
+
+def _undo(changes: list[Change]) -> str:
+    """Undoes changes, the last one first, and says whether that worked."""
     left = []
     for change in reversed(changes):
         try:
             change.undo()
         except GrafanaError as error:
-            if error.status != 404:  # what is not there needs no undoing
+            if error.status != 404:  # then it was never created
                 left.append(change.what)
-    return f"and could not be taken back: {', '.join(left)}" if left else "nothing was changed"
+    return f"and could not be undone: {', '.join(left)}" if left else "nothing was changed"
 
 
-def digest(dashboard: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that name the content of a dashboard."""
+def digest(dashboard: Json) -> str:
+    """Eight hexadecimal digits that identify the content of a dashboard."""
     return hashlib.sha256(json.dumps(dashboard, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _reason(error: GrafanaException) -> str:
     status, response = error.status_code, error.response
-    said = response.get("message", "") if isinstance(response, dict) else ""
-    said = " ".join(str(said).split())[:200].rstrip(".")
+    message = response.get("message", "") if isinstance(response, dict) else ""
+    message = " ".join(str(message).split())[:200].rstrip(".")
     known = {
         401: "the token is not valid (401)",
-        403: "the token may not do that (403); its service account needs the role Admin, or Editor where the data "
-        "source exists",
-        404: "it is not there (404); check the address and its path",
+        403: "the token lacks the permission (403); its service account needs the role Admin, or Editor where the "
+        "data source exists",
+        404: "it does not exist (404); check the address and its path",
         412: "somebody else has just changed it (412); try again",
     }
     if status in known:
-        return known[status] + (f', Grafana says "{said}"' if said and status in (403, 412) else "")
-    return f"it failed with {status}" + (f', "{said}"' if said else "")
+        return known[status] + (f', Grafana says "{message}"' if message and status in (403, 412) else "")
+    return f"it failed with {status}" + (f', "{message}"' if message else "")

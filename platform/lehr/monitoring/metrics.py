@@ -1,8 +1,8 @@
-"""The metrics of a job, in one table: what is exported, the documentation, the dashboards and the tests all read it.
+"""The metrics of a job, in one table: the exporter, the documentation, the dashboards and the tests all read it.
 
-Every metric is a gauge. Ray's agent keeps a counter for as long as the node lives, but forgets a gauge that nobody sets
-any more: so the series of a run end, at most half a minute after the run. Gauges that only grow (`part_seconds`) start
-again at zero with each attempt, as counters do, and `rate()` reads them as such.
+Every metric is a gauge. Ray's agent keeps a counter for as long as the node lives, but forgets a gauge that is no
+longer set, so the series of a run end at most half a minute after it. Gauges that only grow (`part_seconds`) start at
+zero again with each attempt, as counters do, and `rate()` handles them as counters.
 """
 
 from __future__ import annotations
@@ -10,17 +10,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+from lehr.runs import Overview, Progress, TrainingProgress
+from lehr.runs.progress import Rung
 
 PREFIX = "ray_"
 """What Ray puts before the name of every metric that it exports."""
 
 LABELS = ("run", "kind", "trial")
-"""On every metric: the run's name, the kind of job, and for a run within the run its place (`trials/0007`), where asked
-for. Ray adds `SessionName`, `NodeAddress`, `WorkerId` and the like; the scrape configuration adds `ray_io_cluster`."""
+"""On every metric: the run's name, the kind of job, and for a run within the run its path (`trials/0007`), where these
+are exported. Ray adds `SessionName`, `NodeAddress`, `WorkerId` and the like; the scrape configuration adds
+`ray_io_cluster`."""
 
-Progress: TypeAlias = Mapping[str, Any]
-Values: TypeAlias = Mapping[str, float]
+
+@dataclass(frozen=True)
+class Observation:
+    """What the exporter knows of a run.
+
+    Attributes:
+        progress: its `progress.json`.
+        changed: when that last said something new, in seconds since 1970; None where nobody watched.
+    """
+
+    progress: Progress
+    changed: float | None = None
+
+
+Number: TypeAlias = float | None
+Values: TypeAlias = Mapping[str, Number]
+Reader: TypeAlias = Callable[[Observation], Values]
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ class Metric:
         unit: of its values; 1 for plain numbers.
         description: what it says.
         when: which jobs have it, and from when on.
-        values: its values in a `progress.json`, by the value of `label`; empty while there is none.
+        values: its values, by the value of `label`; empty, or None as a value, while there is none.
         label: the one label it has besides those that all metrics have; its values are few and known.
     """
 
@@ -40,7 +59,7 @@ class Metric:
     unit: str
     description: str
     when: str
-    values: Callable[[Progress], Values]
+    values: Reader
     label: str = ""
 
     @property
@@ -58,87 +77,76 @@ class Sample:
     value: float
 
 
-def samples(progress: Progress) -> Iterator[Sample]:
-    """What a `progress.json` has to say, of any kind of job. Values that are no finite number are left out: Ray drops
-    them, and `lehr_not_finite` says so instead."""
+def samples(seen: Observation) -> Iterator[Sample]:
+    """The values to export for a run of any kind. Values that are not finite are left out, since Ray drops them;
+    `lehr_not_finite` reports them instead."""
     for metric in METRICS:
-        for name, value in metric.values(progress).items():
-            if isinstance(value, int | float) and math.isfinite(value):
+        for name, value in metric.values(seen).items():
+            if value is not None and math.isfinite(value):
                 yield Sample(metric, {metric.label: name} if metric.label else {}, float(value))
 
 
 def table() -> list[tuple[str, str, str, str, str, str]]:
-    """The table for people: name in Prometheus, type, unit, labels, when, what."""
+    """The table for people: name in Prometheus, type, unit, labels, when, meaning."""
     return [
         (m.series, "gauge", m.unit, ", ".join(filter(None, (*LABELS, m.label))), m.when, m.description) for m in METRICS
     ]
 
 
-# ── reading a progress.json ───────────────────────────────────────────────────────────────────────────────────────
+# ── what a metric reads ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def at(*paths: str) -> Callable[[Progress], Values]:
-    """The number at the first of these dotted paths that there is."""
-
-    def read(progress: Progress) -> Values:
-        for path in paths:
-            found: Any = progress
-            for name in path.split("."):
-                found = found.get(name) if isinstance(found, Mapping) else None
-            if isinstance(found, int | float):
-                return {"": found}
-        return {}
-
-    return read
+def job(read: Callable[[Progress], Number]) -> Reader:
+    """One number of any job's progress."""
+    return lambda seen: {"": read(seen.progress)}
 
 
-def each(path: str, *leave_out: str) -> Callable[[Progress], Values]:
-    """All numbers of the mapping of this name, by their names."""
-
-    def read(progress: Progress) -> Values:
-        found = progress.get(path)
-        found = found if isinstance(found, Mapping) else {}
-        return {str(name): v for name, v in found.items() if isinstance(v, int | float) and name not in leave_out}
-
-    return read
+def training(read: Callable[[TrainingProgress], Number]) -> Reader:
+    """One number of a training; nothing for other jobs."""
+    return lambda seen: {"": read(seen.progress.training)} if seen.progress.training else {}
 
 
-def _share_done(progress: Progress) -> Values:
-    done, total = progress.get("done"), progress.get("total_steps")
-    if isinstance(done, int | float):
-        return {"": done}
-    return {"": progress.get("step", 0) / total} if isinstance(total, int | float) and total else {}
+def overview(read: Callable[[Overview], Number]) -> Reader:
+    """One number of a job without training steps of its own; nothing for a training."""
+    return lambda seen: {"": read(seen.progress.overview)} if seen.progress.overview else {}
 
 
-def _restarts(progress: Progress) -> Values:
-    attempt = progress.get("attempt")
-    return {"": max(0, attempt - 1)} if isinstance(attempt, int) else {}
+def epoch(*names: str) -> Reader:
+    """The metric of the newest whole epoch under the first of these names that it has."""
+    return job(lambda p: next((value for name in names if (value := p.metrics.get(name)) is not None), None))
 
 
-def _not_finite(progress: Progress) -> Values:
-    loss = progress.get("loss")
-    return {"": float(not math.isfinite(loss))} if isinstance(loss, int | float) else {}
+def rungs(read: Callable[[Rung], int]) -> Reader:
+    """A number of each rung of a search."""
+    return lambda seen: {str(rung.epoch): read(rung) for rung in _overview(seen).rungs}
 
 
-def _best(progress: Progress) -> Values:
-    best = progress.get("best")
-    best = best if isinstance(best, Mapping) else {}
-    value = best.get("value")
-    return {str(best.get("metric", "")): value} if isinstance(value, int | float) else {}
+def _overview(seen: Observation) -> Overview:
+    return seen.progress.overview or Overview()
 
 
-def _rungs(state: str) -> Callable[[Progress], Values]:
-    def read(progress: Progress) -> Values:
-        rungs = progress.get("rungs")
-        rungs = rungs if isinstance(rungs, list) else []
-        return {f"{rung['epoch']:g}": rung.get(state, 0) for rung in rungs if isinstance(rung, Mapping)}
-
-    return read
+def _share_done(progress: Progress) -> Number:
+    known = progress.overview or (progress.training and progress.training.total_steps)
+    return progress.share_done if known else None
 
 
-def _recipe_step(progress: Progress) -> Values:
-    step = progress.get("recipe_step")
-    return {step: 1} if isinstance(step, str) else {}
+def _skipped(progress: Progress) -> Number:
+    if progress.training:
+        return progress.training.skipped_images
+    return progress.overview.unreadable if progress.overview else None
+
+
+def _parts(seen: Observation) -> Values:
+    return {part: seconds for part, seconds in seen.progress.seconds.items() if part not in ("total", "startup")}
+
+
+def _best(seen: Observation) -> Values:
+    return {seen.progress.best.metric: seen.progress.best.value}
+
+
+def _recipe_step(seen: Observation) -> Values:
+    step = _overview(seen).recipe_step
+    return {step: 1} if step else {}
 
 
 # ── the table ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,54 +154,71 @@ def _recipe_step(progress: Progress) -> Values:
 _TRAINING = "while training"
 _EPOCH = "after each epoch"
 _SEARCH = "search"
+_RECENT = "mean since the last synchronisation of the workers"
 
 METRICS: tuple[Metric, ...] = (
     Metric("lehr_running", "1", "1 while the job runs", "every job", lambda _: {"": 1}),
     Metric(
         "lehr_progress_timestamp_seconds",
         "s since 1970",
-        "when the job, or a run within it, last had something new to tell",
+        "when the job, or a run within it, last reported something new",
         "every job",
-        at("changed"),
+        lambda seen: {"": seen.changed},
     ),
-    Metric("lehr_progress_ratio", "1", "share of the job that is done, 0 to 1", "every job", _share_done),
-    Metric("lehr_left_seconds", "s", "estimate of the time left", _TRAINING, at("seconds_left")),
-    Metric("lehr_restarts", "1", "attempts after the first: resumed, by hand or after a failure", _TRAINING, _restarts),
-    Metric("lehr_workers", "worker", "workers of the running attempt", _TRAINING, at("workers")),
+    Metric("lehr_progress_ratio", "1", "share of the job that is done, 0 to 1", "every job", job(_share_done)),
+    Metric("lehr_left_seconds", "s", "estimate of the time left", _TRAINING, job(lambda p: p.seconds_left)),
+    Metric(
+        "lehr_restarts",
+        "1",
+        "attempts after the first: resumed by hand or after a failure",
+        _TRAINING,
+        training(lambda t: max(0, t.attempt - 1)),
+    ),
+    Metric("lehr_workers", "worker", "workers of the running attempt", _TRAINING, training(lambda t: t.workers)),
     # training
-    Metric("lehr_step", "step", "optimizer steps taken", _TRAINING, at("step")),
-    Metric("lehr_epoch", "epoch", "epochs of training data seen, with fraction", _TRAINING, at("epoch")),
-    Metric("lehr_train_loss", "1", "training loss, mean since the last pulse", _TRAINING, at("loss")),
-    Metric("lehr_not_finite", "1", "1 if the training loss is NaN or infinite, else 0", _TRAINING, _not_finite),
-    Metric("lehr_learning_rate", "1", "learning rate of the newest step", _TRAINING, at("learning_rate")),
+    Metric("lehr_step", "step", "optimizer steps taken", _TRAINING, training(lambda t: t.step)),
+    Metric(
+        "lehr_epoch", "epoch", "epochs of training data seen, with fraction", _TRAINING, training(lambda t: t.epoch)
+    ),
+    Metric("lehr_train_loss", "1", f"training loss, {_RECENT}", _TRAINING, training(lambda t: t.loss)),
+    Metric(
+        "lehr_not_finite",
+        "1",
+        "1 if the training loss is NaN or infinite, else 0",
+        _TRAINING,
+        training(lambda t: None if t.loss is None else float(not math.isfinite(t.loss))),
+    ),
+    Metric(
+        "lehr_learning_rate", "1", "learning rate of the latest step", _TRAINING, training(lambda t: t.learning_rate)
+    ),
     Metric(
         "lehr_gradient_norm",
         "1",
-        "norm of the gradient before clipping, mean since the last pulse",
+        f"norm of the gradient before clipping, {_RECENT}",
         _TRAINING,
-        at("recent.gradient_norm"),
+        training(lambda t: t.recent.gradient_norm),
     ),
     Metric(
         "lehr_examples_per_second",
         "example/s",
-        "training examples over the time of their steps, since the last pulse",
+        "training examples over the time of their steps, since the last synchronisation of the workers",
         _TRAINING,
-        at("recent.examples_per_second"),
+        training(lambda t: t.recent.examples_per_second),
     ),
     Metric(
         "lehr_step_seconds",
         "s",
-        "wall-clock time of a step, input included, mean since the last pulse",
+        f"wall-clock time of a step, input included, {_RECENT}",
         _TRAINING,
-        at("recent.step_seconds"),
+        training(lambda t: t.recent.step_seconds),
     ),
     Metric(
         "lehr_communication_seconds",
         "s",
-        "time per step in which gradients travel between workers and no gradient is computed; a part of `compute`; "
-        "measured in one step of a hundred",
+        "time per step in which workers exchange gradients and none is computed; a part of `compute`; measured in one "
+        "step out of a hundred",
         "while training on several workers",
-        at("recent.communication_seconds"),
+        training(lambda t: t.recent.communication_seconds),
     ),
     Metric(
         "lehr_part_seconds",
@@ -201,7 +226,7 @@ METRICS: tuple[Metric, ...] = (
         "time of the attempt so far, by part: input (waiting for a batch), compute (communication included), "
         "evaluation, records (reporting), checkpoints",
         _TRAINING,
-        each("seconds", "total", "startup"),
+        _parts,
         "part",
     ),
     Metric(
@@ -209,44 +234,46 @@ METRICS: tuple[Metric, ...] = (
         "1",
         "accuracy on clean training images in evaluation mode, 0 to 1",
         _EPOCH,
-        at("metrics.clean_train_accuracy", "metrics.train_accuracy"),
+        epoch("clean_train_accuracy", "train_accuracy"),
     ),
-    Metric("lehr_validation_loss", "1", "loss on the validation split", _EPOCH, at("metrics.validation_loss")),
+    Metric("lehr_validation_loss", "1", "loss on the validation split", _EPOCH, epoch("validation_loss")),
     Metric(
         "lehr_validation_accuracy",
         "1",
         "accuracy on the validation split, 0 to 1",
         _EPOCH,
-        at("metrics.validation_accuracy"),
+        epoch("validation_accuracy"),
     ),
-    Metric("lehr_best", "1", "best value so far of the metric that counts", "training and search", _best, "metric"),
+    Metric(
+        "lehr_best", "1", "best value so far of the metric that is optimised", "training and search", _best, "metric"
+    ),
     Metric(
         "lehr_checkpoint_timestamp_seconds",
         "s since 1970",
         "when the newest checkpoint was saved; before the first, when the attempt began",
         _TRAINING,
-        at("checkpoint.time"),
+        training(lambda t: t.checkpoint.time),
     ),
     Metric(
         "lehr_checkpoint_bytes",
         "byte",
         "size of the newest checkpoint",
         "after the attempt's first checkpoint",
-        at("checkpoint.bytes"),
+        training(lambda t: t.checkpoint.bytes),
     ),
     Metric(
         "lehr_skipped_images",
         "image",
-        "unreadable images left out so far",
+        "unreadable images skipped so far",
         "training and predict",
-        at("skipped_images", "unreadable"),
+        job(_skipped),
     ),
     Metric(
         "lehr_gpu_memory_bytes",
         "byte",
-        "most memory that the first worker's tensors took on its GPU",
+        "peak memory of the first worker's tensors on its GPU",
         "while training on GPUs",
-        at("gpu_memory_bytes"),
+        training(lambda t: t.gpu_memory_bytes),
     ),
     # jobs made of jobs
     Metric(
@@ -254,20 +281,29 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "runs within the run, by state: running, finished, ended (early, by a search), failed",
         "search, recipe, ensemble",
-        each("children"),
+        lambda seen: _overview(seen).children,
         "state",
     ),
-    Metric("lehr_rung_reached", "trial", "trials that reached the rung", _SEARCH, _rungs("reached"), "epoch"),
-    Metric("lehr_rung_stopped", "trial", "trials that were stopped at the rung", _SEARCH, _rungs("stopped"), "epoch"),
-    Metric("lehr_epochs_spent", "epoch", "epochs trained, over all trials", _SEARCH, at("epochs_spent")),
+    Metric("lehr_rung_reached", "trial", "trials that reached the rung", _SEARCH, rungs(lambda r: r.reached), "epoch"),
+    Metric(
+        "lehr_rung_stopped",
+        "trial",
+        "trials that were stopped at the rung",
+        _SEARCH,
+        rungs(lambda r: r.stopped),
+        "epoch",
+    ),
+    Metric(
+        "lehr_epochs_spent", "epoch", "epochs trained, over all trials", _SEARCH, overview(lambda o: o.epochs_spent)
+    ),
     Metric(
         "lehr_epochs_saved",
         "epoch",
-        "epochs that stopped trials did not train, against training each to its end",
+        "epochs saved by stopping trials early, compared with training each to its end",
         _SEARCH,
-        at("epochs_saved"),
+        overview(lambda o: o.epochs_saved),
     ),
-    Metric("lehr_recipe_step", "1", "1 for the step that the recipe is at", "recipe", _recipe_step, "step"),
+    Metric("lehr_recipe_step", "1", "1 for the recipe's current step", "recipe", _recipe_step, "step"),
 )
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}

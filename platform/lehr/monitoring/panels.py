@@ -1,4 +1,4 @@
-"""What our dashboards show, as data: rows of panels with their PromQL. `dashboards.py` makes Grafana's JSON of them."""
+"""The content of our dashboards as data: rows of panels with PromQL. `dashboards.py` turns them into Grafana's JSON."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Panel:
     """One panel.
 
     Attributes:
-        queries: from legend to PromQL.
-        unit: Grafana's name of the unit of its values.
-        kind: Grafana's name of the panel type.
+        queries: legend to PromQL.
+        unit: Grafana's name for the unit of its values.
+        kind: Grafana's name for the panel type.
         gpu: whether it stays empty without a GPU.
-        jobs: the kinds of job that it needs to have data; empty: any.
-        log: a logarithmic axis.
+        jobs: the kinds of job that it has data for; empty: all.
+        log: whether its axis is logarithmic.
     """
 
     title: str
@@ -36,12 +36,12 @@ class Panel:
 
 
 def series(name: str, selector: str = RUN) -> str:
-    """The series of a metric of ours, of the runs that the dashboard's variables choose."""
+    """The series of one of our metrics, for the runs selected by the dashboard's variables."""
     return f"{BY_NAME[name].series}{{{selector}}}"
 
 
 def one(name: str, *labels: str, how: str = "max") -> str:
-    """One value per run (and per label): without what Ray adds, such as the driver's id."""
+    """One value per run (and per label), without the labels that Ray adds, such as the driver's id."""
     return f"{how} by ({', '.join(('run', 'trial', *labels))}) ({series(name)})"
 
 
@@ -49,15 +49,15 @@ WHO = "{{run}} {{trial}}"
 
 RUNS: dict[str, list[Panel]] = {
     "Now": [
-        Panel("Runs", "Jobs that run now.", {"runs": f"count({one('lehr_running')})"}, kind="stat", width=4),
+        Panel("Runs", "Jobs that are running.", {"runs": f"count({one('lehr_running')})"}, kind="stat", width=4),
         Panel(
             "Progress", "Share of the job that is done.", {WHO: one("lehr_progress_ratio")}, "percentunit", "bargauge"
         ),
         Panel("Time left", "The job's own estimate.", {WHO: one("lehr_left_seconds")}, "s", "bargauge", 6),
         Panel(
-            "Since the last sign of life",
-            "Time since the job last had something new to tell. A few seconds is normal; minutes can be one long epoch "
-            "of evaluation, or a job that is stuck.",
+            "Time since last progress",
+            "Time since the job last reported something new. A few seconds are normal; minutes mean a long evaluation, "
+            "or a job that hangs.",
             {WHO: f"time() - {one('lehr_progress_timestamp_seconds')}"},
             "s",
             "bargauge",
@@ -65,21 +65,21 @@ RUNS: dict[str, list[Panel]] = {
         ),
     ],
     "Learning": [
-        Panel("Training loss", "Mean of the newest steps.", {WHO: one("lehr_train_loss")}, log=True),
+        Panel("Training loss", "Mean of the latest steps.", {WHO: one("lehr_train_loss")}, log=True),
         Panel("Validation loss", "After each epoch.", {WHO: one("lehr_validation_loss")}, log=True),
         Panel(
             "Accuracy",
-            "Validation, and clean training images in evaluation mode. A gap that grows is overfitting.",
+            "On the validation split and on clean training images (evaluation mode). A growing gap means overfitting.",
             {
                 f"{WHO} validation": one("lehr_validation_accuracy"),
                 f"{WHO} train": one("lehr_train_accuracy"),
             },
             "percentunit",
         ),
-        Panel("Learning rate", "Of the newest step.", {WHO: one("lehr_learning_rate")}),
+        Panel("Learning rate", "Of the latest step.", {WHO: one("lehr_learning_rate")}),
         Panel(
             "Gradient norm",
-            "Before clipping. Jumps of a factor of ten announce a rate that is too high.",
+            "Before clipping. Jumps by a factor of ten suggest that the learning rate is too high.",
             {WHO: one("lehr_gradient_norm")},
             log=True,
         ),
@@ -87,32 +87,35 @@ RUNS: dict[str, list[Panel]] = {
     ],
     "Speed": [
         Panel(
-            "Examples per second", "Over the time of training steps.", {WHO: one("lehr_examples_per_second")}, width=8
+            "Examples per second",
+            "Training examples over the time of their steps.",
+            {WHO: one("lehr_examples_per_second")},
+            width=8,
         ),
-        Panel("Step time", "Input included.", {WHO: one("lehr_step_seconds")}, "s"),
+        Panel("Step time", "Including the wait for input.", {WHO: one("lehr_step_seconds")}, "s"),
         Panel(
             "Where the time goes",
-            "Share of each part in the newest minute: waiting for input, computing (gradients on their way included), "
-            "evaluation, records, checkpoints.",
+            "Share of each part in the last minute: waiting for input, compute (including communication), evaluation, "
+            "records, checkpoints.",
             {f"{WHO} {{{{part}}}}": f"run:lehr_part:share1m{{{RUN}}}"},
             "percentunit",
         ),
         Panel(
             "Input share",
-            "Share of a step that is spent waiting for its batch. Above a half, faster input pays more than faster "
+            "Share of a step that is spent waiting for its batch. Above one half, faster input helps more than faster "
             "GPUs.",
             {WHO: f"run:lehr_input:share5m{{{RUN}}}"},
             "percentunit",
         ),
         Panel(
             "Communication per step",
-            "Time in which gradients travel and nothing is computed; several workers only.",
+            "Time in which workers exchange gradients and compute nothing; only with several workers.",
             {WHO: one("lehr_communication_seconds")},
             "s",
         ),
         Panel(
             "GPU memory",
-            "Most that the first worker's tensors took.",
+            "Peak memory of the first worker's tensors.",
             {WHO: one("lehr_gpu_memory_bytes")},
             "bytes",
             gpu=True,
@@ -121,17 +124,17 @@ RUNS: dict[str, list[Panel]] = {
     "Safety": [
         Panel(
             "Age of the newest checkpoint",
-            "What a crash would cost, at most.",
+            "The training time that a crash would cost, at most.",
             {WHO: f"time() - {one('lehr_checkpoint_timestamp_seconds')}"},
             "s",
         ),
-        Panel("Checkpoint size", "Of the newest one.", {WHO: one("lehr_checkpoint_bytes")}, "bytes"),
+        Panel("Checkpoint size", "Of the newest checkpoint.", {WHO: one("lehr_checkpoint_bytes")}, "bytes"),
         Panel("Restarts", "Attempts after the first.", {WHO: one("lehr_restarts")}, width=4),
         Panel("Workers", "Of the running attempt.", {WHO: one("lehr_workers")}, width=4),
-        Panel("Skipped images", "Unreadable images left out.", {WHO: one("lehr_skipped_images")}, width=12),
+        Panel("Skipped images", "Unreadable images that were skipped.", {WHO: one("lehr_skipped_images")}, width=12),
         Panel(
-            "Not finite",
-            "1 where the training loss is NaN or infinite.",
+            "Loss not finite",
+            "1 if the training loss is NaN or infinite.",
             {WHO: one("lehr_not_finite")},
             width=12,
         ),
@@ -141,7 +144,10 @@ RUNS: dict[str, list[Panel]] = {
 SEARCH: dict[str, list[Panel]] = {
     "Search": [
         Panel(
-            "Best so far", "Of the metric that counts.", {"{{run}} {{metric}}": one("lehr_best", "metric")}, width=12
+            "Best value so far",
+            "Of the metric that is optimised.",
+            {"{{run}} {{metric}}": one("lehr_best", "metric")},
+            width=12,
         ),
         Panel(
             "Trials by state",
@@ -152,7 +158,7 @@ SEARCH: dict[str, list[Panel]] = {
         ),
         Panel(
             "Trials that reached each rung",
-            "How the search narrows: each rung should hold a fixed share of the one before.",
+            "How the search narrows: each rung should keep a fixed share of the previous one.",
             {"{{run}} epoch {{epoch}}": one("lehr_rung_reached", "epoch")},
             kind="bargauge",
             width=12,
@@ -160,7 +166,7 @@ SEARCH: dict[str, list[Panel]] = {
         ),
         Panel(
             "Trials stopped at each rung",
-            "Where trials were given up.",
+            "Where trials were ended early.",
             {"{{run}} epoch {{epoch}}": one("lehr_rung_stopped", "epoch")},
             kind="bargauge",
             width=12,
@@ -168,14 +174,14 @@ SEARCH: dict[str, list[Panel]] = {
         ),
         Panel(
             "Epochs spent and saved",
-            "Trained, and not trained because trials were stopped early.",
+            "Epochs trained, and epochs saved because trials were stopped early.",
             {"{{run}} spent": one("lehr_epochs_spent"), "{{run}} saved": one("lehr_epochs_saved")},
             width=12,
             jobs=("search",),
         ),
         Panel(
             "Step of the recipe",
-            "The step that each recipe is at.",
+            "The current step of each recipe.",
             {"{{run}} {{step}}": one("lehr_recipe_step", "step")},
             width=12,
             jobs=("recipe",),
@@ -185,7 +191,7 @@ SEARCH: dict[str, list[Panel]] = {
 
 HEALTH: dict[str, list[Panel]] = {
     "Nodes": [
-        Panel("Nodes up", "Nodes whose metrics arrive.", {"{{ray_io_cluster}}": f"cluster:ray_nodes:up{{{CLUSTER}}}"}),
+        Panel("Nodes up", "Nodes that report metrics.", {"{{ray_io_cluster}}": f"cluster:ray_nodes:up{{{CLUSTER}}}"}),
         Panel(
             "Disk used",
             "Of the disk that Ray writes to.",
@@ -203,7 +209,7 @@ HEALTH: dict[str, list[Panel]] = {
         ),
         Panel(
             "Object store used",
-            "Images in shared memory live here; when it is full, Ray writes to the disk.",
+            "Shared memory that holds the images; when it is full, Ray spills objects to disk.",
             {
                 "{{NodeAddress}}": f"max by (NodeAddress) (ray_object_store_used_memory{{{CLUSTER}}}) / "
                 f"(max by (NodeAddress) (ray_object_store_used_memory{{{CLUSTER}}}) "
@@ -212,8 +218,8 @@ HEALTH: dict[str, list[Panel]] = {
             "percentunit",
         ),
         Panel(
-            "CPUs held by jobs",
-            "What Ray has given to workers, of what it has.",
+            "CPUs allocated to jobs",
+            "CPUs that Ray has allocated, out of all.",
             {
                 "used": f'sum(ray_resources{{Name="CPU",State="USED",{CLUSTER}}})',
                 "all": f'sum(ray_resources{{Name="CPU",{CLUSTER}}})',
@@ -223,7 +229,7 @@ HEALTH: dict[str, list[Panel]] = {
     "GPUs": [
         Panel(
             "GPU use",
-            "Share of the time in which a kernel ran.",
+            "Share of the time in which a kernel was running.",
             {"{{ip}} {{GpuIndex}}": f"max by (ip, GpuIndex) (ray_node_gpus_utilization{{{CLUSTER}}})"},
             "percent",
             gpu=True,
@@ -236,8 +242,8 @@ HEALTH: dict[str, list[Panel]] = {
             gpu=True,
         ),
         Panel(
-            "GPUs held by jobs",
-            "What Ray has given to workers, of what it has.",
+            "GPUs allocated to jobs",
+            "GPUs that Ray has allocated, out of all.",
             {
                 "used": f'sum(ray_resources{{Name="GPU",State="USED",{CLUSTER}}})',
                 "all": f'sum(ray_resources{{Name="GPU",{CLUSTER}}})',
@@ -248,13 +254,13 @@ HEALTH: dict[str, list[Panel]] = {
     "Jobs": [
         Panel(
             "Jobs by kind",
-            "Jobs that run now.",
+            "Jobs that are running.",
             {"{{kind}}": f"count by (kind) (max by (run, kind) ({series('lehr_running', CLUSTER)}))"},
             width=12,
         ),
         Panel(
             "Alerts",
-            "Alerts that are pending or fire.",
+            "Alerts that are pending or firing.",
             {
                 state: f'count(ALERTS{{alertname=~"Lehr.*",alertstate="{state}",{CLUSTER}}}) or vector(0)'
                 for state in STATES

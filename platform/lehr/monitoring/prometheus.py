@@ -1,4 +1,4 @@
-"""What Prometheus needs to watch jobs: where to scrape Ray, recording rules, and alerts with a runbook line each."""
+"""Prometheus configuration for watching jobs: where to scrape Ray, recording rules, and alerts with runbooks."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 from lehr.monitoring.metrics import BY_NAME
 
 DISCOVERY = "/tmp/ray/prom_metrics_service_discovery.json"
-"""The targets of a cluster, kept up to date by its head node in Ray's temporary folder."""
+"""The scrape targets of a cluster, which its head node keeps up to date in Ray's temporary folder."""
 
 RUN = "ray_io_cluster, run, kind, trial"
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When alerts fire. Times are seconds, `…_for` how long a condition must hold, in Prometheus's form.
+    """When alerts fire. Times are seconds; `…_for` is how long a condition must hold, in Prometheus's notation.
 
     Attributes:
-        no_progress: without a sign of life. Must be longer than the longest evaluation.
-        input_share: of a step, waiting for input.
-        gpu_percent: use of a node's GPUs below which they count as idle.
-        restarts: within an hour.
-        checkpoint_age: since the newest checkpoint.
-        disk_percent: used. From 95 % on Ray refuses to spill objects to the disk.
+        no_progress: time without progress. Must be longer than the longest evaluation.
+        input_share: share of a step spent waiting for input.
+        gpu_percent: utilisation of a node's GPUs below which they count as idle.
+        restarts: number within an hour.
+        checkpoint_age: time since the newest checkpoint.
+        disk_percent: used share of the disk. Above 95 % Ray refuses to spill objects to it.
     """
 
     no_progress: int = 900
@@ -44,9 +44,9 @@ class Alert:
     """An alert.
 
     Attributes:
-        hold: how long the expression must hold, in Prometheus's form.
+        hold: how long the expression must hold, in Prometheus's notation.
         summary: one sentence, with Prometheus's templates.
-        runbook: what to look at and do first.
+        runbook: what to check and do first.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Alert:
 
 
 def recordings() -> dict[str, str]:
-    """Recording rules: from the name of the new series to its expression."""
+    """Recording rules: the name of the new series to its expression."""
     parts = BY_NAME["lehr_part_seconds"].series
     return {
         "run:lehr_part:share1m": f"sum by ({RUN}, part) (rate({parts}[1m])) / ignoring (part) group_left () "
@@ -82,10 +82,10 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
             f"time() - max by ({RUN}) ({BY_NAME['lehr_progress_timestamp_seconds'].series}) > {at.no_progress}",
             at.no_progress_for,
             "critical",
-            f"{job} has told nothing new for {{{{ $value | humanizeDuration }}}}",
-            "Open the run's log (`lehr show` names it) and Ray's stack traces of its workers (dashboard, job, actors). "
-            "One long evaluation looks the same. A worker that hangs: stop the job and run it again; it goes on "
-            "from its newest checkpoint.",
+            f"{job} has made no progress for {{{{ $value | humanizeDuration }}}}",
+            "Check the run's log (`lehr show` prints its path) and the stack traces of its workers in Ray's dashboard "
+            "(job, actors). A long evaluation looks the same. If a worker hangs, stop the job and run it again: it "
+            "resumes from its newest checkpoint.",
         ),
         Alert(
             "LehrLossNotFinite",
@@ -93,7 +93,7 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
             "0s",
             "critical",
             f"the training loss of {job} is NaN or infinite",
-            "The learning rate is too high, most often. Look at the gradient norm before the jump; try a lower "
+            "The usual cause is a learning rate that is too high. Check the gradient norm before the jump; try a lower "
             "optimizer.lr, a schedule.warmup or train.clip.",
         ),
         Alert(
@@ -101,8 +101,8 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
             f"run:lehr_input:share5m > {at.input_share}",
             at.input_for,
             "warning",
-            f"{job} spends {{{{ $value | humanizePercentage }}}} of its steps waiting for input",
-            "Let the images fit into memory (data.cache, smaller data.image_size), pack them (`lehr data pack`), or "
+            f"{job} spends {{{{ $value | humanizePercentage }}}} of its step time waiting for input",
+            "Make the images fit into memory (data.cache, a smaller data.image_size), pack them (`lehr data pack`), or "
             "give the cluster more CPUs for decoding.",
         ),
         Alert(
@@ -111,18 +111,18 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
             f"{at.gpu_percent} and on (ray_io_cluster, instance) {held} and on (ray_io_cluster) {training}",
             at.gpu_for,
             "warning",
-            "the GPUs of {{ $labels.instance }} are held by a job but {{ $value | humanize }} % busy",
-            "Look at the run's shares of time: input, evaluation and checkpoints leave the GPU idle. A small model on "
-            "a large GPU: a larger train.batch_size, or several trials per GPU.",
+            "the GPUs of {{ $labels.instance }} are allocated to a job but only {{ $value | humanize }} % busy",
+            "Check where the run spends its time: input, evaluation and checkpoints leave the GPU idle. For a small "
+            "model on a large GPU, use a larger train.batch_size or several trials per GPU.",
         ),
         Alert(
             "LehrRestarts",
             f"run:lehr_restarts:max - min_over_time(run:lehr_restarts:max[1h]) >= {at.restarts}",
             "0s",
             "warning",
-            "{{ $labels.run }} was started again {{ $value }} times within an hour",
-            "`lehr show` lists what ended each attempt. Killed workers are most often out of memory: see Ray's log of "
-            "the node, and give the job fewer workers per node or a smaller batch.",
+            "{{ $labels.run }} was restarted {{ $value }} times within an hour",
+            "`lehr show` lists why each attempt ended. Workers are usually killed because they run out of memory: "
+            "check Ray's log on the node, and give the job fewer workers per node or a smaller batch.",
         ),
         Alert(
             "LehrCheckpointTooOld",
@@ -130,8 +130,8 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
             at.checkpoint_for,
             "warning",
             f"a crash of {job} would cost {{{{ $value | humanizeDuration }}}} of training",
-            "Set train.checkpoint.every to less; if checkpoints should have come, the storage is slow or full: see the "
-            "run's log.",
+            "Lower train.checkpoint.every. If a checkpoint is overdue, the storage is slow or full: check the run's "
+            "log.",
         ),
         Alert(
             "LehrDiskNearlyFull",
@@ -139,7 +139,7 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
             at.disk_for,
             "critical",
             "the disk of {{ $labels.ip }} is {{ $value | humanize }} % full",
-            "Remove old runs (`lehr rm`) and Ray's old sessions on that node. From 95 % on Ray stops spilling, and "
+            "Remove old runs (`lehr rm`) and old Ray sessions on that node. Above 95 % Ray stops spilling objects, and "
             "jobs fail.",
         ),
         Alert(
@@ -147,10 +147,11 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
             f"max_over_time(cluster:ray_nodes:up[10m]) - cluster:ray_nodes:up > 0 and on (ray_io_cluster) {training}",
             "0s",
             "critical",
-            "{{ $value }} node{{ if gt $value 1.0 }}s{{ end }} of cluster {{ $labels.ray_io_cluster }} went away while "
-            "a job runs",
-            "The job goes on by itself where workers.retries and other nodes allow it. Ray's cluster page names the "
-            "node; its log or the cloud's events say why. Scaling down by hand or by the autoscaler looks the same.",
+            "cluster {{ $labels.ray_io_cluster }} lost {{ $value }} node{{ if gt $value 1.0 }}s{{ end }} while a job "
+            "is running",
+            "The job recovers by itself if workers.retries and the other nodes allow it. Ray's cluster page names the "
+            "node; its log or the cloud provider's events show the reason. Scaling down, by hand or by the autoscaler, "
+            "looks the same.",
         ),
     ]
 
@@ -177,11 +178,11 @@ def configuration(
     """A Prometheus configuration that scrapes one cluster.
 
     Args:
-        cluster: its name, as label `ray_io_cluster`: KubeRay and Ray's own dashboards use the same one.
-        discovery: the file in which the cluster's head keeps its targets.
+        cluster: its name, for the label `ray_io_cluster`, which KubeRay and Ray's own dashboards use too.
+        discovery: the file in which the head node lists the targets to scrape.
     """
     return {
-        # Ray's nodes send their figures on every 10 s.
+        # Ray's nodes forward their metrics every 10 s.
         "global": {"scrape_interval": "10s", "evaluation_interval": "10s"},
         "rule_files": [rule_file],
         "scrape_configs": [

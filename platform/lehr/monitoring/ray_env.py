@@ -1,4 +1,4 @@
-"""What Ray's own dashboard needs to show jobs with their curves: environment variables of the head node."""
+"""The environment variables of the head node with which Ray's own dashboard shows jobs with their curves."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ def dashboard_environment(
     cluster: str | None = None,
     source: str = SOURCE_NAME,
 ) -> dict[str, str]:
-    """The variables to set where the head of a cluster starts, and in the drivers of its jobs.
+    """The variables to set where the head node of a cluster starts, and in the drivers of its jobs.
 
-    Without a Grafana the Metrics tab is left out instead of showing an error.
+    Without a Grafana the Metrics tab is hidden instead of showing an error.
     https://docs.ray.io/en/latest/cluster/configure-manage-dashboard.html#embed-grafana-visualizations-into-ray-dashboard
 
     Args:
         grafana: address of Grafana as the head node reaches it.
-        grafana_in_browser: the same as people's browsers reach it, where that differs.
+        grafana_in_browser: the same as browsers reach it, if that differs.
         prometheus: address of Prometheus as the head node reaches it.
-        cluster: the value of `ray_io_cluster` by which the scrape configuration names this cluster.
-        source: Grafana's name of the Prometheus data source.
+        cluster: the value of the label `ray_io_cluster` that the scrape configuration gives this cluster.
+        source: the name of the Prometheus data source in Grafana.
     """
     variables = {
-        # Ray tells of training runs (/api/train/v2/runs/v1) only if their controllers report their state.
+        # Ray lists training runs (/api/train/v2/runs/v1) only if their controllers report their state.
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
         "RAY_GRAFANA_HOST": grafana.rstrip("/") if grafana else "DISABLED",
     }

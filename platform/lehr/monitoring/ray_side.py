@@ -1,40 +1,46 @@
-"""What monitoring asks of Ray: gauges to set, and the dashboards that Ray makes of its own metrics."""
+"""What monitoring needs from Ray: gauges to set, and the dashboards that Ray generates for its own metrics."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 from lehr.monitoring.metrics import LABELS, METRICS
 
 
+class Gauge(Protocol):
+    """The part of `ray.util.metrics.Gauge` that is used."""
+
+    def set(self, value: float, tags: dict[str, str]) -> None: ...
+
+
 def running() -> bool:
-    """Whether this process is connected to a Ray; does not import it."""
+    """Whether this process is connected to Ray; does not import it."""
     ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized()
+    return ray is not None and bool(ray.is_initialized())
 
 
-def gauges() -> dict[str, Any]:
-    """A `ray.util.metrics.Gauge` for each metric, by its name.
+def gauges() -> dict[str, Gauge]:
+    """A gauge of Ray for each metric, by its name.
 
-    Ray sends their values on every 10 s and when this process leaves the cluster, and forgets a value 20 s after that.
+    Ray forwards their values every 10 s and when this process leaves the cluster, and forgets a value 20 s later.
     """
-    from ray.util.metrics import Gauge
+    from ray.util import metrics
 
     def labels(own: str) -> tuple[str, ...]:
         return (*LABELS, own) if own else LABELS
 
-    return {m.name: Gauge(m.name, f"{m.description} ({m.unit})", labels(m.label)) for m in METRICS}
+    return {m.name: metrics.Gauge(m.name, f"{m.description} ({m.unit})", labels(m.label)) for m in METRICS}
 
 
 def ray_dashboards() -> list[dict[str, Any]]:
-    """The dashboards that Ray generates for this version of it and that its own pages embed: core, data and train."""
+    """The dashboards that this version of Ray generates and that its own pages embed: core, data and train."""
     from ray.dashboard.modules.metrics import grafana_dashboard_factory as factory
 
-    made = (
+    generators = (
         factory.generate_default_grafana_dashboard,
         factory.generate_data_grafana_dashboard,
         factory.generate_train_grafana_dashboard,
     )
-    return [json.loads(generate()[0]) for generate in made]
+    return [json.loads(generate()[0]) for generate in generators]

@@ -113,7 +113,7 @@ def _curves(run: RunFolder, folder: str, epochs: int | None = None) -> Markup:
     curves = Curves.read(RunFolder.open(run.folder.child(*folder.split("/"))))
     if not len(curves.steps["step"]):
         return Markup()
-    return chart(charts.run_chart(curves) if epochs is None else charts.short_chart(curves.first(epochs)))
+    return chart(charts.run_chart(curves) if epochs is None else charts.short_chart(curves.first_epochs(epochs)))
 
 
 def title(job: RecipeJob, done: Done, number: str, rounds: tuple[Round, ...], verdict: Verdict) -> str:

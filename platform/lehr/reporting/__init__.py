@@ -1,1 +1,1 @@
-"""The toolkit of every report: one page that needs nothing but itself, and the charts in it."""
+"""What every report is made of: a self-contained page, the charts in it, and the smoothing of noisy curves."""

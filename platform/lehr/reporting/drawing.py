@@ -1,18 +1,17 @@
-"""The pieces that the charts are made of: scales, lines, clouds of points, labels, and how it all looks."""
+"""The parts of every chart: scales, lines, scatter plots, labels, the theme, and a chart as a PNG file."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+import textwrap
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import altair as alt
 import numpy as np
 from altair.utils import schemapi
 
-from lehr.curves.record import Curves
-from lehr.curves.smoothing import Floats, moving_average, thin
+from lehr.reporting.smoothing import Floats, moving_average, thin
 
 Rows = list[dict[str, Any]]
 
@@ -20,24 +19,22 @@ TRAIN, VALIDATION, RATE, GRADIENT, SPEED, ALARM = "#3f7fc1", "#dd7a26", "#4f9d69
 RUN_COLORS = (TRAIN, VALIDATION, RATE, GRADIENT, ALARM, "#c2a21b", "#3aa6a0", SPEED)
 
 WIDTH = 720
-MOST_POINTS = 4000  # dots of one scatter; more are no longer seen, and the page would grow with the run
-SPAN = 1 / 30  # width of the moving average's window, as a share of the run
-LONGEST_LABEL = 22  # letters of a label at the end of a line
-MOST_RESTART_LABELS = 5  # more would lie on each other
+MOST_POINTS = 4000  # of one scatter plot: the eye cannot tell more apart, and the page would grow with the run
+LONGEST_LABEL = 22  # characters of a label at the end of a line
 MOST_TICKS = 6  # labels of a logarithmic axis
-MOST_DECADES = 4  # a loss on its way to infinity would press everything else into one line
+MOST_DECADES = 4  # of a logarithmic axis: a diverging loss would squeeze everything else into one line
 LOG_RATIO = 20.0  # a positive curve whose values span more than this factor gets a logarithmic axis
 
-# Each part of a chart is checked against Vega-Lite's schema again whenever it is put into another: that took half of
-# the time of a report. Tests check whole charts once.
+# Altair validates every part of a chart again each time it becomes part of another one, which took half the time of a
+# report. Tests validate whole charts once.
 schemapi.disable_debug_mode()
 alt.data_transformers.consolidate_datasets = False
 
 
-class _Held:
-    """Rows that Altair hands on as they are, where it would copy a list each time that a chart becomes part of one."""
+class _Rows:
+    """Rows that Altair passes on unchanged; it would copy a plain list each time a chart becomes part of another."""
 
-    _schema: ClassVar = {"type": "array"}  # by this, and `to_dict`, Altair knows what it can write
+    _schema: ClassVar = {"type": "array"}  # with this and `to_dict` Altair treats it as a value of its own
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -48,19 +45,27 @@ class _Held:
 
 def inline(rows: Rows) -> alt.InlineData:
     """Many rows as the data of a chart."""
-    return alt.InlineData(values=_Held(rows))
+    return alt.InlineData(values=cast(Any, _Rows(rows)))
 
 
-def average(curves: Curves, y: Floats, scale: alt.Scale) -> tuple[Floats, Floats]:
-    """The moving average as the eye would take it: of the logarithms on a logarithmic axis."""
-    x = curves.steps["epoch"]
-    span, broken = max(SPAN * curves.bounds()[1], 5 / curves.steps_per_epoch), np.flatnonzero(~np.isfinite(y))
-    if len(broken):  # beyond the first value that is no number a line would pretend to know
-        y = np.where(np.arange(len(y)) < broken[0], y, np.nan)
+def average(x: Floats, y: Floats, scale: alt.Scale, span: float) -> tuple[Floats, Floats]:
+    """The moving average as the eye sees it: of the logarithms on a logarithmic axis.
+
+    It ends at the first value that is not finite: beyond that a line would claim knowledge that nobody has.
+
+    Args:
+        span: width of its window, in units of x.
+
+    Returns:
+        Positions and values of the line.
+    """
+    not_finite = np.flatnonzero(~np.isfinite(y))
+    if len(not_finite):
+        y = np.where(np.arange(len(y)) < not_finite[0], y, np.nan)
     if scale.type != "log":
         return moving_average(x, y, span)
     at, line = moving_average(x, np.log(y, out=np.full_like(y, np.nan), where=y > 0), span)
-    return (at, np.exp(line)) if not len(broken) else (at, np.where(at < x[broken[0]], np.exp(line), np.nan))
+    return at, np.where(at < x[not_finite[0]], np.exp(line), np.nan) if len(not_finite) else np.exp(line)
 
 
 def x_axis() -> alt.X:
@@ -78,24 +83,25 @@ def y_axis(scale: alt.Scale, field: str = "y:Q") -> alt.Y:
     grids.append([10.0**k for k in decades if k % 2 == 0])
     inside = [[tick for tick in grid if low <= tick <= high] for grid in grids]
     ticks = next((grid for grid in inside if len(grid) <= MOST_TICKS), inside[-1])
-    # Vega leaves out some of the values where it counts more than it would have placed, hence the count.
+    # Vega drops some of the values if there are more than `tickCount`, hence the high count.
     axis = alt.Axis(values=ticks, tickCount=40, format="~g", labelOverlap=False)
     return alt.Y(field, scale=scale, title=None, axis=axis)
 
 
-def dots(curves: Curves, x: Floats, y: Floats, scale: alt.Scale, color: str, name: str, form: str) -> alt.Chart:
-    values = [
-        {"x": short(x[i]), "y": short(y[i]), "step": int(curves.steps["step"][i])}
+def scatter(
+    x: Floats, y: Floats, scale: alt.Scale, color: str, name: str, form: str, *, steps: Sequence[float] | Floats
+) -> alt.Chart:
+    """Points, at most `MOST_POINTS` of them; the tooltip shows the optimizer step and the value."""
+    rows = [
+        {"x": short(x[i]), "y": short(y[i]), "step": int(steps[i])}
         for i in thin(x, y, MOST_POINTS)
         if _drawable(y[i], scale)
     ]
-    size, opacity = (16, 0.35) if len(values) < 800 else (7, 0.22)
+    size, opacity = (16, 0.35) if len(rows) < 800 else (7, 0.22)
     tips = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("y:Q", title=name, format=form)]
-    return (
-        alt.Chart(inline(values))
-        .mark_circle(size=size, opacity=opacity, color=color, clip=True)
-        .encode(x=x_axis(), y=y_axis(scale), tooltip=tips)
-    )
+    mark = alt.Chart(inline(rows)).mark_circle(size=size, opacity=opacity, color=color, clip=True)
+    points: alt.Chart = mark.encode(x=x_axis(), y=y_axis(scale), tooltip=tips)
+    return points
 
 
 def line(
@@ -110,19 +116,22 @@ def line(
     points: bool = False,
     fill: bool = False,
 ) -> alt.Chart:
+    """A line through the points; `points` also marks each of them where they are few, `fill` shades the area below."""
     values = [{"x": short(a), "y": short(b) if _drawable(b, scale) else None} for a, b in zip(x, y, strict=True)]
-    few = points and len(values) <= 120
-    dots: Any = alt.OverlayMarkDef(size=22, color=color, filled=True) if few else False
+    marked = points and len(values) <= 120
+    dots: Any = alt.OverlayMarkDef(size=22, color=color, filled=True) if marked else False
     chart = alt.Chart(inline(values))
     if fill:
         mark = chart.mark_area(color=color, opacity=0.2, line={"color": color, "strokeWidth": width})
     else:
         mark = chart.mark_line(color=color, strokeWidth=width, point=dots, clip=True)
     tips = [alt.Tooltip("x:Q", title="epoch", format=".2f"), alt.Tooltip("y:Q", title=name, format=form)]
-    return mark.encode(x=x_axis(), y=y_axis(scale), tooltip=tips)
+    drawn: alt.Chart = mark.encode(x=x_axis(), y=y_axis(scale), tooltip=tips)
+    return drawn
 
 
 def best_mark(x: Floats, y: Floats, scale: alt.Scale) -> list[alt.Chart]:
+    """A ring around the highest value, a percentage, and the value beside it."""
     best = int(np.nanargmax(y))
     data = alt.InlineData(values=[{"x": short(x[best]), "y": short(y[best]), "text": f"best {y[best]:.2f} %"}])
     low, high = scale.domain
@@ -138,42 +147,8 @@ def best_mark(x: Floats, y: Floats, scale: alt.Scale) -> list[alt.Chart]:
     return [ring, text]
 
 
-def broken_rule(x: Floats, y: Floats) -> list[alt.Chart]:
-    """A line where the loss was first no longer a number, which no dot can show."""
-    broken = np.flatnonzero(~np.isfinite(y))
-    if not len(broken):
-        return []
-    data = alt.InlineData(values=[{"x": short(x[broken[0]]), "text": "loss no longer a number"}])
-    rule = alt.Chart(data).mark_rule(color=ALARM, strokeDash=[4, 3]).encode(x=x_axis())
-    side = "right" if x[broken[0]] > x[-1] / 2 else "left"
-    offset = -6 if side == "right" else 6
-    text = alt.Chart(data).mark_text(color=ALARM, align=side, dx=offset, baseline="top", fontSize=11)
-    return [rule, text.encode(x=x_axis(), y=alt.value(90), text="text:N")]
-
-
-def restart_rules(curves: Curves) -> list[alt.Chart]:
-    """A thin line wherever the run was interrupted and went on; restarts at one place share theirs."""
-    if not curves.restarts:
-        return []
-    times = Counter(curves.restarts)
-    values = [
-        {
-            "x": short(step / curves.steps_per_epoch),
-            "text": "restart" if times[step] == 1 else f"{times[step]} restarts",
-        }
-        for step in sorted(times)
-    ]
-    data = alt.InlineData(values=values)
-    tips = [alt.Tooltip("text:N", title="what happened"), alt.Tooltip("x:Q", title="epoch", format=".2f")]
-    rule = alt.Chart(data).mark_rule(color=SPEED, strokeDash=[2, 3], strokeWidth=1.3).encode(x=x_axis(), tooltip=tips)
-    if len(values) > MOST_RESTART_LABELS:
-        return [rule]
-    text = alt.Chart(data).mark_text(color=SPEED, align="left", dx=4, baseline="top", fontSize=10)
-    return [rule, text.encode(x=x_axis(), y=alt.value(4), text="text:N")]
-
-
 def labels(lines: Sequence[tuple[str, str, Floats, Floats]], scale: alt.Scale, *, percent: bool = False) -> Rows:
-    """Names at the right end of their lines, pushed apart where they would lie on each other."""
+    """Names for the right end of each line, moved apart where they would overlap: rows for `end_labels`."""
     log = scale.type == "log"
     ends: Rows = []
     for name, color, x, y in lines:
@@ -185,14 +160,14 @@ def labels(lines: Sequence[tuple[str, str, Floats, Floats]], scale: alt.Scale, *
     ends.sort(key=lambda end: end["y"])
     forward, back = (math.log, math.exp) if log else (float, float)
     low, high = (forward(end) for end in scale.domain)
-    places = _apart([min(max(forward(end["y"]), low), high) for end in ends], 0.08 * (high - low), high)
+    places = _spread([min(max(forward(end["y"]), low), high) for end in ends], 0.08 * (high - low), high)
     for end, place in zip(ends, places, strict=True):
         end["y"] = back(place)
     return ends
 
 
-def _apart(places: list[float], gap: float, top: float) -> list[float]:
-    """Ascending places moved to lie at least `gap` apart and, from the highest down, not above `top`."""
+def _spread(places: list[float], gap: float, top: float) -> list[float]:
+    """Ascending places, moved so that they are at least `gap` apart and none is above `top`."""
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + gap)
     for i in reversed(range(len(places))):
@@ -201,6 +176,7 @@ def _apart(places: list[float], gap: float, top: float) -> list[float]:
 
 
 def end_labels(ends: Rows, scale: alt.Scale) -> list[alt.Chart]:
+    """The texts that `labels` placed."""
     where = {"x": x_axis(), "y": y_axis(scale)}
     return [
         alt.Chart(alt.InlineData(values=[{k: end[k] for k in ("x", "y", "text")}]))
@@ -211,7 +187,7 @@ def end_labels(ends: Rows, scale: alt.Scale) -> list[alt.Chart]:
 
 
 def scale_for(y: Floats) -> alt.Scale:
-    """Logarithmic where positive values span more than `LOG_RATIO`, up to `MOST_DECADES` off the middle."""
+    """Logarithmic where positive values span more than `LOG_RATIO`, up to `MOST_DECADES` away from their median."""
     known = y[np.isfinite(y)]
     positive = known[known > 0]
     if len(positive) and len(positive) == len(known) and positive.max() / positive.min() > LOG_RATIO:
@@ -228,29 +204,37 @@ def scale_for(y: Floats) -> alt.Scale:
 
 
 def accuracy_scale(values: Floats) -> alt.Scale:
-    """Percent: where the values are, but never so close that noise looks like news."""
+    """A scale of percentages: around the values, but never so close that noise looks like a difference."""
     known = values[np.isfinite(values)]
     low, high = float(known.min()), float(known.max())
     margin = max(0.06 * (high - low), 2.0)
     return alt.Scale(domain=[max(0.0, low - margin), min(102.0, high + margin)], nice=False, clamp=True)
 
 
+def layer(*charts: alt.Chart | alt.LayerChart) -> alt.LayerChart:
+    """Charts on top of each other. (Altair's own function is typed as if it might return facets.)"""
+    return cast(alt.LayerChart, alt.layer(*charts))
+
+
 def panel(layers: Sequence[alt.Chart], title: str, height: int) -> alt.LayerChart:
-    return alt.layer(*layers).properties(width=WIDTH, height=height, title=title)
+    """Layers as one panel of the usual width."""
+    return layer(*layers).properties(width=WIDTH, height=height, title=title)
 
 
 def stack(panels: Sequence[alt.LayerChart]) -> alt.VConcatChart:
-    """The panels above each other on one x axis, whose name stands under the last."""
+    """The panels one below the other on a shared x axis; only the last one shows its title and labels."""
     if not panels:
         return alt.vconcat(
-            panel([line(np.empty(0), np.empty(0), scale_for(np.empty(0)), SPEED, "", "")], "No steps yet", 60)
+            panel([line(np.empty(0), np.empty(0), scale_for(np.empty(0)), SPEED, "", "")], "No steps recorded yet", 60)
         )
-    for layer in panels[-1].layer:
-        layer.encoding.x.title, layer.encoding.x.axis = "epoch", alt.Axis(labels=True)
-    return alt.vconcat(*panels, spacing=16).resolve_scale(x="shared", y="independent")
+    for part in panels[-1].layer:
+        part.encoding.x.title, part.encoding.x.axis = "epoch", alt.Axis(labels=True)
+    stacked: alt.VConcatChart = alt.vconcat(*panels, spacing=16).resolve_scale(x="shared", y="independent")
+    return stacked
 
 
 def log_note(scale: alt.Scale) -> str:
+    """What the title of a panel adds for a logarithmic axis."""
     return ", log scale" if scale.type == "log" else ""
 
 
@@ -259,15 +243,34 @@ def _drawable(value: float, scale: alt.Scale) -> bool:
 
 
 def short(value: float) -> float:
-    """Five digits are more than a screen shows, and a third of the bytes."""
+    """The value with five significant digits: more than a screen shows, in a third of the bytes."""
     return float(f"{value:.5g}")
 
 
-# ── looks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def png(chart: alt.VConcatChart, title: str, subtitle: Sequence[str]) -> bytes:
+    """The chart as a PNG file at twice the screen's resolution, with a title above it. No browser is involved."""
+    import vl_convert
+
+    titled = chart.properties(
+        title=alt.TitleParams(
+            title,
+            subtitle=[line for text in subtitle for line in textwrap.wrap(text, 120)],
+            anchor="start",
+            fontSize=18,
+            subtitleFontSize=12,
+            offset=14,
+            subtitlePadding=5,
+        )
+    )
+    spec = titled.to_dict(validate=False) | {"config": LIGHT, "background": "white", "padding": 20}
+    return vl_convert.vegalite_to_png(spec, scale=2)
+
+
+# ── the theme ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def theme(ink: str, faint: str, grid: str) -> dict[str, Any]:
-    """A Vega-Lite config: little ink, and all of it in the colours given."""
+    """A Vega-Lite config with little ink, all of it in the given colours: text, less important text, grid lines."""
     font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
     axis = {
         "labelColor": faint,

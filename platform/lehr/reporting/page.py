@@ -1,7 +1,7 @@
-"""The page of every report: one file that needs nothing but itself, light and dark, from a phone to a wide screen.
+"""The page of every report: one self-contained file, light and dark, for a phone as for a wide screen.
 
-A report is `page(title, lead, sections)`; what stands in its sections is made of the pieces below: `chart`, `table`,
-`finding`, `paragraph`, `text`. Each returns HTML with what users wrote escaped.
+A report is `page(title, lead, sections)`. The content of its sections comes from the functions below: `chart`, `table`,
+`finding`, `paragraph`, `text`. Each returns HTML in which everything that users wrote is escaped.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Section:
 
     Attributes:
         heading: its title; empty for none.
-        body: what is in it: pieces, one after the other.
-        folded: whether it is folded up at first; None: it does not fold.
+        body: its content.
+        folded: whether it is folded at first; None: it cannot be folded.
     """
 
     heading: str
@@ -40,57 +40,59 @@ def page(title: str, lead: str, sections: Sequence[Section], facts: Sequence[tup
     """A whole page.
 
     Args:
-        title: its name, as large as it gets.
-        lead: half a line under the title: what this is about.
+        title: the heading.
+        lead: half a line under the title that says what the page is about.
         sections: its cards, from the top.
         facts: (name, value) of the few figures that matter most.
     """
     content: dict[str, Any] = {"title": title, "lead": lead, "sections": sections, "facts": facts}
-    scripts = {"library": library(), "looks": _script({"light": drawing.LIGHT, "dark": drawing.DARK})}
+    scripts = {"library": chart_library(), "themes": _script({"light": drawing.LIGHT, "dark": drawing.DARK})}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_PAGE).render(**content, **{name: Markup(each) for name, each in scripts.items()})
 
 
-# ── what a section is made of ─────────────────────────────────────────────────────────────────────────────────────
+# ── the content of a section ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def chart(drawn: Any, longest: int = 15, least: int = 260) -> Markup:
-    """An Altair chart, as wide as the page: alone, one above the other (`vconcat`), or in columns (`concat`).
+    """An Altair chart as wide as the page: one panel, panels one below the other (`vconcat`), or in columns (`concat`).
 
     Args:
-        longest: letters of the longest label beside the curves; 0 where there are none.
-        least: pixels below which a panel of a `concat` is not made narrower: there are fewer columns instead.
+        longest: characters of the longest label beside the curves; 0 where there are none.
+        least: minimum width of a panel of a `concat`, in pixels: a narrower page gets fewer columns.
     """
-    room = 72 + 6.6 * min(longest, drawing.LONGEST_LABEL + 5)
-    about = {"wide": room, "narrow": min(room, 196), "least": least}
+    margin = 72 + 6.6 * min(longest, drawing.LONGEST_LABEL + 5)
+    about = {"wide": margin, "narrow": min(margin, 196), "least": least}
     spec = drawn.to_dict(validate=False)
     inner = Markup('<script type="application/json">{}</script>').format(Markup(_script([spec, about])))
     return Markup('<div class="chart">{}</div>').format(inner)
 
 
 def table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> Markup:
-    """A table of numbers under a `head`, else of a name and its text in each row. A cell may be a piece itself."""
+    """A table of numbers under a `head`, else of a name and its text in each row. A cell may itself be HTML."""
     return _render(_TABLE, rows=rows, head=head)
 
 
-def finding(title: str, *said: str, tone: str = "", tag: str = "", command: str = "", footnote: str = "") -> Markup:
-    """A sentence that stands out, what it rests on, and what to do about it.
+def finding(
+    title: str, *sentences: str, tone: str = "", tag: str = "", command: str = "", footnote: str = ""
+) -> Markup:
+    """A prominent sentence, its evidence, and what to do about it.
 
     Args:
         tone: its colour: `good`, `warn`, `bad`, or none.
-        tag: a word beside the title.
-        command: to be copied.
+        tag: a few words beside the title.
+        command: a command to copy.
     """
-    return _render(_FINDING, title=title, said=said, tone=tone, tag=tag, command=command, footnote=footnote)
+    return _render(_FINDING, title=title, sentences=sentences, tone=tone, tag=tag, command=command, footnote=footnote)
 
 
 def paragraph(words: str, soft: bool = False) -> Markup:
-    """A paragraph; `soft` is for what stands back, such as the caption of a chart."""
+    """A paragraph; `soft` is for less important text, such as the caption of a chart."""
     return Markup('<p class="{}">{}</p>').format("soft" if soft else "", words)
 
 
 def text(body: str) -> Markup:
-    """Text as it is, such as a job file."""
+    """Preformatted text, such as a job file."""
     return Markup("<pre>{}</pre>").format(body)
 
 
@@ -100,13 +102,13 @@ def _render(template: str, **content: Any) -> Markup:
 
 
 def _script(value: Any) -> str:
-    """JSON that can stand in a script element."""
+    """JSON that is safe inside a script element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\!--")
 
 
 @functools.cache
-def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script; kept in the user's cache folder, since bundling takes seconds."""
+def chart_library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, cached in the user's cache folder since bundling takes seconds."""
     import vl_convert
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lehr"
@@ -115,7 +117,7 @@ def library() -> str:
         return kept.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         pass
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets the default
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
     script = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,7 @@ def library() -> str:
         part.write_text(script, encoding="utf-8")
         part.replace(kept)
     except OSError:
-        pass  # a home that cannot be written to costs those seconds each time, no more
+        pass  # without a writable cache every report takes those seconds longer
     return script
 
 
@@ -139,7 +141,7 @@ _TABLE = """<div class="scroll"><table>
 
 _FINDING = """<div class="finding {{ tone }}">
   <h2>{{ title }}{% if tag %}<span class="tag">{{ tag }}</span>{% endif %}</h2>
-  {% for sentence in said if sentence %}<p>{{ sentence }}</p>{% endfor %}
+  {% for sentence in sentences if sentence %}<p>{{ sentence }}</p>{% endfor %}
   {% if command %}<pre class="command">{{ command }}</pre>{% endif %}
   {% if footnote %}<p class="soft">{{ footnote }}</p>{% endif %}
 </div>"""
@@ -220,43 +222,43 @@ _PAGE = """<!doctype html>
 </main>
 <script>{{ library }}</script>
 <script>
-  const looks = {{ looks }}, dark = matchMedia("(prefers-color-scheme: dark)");
-  const places = [...document.querySelectorAll(".chart")].map(element => {
-    const [spec, room] = JSON.parse(element.querySelector("script").textContent);
-    return {element, spec, room, drawn: 0, view: null};
+  const themes = {{ themes }}, dark = matchMedia("(prefers-color-scheme: dark)");
+  const charts = [...document.querySelectorAll(".chart")].map(element => {
+    const [spec, margin] = JSON.parse(element.querySelector("script").textContent);
+    return {element, spec, margin, drawn: 0, view: null};
   });
-  function fit(spec, room, width, narrow) {  // room: what axis and labels take beside a plot
-    const beside = narrow ? room.narrow : room.wide;
+  function fit(spec, margin, width, narrow) {  // margin: the width of axis and labels beside a plot
+    const beside = narrow ? margin.narrow : margin.wide;
     if (spec.vconcat) {
       for (const panel of spec.vconcat) {
         panel.width = Math.max(160, width - beside);
         if (narrow && typeof panel.title == "string") panel.title = panel.title.split(":")[0];
       }
     } else if (spec.concat) {
-      spec.columns = Math.max(1, Math.min(spec.columns || 3, spec.concat.length, Math.floor(width / room.least)));
+      spec.columns = Math.max(1, Math.min(spec.columns || 3, spec.concat.length, Math.floor(width / margin.least)));
       for (const panel of spec.concat) panel.width = Math.max(120, width / spec.columns - beside);
     } else {
       spec.width = Math.max(160, width - beside);
       if (narrow && typeof spec.title == "string") spec.title = spec.title.split(":")[0];
     }
   }
-  async function draw(place) {
-    const width = place.element.clientWidth;
-    if (!width || width === place.drawn) return;
-    place.drawn = width;
-    const narrow = width < 560, spec = structuredClone(place.spec);
-    fit(spec, place.room, width, narrow);
-    if (place.view) place.view.finalize();
+  async function draw(chart) {
+    const width = chart.element.clientWidth;
+    if (!width || width === chart.drawn) return;
+    chart.drawn = width;
+    const narrow = width < 560, spec = structuredClone(chart.spec);
+    fit(spec, chart.margin, width, narrow);
+    if (chart.view) chart.view.finalize();
     const options = {actions: !narrow && {export: true, source: false, compiled: false, editor: false},
-                     config: dark.matches ? looks.dark : looks.light,
+                     config: dark.matches ? themes.dark : themes.light,
                      tooltip: {theme: dark.matches ? "dark" : "light"}};
     if (narrow) { options.config = structuredClone(options.config); options.config.axisX.tickCount = 5; }
-    place.view = await vegaEmbed(place.element, spec, options);
+    chart.view = await vegaEmbed(chart.element, spec, options);
   }
-  const drawAll = () => places.forEach(draw);
+  const drawAll = () => charts.forEach(draw);
   drawAll();
-  dark.addEventListener("change", () => { places.forEach(place => place.drawn = 0); drawAll(); });
-  document.addEventListener("toggle", drawAll, true);  // what is folded up has no width to draw in
+  dark.addEventListener("change", () => { charts.forEach(chart => chart.drawn = 0); drawAll(); });
+  document.addEventListener("toggle", drawAll, true);  // a folded section has no width to draw in
   let waiting = 0;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(drawAll, 150); });
 </script>

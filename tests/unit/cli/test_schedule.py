@@ -1,4 +1,4 @@
-"""`lehr schedule` draws what it is asked for, and says in one sentence what it cannot draw."""
+"""`lehr schedule` plots what it is asked for, and explains in one sentence what it cannot plot."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lehr.cli.main import app
-from lehr.cli.schedule import read
-from lehr.curves.rates import Drawn, plot
+from lehr.cli.schedule import parse
+from lehr.curves.schedule_plots import ScheduleCurve, plot
 from lehr.durations import Clock
 from lehr.errors import JobError, LehrError
 from lehr.schedules import SCHEDULES, Cosine, Step
 
 
 def test_options_follow_their_schedule() -> None:
-    assert read(["step", "every=5ep", "gamma=0.5", "cosine", "step"]) == [
+    assert parse(["step", "every=5ep", "gamma=0.5", "cosine", "step"]) == [
         {"name": "step", "every": "5ep", "gamma": 0.5},
         {"name": "cosine"},
         {"name": "step"},
     ]
-    with pytest.raises(JobError, match="every=5ep belongs to no schedule"):
-        read(["every=5ep", "step"])
+    with pytest.raises(JobError, match="every=5ep has no schedule before it"):
+        parse(["every=5ep", "step"])
 
 
-def test_all_schedules_are_drawn_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_schedules_are_plotted_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     result = CliRunner().invoke(app, ["schedule"])
     assert result.exit_code == 0
@@ -35,21 +35,23 @@ def test_all_schedules_are_drawn_by_default(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_terminal_shows_the_curve() -> None:
     """A step down in the middle: dots along the top left, then along the bottom right."""
-    title, top, *_, bottom, axis = plot(Drawn.of(Step.model_validate({"gamma": 1e-6}), Clock(10, 100)), width=10)
+    title, top, *_, bottom, axis = plot(
+        ScheduleCurve.of(Step.model_validate({"gamma": 1e-6}), Clock(10, 100)), width=10
+    )
     assert title.strip() == "step  gamma 1e-06"
     assert top == " 1 ┤⠉⠉⠉⠉⠉⡇⠀⠀⠀⠀"
     assert bottom == " 0 ┤⠀⠀⠀⠀⠀⣇⣀⣀⣀⣀"
     assert axis.split() == ["0", "10", "ep"]
 
 
-def test_a_long_run_is_drawn_with_few_points_and_its_last_step() -> None:
-    drawn = Drawn.of(Cosine(), Clock(1000, 1_000_000))
-    assert len(drawn.points) < 1000
-    assert drawn.points[-1][0] == 999.999
+def test_a_long_run_is_plotted_with_few_points_and_its_last_step() -> None:
+    curve = ScheduleCurve.of(Cosine(), Clock(1000, 1_000_000))
+    assert len(curve.points) < 1000
+    assert curve.points[-1][0] == 999.999
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "html"])
-def test_a_picture_is_written(ending: str, tmp_path: Path) -> None:
+def test_the_picture_is_written(ending: str, tmp_path: Path) -> None:
     file = tmp_path / f"new/rates.{ending}"
     result = CliRunner().invoke(
         app, ["schedule", "cosine", "wsd", "--epochs", "5", "--warmup", "1ep", "--out", str(file)]
@@ -68,7 +70,7 @@ def test_a_picture_is_written(ending: str, tmp_path: Path) -> None:
         (["cosin"], 'schedule.name: "cosin" is not a schedule; did you mean cosine?'),
         (["cosine", "finl=1"], "schedule.finl: unknown field; did you mean final?"),
         (["cosine", "--warmup", "30ep"], "schedule cosine: warmup 30ep is 3000 steps, longer than the run"),
-        (["cosine", "--out", "rates.gif"], "--out: rates.gif is not a picture; allowed: a file ending in .png"),
+        (["cosine", "--out", "rates.gif"], "--out: rates.gif is not a picture file; allowed: a name that ends in .png"),
     ],
 )
 def test_a_mistake_gets_one_sentence(words: list[str], sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""Curves made by hand, for tests of what is said of them."""
+"""Synthetic curves for tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lehr.curves.record import Curves
+from lehr.reporting.smoothing import Floats
 
 STEPS_PER_EPOCH = 20
 
@@ -27,7 +28,7 @@ def made(
 ) -> Curves:
     """A run of `epochs`; each curve is a number or a function of progress from 0 to 1."""
 
-    def curve(value: Any, at: np.ndarray) -> np.ndarray:
+    def curve(value: Any, at: Floats) -> Floats:
         return np.array([value(p) if callable(value) else value for p in at], dtype=np.float64)
 
     count = epochs * steps_per_epoch
@@ -57,6 +58,5 @@ def made(
         job={"optimizer": {"name": "sgd", "lr": 0.1}, "train": {"epochs": epochs, "batch_size": 64}} | (job or {}),
         classes=classes,
         validation_rows=360,
-        train_rows=1440,
         name="made",
     )

@@ -1,4 +1,4 @@
-"""Charts draw what was recorded, honestly and small enough to open."""
+"""Charts show what was recorded, completely and in a file small enough to open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from lehr.curves import charts
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.record import Curves
-from lehr.reporting.drawing import MOST_POINTS
+from lehr.reporting.drawing import MOST_POINTS, png
 
 from .curves import made
 
@@ -42,7 +42,7 @@ def test_one_specification_gives_a_picture_and_all_five_panels() -> None:
     chart = charts.run_chart(made(falling))
     titles = [panel["title"].split(":")[0].split(",")[0] for panel in chart.to_dict()["vconcat"]]
     assert titles == ["Loss", "Accuracy", "Learning rate", "Gradient norm", "Examples per second"]
-    assert charts.png(chart, "made", ["a run"]).startswith(b"\x89PNG")
+    assert png(chart, "made", ["a run"]).startswith(b"\x89PNG")
 
 
 def test_every_step_of_a_short_run_is_drawn() -> None:
@@ -77,18 +77,18 @@ def test_a_million_steps_stay_small_and_keep_their_extremes() -> None:
         lambda p: -1.0 + p,
     ],
 )
-def test_whatever_the_loss_was_there_is_a_picture_and_no_nan_in_it(loss: Any) -> None:
+def test_any_loss_gives_a_picture_without_nan_in_its_specification(loss: Any) -> None:
     chart = charts.run_chart(made(loss, epochs=4))
     json.dumps(chart.to_dict(), allow_nan=False)
-    assert charts.png(chart, "made", []).startswith(b"\x89PNG")
+    assert png(chart, "made", []).startswith(b"\x89PNG")
 
 
 def test_one_epoch_of_one_step_is_drawn() -> None:
     chart = charts.run_chart(made(1.0, epochs=1, steps_per_epoch=1))
-    assert charts.png(chart, "made", []).startswith(b"\x89PNG")
+    assert png(chart, "made", []).startswith(b"\x89PNG")
 
 
-def test_runs_of_different_lengths_are_compared_on_one_axis() -> None:
+def test_runs_of_different_lengths_share_one_axis() -> None:
     runs: list[Curves] = [replace(made(falling, epochs=n), name=f"run-{n}") for n in (5, 20)]
     spec = charts.compare_chart(runs).to_dict()
     texts = {row.get("text", "").split(" ")[0] for rows in datasets(spec) for row in rows}
@@ -108,14 +108,14 @@ def test_runs_of_different_lengths_are_compared_on_one_axis() -> None:
         (["same", "same"], ["same", "same"]),
     ],
 )
-def test_labels_of_runs_keep_only_what_tells_them_apart(names: list[str], expected: list[str]) -> None:
-    assert charts.told_apart(names) == expected
+def test_labels_of_runs_keep_only_what_differs(names: list[str], expected: list[str]) -> None:
+    assert charts.short_names(names) == expected
 
 
-def test_each_restart_is_a_line_where_the_run_went_on() -> None:
+def test_each_restart_is_a_line_where_the_run_resumed() -> None:
     curves = replace(made(falling, epochs=10), restarts=(60, 100, 100))  # 20 steps in an epoch
     rows = [row for rows in datasets(charts.run_chart(curves).to_dict()) for row in rows if "text" in row]
     marks = {row["text"]: row["x"] for row in rows}
     assert marks["restart"] == pytest.approx(3, rel=0.01)
     assert marks["2 restarts"] == pytest.approx(5, rel=0.01)
-    assert charts.png(charts.run_chart(curves), "made", []).startswith(b"\x89PNG")
+    assert png(charts.run_chart(curves), "made", []).startswith(b"\x89PNG")

@@ -1,6 +1,6 @@
-"""Each rule finds its own condition on a curve made for it, and none on a healthy one.
+"""Each rule finds its own condition on a synthetic curve, and none on a healthy one.
 
-That the rules are right on curves that were really trained is shown by `tests/benchmarks/diagnosis.py`.
+`tests/benchmarks/diagnosis.py` shows that the rules are right on curves of real training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.record import Curves
-from lehr.curves.rules import FATAL, LAST, RULES
+from lehr.curves.rules import FATAL, LAST_RESORT, RULES
 from lehr.curves.thresholds import Thresholds
 from lehr.job import from_dict, parse_overrides
 
@@ -73,12 +73,12 @@ def test_each_condition_is_found_first(name: str) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    assert len(FATAL) + len(RULES) + len(LAST) == len(CASES) - 2  # healthy and too little to say are no rules
+    assert len(FATAL) + len(RULES) + len(LAST_RESORT) == len(CASES) - 2  # healthy and too_little are not rules
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"healthy"}))
-def test_what_is_advised_can_be_pasted_into_a_command(name: str) -> None:
-    """The overrides, as typed, make a job that lehr accepts and that differs from the one that was run."""
+def test_the_advice_can_be_pasted_into_a_command(name: str) -> None:
+    """The overrides as typed make a job that lehr accepts, and that differs from the one that was run."""
     import shlex
 
     first = diagnose(CASES[name]()).first
@@ -89,7 +89,7 @@ def test_what_is_advised_can_be_pasted_into_a_command(name: str) -> None:
     assert from_dict(before, typed) != from_dict(before)
 
 
-def test_every_finding_names_numbers_and_a_rule() -> None:
+def test_every_finding_has_numbers_and_a_rule() -> None:
     for name, make in CASES.items():
         finding = diagnose(make()).first
         assert any(letter.isdigit() for letter in finding.evidence), name
@@ -98,7 +98,7 @@ def test_every_finding_names_numbers_and_a_rule() -> None:
         assert finding.confidence in ("high", "medium", "low")
 
 
-def test_a_loss_that_is_no_number_names_its_step() -> None:
+def test_a_loss_of_nan_names_its_step() -> None:
     curves = made(lambda p: GUESS if p < 0.5 else math.nan, epochs=4)
     first = diagnose(curves).first
     assert first.name == "diverged"
@@ -113,19 +113,19 @@ def test_a_run_that_died_before_its_first_epoch_is_still_diagnosed() -> None:
     assert diagnose(replace(whole, steps=cut, epochs=none)).first.name == "diverged"
 
 
-def test_nothing_recorded_is_too_little_to_say() -> None:
+def test_an_empty_record_is_too_short_to_judge() -> None:
     whole = made(falling)
     empty: dict[str, Any] = {name: values[:0] for name, values in whole.steps.items()}
     none = {name: values[:0] for name, values in whole.epochs.items()}
     assert diagnose(replace(whole, steps=empty, epochs=none)).first.name == "too_little"
 
 
-def test_without_the_number_of_classes_nothing_is_said_of_chance() -> None:
+def test_without_the_number_of_classes_chance_level_is_unknown() -> None:
     curves = made(falling, train=rising, validation=rising, classes=None)
     assert diagnose(curves).first.name == "healthy"
 
 
-def test_without_clean_training_accuracy_the_running_one_serves() -> None:
+def test_without_clean_training_accuracy_the_running_accuracy_is_used() -> None:
     curves = made(falling, validation=0.8)
     epochs = dict(curves.epochs)
     epochs["train_accuracy"] = np.ones(20)
@@ -138,7 +138,7 @@ def test_a_gap_within_its_standard_error_is_noise() -> None:
     assert diagnose(replace(curves, validation_rows=100)).first.name != "overfitting"
 
 
-def test_a_warmup_is_no_bad_initialization() -> None:
+def test_a_warmup_is_not_a_bad_initialization() -> None:
     warm = made(
         lambda p: GUESS if p < 0.16 else GUESS * math.exp(-8 * (p - 0.16)),
         rate=lambda p: 0.1 * min(1.0, p / 0.3),
@@ -148,18 +148,18 @@ def test_a_warmup_is_no_bad_initialization() -> None:
     assert diagnose(warm).first.name == "healthy"
 
 
-def test_every_threshold_says_why() -> None:
+def test_every_threshold_has_a_reason() -> None:
     assert set(Thresholds.reasons()) == {field.name for field in fields(Thresholds)}
     assert all(len(reason) > 20 for reason in Thresholds.reasons().values())
 
 
-def test_a_run_that_held_data_back_and_overfits_is_told_to_use_it() -> None:
+def test_an_overfitting_run_on_part_of_the_data_is_advised_to_use_all_of_it() -> None:
     curves = made(falling, train=1.0, validation=0.8, job={"data": {"limit": 60}})
     first = diagnose(curves).first
     assert first.overrides == {"data.limit": None}
     assert first.command == "data.limit=null"
 
 
-def test_frozen_weights_are_not_learning_even_where_noise_looks_like_a_fall() -> None:
+def test_frozen_weights_are_not_learning_even_if_noise_looks_like_a_fall() -> None:
     curves = made(lambda p: 2.7 - 0.3 * p, validation=0.1, train=0.1, update=1e-9)
     assert diagnose(curves).first.name == "not_learning"

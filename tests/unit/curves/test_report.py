@@ -1,4 +1,4 @@
-"""A run that really trained ends with a page that needs nothing but itself, and with a verdict."""
+"""A real training run ends with a self-contained page and a diagnosis."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_run_folder_holds_picture_page_and_diagnosis(trained: RunFolder, pag
     assert verdict(trained).startswith(found["findings"][0]["title"])
 
 
-def test_the_page_asks_the_network_for_nothing(page: str) -> None:
+def test_the_page_makes_no_network_requests(page: str) -> None:
     without_scripts = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.findall(r"(?:src|href)\s*=\s*[\"']?(?!data:)[^\s\"'>]+", without_scripts)
     assert "@import" not in page
@@ -47,15 +47,15 @@ def test_the_page_stays_below_five_megabytes(page: str) -> None:
     assert len(page.encode()) < 5_000_000
 
 
-def test_the_verdict_stands_before_the_charts_and_everything_else_after(trained: RunFolder, page: str) -> None:
+def test_the_diagnosis_comes_before_the_charts_and_everything_else_after_them(trained: RunFolder, page: str) -> None:
     title = trained.folder.read_json("diagnosis.json")["findings"][0]["title"]
-    order = [page.index(text) for text in (f"<h2>{title}", 'class="chart"', "Where the time went", "What happened")]
+    order = [page.index(text) for text in (f"<h2>{title}", 'class="chart"', "Where the time went", "<h2>Events")]
     assert order == sorted(order)
     assert "Environment" in page
     assert "label_smoothing" in page  # the job, with its defaults
 
 
-def test_what_a_user_wrote_is_text_and_no_markup(page: str) -> None:
+def test_user_input_is_escaped(page: str) -> None:
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)" in page
 
@@ -66,7 +66,7 @@ def test_a_run_without_steps_has_no_picture(tmp_path: Path) -> None:
     assert not run.folder.exists("report.html")
 
 
-def test_two_runs_are_compared_with_what_differs_between_them(trained: RunFolder, tmp_path: Path) -> None:
+def test_the_comparison_lists_only_what_differs(trained: RunFolder, tmp_path: Path) -> None:
     other = train_here(tiny(optimizer__lr=0.02, train__epochs=2), tmp_path / "other")
     page, picture = write_comparison([trained, other], tmp_path / "out")
     text = page.read_text(encoding="utf-8")
@@ -76,12 +76,12 @@ def test_two_runs_are_compared_with_what_differs_between_them(trained: RunFolder
     assert "data.source" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
 
 
-def test_one_run_is_nothing_to_compare(trained: RunFolder, tmp_path: Path) -> None:
+def test_a_single_run_cannot_be_compared(trained: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="two or more"):
         write_comparison([trained], tmp_path)
 
 
-def test_the_commands_find_the_run_and_say_what_they_wrote(trained: RunFolder) -> None:
+def test_the_commands_find_the_run_and_print_what_they_wrote(trained: RunFolder) -> None:
     where = str(trained.folder.local_path)
     said = CliRunner().invoke(app, ["diagnose", where])
     assert said.exit_code == 0, said.output

@@ -1,6 +1,6 @@
-"""A small server that answers as Grafana's HTTP API is documented to, keeps what it is given and records every call.
+"""A small server that behaves as Grafana's HTTP API is documented, stores what it receives and records every call.
 
-Each answer names the page it follows, below https://grafana.com/docs/grafana/latest/developers/http_api/ .
+Each answer names the page that it follows, below https://grafana.com/docs/grafana/latest/developers/http_api/ .
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class GrafanaServer:
 
     Attributes:
         calls: "METHOD /path" of every request, in order.
-        fails: from "METHOD /path" to the status that it is answered with, and the body; 0 closes the connection.
+        fails: "METHOD /path" to the status and body of the answer; status 0 closes the connection.
     """
 
     def __init__(self) -> None:
@@ -39,12 +39,12 @@ class GrafanaServer:
         return [call for call in self.calls if not call.startswith("GET")]
 
     def state(self) -> Any:
-        """All that is kept, without the version histories, to compare before and after."""
+        """Everything stored except the version histories, to compare before and after."""
         boards = {uid: {**d["dashboard"], "version": 0} for uid, d in self.dashboards.items()}
         return json.loads(json.dumps([self.folders, self.sources, boards]))
 
     def save_by_hand(self, uid: str, **changes: Any) -> None:
-        """What a person does who edits a dashboard in the browser."""
+        """What happens when a person edits a dashboard in the browser."""
         board = {**self.dashboards[uid]["dashboard"], **changes}
         self._save({"dashboard": board, "folderUid": "lehr", "message": "", "overwrite": True})
 
@@ -165,7 +165,7 @@ ROUTES = (
 
 @contextmanager
 def serving(prefix: str = "") -> Iterator[GrafanaServer]:
-    """A server on a free port of loopback, below the path `prefix`."""
+    """A server on a free local port, below the path `prefix`."""
     server = GrafanaServer()
 
     class Handler(BaseHTTPRequestHandler):

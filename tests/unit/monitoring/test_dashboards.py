@@ -39,11 +39,11 @@ RAYS = {
 
 
 def named(expression: str) -> set[str]:
-    """The series that PromQL names: ours, recorded ones, and Ray's."""
+    """The series in a PromQL expression: ours, recorded ones, and Ray's."""
     return set(re.findall(r"\b(?:ray_(?!io_)\w+|(?:run|cluster):[\w:]+)", re.sub(r"\"[^\"]*\"", "", expression)))
 
 
-def test_every_panel_and_rule_asks_for_series_that_there_are() -> None:
+def test_every_panel_and_rule_uses_existing_series() -> None:
     asked = [expression for board in BOARDS.values() for _, expression in expressions(board)]
     asked += [*recordings().values(), *(alert.expression for alert in alerts())]
     for expression in asked:
@@ -54,11 +54,11 @@ def test_every_metric_is_in_a_dashboard_or_a_rule() -> None:
     asked = [expression for board in BOARDS.values() for _, expression in expressions(board)]
     asked += [*recordings().values(), *(alert.expression for alert in alerts())]
     unused = {metric.series for metric in METRICS} - set().union(*map(named, asked))
-    assert unused == {"ray_lehr_step"}  # for people's own queries
+    assert unused == {"ray_lehr_step"}  # for ad-hoc queries
 
 
 @pytest.mark.parametrize("uid", BOARDS)
-def test_panels_have_ids_of_their_own_and_do_not_overlap(uid: str) -> None:
+def test_panels_have_unique_ids_and_do_not_overlap(uid: str) -> None:
     panels = BOARDS[uid]["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for one, other in itertools.combinations([panel["gridPos"] for panel in panels], 2):
@@ -81,7 +81,7 @@ def test_dashboards_fit_grafanas_schema(uid: str) -> None:
 
 
 def missing(ours: Any, theirs: Any, path: str = "") -> Any:
-    """Paths of what we wrote and the schema's classes do not give back."""
+    """Paths that we wrote and that the schema's classes do not return."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key, value in ours.items():
             if key not in theirs:
@@ -100,7 +100,7 @@ def test_runs_link_to_their_report_and_to_ray() -> None:
     values = {variable["name"]: variable["query"] for variable in board["templating"]["list"]}
     assert values["reports"] == "https://runs"
     assert values["ray"] == "http://ray:8265"
-    # Each is a page of Ray's dashboard, which as of 2.60 has none for training runs.
+    # Pages of Ray's dashboard, which in 2.60 has none for training runs.
     assert [link["url"] for link in board["links"][1:]] == [
         "${ray}/#/jobs",
         "${ray}/#/actors",
@@ -129,12 +129,12 @@ def promtool(*arguments: str) -> str:
     return done.stdout
 
 
-def test_the_mounted_files_are_what_the_library_makes() -> None:
+def test_the_mounted_files_are_those_that_the_library_generates() -> None:
     for name, text in files().items():
-        assert (MOUNTED / name).read_text() == text, f"make it again: lehr monitor files {MOUNTED.name}"
+        assert (MOUNTED / name).read_text() == text, f"run: lehr monitor files cluster/{MOUNTED.name}"
 
 
-def test_prometheus_takes_the_configuration_and_the_rules(tmp_path: Path) -> None:
+def test_prometheus_accepts_the_configuration_and_the_rules(tmp_path: Path) -> None:
     promtool("check", "config", "--syntax-only", "prometheus.yml")
     promtool("check", "rules", "lehr.rules.yml")
     (tmp_path / "quick.yml").write_text(yaml.safe_dump(rules(Thresholds(no_progress=20, no_progress_for="10s"))))
@@ -156,7 +156,7 @@ def test_every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not()
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
 
 
-def test_every_alert_says_what_to_do() -> None:
+def test_every_alert_has_a_runbook() -> None:
     for alert in alerts():
         assert alert.severity in ("critical", "warning")
         assert len(alert.runbook) > 40
@@ -173,7 +173,7 @@ def test_thresholds_reach_the_rules() -> None:
 # ── the Ray dashboard ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_rays_dashboard_embeds_a_grafana_and_keeps_the_state_of_training_runs() -> None:
+def test_rays_dashboard_embeds_grafana_and_lists_training_runs() -> None:
     assert dashboard_environment(
         grafana="http://grafana:3000/", grafana_in_browser="https://g", prometheus="http://p:9090", cluster="team"
     ) == {
@@ -186,5 +186,5 @@ def test_rays_dashboard_embeds_a_grafana_and_keeps_the_state_of_training_runs() 
     }
 
 
-def test_without_a_grafana_rays_metrics_tab_is_left_out() -> None:
+def test_without_a_grafana_rays_metrics_tab_is_hidden() -> None:
     assert dashboard_environment() == {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1", "RAY_GRAFANA_HOST": "DISABLED"}

@@ -1,4 +1,4 @@
-"""`lehr monitor install`: idempotent, careful with what is the user's, and all or nothing."""
+"""`lehr monitor install`: idempotent, careful with the user's own changes, and all or nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server() -> Iterator[GrafanaServer]:
 
 
 def install(server: GrafanaServer, boards: list[dict[str, Any]] | None = None, **options: Any) -> list[str]:
-    """What each part of the installation became, by name of the part."""
+    """The outcome of each step of an installation, in order."""
     grafana = connect(server.url, environment={"LEHR_GRAFANA_TOKEN": TOKEN})
     options = {"prometheus": PROMETHEUS, **options}
     return [c.state for c in grafana.install(dashboards() if boards is None else boards, **options)]
@@ -36,7 +36,7 @@ def refused(server: GrafanaServer, **options: Any) -> str:
     before = server.state()
     with pytest.raises(GrafanaError) as caught:
         install(server, **options)
-    assert server.state() == before, "something was left half done"
+    assert server.state() == before, "something was left behind"
     sentence = str(caught.value)
     assert "\n" not in sentence
     return sentence
@@ -52,7 +52,7 @@ def test_a_first_installation_creates_everything_and_the_second_changes_nothing(
     assert server.writes == writes
 
 
-def test_only_the_dashboard_that_is_new_is_updated(server: GrafanaServer) -> None:
+def test_only_the_changed_dashboard_is_updated(server: GrafanaServer) -> None:
     install(server)
     changed = dashboards()
     changed[1]["refresh"] = "1m"
@@ -73,7 +73,7 @@ def test_a_dashboard_that_was_changed_by_hand_is_kept_unless_forced(server: Graf
     assert server.dashboards["lehr-runs"]["dashboard"]["title"] == "lehr runs"
 
 
-def test_dashboards_of_ray_that_somebody_else_has_put_there_stay_as_they_are(server: GrafanaServer) -> None:
+def test_ray_dashboards_that_somebody_else_installed_are_kept(server: GrafanaServer) -> None:
     others = [{"uid": "rayDefaultDashboard", "title": "Default"}, {"uid": "rayTrainDashboard", "title": "Train"}]
     server._save({"dashboard": {**others[0], "theirs": True}, "folderUid": "ray", "message": ""})
     assert install(server, others=others)[-2:] == ["unchanged", "created"]
@@ -100,8 +100,8 @@ def test_a_data_source_that_points_elsewhere_is_kept_unless_forced(server: Grafa
     assert server.sources[0]["url"] == "http://other:9090"
 
 
-def test_without_an_address_a_prometheus_that_is_there_already_will_do(server: GrafanaServer) -> None:
-    assert "no Prometheus as a data source; name one with --prometheus" in refused(server, prometheus=None)
+def test_without_an_address_an_existing_prometheus_is_used(server: GrafanaServer) -> None:
+    assert "no Prometheus data source; name one with --prometheus" in refused(server, prometheus=None)
     server.sources.append({"id": 1, "name": "theirs", "type": "prometheus", "url": "http://there"})
     assert install(server, prometheus=None) == ["created", "unchanged", "created", "created", "created"]
     assert [source["name"] for source in server.sources] == ["theirs"]
@@ -115,16 +115,16 @@ MISMATCH = {"message": "The dashboard has been changed by someone else", "status
     ("status", "body", "says"),
     [
         (401, {"message": "Unauthorized"}, "the token is not valid (401)"),
-        (403, {"message": "You'll need additional permissions"}, "the token may not do that (403)"),
-        (404, {"message": "Not found"}, "it is not there (404)"),
+        (403, {"message": "You'll need additional permissions"}, "the token lacks the permission (403)"),
+        (404, {"message": "Not found"}, "it does not exist (404)"),
         (412, MISMATCH, "somebody else has just changed it (412)"),
         (500, {"message": "Internal server error"}, 'it failed with 500, "Internal server error"'),
         (502, "<html>Bad gateway</html>", "it failed with 502"),
-        (200, "<html>Log in</html>", "answers, but not as a Grafana does"),
-        (0, None, "nobody answers there"),
+        (200, "<html>Log in</html>", "answers, but not like a Grafana"),
+        (0, None, "no server answers there"),
     ],
 )
-def test_a_write_that_fails_is_one_sentence_and_what_was_done_is_taken_back(
+def test_a_failed_write_is_one_sentence_and_earlier_steps_are_undone(
     server: GrafanaServer, call: str, status: int, body: Any, says: str
 ) -> None:
     server.fails[call] = (status, body)
@@ -135,14 +135,14 @@ def test_a_write_that_fails_is_one_sentence_and_what_was_done_is_taken_back(
 
 @pytest.mark.parametrize("call", ["PUT /api/datasources/1", "POST /api/dashboards/db"])
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 412, 500, 0])
-def test_a_forced_update_that_fails_leaves_what_was_there(server: GrafanaServer, call: str, status: int) -> None:
+def test_a_failed_forced_update_restores_the_previous_state(server: GrafanaServer, call: str, status: int) -> None:
     install(server)
     server.save_by_hand("lehr-runs", title="mine now")
     server.fails[call] = (status, {"message": "no"})
     assert refused(server, prometheus="http://other:9090", force=True).startswith(f"{server.url} did not update the ")
 
 
-def test_an_update_that_fails_half_way_restores_what_was_there(server: GrafanaServer) -> None:
+def test_an_update_that_fails_half_way_restores_the_previous_state(server: GrafanaServer) -> None:
     install(server)
     changed = dashboards()
     for board in changed[:2]:
@@ -162,7 +162,7 @@ def test_an_update_that_fails_half_way_restores_what_was_there(server: GrafanaSe
     assert install(server) == ["unchanged"] * 5
 
 
-def test_a_change_between_looking_and_saving_is_not_overwritten(server: GrafanaServer) -> None:
+def test_a_change_between_reading_and_saving_is_not_overwritten(server: GrafanaServer) -> None:
     install(server)
     changed = dashboards()
     changed[0]["refresh"] = "1m"
@@ -180,24 +180,24 @@ def test_a_change_between_looking_and_saving_is_not_overwritten(server: GrafanaS
     assert server.dashboards["lehr-runs"]["dashboard"]["title"] == "just saved"
 
 
-def test_a_server_that_dies_half_way_is_told_with_what_is_left(server: GrafanaServer) -> None:
+def test_the_message_names_what_could_not_be_undone(server: GrafanaServer) -> None:
     server.fails["POST /api/dashboards/db"] = (500, {"message": "gone"})
     server.fails["DELETE /api/folders/lehr"] = (0, None)
-    with pytest.raises(GrafanaError, match=r'could not be taken back: folder "lehr"$'):
+    with pytest.raises(GrafanaError, match=r'could not be undone: folder "lehr"$'):
         install(server)
 
 
 @pytest.mark.parametrize(
     ("call", "status", "body", "says"),
     [
-        ("GET /api/health", 404, "404 page not found", "it is not there (404); check the address and its path"),
-        ("GET /api/health", 200, {"hello": 1}, "answers, but not as a Grafana does"),
-        ("GET /api/org", 401, {"message": "Invalid API key"}, "did not take the token: the token is not valid (401)"),
+        ("GET /api/health", 404, "404 page not found", "it does not exist (404); check the address and its path"),
+        ("GET /api/health", 200, {"hello": 1}, "answers, but not like a Grafana"),
+        ("GET /api/org", 401, {"message": "Invalid API key"}, "did not accept the token: the token is not valid (401)"),
         ("GET /api/folders/lehr", 403, {"message": "Access denied"}, 'look for the folder "lehr"'),
         ("GET /api/folders/lehr", 500, {"message": "x"}, "it failed with 500"),
     ],
 )
-def test_a_look_that_fails_is_one_sentence_and_nothing_is_written(
+def test_a_failed_read_is_one_sentence_and_nothing_is_written(
     server: GrafanaServer, call: str, status: int, body: Any, says: str
 ) -> None:
     server.fails[call] = (status, body)
@@ -208,16 +208,16 @@ def test_a_look_that_fails_is_one_sentence_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("url", "environment", "says"),
     [
-        ("grafana:3000", {"LEHR_GRAFANA_TOKEN": "t"}, "is no address of a Grafana; allowed: http://HOST:PORT"),
-        ("http://", {"LEHR_GRAFANA_TOKEN": "t"}, "is no address of a Grafana"),
-        ("http://here:port", {"LEHR_GRAFANA_TOKEN": "t"}, "is no address of a Grafana"),
-        ("http://admin:admin@here", {"LEHR_GRAFANA_TOKEN": "t"}, "not in the address"),
+        ("grafana:3000", {"LEHR_GRAFANA_TOKEN": "t"}, "is not a Grafana address; allowed: http://HOST:PORT"),
+        ("http://", {"LEHR_GRAFANA_TOKEN": "t"}, "is not a Grafana address"),
+        ("http://here:port", {"LEHR_GRAFANA_TOKEN": "t"}, "is not a Grafana address"),
+        ("http://admin:admin@here", {"LEHR_GRAFANA_TOKEN": "t"}, "not in the address of Grafana"),
         ("http://here", {}, "no token for Grafana; set LEHR_GRAFANA_TOKEN"),
         ("http://here", {"LEHR_GRAFANA_TOKEN_FILE": "nowhere"}, "nowhere: the token cannot be read: No such file"),
-        ("http://here", {"LEHR_GRAFANA_TOKEN": "two\nlines"}, "is not one line of plain text"),
+        ("http://here", {"LEHR_GRAFANA_TOKEN": "two\nlines"}, "must be one line of ASCII text"),
     ],
 )
-def test_a_wrong_address_or_token_is_told_before_anything_is_asked(
+def test_a_wrong_address_or_token_is_rejected_before_any_request(
     url: str, environment: dict[str, str], says: str
 ) -> None:
     with pytest.raises(GrafanaError) as caught:
@@ -227,7 +227,9 @@ def test_a_wrong_address_or_token_is_told_before_anything_is_asked(
 
 def test_a_dead_host_is_one_sentence() -> None:
     grafana = connect(f"http://127.0.0.1:{free_port()}", environment={"LEHR_GRAFANA_TOKEN": TOKEN})
-    with pytest.raises(GrafanaError, match=r"^http://127.0.0.1:\d+ did not say how it is: nobody answers there$"):
+    with pytest.raises(
+        GrafanaError, match=r"^http://127.0.0.1:\d+ did not pass the health check: no server answers there$"
+    ):
         grafana.install(dashboards())
 
 
@@ -250,4 +252,4 @@ def test_the_command_reads_the_token_from_a_file_and_serves_a_grafana_below_a_pa
         with pytest.raises(SystemExit) as ended:
             main.main()
         assert ended.value.code == 1
-        assert capsys.readouterr().err == f"{server.url} did not take the token: the token is not valid (401)\n"
+        assert capsys.readouterr().err == f"{server.url} did not accept the token: the token is not valid (401)\n"

@@ -1,30 +1,32 @@
-"""The table of metrics: every row says something, of some job, under a bounded set of labels."""
+"""The table of metrics: every row has a value for some kind of job, under a bounded set of labels."""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import tiny, train_here
 
-from lehr.monitoring.metrics import LABELS, METRICS, samples
+from lehr.monitoring.metrics import LABELS, METRICS, Observation, samples
+from lehr.runs import Progress
 
-from .examples import RECIPE, SEARCH, TRAINING
+from .examples import RECIPE, SEARCH, STEPS, TRAINING
 
 
-def values(progress: dict[str, Any]) -> dict[str, float]:
+def values(progress: Progress) -> dict[str, float]:
     """`name` or `name{label value}` to value."""
     found = {}
-    for sample in samples(progress):
+    for sample in samples(Observation(progress)):
         (label,) = sample.labels.values() or ("",)
         found[f"{sample.metric.name}{{{label}}}" if label else sample.metric.name] = sample.value
     return found
 
 
-def test_names_are_unique_and_as_prometheus_wants_them() -> None:
+def test_names_are_unique_and_follow_prometheus_conventions() -> None:
     names = [metric.name for metric in METRICS]
     assert len(set(names)) == len(names)
     for metric in METRICS:
@@ -37,12 +39,12 @@ def test_names_are_unique_and_as_prometheus_wants_them() -> None:
 
 
 def test_every_metric_has_a_value_in_some_kind_of_job() -> None:
-    said = {
+    exported = {
         sample.metric.name
         for progress in (TRAINING, SEARCH, RECIPE)
-        for sample in samples({**progress, "changed": 1010.0})
+        for sample in samples(Observation(progress, changed=1010.0))
     }
-    assert said == {metric.name for metric in METRICS}
+    assert exported == {metric.name for metric in METRICS}
 
 
 def test_training_in_figures() -> None:
@@ -88,20 +90,22 @@ def test_a_recipe_in_figures() -> None:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_told_by_a_metric_that_is(loss: float) -> None:
-    found = values({**TRAINING, "loss": loss})
+def test_a_loss_that_is_not_finite_is_reported_by_a_metric_that_is(loss: float) -> None:
+    found = values(replace(TRAINING, training=replace(STEPS, loss=loss)))
     assert found["lehr_not_finite"] == 1
     assert "lehr_train_loss" not in found
 
 
-@pytest.mark.parametrize("progress", [{}, {"status": "running"}, {"best": None, "rungs": None, "seconds": None}])
-def test_a_job_that_says_little_is_no_error(progress: dict[str, Any]) -> None:
-    assert values(progress) == {"lehr_running": 1}
+@pytest.mark.parametrize("told", [{}, {"status": "running"}, {"best": None, "rungs": None, "seconds": None}])
+def test_a_job_that_reports_little_is_not_an_error(told: dict[str, Any]) -> None:
+    assert values(Progress.from_json(told)) == {"lehr_running": 1}
 
 
-def test_a_real_run_tells_every_figure_of_training(tmp_path: Path) -> None:
+def test_a_real_run_has_every_metric_of_training(tmp_path: Path) -> None:
     run = train_here(tiny(train__epochs=2), tmp_path / "run", workers=2)
-    found = values(run.progress())
+    progress = run.typed_progress()
+    assert progress.training
+    found = values(progress)
     training = {name for name in values(TRAINING) if "{" not in name}
     assert training - set(found) == {"lehr_gpu_memory_bytes"}
     assert {name for name in found if "part_seconds" in name} == {
@@ -110,8 +114,9 @@ def test_a_real_run_tells_every_figure_of_training(tmp_path: Path) -> None:
     files = [file for file in (tmp_path / "run/checkpoints").glob("*/*") if file.name != "manifest.json"]
     newest = max(file.parent.name for file in files)
     assert found["lehr_checkpoint_bytes"] == sum(f.stat().st_size for f in files if f.parent.name == newest)
-    step = run.progress()["recent"]["step_seconds"]
+    step = progress.training.recent.step_seconds
     assert found["lehr_communication_seconds"] >= 0
+    assert step
     assert 0 < step < 5
     norms = run.steps()["gradient_norm"].to_pylist()
     assert min(norms) <= found["lehr_gradient_norm"] <= max(norms)

@@ -1,4 +1,4 @@
-"""Ray takes every metric of the table, and serves it as Prometheus reads it."""
+"""Ray accepts every metric of the table and serves it to Prometheus."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from tests.support import tiny
 
 from lehr.job import to_dict
 from lehr.monitoring.exporter import Exporter
-from lehr.monitoring.metrics import METRICS, samples
+from lehr.monitoring.metrics import METRICS, Observation, samples
 from lehr.runs import Folder, RunFolder
 
 from .examples import TRAINING
 
 
 @pytest.mark.ray
-def test_ray_serves_what_a_run_tells_under_its_labels(ray_cluster: None, tmp_path: Path) -> None:
+def test_ray_serves_the_metrics_of_a_run_under_its_labels(ray_cluster: None, tmp_path: Path) -> None:
     import ray
 
     run = RunFolder.create(Folder.at(tmp_path / "served"), to_dict(tiny()), {})
     exporter = Exporter(run, "train", {})
     run.write_progress(TRAINING)
-    wanted = {sample.metric.series for sample in samples({**TRAINING, "changed": 1.0})}
+    wanted = {sample.metric.series for sample in samples(Observation(TRAINING, changed=1.0))}
     assert len(wanted) > len(METRICS) / 2
     address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     found: dict[str, str] = {}
-    deadline = time.monotonic() + 30  # Ray sends its metrics on every 10 s
+    deadline = time.monotonic() + 30  # Ray forwards its metrics every 10 s
     while set(found) != wanted and time.monotonic() < deadline:
-        exporter._look()
+        exporter.poll()
         time.sleep(0.5)
         with urllib.request.urlopen(address) as answer:
             lines = answer.read().decode().splitlines()

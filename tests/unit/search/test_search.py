@@ -16,7 +16,7 @@ from lehr.driver import Interrupted
 from lehr.errors import LehrError
 from lehr.job import from_dict, load
 from lehr.kinds import run_job
-from lehr.monitoring.metrics import samples
+from lehr.monitoring.metrics import Observation, samples
 from lehr.runs import RunFolder
 from lehr.search.analysis import edges, importance, read_search
 from lehr.search.record import read_records
@@ -69,7 +69,7 @@ def test_the_parent_tells_the_best_and_the_cost(done: RunFolder) -> None:
     early = [record for record in records.values() if record.ended]
     assert told["epochs_saved"] == sum(4 - len(record.scores) for record in early)
     assert told["rungs"][0] == {"epoch": 1, "reached": 6, "stopped": sum(len(r.scores) == 1 for r in early)}
-    exported = {sample.metric.name for sample in samples(told)}
+    exported = {sample.metric.name for sample in samples(Observation(done.typed_progress()))}
     assert exported >= {"lehr_best", "lehr_children", "lehr_rung_reached", "lehr_rung_stopped", "lehr_epochs_saved"}
     assert len(told["table"]["rows"][0]) == len(told["table"]["columns"])
 

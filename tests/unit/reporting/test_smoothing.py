@@ -1,4 +1,4 @@
-"""Smoothing does what a person would do by eye, also where the curve ends, has gaps, or is hardly there."""
+"""Smoothing follows a curve as the eye would, also at its ends, across gaps, and with very few points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lehr.curves.smoothing import last_of_each, moving_average, slope, smooth, thin
+from lehr.reporting.smoothing import moving_average, slope, smooth, thin
 
 
 def test_a_straight_line_stays_itself_up_to_both_ends() -> None:
@@ -15,7 +15,7 @@ def test_a_straight_line_stays_itself_up_to_both_ends() -> None:
     assert smooth(x, 3 * x + 2, x, 9.0) == pytest.approx(3 * x + 2, abs=1e-9)
 
 
-def test_inside_it_is_the_plain_average_of_a_symmetric_window() -> None:
+def test_inside_the_curve_it_is_the_plain_average_of_a_symmetric_window() -> None:
     x, y = np.arange(30.0), np.random.default_rng(0).random(30)
     assert smooth(x, y, np.array([10.0]), 4.0)[0] == pytest.approx(y[8:13].mean())
 
@@ -28,13 +28,13 @@ def test_at_the_end_it_does_not_lag_as_a_one_sided_average_would() -> None:
     assert abs(end - y[-1]) < abs(lagging - y[-1]) / 5
 
 
-def test_values_that_are_no_numbers_are_left_out() -> None:
+def test_values_that_are_not_finite_are_left_out() -> None:
     x, y = np.arange(10.0), np.full(10, 5.0)
     y[[0, 4, 9]] = np.nan, np.inf, -np.inf
     assert smooth(x, y, x, 3.0) == pytest.approx(np.full(10, 5.0))
 
 
-def test_a_window_without_a_number_says_so() -> None:
+def test_a_window_without_a_finite_value_is_nan() -> None:
     x = np.arange(10.0)
     y = np.where(x < 5, 1.0, np.nan)
     result = smooth(x, y, np.array([2.0, 8.5]), 2.0)
@@ -61,7 +61,7 @@ def test_nothing_is_drawn_across_a_gap(points: int) -> None:
     assert np.isfinite(line[(at <= 1) | (at >= 9)]).all()
 
 
-def test_an_enormous_spike_does_not_spoil_what_comes_after_it() -> None:
+def test_an_enormous_spike_does_not_affect_later_values() -> None:
     x = np.arange(1000.0)
     y = np.ones(1000)
     y[100] = 1e30
@@ -76,18 +76,6 @@ def test_the_line_stays_within_its_window_so_a_positive_curve_stays_positive(val
     for i in range(len(y)):
         window = y[np.abs(x - x[i]) <= span / 2]
         assert window.min() <= line[i] <= window.max()
-
-
-def test_of_a_step_recorded_twice_the_later_record_counts() -> None:
-    steps = np.array([0, 1, 2, 3, 2, 3, 4])
-    values = np.array([10, 11, 12, 13, 22, 23, 24])
-    index = last_of_each(steps)
-    assert steps[index].tolist() == [0, 1, 2, 3, 4]
-    assert values[index].tolist() == [10, 11, 22, 23, 24]
-
-
-def test_records_out_of_order_come_in_order() -> None:
-    assert last_of_each(np.array([5, 1, 3])).tolist() == [1, 2, 0]
 
 
 def test_thinning_keeps_every_spike_and_the_limit() -> None:

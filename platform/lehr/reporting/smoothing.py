@@ -1,4 +1,4 @@
-"""From noisy records to lines a person can follow. Pure functions of arrays; NaN and infinity mean "not known"."""
+"""Smoothing and thinning of noisy curves. Pure functions of arrays; NaN and infinity mean "not known"."""
 
 from __future__ import annotations
 
@@ -8,52 +8,45 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-ENOUGH = 500  # points in a window; of more, means of several stand for them: the line through them is the same
-EVENLY = 6  # points that a bucket of a thinned scatter keeps besides its extremes
-
-
-def last_of_each(steps: NDArray[np.int64]) -> Indices:
-    """Indices [distinct steps] that put records in order of their step, each step once, as it was recorded last.
-
-    A run that was resumed by hand may hold a step twice; what came later is what the weights went through.
-    """
-    backwards = len(steps) - 1
-    _, index = np.unique(steps[::-1], return_index=True)
-    return (backwards - index).astype(np.int64)
+MOST_IN_WINDOW = (
+    500  # points in a window; beyond it, blocks of points are averaged first: the line through them is equal
+)
+EVENLY_SPACED = 6  # points that a bucket of a thinned scatter keeps besides its extremes
 
 
 def smooth(x: Floats, y: Floats, at: Floats, span: float) -> Floats:
     """A moving average that does not lag at the ends: the least-squares line through each window, read at its middle.
 
     Inside the curve the window is symmetric, and the line's value in the middle is the plain average. At the ends the
-    window is one-sided, and a plain average would be late by half a window where the curve moves (Cleveland, "Robust
-    Locally Weighted Regression", 1979, with a uniform kernel). The value stays within what the window holds, so a
+    window is one-sided, and a plain average would lag by half a window where the curve moves (Cleveland, "Robust
+    Locally Weighted Regression", 1979, with a uniform kernel). The value stays within the range of its window, so a
     positive curve stays positive.
 
     Args:
         x: positions [points], ascending.
         y: values [points]; those that are not finite are left out.
         at: where to read the result [results].
-        span: width of the window, in units of x. Points at its very edge are inside.
+        span: width of the window, in units of x. Points exactly on its edge are inside.
 
     Returns:
         [results]; NaN where a window holds no finite value.
     """
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
-    crowd = int(len(x) * span / (x[-1] - x[0]) / ENOUGH) if len(x) and x[-1] > x[0] else 1
-    if crowd > 1:
-        x, y = _means(x, crowd), _means(y, crowd)
+    block = int(len(x) * span / (x[-1] - x[0]) / MOST_IN_WINDOW) if len(x) and x[-1] > x[0] else 1
+    if block > 1:
+        x, y = _block_means(x, block), _block_means(y, block)
     first = np.searchsorted(x, at - span / 2, "left")
     last = np.searchsorted(x, at + span / 2, "right")
     return np.array([_line_at(x[i:j], y[i:j], p) for i, j, p in zip(first, last, at, strict=True)], dtype=np.float64)
 
 
-def _means(values: Floats, count: int) -> Floats:
-    """The means of `count` values after the other; the last one may be of fewer."""
+def _block_means(values: Floats, count: int) -> Floats:
+    """The means of consecutive blocks of `count` values; the last block may be shorter."""
     starts = np.arange(0, len(values), count)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+        means: Floats = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+    return means
 
 
 def _line_at(x: Floats, y: Floats, at: float) -> float:
@@ -97,19 +90,19 @@ def slope(x: Floats, y: Floats) -> float:
 def thin(x: Floats, y: Floats, limit: int) -> Indices:
     """Indices of at most `limit` points to draw, ascending. Up to the limit that is every point.
 
-    The x axis is cut into equal buckets; each keeps its lowest and its highest point, so that no spike is lost and the
-    cloud keeps its outline, and some points evenly spaced, so that it keeps its density.
+    The x axis is cut into equal buckets. Each keeps its lowest and its highest point, so that no spike is lost and the
+    cloud keeps its outline, and a few evenly spaced points, so that it keeps its density.
     """
     if len(x) <= limit:
         return np.arange(len(x), dtype=np.int64)
-    buckets = max(1, limit // (2 + EVENLY))
+    buckets = max(1, limit // (2 + EVENLY_SPACED))
     width = (x[-1] - x[0]) / buckets or 1.0
     edges = np.searchsorted(x, x[0] + width * np.arange(1, buckets), "left")
     chosen: set[int] = set()
     for part in np.split(np.arange(len(x)), edges):
         if len(part):
             values = np.where(np.isfinite(y[part]), y[part], np.nan)
-            chosen |= {int(part[(2 * k + 1) * len(part) // (2 * EVENLY)]) for k in range(EVENLY)}
+            chosen |= {int(part[(2 * k + 1) * len(part) // (2 * EVENLY_SPACED)]) for k in range(EVENLY_SPACED)}
             if not np.isnan(values).all():
                 chosen |= {int(part[np.nanargmin(values)]), int(part[np.nanargmax(values)])}
     return np.array(sorted(chosen), dtype=np.int64)

@@ -1,0 +1,155 @@
+"""The panels of one run: loss, accuracy, learning rate, gradient norm and throughput over its epochs.
+
+Each function returns None where the run has not recorded what it would show.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import altair as alt
+import numpy as np
+
+from lehr.curves.record import Curves
+from lehr.reporting import drawing as draw
+from lehr.reporting.smoothing import Floats, moving_average, thin
+
+SPAN = 1 / 30  # width of the moving average's window, as a share of the run
+MOST_RESTART_LABELS = 5  # more would overlap
+SMOOTH_CURVE_POINTS = 600  # of a curve without noise, such as the learning rate
+
+
+def loss_panel(curves: Curves) -> alt.LayerChart | None:
+    """Every step's training loss, its moving average, and validation; restarts and a loss of NaN are marked."""
+    x, y = curves.steps["epoch"], curves.steps["loss"]
+    if not len(x):
+        return None
+    evaluated = curves.epochs["epoch"], curves.epoch_column("validation_loss")
+    axis = draw.scale_for(np.concatenate([y, evaluated[1]]))
+    at, line = averaged(curves, "loss", axis)
+    ends = draw.labels([("average", draw.TRAIN, at, line), ("validation", draw.VALIDATION, *evaluated)], axis)
+    drawn = len(thin(x, y, draw.MOST_POINTS))
+    note = "every step" if drawn == len(x) else f"{drawn:,} of {len(x):,} steps with all extremes"
+    layers = [
+        draw.scatter(x, y, axis, draw.TRAIN, "loss", ".4f", steps=curves.steps["step"]),
+        draw.line(at, line, axis, draw.TRAIN, "moving average", ".4f", width=2.2),
+        draw.line(*evaluated, axis, draw.VALIDATION, "validation loss", ".4f", points=True),
+        *draw.end_labels(ends, axis),
+        *_not_finite_rule(x, y),
+        *_restart_rules(curves),
+    ]
+    return draw.panel(layers, f"Loss{draw.log_note(axis)}: {note}, moving average, and validation", 200)
+
+
+def accuracy_panel(curves: Curves) -> alt.LayerChart | None:
+    """Accuracy on clean training images and on the validation split, with the gap between them shaded."""
+    x = curves.epochs["epoch"]
+    train = 100 * curves.epoch_column("clean_train_accuracy", "train_accuracy")
+    validation = 100 * curves.epoch_column("validation_accuracy")
+    if not np.isfinite(validation).any():
+        return None
+    scale = draw.accuracy_scale(np.concatenate([train, validation]))
+    band = [
+        {"x": draw.short(e), "low": draw.short(low), "high": draw.short(high)}
+        for e, low, high in zip(x, validation, train, strict=True)
+        if np.isfinite(low) and np.isfinite(high)
+    ]
+    gap = (
+        alt.Chart(draw.inline(band))
+        .mark_area(color=draw.TRAIN, opacity=0.13)
+        .encode(x=draw.x_axis(), y=draw.y_axis(scale, "low:Q"), y2=alt.Y2("high:Q"))
+    )
+    ends = draw.labels(
+        [("training", draw.TRAIN, x, train), ("validation", draw.VALIDATION, x, validation)], scale, percent=True
+    )
+    layers = [
+        gap,
+        draw.line(x, train, scale, draw.TRAIN, "training accuracy, %", ".2f", points=True),
+        draw.line(x, validation, scale, draw.VALIDATION, "validation accuracy, %", ".2f", points=True),
+        *draw.best_mark(x, validation, scale),
+        *draw.end_labels(ends, scale),
+    ]
+    return draw.panel(layers, "Accuracy, %: clean training images and validation, the gap shaded", 190)
+
+
+def learning_rate_panel(curves: Curves) -> alt.LayerChart | None:
+    x, y = curves.steps["epoch"], curves.steps["learning_rate"]
+    if not len(x):
+        return None
+    keep = thin(x, y, SMOOTH_CURVE_POINTS)
+    scale = alt.Scale(domain=[0, float(np.nanmax(y)) * 1.08 or 1.0], nice=False)
+    line = draw.line(x[keep], y[keep], scale, draw.RATE, "learning rate", ".4g", width=2, fill=True)
+    return draw.panel([line], "Learning rate", 64)
+
+
+def gradient_panel(curves: Curves) -> alt.LayerChart | None:
+    x, y = curves.steps["epoch"], curves.steps["gradient_norm"]
+    if not np.isfinite(y).any():
+        return None
+    axis = draw.scale_for(y)
+    at, line = averaged(curves, "gradient_norm", axis)
+    layers = [
+        draw.scatter(x, y, axis, draw.GRADIENT, "gradient norm", ".4g", steps=curves.steps["step"]),
+        draw.line(at, line, axis, draw.GRADIENT, "moving average", ".4g", width=2.2),
+    ]
+    return draw.panel(layers, f"Gradient norm{draw.log_note(axis)}: before clipping", 84)
+
+
+def throughput_panel(curves: Curves) -> alt.LayerChart | None:
+    x, seconds = curves.steps["epoch"], curves.steps["seconds"]
+    if not np.isfinite(seconds).any() or not (seconds > 0).any():
+        return None
+    span = _window(curves, least_steps=10)
+    at, time = moving_average(x, seconds, span)
+    _, examples = moving_average(x, curves.steps["examples"], span)
+    speed = np.divide(examples, time, out=np.full_like(time, np.nan), where=time > 0)
+    scale = alt.Scale(domain=[0, float(np.nanmax(speed)) * 1.08], nice=False)
+    line = draw.line(at, speed, scale, draw.SPEED, "examples per second", ",.0f", width=2)
+    return draw.panel([line], "Examples per second", 64)
+
+
+def averaged(curves: Curves, column: str, scale: alt.Scale) -> tuple[Floats, Floats]:
+    """The moving average of a step column: epochs and values."""
+    return draw.average(curves.steps["epoch"], curves.steps[column], scale, _window(curves, least_steps=5))
+
+
+def _window(curves: Curves, *, least_steps: int) -> float:
+    """The width of the moving average's window, in epochs."""
+    return max(SPAN * curves.last_epoch, least_steps / curves.steps_per_epoch)
+
+
+def _not_finite_rule(x: Floats, y: Floats) -> list[alt.Chart]:
+    """A vertical line where the loss first became NaN or infinite, which no point can show."""
+    not_finite = np.flatnonzero(~np.isfinite(y))
+    if not len(not_finite):
+        return []
+    at = float(x[not_finite[0]])
+    data = alt.InlineData(values=[{"x": draw.short(at), "text": "loss is NaN or infinite"}])
+    rule = alt.Chart(data).mark_rule(color=draw.ALARM, strokeDash=[4, 3]).encode(x=draw.x_axis())
+    late = at > x[-1] / 2
+    text = alt.Chart(data).mark_text(
+        color=draw.ALARM, align="right" if late else "left", dx=-6 if late else 6, baseline="top", fontSize=11
+    )
+    return [rule, text.encode(x=draw.x_axis(), y=alt.value(90), text="text:N")]
+
+
+def _restart_rules(curves: Curves) -> list[alt.Chart]:
+    """A thin vertical line wherever an interrupted run was resumed; restarts at the same step share one."""
+    if not curves.restarts:
+        return []
+    times = Counter(curves.restarts)
+    values = [
+        {
+            "x": draw.short(step / curves.steps_per_epoch),
+            "text": "restart" if times[step] == 1 else f"{times[step]} restarts",
+        }
+        for step in sorted(times)
+    ]
+    data = alt.InlineData(values=values)
+    tips = [alt.Tooltip("text:N", title="event"), alt.Tooltip("x:Q", title="epoch", format=".2f")]
+    mark = alt.Chart(data).mark_rule(color=draw.SPEED, strokeDash=[2, 3], strokeWidth=1.3)
+    rule = mark.encode(x=draw.x_axis(), tooltip=tips)
+    if len(values) > MOST_RESTART_LABELS:
+        return [rule]
+    text = alt.Chart(data).mark_text(color=draw.SPEED, align="left", dx=4, baseline="top", fontSize=10)
+    return [rule, text.encode(x=draw.x_axis(), y=alt.value(4), text="text:N")]
