@@ -1,4 +1,4 @@
-"""`lehr best`: the winner of a search as a job file."""
+"""`lehr best`: the best trial of a search as a job file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def best(
     ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write the job of a search's best trial, ready to be trained longer."""
+    """Write the best trial of a search as a job file, ready to train longer."""
     from lehr.result import find
-    from lehr.search.winner import winner
+    from lehr.search.winner import winning_job
 
-    text = winner(find(run, storage_or_default(storage)).folder)
+    text = winning_job(find(run, storage_or_default(storage)).folder)
     if file is None:
         print(text, end="")
         return

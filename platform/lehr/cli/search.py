@@ -1,4 +1,4 @@
-"""`lehr search`: run a search, or see what it would cost."""
+"""`lehr search`: run a hyperparameter search, or see what it would cost."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def search(
         typer.Argument(help="Changes to the job: budget.trials=32 base.train.epochs=9", show_default=False),
     ] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Show the trials, the rungs, the epochs and the time; train nothing.")
+        bool, typer.Option("--preview", help="Show the trials, rungs, epochs and time; train nothing.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
 ) -> None:
-    """Search for good values of a job's fields. The same as lehr run, with a preview."""
+    """Search for good values of a job's fields. Same as lehr run, plus --preview."""
     from lehr.errors import JobError
     from lehr.job import load
     from lehr.job.search import SearchJob
@@ -36,8 +36,8 @@ def search(
 
     sys.path.insert(0, str(loaded.folder))
     from lehr.search.check import check_search
-    from lehr.search.preview import preview as lines
+    from lehr.search.preview import preview as preview_lines
 
     check_search(loaded)
-    for line in lines(loaded):
+    for line in preview_lines(loaded):
         print(line)

@@ -1,6 +1,6 @@
-"""Hyperparameter search: spaces, samplers, early stopping, and what a search has found."""
+"""Hyperparameter search: spaces, samplers, early stopping, and the analysis of a finished search."""
 
 from lehr.search.space import Space
-from lehr.search.study import Search
+from lehr.search.study import SearchStudy
 
-__all__ = ["Search", "Space"]
+__all__ = ["SearchStudy", "Space"]

@@ -1,4 +1,4 @@
-"""What a search has found, read from its run folder: pure functions of its trials, without pictures."""
+"""What a search found, read from its run folder: pure functions of its trials, without charts."""
 
 from __future__ import annotations
 
@@ -8,43 +8,47 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal, cast
 
-from lehr.errors import JobError
+from lehr.curves.findings import as_yaml
+from lehr.errors import JobError, RunError
 from lehr.job import from_dict
 from lehr.job.search import Dimension, SearchJob
-from lehr.runs import RunFolder
-from lehr.search.record import Record, read_records
+from lehr.runs import RunFolder, RunOutcome
+from lehr.search.formats import format_value
+from lehr.search.record import TrialRecord, read_records, sign_of
 from lehr.search.samplers import distribution, to_optuna
-from lehr.search.space import Space, Values, label, place_of
+from lehr.search.space import Space, Values, position_of
 
-EDGE = 0.1  # how near to an end of its range the best value is at the edge, as a share of the range
-FEWEST = 4  # trials without which importance is not worth a number
+EDGE = 0.1  # share of a range that counts as its edge
+FEWEST = 4  # trials below which importance would be noise
+
+State = Literal["finished", "ended", "failed", "unfinished"]
+"""`finished`: trained to its last epoch; `ended`: ended early by the search."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """How one trial went.
+class SearchTrial:
+    """One trial of a search.
 
     Attributes:
         scores: the metric after each epoch, as measured.
-        best: the best of them; None where no epoch was finished.
-        state: finished (to its end), ended (early, by the search), failed, or stopped (not yet at its end).
-        message: why it ended.
+        best: the best of them; None before the first epoch.
+        message: how it ended, in words.
     """
 
     number: int
     values: Values
     scores: tuple[float, ...]
     best: float | None
-    state: Literal["finished", "ended", "failed", "stopped"]
+    state: State
     message: str
 
 
 @dataclass(frozen=True)
-class Found:
-    """A search and its results."""
+class SearchResults:
+    """A search and its trials so far."""
 
     job: SearchJob
-    results: tuple[Result, ...]
+    trials: tuple[SearchTrial, ...]
 
     @property
     def metric(self) -> str:
@@ -52,63 +56,70 @@ class Found:
 
     @property
     def sign(self) -> float:
-        """1 where a higher metric is better, else −1."""
-        return -1.0 if self.metric.endswith("loss") else 1.0
+        """1 if a higher metric is better, else −1."""
+        return sign_of(self.metric)
 
     @property
-    def ranked(self) -> list[Result]:
-        """The results that count, the best first."""
-        known = [result for result in self.results if result.best is not None and result.state != "failed"]
-        return sorted(known, key=lambda result: (-self.sign * cast(float, result.best), result.number))
+    def ranked(self) -> list[SearchTrial]:
+        """The trials that have a result and did not fail, the best first."""
+        known = [trial for trial in self.trials if trial.best is not None and trial.state != "failed"]
+        return sorted(known, key=lambda trial: (-self.sign * cast(float, trial.best), trial.number))
 
     @property
     def space(self) -> Mapping[str, Dimension]:
         return self.job.space
 
 
-def read_search(run: RunFolder) -> Found:
-    """The search in a run folder, as far as it is."""
-    job = cast(SearchJob, from_dict(run.job))
-    sign = -1.0 if job.base.train.metric.endswith("loss") else 1.0
-    results = []
-    for number, record in sorted(read_records(run).items()):
-        folder = run.folder.child(*record.folder.split("/"))
+def read_search(run: RunFolder) -> SearchResults:
+    """The search in a run folder, finished or not.
+
+    Raises:
+        RunError: it is a run of another kind.
+    """
+    job = from_dict(run.job)
+    if not isinstance(job, SearchJob):
+        raise RunError(f"{run.name} is a run of kind {job.kind}; allowed: a search")
+    trials = []
+    for record in read_records(run).values():
+        folder = run.folder.child(record.folder)
         if folder.exists("job.yaml"):
-            results.append(_result(number, record, RunFolder.open(folder).progress(), sign))
-    return Found(job, tuple(results))
+            trials.append(_trial(record, RunFolder.open(folder).outcome(), sign_of(job.base.train.metric)))
+    return SearchResults(job, tuple(trials))
 
 
-def _result(number: int, record: Record, progress: Mapping[str, Any], sign: float) -> Result:
-    status, known = progress.get("status", "new"), [score for score in record.scores if math.isfinite(score)]
-    state: Literal["finished", "ended", "failed", "stopped"] = "stopped"
-    if status in ("failed", "finished"):
-        state = "failed" if status == "failed" else "ended" if record.ended else "finished"
+def _trial(record: TrialRecord, outcome: RunOutcome | None, sign: float) -> SearchTrial:
+    known = [score for score in record.scores if math.isfinite(score)]
     best = sign * max(sign * score for score in known) if known else None
-    return Result(number, record.values, record.scores, best, state, str(progress.get("message", "")))
+    state: State = "unfinished"
+    if outcome and outcome.status == "failed":
+        state = "failed"
+    elif outcome and outcome.status == "finished":
+        state = "ended" if record.ended else "finished"
+    return SearchTrial(record.number, record.values, record.scores, best, state, outcome.message if outcome else "")
 
 
-# ── what mattered ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── which fields mattered ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def importance(found: Found) -> dict[str, float]:
-    """How much each field mattered for being among the better trials, the most first; shares that add up to 1.
+def importance(found: SearchResults) -> dict[str, float]:
+    """How much each field decides whether a trial is among the better ones, as shares of 1, the largest first.
 
-    Optuna's PED-ANOVA (Watanabe et al., 2023). Fields that apply only under a condition are left out, and so are trials
-    that did not finish an epoch. Empty where there are too few trials to say.
+    Optuna's PED-ANOVA (Watanabe et al., 2023). Fields with a condition and trials without a result are left out. Empty
+    if there are too few trials to tell.
     """
     everywhere = [path for path, dimension in found.space.items() if dimension.when is None]
-    results = [result for result in found.ranked if all(path in result.values for path in everywhere)]
-    if len(results) < FEWEST or len(everywhere) < 2 or len({result.best for result in results}) < 2:
+    trials = [trial for trial in found.ranked if all(path in trial.values for path in everywhere)]
+    if len(trials) < FEWEST or len(everywhere) < 2 or len({trial.best for trial in trials}) < 2:
         return {}
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
-    for result in results:
+    for trial in trials:
         study.add_trial(
             optuna.trial.create_trial(
-                value=found.sign * cast(float, result.best),
-                params={path: to_optuna(found.space[path], result.values[path]) for path in everywhere},
+                value=found.sign * cast(float, trial.best),
+                params={path: to_optuna(found.space[path], trial.values[path]) for path in everywhere},
                 distributions={path: distribution(found.space[path]) for path in everywhere},
             )
         )
@@ -118,45 +129,51 @@ def importance(found: Found) -> dict[str, float]:
     return {path: share / total for path, share in shares.items()} if total > 0 and math.isfinite(total) else {}
 
 
-# ── at the edge ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the best value at the edge of its range ───────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class Edge:
-    """The best value of a field lies at the edge of what was tried."""
+    """A field whose best value lies at the edge of the values tried.
+
+    Attributes:
+        value: the best value.
+        side: the edge at which it lies.
+        wider: the dimension, extended at that edge; None if the job does not accept values beyond it.
+    """
 
     path: str
     value: Any
-    side: Literal["low", "high"]
+    side: Literal["lower", "upper"]
     wider: dict[str, Any] | None
 
     @property
     def paste(self) -> str:
-        """The widened dimension as a line of the job file; empty where the job takes nothing beyond."""
+        """The wider dimension as a line of the job file; empty where there is none."""
         if self.wider is None:
             return ""
-        inner = ", ".join(f"{key}: {_said(value)}" for key, value in self.wider.items())
+        inner = ", ".join(f"{key}: {as_yaml(value)}" for key, value in self.wider.items())
         return f"{self.path}: {{{inner}}}"
 
 
-def edges(found: Found) -> list[Edge]:
-    """The numeric fields whose best value lies at an end of its range or grid, with the range widened there."""
+def edges(found: SearchResults) -> list[Edge]:
+    """The numeric fields whose best value lies at an end of its range or grid."""
     if not found.ranked:
         return []
     best, at_edge = found.ranked[0].values, []
     for path, dimension in found.space.items():
-        if path not in best or not numeric(dimension):
+        if path not in best or not is_numeric(dimension):
             continue
         ordered = _ordered(dimension)
-        place = place_of(ordered, best[path])
-        if not EDGE < place < 1 - EDGE:
-            side: Literal["low", "high"] = "low" if place <= EDGE else "high"
+        position = position_of(ordered, best[path])
+        if not EDGE < position < 1 - EDGE:
+            side: Literal["lower", "upper"] = "lower" if position <= EDGE else "upper"
             at_edge.append(Edge(path, best[path], side, _widened(found, path, ordered, side)))
     return at_edge
 
 
-def numeric(dimension: Dimension) -> bool:
-    """Whether its values are two numbers or more."""
+def is_numeric(dimension: Dimension) -> bool:
+    """Whether its values are numbers, and more than one."""
     values = dimension.values
     return values is None or (len(values) > 1 and all(type(value) in (int, float) for value in values))
 
@@ -167,9 +184,9 @@ def _ordered(dimension: Dimension) -> Dimension:
     return Dimension(grid=sorted(dimension.values), when=dimension.when)
 
 
-def _widened(found: Found, path: str, dimension: Dimension, side: str) -> dict[str, Any] | None:
-    """The dimension with more room on one side, as far as the job takes it; None where it takes nothing there."""
-    low = side == "low"
+def _widened(found: SearchResults, path: str, dimension: Dimension, side: str) -> dict[str, Any] | None:
+    """The dimension extended at one side, if the job accepts a value there."""
+    low = side == "lower"
     if (values := dimension.values) is not None:
         first, second = (values[0], values[1]) if low else (values[-1], values[-2])
         beyond = [first * first / second] if first and second and first / second > 0 else []
@@ -198,69 +215,72 @@ def _widened(found: Found, path: str, dimension: Dimension, side: str) -> dict[s
     return None
 
 
-def _said(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_said(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_said, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+# ── comparisons ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-# ── compared ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def groups(found: Found, path: str) -> list[tuple[str, list[Result]]]:
-    """The results that count by the value of one field, the group with the best result first."""
-    by: dict[str, list[Result]] = {}
-    for result in found.ranked:
-        if path in result.values:
-            by.setdefault(label(result.values[path]), []).append(result)
+def groups(found: SearchResults, path: str) -> list[tuple[str, list[SearchTrial]]]:
+    """The ranked trials by the value of one field; the group with the best trial first."""
+    by: dict[str, list[SearchTrial]] = {}
+    for trial in found.ranked:
+        if path in trial.values:
+            by.setdefault(format_value(trial.values[path]), []).append(trial)
     return list(by.items())
 
 
-def compared(found: Found, path: str) -> list[tuple[str, int, int, float, float]]:
-    """Of each value of a field: (value, trials, ended early, best, median of the bests)."""
+@dataclass(frozen=True)
+class GroupSummary:
+    """The trials with one value of a field: how many, and the best and median of their best scores."""
+
+    value: str
+    trials: int
+    ended_early: int
+    best: float
+    median: float
+
+
+def compare(found: SearchResults, path: str) -> list[GroupSummary]:
+    """A summary of the trials with each value of a field, the best first."""
     return [
-        (
+        GroupSummary(
             name,
-            len(results),
-            sum(result.state == "ended" for result in results),
-            cast(float, results[0].best),
-            median(cast(float, result.best) for result in results),
+            len(trials),
+            sum(trial.state == "ended" for trial in trials),
+            cast(float, trials[0].best),
+            median(cast(float, trial.best) for trial in trials),
         )
-        for name, results in groups(found, path)
+        for name, trials in groups(found, path)
     ]
 
 
-def schedule_path(found: Found) -> str | None:
-    """The field that holds schedules of different shapes, if the search compared any."""
+def schedule_path(found: SearchResults) -> str | None:
+    """The field whose values are schedules of different shapes; None if the search compared none."""
     for path in ("schedule", "schedule.name"):
         if path in found.space and len(found.space[path].values or ()) > 1:
             return path
     return None
 
 
-def best_so_far(found: Found) -> list[tuple[int, float]]:
+def best_so_far(found: SearchResults) -> list[tuple[int, float]]:
     """(epochs spent, best value) whenever the best changed.
 
-    Epochs are counted as if the trials had been trained one after the other in the order of their numbers.
+    Epochs are counted as if the trials had been trained one after the other, in the order of their numbers.
     """
     points: list[tuple[int, float]] = []
     spent = 0
-    for result in found.results:
-        for score in result.scores:
+    for trial in found.trials:
+        for score in trial.scores:
             spent += 1
             if math.isfinite(score) and (not points or found.sign * (score - points[-1][1]) > 0):
                 points.append((spent, score))
     return [*points, (spent, points[-1][1])] if points else []
 
 
-def distinct(values: Sequence[Any]) -> int:
+def count_distinct(values: Sequence[Any]) -> int:
     """How many different values there are."""
     return len({repr(value) for value in values})
 
 
 def grid_points(trials: int, dimensions: int) -> int:
-    """How many values of each field a full grid of so many trials could try: the `dimensions`-th root."""
+    """How many values of each field a full grid of at most `trials` points has: the `dimensions`-th root."""
     points = max(1, int(trials ** (1 / max(1, dimensions))))
     return points + 1 if (points + 1) ** dimensions <= trials else points

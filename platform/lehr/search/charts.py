@@ -1,4 +1,4 @@
-"""The pictures of a search, as Altair charts."""
+"""The charts of a search report, drawn with Altair."""
 
 from __future__ import annotations
 
@@ -11,42 +11,63 @@ import numpy as np
 
 from lehr.job.search import Dimension
 from lehr.reporting import drawing as draw
-from lehr.search.analysis import Found, Result, best_so_far, distinct, grid_points, groups, numeric
+from lehr.search.analysis import (
+    SearchResults,
+    SearchTrial,
+    best_so_far,
+    count_distinct,
+    grid_points,
+    groups,
+    is_numeric,
+)
+from lehr.search.formats import format_value, is_accuracy, metric_name
 from lehr.search.samplers import quasi_random_values
-from lehr.search.space import Space, label, place_of
+from lehr.search.space import Space, position_of
 
 BEST, OTHER = draw.VALIDATION, draw.SPEED
-COLORS = {"finished": draw.TRAIN, "ended": OTHER, "failed": draw.ALARM}
+COLORS = {"finished": draw.TRAIN, "ended": OTHER, "unfinished": OTHER, "failed": draw.ALARM}
 
 
-class Scale:
-    """The metric as it is drawn: accuracies in percent."""
+class MetricScale:
+    """The metric as charts show it: accuracies in percent.
 
-    def __init__(self, found: Found) -> None:
-        self.percent = "accuracy" in found.metric
+    Attributes:
+        title: the metric with its unit, for axes and tooltips.
+        all, bests: axes that fit all scores, and the best score of every trial.
+    """
+
+    def __init__(self, found: SearchResults) -> None:
+        self.percent = is_accuracy(found.metric)
         self.factor = 100.0 if self.percent else 1.0
-        self.title = found.metric.replace("_", " ") + (", %" if self.percent else "")
+        self.name, self.unit = metric_name(found.metric), ", %" if self.percent else ""
+        self.title = self.name + self.unit
         self.form = ".2f" if self.percent else ".4f"
-        known = [s for result in found.results for s in result.scores if math.isfinite(s)]
+        known = [s for trial in found.trials for s in trial.scores if math.isfinite(s)]
         self.all = self.fit(known)
-        self.bests = self.fit([cast(float, result.best) for result in found.ranked])
+        self.bests = self.fit([cast(float, trial.best) for trial in found.ranked])
+
+    def headline(self, what: str) -> str:
+        """The metric, `what` is drawn of it, and its unit, as the title of a chart."""
+        return f"{self.name[:1].upper()}{self.name[1:]} {what}{self.unit}"
 
     def fit(self, values: Sequence[float]) -> alt.Scale:
+        """An axis for these values."""
         drawn = self.factor * np.array(values, float)
         return draw.accuracy_scale(drawn) if self.percent else draw.scale_for(drawn)
 
     def of(self, value: float) -> float:
+        """A value as it is drawn."""
         return draw.short(self.factor * value)
 
 
-def curves_chart(found: Found, scale: Scale) -> alt.LayerChart:
-    """Every trial's metric over epochs, thin; the best one thick. A dot ends a trial that was ended early."""
+def curves_chart(found: SearchResults, scale: MetricScale) -> alt.LayerChart:
+    """Every trial's metric over epochs: the best trial thick, a dot where a trial was ended early."""
     best, rows, ends = found.ranked[0], [], []
-    for result in found.results:
-        for epoch, score in enumerate(result.scores, 1):
+    for trial in found.trials:
+        for epoch, score in enumerate(trial.scores, 1):
             if math.isfinite(score):
-                rows.append({"x": epoch, "y": scale.of(score), "trial": result.number, "values": _words(result)})
-        if result.state == "ended" and result.scores and math.isfinite(result.scores[-1]):
+                rows.append({"x": epoch, "y": scale.of(score), "trial": trial.number, "values": _tip(trial)})
+        if trial.state == "ended" and trial.scores and math.isfinite(trial.scores[-1]):
             ends.append(rows[-1])
     where: dict[str, Any] = {"x": _x("epoch", tickMinStep=1), "y": draw.y_axis(scale.all)}
     tips = [
@@ -66,40 +87,40 @@ def curves_chart(found: Found, scale: Scale) -> alt.LayerChart:
     ]  # fmt: skip
     for layer in layers:
         layer.encoding.x = _x("epoch", tickMinStep=1)
-    return draw.panel(layers, f"{_first(scale.title)} of every trial: the best is thick, a dot is an early end", 260)
+    return draw.panel(layers, scale.headline("of every trial") + ": the best is thick, a dot marks an early end", 260)
 
 
-def spent_chart(found: Found, scale: Scale) -> alt.LayerChart:
-    """The best value so far against the epochs that it took."""
+def spent_chart(found: SearchResults, scale: MetricScale) -> alt.LayerChart:
+    """The best value so far over the epochs spent."""
     points = [{"x": spent, "y": scale.of(value)} for spent, value in best_so_far(found)]
     axis = scale.fit([value for _, value in best_so_far(found)])
     tips = [alt.Tooltip("x:Q", title="epochs"), alt.Tooltip("y:Q", title=scale.title, format=scale.form)]
     steps = _chart(points).mark_line(color=BEST, interpolate="step-after", strokeWidth=2.4, point=True)
-    layers = [steps.encode(x=_x("epochs spent, in the order of the trials"), y=draw.y_axis(axis), tooltip=tips)]
-    return draw.panel(layers, f"Best {scale.title} so far", 150)
+    layers = [steps.encode(x=_x("epochs spent, trials in order"), y=draw.y_axis(axis), tooltip=tips)]
+    return draw.panel(layers, f"Best {scale.name} so far{scale.unit}", 150)
 
 
-def fields_chart(found: Found, scale: Scale) -> alt.ConcatChart:
-    """Each searched field against the best value of every trial, on the field's own scale."""
+def fields_chart(found: SearchResults, scale: MetricScale) -> alt.ConcatChart:
+    """For each searched field, the best value of every trial over the trial's value of the field."""
     return alt.concat(*(_field_panel(found, scale, path) for path in found.space), columns=3, spacing=22)
 
 
-def _field_panel(found: Found, scale: Scale, path: str) -> alt.LayerChart:
+def _field_panel(found: SearchResults, scale: MetricScale, path: str) -> alt.LayerChart:
     dimension = found.space[path]
     rows = [
         {
-            "x": result.values[path] if numeric(dimension) else label(result.values[path]),
-            "y": scale.of(cast(float, result.best)),
-            "trial": result.number,
-            "state": result.state,
-            "epochs": len(result.scores),
+            "x": trial.values[path] if is_numeric(dimension) else format_value(trial.values[path]),
+            "y": scale.of(cast(float, trial.best)),
+            "trial": trial.number,
+            "state": trial.state,
+            "epochs": len(trial.scores),
         }
-        for result in found.ranked
-        if path in result.values
+        for trial in found.ranked
+        if path in trial.values
     ]
     tips = [
         alt.Tooltip("trial:Q"),
-        alt.Tooltip("x:Q" if numeric(dimension) else "x:N", title=path),
+        alt.Tooltip("x:Q" if is_numeric(dimension) else "x:N", title=path),
         alt.Tooltip("y:Q", title=scale.title, format=scale.form),
     ]
     where: dict[str, Any] = {"x": _field_axis(dimension), "y": draw.y_axis(scale.bests)}
@@ -114,8 +135,8 @@ def _field_panel(found: Found, scale: Scale, path: str) -> alt.LayerChart:
 
 
 def _field_axis(dimension: Dimension) -> alt.X:
-    if not numeric(dimension):
-        order = [label(value) for value in dimension.values or ()]
+    if not is_numeric(dimension):
+        order = [format_value(value) for value in dimension.values or ()]
         return alt.X(
             "x:N", sort=order, title=None, scale=alt.Scale(domain=order), axis=alt.Axis(labelAngle=-30, labelLimit=90)
         )
@@ -133,31 +154,30 @@ def _field_axis(dimension: Dimension) -> alt.X:
 
 
 def _ends(dimension: Dimension) -> tuple[bool, float, float]:
-    """Whether a numeric field is drawn by its logarithm, and its ends."""
+    """Whether a numeric field gets a logarithmic axis, and its ends."""
     if dimension.values is None:
         return dimension.form == "log_uniform", *dimension.ends
     low, high = float(min(dimension.values)), float(max(dimension.values))
     return low > 0 and high / low > 20, low, high
 
 
-def parallel_chart(found: Found, scale: Scale) -> alt.LayerChart:
-    """Parallel coordinates: a line per trial through its values, the better the more colour; the best thick."""
+def parallel_chart(found: SearchResults, scale: MetricScale) -> alt.LayerChart:
+    """Parallel coordinates: a line per trial through its values; better trials have more colour, the best is thick."""
     axes = [*found.space, found.metric]
     ranked, top = found.ranked, len(found.ranked)
     low, high = (scale.factor * extreme(cast(float, r.best) for r in ranked) for extreme in (min, max))
     rows = []
-    for rank, result in enumerate(ranked):
+    for rank, trial in enumerate(ranked):
         for number, path in enumerate(axes):
             if path == found.metric:
-                place, text = (
-                    (scale.factor * cast(float, result.best) - low) / ((high - low) or 1.0),
-                    f"{result.best:.4g}",
-                )
-            elif path in result.values:
-                place, text = place_of(found.space[path], result.values[path]), label(result.values[path])
+                position = (scale.factor * cast(float, trial.best) - low) / ((high - low) or 1.0)
+                text = f"{trial.best:.4g}"
+            elif path in trial.values:
+                position = position_of(found.space[path], trial.values[path])
+                text = format_value(trial.values[path])
             else:
                 continue
-            rows.append({"x": number, "y": draw.short(place), "trial": result.number, "value": text, "field": path,
+            rows.append({"x": number, "y": draw.short(position), "trial": trial.number, "value": text, "field": path,
                          "rank": 1 - rank / max(1, top - 1)})  # fmt: skip
     x = alt.X("x:Q", title=None, scale=alt.Scale(domain=[-0.15, len(axes) - 0.85], nice=False), axis=None)
     y = alt.Y("y:Q", title=None, scale=alt.Scale(domain=[-0.14, 1.14], nice=False), axis=None)
@@ -188,11 +208,11 @@ def parallel_chart(found: Found, scale: Scale) -> alt.LayerChart:
 
 def _end_labels(dimension: Dimension) -> tuple[str, str]:
     values = dimension.values or list(dimension.ends)
-    return label(values[0])[:16], label(values[-1])[:16]
+    return format_value(values[0])[:16], format_value(values[-1])[:16]
 
 
 def importance_chart(shares: dict[str, float]) -> alt.LayerChart:
-    """How much each field mattered, as bars."""
+    """How much each field matters, as bars."""
     rows = [{"field": path, "share": round(share, 4)} for path, share in shares.items()]
     y = alt.Y("field:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, minExtent=150, maxExtent=150))
     x = alt.X("share:Q", title=None, axis=alt.Axis(format="%", tickCount=4))
@@ -204,30 +224,30 @@ def importance_chart(shares: dict[str, float]) -> alt.LayerChart:
     return alt.layer(bars).properties(height=26 * len(rows))
 
 
-def groups_chart(found: Found, scale: Scale, path: str) -> alt.LayerChart:
-    """The best trial of each value of a field over epochs, each in its own colour; the other trials faint behind."""
+def groups_chart(found: SearchResults, scale: MetricScale, path: str) -> alt.LayerChart:
+    """The trials over epochs, coloured by the value of one field; the best trial of each value is thick."""
     layers: list[alt.Chart] = []
     lines = []
-    for number, (name, results) in enumerate(groups(found, path)):
+    for number, (name, trials) in enumerate(groups(found, path)):
         color = draw.RUN_COLORS[number % len(draw.RUN_COLORS)]
-        for result in results[1:]:
+        for trial in trials[1:]:
             layers.append(
-                draw.line(*_curve(result, scale), scale.all, color, name, ".4g", width=0.8).encode(
+                draw.line(*_curve(trial, scale), scale.all, color, name, ".4g", width=0.8).encode(
                     opacity=alt.value(0.35)
                 )
             )
-        lines.append((name, color, *_curve(results[0], scale)))
+        lines.append((name, color, *_curve(trials[0], scale)))
     layers += [draw.line(x, y, scale.all, color, name, ".4g", width=2.6, points=True) for name, color, x, y in lines]
     layers += draw.end_labels(draw.labels(lines, scale.all, percent=scale.percent), scale.all)
     for layer in layers:
         layer.encoding.x = _x("epoch", tickMinStep=1)
-    return draw.panel(layers, f"{_first(scale.title)}: the best trial of each thick, the others thin", 260)
+    return draw.panel(layers, scale.headline("by value") + ": the best trial of each value is thick", 260)
 
 
-def distinct_chart(found: Found, path: str) -> alt.LayerChart:
-    """Every value of one field that was tried, beside those of a grid (or of random draws) of as many trials."""
+def distinct_chart(found: SearchResults, path: str) -> alt.LayerChart:
+    """The values tried of one field, beside those that a grid (or random search) of as many trials would try."""
     dimension = found.space[path]
-    values = [result.values[path] for result in found.results if path in result.values]
+    values = [trial.values[path] for trial in found.trials if path in trial.values]
     rows = [{"x": value, "row": f"this search: {_count(values)}"} for value in values]
     if found.job.method == "grid":
         space = Space(found.job.model_copy(update={"space": {path: _as_range(dimension)}}))
@@ -243,11 +263,11 @@ def distinct_chart(found: Found, path: str) -> alt.LayerChart:
 
 
 def _count(values: Sequence[Any]) -> str:
-    return f"{distinct(values)} value{'' if distinct(values) == 1 else 's'}"
+    return f"{count_distinct(values)} value{'' if count_distinct(values) == 1 else 's'}"
 
 
 def _as_range(dimension: Dimension) -> Dimension:
-    """A numeric dimension as a range from its least to its greatest value."""
+    """A numeric dimension as a range from its lowest to its highest value."""
     log, low, high = _ends(dimension)
     return Dimension(log_uniform=(low, high)) if log else Dimension(uniform=(low, high))
 
@@ -257,13 +277,14 @@ def _value(dimension: Dimension, share: float) -> float:
     return float(low * (high / low) ** share if log else low + share * (high - low))
 
 
-def _curve(result: Result, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
-    scores = np.array(result.scores, float)
+def _curve(trial: SearchTrial, scale: MetricScale) -> tuple[np.ndarray, np.ndarray]:
+    scores = np.array(trial.scores, float)
     return np.arange(1.0, len(scores) + 1), np.where(np.isfinite(scores), scale.factor * scores, np.nan)
 
 
-def _words(result: Result) -> str:
-    return ", ".join(f"{path.rpartition('.')[2]} {label(value)}" for path, value in result.values.items())
+def _tip(trial: SearchTrial) -> str:
+    """The values of a trial by the last part of their paths: `lr 0.1, schedule cosine`."""
+    return ", ".join(f"{path.rpartition('.')[2]} {format_value(value)}" for path, value in trial.values.items())
 
 
 def _x(title: str, **axis: Any) -> alt.X:
@@ -272,7 +293,3 @@ def _x(title: str, **axis: Any) -> alt.X:
 
 def _chart(rows: list[dict[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=rows))
-
-
-def _first(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -1,23 +1,24 @@
-"""What can be refused of a search is refused before it starts."""
+"""What is wrong with a search job is refused before anything starts."""
 
 from __future__ import annotations
 
 from lehr.errors import JobError
 from lehr.job import derive
 from lehr.job.search import SearchJob
-from lehr.search.space import Space, label
-from lehr.search.study import combinations, most_trials
+from lehr.search.formats import format_value
+from lehr.search.space import Space
+from lehr.search.study import grid_combinations, max_trials
 from lehr.training.setup import check_job
 
 LARGEST_GRID = 10_000
 
 
 def check_search(job: SearchJob) -> None:
-    """Tries every value that is said one by one, and the ends of every range.
+    """Tries every listed value, and both ends of every range, in the base job.
 
     Raises:
-        JobError: nothing to search, a path that is not in the job, a value that it refuses, or a grid larger than the
-            budget.
+        JobError: the space is empty, names a field that the job does not have or a value that is not valid for it, or
+            is a grid larger than the budget.
     """
     space = Space(job)
     if not job.space:
@@ -33,8 +34,8 @@ def check_search(job: SearchJob) -> None:
                 check_job(derive(job.base, {**needed, path: value}, parent=job, name="trial"))
             except JobError as error:
                 about = "" if error.field == path else f"{error.field}: "
-                raise space.error(path, f"{label(value)}: {about}{error.what}") from None
+                raise space.error(path, f"{format_value(value)}: {about}{error.what}") from None
     if job.method == "grid":
         if (size := space.grid_size()) > LARGEST_GRID:
-            raise job.error("space", f"the grid has {size:,} combinations; take fewer values, or method: random")
-        most_trials(job, combinations(space))
+            raise job.error("space", f"the grid has {size:,} combinations; use fewer values, or method: random")
+        max_trials(job, grid_combinations(space))

@@ -1,4 +1,4 @@
-"""What a search will do and cost, before any of it is spent."""
+"""What a search will do and cost, without training anything."""
 
 from __future__ import annotations
 
@@ -14,58 +14,85 @@ from lehr.formatting import format_seconds
 from lehr.job import TrainJob
 from lehr.job.search import SearchJob
 from lehr.machine import cores
-from lehr.search.rungs import expected_epochs, rungs
-from lehr.search.samplers import quasi_random_values, random_values
-from lehr.search.space import Space, label
-from lehr.search.study import combinations, most_trials
+from lehr.search.formats import format_value
+from lehr.search.rungs import epoch_bounds, rungs
+from lehr.search.samplers import drawn_values
+from lehr.search.space import Space, Values
+from lehr.search.study import grid_combinations, max_trials
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
 
 SHOWN = 12  # trials that are listed
-STEPS = 5  # steps that are timed, after one that is not
+STEPS = 5  # steps that are timed, after a first one that warms up
 
 
 def preview(job: SearchJob) -> list[str]:
-    """The trials, the rungs, the epochs that it will cost and about how long it takes on this machine, as lines."""
-    space, epochs = Space(job), job.base.train.epochs
-    grid = combinations(space) if job.method == "grid" else None
-    most = most_trials(job, grid)
-    at_most = "up to " if most and (job.budget.epochs or job.budget.minutes) else ""
-    lines = [f"{at_most}{most or 'any number of'} trials of {epochs} epochs"]
-    for number in range(min(most or SHOWN, SHOWN)):
-        if job.method == "tpe" and number:
-            lines.append("  the others as the results suggest (tpe)")
-            break
-        draw = quasi_random_values if job.method == "quasi_random" else random_values
-        values = space.trial(grid[number] if grid else draw(space, job.seed, number), "trial")[1]
-        lines.append(f"  {number:>3}  " + "  ".join(f"{path} {label(value)}" for path, value in values.items()))
-    if most and most > SHOWN and job.method != "tpe":
-        lines.append(f"  … and {most - SHOWN} more")
-    if found := rungs(job.stopping, epochs):
-        going = [f"epoch {rung}" for rung in found]
-        lines.append(f"Rungs: {', '.join(going)}; at each, one trial in {job.stopping.factor} goes on")
-    elif job.stopping.name == "median":
-        lines.append(f"A trial ends from epoch {job.stopping.first} on when it is below the median of the others")
-    least, highest = expected_epochs(job.stopping, most, epochs) if most else (0, job.budget.epochs or 0)
-    if job.budget.epochs:
-        least, highest = min(least, job.budget.epochs), min(highest, job.budget.epochs) or job.budget.epochs
+    """Lines for people: the trials, the rungs, how many epochs the search takes, and about how long on this machine."""
+    grid = grid_combinations(Space(job)) if job.method == "grid" else None
+    most = max_trials(job, grid)
+    lines = [*_trials(job, grid, most), *_stopping(job)]
+    least, highest = _epochs(job, most)
     if highest:
-        cost = f"{least} to {highest}" if 0 < least < highest else str(highest)
-        first = space.trial(grid[0] if grid else random_values(space, job.seed, 0), "trial")[0]
-        seconds, slots = seconds_per_epoch(first), cores()
-        low, high = (format_seconds(count * seconds / slots) for count in (least or highest, highest))
-        lines.append(f"Epochs: {cost}")
-        span = low if low == high else f"{low} to {high}"
-        lines.append(f"Time: {span} on {slots} cores, at {seconds:.2g} s an epoch of trial 0 (a few steps, timed here;")
-        lines.append("  start-up and evaluation come on top)")
+        lines += _cost(job, grid, least, highest)
     if job.budget.minutes:
-        lines.append(f"It ends after {job.budget.minutes:g} minutes, whatever is left")
+        lines.append(f"The search ends after {job.budget.minutes:g} minutes at the latest")
     return lines
 
 
+def _trials(job: SearchJob, grid: list[Values] | None, most: int | None) -> list[str]:
+    """How many trials there are, and the values of the first of them."""
+    at_most = "up to " if most and (job.budget.epochs or job.budget.minutes) else ""
+    lines = [f"{at_most}{most or 'any number of'} trials of {job.base.train.epochs} epochs"]
+    for number in range(min(most or SHOWN, SHOWN)):
+        if job.method == "tpe" and number:
+            lines.append("  the values of the others depend on the results (tpe)")
+            break
+        _, values = _trial(job, grid, number)
+        lines.append(f"  {number:>3}  " + "  ".join(f"{path} {format_value(value)}" for path, value in values.items()))
+    if most and most > SHOWN and job.method != "tpe":
+        lines.append(f"  … and {most - SHOWN} more")
+    return lines
+
+
+def _trial(job: SearchJob, grid: list[Values] | None, number: int) -> tuple[TrainJob, Values]:
+    space = Space(job)
+    return space.trial(grid[number] if grid else drawn_values(space, job.seed, number), "trial")
+
+
+def _stopping(job: SearchJob) -> list[str]:
+    """When trials end early."""
+    if found := rungs(job.stopping, job.base.train.epochs):
+        at = ", ".join(f"epoch {rung}" for rung in found)
+        return [f"Rungs: {at}; at each, the best 1 in {job.stopping.factor} trials continues"]
+    if job.stopping.name == "median":
+        return [f"From epoch {job.stopping.first} on, a trial ends if it is below the median of the others"]
+    return []
+
+
+def _epochs(job: SearchJob, most: int | None) -> tuple[int, int]:
+    """(least, most) epochs of the whole search; 0 where only minutes end it."""
+    limit = job.budget.epochs
+    if not most:
+        return 0, limit or 0
+    least, highest = epoch_bounds(job.stopping, most, job.base.train.epochs)
+    return (min(least, limit), min(highest, limit)) if limit else (least, highest)
+
+
+def _cost(job: SearchJob, grid: list[Values] | None, least: int, highest: int) -> list[str]:
+    """Epochs and time."""
+    seconds, slots = seconds_per_epoch(_trial(job, grid, 0)[0]), cores()
+    low, high = (format_seconds(count * seconds / slots) for count in (least or highest, highest))
+    span = low if low == high else f"{low} to {high}"
+    return [
+        f"Epochs: {least} to {highest}" if 0 < least < highest else f"Epochs: {highest}",
+        f"Time: {span} on {slots} cores, at {seconds:.2g} s per epoch (measured on a few steps of trial 0);",
+        "  start-up and evaluation are extra",
+    ]
+
+
 def seconds_per_epoch(job: TrainJob) -> float:
-    """Seconds of training in one epoch on one core, from a few steps over random images of the right shape."""
+    """Training time of one epoch on one core, measured on a few steps over random images of the right shape."""
     opened = OpenedSources(job)
     height, width, channels = opened.shape
     size = min(job.train.batch_size, opened.main.rows)

@@ -1,55 +1,100 @@
-"""What a search keeps of each trial in the trial's own run folder, as `search.json`: what a resumed search reads."""
+"""`search.json` in a trial's run folder: all that a search knows of the trial, and what a resumed search reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+import math
+from dataclasses import asdict, dataclass, replace
 
+from lehr.errors import RunError
 from lehr.runs import RunFolder
 from lehr.search.space import Values
 
+FILE = "search.json"
+
 
 @dataclass(frozen=True)
-class Record:
-    """One trial as the search knows it.
+class EarlyEnd:
+    """The search ended a trial before its last epoch.
+
+    Attributes:
+        epoch: the last epoch that was trained, from 1.
+        reason: why, in words.
+    """
+
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a search.
 
     Attributes:
         number: from 0.
-        values: of the searched fields, those that apply.
-        scores: the metric after each epoch, as it was measured.
-        ended: the epoch after which the search ended it, and why; empty where it did not.
+        values: of the searched fields that apply to this trial, by dotted path.
+        scores: the metric after each epoch, as measured.
+        ended: when and why the search ended the trial early; None if it did not.
     """
 
     number: int
     values: Values
     scores: tuple[float, ...] = ()
-    ended: Mapping[str, Any] = field(default_factory=dict)
+    ended: EarlyEnd | None = None
 
     @property
     def folder(self) -> str:
         return folder_of(self.number)
 
-    def with_score(self, epoch: int, score: float) -> Record:
-        """After one more epoch (from 1); an epoch that is trained again takes the place of what it was."""
+    def with_score(self, epoch: int, score: float) -> TrialRecord:
+        """The record after one more epoch (from 1). An epoch that is trained again replaces its old score."""
         return replace(self, scores=(*self.scores[: epoch - 1], score))
 
-    def write(self, parent: RunFolder) -> None:
-        kept = {"values": self.values, "scores": list(self.scores), "ended": dict(self.ended)}
-        parent.folder.child(*self.folder.split("/")).write_json("search.json", kept)
+    def signed_scores(self, sign: float) -> tuple[float, ...]:
+        """The scores turned so that higher is better; NaN and infinity count as the worst."""
+        return tuple(sign * score if math.isfinite(score) else -math.inf for score in self.scores)
+
+    @classmethod
+    def read(cls, search: RunFolder, number: int) -> TrialRecord:
+        """The record of a trial of `search`.
+
+        Raises:
+            FileNotFoundError: the trial has no record.
+            RunError: the file is damaged.
+        """
+        folder = search.folder.child(folder_of(number))
+        told = folder.read_json(FILE)
+        try:
+            ended = EarlyEnd(**told["ended"]) if told["ended"] else None
+            return cls(number, dict(told["values"]), tuple(map(float, told["scores"])), ended)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{folder.uri}/{FILE} is damaged; start over with --fresh") from error
+
+    def write(self, search: RunFolder) -> None:
+        told = {
+            "values": self.values,
+            "scores": list(self.scores),
+            "ended": asdict(self.ended) if self.ended else {},
+        }
+        search.folder.child(self.folder).write_json(FILE, told)
 
 
 def folder_of(number: int) -> str:
-    """`trials/0007`."""
+    """`trials/0007`: the run folder of a trial, inside that of its search."""
     return f"trials/{number:04}"
 
 
-def read_records(parent: RunFolder) -> dict[int, Record]:
-    """All trials of a search so far, by number."""
-    found = {}
-    place = parent.folder.child("trials")
-    for name in sorted(place.folders()):
-        if name.isdecimal() and place.exists(f"{name}/search.json"):
-            kept = place.read_json(f"{name}/search.json")
-            found[int(name)] = Record(int(name), kept["values"], tuple(kept["scores"]), kept["ended"])
-    return found
+def number_of(folder: str) -> int:
+    """The number of the trial in `trials/0007`."""
+    return int(folder.rpartition("/")[2])
+
+
+def read_records(search: RunFolder) -> dict[int, TrialRecord]:
+    """All trials of a search so far, by number. Raises RunError where a record is damaged."""
+    trials = search.folder.child("trials")
+    numbers = (int(name) for name in trials.folders() if name.isdecimal() and trials.exists(f"{name}/{FILE}"))
+    return {number: TrialRecord.read(search, number) for number in sorted(numbers)}
+
+
+def sign_of(metric: str) -> float:
+    """1 if a higher value of the metric is better, else −1."""
+    return -1.0 if metric.endswith("loss") else 1.0

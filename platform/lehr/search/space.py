@@ -1,4 +1,4 @@
-"""The space of a search as plain functions: values from numbers between 0 and 1, and back to places on an axis."""
+"""The space of a search as pure functions: from points of the unit cube to values of the job's fields, and back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lehr.job.loading import derive
 from lehr.job.search import Dimension, SearchJob
 from lehr.job.training import TrainJob
 
-DIGITS = 4  # significant digits of a drawn number: a job file stays readable, and nothing that matters is lost
+DIGITS = 4  # significant digits of a drawn number: enough for any hyperparameter, and a job file stays readable
 Values = dict[str, Any]
-"""Of each searched field, by dotted path: its value."""
+"""The value of each searched field, by dotted path."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,11 @@ class Space:
         return self.job.space
 
     def at(self, shares: Mapping[str, float]) -> Values:
-        """The values at a point of the unit cube: of each dimension a share from 0 to below 1."""
+        """The values at a point of the unit cube.
+
+        Args:
+            shares: the point's coordinate in each dimension, from 0 to below 1.
+        """
         return {path: value_at(dimension, shares[path]) for path, dimension in self.dimensions.items()}
 
     def grid(self) -> Iterator[Values]:
@@ -40,34 +44,34 @@ class Space:
             yield dict(zip(self.dimensions, combination, strict=True))
 
     def grid_size(self) -> int:
-        """How many combinations there are, conditions left aside."""
+        """How many combinations there are if every condition holds."""
         return math.prod(len(self._axis(path, dimension)) for path, dimension in self.dimensions.items())
 
     def _axis(self, path: str, dimension: Dimension) -> list[Any]:
         if dimension.values is not None:
             return dimension.values
         if dimension.points is None:
-            what = f"{dimension.form} has no end of values; allowed with method: grid: a list of them, or its points"
+            what = f"a grid needs single values, and {dimension.form} is a range; allowed: a list of values, or points"
             raise self.error(path, what)
         shares = [i / (dimension.points - 1) for i in range(dimension.points)]
         return list(dict.fromkeys(value_at(dimension, share) for share in shares))
 
     def error(self, path: str, what: str) -> JobError:
-        """An error about a dimension, that points to the line that says it."""
+        """An error about a dimension, which points to its line in the job file."""
         tree = self.job._origin.tree
         where = tree.locate(("space", path)) if tree else ""
         return JobError(what, field=f"space.{path}", where=str(where))
 
     def trial(self, values: Values, name: str) -> tuple[TrainJob, Values]:
-        """The job with these values, and those of them that apply: a value whose `when` does not hold is left out.
+        """The job with these values, and those of them that apply: values whose `when` does not hold are left out.
 
         Raises:
-            JobError: the job refuses a value.
+            JobError: a value is not valid for its field.
         """
         active = {path: value for path, value in values.items() if self.dimensions[path].when is None}
         job = derive(self.job.base, active, parent=self.job, name=name)
         for path, value in values.items():
-            if path not in active and holds(self.dimensions[path].when or {}, to_dict(job)):
+            if path not in active and condition_holds(self.dimensions[path].when or {}, to_dict(job)):
                 active[path] = value
                 job = derive(self.job.base, active, parent=self.job, name=name)
         return job, {path: active[path] for path in values if path in active}
@@ -87,8 +91,8 @@ def value_at(dimension: Dimension, share: float) -> Any:
     return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
 
 
-def place_of(dimension: Dimension, value: Any) -> float:
-    """Where a value lies on the dimension's own scale: 0 at its first end, 1 at the last."""
+def position_of(dimension: Dimension, value: Any) -> float:
+    """Where a value lies on the dimension's own scale: 0 at its first end, 1 at the last; NaN if it is not there."""
     if (values := dimension.values) is not None:
         return values.index(value) / max(1, len(values) - 1) if value in values else math.nan
     low, high = dimension.ends
@@ -97,8 +101,8 @@ def place_of(dimension: Dimension, value: Any) -> float:
     return float((value - low) / (high - low))
 
 
-def holds(when: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
-    """Whether a resolved job has the values of a condition: each of them one, or a list of allowed ones."""
+def condition_holds(when: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
+    """Whether a resolved job meets a condition: for each dotted path, one value or a list of allowed values."""
     for path, wanted in when.items():
         found: Any = job
         for part in path.split("."):
@@ -107,20 +111,3 @@ def holds(when: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
         if found not in allowed and not (isinstance(found, Mapping) and found.get("name") in allowed):
             return False
     return True
-
-
-def label(value: Any) -> str:
-    """A value in a few letters: a whole section by its name and what it says beside."""
-    if isinstance(value, Mapping):
-        rest = ", ".join(f"{key} {label(each)}" for key, each in value.items() if key not in ("name", "kind"))
-        name = value.get("name", value.get("kind", ""))
-        return f"{name} ({rest})" if name and rest else str(name or rest)
-    if isinstance(value, list):
-        return "[" + ", ".join(map(label, value)) + "]"
-    return (
-        f"{value:.{DIGITS}g}"
-        if isinstance(value, float)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )

@@ -9,33 +9,35 @@ import yaml
 from lehr.errors import RunError
 from lehr.job import TrainJob, from_dict
 from lehr.runs import RunFolder
+from lehr.search.analysis import read_search
+from lehr.search.record import folder_of
 
 
-def winner(run: RunFolder) -> str:
-    """A job file that trains the best trial of a search again, with its seed and everything that is not a default.
+def winning_job(run: RunFolder) -> str:
+    """A job file that trains the best trial of a search again, with its seed and all values that are not defaults.
 
     Raises:
-        RunError: not a run with trials, or none of them has finished an epoch.
+        RunError: the run is not a search, or no trial has finished an epoch.
     """
-    best = run.progress().get("best") or {}
-    if run.job.get("kind") != "search":
-        raise RunError(f"{run.name} is a run of kind {run.job.get('kind', 'train')}; allowed: a search")
-    if "trial" not in best:
-        raise RunError(f"{run.name} has no trial that finished an epoch yet")
-    job = from_dict(RunFolder.open(run.folder.child(*best["trial"].split("/"))).job)
+    found = read_search(run)
+    if not found.ranked:
+        raise RunError(f"{run.name} has no trial that has finished an epoch yet")
+    best = found.ranked[0]
+    folder = folder_of(best.number)
+    job = from_dict(RunFolder.open(run.folder.child(folder)).job)
     assert isinstance(job, TrainJob)
     about = [
-        f"# The best trial of the search {run.name}: {best['trial']}, {best['metric']} {best['value']:.4f}",
-        f"# after {job.train.epochs} epochs at most. Longer: add train.epochs={3 * job.train.epochs} to the command.",
+        f"# The best trial of the search {run.name}: {folder}, {found.metric} {best.best:.4f}",
+        f"# after up to {job.train.epochs} epochs. To train longer, add train.epochs={3 * job.train.epochs}.",
     ]
-    return "\n".join(about) + "\n" + yaml.safe_dump(said(job), sort_keys=False, allow_unicode=True)
+    return "\n".join(about) + "\n" + yaml.safe_dump(minimal_job(job), sort_keys=False, allow_unicode=True)
 
 
-def said(job: TrainJob) -> dict[str, Any]:
-    """The job as short as a person would say it: defaults left out, wherever the rest gives the same job."""
+def minimal_job(job: TrainJob) -> dict[str, Any]:
+    """The job without defaults, as a person would write it; the whole job where that would not be the same."""
     hidden = {"storage", "name", "notes"}
     short = {"kind": "train", **job.model_dump(mode="json", exclude_defaults=True, exclude=hidden)}
-    for section in ("optimizer", "schedule", "model"):  # their names decide what their other options mean
+    for section in ("optimizer", "schedule", "model"):  # the name decides what the other options mean
         if section in short and "name" not in short[section]:
             short[section] = {"name": getattr(job, section).name, **short[section]}
     whole = job.model_dump(mode="json", exclude=hidden)

@@ -1,4 +1,4 @@
-"""Every mistake in a search job is one sentence that says what, where, and what is allowed."""
+"""Every mistake in a search job gets one sentence that says what is wrong, where, and what is allowed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import pytest
 
 from lehr.errors import JobError
 from lehr.job import load
+from lehr.job.search import SearchJob
 from lehr.search.check import check_search
+
+
+def search_job(*overrides: str) -> SearchJob:
+    job = load("job.yaml", overrides)
+    assert isinstance(job, SearchJob)
+    return job
+
 
 MISTAKES = [
     (
@@ -30,7 +38,7 @@ MISTAKES = [
     ("space: {}", "space: is empty"),
     (
         "space: {optimizer.lr: {uniform: [0.1, 1]}}\nmethod: grid",
-        "uniform has no end of values; allowed with method: grid",
+        "a grid needs single values, and uniform is a range; allowed: a list of values, or points",
     ),
     (
         "space: {optimizer.lr: [0.1, 0.2, 0.3], train.batch_size: [32, 64]}\nmethod: grid\nbudget: {trials: 5}",
@@ -47,15 +55,15 @@ MISTAKES = [
 def test_mistakes(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(f"kind: search\n{text}\n")
     with pytest.raises(JobError) as raised:
-        check_search(load("job.yaml"))  # type: ignore[arg-type]
+        check_search(search_job())
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
     assert str(raised.value).startswith("job.yaml")
 
 
-def test_an_override_says_a_dimension_anew(tmp_path: Path) -> None:
+def test_an_override_replaces_a_dimension(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("kind: search\nspace: {optimizer.lr: {log_uniform: [0.01, 1]}}\n")
-    job = load("job.yaml", ["space.optimizer.lr={uniform: [0.1, 0.2]}", "base.train.epochs=3"])
-    assert job.space["optimizer.lr"].uniform == (0.1, 0.2)  # type: ignore[attr-defined]
-    assert job.space["optimizer.lr"].log_uniform is None  # type: ignore[attr-defined]
-    assert job.base.train.epochs == 3  # type: ignore[attr-defined]
+    job = search_job("space.optimizer.lr={uniform: [0.1, 0.2]}", "base.train.epochs=3")
+    assert job.space["optimizer.lr"].uniform == (0.1, 0.2)
+    assert job.space["optimizer.lr"].log_uniform is None
+    assert job.base.train.epochs == 3

@@ -1,4 +1,4 @@
-"""A whole search at tiny scale in this process: it ends, goes on, and says what it found."""
+"""A whole search at tiny scale in this process: it ends early what falls behind, resumes, and reports what it found."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from typer.testing import CliRunner
 
 from lehr.cli.main import app
 from lehr.driver import Interrupted
-from lehr.errors import LehrError
-from lehr.job import from_dict, load
-from lehr.kinds import run_job
+from lehr.errors import LehrError, RunError
+from lehr.job import from_dict, load, to_dict
+from lehr.kinds import report_of, run_job
 from lehr.monitoring.metrics import Observation, samples
-from lehr.runs import RunFolder
+from lehr.runs import BestValue, Folder, Overview, RunFolder
+from lehr.runs.progress import Rung
 from lehr.search.analysis import edges, importance, read_search
-from lehr.search.record import read_records
+from lehr.search.record import EarlyEnd, TrialRecord, read_records
+from lehr.search.study import SearchStudy
+from lehr.search.winner import winning_job
 
 ROOT = Path(__file__).parents[3]
 SPACE: dict[str, Any] = {
@@ -39,6 +42,17 @@ def search(**changes: Any) -> Any:
     return from_dict(job, {path.replace("__", "."): value for path, value in changes.items() if "__" in path})
 
 
+def overview_of(run: RunFolder) -> Overview:
+    found = run.typed_progress().overview
+    assert found
+    return found
+
+
+def bests(run: RunFolder) -> dict[str, BestValue]:
+    """The best value of every trial, by name."""
+    return {child.name: outcome.best for child in run.children("trials") if (outcome := child.outcome())}
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run_job(search(storage=str(tmp_path_factory.mktemp("runs"))), debug=True)
@@ -54,24 +68,29 @@ def test_trials_that_fall_behind_end_early_and_keep_the_checkpoint_of_their_rung
     ended = {number: record for number, record in read_records(done).items() if record.ended}
     assert ended
     for record in ended.values():
-        child = RunFolder.open(done.folder.child(*record.folder.split("/")))
-        assert child.epochs().num_rows == len(record.scores) == record.ended["epoch"] < 4
-        assert child.progress()["message"] == record.ended["reason"]
-        assert f"step-{child.progress()['step']:010}" in child.folder.child("checkpoints").folders()
+        assert record.ended
+        child = RunFolder.open(done.folder.child(record.folder))
+        assert child.epochs().num_rows == len(record.scores) == record.ended.epoch < 4
+        outcome, training = child.outcome(), child.typed_progress().training
+        assert outcome
+        assert training
+        assert outcome.message == record.ended.reason
+        assert f"step-{training.step:010}" in child.folder.child("checkpoints").folders()
 
 
-def test_the_parent_tells_the_best_and_the_cost(done: RunFolder) -> None:
-    told, records = done.progress(), read_records(done)
+def test_the_progress_of_a_search_holds_the_best_trial_and_the_cost(done: RunFolder) -> None:
+    told, records = done.typed_progress(), read_records(done)
+    overview = overview_of(done)
     scores = {number: max(record.scores) for number, record in records.items()}
-    assert told["status"] == "finished"
-    assert told["best"]["value"] == max(scores.values())
-    assert told["epochs_spent"] == sum(len(record.scores) for record in records.values())
+    assert told.status == "finished"
+    assert told.best.value == max(scores.values())
+    assert overview.epochs_spent == sum(len(record.scores) for record in records.values())
     early = [record for record in records.values() if record.ended]
-    assert told["epochs_saved"] == sum(4 - len(record.scores) for record in early)
-    assert told["rungs"][0] == {"epoch": 1, "reached": 6, "stopped": sum(len(r.scores) == 1 for r in early)}
-    exported = {sample.metric.name for sample in samples(Observation(done.typed_progress()))}
+    assert overview.epochs_saved == sum(4 - len(record.scores) for record in early)
+    assert overview.rungs[0] == Rung(epoch=1, reached=6, stopped=sum(len(r.scores) == 1 for r in early))
+    exported = {sample.metric.name for sample in samples(Observation(told))}
     assert exported >= {"lehr_best", "lehr_children", "lehr_rung_reached", "lehr_rung_stopped", "lehr_epochs_saved"}
-    assert len(told["table"]["rows"][0]) == len(told["table"]["columns"])
+    assert len(overview.table.rows[0]) == len(overview.table.columns)
 
 
 def test_a_finished_search_trains_nothing_again(done: RunFolder) -> None:
@@ -83,46 +102,44 @@ def test_a_finished_search_trains_nothing_again(done: RunFolder) -> None:
 def test_stopped_and_resumed_is_the_same_search(
     done: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lehr.search.study import Search
+    epoch, seen = SearchStudy.epoch, []
 
-    epoch, seen = Search.epoch, []
-
-    def stop_in_the_middle(self: Search, trial: Any, row: Any) -> Any:
+    def stop_in_the_middle(self: SearchStudy, trial: Any, row: Any) -> Any:
         seen.append(trial.folder)
         if len(seen) == 7:
             self.run.request_stop("test")
         return epoch(self, trial, row)
 
-    monkeypatch.setattr(Search, "epoch", stop_in_the_middle)
+    monkeypatch.setattr(SearchStudy, "epoch", stop_in_the_middle)
     with pytest.raises(Interrupted):
         run_job(search(storage=str(tmp_path)), debug=True)
     again = run_job(search(storage=str(tmp_path)), debug=True)
     assert read_records(again) == read_records(done)
-    assert {c.name: c.progress()["best"] for c in again.children("trials")} == {
-        c.name: c.progress()["best"] for c in done.children("trials")
-    }
+    assert bests(again) == bests(done)
 
 
-def test_a_trial_that_fails_is_told_and_the_search_goes_on(tmp_path: Path) -> None:
+def test_a_trial_that_fails_is_reported_and_the_search_continues(tmp_path: Path) -> None:
     space = {"optimizer.lr": [0.05, 1e20]}
     run = run_job(search(storage=str(tmp_path), space=space, method="grid", budget=None), debug=True)
-    assert run.progress()["children"] == {"finished": 1, "failed": 1}
-    assert [result.state for result in read_search(run).results] == ["finished", "failed"]
+    assert overview_of(run).children == {"finished": 1, "failed": 1}
+    assert [trial.state for trial in read_search(run).trials] == ["finished", "failed"]
     assert "1 trial failed" in run.folder.read("report.html").decode()
 
 
-def test_a_search_of_which_every_trial_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(LehrError, match=r"none of 1 trials finished an epoch; most often: the loss became nan"):
+def test_a_search_whose_trials_all_fail_says_why(tmp_path: Path) -> None:
+    with pytest.raises(
+        LehrError, match=r"none of 1 trials finished an epoch; the most frequent reason: the loss became nan"
+    ):
         run_job(search(storage=str(tmp_path), space={"optimizer.lr": [1e20]}, method="grid", budget=None), debug=True)
 
 
 def test_the_epochs_of_the_budget_end_the_search(tmp_path: Path) -> None:
     run = run_job(search(storage=str(tmp_path), budget={"epochs": 6}, stopping="none"), debug=True)
-    assert run.progress()["epochs_spent"] == 6
+    assert overview_of(run).epochs_spent == 6
     assert len(run.children("trials")) == 2
 
 
-def test_a_larger_budget_goes_on_with_the_trials_that_there_are(tmp_path: Path) -> None:
+def test_a_larger_budget_keeps_the_trials_of_the_smaller_one(tmp_path: Path) -> None:
     short = {"storage": str(tmp_path), "base__train__epochs": 2, "base__train__batch_size": 16, "stopping": "none"}
     before = read_records(run_job(search(**short, budget=2), debug=True))
     run = run_job(search(**short, budget=4), debug=True)
@@ -131,51 +148,76 @@ def test_a_larger_budget_goes_on_with_the_trials_that_there_are(tmp_path: Path) 
     assert len(list(run.folder.local_path.rglob("attempts/*.json"))) == 4
 
 
-def test_tpe_runs_and_goes_on_with_the_values_it_had(tmp_path: Path) -> None:
+def test_tpe_gives_every_trial_values_of_its_own(tmp_path: Path) -> None:
     job = search(storage=str(tmp_path), method="tpe", budget=12, base__train__epochs=1, base__data__limit=60)
     run = run_job(job, debug=True)
     assert len({record.values["optimizer.lr"] for record in read_records(run).values()}) == 12
 
 
-def test_the_report_holds_every_picture_and_asks_the_network_for_nothing(done: RunFolder) -> None:
+def test_the_report_holds_every_chart_and_loads_nothing_from_the_network(done: RunFolder) -> None:
     page = done.folder.read("report.html").decode()
     for heading in (
-        "What each value gave",
+        "Best value of every trial, by field",
         "Schedules compared",
-        "All values at once",
-        "What it cost",
-        "How many values",
+        "All fields at once",
+        "Cost",
+        "How many different values were tried",
     ):
         assert heading in page
-    assert "Schedules of different shapes were compared before their end" in page
+    assert "Schedules of different shapes were compared before the end of their trials" in page
     without_scripts = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert not re.findall(r"(?:src|href)\s*=\s*[\"']?(?!data:)[^\s\"'>]+", without_scripts)
 
 
-def test_importance_names_the_rate_where_it_alone_decides(done: RunFolder) -> None:
+def test_importances_of_all_fields_add_up_to_one(done: RunFolder) -> None:
     found = read_search(done)
     shares = importance(found)
     assert sum(shares.values()) == pytest.approx(1.0)
     assert set(shares) == set(SPACE)
 
 
-def test_a_best_value_at_the_edge_is_told_with_a_wider_space(tmp_path: Path) -> None:
+def test_a_best_value_at_the_edge_is_reported_with_a_wider_range(tmp_path: Path) -> None:
     space = {"optimizer.lr": [1e-4, 1e-3, 1e-2]}  # digits want more
     run = run_job(search(storage=str(tmp_path), space=space, method="grid", budget=None, stopping="none"), debug=True)
     (edge,) = edges(read_search(run))
-    assert (edge.side, edge.value) == ("high", 1e-2)
+    assert (edge.side, edge.value) == ("upper", 1e-2)
     assert edge.paste == "optimizer.lr: {grid: [0.0001, 0.001, 0.01, 0.1]}"
 
 
-def test_lehr_best_writes_a_job_that_is_the_winning_trial(done: RunFolder, tmp_path: Path) -> None:
+def test_lehr_best_writes_the_job_of_the_best_trial(done: RunFolder, tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["best", str(done.folder.local_path), "best.yaml"])
     assert said.exit_code == 0, said.output
-    trial = RunFolder.open(done.folder.child(*done.progress()["best"]["trial"].split("/")))
+    outcome = done.outcome()
+    assert outcome
+    assert outcome.best.trial
+    trial = RunFolder.open(done.folder.child(outcome.best.trial))
     job = load("best.yaml")
     where = ("name", "storage")
     assert {k: v for k, v in job.model_dump(mode="json").items() if k not in where} == {
         k: v for k, v in trial.job.items() if k not in where
     }
+
+
+@pytest.mark.parametrize("ended", [None, EarlyEnd(2, "seen enough")])
+def test_a_record_is_read_back_as_it_was_written(ended: EarlyEnd | None, tmp_path: Path) -> None:
+    search = RunFolder(Folder.at(tmp_path))
+    record = TrialRecord(7, {"optimizer.lr": 0.1, "schedule": {"name": "step", "every": "30%"}}, (0.5, 0.75), ended)
+    record.write(search)
+    assert TrialRecord.read(search, 7) == read_records(search)[7] == record
+
+
+def test_a_damaged_record_says_so(tmp_path: Path) -> None:
+    search = RunFolder(Folder.at(tmp_path))
+    search.folder.child("trials/0000").write_json("search.json", {"values": {}, "scores": "many", "ended": {}})
+    with pytest.raises(RunError, match=r"trials/0000/search.json is damaged; start over with --fresh"):
+        TrialRecord.read(search, 0)
+
+
+def test_nothing_is_reported_before_a_trial_has_finished_an_epoch(tmp_path: Path) -> None:
+    run = RunFolder.create(Folder.at(tmp_path / "tiny"), to_dict(search()), {})
+    for read in (report_of, winning_job):
+        with pytest.raises(RunError, match="no trial that has finished an epoch yet"):
+            read(run)
 
 
 @pytest.mark.parametrize("name", ["search-grid", "search-random-asha"])
@@ -187,7 +229,7 @@ def test_the_templates_run(name: str, tmp_path: Path) -> None:
     assert yaml.safe_load(run.folder.read("job.yaml"))["kind"] == "search"
 
 
-def test_a_preview_says_trials_rungs_epochs_and_time() -> None:
+def test_a_preview_shows_trials_rungs_epochs_and_time() -> None:
     said = CliRunner().invoke(app, ["search", str(ROOT / "jobs/search-random-asha.yaml"), "--preview"])
     assert said.exit_code == 0, said.output
     assert "24 trials of 25 epochs" in said.output

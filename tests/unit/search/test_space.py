@@ -1,4 +1,4 @@
-"""A space gives values that its job takes, the same for the same seed, and only those that apply."""
+"""A space draws values that are valid for its job, the same for the same seed, and only those that apply."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 
 from lehr.job import from_dict
 from lehr.job.search import Dimension, SearchJob
-from lehr.search.samplers import Told, quasi_random_values, random_values, tpe_values
-from lehr.search.space import Space, holds, label, place_of, value_at
-from lehr.search.study import combinations
+from lehr.search.formats import format_value
+from lehr.search.samplers import PastTrial, quasi_random_values, random_values, tpe_values
+from lehr.search.space import Space, condition_holds, position_of, value_at
+from lehr.search.study import grid_combinations
 
 SPACE: dict[str, Any] = {
     "optimizer.lr": {"log_uniform": [1e-4, 1]},
@@ -41,14 +42,14 @@ def search(space: dict[str, Any] = SPACE, **job: Any) -> SearchJob:
         ({"grid": [1, 2, 3]}, 0.999, 3),
     ],
 )
-def test_a_share_of_the_way_is_a_value(dimension: dict[str, Any], share: float, value: Any) -> None:
+def test_each_point_of_the_unit_interval_is_a_value(dimension: dict[str, Any], share: float, value: Any) -> None:
     made = Dimension.model_validate(dimension)
     assert value_at(made, share) == pytest.approx(value) if isinstance(value, float) else value_at(made, share) == value
 
 
-def test_a_value_lies_where_it_was_drawn() -> None:
+def test_the_position_of_a_value_is_where_it_was_drawn() -> None:
     for dimension in (Dimension(uniform=(2.0, 8.0)), Dimension(log_uniform=(1e-3, 10.0))):
-        assert place_of(dimension, value_at(dimension, 0.25)) == pytest.approx(0.25, abs=1e-3)
+        assert position_of(dimension, value_at(dimension, 0.25)) == pytest.approx(0.25, abs=1e-3)
 
 
 @pytest.mark.parametrize("draw", [random_values, quasi_random_values])
@@ -59,19 +60,19 @@ def test_draws_depend_on_the_seed_and_the_number_alone(draw: Any) -> None:
     assert draw(space, 3, 5) != draw(space, 3, 6)
 
 
-def test_another_dimension_leaves_the_draws_of_the_others_as_they_were() -> None:
+def test_adding_a_dimension_does_not_change_the_draws_of_the_others() -> None:
     wider = search({"train.batch_size": [32, 64], **SPACE})
     drawn, more = random_values(Space(search()), 0, 7), random_values(Space(wider), 0, 7)
     assert {path: more[path] for path in drawn} == drawn
 
 
-def test_random_draws_fill_the_range_evenly_by_its_logarithm() -> None:
+def test_random_draws_are_uniform_on_a_log_scale() -> None:
     space = Space(search())
     logs = sorted(math.log10(random_values(space, 0, n)["optimizer.lr"]) for n in range(400))
     assert all(abs(log - (-4 + 4 * (i + 0.5) / 400)) < 0.35 for i, log in enumerate(logs))
 
 
-def test_quasi_random_draws_leave_no_hole() -> None:
+def test_quasi_random_draws_leave_no_gap() -> None:
     space = Space(search({"optimizer.lr": {"uniform": [0.1, 1.1]}, "optimizer.weight_decay": {"uniform": [0, 1]}}))
     drawn = [quasi_random_values(space, 1, n)["optimizer.lr"] - 0.1 for n in range(16)]
     assert {min(int(16 * share), 15) for share in drawn} == set(range(16))
@@ -97,10 +98,10 @@ def test_a_value_whose_condition_does_not_hold_is_left_out() -> None:
     ],
 )
 def test_conditions(when: dict[str, Any], true: bool) -> None:
-    assert holds(when, {"optimizer": {"name": "sgd"}, "train": {"epochs": 2}}) is true
+    assert condition_holds(when, {"optimizer": {"name": "sgd"}, "train": {"epochs": 2}}) is true
 
 
-def test_a_grid_is_every_combination_once_and_no_combination_that_a_condition_makes_equal() -> None:
+def test_a_grid_holds_every_combination_once_after_conditions_are_applied() -> None:
     space = search(
         {
             "optimizer.name": ["sgd", "adam"],
@@ -108,7 +109,7 @@ def test_a_grid_is_every_combination_once_and_no_combination_that_a_condition_ma
             "optimizer.lr": {"log_uniform": [0.01, 1], "points": 3},
         }
     )
-    found = [Space(space).trial(values, "t")[1] for values in combinations(Space(space))]
+    found = [Space(space).trial(values, "t")[1] for values in grid_combinations(Space(space))]
     assert len(found) == 2 * 3 + 3
     assert {each["optimizer.lr"] for each in found} == {0.01, 0.1, 1.0}
 
@@ -117,18 +118,21 @@ def test_whole_sections_are_values() -> None:
     space = Space(search({"schedule": {"choice": ["cosine", {"name": "step", "every": "30%"}]}}))
     names = {space.trial(random_values(space, 0, number), "t")[0].schedule.name for number in range(12)}
     assert names == {"cosine", "step"}
-    assert label({"name": "step", "every": "30%"}) == "step (every 30%)"
+    assert format_value({"name": "step", "every": "30%"}) == "step (every 30%)"
 
 
-def test_tpe_goes_where_results_were_good_and_repeats_itself() -> None:
+def test_tpe_searches_where_results_were_good_and_is_reproducible() -> None:
     space = Space(search({"optimizer.lr": {"log_uniform": [1e-4, 1]}, "optimizer.weight_decay": {"uniform": [0, 1]}}))
 
-    def told(number: int) -> Told:
+    def past(number: int) -> PastTrial:
         values = random_values(space, 0, number)
-        return Told(values, "finished", (1 - abs(math.log10(values["optimizer.lr"]) + 1) / 3,))
+        return PastTrial(values, "finished", (1 - abs(math.log10(values["optimizer.lr"]) + 1) / 3,))
 
-    known = [told(number) for number in range(30)]
-    known += [Told(random_values(space, 0, 30), "failed", ()), Told(random_values(space, 0, 31), "running", ())]
+    known = [past(number) for number in range(30)]
+    known += [
+        PastTrial(random_values(space, 0, 30), "failed", ()),
+        PastTrial(random_values(space, 0, 31), "running", ()),
+    ]
     asked = [tpe_values(space, 0, number, known)["optimizer.lr"] for number in range(32, 48)]
     assert asked == [tpe_values(space, 0, number, known)["optimizer.lr"] for number in range(32, 48)]
     near = sum(0.02 < lr < 0.5 for lr in asked)

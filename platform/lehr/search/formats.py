@@ -1,0 +1,43 @@
+"""How values and metrics read in reports, tables and messages of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lehr.search.space import DIGITS, Values
+
+
+def format_value(value: Any) -> str:
+    """One value of a field, short: a whole section as its name and its options, `step (every 30%)`."""
+    if isinstance(value, Mapping):
+        options = ", ".join(f"{key} {format_value(each)}" for key, each in value.items() if key not in ("name", "kind"))
+        name = value.get("name", value.get("kind", ""))
+        return f"{name} ({options})" if name and options else str(name or options)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(format_value, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)
+
+
+def format_values(values: Values) -> str:
+    """The values of a trial: `optimizer.lr 0.1, schedule cosine`."""
+    return ", ".join(f"{path} {format_value(value)}" for path, value in values.items())
+
+
+def format_metric(value: float | None, metric: str) -> str:
+    """A value of the metric: accuracies in percent; empty for None."""
+    if value is None:
+        return ""
+    return f"{value:.2%}" if is_accuracy(metric) else f"{value:.4f}"
+
+
+def metric_name(metric: str) -> str:
+    """`validation accuracy`."""
+    return metric.replace("_", " ")
+
+
+def is_accuracy(metric: str) -> bool:
+    """Whether the metric is a share that is shown in percent."""
+    return "accuracy" in metric
