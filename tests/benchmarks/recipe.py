@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.recipe [CIFAR_TRAIN.parquet CIFAR_TEST.parquet]
 
-Both choose on the same validation images. What they chose is compared on test images that neither chose by, since the
-best of many trainings looks better on the images that chose it than it is, the more so the more trainings there were.
-The random search draws rate (1e-4 to 1) and weight decay (1e-6 to 1e-2) evenly in their logarithms, trains each draw in
-full with the schedule that the recipe uses for its last training, and knows nothing of the bad start.
+Both choose their model on the same validation images and are compared on test images: the best of many trainings looks
+better on the images by which it was chosen than it is, and the more so the more trainings there were. The random search
+samples the learning rate (1e-4 to 1) and the weight decay (1e-6 to 1e-2) on a log scale, trains each sample in full
+with the schedule of the recipe's final training, and does not see the bad start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from lehr.job import TrainJob, from_dict, to_dict
 from lehr.job.recipe import RecipeJob
 from lehr.kinds import run_job
 from lehr.machine import cores
-from lehr.recipe import planner, steps
+from lehr.recipe.budget import spent_epochs
+from lehr.recipe.state import RecipeState
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.loop import train
@@ -73,7 +74,7 @@ def compare(name: str, job: dict[str, Any], budget: int, place: Path, tables: Se
         pq.write_table(table, file)
     data = dict(zip(("path", "validation", "test"), map(str, files), strict=True))
     base = job | {"data": job["data"] | data}
-    print(f"\n{name}, a recipe of {budget} epochs, a random search of {TIMES} times what the recipe took")
+    print(f"\n{name}, a recipe of {budget} epochs, a random search with {TIMES} times the epochs that the recipe took")
     print(f"{'':23}{'test':>9}{'validation':>12}{'epochs':>8}{'seconds':>9}")
     most = 0.0
     found = []
@@ -101,22 +102,23 @@ def show(who: str, scores: Scores, epochs: float, began: float, setting: str) ->
 
 
 def recipe(base: dict[str, Any], rate: float, budget: int, place: Path) -> tuple[Scores, float, str]:
-    """(accuracies, epochs spent with everything counted, setting) of a recipe."""
+    """(accuracies, epochs of all steps, hyperparameters) of a recipe."""
     bad = base | {"optimizer": base["optimizer"] | {"lr": rate}}
     job = from_dict({"kind": "recipe", "base": bad, "budget": f"{budget}ep", "storage": str(place)})
     assert isinstance(job, RecipeJob)
     with contextlib.redirect_stdout(io.StringIO()):
-        done = steps.read(run_job(job, debug=True).folder)
-    assert done.last
-    assert done.initial
-    assert done.overfit
-    assert done.last.test is not None
-    by_heart = done.overfit.steps * done.overfit.batch / sum(done.initial.counts)
-    return (done.last.test, done.last.value), planner.spent(job, done) + by_heart, str(done.last.trained.setting)
+        state = RecipeState.read(run_job(job, debug=True).folder)
+    assert state.final
+    assert state.initial
+    assert state.overfit
+    assert state.final.test is not None
+    memorising = state.overfit.steps * state.overfit.batch / sum(state.initial.counts)
+    scores = state.final.test, state.final.value
+    return scores, spent_epochs(state) + memorising, str(state.final.trained.setting)
 
 
 def random_search(base: dict[str, Any], trials: int) -> tuple[Scores, int, str]:
-    """(accuracies, trials, setting) of the best on validation images, of full trainings at random settings."""
+    """(accuracies, trials, hyperparameters) of the random search's best trial on validation images."""
     where, best = key(0, "random search"), ((0.0, 0.0), "")
     plain = from_dict(base)
     assert isinstance(plain, TrainJob)
@@ -127,12 +129,19 @@ def random_search(base: dict[str, Any], trials: int) -> tuple[Scores, int, str]:
         changes = {"optimizer.lr": rate, "optimizer.weight_decay": decay}
         job = from_dict(base, {**changes, "schedule": {"name": "cosine", "warmup": "5%"}})
         assert isinstance(job, TrainJob)
-        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Exception):  # a rate may be too high
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.suppress(Exception),
+        ):  # the learning rate may be too high
             run = RunFolder.create(Folder.at(folder), to_dict(job), {})
             train(Plan.make(job, splits(job, data)), run, Group())
-            told = run.progress()
-            scores = told["metrics"]["test_accuracy"], told["best"]["value"]
-            best = max(best, (scores, f"rate {rate:.2g}, weight decay {decay:.2g}"), key=lambda each: each[0][1])
+            ended = run.outcome()
+            assert ended
+            assert ended.best.value is not None
+            test = ended.metrics["test_accuracy"]
+            assert test is not None
+            words = f"learning rate {rate:.2g}, weight decay {decay:.2g}"
+            best = max(best, ((test, ended.best.value), words), key=lambda each: each[0][1])
     return best[0], trials, best[1]
 
 

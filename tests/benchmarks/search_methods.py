@@ -1,9 +1,10 @@
 """What early stopping and random search gain: `python -m tests.benchmarks.search_methods --cifar FILE.parquet`
 
 1. The same random search with and without ASHA on 3,000 images of CIFAR-10 at 16 pixels: the epochs and the best
-   accuracy of both; and a search with ASHA that may go on until it has taken as many epochs as the one without.
+   accuracy of both, and of a search with ASHA that trains as many epochs as the one without.
 2. Random search against a grid at equal budget over several seeds, on the digits, as in Bergstra and Bengio, "Random
-   Search for Hyper-Parameter Optimization", 2012: one field matters (the rate), the other hardly does (weight decay).
+   Search for Hyper-Parameter Optimization", 2012: one field matters (the learning rate), the other hardly does (weight
+   decay).
 """
 
 from __future__ import annotations
@@ -62,7 +63,12 @@ def search(job: dict[str, Any], folder: str, debug: bool = False, **overrides: A
     changes = {path.replace("__", "."): value for path, value in overrides.items()}
     with silence():
         run = lehr.run(from_dict(job, {**changes, "storage": folder}), debug=debug)
-    return run.best["value"], run.folder.progress()["epochs_spent"], time.perf_counter() - began
+    outcome, overview = run.folder.outcome(), run.folder.typed_progress().overview
+    assert outcome
+    assert overview
+    assert outcome.best.value is not None
+    assert overview.epochs_spent is not None
+    return outcome.best.value, overview.epochs_spent, time.perf_counter() - began
 
 
 def main() -> None:
@@ -96,9 +102,9 @@ def with_and_without_asha(file: str, place: str) -> None:
     print(f"\n{TRIALS} trials on 3,000 images of CIFAR-10 at 16 pixels:")
     print(f"seed   {'':>28}best   epochs   seconds", flush=True)
     gains = []
-    for seed in range(1, 4):  # seed 0 was looked at when the first rung was chosen
+    for seed in range(1, 4):  # seed 0 served to choose the first rung
         same: dict[str, Any] = {"base__data__path": file, "seed": seed, "base__seed": seed}
-        same["debug"] = True  # one slot: the same outcome every time
+        same["debug"] = True  # one slot, so that the result is reproducible
         full = search(CIFAR, f"{place}/full-{seed}", stopping="none", **same)
         asha = search(CIFAR, f"{place}/asha-{seed}", stopping="asha", **same)
         more = {"trials": 100, "epochs": full[1]}
@@ -107,8 +113,10 @@ def with_and_without_asha(file: str, place: str) -> None:
             print(f"{seed:>4}   {name:>26}  {found[0]:.2%}   {found[1]:>6}   {found[2]:>7.0f}", flush=True)
         gains.append((asha[1] / full[1], asha[0] - full[0], long[0] - full[0]))
     share, same_trials, same_epochs = (mean(column) for column in zip(*gains, strict=True))
-    print(f"mean: ASHA took {share:.0%} of the epochs and {100 * same_trials:+.1f} points with the same trials,")
-    print(f"and {100 * same_epochs:+.1f} points with as many epochs")
+    print(
+        f"mean: with the same trials, ASHA took {share:.0%} of the epochs and gained {100 * same_trials:+.1f} points;"
+    )
+    print(f"with as many epochs, it gained {100 * same_epochs:+.1f} points")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What a search costs beside the training: `python -m tests.benchmarks.search_overhead`
+"""What a search costs in addition to the training: `python -m tests.benchmarks.search_overhead`
 
 1. Trials per minute: 64 short trials on 2 CPUs as a search job, against the straightforward way on Ray: Tune, with a
-   `TorchTrainer` inside every trial. Both train the same network on the same images for as many epochs. Ours is timed
-   from the first line to the last result, the start of Ray included. Of theirs only a few trials run, since 64 take
-   half an hour: their rate is that of the few *without* the start of Ray, which is as good as it gets with more.
-2. Wall time against the ideal: trials of 10 s or more; the ideal is the sum of what they trained over the slots.
+   `TorchTrainer` inside every trial. Both train the same network on the same images for the same number of epochs. Ours
+   is timed from start to end, including the start of Ray. Theirs would take half an hour, so only a few trials run, and
+   the start of Ray is not counted: more trials could not be faster.
+2. Wall time against the ideal, with trials of 10 s or more; the ideal is the total training time divided by the slots.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ JOB: dict[str, Any] = {
 
 
 def ours(folder: Path, trials: int, epochs: int) -> tuple[float, Any]:
-    """Seconds of a search over so many rates, and its run."""
+    """Seconds of a search over the first learning rates, and its run."""
     import lehr
     from lehr.job import from_dict
 
@@ -51,7 +51,7 @@ def ours(folder: Path, trials: int, epochs: int) -> tuple[float, Any]:
 
 
 def straightforward(folder: Path) -> float:
-    """Seconds of the first of these trials as Tune with a TorchTrainer in each, two at a time, on a Ray that is up."""
+    """Seconds of the first of these trials with Tune and a TorchTrainer in each, two at a time, on a running Ray."""
     import ray
     from ray import tune
     from ray.train import RunConfig, ScalingConfig
@@ -87,7 +87,7 @@ def straightforward(folder: Path) -> float:
 
 
 def _train_plainly(config: dict[str, Any]) -> None:
-    """The same training as a user would write it for Ray Train."""
+    """The same training, written for Ray Train as a user would."""
     import ray.train
     import torch
 
@@ -120,18 +120,23 @@ def main() -> None:
         seconds, _ = ours(Path(place) / "short", TRIALS, EPOCHS)
         print(f"{TRIALS} short trials: {seconds:.1f} s, {60 * TRIALS / seconds:.1f} trials a minute", flush=True)
         long_seconds, run = ours(Path(place) / "long", LONG_TRIALS, LONG_EPOCHS)
-        trained = [child.progress()["seconds"]["total"] for child in run.folder.children("trials")]
+        trained = [child.typed_progress().seconds["total"] for child in run.folder.children("trials")]
         ideal = sum(trained) / SLOTS
         print(
             f"{LONG_TRIALS} trials of {min(trained):.1f} to {max(trained):.1f} s: {long_seconds:.1f} s, ideal "
             f"{ideal:.1f} s: {long_seconds / ideal:.2f} x the ideal (expected: at most 1.25)",
             flush=True,
         )
-        command = [sys.executable, "-m", __spec__.name, f"{place}/plain"]  # a process of its own: nothing of ours helps
+        command = [
+            sys.executable,
+            "-m",
+            __spec__.name,
+            f"{place}/plain",
+        ]  # in a process of its own, without our warm Ray
         plain = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
         ours_rate, theirs = TRIALS / seconds, THEIR_TRIALS / plain
         print(
-            f"Tune with a TorchTrainer per trial, {THEIR_TRIALS} of them on a Ray that is up: {plain:.1f} s, "
+            f"Tune with a TorchTrainer per trial, {THEIR_TRIALS} of them on a running Ray: {plain:.1f} s, "
             f"{60 * theirs:.1f} trials a minute; {TRIALS} would take {TRIALS / theirs / 60:.0f} minutes"
         )
         print(f"{ours_rate / theirs:.1f} x as many trials a minute (expected: at least 5)")

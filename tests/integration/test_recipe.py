@@ -1,8 +1,7 @@
-"""A whole recipe from its template, to a model that predicts; killed in every step it comes to the same end."""
+"""A whole recipe, from its template to a model that predicts; killed in every step, it reaches the same result."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lehr.job import from_dict
-from lehr.job.recipe import RecipeJob
-from lehr.recipe import planner, steps
+from lehr.recipe.state import RecipeState
+from lehr.recipe.verdicts import step_verdicts
 from lehr.result import Run
-from lehr.runs import Folder, RunFolder
+from lehr.runs import Folder, Progress, RunFolder
 
 TEMPLATE = Path(__file__).parents[2] / "jobs" / "recipe.yaml"
 TINY = ["base.model.width=8", "base.train.epochs=4", "base.train.clean_subset=100"]
@@ -45,27 +43,27 @@ def test_the_template_ends_with_a_model_that_predicts_and_a_page() -> None:
     page = Path("runs/it/report.html").read_text()
     for heading in ("1 Initial loss", "2 Overfit a small sample", "3 Find the learning rate", "4 Coarse search"):
         assert heading in page
-    assert "7 Train in full" in page
+    assert "7 Final training" in page
     again = run("--debug", "base.optimizer.lr=0.05")
     assert "it is finished" in again.stdout
 
 
-def test_it_stops_where_the_job_asks_and_goes_on_without_that() -> None:
+def test_it_stops_where_the_job_asks_and_continues_without_that() -> None:
     assert (
         "Stopped after the step learning_rate"
         in run("--debug", "recipe.start_at=learning_rate", "recipe.stop_after=learning_rate").stdout
     )
-    found = steps.read(Folder.at("runs/it"))
+    found = RecipeState.read(Folder.at("runs/it"))
     assert found.rates
     assert not found.rounds
     written = Path("runs/it/recipe/3-learning-rate/result.json").stat().st_mtime_ns
     assert run("--debug", "recipe.start_at=learning_rate", "recipe.stop_after=coarse").returncode == 0
     assert Path("runs/it/recipe/3-learning-rate/result.json").stat().st_mtime_ns == written
-    assert len(steps.read(Folder.at("runs/it")).rounds) == 1
+    assert len(RecipeState.read(Folder.at("runs/it")).rounds) == 1
 
 
 @pytest.mark.slow
-def test_killed_in_every_step_it_comes_to_the_same_end_and_repeats_nothing_finished(tmp_path: Path) -> None:
+def test_killed_in_every_step_it_reaches_the_same_result_and_repeats_nothing_finished(tmp_path: Path) -> None:
     few = ("--debug", "base.data.limit=500")
     undisturbed = run(*few, f"storage={tmp_path}/calm", budget="100ep")
     assert undisturbed.returncode == 0, undisturbed.stderr
@@ -82,40 +80,35 @@ def test_killed_in_every_step_it_comes_to_the_same_end_and_repeats_nothing_finis
     now = pieces(place)
     for name, before in finished.items():
         assert now[name][: len(before)] == before, name
-    calm, killed = (steps.read(Folder.at(tmp_path / where / "it")) for where in ("calm", "killed"))
-    job = from_dict(RunFolder.open(tmp_path / "calm" / "it").job)
-    assert isinstance(job, RecipeJob)
+    calm, killed = (RecipeState.read(Folder.at(tmp_path / where / "it")) for where in ("calm", "killed"))
     assert (killed.initial, killed.overfit) == (calm.initial, calm.overfit)
     assert killed.rates
     assert calm.rates
     assert [test.losses for test in killed.rates.tests] == [test.losses for test in calm.rates.tests]
     assert killed.rounds == calm.rounds
-    assert killed.last == calm.last
-    assert planner.chapters(job, killed) == planner.chapters(job, calm)
+    assert killed.final == calm.final
+    assert step_verdicts(killed) == step_verdicts(calm)
 
 
 def wait_for(place: Path, name: str, process: subprocess.Popen[bytes]) -> None:
-    """Waits until the step is under way: where it has several trials, until one of them has ended."""
+    """Waits until the step is running: if it has several trials, until one of them has ended."""
     several = name in ("learning_rate", "coarse", "refine")
     for _ in range(12000):
         assert process.poll() is None, f"it ended before {name}"
-        try:
-            progress = json.loads((place / "progress.json").read_text())
-        except FileNotFoundError:
-            progress = {}
-        if progress.get("step") == name and progress["children"]["finished"] >= several:
+        overview = Progress.read(Folder.at(place)).overview
+        if overview and overview.recipe_step == name and overview.children["finished"] >= several:
             return
         time.sleep(0.01)
     raise AssertionError(f"{name} did not begin")
 
 
 def pieces(place: Path) -> dict[str, Any]:
-    """What is finished: results by when they were written, trials by their epochs with the wall-clock times."""
+    """What is finished: the times of the result files, and the epochs of trials with their wall-clock times."""
     results = {str(path): [path.stat().st_mtime_ns] for path in place.glob("recipe/**/result.json")}
     trials = {
         child.folder.uri: child.epochs().to_pylist()
         for child in RunFolder.open(place).children("trials")
-        if child.progress().get("status") == "finished"
+        if (outcome := child.outcome()) and outcome.status == "finished"
     }
     return results | trials
 
@@ -126,7 +119,7 @@ def test_on_ray_it_is_the_same_recipe() -> None:
     ended = run("base.optimizer.lr=0.05")
     assert ended.returncode == 0, ended.stderr + Path("runs/it/log.txt").read_text()[-2000:]
     assert Run("runs/it").status == "finished"
-    found = steps.read(Folder.at("runs/it"))
-    assert found.last
+    found = RecipeState.read(Folder.at("runs/it"))
+    assert found.final
     assert found.rates
     assert len(found.rates.tests) >= 7

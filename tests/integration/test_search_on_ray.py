@@ -1,4 +1,4 @@
-"""Trials on Ray: warm processes, failures that stay their own, kills that lose nothing. Each test starts a real Ray."""
+"""Trials on Ray: warm processes, failures that affect no other trial, kills that lose nothing. Starts a real Ray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support import tiny
 
 from lehr.driver import Running
 from lehr.job import to_dict
-from lehr.runs import Folder, Lease, RunFolder
+from lehr.runs import Folder, Lease, Progress, RunFolder
 from lehr.screen import open_screen
 from lehr.search.record import read_records
 from lehr.training.group import Group
@@ -65,13 +65,13 @@ def trial(number: int, work: Any = train_trial, **overrides: Any) -> Trial:
 
 
 def remember(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
-    """Trains, and keeps which process it was in."""
+    """Trains, and records which process it ran in."""
     run.folder.write_json("process.json", {"process": os.getpid()})
     train_trial(plan, run, group, hooks)
 
 
 def be_killed(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
-    """Does what the kernel does to a process that takes too much memory."""
+    """Ends as the kernel ends a process that uses too much memory."""
     with (run.folder.local_path / "tries").open("a") as file:
         file.write("x")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -88,7 +88,7 @@ class EndedAfterOne(Each):
         return "seen enough" if trial.folder.endswith("0000") and row["epoch"] == 1 else None
 
 
-def test_trials_share_warm_processes_and_a_failure_stays_its_own(
+def test_trials_share_warm_processes_and_a_failure_affects_no_other_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "only").mkdir()
@@ -120,17 +120,17 @@ def test_trials_share_warm_processes_and_a_failure_stays_its_own(
     assert (parent / "trials/0002/tries").read_text() == "xx"
     processes = [json.loads(path.read_text())["process"] for path in parent.rglob("process.json")]
     assert len(processes) == 8
-    # One process for each core, and one more for each that was lost.
+    # One process for each core, and one more for each that was lost
     assert len(set(processes)) <= len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_with_the_same_trials_and_repeats_none(tmp_path: Path) -> None:
+def test_a_killed_search_resumes_with_the_same_trials_and_repeats_none(tmp_path: Path) -> None:
     Path("job.yaml").write_text(yaml.safe_dump(JOB))
     command = [sys.executable, "-m", "lehr", "run", "job.yaml"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     folder, deadline = Path("runs/killed"), time.monotonic() + 200
-    while not (folder / "progress.json").exists() or finished(folder) < 3:
+    while finished(folder) < 3:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -142,7 +142,7 @@ def test_a_killed_search_goes_on_with_the_same_trials_and_repeats_none(tmp_path:
     after = read_records(RunFolder.open(str(folder)))
     assert len(before) < len(after) == 10
     assert {number: after[number].values for number in before} == {n: record.values for n, record in before.items()}
-    for number, record in before.items():  # no rung is lost, and no decision taken back
+    for number, record in before.items():  # no rung is lost and no decision is reversed
         assert after[number].scores[: len(record.scores)] == record.scores
         assert not record.ended or after[number].ended == record.ended
     assert {path: path.read_bytes() for path in attempts} == attempts
@@ -151,15 +151,16 @@ def test_a_killed_search_goes_on_with_the_same_trials_and_repeats_none(tmp_path:
 
 
 def ended(trial: Path) -> bool:
-    return json.loads((trial / "progress.json").read_text())["status"] in ("finished", "failed")
+    return RunFolder.open(trial).outcome() is not None
 
 
 def finished(folder: Path) -> int:
-    return int(json.loads((folder / "progress.json").read_text())["children"]["finished"])
+    overview = Progress.read(Folder.at(folder)).overview
+    return overview.children["finished"] if overview else 0
 
 
 class GroupsLeft(Each):
-    """Ends every trial after its first epoch, and counts the placement groups that there are when one has ended."""
+    """Ends every trial after its first epoch, and counts the placement groups that exist when a trial has ended."""
 
     def __init__(self, trials: list[Trial]) -> None:
         super().__init__(trials)
@@ -178,12 +179,12 @@ class GroupsLeft(Each):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_early_ends_of_trials_with_two_workers_leave_no_placement_group(tmp_path: Path) -> None:
+def test_trials_with_two_workers_that_end_early_leave_no_placement_group(tmp_path: Path) -> None:
     count = int(os.environ.get("LEHR_TEST_TRIALS", "20"))
     study = GroupsLeft([trial(number, seed=number, workers={"count": 2, "cpus": 1}) for number in range(count)])
     run_trials(running(tmp_path), study)
     assert {(outcome.status, outcome.message) for outcome in study.outcomes.values()} == {("finished", "seen enough")}
     assert len(study.left) == count
     slots = max(1, len(os.sched_getaffinity(0)) // 2)
-    assert max(study.left[:-1], default=0) <= 2 * slots  # each slot's own, and that of the trial that is running in it
-    assert study.left[-1] <= slots  # at the end, of all trials none
+    assert max(study.left[:-1], default=0) <= 2 * slots  # each slot's own, and that of the trial in it
+    assert study.left[-1] <= slots  # at the end, none of a trial

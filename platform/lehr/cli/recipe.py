@@ -15,13 +15,11 @@ def recipe(
         list[str] | None,
         typer.Argument(help="Changes to the job: budget=2h base.model=resnet20", show_default=False),
     ] = None,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Show the steps and what they cost; train nothing.")
-    ] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Show the steps and their cost; train nothing.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
 ) -> None:
-    """Tune a job step by step and train it in full. The same as lehr run, with a preview."""
+    """Tune a job step by step and train it in full. Same as lehr run, plus --preview."""
     from lehr.errors import JobError
     from lehr.job import load
     from lehr.job.recipe import RecipeJob
@@ -37,15 +35,18 @@ def recipe(
     from rich.console import Console
     from rich.table import Table
 
-    from lehr.kinds import recipe as kind
+    from lehr.kinds import check
+    from lehr.recipe.preview import preview as preview_rows
 
     sys.path.insert(0, str(loaded.folder))
-    kind.check(loaded)
+    check(loaded)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("step", "what it does", "what it costs"):
         table.add_column(name)
-    for row in kind.preview(loaded):
+    for row in preview_rows(loaded):
         table.add_row(*row)
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"Steps 3 to 7 together: {loaded.budget}. It ends earlier where nothing improves, or with a reason.")
+    console.print(
+        f"Budget of steps 3 to 7: {loaded.budget}. The recipe ends earlier if nothing improves or a step fails."
+    )

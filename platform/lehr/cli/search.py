@@ -35,9 +35,9 @@ def search(
     import sys
 
     sys.path.insert(0, str(loaded.folder))
-    from lehr.search.check import check_search
+    from lehr.kinds import check
     from lehr.search.preview import preview as preview_lines
 
-    check_search(loaded)
+    check(loaded)
     for line in preview_lines(loaded):
         print(line)

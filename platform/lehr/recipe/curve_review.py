@@ -1,4 +1,4 @@
-"""Step 6, look at learning curves: what the diagnosis of the best trial asks for; and step 7, whether to go on."""
+"""Step 6, the review of the learning curves: what the diagnosis of the best trial asks for, and whether to go on."""
 
 from __future__ import annotations
 
@@ -9,142 +9,159 @@ from typing import Literal
 
 from lehr.recipe.coarse import unrelated
 from lehr.recipe.refine import EPOCHS
-from lehr.recipe.results import Verdict, tidy
-from lehr.recipe.trial_results import Found, Round, Setting, Trained, best_of, pool, ranked, shown, standard_error
+from lehr.recipe.results import Verdict, round_to_digit
+from lehr.recipe.trial_results import (
+    Hyperparameters,
+    RoundDiagnosis,
+    SearchRound,
+    all_trials,
+    best_trial,
+    count_of,
+    format_metric,
+    ranked,
+    standard_error,
+)
 
-Ask = Literal["longer", "regularise", "wider", "decay", "done"]
+Action = Literal["longer", "regularise", "wider", "decay", "done"]
 MOST_ROUNDS = 6
 
-BEYOND = 3.0  # times the highest rate or weight decay, where the best lies at that edge
+BEYOND = 3.0  # factor beyond the highest or lowest value tried, if the best lies at that edge
 
 
 @dataclass(frozen=True)
-class Look:
+class CurveReview:
     """What the curves ask for.
 
     Attributes:
-        asks: what to do, the most pressing first; `done` and `decay` end the search.
-        wanted: settings for the next round. longest: its epochs at most.
-        longer_last: whether the last training may take more epochs than the job says: it gains from them as long as
-            what is learned holds for other images too.
+        actions: the most urgent first; `done` and `decay` end the search.
+        settings: to try in the next round. longest: its epochs at most.
+        longer_final: whether the final training may take more epochs than the job says. It gains from them unless the
+            network overfits.
         verdict: the same in words.
     """
 
-    asks: tuple[Ask, ...]
-    wanted: tuple[Setting, ...]
+    actions: tuple[Action, ...]
+    settings: tuple[Hyperparameters, ...]
     longest: int
-    longer_last: bool
+    longer_final: bool
     verdict: Verdict
 
     @property
-    def goes_on(self) -> bool:
-        return not set(self.asks) & {"decay", "done"}
+    def continues(self) -> bool:
+        """Whether there is another round."""
+        return not set(self.actions) & {"decay", "done"}
 
 
-def look(rounds: Sequence[Round]) -> Look:
+def review(rounds: Sequence[SearchRound]) -> CurveReview:
     """What to do after the last of these rounds."""
-    now, best = rounds[-1], best_of(rounds)
-    diagnosis, setting = now.diagnosis, best.setting
-    asks: list[Ask] = []
-    wanted: list[Setting] = []
+    best, diagnosis = best_trial(rounds), rounds[-1].diagnosis
+    setting = best.setting
+    actions: list[Action] = []
+    wanted: list[Hyperparameters] = []
     why: list[str] = []
-    if edges := beyond(rounds):
-        asks.append("wider")
+    if edges := beyond_edges(rounds):
+        actions.append("wider")
         wanted += edges
-        why.append(f"the best lies at the edge of what was tried, so {_words(edges, setting)} joins")
+        why.append(
+            f"the best setting is at the edge of the values tried, so the next round adds {_changes(edges, setting)}"
+        )
     if diagnosis.name == "rate_too_low" and not any(edge.rate > setting.rate for edge in edges):
-        asks.append("wider")
-        wanted.append(setting.model_copy(update={"rate": tidy(setting.rate * BEYOND)}))
-        why.append(f"a higher rate of {wanted[-1].rate:g} joins")
+        actions.append("wider")
+        wanted.append(setting.model_copy(update={"rate": round_to_digit(setting.rate * BEYOND)}))
+        why.append(f"the next round adds a higher learning rate of {wanted[-1].rate:g}")
     if diagnosis.name == "overfitting":
-        asks.append("regularise")
+        actions.append("regularise")
         stronger = regularised(setting, diagnosis)
         wanted += stronger
-        why.append(f"more regularisation joins: {_words(stronger, setting)}")
+        why.append(f"the next round adds stronger regularisation: {_changes(stronger, setting)}")
     longer = diagnosis.name in ("too_short", "too_little")
     if longer and best.epochs < EPOCHS:
-        asks.append("longer")
-        why.append("the best go on for longer")
-    wanted = [each for each in wanted if each not in {t.setting for t in pool(rounds).values()}]
+        actions.append("longer")
+        why.append("the best trials continue for more epochs")
+    known = {trial.setting for trial in all_trials(rounds).values()}
+    wanted = [each for each in wanted if each not in known]
     if diagnosis.name in ("plateau", "oscillating") and not wanted:
-        asks = ["decay"]
-        why.append("what is left to gain needs a rate that decays, which the last training has")
-    if not wanted and asks not in (["longer"], ["decay"]):
-        asks = ["done"]
-        why.append("nothing here asks for another round")
+        actions = ["decay"]
+        why.append("further gains need a decaying learning rate, which the final training has")
+    if not wanted and actions not in (["longer"], ["decay"]):
+        actions = ["done"]
+        why.append("nothing here calls for another round")
     if settled := no_better(rounds):
-        asks, why = ["done"], [settled]
+        actions, why = ["done"], [settled]
     found = f"{diagnosis.title}: {diagnosis.evidence}."
-    decided = f"{'; '.join(why)[:1].upper()}{'; '.join(why)[1:]}."
-    return Look(tuple(asks), tuple(wanted), EPOCHS, diagnosis.name != "overfitting", Verdict(True, found, decided))
+    decided = f"{'; '.join(why)}."
+    verdict = Verdict(True, found, decided[:1].upper() + decided[1:])
+    return CurveReview(tuple(actions), tuple(wanted), EPOCHS, diagnosis.name != "overfitting", verdict)
 
 
-def beyond(rounds: Sequence[Round]) -> list[Setting]:
-    """The settings just outside the edges at which the best lies; empty where it lies inside."""
-    best = best_of(rounds).setting
-    tried = [each.setting for each in pool(rounds).values()]
+def beyond_edges(rounds: Sequence[SearchRound]) -> list[Hyperparameters]:
+    """The settings just beyond the edges at which the best setting lies; empty if it lies inside."""
+    best = best_trial(rounds).setting
+    tried = [trial.setting for trial in all_trials(rounds).values()]
     rates, decays = sorted({s.rate for s in tried}), sorted({s.decay for s in tried})
     found = []
     if len(rates) > 1 and best.rate == rates[-1]:
-        found.append(best.model_copy(update={"rate": tidy(best.rate * BEYOND)}))
+        found.append(best.model_copy(update={"rate": round_to_digit(best.rate * BEYOND)}))
     elif len(rates) > 1 and best.rate == rates[0]:
-        found.append(best.model_copy(update={"rate": tidy(best.rate / BEYOND)}))
+        found.append(best.model_copy(update={"rate": round_to_digit(best.rate / BEYOND)}))
     if len(decays) > 1 and best.decay == decays[-1]:
-        found.append(best.model_copy(update={"decay": tidy(best.decay * BEYOND)}))
+        found.append(best.model_copy(update={"decay": round_to_digit(best.decay * BEYOND)}))
     return found
 
 
-def regularised(setting: Setting, diagnosis: Found) -> list[Setting]:
-    """Weight decay five times as strong; and the same with what the diagnosis proposes beside it."""
-    stronger = setting.model_copy(update={"decay": tidy(max(5 * setting.decay, 5e-4))})
+def regularised(setting: Hyperparameters, diagnosis: RoundDiagnosis) -> list[Hyperparameters]:
+    """Weight decay five times as strong, with what else the diagnosis proposes; and the weight decay alone."""
+    stronger = setting.model_copy(update={"decay": round_to_digit(max(5 * setting.decay, 5e-4))})
     kept = {path: value for path, value in diagnosis.overrides.items() if path != "optimizer.weight_decay"}
     kept.pop("data.limit", None)  # how much of the data is used is for the job to say
-    told = {path: json.dumps(value) for path, value in kept.items()}
-    changes = tuple(sorted((dict(setting.changes) | told).items()))
+    proposed = {path: json.dumps(value) for path, value in kept.items()}
+    changes = tuple(sorted((dict(setting.changes) | proposed).items()))
     return list(dict.fromkeys([stronger.model_copy(update={"changes": changes}), stronger]))
 
 
-def no_better(rounds: Sequence[Round]) -> str:
-    """Why another round is not worth its cost; empty where the last one gained more than noise, or was the first."""
+def no_better(rounds: Sequence[SearchRound]) -> str:
+    """Why another round is not worth its cost; empty if the last one gained more than noise, or was the first."""
     if len(rounds) > MOST_ROUNDS:
-        return f"{MOST_ROUNDS} rounds are enough"
+        return f"the limit of {MOST_ROUNDS} rounds is reached"
     if len(rounds) < 3:
         return ""
-    lower, metric = rounds[-1].lower, rounds[-1].metric
-    now, before = best_of(rounds).best(lower), best_of(rounds[:-1]).best(lower)
+    metric = rounds[-1].metric
+    now, before = best_trial(rounds).score(metric), best_trial(rounds[:-1]).score(metric)
     error = standard_error(now, rounds[-1].validation_rows) if metric.endswith("accuracy") else 0.01 * abs(before)
     if now - before > error:
         return ""
     return (
-        f"the last round brought {shown(abs(now), metric)} after {shown(abs(before), metric)}, within the noise of "
-        f"{shown(error, metric)}: nothing improves any more"
+        f"the last round changed the best value from {format_metric(abs(before), metric)} to "
+        f"{format_metric(abs(now), metric)}, within the noise of {format_metric(error, metric)}: nothing improves any "
+        "more"
     )
 
 
-def judge(rounds: Sequence[Round]) -> Verdict:
-    """What the last round trained, in words; the curves are judged by `look`."""
-    now, best = rounds[-1], best_of(rounds)
-    if told := unrelated(now, best, len(pool(rounds))):
-        return told
-    longer = [t for t in now.trained if t.setting in {e.setting for e in pool(rounds[:-1]).values()}]
-    top: Trained = ranked(now.trained, now.lower)[0]
-    reached = max((trained.epochs for trained in now.trained), default=0)
-    value = shown(abs(best.best(now.lower)), now.metric)
-    found = (
-        f"{len(now.trained)} trials up to {reached} epochs at a constant rate, {len(longer)} of them taken up where "
-        f"they were: {now.epochs} epochs were trained"
-    )
-    which = "The best of them is the best so far" if top.folder == best.folder else "The best is still an earlier one"
+def judge(rounds: Sequence[SearchRound]) -> Verdict:
+    """What the last round trained; `review` judges the curves."""
+    now, best = rounds[-1], best_trial(rounds)
+    if verdict := unrelated(now, best, len(all_trials(rounds))):
+        return verdict
+    before = {trial.setting for trial in all_trials(rounds[:-1]).values()}
+    continued = sum(trial.setting in before for trial in now.trained)
+    reached = max((trial.epochs for trial in now.trained), default=0)
+    is_new = ranked(now.trained, now.metric)[0].folder == best.folder
+    which = "The best trial of this round is the best so far" if is_new else "The best trial is from an earlier round"
     return Verdict(
-        True, f"{found}. {which}, with {value}: {best.setting}.", "The curves of the best decide what is next."
+        True,
+        f"{count_of(len(now.trained), 'trial')} of up to {count_of(reached, 'epoch')} at a constant learning rate; "
+        f"{continued} of them continued from an earlier round. The round added {count_of(now.epochs, 'epoch')} of "
+        f"training. {which}: {best.format_best(now.metric)} with {best.setting}.",
+        "The learning curves of the best trial decide what comes next.",
     )
 
 
-def _words(settings: Sequence[Setting], than: Setting) -> str:
+def _changes(settings: Sequence[Hyperparameters], base: Hyperparameters) -> str:
+    """What the settings change compared with `base`, in words."""
     words = []
     for each in settings:
-        parts = [f"rate {each.rate:g}"] if each.rate != than.rate else []
-        parts += [f"weight decay {each.decay:g}"] if each.decay != than.decay else []
-        parts += [text for text in each.extra if text not in than.extra]
+        parts = [f"learning rate {each.rate:g}"] if each.rate != base.rate else []
+        parts += [f"weight decay {each.decay:g}"] if each.decay != base.decay else []
+        parts += [text for text in each.other_changes if text not in base.other_changes]
         words.append(" with ".join(parts))
     return " and ".join(words)

@@ -1,7 +1,7 @@
-"""Step 1, the initial loss: before any training, does the network say what chance says, and can it learn at all?
+"""Step 1, the initial loss: before any training, is the loss at chance level, and can the network learn at all?
 
-The loss of a sound start is that of a guess, ln C for C classes (Karpathy, "A recipe for training neural networks",
-2019). The same pass looks at what reaches the network, what comes out, and which layers a gradient reaches.
+The initial loss of a sound network is that of a random guess, ln C for C classes (Karpathy, "A recipe for training
+neural networks", 2019). The same pass checks what reaches the network, what comes out, and which layers get a gradient.
 """
 
 from __future__ import annotations
@@ -15,44 +15,47 @@ import torch
 from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, Batch
-from lehr.recipe.results import Result, Verdict, conclude, entropy, sample
+from lehr.recipe.measurement import entropy, finish, fixed_sample
+from lehr.recipe.results import Result, Verdict
 from lehr.runs import RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import network
 from lehr.trials import TrialCallbacks
 
-ROWS = 256  # images that are looked at, or the job's batch if that is smaller: it fits into memory
-PROBES = 3  # updates of a copy, where weights begin at exactly zero: what is behind them then gets a gradient
+ROWS = 256  # images that are looked at, or the job's batch size if that is smaller: a batch fits into memory
+PROBES = 3  # updates if some weights start at exactly zero: the layers behind them then get a gradient
 
-HIGH = 3.0  # nats above a guess: worth a word, but networks with norms recover from it; ResNet-110 starts 4.6 above
-SPREAD = 25.0  # of the logits: about 1 is usual, 10 the most of any sound network (MnasNet), and 57 a head times 100
-FAR = 5.0  # an input's mean; normalised it is 0, and within 0 and 1 where pixels are only divided by 255
-WIDE, FLAT = 10.0, 0.01  # an input's standard deviation; normalised it is 1
-HALF = 0.2  # how far from a half the mean of fresh sigmoids lies at most
-DEAD = 0.9  # share of a layer's inputs that are 0 for every image: about half is normal behind ReLUs
-VANISHED = 1e-10  # gradient of a layer over that of all: layers scaled by 1e-6 on purpose stay far above
+HIGH = 3.0  # nats above a guess: worth a note, but networks with norms recover from it; ResNet-110 starts 4.6 above
+SPREAD = 25.0  # standard deviation of the logits: usually about 1, at most 10 in sound networks (MnasNet), 57 if the
+# head starts 100 times too large
+FAR = 5.0  # mean of the inputs: 0 when normalised, between 0 and 1 when pixels are only divided by 255
+WIDE, FLAT = 10.0, 0.01  # standard deviation of the inputs: 1 when normalised
+HALF = 0.2  # largest distance of the mean of untrained sigmoids from 0.5
+DEAD = 0.9  # share of a layer's inputs that are 0 for every image: about half is normal after ReLUs
+VANISHED = 1e-10  # gradient of a layer relative to all: layers scaled by 1e-6 on purpose stay far above
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-class Initial(Result):
-    """What the network does before it is trained.
+class InitialCheck(Result):
+    """What the network does before any training.
 
     Attributes:
         rows: images looked at. counts: training images of each class.
-        loss: mean cross entropy, without smoothing or weights. accuracy: 0 to 1.
+        loss: mean cross entropy, without label smoothing or class weights. accuracy: 0 to 1.
         pretrained: whether the weights come from another run.
-        trainable: parameters that take a gradient. unregistered: lists of layers that torch does not see.
+        trainable: number of parameters that require a gradient. unregistered: lists of layers that torch does not see.
         first, last: the first and last layer with weights. normalises: whether the first one is a norm.
-        input_mean, input_std: of what the first layer gets.
+        input_mean, input_std: of the first layer's inputs.
         output_min, output_max, output_mean, output_std: of the logits.
-        output_sums: largest distance of a row's sum from 1.
-        varies: whether different images give different logits. same_from: the first layer to which all look the same.
-        dead: layers, and the share of their inputs that are 0 for every image.
-        failed: why it could not even be measured.
+        output_sums: largest distance from 1 of the sum of an image's logits.
+        varies: whether different images give different logits. same_from: the first layer that gets the same inputs for
+            every image.
+        dead: (layer, share of its inputs that are 0 for every image).
+        failed: why the measurement failed.
         not_finite: the first layer whose output is NaN or infinite.
-        layers: layers with weights that take a gradient. unreached: those that get none, or next to none.
+        layers: number of layers with weights that require a gradient. unreached: those that get none, or almost none.
     """
 
     rows: int = 0
@@ -82,133 +85,135 @@ class Initial(Result):
 
     @property
     def chance(self) -> float:
-        """The loss of a network that gives every class the same share."""
+        """The loss of guessing every class with the same probability."""
         return math.log(len(self.counts))
 
     @property
     def guess(self) -> float:
-        """The loss of one that gives every class the share it has of the training images."""
+        """The loss of guessing every class with its share of the training images."""
         return entropy(self.counts)
 
 
 # ── the decision ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def judge(r: Initial) -> Verdict:
-    """Whether the network can be trained; if not, the most basic reason first."""
+def judge(r: InitialCheck) -> Verdict:
+    """Whether the network can be trained; if not, the most basic cause."""
     if found := faults(r):
-        return Verdict(False, f"{found[0]}.", "The recipe ends here: no learning rate can make up for this.")
-    start = f"The loss before training is {r.loss:.3g}; a guess has ln {len(r.counts)} = {r.chance:.3g}"
+        return Verdict(False, f"{found[0]}.", "The recipe stops here: no learning rate can compensate for this.")
+    text = f"The loss before training is {r.loss:.3g}; a random guess gives ln {len(r.counts)} = {r.chance:.3g}"
     if abs(r.guess - r.chance) > 0.01:
-        start += f", or {r.guess:.3g} where it knows how frequent the classes are"
+        text += f", or {r.guess:.3g} if it knows how frequent the classes are"
     if r.loss < r.guess - _noise(r):
-        start += ". It is lower because the weights come from another run"
-    found_words = (
-        f"{start}. Different images give different outputs, the first layer gets values with mean "
-        f"{r.input_mean:.2f} and spread {r.input_std:.2f}, and a gradient reaches all {r.layers} layers"
+        text += ". It is lower because the weights come from another run"
+    text += (
+        f". Different images give different outputs, the inputs of the first layer have mean {r.input_mean:.2f} and "
+        f"standard deviation {r.input_std:.2f}, and all {r.layers} layers get a gradient"
     )
     if r.loss > r.chance + HIGH:
-        found_words += (
-            f". Note: the loss starts high, since the outputs are spread by {r.output_std:.2g} where about 1 would do; "
-            f"a smaller start of the last layer, {r.last}, would spare the first steps"
+        text += (
+            f". Note: the loss starts high, because the outputs have a standard deviation of {r.output_std:.2g} where "
+            f"about 1 is usual; initialise the last layer, {r.last}, smaller to save the first steps"
         )
     if missing := [str(label) for label, count in enumerate(r.counts) if not count]:
-        found_words += f". Note: no training image is of class number {', '.join(missing)}"
-    return Verdict(True, f"{found_words}.", "The network is fit to be trained.")
+        text += f". Note: there is no training image of class {', '.join(missing)}"
+    return Verdict(True, f"{text}.", "The network is ready to be trained.")
 
 
-def faults(r: Initial) -> list[str]:
-    """Everything that is wrong with a start, the cause before what follows from it; empty for a sound one."""
+def faults(r: InitialCheck) -> list[str]:
+    """Everything that is wrong with the untrained network, causes before their effects; empty if it is sound."""
     if r.failed:
         return [r.failed]
     found = []
     if not r.trainable:
         found.append(
-            "No parameter takes a gradient, so the optimizer has nothing to train: every parameter of the model has "
+            "No parameter requires a gradient, so the optimizer has nothing to train: every parameter of the model has "
             "requires_grad=False, or none is registered with torch"
         )
     if r.unregistered:
         names = ", ".join(r.unregistered)
         found.append(
-            f"The layers in {names} are held in a plain list, which torch does not look into: they are not trained, "
-            "moved or saved; hold them in an nn.ModuleList"
+            f"The layers in {names} are kept in a plain list, tuple or dictionary, where torch does not find them: "
+            "they are not trained, moved to the device or saved; keep them in an nn.ModuleList or nn.ModuleDict"
         )
     if not r.trainable:
         return found
     if not r.normalises and (abs(r.input_mean) > FAR or r.input_std > WIDE or (r.varies and r.input_std < FLAT)):
         found.append(
-            f"The inputs are not normalised: the first layer, {r.first}, gets values with mean {r.input_mean:.3g} and "
-            f"spread {r.input_std:.3g}, where it should be about 0 and 1. The images come normalised from the data, so "
-            "the model scales them itself; take that out"
+            f"The inputs are not normalised: those of the first layer, {r.first}, have mean {r.input_mean:.3g} and "
+            f"standard deviation {r.input_std:.3g}, which should be about 0 and 1. The images are normalised before "
+            "they reach the model, so the model scales them itself; remove that"
         )
     if r.not_finite:
         found.append(
-            f"The outputs are NaN or infinite before any training, first in {r.not_finite}: its weights begin far too "
-            "large, or it divides by zero"
+            f"The outputs are NaN or infinite before any training, first in {r.not_finite}: its initial weights are "
+            "far too large, or it divides by zero"
         )
     if not math.isfinite(r.loss):
-        return found or ["The loss is not a number before any training: the outputs are too large to take a loss of"]
+        return found or ["The loss is NaN or infinite before any training: the outputs are too large for it"]
     dead = [(name, share) for name, share in r.dead if share >= DEAD]
     if dead:
         name, share = dead[0]
         how = "all" if share >= 1 else f"{share:.0%}"
         found.append(
-            f"Dead units: {how} of what reaches {name} is zero for every image, as behind ReLUs whose inputs are never "
-            "positive; look at the biases and the initialization of the layer before it"
+            f"Dead units: {how} of the inputs of {name} are zero for every image, as after ReLUs that are never "
+            "active; check the biases and the initialization of the layer before it"
         )
     if not r.varies:
-        where = f"; from {r.same_from} on nothing is left of the image" if r.same_from else ""
+        where = f": from {r.same_from} on, all images look the same" if r.same_from else ""
         found.append(f"The outputs are the same for every image{where}, so there is nothing to learn from")
     if r.output_min >= 0 and r.output_sums < 1e-3:
         found.append(
-            "The outputs of every image are positive and add up to 1: the model ends in a softmax, and the loss "
-            "applies its own, so it is applied twice; let the model return logits"
+            "The outputs for every image are positive and sum to 1: the model ends in a softmax, and the loss has its "
+            "own, so softmax is applied twice; let the model return logits"
         )
     elif r.varies and r.output_min > 0 and r.output_max < 1 and abs(r.output_mean - 0.5) < HALF:
         found.append(
-            "All outputs lie between 0 and 1, as behind a sigmoid; the loss takes logits of any size, so let the model "
-            "return what comes before it"
+            "All outputs lie between 0 and 1, as after a sigmoid; the loss expects logits of any size, so let the "
+            "model return its outputs without the sigmoid"
         )
     if r.unreached:
         few = ", ".join(r.unreached[:3]) + (", …" if len(r.unreached) > 3 else "")
+        them = "it" if len(r.unreached) == 1 else "them"
         found.append(
             f"No gradient reaches {few} ({len(r.unreached)} of {r.layers} layers): something between there and the "
-            "loss cuts it off, such as detach(), no_grad() or an argmax, or the forward pass does not use it"
+            f"loss blocks it, such as detach(), no_grad() or an argmax, or the forward pass does not use {them}"
         )
     if r.loss > r.chance + HIGH and r.output_std > SPREAD:
         found.append(
-            f"The loss starts at {r.loss:.3g} where a guess has ln {len(r.counts)} = {r.chance:.3g}: the outputs are "
-            f"spread by {r.output_std:.3g} where about 1 would do, so the weights of the last layer, {r.last}, or of "
-            f"those before it begin about {max(2.0, r.output_std):.0f} times too large"
+            f"The loss starts at {r.loss:.3g}, where a random guess gives ln {len(r.counts)} = {r.chance:.3g}: the "
+            f"outputs have a standard deviation of {r.output_std:.3g} where about 1 is usual, so the initial weights "
+            f"of the last layer, {r.last}, or of the layers before it are about {max(2.0, r.output_std):.0f} times too "
+            "large"
         )
     if r.loss < r.guess - _noise(r) and not r.pretrained:
         found.append(
             f"The loss starts at {r.loss:.3g}, below the {r.guess:.3g} of a guess, before anything was learned: the "
-            "inputs give the labels away, or the weights were trained before"
+            "inputs reveal the labels, or the weights were trained before"
         )
     return found
 
 
-def _noise(r: Initial) -> float:
-    """How far chance alone takes the mean loss of so many images from its expectation: four standard errors of 1."""
+def _noise(r: InitialCheck) -> float:
+    """How far the mean loss of so many images may lie from its expectation by chance: four standard errors."""
     return max(4 * max(r.output_std, 0.1) / math.sqrt(r.rows), 0.05 * r.guess)
 
 
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def initial_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
-    """Measures a start on some training images; leaves `Initial` in the run folder."""
+def check_initial_loss(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+    """Measures the untrained network on some training images; leaves an `InitialCheck` in the run folder."""
     result = measure(plan, group)
     verdict = judge(result)
-    facts = {"loss": f"{result.loss:.3g}", "a guess has": f"{result.chance:.3g}"}
-    conclude(run, group, result, verdict.found, facts)
+    facts = {"loss": f"{result.loss:.3g}", "random guess": f"{result.chance:.3g}"}
+    finish(run, group, result, verdict.found, facts)
 
 
-def measure(plan: Plan, group: Group) -> Initial:
-    """Looks at the network with its starting weights. Raises JobError where it does not fit the data."""
+def measure(plan: Plan, group: Group) -> InitialCheck:
+    """Measures the network with its initial weights. Raises JobError where it does not fit the data."""
     model = network(plan, group)
-    batch, rows = sample(plan, min(ROWS, max(2 * group.size, plan.job.train.batch_size)), group, "initial loss")
+    batch, rows = fixed_sample(plan, min(ROWS, max(2 * group.size, plan.job.train.batch_size)), group, "initial loss")
     counts = torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).tolist()
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     about: dict[str, Any] = {
@@ -219,31 +224,31 @@ def measure(plan: Plan, group: Group) -> Initial:
         "unregistered": unregistered(model),
     }
     if not trainable:
-        return Initial(**about)
-    start = look(model, plan, batch, rows, group)
+        return InitialCheck(**about)
+    start = probe(model, plan, batch, rows, group)
     now = start
     if start["unreached"] or not start["varies"]:
-        # Some sound networks begin with a head or a branch of exactly zero: what is behind it learns a step later.
+        # Some sound networks start with a head or a branch of exactly zero: the layers behind it learn one step later.
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
         for _ in range(PROBES):
             optimizer.step()
-            now = look(model, plan, batch, rows, group)
+            now = probe(model, plan, batch, rows, group)
     kept = {name: start[name] for name in ("loss", "accuracy", "output_std", "not_finite", "dead")}
-    return Initial(**about, **now | kept)
+    return InitialCheck(**about, **now | kept)
 
 
-def look(model: nn.Module, plan: Plan, batch: Batch, rows: int, group: Group) -> dict[str, Any]:
-    """One forward and backward pass; gradients are left on the parameters."""
+def probe(model: nn.Module, plan: Plan, batch: Batch, rows: int, group: Group) -> dict[str, Any]:
+    """What one forward and backward pass shows; the gradients stay on the parameters."""
     model.train()
     model.zero_grad(set_to_none=True)
     readable = batch.targets != UNREADABLE
-    with watched(model) as seen:
+    with observe_layers(model) as seen:
         outputs = model(plan.inputs(batch.inputs)).to(plan.dtype)
     sums = plan.task.sums(outputs.detach(), batch.targets.where(readable, 0))
     known = outputs.detach()[readable].double()
     loss = plan.task.loss(outputs, batch.targets) / rows
     if loss.requires_grad:
-        loss.backward()
+        torch.autograd.backward(loss)
     groups = layers_of(model)
     squares = [
         sum((p.grad.double().square().sum() for p in own if p.grad is not None), _zero(group))
@@ -268,7 +273,7 @@ def look(model: nn.Module, plan: Plan, batch: Batch, rows: int, group: Group) ->
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[dict[str, Any]]:
+def observe_layers(model: nn.Module) -> Iterator[dict[str, Any]]:
     """Fills a dictionary with what reaches the layers of a model during its next forward pass."""
     seen: dict[str, Any] = {"first": "", "last": "", "not_finite": "", "same_from": "", "dead": []}
     names = {module: f"{name or 'the model'} ({type(module).__name__})" for name, module in model.named_modules()}
@@ -304,7 +309,7 @@ def watched(model: nn.Module) -> Iterator[dict[str, Any]]:
 
 
 def layers_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The layers with weights of their own that take a gradient, by name."""
+    """The parameters that require a gradient, by the layer that owns them."""
     found = {}
     for name, module in model.named_modules():
         if own := [p for p in module.parameters(recurse=False) if p.requires_grad]:
@@ -313,7 +318,7 @@ def layers_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def unregistered(model: nn.Module) -> list[str]:
-    """Attributes that hold layers in a plain list, tuple or dictionary, where torch does not find them."""
+    """Attributes that keep layers in a plain list, tuple or dictionary, where torch does not find them."""
     known = set(map(id, model.modules()))
     found = []
     for name, module in model.named_modules():

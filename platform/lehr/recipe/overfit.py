@@ -1,7 +1,7 @@
-"""Step 2, overfit a small sample: a network that cannot learn a few batches by heart will not learn from more.
+"""Step 2, overfit a small sample: a network that cannot memorise a few batches will not learn from more data.
 
-Regularisation and augmentation off, the same few batches every time, until every training image is right. Which rate
-does it is not asked yet, so the job's own rate is tried first and the usual ones after it.
+It trains on the same few batches, without regularisation and augmentation, until it classifies every image correctly.
+Any learning rate will do at this point: the job's own is tried first, then the usual ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, Batch
 from lehr.job import Training
-from lehr.recipe.results import Result, Verdict, conclude, entropy, sample, tell
+from lehr.recipe.measurement import entropy, finish, fixed_sample, write_progress
+from lehr.recipe.results import FrozenModel, Result, Verdict
 from lehr.runs import RunFolder
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
@@ -27,28 +28,28 @@ from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
 from lehr.trials import TrialCallbacks
 
-BATCHES, MOST_ROWS = 5, 64  # 5 batches, each of at most 64 images: small enough to be learned by heart in a minute
+BATCHES, MOST_ROWS = 5, 64  # 5 batches of at most 64 images: few enough to memorise in a minute
 STEPS = 400  # updates of an attempt: 80 passes over the 5 batches
-MOST_STEPS = 1600  # of one that is nearly there: a small network gets there slowly
-NEARLY = 0.9  # share of the sample that is right
-LOOK = 10  # updates between looks at the accuracy
-PATIENCE = 60  # updates after which an attempt that rises, or does not move, is given up
-LONG_PATIENCE = 150  # updates after which one is given up that has no better loss than a guess
+MOST_STEPS = 1600  # of an attempt that is nearly there: a small network takes its time
+NEARLY = 0.9  # accuracy on the sample
+LOOK = 10  # updates between measurements of the accuracy
+PATIENCE = 60  # updates after which an attempt is given up if its loss rises or its weights do not move
+LONG_PATIENCE = 150  # updates after which one is given up if its loss is no better than that of a guess
 
-MOVED = 0.02  # share of its start that the loss must have lost to count as falling: the noise of batches is about 0.01
-FROZEN = 1e-4  # |Δw|/|w| of a step: healthy runs move by 4e-3 and more, far too low rates by less than this
-NO_BETTER = 0.9  # a loss above this share of a guess's has learned next to nothing about single images
-ALMOST = 0.5  # share of the loss's start that must be gone for an unfinished attempt to be on its way
+MOVED = 0.02  # share of the initial loss by which it must fall to count as falling: batch noise is about 0.01
+FROZEN = 1e-4  # |Δw|/|w| of an update: 4e-3 and more in healthy runs, below this if the rate is far too low
+NO_BETTER = 0.9  # above this share of the loss of a guess, almost nothing about single images was learned
+ALMOST = 0.5  # share of the initial loss by which it must fall for an unfinished attempt to be on its way
 
 Looks = Literal["learned", "diverged", "frozen", "on its way", "stuck"]
 
 
-class Attempt(Result):
-    """Training on the sample at one rate.
+class OverfitAttempt(FrozenModel):
+    """Training on the sample at one learning rate.
 
     Attributes:
-        losses: of each update, before it; up to the first that is not finite.
-        accuracies: (updates, accuracy on the whole sample in training mode).
+        losses: before each update, up to the first that is not finite.
+        accuracies: (number of updates, accuracy on the whole sample in training mode).
         update: median |Δw|/|w| of an update.
     """
 
@@ -72,7 +73,7 @@ class Attempt(Result):
 
     @property
     def looks(self) -> Looks:
-        """What this attempt looks like."""
+        """How this attempt went."""
         if self.accuracy == 1.0:
             return "learned"
         if self.diverged or self.end > 1.05 * self.start:
@@ -83,21 +84,21 @@ class Attempt(Result):
         return "on its way" if fell > ALMOST else "stuck"
 
 
-class Overfit(Result):
-    """The attempts to learn the sample by heart, and whether what was learned says anything about other images.
+class OverfitCheck(Result):
+    """The attempts to memorise the sample, and whether what was learned holds for other images.
 
     Attributes:
         rows: images in the sample. batch: images in one of its batches. counts: of each class in the sample.
-        validation_rows, validation_accuracy: of the network that learned the sample; common: the share of the most
-            frequent class among them.
-        failed: why it could not even be tried.
-        base_rate: the job's own rate, which is tried first.
+        validation_rows, validation_accuracy: of the network that memorised the sample. common: the share of the most
+            frequent class among the validation images.
+        failed: why the measurement failed.
+        base_rate: the job's own learning rate, which is tried first.
     """
 
     rows: int = 0
     batch: int = 0
     counts: tuple[int, ...] = ()
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[OverfitAttempt, ...] = ()
     base_rate: float = math.nan
     failed: str = ""
     validation_rows: int = 0
@@ -109,7 +110,7 @@ class Overfit(Result):
         return entropy(self.counts)
 
     @property
-    def last(self) -> Attempt:
+    def last(self) -> OverfitAttempt:
         return self.attempts[-1]
 
     @property
@@ -119,7 +120,7 @@ class Overfit(Result):
 
     @property
     def above_chance(self) -> bool:
-        """Whether the rows outside the sample are told better than by always saying the most frequent class."""
+        """Whether the validation accuracy is higher than that of always predicting the most frequent class."""
         error = math.sqrt(max(self.common * (1 - self.common), 1e-9) / max(self.validation_rows, 1))
         return self.validation_accuracy > self.common + 3 * error
 
@@ -128,111 +129,112 @@ class Overfit(Result):
 
 
 def rates_to_try(base: Training) -> list[float]:
-    """The job's own rate, then the usual one of its optimizer, a tenth, ten times and a hundredth of it."""
+    """The job's own learning rate, then the usual one of its optimizer, a tenth, ten times and a hundredth of it."""
     usual = usual_rate(base)
     return list(dict.fromkeys([base.optimizer.lr, usual, usual / 10, 10 * usual, usual / 100]))
 
 
 def usual_rate(base: Training) -> float:
-    """0.1 for SGD; for others what torch gives them."""
+    """The usual learning rate of the job's optimizer: 0.1 for SGD, torch's default for all others."""
     name = base.optimizer.name.lower()
     default = inspect.signature(OPTIMIZERS[name]).parameters["lr"].default
     return 0.1 if name == "sgd" else float(default)
 
 
-def judge(r: Overfit) -> Verdict:
-    """Whether the sample was learned; if not, which of the usual causes it looks like."""
+def judge(r: OverfitCheck) -> Verdict:
+    """Whether the network memorised the sample; if not, the most likely cause."""
     if r.failed:
-        return Verdict(False, f"{r.failed}.", "The recipe ends here.")
+        return Verdict(False, f"{r.failed}.", "The recipe stops here.")
     tried = ", ".join(f"{attempt.rate:g}" for attempt in r.attempts)
     if r.last.looks != "learned":
         why = cause(r)
         return Verdict(
             False,
-            f"{why}. {r.rows} training images were not learned by heart at any of the rates {tried}.",
-            "The recipe ends here: what cannot learn a few images will not learn from more.",
+            f"{why}. The network did not memorise {r.rows} training images at any of the learning rates {tried}.",
+            "The recipe stops here: a network that cannot memorise a few images will not learn from more.",
         )
     if not r.above_chance and r.validation_rows and r.rows >= 20 * len([count for count in r.counts if count]):
         return Verdict(
             False,
-            f"The labels look unrelated to the images: all {r.rows} images of the sample were learned by heart, and of "
-            f"{r.validation_rows} others {r.validation_accuracy:.1%} are right, no more than by always saying the most "
-            f"frequent class ({r.common:.1%}). Check how labels are read and put beside their images, in the training "
-            "data and in the validation data.",
-            "The recipe ends here: there is nothing to learn but noise.",
+            f"The labels look unrelated to the images: the network memorised all {r.rows} images of the sample, but "
+            f"classifies only {r.validation_accuracy:.1%} of {r.validation_rows} others correctly, no better than "
+            f"always predicting the most frequent class ({r.common:.1%}). Check how labels are read and matched to "
+            "images, in the training and in the validation data.",
+            "The recipe stops here: there is only noise to learn.",
         )
     found = (
-        f"At rate {r.last.rate:g} all {r.rows} images were right after {len(r.last.losses)} updates. Other images are "
-        f"right in {r.validation_accuracy:.1%} of cases already (always saying the most frequent class: {r.common:.1%})"
+        f"At learning rate {r.last.rate:g}, the network memorised all {r.rows} images within {len(r.last.losses)} "
+        f"updates. It already classifies {r.validation_accuracy:.1%} of the validation images correctly (always "
+        f"predicting the most frequent class: {r.common:.1%})"
     )
     first = r.attempts[0]
     if len(r.attempts) > 1:
         words = {"diverged": "is too high: the loss rose", "frozen": "is too low: the weights hardly moved"}
-        how = words.get(first.looks, "did not get there")
-        found += f". The job's own rate of {first.rate:g} {how}"
-    return Verdict(True, f"{found}.", "The network, the loss and the labels can work together; next, all the data.")
+        how = words.get(first.looks, "did not succeed")
+        found += f". The job's own learning rate of {first.rate:g} {how}"
+    return Verdict(True, f"{found}.", "The network, the loss and the labels fit together; the next step uses all data.")
 
 
-def cause(r: Overfit) -> str:
-    """Why no attempt learned the sample, as far as it shows."""
+def cause(r: OverfitCheck) -> str:
+    """The most likely reason why no attempt memorised the sample."""
     looks = [attempt.looks for attempt in r.attempts]
     best = min(r.attempts, key=lambda attempt: attempt.end if math.isfinite(attempt.end) else math.inf)
     moving = max(attempt.update for attempt in r.attempts)
     if all(each == "diverged" for each in looks):
         lowest = min(attempt.rate for attempt in r.attempts)
-        return f"Bad initialization, or rates all too high: the loss rises even at rate {lowest:g}"
+        return f"Bad initialization, or all learning rates too high: the loss rises even at {lowest:g}"
     if moving < 1e-6:
         return (
-            "Nothing is trainable: the weights do not move at any rate, so no gradient arrives or the optimizer does "
-            "not hold them"
+            "Nothing is trainable: the weights do not move at any learning rate, so they get no gradient, or the "
+            "optimizer does not have them"
         )
     if "on its way" in looks:
-        rising = " at the highest rate that held" if best.rate == max(a.rate for a in r.attempts) else ""
+        highest = ", the highest that was tried," if best.rate == max(a.rate for a in r.attempts) else ""
         return (
-            f"The network is too small, or the rate too low: at rate {best.rate:g}{rising} the loss went from "
-            f"{best.start:.3g} to {best.end:.3g} and {best.accuracy:.0%} of the images are right after "
+            f"The network is too small, or the learning rate too low: at {best.rate:g}{highest} the loss went from "
+            f"{best.start:.3g} to {best.end:.3g}, and {best.accuracy:.0%} of the images are classified correctly after "
             f"{len(best.losses)} updates"
         )
     if all(each in ("frozen", "diverged") for each in looks):
         return (
-            "Bad initialization: at low rates the weights hardly move and at high ones the loss rises, with nothing "
-            "between"
+            "Bad initialization: at low learning rates the weights hardly move, at high ones the loss rises, and none "
+            "in between works"
         )
     if best.end > NO_BETTER * r.guess:
         return (
-            f"Labels and inputs look apart: the weights move, yet the loss stays at {best.end:.3g}, which a guess has "
-            f"too ({r.guess:.3g}). Either labels are put beside the wrong images (look: lehr data show), or next to "
-            "nothing of an image gets through the network (a bottleneck, a bad initialization)"
+            f"Labels do not seem to match inputs: the weights move, yet the loss stays at {best.end:.3g}, no better "
+            f"than that of a guess ({r.guess:.3g}). Either the labels belong to other images (see: lehr data show), or "
+            "almost nothing of an image gets through the network (a bottleneck, a bad initialization)"
         )
     return (
-        f"The network cannot tell these images apart: at rate {best.rate:g} the loss stays at {best.end:.3g} (a guess "
-        f"has {r.guess:.3g}) with {best.accuracy:.0%} of the images right; it is too small, or something in it loses "
-        "what tells them apart"
+        f"The network cannot tell these images apart: at learning rate {best.rate:g} the loss stays at {best.end:.3g} "
+        f"(a guess gives {r.guess:.3g}), with {best.accuracy:.0%} of the images classified correctly; the network is "
+        "too small, or a part of it discards what distinguishes them"
     )
 
 
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def overfit_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
-    """Tries one rate after the other until one has learned the sample; leaves `Overfit` in the run folder."""
+def overfit_sample(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+    """Tries one learning rate after the other until one memorises the sample; leaves an `OverfitCheck`."""
     size = min(plan.job.train.batch_size, MOST_ROWS)
-    batch, rows = sample(plan, BATCHES * size, group, "overfit")
-    attempts: list[Attempt] = []
+    batch, rows = fixed_sample(plan, BATCHES * size, group, "overfit")
+    attempts: list[OverfitAttempt] = []
     rates = rates_to_try(plan.job)
     for number, rate in enumerate(rates):
-        say = f"learning {rows} images by heart at rate {rate:g}"
+        headline = f"memorising {rows} images at learning rate {rate:g}"
         if group.first:
-            tell(run, "running", say, {}, number / len(rates))
+            write_progress(run, "running", headline, {}, number / len(rates))
         model, made = attempt(plan, group, batch, rows, size, rate, hooks)
         if made is None:
             if group.first:
-                tell(run, "stopped", "stopped", {}, number / len(rates))
+                write_progress(run, "stopped", "stopped", {}, number / len(rates))
             return
         attempts.append(made)
         if made.looks == "learned":
             break
-    result = Overfit(
+    result = OverfitCheck(
         rows=rows,
         batch=size,
         counts=_counts(plan, batch, group),
@@ -248,13 +250,13 @@ def overfit_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks
                 "common": float(torch.bincount(labels).max()) / len(labels),
             }
         )
-    conclude(run, group, result, judge(result).found, {"images": str(rows), "accuracy": f"{result.last.accuracy:.1%}"})
+    finish(run, group, result, judge(result).found, {"images": str(rows), "accuracy": f"{result.last.accuracy:.1%}"})
 
 
 def attempt(
     plan: Plan, group: Group, batch: Batch, rows: int, size: int, rate: float, hooks: TrialCallbacks
-) -> tuple[nn.Module, Attempt | None]:
-    """Trains from the starting weights on the same batches over and over; None in place of it when asked to stop."""
+) -> tuple[nn.Module, OverfitAttempt | None]:
+    """Trains from the initial weights on the same batches over and over; no attempt is returned if asked to stop."""
     model = network(plan, group)
     without_dropout(model)
     updates = Updates(dataclasses.replace(plan, rate=lambda step: rate), model, group)
@@ -277,23 +279,23 @@ def attempt(
             return model, None
         losses += group.sum(torch.stack(waiting).double()).tolist()
         waiting.clear()
-        accuracies.append((step + 1, _right(model, plan, shares, rows, group)))
+        accuracies.append((step + 1, _accuracy(model, plan, shares, group)))
         if broken := next((i for i, value in enumerate(losses) if not math.isfinite(value)), None):
             losses = losses[:broken]
-        made = Attempt(
+        made = OverfitAttempt(
             rate=rate,
             losses=tuple(losses),
             accuracies=tuple(accuracies),
             update=statistics.median(r for r in ratios if math.isfinite(r)) if any(map(math.isfinite, ratios)) else 0.0,
             diverged=broken is not None,
         )
-        if made.looks == "learned" or broken is not None or over(made, known):
+        if made.looks == "learned" or broken is not None or is_over(made, known):
             break
     return model, made
 
 
-def over(made: Attempt, guess: float) -> bool:
-    """Whether an attempt that has not learned the sample yet has had its updates, or shows that it will not."""
+def is_over(made: OverfitAttempt, guess: float) -> bool:
+    """Whether an attempt that has not memorised the sample has had all its updates or will clearly not succeed."""
     if len(made.losses) >= STEPS and made.accuracy < NEARLY:
         return True
     if len(made.losses) >= LONG_PATIENCE and made.end > NO_BETTER * guess:
@@ -302,7 +304,7 @@ def over(made: Attempt, guess: float) -> bool:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Switches off whatever drops units or layers at random during training."""
+    """Turns off whatever drops units or layers at random during training."""
     for module in model.modules():
         kind = type(module).__name__
         if isinstance(module, nn.modules.dropout._DropoutNd) or kind == "StochasticDepth":
@@ -312,7 +314,7 @@ def without_dropout(model: nn.Module) -> None:
 
 
 def _shares(batch: Batch, rows: int, size: int, group: Group) -> list[tuple[Batch, int]]:
-    """This worker's part of each global batch, and how many rows the whole batch has."""
+    """This worker's part of each global batch, and the number of rows in the whole batch."""
     found = []
     for begin in range(0, rows, size):
         end = min(begin + size, rows)
@@ -322,15 +324,15 @@ def _shares(batch: Batch, rows: int, size: int, group: Group) -> list[tuple[Batc
 
 
 @torch.no_grad()
-def _right(model: nn.Module, plan: Plan, shares: Sequence[tuple[Batch, int]], rows: int, group: Group) -> float:
-    """Share of the sample that is right, in training mode: running statistics of a batch norm lag behind."""
+def _accuracy(model: nn.Module, plan: Plan, shares: Sequence[tuple[Batch, int]], group: Group) -> float:
+    """Accuracy on the sample in training mode, because the running statistics of batch norms lag behind."""
     right = torch.zeros(2, dtype=torch.float64, device=group.device)
     for part, _ in shares:
         known = part.targets != UNREADABLE
         right[0] += (model(plan.inputs(part.inputs)).argmax(1) == part.targets)[known].sum()
         right[1] += known.sum()
     correct, readable = group.sum(right).tolist()
-    return correct / max(readable, 1)
+    return float(correct / max(readable, 1))
 
 
 def _counts(plan: Plan, batch: Batch, group: Group) -> tuple[int, ...]:

@@ -7,126 +7,136 @@ from typing import cast
 
 from markupsafe import Markup
 
-from lehr.curves import charts
+from lehr.curves.charts import run_chart, short_chart
 from lehr.curves.record import Curves
 from lehr.curves.report import job_section, subtitle
 from lehr.errors import RunError
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
-from lehr.recipe import pictures, planner, rates, steps
-from lehr.recipe.planner import Done
-from lehr.recipe.results import Verdict
-from lehr.recipe.trial_results import Round, best_of, pool, ranked, shown
+from lehr.recipe import charts, rates
+from lehr.recipe.budget import budget_epochs, spent_epochs
+from lehr.recipe.planner import kept_trial
+from lehr.recipe.state import RecipeState
+from lehr.recipe.trial_results import SearchRound, all_trials, best_trial, format_metric, ranked
+from lehr.recipe.verdicts import StepVerdict, step_verdicts
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table
 from lehr.runs import RunFolder
 
-CHECKED = {
-    "1": "Before any training, a network should do no better and no worse than a guess. Its loss is compared with that "
-    "of a guess; what reaches the first layer, what comes out, and which layers a gradient reaches is looked at too.",
-    "2": "A few batches, the same every time, without regularisation and augmentation, until every image is right. "
-    "What cannot learn a few images by heart will not learn from many.",
-    "3": "All the data and a small weight decay: a short training at each rate. The rate that brings the loss down "
-    "fastest goes on together with its smaller neighbours.",
-    "4": "A few rates and weight decays around that, each for a few epochs at a constant rate.",
-    "5": "The best go on for longer at a constant rate; a finer grid around the best of all joins them.",
-    "6": "The curves of the best trial say what is missing: time, regularisation, a wider space, a rate that decays.",
-    "7": "The best setting trained in full, now with a rate that decays and may start higher. The best model of all is "
-    "kept.",
+PURPOSES = {
+    1: "Before any training, a network should do neither better nor worse than a random guess. This step compares its "
+    "loss with that of a guess, and checks what reaches the first layer, what comes out, and which layers get a "
+    "gradient.",
+    2: "Training on a few batches, always the same, without regularisation and augmentation, until every image is "
+    "classified correctly. A network that cannot memorise a few images will not learn from many.",
+    3: "A short training at each learning rate, on all the data with a small weight decay. The search continues with "
+    "the rate at which the loss falls fastest and with the next lower ones.",
+    4: "A few learning rates and weight decays around that rate, each for a few epochs at a constant learning rate.",
+    5: "The best trials continue at a constant learning rate, and a finer grid around the best one is added.",
+    6: "The learning curves of the best trial show what is missing: more epochs, regularisation, a wider search or a "
+    "decaying learning rate.",
+    7: "The best hyperparameters are trained in full, now with a learning rate that decays and may start higher. The "
+    "recipe keeps the best model of all.",
 }
+"""What each step is for, by its number."""
 
 
 def write(run: RunFolder) -> None:
-    """Writes `report.html`. Raises RunError where no step was finished yet."""
-    done = steps.read(run.folder)
+    """Writes `report.html`. Raises RunError if no step has finished yet."""
+    state = RecipeState.read(run.folder)
     job = cast(RecipeJob, from_dict(run.job))
-    if not planner.chapters(job, done):
+    if not step_verdicts(state):
         raise RunError(f"{run.name} has finished no step yet; there is nothing to report")
     base = subtitle(Curves(steps={}, epochs={}, job=run.job["base"]))
-    text = page(run.name, f"recipe for {base}", list(sections(run, job, done)), facts(run, job, done))
+    text = page(run.name, f"recipe for {base}", list(_sections(run, job, state)), _facts(run, job, state))
     run.folder.write("report.html", text.encode())
 
 
-def facts(run: RunFolder, job: RecipeJob, done: Done) -> list[tuple[str, str]]:
+def _facts(run: RunFolder, job: RecipeJob, state: RecipeState) -> list[tuple[str, str]]:
     """The few figures that matter most."""
-    found = [("State", str(run.progress().get("status", "new")))]
-    if done.rounds:
-        metric, best = done.rounds[-1].metric, planner.kept(done)
-        found.append((f"Best {metric.replace('_', ' ')}", shown(abs(best.best(done.rounds[-1].lower)), metric)))
+    found = [("State", str(run.status()))]
+    if state.rounds:
+        metric, best = state.rounds[-1].metric, kept_trial(state)
+        found.append((f"Best {metric.replace('_', ' ')}", best.format_best(metric)))
         found += [("Learning rate", f"{best.setting.rate:g}"), ("Weight decay", f"{best.setting.decay:g}")]
-    if done.last and done.last.test is not None:
-        found.append(("Test accuracy", f"{done.last.test:.2%}"))
-    if done.rates or done.rounds:
-        whole = f"{planner.budget(job, done):.0f}" if job.allowance[1] == "ep" or done.rates else "?"
-        found.append(("Spent", f"{planner.spent(job, done):.0f} of {whole} epochs"))
+    if state.final and state.final.test is not None:
+        found.append(("Test accuracy", f"{state.final.test:.2%}"))
+    if state.rates or state.rounds:
+        whole = f"{budget_epochs(job, state):.0f}" if job.allowance[1] == "ep" or state.rates else "?"
+        found.append(("Spent", f"{spent_epochs(state):.0f} of {whole} epochs"))
     return found
 
 
-def sections(run: RunFolder, job: RecipeJob, done: Done) -> Iterator[Section]:
-    """The chapters of the story, then the trials and the job."""
-    for heading, verdict in planner.chapters(job, done):
-        number = heading[0]
-        round_number = int(heading.rpartition(" ")[2]) if number in "56" else 0
-        rounds = done.rounds[: round_number + 1]
-        drawn = picture(run, job, done, number, rounds)
+def _sections(run: RunFolder, job: RecipeJob, state: RecipeState) -> Iterator[Section]:
+    """A section for each verdict, then all trials and the job."""
+    for each in step_verdicts(state):
+        rounds = state.rounds[: each.step.round + 1]
         said = finding(
-            title(job, done, number, rounds, verdict),
-            verdict.found,
-            verdict.decided,
-            tone="good" if verdict.good else "bad",
+            _title(job, state, each, rounds),
+            each.verdict.found,
+            each.verdict.decided,
+            tone="good" if each.verdict.good else "bad",
         )
-        yield Section(heading, Markup().join([paragraph(CHECKED[number], soft=True), drawn, said]))
-    if done.rounds:
-        metric, lower = done.rounds[-1].metric, done.rounds[-1].lower
-        head = ["trial", "rate", "weight decay", "other changes", "epochs", metric.replace("_", " ")]
-        rows = [
-            [
-                each.folder,
-                f"{each.setting.rate:g}",
-                f"{each.setting.decay:g}",
-                ", ".join(each.setting.extra),
-                str(each.epochs),
-                each.failed or shown(abs(each.best(lower)), metric),
-            ]
-            for each in ranked(pool(done.rounds).values(), lower)
-        ]
-        yield Section("All trials, the best first", table(rows, head), folded=True)
+        body = Markup().join([paragraph(PURPOSES[each.number], soft=True), _chart(run, state, each, rounds), said])
+        yield Section(each.heading, body)
+    if state.rounds:
+        yield _all_trials(state)
     yield job_section(run)
 
 
-def picture(run: RunFolder, job: RecipeJob, done: Done, number: str, rounds: tuple[Round, ...]) -> Markup:
-    """The picture of a chapter; none where there is nothing to draw."""
-    if number == "1" and done.initial and done.initial.counts:
-        return chart(pictures.start(done.initial), longest=0) if done.initial.loss == done.initial.loss else Markup()
-    if number == "2" and done.overfit and done.overfit.attempts:
-        return chart(pictures.learned(done.overfit), longest=0)
-    if number == "3" and done.rates and done.rates.tests:
-        return chart(pictures.tests(done.rates, rates.choose(done.rates).rates), longest=0)
-    if number in "45" and pool(rounds):
-        return chart(pictures.trials(rounds), longest=0)
-    if number == "6":
-        return _curves(run, rounds[-1].best, pool(rounds)[rounds[-1].best].epochs)
-    return _curves(run, done.last.trained.folder) if number == "7" and done.last else Markup()
+def _all_trials(state: RecipeState) -> Section:
+    metric = state.rounds[-1].metric
+    head = ["trial", "learning rate", "weight decay", "other changes", "epochs", metric.replace("_", " ")]
+    rows = [
+        [
+            trial.folder,
+            f"{trial.setting.rate:g}",
+            f"{trial.setting.decay:g}",
+            ", ".join(trial.setting.other_changes),
+            str(trial.epochs),
+            trial.format_outcome(metric),
+        ]
+        for trial in ranked(all_trials(state.rounds).values(), metric)
+    ]
+    return Section("All trials, best first", table(rows, head), folded=True)
+
+
+def _chart(run: RunFolder, state: RecipeState, each: StepVerdict, rounds: tuple[SearchRound, ...]) -> Markup:
+    """The chart of a section; none if there is nothing to draw."""
+    number = each.number
+    if number == 1 and state.initial and state.initial.counts:
+        measured = state.initial.loss == state.initial.loss
+        return chart(charts.initial_loss_chart(state.initial), longest=0) if measured else Markup()
+    if number == 2 and state.overfit and state.overfit.attempts:
+        return chart(charts.overfit_chart(state.overfit), longest=0)
+    if number == 3 and state.rates and state.rates.tests:
+        return chart(charts.rate_tests_chart(state.rates, rates.choose(state.rates).rates), longest=0)
+    if number in (4, 5) and all_trials(rounds):
+        return chart(charts.trials_chart(rounds), longest=0)
+    if number == 6:
+        return _curves(run, rounds[-1].best, all_trials(rounds)[rounds[-1].best].epochs)
+    return _curves(run, state.final.trained.folder) if number == 7 and state.final else Markup()
 
 
 def _curves(run: RunFolder, folder: str, epochs: int | None = None) -> Markup:
-    """All curves of a trial; or only loss and accuracy of its first epochs: since then it may have gone on."""
-    curves = Curves.read(RunFolder.open(run.folder.child(*folder.split("/"))))
+    """All curves of a trial; or only loss and accuracy of its first epochs, since it may have continued after them."""
+    curves = Curves.read(RunFolder.open(run.folder.child(folder)))
     if not len(curves.steps["step"]):
         return Markup()
-    return chart(charts.run_chart(curves) if epochs is None else charts.short_chart(curves.first_epochs(epochs)))
+    return chart(run_chart(curves) if epochs is None else short_chart(curves.first_epochs(epochs)))
 
 
-def title(job: RecipeJob, done: Done, number: str, rounds: tuple[Round, ...], verdict: Verdict) -> str:
-    """What a chapter comes to, in a few words."""
-    if not verdict.good:
-        return "Ends here"
-    if number == "3" and done.rates:
-        return ", ".join(f"{rate:g}" for rate in rates.choose(done.rates).rates)
-    if number in "45":
-        best = best_of(rounds)
-        return f"{shown(abs(best.best(rounds[-1].lower)), rounds[-1].metric)} with {best.setting}"
-    if number == "6":
+def _title(job: RecipeJob, state: RecipeState, each: StepVerdict, rounds: tuple[SearchRound, ...]) -> str:
+    """The result of a section in a few words."""
+    number = each.number
+    if not each.verdict.good:
+        return "The recipe stops here"
+    if number == 3 and state.rates:
+        return ", ".join(f"{rate:g}" for rate in rates.choose(state.rates).rates)
+    if number in (4, 5):
+        best = best_trial(rounds)
+        return f"{best.format_best(rounds[-1].metric)} with {best.setting}"
+    if number == 6:
         return rounds[-1].diagnosis.title
-    if number == "7" and done.last:
-        return shown(done.last.value, rounds[-1].metric if rounds else job.base.train.metric)
-    return "Sound" if number == "1" else "Learned by heart"
+    if number == 7 and state.final:
+        return format_metric(state.final.value, rounds[-1].metric if rounds else job.base.train.metric)
+    return "Passed" if number == 1 else "Memorised"

@@ -1,8 +1,8 @@
-"""Step 3, find the learning rate: all the data, a small weight decay; which rates make the loss fall within 100 steps?
+"""Step 3, find the learning rate: on all the data, at which rates does the loss fall within 100 updates?
 
-The rate with the lowest loss after a short run is often a few times higher than the one that is best in the end, so it
-goes on together with its smaller neighbours. Where the best lies at the edge of the rates tried, the next one is tried
-as well.
+The rate with the lowest loss after a short training is often a few times higher than the one that is best in the end,
+so the search continues with it and with the next lower ones. If the best rate is at the edge of those tried, the next
+rate beyond the edge is tried as well.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ import torch
 
 from lehr.data.batches import batches
 from lehr.job import Training
+from lehr.recipe.measurement import finish, guess_loss, write_progress
 from lehr.recipe.overfit import usual_rate
-from lehr.recipe.results import Result, Verdict, conclude, guess, tell
+from lehr.recipe.results import Result, Verdict
 from lehr.runs import RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.updates import Updates, network
 from lehr.trials import TrialCallbacks
 
-STEPS = 100  # updates of a test at most; fewer where the budget, as epochs of its job, allows only fewer
-LEAST_STEPS = 50  # but not fewer than this: after a few steps no rate shows what it can do
-LOOK = 10  # updates between looks at the losses
+STEPS = 100  # updates of a test at most; fewer if the budget of its job is smaller
+LEAST_STEPS = 50  # but not fewer than this: after a few updates no rate shows what it can do
+LOOK = 10  # updates between checks of the losses
 WEIGHT_DECAY = 1e-4
-NEIGHBOURS = 2  # smaller rates that go along with the one of lowest loss
-LOWEST, HIGHEST = 1e-7, 30.0  # beyond these no rate is tried
-FALL = 0.01  # share by which the loss must get below a guess, beyond its noise
-DECADES = 4  # that a sweep runs through, up to the rate it is given
+NEIGHBOURS = 2  # lower rates that are searched together with the one of lowest loss
+LOWEST, HIGHEST = 1e-7, 30.0  # no rate outside is tried
+FALL = 0.01  # share by which the loss must fall below that of a guess, in addition to its noise
+DECADES = 4  # of a range test, up to the rate it is given
 
 
 class RateTest(Result):
-    """A short training at one rate, or through all of them.
+    """A short training: at one learning rate, or a range test, in which the rate rises.
 
     Attributes:
-        rates: of each step. losses: of each step, before its update, up to the first that is not finite.
+        rates: of each update. losses: before each update, up to the first that is not finite.
         guess: the loss of a guess. rows, batch: training images, and images in a batch.
         began, ended: seconds since the epoch.
     """
@@ -59,7 +60,7 @@ class RateTest(Result):
         return self.rates[-1]
 
     @property
-    def sweep(self) -> bool:
+    def is_range_test(self) -> bool:
         return self.rates[0] != self.rates[-1]
 
     @property
@@ -68,12 +69,12 @@ class RateTest(Result):
 
     @property
     def last(self) -> tuple[float, ...]:
-        """The losses of the last steps."""
+        """The losses of the last updates."""
         return self.losses[-max(5, len(self.losses) // 10) :]
 
     @property
     def end(self) -> float:
-        """Mean loss of the last steps; infinite where it diverged."""
+        """Mean loss of the last updates; infinite if it diverged."""
         return math.inf if self.diverged or not self.losses else statistics.fmean(self.last)
 
     @property
@@ -83,12 +84,16 @@ class RateTest(Result):
 
     @property
     def falls(self) -> bool:
-        """Whether the loss has got below that of a guess, and below where it began."""
+        """Whether the loss fell below that of a guess, and below its start."""
         return self.end < (1 - FALL) * min(self.guess, self.start) - 3 * self.noise
 
 
-class Rates(Result):
-    """The tests of all rates; `failed`: why one of them could not even be made."""
+class RateTests(Result):
+    """The tests of all learning rates.
+
+    Attributes:
+        failed: why one of them failed; empty if none did.
+    """
 
     tests: tuple[RateTest, ...] = ()
     failed: str = ""
@@ -100,7 +105,7 @@ class Rates(Result):
 
     @property
     def seconds_per_step(self) -> float:
-        """Time in which any of them ran, over all steps: what a step costs where trials run side by side as here."""
+        """Time in which any test ran, divided by the updates of all: what an update costs among parallel trials."""
         busy, until = 0.0, -math.inf
         for test in sorted(self.tests, key=lambda test: test.began):
             busy += max(0.0, test.ended - max(test.began, until))
@@ -109,8 +114,8 @@ class Rates(Result):
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The rates that go on to the coarse search, the highest first; none where no rate makes the loss fall."""
+class ChosenRates:
+    """The learning rates of the coarse search, the highest first; none if the loss falls at no rate."""
 
     rates: tuple[float, ...]
     verdict: Verdict
@@ -119,97 +124,97 @@ class Chosen:
 # ── the decision ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def ladder(base: Training) -> list[float]:
-    """The rates tried first: half decades from a thousandth of the usual rate of the optimizer to the rate itself.
+def rate_grid(base: Training) -> list[float]:
+    """The learning rates tried first, in half decades: for SGD from a thousandth of its usual rate to that rate.
 
-    For SGD that is 1e-4 to 1e-1. Adaptive methods get two decades below theirs and one above: 1e-5 to 1e-2 for Adam.
+    For SGD that is 1e-4 to 1e-1. For adaptive optimizers they range from a hundredth of the usual rate to ten times
+    the rate: 1e-5 to 1e-2 for Adam.
     """
     usual = usual_rate(base)
     top = usual if base.optimizer.name.lower() == "sgd" else 10 * usual
-    return [rung(top * 10 ** (-half / 2)) for half in range(2 * 3 + 1)][::-1]
+    return [half_decade(top * 10 ** (-half / 2)) for half in range(2 * 3 + 1)][::-1]
 
 
-def further(tests: Sequence[RateTest]) -> list[float]:
-    """The rate to try next, where the lowest loss is at the edge of those tried; empty otherwise."""
-    known = sorted((test for test in tests if not test.sweep), key=lambda test: test.rate)
+def rate_beyond_edge(tests: Sequence[RateTest]) -> float | None:
+    """The rate to try next if the lowest loss is at the edge of the rates tried; None otherwise."""
+    known = sorted((test for test in tests if not test.is_range_test), key=lambda test: test.rate)
     if not known:
-        return []
+        return None
     best = min(known, key=lambda test: test.end)
     if not math.isfinite(best.end) or best.rate == known[0].rate:
-        beyond = rung(known[0].rate / math.sqrt(10))
+        beyond = half_decade(known[0].rate / math.sqrt(10))
     elif best.rate == known[-1].rate:
-        beyond = rung(known[-1].rate * math.sqrt(10))
+        beyond = half_decade(known[-1].rate * math.sqrt(10))
     else:
-        return []
-    return [beyond] if LOWEST <= beyond <= HIGHEST else []
+        return None
+    return beyond if LOWEST <= beyond <= HIGHEST else None
 
 
-def choose(r: Rates) -> Chosen:
-    """The rates for the coarse search."""
+def choose(r: RateTests) -> ChosenRates:
+    """The learning rates of the coarse search."""
     if r.failed or not r.tests:
-        return Chosen((), Verdict(False, f"{r.failed}.", "The recipe ends here."))
-    return _from_sweep(r.tests[0]) if r.tests[0].sweep else _from_tests(r)
+        return ChosenRates((), Verdict(False, f"{r.failed}.", "The recipe stops here."))
+    return _from_range_test(r.tests[0]) if r.tests[0].is_range_test else _from_tests(r)
 
 
-def _from_tests(r: Rates) -> Chosen:
+def _from_tests(r: RateTests) -> ChosenRates:
     tests = sorted(r.tests, key=lambda test: test.rate)
     best = min(tests, key=lambda test: test.end)
     steps = max(len(test.rates) for test in tests)
     tried = f"{tests[0].rate:g} to {tests[-1].rate:g}"
     if not best.falls:
         why = (
-            "the labels look unrelated to the images, or the network needs longer than that to begin"
+            "the labels look unrelated to the images, or the network needs more updates before it starts to learn"
             if math.isfinite(best.end)
-            else "it rises at every one of them, so the start is bad"
+            else "it rises at every one of them, so the initialization is bad"
         )
-        return Chosen(
+        return ChosenRates(
             (),
             Verdict(
                 False,
-                f"No rate from {tried} brings the loss below that of a guess ({best.guess:.3g}) within {steps} steps: "
-                f"{why}. The lowest is {best.end:.3g}, at rate {best.rate:g}.",
-                "The recipe ends here. Where you know better: recipe.learning_rates goes straight to the search.",
+                f"No learning rate from {tried} brings the loss below that of a guess ({best.guess:.3g}) within "
+                f"{steps} updates: {why}. The lowest loss is {best.end:.3g}, at {best.rate:g}.",
+                "The recipe stops here. To search all the same, set recipe.learning_rates.",
             ),
         )
-    smaller = [test.rate for test in tests if test.rate < best.rate][::-1][:NEIGHBOURS]
-    while len(smaller) < NEIGHBOURS:
-        smaller.append(rung((smaller or [best.rate])[-1] / math.sqrt(10)))
-    rates = (best.rate, *smaller)
+    lower = [test.rate for test in tests if test.rate < best.rate][::-1][:NEIGHBOURS]
+    while len(lower) < NEIGHBOURS:
+        lower.append(half_decade((lower or [best.rate])[-1] / math.sqrt(10)))
     gone = [f"{test.rate:g}" for test in tests if test.diverged]
-    found = f"Of {len(tests)} rates from {tried}, {best.rate:g} has the lowest loss after {steps} steps: {best.end:.3g}"
-    found += f", from {best.start:.3g} (a guess has {best.guess:.3g})"
-    found += f". The loss became no number at {' and '.join(gone)}" if gone else ""
-    names = " and ".join(f"{rate:g}" for rate in smaller)
-    return Chosen(
-        rates,
+    names = " and ".join(f"{rate:g}" for rate in lower)
+    found = f"Of {len(tests)} learning rates from {tried}, {best.rate:g} has the lowest loss after {steps} updates: "
+    found += f"{best.end:.3g}, down from {best.start:.3g} (a guess gives {best.guess:.3g})"
+    found += f". The loss became NaN or infinite at {' and '.join(gone)}" if gone else ""
+    return ChosenRates(
+        (best.rate, *lower),
         Verdict(
             True,
             f"{found}.",
-            f"{best.rate:g} and its smaller neighbours {names} go on: what falls fastest at first is often a little "
-            "too high in the end.",
+            f"The search tries {best.rate:g} and the next lower rates {names}: the rate at which the loss falls "
+            "fastest at first is often a little too high in the end.",
         ),
     )
 
 
-def _from_sweep(test: RateTest) -> Chosen:
-    """Half a decade below the rate at which the smoothed loss is lowest, with its smaller neighbours."""
+def _from_range_test(test: RateTest) -> ChosenRates:
+    """Half a decade below the rate at which the smoothed loss is lowest, and the next lower rates."""
     window = max(3, len(test.losses) // 20)
     smoothed = [statistics.fmean(test.losses[max(0, i - window) : i + 1]) for i in range(len(test.losses))]
     low = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
     span = f"{test.rates[0]:g} to {test.rates[len(test.losses) - 1]:g}"
     if not smoothed or smoothed[low] > (1 - FALL) * min(test.guess, test.start):
-        sentence = f"In a sweep from {span} the loss never got below that of a guess ({test.guess:.3g})."
-        return Chosen(
-            (), Verdict(False, sentence, "The recipe ends here; recipe.sweep: false tests each rate for longer.")
-        )
-    rates = tuple(rung(test.rates[low] * 10 ** (-(half + 1) / 2)) for half in range(NEIGHBOURS + 1))
+        found = f"In a range test from {span}, the loss never fell below that of a guess ({test.guess:.3g})."
+        decided = "The recipe stops here; recipe.sweep: false tests each learning rate for longer."
+        return ChosenRates((), Verdict(False, found, decided))
+    rates = tuple(half_decade(test.rates[low] * 10 ** (-(half + 1) / 2)) for half in range(NEIGHBOURS + 1))
     names = ", ".join(f"{rate:g}" for rate in rates)
-    found = f"In a sweep from {span} the loss was lowest, {smoothed[low]:.3g}, at rate {test.rates[low]:.2g}."
-    return Chosen(rates, Verdict(True, found, f"{names} go on: a rate is safe half a decade below its lowest loss."))
+    found = f"In a range test from {span}, the loss was lowest, {smoothed[low]:.3g}, at {test.rates[low]:.2g}."
+    decided = f"The search tries {names}: half a decade below its lowest loss, a learning rate is safe."
+    return ChosenRates(rates, Verdict(True, found, decided))
 
 
-def rung(rate: float) -> float:
-    """The nearest rate of the ladder 1, 3, 10, 30, …"""
+def half_decade(rate: float) -> float:
+    """The nearest rate of the series 1, 3, 10, 30, …"""
     exponent = math.floor(math.log10(rate) + 1e-9)
     digits = rate / 10**exponent
     return float(f"{1 if digits < 1.75 else 3 if digits < 5.6 else 10}e{exponent}")
@@ -218,31 +223,56 @@ def rung(rate: float) -> float:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rate_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
-    """Trains for the first steps of the job at its rate; leaves `RateTest` in the run folder."""
+def run_rate_test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+    """Trains for a few updates at the job's learning rate; leaves a `RateTest` in the run folder."""
     _test(plan, run, group, hooks, lambda step, steps: plan.job.optimizer.lr)
 
 
-def sweep_work(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
-    """Trains while the rate rises evenly in its logarithm, up to the job's; leaves `RateTest` in the run folder.
+def run_range_test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+    """Trains while the learning rate rises exponentially up to the job's; leaves a `RateTest` in the run folder.
 
-    Smith, "Cyclical learning rates for training neural networks", 2017, with a geometric rise.
+    The learning-rate range test of Smith, "Cyclical learning rates for training neural networks", 2017, on a log scale.
     """
     top = plan.job.optimizer.lr
     _test(plan, run, group, hooks, lambda step, steps: top * 10 ** (-DECADES * (1 - step / max(1, steps - 1))))
 
 
 def _test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks, rate: Callable[[int, int], float]) -> None:
+    """A test whose learning rate is `rate(step, steps)`; asked to stop, it leaves no result."""
     began, steps = time.time(), min(STEPS, max(LEAST_STEPS, plan.clock.total_steps))
+    if group.first:
+        write_progress(run, "running", f"learning rate {plan.job.optimizer.lr:g}", {}, 0.0)
+    losses = _train(plan, group, hooks, lambda step: rate(step, steps), steps)
+    if losses is None:
+        if group.first:
+            write_progress(run, "stopped", "stopped", {}, 0.0)
+        return
+    known = next((i for i, value in enumerate(losses) if not math.isfinite(value)), len(losses))
+    result = RateTest(
+        rates=tuple(rate(step, steps) for step in range(len(losses))),
+        losses=tuple(losses[:known]),
+        diverged=known < len(losses),
+        guess=guess_loss(plan),
+        rows=len(plan.splits.train),
+        batch=plan.job.train.batch_size,
+        began=began,
+        ended=time.time(),
+    )
+    ending = "NaN or infinite" if result.diverged else f"{result.end:.3g}"
+    headline = f"learning rate {result.rate:g}: the loss is {ending} after {len(losses)} updates"
+    finish(run, group, result, headline, {"loss": ending})
+
+
+def _train(
+    plan: Plan, group: Group, hooks: TrialCallbacks, rate: Callable[[int], float], steps: int
+) -> list[float] | None:
+    """The loss before each update, up to a few after the first that is not finite; None if asked to stop."""
     model = network(plan, group)
     model.train()
-    updates = Updates(dataclasses.replace(plan, rate=lambda step: rate(step, steps)), model, group)
+    updates = Updates(dataclasses.replace(plan, rate=rate), model, group)
     losses: list[float] = []
     waiting: list[torch.Tensor] = []
-    broken = False
-    if group.first:
-        tell(run, "running", f"rate {plan.job.optimizer.lr:g}", {}, 0.0)
-    while (step := len(losses) + len(waiting)) < steps and not broken:
+    while (step := len(losses) + len(waiting)) < steps:
         epoch, first = divmod(step, plan.epochs.steps)
         found = batches(
             plan.splits.train, plan.epochs, plan.augment, epoch, first, group.rank, group.size, group.device
@@ -251,28 +281,12 @@ def _test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks, rate:
             loss, _, _ = updates.take(batch, plan.epochs.size(within), step)
             waiting.append(loss)
             step += 1
-            if step % LOOK == 0 or step == steps:
-                losses += group.sum(torch.stack(waiting).double()).tolist()
-                waiting.clear()
-                broken = not all(map(math.isfinite, losses))
-                if group.broadcast(hooks.should_stop() if group.first else None):
-                    if group.first:
-                        tell(run, "stopped", "stopped", {}, step / steps)
-                    return
-                if broken or step == steps:
-                    break
-    known = next((i for i, value in enumerate(losses) if not math.isfinite(value)), len(losses))
-    result = RateTest(
-        rates=tuple(rate(step, steps) for step in range(len(losses))),
-        losses=tuple(losses[:known]),
-        diverged=broken,
-        guess=guess(plan),
-        rows=len(plan.splits.train),
-        batch=plan.job.train.batch_size,
-        began=began,
-        ended=time.time(),
-    )
-    ending = "not a number" if broken else f"{result.end:.3g}"
-    conclude(
-        run, group, result, f"rate {result.rate:g}: the loss is {ending} after {len(losses)} steps", {"loss": ending}
-    )
+            if step % LOOK and step < steps:
+                continue
+            losses += group.sum(torch.stack(waiting).double()).tolist()
+            waiting.clear()
+            if group.broadcast(hooks.should_stop() if group.first else None):
+                return None
+            if step == steps or not all(map(math.isfinite, losses)):
+                return losses
+    return losses

@@ -1,25 +1,26 @@
-"""Steps 4 to 7 train settings of the job: what was trained, for how long, and how well it went."""
+"""Steps 4 to 7 train hyperparameters: what was trained, for how long, and how well it went."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
 from lehr.curves.findings import as_yaml
-from lehr.job import Training
-from lehr.recipe.results import Result, steady
+from lehr.recipe.results import FrozenModel, Result
+from lehr.recipe.steps import search_trial_folder
 
 
-class Setting(Result):
+class Hyperparameters(FrozenModel):
     """What a trial changes in the base job.
 
     Attributes:
         rate: learning rate. decay: weight decay.
-        changes: other fields of the job, such as a label smoothing: dotted path, and value as JSON.
+        changes: other fields of the job, such as label smoothing: (dotted path, value as JSON).
     """
 
     rate: float
@@ -31,21 +32,33 @@ class Setting(Result):
             path: json.loads(value) for path, value in self.changes
         }
 
-    def trial(self, base: Training, epochs: int) -> dict[str, Any]:
-        """Changes to the base job that make a trial of so many epochs, which may go on for more of them later."""
-        return {**steady(base), **self.overrides(), "train.epochs": epochs}
-
     def __str__(self) -> str:
-        return ", ".join([f"rate {self.rate:g}", f"weight decay {self.decay:g}", *self.extra])
+        return ", ".join([f"learning rate {self.rate:g}", f"weight decay {self.decay:g}", *self.other_changes])
 
     @property
-    def extra(self) -> list[str]:
-        """The other changes, in words."""
+    def other_changes(self) -> list[str]:
+        """`changes`, each in words: `loss.label_smoothing 0.1`."""
         return [f"{path} {as_yaml(json.loads(value))}" for path, value in self.changes]
 
 
-class Trained(Result):
-    """One setting, trained.
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a step trains.
+
+    Attributes:
+        settings: the most promising first.
+        epochs: how many each of them reaches.
+    """
+
+    settings: tuple[Hyperparameters, ...]
+    epochs: int
+
+
+NO_TRAINING = TrainingPlan((), 0)
+
+
+class TrialResult(FrozenModel):
+    """How one trial went so far.
 
     Attributes:
         folder: its run folder inside the recipe's.
@@ -53,7 +66,7 @@ class Trained(Result):
         failed: why it failed; empty if it did not.
     """
 
-    setting: Setting
+    setting: Hyperparameters
     folder: str
     values: tuple[float, ...]
     train: tuple[float, ...] = ()
@@ -63,14 +76,22 @@ class Trained(Result):
     def epochs(self) -> int:
         return len(self.values)
 
-    def best(self, lower: bool) -> float:
-        """The best value so far, made so that more is better; minus infinity where there is none."""
-        known = [-value if lower else value for value in self.values if math.isfinite(value)]
-        return max(known, default=-math.inf)
+    def score(self, metric: str) -> float:
+        """The best value so far, turned so that higher is better; minus infinity if there is none."""
+        lower = lower_is_better(metric)
+        return max((-value if lower else value for value in self.values if math.isfinite(value)), default=-math.inf)
+
+    def format_best(self, metric: str) -> str:
+        """The best value so far, for people."""
+        return format_metric(abs(self.score(metric)), metric)
+
+    def format_outcome(self, metric: str) -> str:
+        """The best value, or why the trial failed."""
+        return self.failed or self.format_best(metric)
 
 
-class Found(Result):
-    """What the diagnosis of a run put first."""
+class RoundDiagnosis(FrozenModel):
+    """The first finding in the diagnosis of a trial's curves."""
 
     name: str
     title: str
@@ -78,15 +99,15 @@ class Found(Result):
     overrides: dict[str, Any] = Field(default_factory=dict)
 
 
-class Round(Result):
-    """One round of the search: its settings trained side by side, and the diagnosis of the best of all so far.
+class SearchRound(Result):
+    """One round of the search: its trials, and the diagnosis of the best trial of all rounds so far.
 
     Attributes:
         number: 0 for the coarse search, then 1, 2, ….
-        metric: what trials are compared by. validation_rows: images it is measured on. common: share of its most
-            frequent class.
-        trained: what this round trained, or trained for longer.
-        epochs: passes over the training images that this round added. updates: of the best trial.
+        metric: by which trials are compared. validation_rows: images on which it is measured. common: share of their
+            most frequent class.
+        trained: the trials of this round, new ones and those that continued.
+        epochs: passes over the training images that this round added. updates: of the best trial, in all its rounds.
         best: folder of the best trial of this round and those before it. diagnosis: of its curves.
     """
 
@@ -94,47 +115,54 @@ class Round(Result):
     metric: str
     validation_rows: int
     common: float
-    trained: tuple[Trained, ...]
+    trained: tuple[TrialResult, ...]
     epochs: int
     updates: int
     best: str
-    diagnosis: Found
-
-    @property
-    def lower(self) -> bool:
-        return self.metric.endswith("_loss")
+    diagnosis: RoundDiagnosis
 
 
-class Last(Result):
-    """The training in full, with a schedule.
+class FinalTraining(Result):
+    """The training in full, with a decaying learning rate.
 
     Attributes:
-        trained: how the best of them went. kept: folder of the run whose model is kept, this one or the best trial.
-        beside: the others, where more than one setting was trained in full.
-        schedule: the schedule, in words. value: the metric of the kept model. test: its test accuracy, if there is one.
+        trained: the best of the final trainings. beside: the others.
+        kept: folder of the run whose model is kept: the best final training or the best trial.
+        schedule: its name. value: the metric of the kept model. test: its test accuracy, if there is a test split.
     """
 
-    trained: Trained
+    trained: TrialResult
     kept: str
     schedule: str
     value: float
     test: float | None = None
-    diagnosis: Found
-    beside: tuple[Trained, ...] = ()
+    diagnosis: RoundDiagnosis
+    beside: tuple[TrialResult, ...] = ()
 
 
-def pool(rounds: Iterable[Round]) -> dict[str, Trained]:
-    """All that was trained, by folder, each as far as it came."""
-    return {trained.folder: trained for each in rounds for trained in each.trained}
+def all_trials(rounds: Iterable[SearchRound]) -> dict[str, TrialResult]:
+    """The trials of all rounds by folder, each with its newest result."""
+    return {trial.folder: trial for each in rounds for trial in each.trained}
 
 
-def ranked(trained: Iterable[Trained], lower: bool) -> list[Trained]:
-    """The best first; those that are equal in the order they were first trained."""
-    return sorted(trained, key=lambda each: (-each.best(lower), each.folder))
+def ranked(trials: Iterable[TrialResult], metric: str) -> list[TrialResult]:
+    """The best first; equal ones in the order in which they were first trained."""
+    return sorted(trials, key=lambda trial: (-trial.score(metric), trial.folder))
 
 
-def best_of(rounds: Sequence[Round]) -> Trained:
-    return ranked(pool(rounds).values(), rounds[-1].lower)[0]
+def best_trial(rounds: Sequence[SearchRound]) -> TrialResult:
+    return ranked(all_trials(rounds).values(), rounds[-1].metric)[0]
+
+
+def trial_folders(rounds: Sequence[SearchRound], settings: Sequence[Hyperparameters]) -> dict[str, Hyperparameters]:
+    """The settings by trial folder: the one in which a setting was trained before, or the next free one."""
+    known = {trial.setting: trial.folder for trial in all_trials(rounds).values()}
+    new = iter(range(len(known), len(known) + len(settings)))
+    return {known.get(each) or search_trial_folder(next(new)): each for each in dict.fromkeys(settings)}
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.endswith("_loss")
 
 
 def standard_error(accuracy: float, rows: int) -> float:
@@ -142,18 +170,16 @@ def standard_error(accuracy: float, rows: int) -> float:
     return math.sqrt(max(accuracy * (1 - accuracy), 0.25 / max(rows, 1)) / max(rows, 1))
 
 
-def shown(value: float, metric: str) -> str:
+def format_metric(value: float, metric: str) -> str:
     return f"{value:.1%}" if metric.endswith("accuracy") else f"{value:.4g}"
 
 
-def number_words(values: Iterable[float]) -> str:
+def join_numbers(values: Iterable[float]) -> str:
     """`0.1, 0.03 and 0.01`."""
     words = [f"{value:g}" for value in values]
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
 
 
-def folders(rounds: Sequence[Round], settings: Sequence[Setting]) -> Mapping[str, Setting]:
-    """Each setting's folder: the one it was trained in before, or the next free `trials/0007`."""
-    known = {trained.setting: trained.folder for trained in pool(rounds).values()}
-    new = iter(range(len(known), len(known) + len(settings)))
-    return {known.get(setting) or f"trials/{next(new):04}": setting for setting in dict.fromkeys(settings)}
+def count_of(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -30,7 +30,7 @@ class CutOff(Sound):
 
 
 class NotUsed(Sound):
-    """A layer that the forward pass forgets."""
+    """A layer that the forward pass does not use."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__(channels, outputs)
@@ -43,7 +43,7 @@ class Dead(Sound):
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__(channels, outputs)
         with torch.no_grad():
-            self.features[4].bias.fill_(-20)
+            self.get_parameter("features.4.bias").fill_(-20)
 
 
 class Unnormalised(Sound):
@@ -105,7 +105,7 @@ class Infinite(Sound):
 
 
 class OneNumber(nn.Module):
-    """Sees only the mean of an image: too small to tell images apart."""
+    """Sees only the mean of an image, which is too little to tell images apart."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class OneNumber(nn.Module):
 
 
 class FourNumbers(nn.Module):
-    """Sees only the means of four quarters: it learns something, and not enough."""
+    """Sees only the means of four quarters: it learns something, but not enough."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class FourNumbers(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Images that are mixed up within a batch at random: labels and inputs apart, anew at every step."""
+    """Shuffles the images within a batch, differently at every step: labels do not match inputs."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()

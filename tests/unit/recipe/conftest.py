@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from lehr.data.load import OpenedSources
-from lehr.job import from_dict, load
+from lehr.job import TrainJob, from_dict, load
 from lehr.kinds import run_job
 from lehr.runs import RunFolder
 
@@ -29,7 +29,7 @@ BASE: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tiny layers are slower on several threads, above all where others want the cores too."""
+    """Tiny layers are slower on several threads, above all when other processes use the cores."""
     before = torch.get_num_threads()
     monkeypatch.setattr("lehr.trials.local.cores", lambda: 1)
     torch.set_num_threads(1)
@@ -52,8 +52,10 @@ def cook(tmp_path: Path) -> Callable[..., RunFolder]:
 
 @pytest.fixture
 def shuffled_labels(tmp_path: Path) -> Path:
-    """The digits with labels that have nothing to do with them, as a Parquet file."""
-    digits = OpenedSources(from_dict({"data": BASE["data"]})).decode()["train"]  # type: ignore[arg-type]
+    """The digits with labels that are unrelated to them, as a Parquet file."""
+    job = from_dict({"data": BASE["data"]})
+    assert isinstance(job, TrainJob)
+    digits = OpenedSources(job).decode()["train"]
     labels = np.random.default_rng(0).permutation(digits.labels)
     images = [bytes(pixels) for pixels in png(digits.pixels)]
     table = pa.table({"image": images, "label": labels}).replace_schema_metadata({"classes": ",".join(digits.classes)})
@@ -62,6 +64,7 @@ def shuffled_labels(tmp_path: Path) -> Path:
 
 
 def png(pixels: np.ndarray) -> list[bytes]:
+    """Each image as a PNG file."""
     import io
 
     from PIL import Image

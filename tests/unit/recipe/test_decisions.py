@@ -1,8 +1,9 @@
-"""Each decision of a recipe is a pure function of results: tables of results and what follows from them."""
+"""Each decision of a recipe is a pure function of its results: tables of results and what follows from them."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,28 @@ import pytest
 from lehr.errors import JobError, RunError
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
-from lehr.kinds.recipe import facts
-from lehr.recipe import coarse, curve_review, initial, overfit, planner, rates, refine
-from lehr.recipe.initial import Initial
-from lehr.recipe.overfit import Attempt, Overfit
-from lehr.recipe.planner import Done, End, Step
-from lehr.recipe.rates import Rates, RateTest
-from lehr.recipe.results import entropy, tidy
-from lehr.recipe.trial_results import Found, Last, Round, Setting, Trained, best_of, folders
+from lehr.recipe import coarse, curve_review, initial, overfit, rates, refine
+from lehr.recipe.budget import budget_epochs, spent_epochs
+from lehr.recipe.initial import InitialCheck
+from lehr.recipe.measurement import entropy
+from lehr.recipe.overfit import OverfitAttempt, OverfitCheck
+from lehr.recipe.overview import facts
+from lehr.recipe.planner import End, Step, final_settings, next_step
+from lehr.recipe.rates import RateTest, RateTests
+from lehr.recipe.results import Result, round_to_digit
+from lehr.recipe.state import RecipeState
+from lehr.recipe.trial_results import (
+    FinalTraining,
+    Hyperparameters,
+    RoundDiagnosis,
+    SearchRound,
+    TrainingPlan,
+    TrialResult,
+    all_trials,
+    best_trial,
+    trial_folders,
+)
+from lehr.recipe.verdicts import judge_final
 from lehr.runs import Folder
 
 LN10 = math.log(10)
@@ -32,7 +47,7 @@ def job(**overrides: Any) -> RecipeJob:
 
 # ── steps 1 and 2 ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-SOUND = Initial(
+SOUND = InitialCheck(
     rows=256, counts=(30,) * 10, loss=2.4, trainable=99, first="a", last="z", layers=3,
     output_min=-1.0, output_max=1.0, output_std=0.6,
 )  # fmt: skip
@@ -41,12 +56,15 @@ SOUND = Initial(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({}, "The loss before training is 2.4; a guess has ln 10 = 2.3."),
-        ({"counts": (271, *(1,) * 9)}, "or 0.213 where it knows how frequent the classes are"),
-        ({"counts": (*(30,) * 9, 0)}, "Note: no training image is of class number 9"),
+        ({}, "The loss before training is 2.4; a random guess gives ln 10 = 2.3."),
+        ({"counts": (271, *(1,) * 9)}, "or 0.213 if it knows how frequent the classes are"),
+        ({"counts": (*(30,) * 9, 0)}, "Note: there is no training image of class 9"),
         ({"loss": 0.9, "pretrained": True}, "lower because the weights come from another run"),
         ({"loss": 3.7, "output_std": 1.9}, "The loss before training is 3.7"),
-        ({"loss": 7.0, "output_std": 4.4}, "Note: the loss starts high, since the outputs are spread by 4.4"),
+        (
+            {"loss": 7.0, "output_std": 4.4},
+            "Note: the loss starts high, because the outputs have a standard deviation of 4.4",
+        ),
         ({"normalises": True, "input_mean": 120.0, "input_std": 60.0}, "mean 120.00"),
     ],
 )
@@ -59,41 +77,52 @@ def test_a_sound_start_passes(changes: dict[str, Any], sentence: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"loss": 60.0, "output_std": 57.0}, "the last layer, z, or of those before it begin about 57 times too large"),
+        (
+            {"loss": 60.0, "output_std": 57.0},
+            "the last layer, z, or of the layers before it are about 57 times too large",
+        ),
         ({"loss": 0.9}, "below the 2.3 of a guess, before anything was learned"),
-        ({"loss": math.nan}, "The loss is not a number before any training"),
-        ({"input_mean": 120.0, "input_std": 60.0}, "The inputs are not normalised: the first layer, a,"),
-        ({"dead": (("b", 0.95),)}, "Dead units: 95% of what reaches b is zero"),
+        ({"loss": math.nan}, "The loss is NaN or infinite before any training"),
+        ({"input_mean": 120.0, "input_std": 60.0}, "The inputs are not normalised: those of the first layer, a,"),
+        ({"dead": (("b", 0.95),)}, "Dead units: 95% of the inputs of b are zero"),
         ({"failed": "it does not fit"}, "it does not fit."),
-        ({"trainable": 0, "loss": math.nan}, "No parameter takes a gradient"),
+        ({"trainable": 0, "loss": math.nan}, "No parameter requires a gradient"),
         # The cause comes first: unnormalised inputs also make a high loss and dead units.
         ({"input_std": 60.0, "loss": 90.0, "dead": (("b", 1.0),)}, "The inputs are not normalised"),
     ],
 )
-def test_a_broken_start_is_told_by_its_cause(changes: dict[str, Any], sentence: str) -> None:
+def test_a_broken_start_is_reported_by_its_cause(changes: dict[str, Any], sentence: str) -> None:
     verdict = initial.judge(SOUND.model_copy(update=changes))
     assert not verdict.good
     assert sentence in verdict.found
 
 
-def attempt(rate: float, start: float, end: float, accuracy: float, update: float = 5e-3, steps: int = 100) -> Attempt:
+def attempt(
+    rate: float, start: float, end: float, accuracy: float, update: float = 5e-3, steps: int = 100
+) -> OverfitAttempt:
     losses = tuple(start + (end - start) * step / (steps - 1) for step in range(steps))
-    return Attempt(rate=rate, losses=losses, accuracies=((steps, accuracy),), update=update, diverged=end > 100)
+    return OverfitAttempt(rate=rate, losses=losses, accuracies=((steps, accuracy),), update=update, diverged=end > 100)
 
 
 @pytest.mark.parametrize(
     ("attempts", "sentence"),
     [
-        ([attempt(0.1, 2.3, 200, 0.1), attempt(0.001, 2.3, 5, 0.1)], "Bad initialization, or rates all too high"),
+        (
+            [attempt(0.1, 2.3, 200, 0.1), attempt(0.001, 2.3, 5, 0.1)],
+            "Bad initialization, or all learning rates too high",
+        ),
         ([attempt(0.1, 2.3, 2.3, 0.1, update=0.0)], "Nothing is trainable: the weights do not move"),
-        ([attempt(0.1, 2.3, 0.5, 0.8)], "The network is too small, or the rate too low: at rate 0.1"),
-        ([attempt(0.1, 2.3, 9, 0.1), attempt(0.001, 2.3, 2.3, 0.1, update=1e-5)], "Bad initialization: at low rates"),
-        ([attempt(0.1, 2.3, 2.29, 0.1)], "Labels and inputs look apart: the weights move"),
+        ([attempt(0.1, 2.3, 0.5, 0.8)], "The network is too small, or the learning rate too low: at 0.1"),
+        (
+            [attempt(0.1, 2.3, 9, 0.1), attempt(0.001, 2.3, 2.3, 0.1, update=1e-5)],
+            "Bad initialization: at low learning rates",
+        ),
+        ([attempt(0.1, 2.3, 2.29, 0.1)], "Labels do not seem to match inputs: the weights move"),
         ([attempt(0.1, 2.3, 1.8, 0.4)], "cannot tell these images apart"),
     ],
 )
-def test_a_sample_that_is_not_learned_says_what_it_looks_like(attempts: list[Attempt], sentence: str) -> None:
-    found = Overfit(rows=320, batch=64, counts=(32,) * 10, attempts=tuple(attempts), base_rate=0.1)
+def test_a_sample_that_is_not_memorised_names_the_likely_cause(attempts: list[OverfitAttempt], sentence: str) -> None:
+    found = OverfitCheck(rows=320, batch=64, counts=(32,) * 10, attempts=tuple(attempts), base_rate=0.1)
     verdict = overfit.judge(found)
     assert not verdict.good
     assert sentence in verdict.found
@@ -102,31 +131,33 @@ def test_a_sample_that_is_not_learned_says_what_it_looks_like(attempts: list[Att
 @pytest.mark.parametrize(
     ("made", "over"),
     [
-        (attempt(0.1, 2.3, 0.12, 0.98, steps=400), False),  # nearly there: it may have four times as many updates
+        (attempt(0.1, 2.3, 0.12, 0.98, steps=400), False),  # nearly there: it gets four times as many updates
         (attempt(0.1, 2.3, 0.12, 0.98, steps=1600), False),  # the loop itself ends there
         (attempt(0.1, 2.3, 1.0, 0.6, steps=400), True),
         (attempt(0.1, 2.3, 1.0, 0.6, steps=390), False),
-        (attempt(0.1, 2.3, 2.25, 0.1, steps=150), True),  # as good as a guess, for long enough
+        (attempt(0.1, 2.3, 2.25, 0.1, steps=150), True),  # no better than a guess for long enough
         (attempt(10, 2.3, 30, 0.1, steps=60), True),
     ],
 )
-def test_an_attempt_to_learn_by_heart_ends_when_it_will_not(made: Attempt, over: bool) -> None:
-    assert overfit.over(made, LN10) is over
+def test_an_attempt_to_memorise_ends_when_it_will_not_succeed(made: OverfitAttempt, over: bool) -> None:
+    assert overfit.is_over(made, LN10) is over
 
 
 @pytest.mark.parametrize(
     ("rows", "accuracy", "good"), [(320, 0.9, True), (320, 0.12, False), (320, 0.2, True), (100, 0.1, True)]
 )
-def test_learned_by_heart_must_say_something_about_other_images(rows: int, accuracy: float, good: bool) -> None:
-    """With a few images of each class; with fewer than that, nothing can be said yet."""
+def test_what_is_memorised_must_hold_for_other_images(rows: int, accuracy: float, good: bool) -> None:
+    """If the sample has enough images of each class; with fewer, nothing can be said yet."""
     attempts = (attempt(10, 2.3, 200, 0.1), attempt(0.1, 2.3, 0, 1.0))
-    found = Overfit(
+    found = OverfitCheck(
         rows=rows, batch=64, counts=(rows // 10,) * 10, attempts=attempts, base_rate=10,
         validation_rows=360, validation_accuracy=accuracy, common=0.1,
     )  # fmt: skip
     verdict = overfit.judge(found)
     assert verdict.good is good
-    assert ("The job's own rate of 10 is too high: the loss rose" if good else "labels look unrelated") in verdict.found
+    assert (
+        "The job's own learning rate of 10 is too high: the loss rose" if good else "labels look unrelated"
+    ) in verdict.found
 
 
 # ── step 3 ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -140,8 +171,8 @@ def short_run(rate: float, end: float, steps: int = 100) -> RateTest:
     )
 
 
-def short_runs(ends: dict[float, float]) -> Rates:
-    return Rates(tests=tuple(short_run(rate, end) for rate, end in ends.items()))
+def short_runs(ends: dict[float, float]) -> RateTests:
+    return RateTests(tests=tuple(short_run(rate, end) for rate, end in ends.items()))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +184,7 @@ def short_runs(ends: dict[float, float]) -> Rates:
         ({0.01: math.inf, 0.1: math.inf}, ()),
     ],
 )
-def test_the_rate_of_lowest_loss_goes_on_with_its_smaller_neighbours(
+def test_the_rate_of_lowest_loss_is_searched_with_the_next_lower_ones(
     ends: dict[float, float], chosen: tuple[float, ...]
 ) -> None:
     found = rates.choose(short_runs(ends))
@@ -164,106 +195,117 @@ def test_the_rate_of_lowest_loss_goes_on_with_its_smaller_neighbours(
 @pytest.mark.parametrize(
     ("ends", "more"),
     [
-        ({0.01: 1.9, 0.03: 1.5, 0.1: 1.2}, [0.3]),
-        ({0.01: 1.2, 0.03: 1.5, 0.1: 1.9}, [0.003]),
-        ({0.01: 1.9, 0.03: 1.2, 0.1: 1.5}, []),
-        ({0.01: math.inf, 0.1: math.inf}, [0.003]),
-        ({10.0: 1.9, 30.0: 1.2}, []),
+        ({0.01: 1.9, 0.03: 1.5, 0.1: 1.2}, 0.3),
+        ({0.01: 1.2, 0.03: 1.5, 0.1: 1.9}, 0.003),
+        ({0.01: 1.9, 0.03: 1.2, 0.1: 1.5}, None),
+        ({0.01: math.inf, 0.1: math.inf}, 0.003),
+        ({10.0: 1.9, 30.0: 1.2}, None),
     ],
 )
-def test_the_best_at_an_edge_asks_for_the_next_rate(ends: dict[float, float], more: list[float]) -> None:
-    assert rates.further(short_runs(ends).tests) == pytest.approx(more)
+def test_a_best_rate_at_an_edge_asks_for_the_next_rate(ends: dict[float, float], more: float | None) -> None:
+    assert rates.rate_beyond_edge(short_runs(ends).tests) == (more and pytest.approx(more))
 
 
 @pytest.mark.parametrize(
     ("optimizer", "lowest", "highest"), [("sgd", 1e-4, 1e-1), ("adam", 1e-5, 1e-2), ("adadelta", 1e-2, 10.0)]
 )
-def test_the_ladder_lies_around_the_usual_rate_of_the_optimizer(optimizer: str, lowest: float, highest: float) -> None:
-    ladder = rates.ladder(job(base__optimizer=optimizer).base)
-    assert (ladder[0], ladder[-1], len(ladder)) == (pytest.approx(lowest), pytest.approx(highest), 7)
+def test_the_rate_grid_lies_around_the_usual_rate_of_the_optimizer(
+    optimizer: str, lowest: float, highest: float
+) -> None:
+    grid = rates.rate_grid(job(base__optimizer=optimizer).base)
+    assert (grid[0], grid[-1], len(grid)) == (pytest.approx(lowest), pytest.approx(highest), 7)
 
 
-def test_a_sweep_chooses_below_its_lowest_loss() -> None:
+def test_a_range_test_chooses_rates_below_its_lowest_loss() -> None:
     up = [1e-4 * 10 ** (4 * step / 99) for step in range(100)]
     losses = [2.4 - 1.2 * math.exp(-((math.log10(rate) + 1.0) ** 2) / 0.5) for rate in up]
-    sweep = short_run(0.1, 1.0).model_copy(update={"rates": tuple(up), "losses": tuple(losses)})
-    assert rates.choose(Rates(tests=(sweep,))).rates == pytest.approx((0.03, 0.01, 0.003))
-    flat = sweep.model_copy(update={"losses": (2.4,) * 100})
-    assert not rates.choose(Rates(tests=(flat,))).rates
+    ranged = short_run(0.1, 1.0).model_copy(update={"rates": tuple(up), "losses": tuple(losses)})
+    assert rates.choose(RateTests(tests=(ranged,))).rates == pytest.approx((0.03, 0.01, 0.003))
+    flat = ranged.model_copy(update={"losses": (2.4,) * 100})
+    assert not rates.choose(RateTests(tests=(flat,))).rates
 
 
 # ── steps 4 to 7 ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 THREE = (0.1, 0.03, 0.01)
+DECAYS = (1e-4, 1e-5, 0.0)
 
 
 @pytest.mark.parametrize(
     ("budget", "trials", "epochs"), [(400, 9, 5), (100, 9, 2), (40, 9, 1), (30, 6, 1), (12, 3, 1), (4, 1, 1)]
 )
 def test_the_coarse_search_takes_a_quarter_of_the_budget(budget: float, trials: int, epochs: int) -> None:
-    search = coarse.grid(THREE, coarse.DECAYS, budget)
-    assert (len(search.settings), search.epochs) == (trials, epochs)
-    assert search.settings[0] == Setting(rate=0.1, decay=1e-4)
+    plan = coarse.plan_grid(THREE, DECAYS, budget)
+    assert (len(plan.settings), plan.epochs) == (trials, epochs)
+    assert plan.settings[0] == Hyperparameters(rate=0.1, decay=1e-4)
 
 
-def trained(number: int, rate: float, decay: float, *values: float) -> Trained:
-    return Trained(setting=Setting(rate=rate, decay=decay), folder=f"trials/{number:04}", values=values)
+def trained(number: int, rate: float, decay: float, *values: float) -> TrialResult:
+    return TrialResult(setting=Hyperparameters(rate=rate, decay=decay), folder=f"trials/{number:04}", values=values)
 
 
-def round_of(number: int, *all_trained: Trained, diagnosis: str = "healthy", **overrides: Any) -> Round:
-    best = max(all_trained, key=lambda each: each.best(False))
-    return Round(
+def round_of(number: int, *all_trained: TrialResult, diagnosis: str = "healthy", **overrides: Any) -> SearchRound:
+    best = max(all_trained, key=lambda each: each.score("validation_accuracy"))
+    return SearchRound(
         number=number, metric="validation_accuracy", validation_rows=1000, common=0.1, trained=all_trained,
         epochs=sum(len(each.values) for each in all_trained), updates=500, best=best.folder,
-        diagnosis=Found(name=diagnosis, title=diagnosis, evidence="seen", **overrides),
+        diagnosis=RoundDiagnosis(name=diagnosis, title=diagnosis, evidence="seen", **overrides),
     )  # fmt: skip
 
 
 COARSE = round_of(
     0,
     *(trained(3 * i + k, rate, decay, 0.5, 0.6 + (0.1 if (rate, decay) == (0.03, 1e-5) else 0))
-      for i, rate in enumerate(THREE) for k, decay in enumerate(coarse.DECAYS)),
+      for i, rate in enumerate(THREE) for k, decay in enumerate(DECAYS)),
 )  # fmt: skip
 
 
-def test_accuracy_that_is_a_guess_ends_the_coarse_search() -> None:
+def test_an_accuracy_at_chance_level_ends_the_coarse_search() -> None:
     guess = round_of(0, trained(0, 0.1, 0, 0.1, 0.11).model_copy(update={"train": (0.9,)}))
     verdict = coarse.judge(guess)
     assert not verdict.good
     assert "labels look unrelated" in verdict.found
-    assert "though 90.0% of the training images are" in verdict.found
+    assert "although it classifies 90.0% of the training images correctly" in verdict.found
     assert coarse.judge(guess.model_copy(update={"updates": 50})).good  # too early to tell
     assert not curve_review.judge(
         (COARSE.model_copy(update={"trained": ()}), guess.model_copy(update={"number": 1}))
     ).good
-    broken = round_of(0, Trained(setting=Setting(rate=1, decay=0), folder="trials/0000", values=(), failed="no memory"))
-    assert "Every trial failed; the first one says: no memory" in coarse.judge(broken).found
+    broken = round_of(
+        0, TrialResult(setting=Hyperparameters(rate=1, decay=0), folder="trials/0000", values=(), failed="no memory")
+    )
+    assert "Every trial failed; the first error: no memory" in coarse.judge(broken).found
     assert coarse.judge(COARSE).good
 
 
-def test_refining_goes_on_with_the_best_and_adds_its_neighbours() -> None:
-    search = refine.around((COARSE,), (), left=60)
-    best = Setting(rate=0.03, decay=1e-5)
-    assert search.settings[0] == best
-    assert set(search.settings[1:5]) == {
-        Setting(rate=0.06, decay=1e-5), Setting(rate=0.015, decay=1e-5),
-        Setting(rate=0.03, decay=3e-5), Setting(rate=0.03, decay=3.3e-6),
+def added_epochs(plan: TrainingPlan) -> int:
+    """Passes over the training images that a plan adds to the coarse search."""
+    done = {trial.setting: trial.epochs for trial in all_trials((COARSE,)).values()}
+    return sum(max(0, plan.epochs - done.get(setting, 0)) for setting in plan.settings)
+
+
+def test_the_refined_search_continues_the_best_and_adds_its_neighbours() -> None:
+    plan = refine.plan_round((COARSE,), (), left=60)
+    best = Hyperparameters(rate=0.03, decay=1e-5)
+    assert plan.settings[0] == best
+    assert set(plan.settings[1:5]) == {
+        Hyperparameters(rate=0.06, decay=1e-5), Hyperparameters(rate=0.015, decay=1e-5),
+        Hyperparameters(rate=0.03, decay=3e-5), Hyperparameters(rate=0.03, decay=3.3e-6),
     }  # fmt: skip
-    assert search.epochs > 2
-    assert refine.cost(search, (COARSE,)) <= 60
-    wanted = Setting(rate=0.03, decay=1e-3)
-    assert refine.around((COARSE,), (wanted,), left=60).settings[1] == wanted
+    assert plan.epochs > 2
+    assert added_epochs(plan) <= 60
+    wanted = Hyperparameters(rate=0.03, decay=1e-3)
+    assert refine.plan_round((COARSE,), (wanted,), left=60).settings[1] == wanted
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 5, 9, 30, 1000])
 def test_no_round_costs_more_than_is_left(left: float) -> None:
-    search = refine.around((COARSE,), (), left)
-    assert refine.cost(search, (COARSE,)) <= left
-    assert bool(search.settings) is (left >= 1)
+    plan = refine.plan_round((COARSE,), (), left)
+    assert added_epochs(plan) <= left
+    assert bool(plan.settings) is (left >= 1)
 
 
-def test_what_was_trained_keeps_its_folder_and_new_settings_get_the_next() -> None:
-    found = folders((COARSE,), [Setting(rate=0.03, decay=1e-5), Setting(rate=0.06, decay=1e-5)])
+def test_a_setting_keeps_its_trial_folder_and_new_ones_get_the_next() -> None:
+    found = trial_folders((COARSE,), [Hyperparameters(rate=0.03, decay=1e-5), Hyperparameters(rate=0.06, decay=1e-5)])
     assert list(found) == ["trials/0004", "trials/0009"]
 
 
@@ -271,158 +313,163 @@ REFINED = (trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9), trained(9, 0.06, 1e-5, 0.
 
 
 @pytest.mark.parametrize(
-    ("diagnosis", "best", "asks", "wanted"),
+    ("diagnosis", "best", "actions", "wanted"),
     [
         ("healthy", REFINED[0], ("done",), []),
         ("underfitting", REFINED[0], ("done",), []),
         ("plateau", REFINED[0], ("decay",), []),
         ("too_short", REFINED[0], ("longer",), []),
-        ("overfitting", REFINED[0], ("regularise",), [Setting(rate=0.03, decay=5e-4)]),
-        ("rate_too_low", REFINED[0], ("wider",), [Setting(rate=0.09, decay=1e-5)]),
+        ("overfitting", REFINED[0], ("regularise",), [Hyperparameters(rate=0.03, decay=5e-4)]),
+        ("rate_too_low", REFINED[0], ("wider",), [Hyperparameters(rate=0.09, decay=1e-5)]),
         (
             "healthy",
             trained(0, 0.1, 1e-4, 0.99),
             ("wider",),
-            [Setting(rate=0.3, decay=1e-4), Setting(rate=0.1, decay=3e-4)],
+            [Hyperparameters(rate=0.3, decay=1e-4), Hyperparameters(rate=0.1, decay=3e-4)],
         ),
-        ("healthy", trained(8, 0.01, 0.0, 0.99), ("wider",), [Setting(rate=0.003, decay=0.0)]),
+        ("healthy", trained(8, 0.01, 0.0, 0.99), ("wider",), [Hyperparameters(rate=0.003, decay=0.0)]),
     ],
 )  # fmt: skip
-def test_the_diagnosis_decides_what_is_next(
-    diagnosis: str, best: Trained, asks: tuple[str, ...], wanted: list[Setting]
+def test_the_diagnosis_decides_what_comes_next(
+    diagnosis: str, best: TrialResult, actions: tuple[str, ...], wanted: list[Hyperparameters]
 ) -> None:
-    seen = curve_review.look((COARSE, round_of(1, best, diagnosis=diagnosis)))
-    assert seen.asks == asks
-    assert set(seen.wanted) == set(wanted)
-    assert seen.goes_on is (asks[0] not in ("done", "decay"))
+    found = curve_review.review((COARSE, round_of(1, best, diagnosis=diagnosis)))
+    assert found.actions == actions
+    assert set(found.settings) == set(wanted)
+    assert found.continues is (actions[0] not in ("done", "decay"))
 
 
-def test_overfitting_takes_along_what_the_diagnosis_proposes() -> None:
+def test_overfitting_adds_what_the_diagnosis_proposes() -> None:
     advice = {"loss.label_smoothing": 0.1, "optimizer.weight_decay": 5e-4}
-    seen = curve_review.look((COARSE, round_of(1, *REFINED, diagnosis="overfitting", overrides=advice)))
-    assert seen.wanted[0].overrides() == {
+    found = curve_review.review((COARSE, round_of(1, *REFINED, diagnosis="overfitting", overrides=advice)))
+    assert found.settings[0].overrides() == {
         "optimizer.lr": 0.03, "optimizer.weight_decay": 5e-4, "loss.label_smoothing": 0.1,
     }  # fmt: skip
-    assert "loss.label_smoothing 0.1" in seen.verdict.decided
+    assert "loss.label_smoothing 0.1" in found.verdict.decided
 
 
-def test_it_ends_when_nothing_improves() -> None:
+def test_the_search_ends_when_nothing_improves() -> None:
     again = round_of(2, trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9, 0.905), diagnosis="too_short")
-    seen = curve_review.look((COARSE, round_of(1, *REFINED, diagnosis="too_short"), again))
-    assert not seen.goes_on
-    assert "within the noise of 0.9%: nothing improves any more" in seen.verdict.decided
+    found = curve_review.review((COARSE, round_of(1, *REFINED, diagnosis="too_short"), again))
+    assert not found.continues
+    assert "within the noise of 0.9%: nothing improves any more" in found.verdict.decided
     better = round_of(2, trained(4, 0.03, 1e-5, 0.5, 0.7, 0.8, 0.9, 0.95), diagnosis="too_short")
-    assert curve_review.look((COARSE, round_of(1, *REFINED, diagnosis="too_short"), better)).goes_on
+    assert curve_review.review((COARSE, round_of(1, *REFINED, diagnosis="too_short"), better)).continues
 
 
 def test_a_loss_is_better_when_it_is_lower() -> None:
     losses = round_of(0, trained(0, 0.1, 0, 0.9, 0.5), trained(1, 0.03, 0, 0.8, 0.7))
-    assert best_of((losses.model_copy(update={"metric": "validation_loss"}),)).setting.rate == 0.1
-    assert best_of((losses,)).setting.rate == 0.1
-    assert best_of((round_of(0, trained(0, 0.1, 0, 0.9), trained(1, 0.03, 0, 0.8)).model_copy(
+    assert best_trial((losses.model_copy(update={"metric": "validation_loss"}),)).setting.rate == 0.1
+    assert best_trial((losses,)).setting.rate == 0.1
+    assert best_trial((round_of(0, trained(0, 0.1, 0, 0.9), trained(1, 0.03, 0, 0.8)).model_copy(
         update={"metric": "validation_loss"}),)).setting.rate == 0.03  # fmt: skip
 
 
 # ── the order ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-BY_HEART = Overfit(
+MEMORISED = OverfitCheck(
     rows=320, batch=64, counts=(32,) * 10, attempts=(attempt(0.1, 2.3, 0, 1.0),), base_rate=0.1,
     validation_rows=360, validation_accuracy=0.9, common=0.1,
 )  # fmt: skip
 TESTED = short_runs({0.01: 1.9, 0.1: 1.2, 0.3: 1.6})
 
 
+HEALTHY = RoundDiagnosis(name="healthy", title="Healthy", evidence="")
+IN_FULL = FinalTraining(trained=REFINED[0], kept="trials/0004", schedule="cosine", value=0.9, diagnosis=HEALTHY)
+SEARCHED = RecipeState(SOUND, MEMORISED, TESTED, (COARSE, round_of(1, *REFINED)))
+
+
 @pytest.mark.parametrize(
-    ("overrides", "done", "step"),
+    ("overrides", "state", "step"),
     [
-        ({}, Done(), "initial_loss"),
-        ({}, Done(SOUND), "overfit"),
-        ({}, Done(SOUND, BY_HEART), "learning_rate"),
-        ({}, Done(SOUND, BY_HEART, TESTED), "coarse"),
-        ({}, Done(SOUND, BY_HEART, TESTED, (COARSE,)), "refine"),
-        ({}, Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED))), "last"),
-        ({"recipe__learning_rates": [0.2]}, Done(SOUND, BY_HEART), "coarse"),
-        ({"recipe__start_at": "learning_rate"}, Done(), "learning_rate"),
-        ({"recipe__start_at": "coarse"}, Done(), "coarse"),
+        ({}, RecipeState(), "initial_loss"),
+        ({}, RecipeState(SOUND), "overfit"),
+        ({}, RecipeState(SOUND, MEMORISED), "learning_rate"),
+        ({}, RecipeState(SOUND, MEMORISED, TESTED), "coarse"),
+        ({}, RecipeState(SOUND, MEMORISED, TESTED, (COARSE,)), "refine"),
+        ({}, SEARCHED, "last"),
+        ({"recipe__learning_rates": [0.2]}, RecipeState(SOUND, MEMORISED), "coarse"),
+        ({"recipe__start_at": "learning_rate"}, RecipeState(), "learning_rate"),
+        ({"recipe__start_at": "coarse"}, RecipeState(), "coarse"),
     ],
 )
-def test_the_steps_follow_each_other(overrides: dict[str, Any], done: Done, step: str) -> None:
-    following = planner.following(job(**overrides), done)
+def test_the_steps_follow_one_another(overrides: dict[str, Any], state: RecipeState, step: str) -> None:
+    following = next_step(job(**overrides), state)
     assert isinstance(following, Step)
-    assert following.name == step
+    assert following.id.name == step
 
 
 @pytest.mark.parametrize(
-    ("overrides", "done", "status"),
+    ("overrides", "state", "status"),
     [
-        ({"recipe__stop_after": "overfit"}, Done(SOUND, BY_HEART), "stopped"),
-        ({"recipe__stop_after": "refine"}, Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED))), "stopped"),
-        ({}, Done(SOUND.model_copy(update={"trainable": 0})), "failed"),
-        ({}, Done(SOUND, BY_HEART, short_runs({0.1: 2.4})), "failed"),
-        ({}, Done(SOUND, BY_HEART, TESTED, (COARSE,), Last(trained=REFINED[0], kept="trials/0004", schedule="cosine",
-            value=0.9, diagnosis=Found(name="healthy", title="Healthy", evidence=""))), "finished"),
+        ({"recipe__stop_after": "overfit"}, RecipeState(SOUND, MEMORISED), "stopped"),
+        ({"recipe__stop_after": "refine"}, SEARCHED, "stopped"),
+        ({}, RecipeState(SOUND.model_copy(update={"trainable": 0})), "failed"),
+        ({}, RecipeState(SOUND, MEMORISED, short_runs({0.1: 2.4})), "failed"),
+        ({}, RecipeState(SOUND, MEMORISED, TESTED, (COARSE,), IN_FULL), "finished"),
     ],
-)  # fmt: skip
-def test_it_ends_where_it_should(overrides: dict[str, Any], done: Done, status: str) -> None:
-    following = planner.following(job(**overrides), done)
+)
+def test_the_recipe_ends_where_it_should(overrides: dict[str, Any], state: RecipeState, status: str) -> None:
+    following = next_step(job(**overrides), state)
     assert isinstance(following, End)
     assert following.status == status
 
 
-def test_the_training_in_full_has_a_higher_rate_since_it_decays_and_takes_what_is_left() -> None:
-    done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
-    best, whole = best_of(done.rounds).setting, job().base.train.epochs
-    step = planner.following(job(), done)
+def test_the_final_training_starts_at_a_higher_rate_and_takes_what_is_left() -> None:
+    best, whole = best_trial(SEARCHED.rounds).setting, job().base.train.epochs
+    step = next_step(job(), SEARCHED)
     assert isinstance(step, Step)
-    assert [setting.rate for setting in step.settings] == pytest.approx([2 * best.rate], rel=0.2)
-    assert step.settings[0].decay == best.decay
-    assert whole < step.epochs <= 2 * whole
-    assert planner.spent(job(), done) + step.epochs <= planner.budget(job(), done)
+    plan = step.plan
+    assert [setting.rate for setting in plan.settings] == pytest.approx([2 * best.rate], rel=0.2)
+    assert plan.settings[0].decay == best.decay
+    assert whole < plan.epochs <= 2 * whole
+    assert spent_epochs(SEARCHED) + plan.epochs <= budget_epochs(job(), SEARCHED)
 
 
 @pytest.mark.parametrize(
     ("left", "longer", "factors"),
     [(80, True, [1, 2]), (79, True, [2]), (19, True, [1]), (20, False, [1, 2]), (19, False, [1])],
 )
-def test_both_rates_are_trained_in_full_where_the_budget_is_enough(left: int, longer: bool, factors: list[int]) -> None:
-    done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
-    best = best_of(done.rounds).setting
+def test_both_rates_are_trained_in_full_if_the_budget_is_enough(left: int, longer: bool, factors: list[int]) -> None:
+    best = best_trial(SEARCHED.rounds).setting
     assert job().base.train.epochs == 20
-    rates_of_them = [setting.rate for setting in planner.last_settings(job(), done, left, longer)]
+    rates_of_them = [setting.rate for setting in final_settings(job(), SEARCHED, left, longer)]
     assert rates_of_them == pytest.approx([factor * best.rate for factor in factors], rel=0.2)
 
 
-def test_what_was_trained_in_full_beside_it_is_told_and_counted() -> None:
-    done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
+def test_every_final_training_is_reported_and_counted() -> None:
     kept, beside = trained(0, 0.3, 0, 0.97), trained(1, 0.1, 0, 0.95, 0.96)
-    last = Last(trained=kept, beside=(beside,), kept=kept.folder, schedule="cosine", value=0.97,
-                diagnosis=Found(name="healthy", title="Healthy", evidence=""))  # fmt: skip
-    whole = Done(SOUND, BY_HEART, TESTED, done.rounds, last)
-    assert "rate 0.3, weight decay 0: 97.0%; with rate 0.1, weight decay 0: 96.0%" in planner.judge_last(whole).found
-    assert planner.spent(job(), whole) == planner.spent(job(), done) + 3
+    final = IN_FULL.model_copy(update={"trained": kept, "beside": (beside,), "kept": kept.folder, "value": 0.97})
+    whole = replace(SEARCHED, final=final)
+    found = judge_final(whole).found
+    assert "reached 97.0% with learning rate 0.3, weight decay 0 and a cosine schedule" in found
+    assert "; with learning rate 0.1, weight decay 0: 96.0%; the best trial" in found
+    assert spent_epochs(whole) == spent_epochs(SEARCHED) + 3
 
 
 @pytest.mark.parametrize("value", [0.97, 0.5])
-def test_the_setting_that_is_told_belongs_to_the_model_that_is_kept(value: float) -> None:
-    done = Done(SOUND, BY_HEART, TESTED, (COARSE, round_of(1, *REFINED)))
-    trial = best_of(done.rounds)
-    in_full = Trained(folder="recipe/7-last", setting=Setting(rate=2 * trial.setting.rate, decay=0), values=(value,))
-    model = max(in_full, trial, key=lambda each: each.best(lower=False))
-    last = Last(trained=in_full, kept=model.folder, schedule="cosine", value=model.best(lower=False),
-                diagnosis=Found(name="healthy", title="Healthy", evidence=""))  # fmt: skip
-    told = facts(job(), Done(SOUND, BY_HEART, TESTED, done.rounds, last))
-    assert told["best"] == f"{model.best(lower=False):.1%} ({model.setting})"
+def test_the_reported_hyperparameters_are_those_of_the_model_that_is_kept(value: float) -> None:
+    trial = best_trial(SEARCHED.rounds)
+    in_full = TrialResult(
+        folder="recipe/7-last", setting=Hyperparameters(rate=2 * trial.setting.rate, decay=0), values=(value,)
+    )
+    model = max(in_full, trial, key=lambda each: each.score("validation_accuracy"))
+    final = IN_FULL.model_copy(
+        update={"trained": in_full, "kept": model.folder, "value": model.score("validation_accuracy")}
+    )
+    told = facts(job(), replace(SEARCHED, final=final))
+    assert told["best"] == f"{model.format_best('validation_accuracy')} ({model.setting})"
 
 
 def test_a_time_becomes_epochs_at_the_measured_speed() -> None:
     # 300 steps in 30 s, one after the other: 0.1 s a step, 20 steps an epoch, so 2 s an epoch.
-    one_by_one = Rates(tests=tuple(
+    one_by_one = RateTests(tests=tuple(
         test.model_copy(update={"began": 10.0 * i, "ended": 10.0 * i + 10}) for i, test in enumerate(TESTED.tests)
     ))  # fmt: skip
-    assert planner.budget(job(budget="2min"), Done(rates=one_by_one)) == pytest.approx(60)
-    assert planner.budget(job(budget="2min"), Done(rates=TESTED)) == pytest.approx(180)  # side by side
+    assert budget_epochs(job(budget="2min"), RecipeState(rates=one_by_one)) == pytest.approx(60)
+    assert budget_epochs(job(budget="2min"), RecipeState(rates=TESTED)) == pytest.approx(180)  # side by side
     with pytest.raises(JobError, match="no step 3 measures how long an epoch takes"):
-        planner.budget(job(budget="2min", recipe__learning_rates=[0.1]), Done())
+        budget_epochs(job(budget="2min", recipe__learning_rates=[0.1]), RecipeState())
 
 
 @pytest.mark.parametrize("text", ["100", "0ep", "-3ep", "5 weeks", 7, "ep"])
@@ -431,8 +478,8 @@ def test_a_wrong_budget_says_what_is_allowed(text: Any) -> None:
         job(budget=text)
 
 
-@pytest.mark.parametrize("result", [SOUND.model_copy(update={"loss": math.nan}), BY_HEART, TESTED, COARSE], ids=repr)
-def test_results_are_read_back_as_they_were_written(result: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("result", [SOUND.model_copy(update={"loss": math.nan}), MEMORISED, TESTED, COARSE], ids=repr)
+def test_results_are_read_back_as_they_were_written(result: Result, tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
     result.write(folder)
     assert repr(type(result).read(folder)) == repr(result)
@@ -441,14 +488,14 @@ def test_results_are_read_back_as_they_were_written(result: Any, tmp_path: Path)
 def test_a_damaged_result_says_so(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"rows": "many"}')
     with pytest.raises(RunError, match="is damaged"):
-        Initial.read(Folder.at(tmp_path))
+        InitialCheck.read(Folder.at(tmp_path))
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.0316, 0.03), (0.0999, 0.1), (3e-7, 3e-7), (25, 20), (96, 100)])
-def test_numbers_are_written_with_one_digit(value: float, expected: float) -> None:
-    assert tidy(value) == pytest.approx(expected)
+def test_numbers_are_rounded_to_one_digit(value: float, expected: float) -> None:
+    assert round_to_digit(value) == pytest.approx(expected)
 
 
-def test_entropy_is_that_of_the_shares() -> None:
+def test_entropy_is_that_of_the_class_shares() -> None:
     assert entropy([1, 1]) == pytest.approx(math.log(2))
     assert entropy([3, 0]) == 0

@@ -1,25 +1,25 @@
-"""A measurement that is asked to stop leaves no result, and says that it was stopped."""
+"""A measurement that is asked to stop leaves no result and is marked as stopped."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support import tiny
 
 from lehr.data.load import OpenedSources, splits
 from lehr.job import to_dict
-from lehr.recipe.overfit import overfit_work
-from lehr.recipe.rates import rate_work
+from lehr.recipe.overfit import overfit_sample
+from lehr.recipe.rates import run_rate_test
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.trials import TrialCallbacks
+from lehr.trials.trainable import Trainable
 
 
-@pytest.mark.parametrize("work", [overfit_work, rate_work])
-def test_asked_to_stop_nothing_half_done_counts(work: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", [overfit_sample, run_rate_test])
+def test_a_stopped_measurement_leaves_no_result(work: Trainable, tmp_path: Path) -> None:
     job = tiny(train__batch_size=16)
     run = RunFolder.create(Folder.at(tmp_path / "run"), to_dict(job), {})
     asked: list[int] = []
@@ -35,5 +35,5 @@ def test_asked_to_stop_nothing_half_done_counts(work: Any, tmp_path: Path) -> No
         TrialCallbacks(should_stop, lambda row: None),
     )
     assert len(asked) == 2
-    assert run.progress()["status"] == "stopped"
+    assert run.status() == "stopped"
     assert not run.folder.exists("result.json")

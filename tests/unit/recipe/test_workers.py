@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
 import torch
@@ -13,15 +13,24 @@ from tests.support import tiny
 
 from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.recipe.initial import Initial, initial_work
-from lehr.recipe.overfit import Overfit, overfit_work
-from lehr.recipe.rates import RateTest, rate_work, sweep_work
+from lehr.recipe.initial import InitialCheck, check_initial_loss
+from lehr.recipe.overfit import OverfitCheck, overfit_sample
+from lehr.recipe.rates import RateTest, run_range_test, run_rate_test
+from lehr.recipe.results import Result
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.trials import TrialCallbacks
+from lehr.trials.trainable import Trainable
 
-WORKS = {"initial": initial_work, "overfit": overfit_work, "rate": rate_work, "sweep": sweep_work}
+R = TypeVar("R", bound=Result)
+
+MEASUREMENTS: dict[str, Trainable] = {
+    "initial": check_initial_loss,
+    "overfit": overfit_sample,
+    "rate": run_rate_test,
+    "range": run_range_test,
+}
 JOB = tiny(train__precision="fp64", train__epochs=1, train__batch_size=16, data__augment=[])
 
 
@@ -31,7 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     found = {}
     for workers in (1, 2):
         found[workers] = tmp_path_factory.mktemp(f"workers-{workers}")
-        for name in WORKS:
+        for name in MEASUREMENTS:
             RunFolder.create(Folder.at(found[workers] / name), to_dict(JOB), {})
         if workers == 1:
             measure(Group(), found[workers])
@@ -58,34 +67,34 @@ def measure(group: Group, place: Path) -> None:
     job = from_dict(to_dict(JOB))
     assert isinstance(job, TrainJob)
     plan = Plan.make(job, splits(job, OpenedSources(job).decode()))
-    for name, what in WORKS.items():
+    for name, what in MEASUREMENTS.items():
         what(plan, RunFolder.open(place / name), group, TrialCallbacks(lambda: None, lambda row: None))
 
 
-def both(measured: dict[int, Path], cls: Any, name: str) -> tuple[Any, Any]:
+def both(measured: dict[int, Path], cls: type[R], name: str) -> tuple[R, R]:
     one, two = (cls.read(Folder.at(measured[workers] / name)) for workers in (1, 2))
     return one, two
 
 
-def test_the_initial_loss(measured: dict[int, Path]) -> None:
-    one, two = both(measured, Initial, "initial")
+def test_the_initial_loss_is_the_same(measured: dict[int, Path]) -> None:
+    one, two = both(measured, InitialCheck, "initial")
     assert (one.loss, one.accuracy) == pytest.approx((two.loss, two.accuracy), abs=1e-9)
     assert (one.rows, one.layers, one.unreached) == (two.rows, two.layers, two.unreached)
 
 
-def test_the_attempts_to_learn_by_heart(measured: dict[int, Path]) -> None:
-    one, two = both(measured, Overfit, "overfit")
+def test_the_attempts_to_memorise_the_sample_are_the_same(measured: dict[int, Path]) -> None:
+    one, two = both(measured, OverfitCheck, "overfit")
     assert one.counts == two.counts
     assert one.validation_accuracy == pytest.approx(two.validation_accuracy)
     assert [a.accuracies for a in one.attempts] == [a.accuracies for a in two.attempts]
     assert one.last.losses == pytest.approx(two.last.losses, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["rate", "sweep"])
-def test_the_losses_of_a_rate(measured: dict[int, Path], name: str) -> None:
+@pytest.mark.parametrize("name", ["rate", "range"])
+def test_the_losses_of_a_rate_test_are_the_same(measured: dict[int, Path], name: str) -> None:
     one, two = both(measured, RateTest, name)
     assert len(one.losses) == 50
     assert one.rates == two.rates
     assert one.losses == pytest.approx(two.losses, abs=1e-9)
     assert one.guess == two.guess
-    assert one.sweep is (name == "sweep")
+    assert one.is_range_test is (name == "range")

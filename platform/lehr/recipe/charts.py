@@ -1,4 +1,4 @@
-"""The pictures of a recipe's steps, as Altair charts that the page draws in its own looks."""
+"""The charts of a recipe's steps, drawn with Altair; the page gives them its own style."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import Any
 
 import altair as alt
 
-from lehr.recipe.initial import Initial
-from lehr.recipe.overfit import Overfit
-from lehr.recipe.rates import Rates, RateTest
-from lehr.recipe.trial_results import Round, Trained, best_of, pool
+from lehr.recipe.initial import InitialCheck
+from lehr.recipe.overfit import OverfitCheck
+from lehr.recipe.rates import RateTest, RateTests
+from lehr.recipe.trial_results import SearchRound, TrialResult, all_trials, best_trial
 from lehr.reporting import drawing as draw
 
 Line = tuple[str, Sequence[float], Sequence[float]]
+"""A name, x and y."""
 HEIGHT = 220
-CHOSEN, OTHER = draw.VALIDATION, draw.TRAIN
+CHOSEN, OTHER, EARLIER = draw.VALIDATION, draw.TRAIN, "#aab4be"
+RANKS = {"best": CHOSEN, "this round": OTHER, "earlier rounds": EARLIER}
 
 
-def start(r: Initial) -> Any:
-    """The loss before training beside that of a guess, and how many training images each class has."""
-    losses = [{"what": "at the start", "loss": r.loss}, {"what": "a guess", "loss": r.guess}]
+def initial_loss_chart(r: InitialCheck) -> alt.ConcatChart:
+    """The loss before training beside that of a guess, and the number of training images of each class."""
+    losses = [{"what": "this network", "loss": r.loss}, {"what": "a guess", "loss": r.guess}]
     first = (
         _data(losses)
         .mark_bar(size=26, color=OTHER)
         .encode(
             y=alt.Y("what:N", title=None, sort=None, axis=alt.Axis(minExtent=80, maxExtent=80)),
-            x=alt.X("loss:Q", title="loss"),
+            x=alt.X("loss:Q", title="loss", axis=alt.Axis(tickCount=5)),
             tooltip=["what:N", alt.Tooltip("loss:Q", format=".4g")],
         )
     )
@@ -36,7 +38,7 @@ def start(r: Initial) -> Any:
         _data(counts)
         .mark_bar(color=draw.SPEED)
         .encode(
-            x=alt.X("class:O", title="class number", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            x=alt.X("class:O", title="class", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
             y=alt.Y("images:Q", title=None),
             tooltip=["class:O", "images:Q"],
         )
@@ -47,29 +49,29 @@ def start(r: Initial) -> Any:
     )
 
 
-def learned(r: Overfit) -> Any:
-    """The loss on the sample over the updates, a line for each rate, and the share of the sample that is right."""
-    most = 10 * r.guess  # a rate that is far too high would press all others into one line
+def overfit_chart(r: OverfitCheck) -> alt.ConcatChart:
+    """Loss and accuracy on the sample over the updates, a line for each learning rate."""
+    most = 10 * r.guess  # a rate that is far too high would squeeze all others into one line
     losses = [
         (f"{a.rate:g}", [float(i) for i in range(len(a.losses))], [min(loss, most) for loss in a.losses])
         for a in r.attempts
     ]
-    right = [
+    accuracies = [
         (f"{a.rate:g}", [float(step) for step, _ in a.accuracies], [100 * share for _, share in a.accuracies])
         for a in r.attempts
     ]
     return _beside(
-        lines(losses, "Loss, by rate", "update", log=True, rule=r.guess),
-        lines(right, "Right in the sample, %", "update"),
+        _lines(losses, "Loss by learning rate", log=True, rule=r.guess),
+        _lines(accuracies, "Accuracy on the sample, %"),
     )
 
 
-def tests(r: Rates, chosen: Sequence[float]) -> Any:
-    """The loss of each test over its steps; and the loss at the end over the rate, those that go on marked."""
-    if r.tests[0].sweep:
+def rate_tests_chart(r: RateTests, chosen: Sequence[float]) -> alt.ConcatChart | alt.LayerChart:
+    """The loss of each test over its updates, and the final loss over the learning rate; the chosen rates marked."""
+    if r.tests[0].is_range_test:
         test = r.tests[0]
-        return _rated(
-            [(rate, loss) for rate, loss in zip(test.rates, test.losses, strict=False)], test, (), "Loss, over the rate"
+        return _loss_over_rate(
+            list(zip(test.rates, test.losses, strict=False)), test, (), "Loss over the learning rate"
         )
     curves = [
         (f"{t.rate:g}", [float(i) for i in range(len(t.losses))], _averaged(t.losses))
@@ -79,16 +81,18 @@ def tests(r: Rates, chosen: Sequence[float]) -> Any:
     most = 3 * max(r.tests[0].guess, min(end for _, end in ends))
     cut = [(name, at, [min(y, most) for y in losses]) for name, at, losses in curves]
     return _beside(
-        lines(cut, "Loss, by rate", "step", rule=r.tests[0].guess),
-        _rated(
-            [(rate, min(end, most)) for rate, end in ends], r.tests[0], chosen, "Loss of the last steps, over the rate"
+        _lines(cut, "Loss by learning rate", rule=r.tests[0].guess),
+        _loss_over_rate(
+            [(rate, min(end, most)) for rate, end in ends], r.tests[0], chosen, "Final loss over the learning rate"
         ),
     )
 
 
-def _rated(points: Sequence[tuple[float, float]], test: RateTest, chosen: Sequence[float], title: str) -> Any:
+def _loss_over_rate(
+    points: Sequence[tuple[float, float]], test: RateTest, chosen: Sequence[float], title: str
+) -> alt.LayerChart:
     rows = [
-        {"rate": rate, "loss": draw.short(loss), "goes": "goes on" if rate in chosen else "does not"}
+        {"rate": rate, "loss": draw.short(loss), "use": "searched" if rate in chosen else "not searched"}
         for rate, loss in points
         if math.isfinite(loss)
     ]
@@ -96,26 +100,26 @@ def _rated(points: Sequence[tuple[float, float]], test: RateTest, chosen: Sequen
     y = alt.Y("loss:Q", title=None, scale=alt.Scale(zero=False))
     base = _data(rows)
     line = base.mark_line(color=draw.SPEED, strokeWidth=1.4).encode(x=x, y=y)
-    color = alt.Color("goes:N", scale=alt.Scale(domain=["goes on", "does not"], range=[CHOSEN, OTHER]), legend=None)
-    tips = [alt.Tooltip("rate:Q", format="~g"), alt.Tooltip("loss:Q", format=".4g"), "goes:N"]
+    color = alt.Color("use:N", scale=alt.Scale(domain=["searched", "not searched"], range=[CHOSEN, OTHER]), legend=None)
+    tips = [alt.Tooltip("rate:Q", format="~g"), alt.Tooltip("loss:Q", format=".4g"), "use:N"]
     dots = base.mark_circle(size=70, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
     layers = [line, _rule(test.guess, "a guess"), *([dots] if chosen else [])]
     return alt.layer(*layers).properties(height=HEIGHT, title=title)
 
 
-def trials(rounds: Sequence[Round]) -> Any:
-    """The metric of all trials so far over their epochs, the best marked; and where they lie in rate and decay."""
-    metric, lower = rounds[-1].metric, rounds[-1].lower
+def trials_chart(rounds: Sequence[SearchRound]) -> alt.ConcatChart:
+    """The metric of all trials so far over epochs, and their best values over learning rate and weight decay."""
+    metric = rounds[-1].metric
     percent = metric.endswith("accuracy")
-    best = best_of(rounds)
-    everything = pool(rounds)
+    best = best_trial(rounds)
+    everything = all_trials(rounds)
     new = {trained.folder for trained in rounds[-1].trained}
     rows = [
         {
             "epoch": epoch,
             "value": draw.short(100 * value if percent else value),
             "trial": each.folder,
-            "setting": str(each.setting),
+            "hyperparameters": str(each.setting),
             "is": _rank(each, best, new),
         }
         for each in everything.values()
@@ -125,10 +129,10 @@ def trials(rounds: Sequence[Round]) -> Any:
     name = metric.replace("_", " ") + (", %" if percent else "")
     color = alt.Color(
         "is:N",
-        scale=alt.Scale(domain=["the best", "this round", "before"], range=[CHOSEN, OTHER, "#aab4be"]),
+        scale=alt.Scale(domain=list(RANKS), range=list(RANKS.values())),
         legend=alt.Legend(orient="bottom", title=None),
     )
-    scale = _zoomed([value for each in everything.values() for value in each.values], percent and not lower)
+    scale = _zoomed([value for each in everything.values() for value in each.values], percent)
     curves = (
         _data(rows)
         .mark_line(point=alt.OverlayMarkDef(size=18, filled=True), strokeWidth=1.6, clip=True)
@@ -138,17 +142,17 @@ def trials(rounds: Sequence[Round]) -> Any:
             detail="trial:N",
             color=color,
             order=alt.Order("epoch:Q"),
-            tooltip=["trial:N", "setting:N", "epoch:Q", alt.Tooltip("value:Q", title=name, format=".4g")],
+            tooltip=["trial:N", "hyperparameters:N", "epoch:Q", alt.Tooltip("value:Q", title=name, format=".4g")],
         )
     )
     return _beside(
         curves.properties(height=HEIGHT, title=name[:1].upper() + name[1:]),
-        _map(list(everything.values()), best, new, lower, percent, name),
+        _grid(list(everything.values()), best, new, metric, name),
     )
 
 
-def _zoomed(values: Sequence[float], percent: bool) -> Any:
-    """An axis on which the better values can be told apart: the worst tenth may lie below it."""
+def _zoomed(values: Sequence[float], percent: bool) -> alt.Scale:
+    """An axis that shows the better values apart: the worst tenth may lie below it."""
     known = sorted(100 * value for value in values if math.isfinite(value))
     if not percent or not known or known[-1] <= known[len(known) // 10]:
         return alt.Scale(zero=False)
@@ -156,45 +160,50 @@ def _zoomed(values: Sequence[float], percent: bool) -> Any:
     return alt.Scale(domain=[low, high + 0.03 * (high - low)], nice=False, clamp=True)
 
 
-def _map(everything: Sequence[Trained], best: Trained, new: set[str], lower: bool, percent: bool, name: str) -> Any:
+def _grid(
+    everything: Sequence[TrialResult], best: TrialResult, new: set[str], metric: str, name: str
+) -> alt.LayerChart:
+    """The best value of each trial at its learning rate and weight decay."""
+    percent = metric.endswith("accuracy")
     rows = [
         {
             "rate": each.setting.rate,
             "decay": f"{each.setting.decay:g}" + (" +" if each.setting.changes else ""),
             "at": each.setting.decay,
-            "value": draw.short(abs(each.best(lower)) * (100 if percent else 1)),
-            "text": f"{100 * each.best(lower):.1f}" if percent else f"{abs(each.best(lower)):.3g}",
-            "setting": str(each.setting),
+            "value": draw.short(abs(each.score(metric)) * (100 if percent else 1)),
+            "text": f"{100 * each.score(metric):.1f}" if percent else f"{abs(each.score(metric)):.3g}",
+            "hyperparameters": str(each.setting),
             "trial": each.folder,
             "epochs": each.epochs,
             "is": _rank(each, best, new),
         }
         for each in everything
-        if math.isfinite(each.best(lower))
+        if math.isfinite(each.score(metric))
     ]
     x = _rate_axis([each.setting.rate for each in everything], 24)
     y = alt.Y("decay:N", title="weight decay", sort=alt.EncodingSortField("at", order="descending"))
     color = alt.Color(
         "is:N",
-        scale=alt.Scale(domain=["the best", "this round", "before"], range=[CHOSEN, OTHER, "#aab4be"]),
+        scale=alt.Scale(domain=list(RANKS), range=list(RANKS.values())),
         legend=None,
     )
-    tips = ["trial:N", "setting:N", "epochs:Q", alt.Tooltip("value:Q", title=name, format=".4g")]
+    tips = ["trial:N", "hyperparameters:N", "epochs:Q", alt.Tooltip("value:Q", title=name, format=".4g")]
     base = _data(rows)
     dots = base.mark_circle(size=90, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
     words = base.mark_text(dy=-12, fontSize=10).encode(x=x, y=y, color=color, text="text:N")
-    return alt.layer(dots, words).properties(height=HEIGHT, title="Best of each, over rate and weight decay")
+    return alt.layer(dots, words).properties(height=HEIGHT, title="Best value of each trial")
 
 
-def _rank(each: Trained, best: Trained, new: set[str]) -> str:
-    return "the best" if each.folder == best.folder else "this round" if each.folder in new else "before"
+def _rank(each: TrialResult, best: TrialResult, new: set[str]) -> str:
+    """One of `RANKS`."""
+    return "best" if each.folder == best.folder else "this round" if each.folder in new else "earlier rounds"
 
 
 # ── pieces ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lines(series: Sequence[Line], title: str, x: str, *, log: bool = False, rule: float | None = None) -> Any:
-    """Named lines over x; a dashed rule where a guess is."""
+def _lines(series: Sequence[Line], title: str, *, log: bool = False, rule: float | None = None) -> alt.LayerChart:
+    """A line for each learning rate over the updates; a dashed rule at the loss of a guess."""
     rows = [
         {"x": a, "y": draw.short(b), "name": name}
         for name, at, values in series
@@ -208,7 +217,7 @@ def lines(series: Sequence[Line], title: str, x: str, *, log: bool = False, rule
         _data(rows)
         .mark_line(strokeWidth=1.8, clip=True)
         .encode(
-            x=alt.X("x:Q", title=x),
+            x=alt.X("x:Q", title="update"),
             y=alt.Y("y:Q", title=None, scale=scale, axis=alt.Axis(format="~g") if log else alt.Axis()),
             color=alt.Color(
                 "name:N",
@@ -216,14 +225,18 @@ def lines(series: Sequence[Line], title: str, x: str, *, log: bool = False, rule
                 scale=alt.Scale(domain=names, range=colors),
                 legend=alt.Legend(orient="bottom", title=None, columns=5),
             ),
-            tooltip=[alt.Tooltip("name:N", title="rate"), "x:Q", alt.Tooltip("y:Q", format=".4g")],
+            tooltip=[
+                alt.Tooltip("name:N", title="learning rate"),
+                alt.Tooltip("x:Q", title="update"),
+                alt.Tooltip("y:Q", format=".4g"),
+            ],
         )
     )
     layers = [chart, *([_rule(rule, "a guess")] if rule else [])]
     return alt.layer(*layers).properties(height=HEIGHT, title=title)
 
 
-def _rule(at: float, name: str) -> Any:
+def _rule(at: float, name: str) -> alt.LayerChart:
     base = _data([{"y": at, "text": name}])
     line = base.mark_rule(strokeDash=[4, 4], color=draw.SPEED).encode(y="y:Q")
     words = base.mark_text(align="right", dx=-4, dy=-6, fontSize=10, color=draw.SPEED)
@@ -236,7 +249,7 @@ def _averaged(values: Sequence[float], window: int = 5) -> list[float]:
     return [sum(values[max(0, i - window + 1) : i + 1]) / min(window, i + 1) for i in range(len(values))]
 
 
-def _rate_axis(rates: Sequence[float], padding: int) -> Any:
+def _rate_axis(rates: Sequence[float], padding: int) -> alt.X:
     """A logarithmic axis of learning rates, with a tick at each power of ten, or at each rate where they are few."""
     known = sorted(set(rates))
     powers = [10.0**k for k in range(math.floor(math.log10(known[0])), math.ceil(math.log10(known[-1])) + 1)]
@@ -245,9 +258,9 @@ def _rate_axis(rates: Sequence[float], padding: int) -> Any:
     return alt.X("rate:Q", title="learning rate", scale=alt.Scale(type="log", nice=False, padding=padding), axis=axis)
 
 
-def _beside(*panels: Any) -> Any:
+def _beside(*panels: alt.Chart | alt.LayerChart) -> alt.ConcatChart:
     return alt.concat(*panels, columns=len(panels)).resolve_scale(color="independent")
 
 
-def _data(rows: Sequence[dict[str, Any]]) -> Any:
+def _data(rows: Sequence[dict[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=list(rows)))

@@ -1,0 +1,46 @@
+"""Changes to the base job that make the trials of each step, as dotted paths and values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lehr.job import Training
+from lehr.recipe.trial_results import Hyperparameters
+
+
+def constant_rate(base: Training) -> dict[str, Any]:
+    """A constant learning rate, and nothing that depends on the length of the training: it can be extended later."""
+    return {
+        "optimizer.scale_lr": None,
+        "schedule": "constant",
+        "train.early_stopping": None,
+        "train.averaging": None,
+        "train.metric": base.train.metric.removeprefix("averaged_"),
+        "train.stop_on": ["diverged", "not_learning"],
+    }
+
+
+def unregularised(base: Training) -> dict[str, Any]:
+    """For a measurement: no regularisation, no augmentation, a constant learning rate."""
+    return constant_rate(base) | {
+        "data.augment": [],
+        "data.sampling": "shuffle",
+        "loss.label_smoothing": 0.0,
+        "loss.class_weights": "none",
+        "optimizer.weight_decay": 0.0,
+        "train.epochs": 1,
+    }
+
+
+def search_trial(base: Training, setting: Hyperparameters, epochs: int) -> dict[str, Any]:
+    """For a trial of a search round; a later round may train it for more epochs."""
+    return {**constant_rate(base), **setting.overrides(), "train.epochs": epochs}
+
+
+def final_training(base: Training, setting: Hyperparameters, epochs: int) -> dict[str, Any]:
+    """For a training in full, with a decaying learning rate: cosine if the base job's schedule is constant."""
+    changes: dict[str, Any] = {**setting.overrides(), "optimizer.scale_lr": None, "train.epochs": epochs}
+    if base.schedule.name == "constant":
+        warmup = str(base.schedule.warmup) if base.schedule.warmup else "5%"
+        changes["schedule"] = {"name": "cosine", "warmup": warmup}
+    return changes

@@ -1,0 +1,59 @@
+"""How far a recipe is, for the screen and `lehr status`."""
+
+from __future__ import annotations
+
+import math
+
+from lehr.job.recipe import STEPS, RecipeJob
+from lehr.recipe.budget import budget_epochs, spent_epochs
+from lehr.recipe.planner import Step, kept_trial
+from lehr.recipe.state import RecipeState
+from lehr.recipe.steps import STEP_COUNT
+from lehr.recipe.trial_results import all_trials, ranked
+from lehr.runs import Overview, Table
+
+
+def overview_of(job: RecipeJob, state: RecipeState, step: Step, ended: int, trials: int) -> Overview:
+    """The overview during a step of which `ended` of `trials` trials have ended."""
+    several = f": {ended} of {trials} trials" if trials > 1 else ""
+    return Overview(
+        headline=f"step {step.id.number} of {STEP_COUNT}, {step.id.title.lower()}{several}",
+        done=share_done(job, state, step, ended / max(1, trials)),
+        facts=facts(job, state),
+        table=table(state),
+        recipe_step=step.id.name,
+    )
+
+
+def facts(job: RecipeJob, state: RecipeState) -> dict[str, str]:
+    """The best result so far, and the budget."""
+    found = {}
+    if state.rounds:
+        best, metric = kept_trial(state), state.rounds[-1].metric
+        if math.isfinite(best.score(metric)):
+            found["best" if state.final else "best so far"] = f"{best.format_best(metric)} ({best.setting})"
+    if job.allowance[1] == "ep" or state.rates:
+        found["spent"] = f"{spent_epochs(state):.0f} of {budget_epochs(job, state):.0f} epochs"
+    return found
+
+
+def table(state: RecipeState) -> Table:
+    """The trials so far, the best first."""
+    if not state.rounds:
+        return Table()
+    metric = state.rounds[-1].metric
+    return Table(
+        columns=("trial", "hyperparameters", "epochs", metric.replace("_", " ")),
+        rows=tuple(
+            (trial.folder, str(trial.setting), str(trial.epochs), trial.format_outcome(metric))
+            for trial in ranked(all_trials(state.rounds).values(), metric)
+        ),
+    )
+
+
+def share_done(job: RecipeJob, state: RecipeState, step: Step, share: float) -> float:
+    """Roughly how much of the recipe is done, 0 to 1, when `share` of the step is: by epochs once they are known."""
+    if not (state.rounds or step.plan.epochs):
+        return (STEPS.index(step.id.name) + share) / 20
+    adds = step.plan.epochs * len(step.plan.settings)
+    return min(1.0, (spent_epochs(state) + share * adds) / budget_epochs(job, state))
