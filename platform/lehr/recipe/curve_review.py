@@ -149,11 +149,18 @@ def judge(rounds: Sequence[SearchRound]) -> Verdict:
     which = "The best trial of this round is the best so far" if is_new else "The best trial is from an earlier round"
     return Verdict(
         True,
-        f"{count_of(len(now.trained), 'trial')} of up to {count_of(reached, 'epoch')} at a constant learning rate; "
-        f"{continued} of them continued from an earlier round. The round added {count_of(now.epochs, 'epoch')} of "
-        f"training. {which}: {best.format_best(now.metric)} with {best.setting}.",
+        f"{_new_and_continued(len(now.trained) - continued, continued)} of up to {count_of(reached, 'epoch')} at a "
+        f"constant learning rate; the round took {count_of(now.epochs, 'epoch')}. {which}: "
+        f"{best.format_best(now.metric)} with {best.setting}.",
         "The learning curves of the best trial decide what comes next.",
     )
+
+
+def _new_and_continued(new: int, continued: int) -> str:
+    """`4 new and 2 continued trials`."""
+    counts = {"new": new, "continued": continued}
+    words = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f"{words} trial{'s' * (new + continued != 1)}"
 
 
 def _changes(settings: Sequence[Hyperparameters], base: Hyperparameters) -> str:

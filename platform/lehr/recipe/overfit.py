@@ -172,7 +172,9 @@ def judge(r: OverfitCheck) -> Verdict:
         words = {"diverged": "is too high: the loss rose", "frozen": "is too low: the weights hardly moved"}
         how = words.get(first.looks, "did not succeed")
         found += f". The job's own learning rate of {first.rate:g} {how}"
-    return Verdict(True, f"{found}.", "The network, the loss and the labels fit together; the next step uses all data.")
+    return Verdict(
+        True, f"{found}.", "The network, the loss and the labels work together; the next step uses all data."
+    )
 
 
 def cause(r: OverfitCheck) -> str:

@@ -26,7 +26,7 @@ def preview(job: RecipeJob) -> list[Row]:
         (
             _title("overfit"),
             f"memorise {overfit.BATCHES} batches at the job's learning rate or a usual one",
-            f"at most {overfit.STEPS} updates per learning rate; {overfit.MOST_STEPS} if it is nearly there",
+            f"up to {overfit.STEPS} updates per learning rate, {overfit.MOST_STEPS} if it is nearly there",
         ),
     ][first:]
     rates_row = [(_title("learning_rate"), _rates_in_words(job), _rate_cost(job))] if measures_rates(job) else []

@@ -64,7 +64,7 @@ def _stopping(job: SearchJob) -> list[str]:
     """When trials end early."""
     if found := rungs(job.stopping, job.base.train.epochs):
         at = ", ".join(f"epoch {rung}" for rung in found)
-        return [f"Rungs: {at}; at each, the best 1 in {job.stopping.factor} trials continues"]
+        return [f"Rungs: {at}; at each, 1 in {job.stopping.factor} trials continues"]
     if job.stopping.name == "median":
         return [f"From epoch {job.stopping.first} on, a trial ends if it is below the median of the others"]
     return []

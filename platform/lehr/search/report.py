@@ -102,8 +102,8 @@ def _warnings(found: SearchResults) -> list[Markup]:
         warnings.append(
             finding(
                 "Schedules of different shapes were compared before the end of their trials",
-                f"Trials were compared {when} of {epochs}. By then a decaying schedule has not decayed yet, and looks "
-                "worse than it will be; a schedule that starts low looks better.",
+                f"Trials were compared {when} of {epochs}. At that point, a decaying schedule has not decayed yet "
+                "and looks worse than it will be; a schedule that starts low looks better.",
                 "Compare schedules with stopping: none, or with a later first rung:",
                 tone="warn",
                 command=f"lehr run JOB stopping.first={max(1, epochs // 2)}",
