@@ -38,7 +38,9 @@ def run(running: Running) -> None:
     """Does one step after the other; ends with the model, or with the reason why there is none."""
     job, folder = cast(RecipeJob, running.job), running.run.folder
     if not returns_dataset(job.base.data):
-        OpenedSources(derive(job.base, {}, parent=job, name="base"))  # data that cannot be read are refused before any step
+        OpenedSources(
+            derive(job.base, {}, parent=job, name="base")
+        )  # data that cannot be read are refused before any step
     state = RecipeState.read(folder)
     if isinstance(end := next_step(job, state), End) and end.status == "failed":
         discard(folder, end.step.name)  # the cause may have been fixed since: the step is done again

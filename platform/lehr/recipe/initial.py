@@ -202,7 +202,7 @@ def _noise(r: InitialCheck) -> float:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_initial_loss(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+def check_initial_loss(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
     """Measures the untrained network on some training images; leaves an `InitialCheck` in the run folder."""
     result = measure(plan, group)
     verdict = judge(result)

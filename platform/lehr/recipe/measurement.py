@@ -42,13 +42,16 @@ def entropy(counts: Sequence[float]) -> float:
 
 
 def finish(run: RunFolder, group: Group, result: Result, headline: str, facts: Mapping[str, str]) -> None:
-    """Writes a measurement's result into its run folder and marks the run as finished. First worker only."""
+    """Writes a measurement's result into its run folder and marks the run as finished. Only the first worker writes."""
     if group.first:
         result.write(run.folder)
-        write_progress(run, "finished", headline, facts, 1.0)
+    write_progress(run, group, "finished", headline, 1.0, facts)
 
 
-def write_progress(run: RunFolder, status: State, headline: str, facts: Mapping[str, str], done: float) -> None:
-    """Writes the progress.json of a measurement."""
-    overview = Overview(headline=headline, facts=dict(facts), done=done)
-    run.write_progress(Progress(status=status, message=headline, updated=time.time(), overview=overview))
+def write_progress(
+    run: RunFolder, group: Group, status: State, headline: str, done: float, facts: Mapping[str, str] | None = None
+) -> None:
+    """Writes the progress.json of a measurement. Only the first worker writes."""
+    if group.first:
+        overview = Overview(headline=headline, facts=facts or {}, done=done)
+        run.write_progress(Progress(status=status, message=headline, updated=time.time(), overview=overview))

@@ -41,7 +41,7 @@ FROZEN = 1e-4  # |Δw|/|w| of an update: 4e-3 and more in healthy runs, below th
 NO_BETTER = 0.9  # above this share of the loss of a guess, almost nothing about single images was learned
 ALMOST = 0.5  # share of the initial loss by which it must fall for an unfinished attempt to be on its way
 
-Looks = Literal["learned", "diverged", "frozen", "on its way", "stuck"]
+AttemptOutcome = Literal["memorised", "diverged", "frozen", "on its way", "stuck"]
 
 
 class OverfitAttempt(FrozenModel):
@@ -72,10 +72,10 @@ class OverfitAttempt(FrozenModel):
         return statistics.fmean(self.losses[-BATCHES:]) if self.losses else math.nan
 
     @property
-    def looks(self) -> Looks:
+    def outcome(self) -> AttemptOutcome:
         """How this attempt went."""
         if self.accuracy == 1.0:
-            return "learned"
+            return "memorised"
         if self.diverged or self.end > 1.05 * self.start:
             return "diverged"
         fell = 1 - self.end / self.start
@@ -146,7 +146,7 @@ def judge(r: OverfitCheck) -> Verdict:
     if r.failed:
         return Verdict(False, f"{r.failed}.", "The recipe stops here.")
     tried = ", ".join(f"{attempt.rate:g}" for attempt in r.attempts)
-    if r.last.looks != "learned":
+    if r.last.outcome != "memorised":
         why = cause(r)
         return Verdict(
             False,
@@ -170,7 +170,7 @@ def judge(r: OverfitCheck) -> Verdict:
     first = r.attempts[0]
     if len(r.attempts) > 1:
         words = {"diverged": "is too high: the loss rose", "frozen": "is too low: the weights hardly moved"}
-        how = words.get(first.looks, "did not succeed")
+        how = words.get(first.outcome, "did not succeed")
         found += f". The job's own learning rate of {first.rate:g} {how}"
     return Verdict(
         True, f"{found}.", "The network, the loss and the labels work together; the next step uses all data."
@@ -179,10 +179,10 @@ def judge(r: OverfitCheck) -> Verdict:
 
 def cause(r: OverfitCheck) -> str:
     """The most likely reason why no attempt memorised the sample."""
-    looks = [attempt.looks for attempt in r.attempts]
+    outcomes = [attempt.outcome for attempt in r.attempts]
     best = min(r.attempts, key=lambda attempt: attempt.end if math.isfinite(attempt.end) else math.inf)
     moving = max(attempt.update for attempt in r.attempts)
-    if all(each == "diverged" for each in looks):
+    if all(each == "diverged" for each in outcomes):
         lowest = min(attempt.rate for attempt in r.attempts)
         return f"Bad initialization, or all learning rates too high: the loss rises even at {lowest:g}"
     if moving < 1e-6:
@@ -190,14 +190,14 @@ def cause(r: OverfitCheck) -> str:
             "Nothing is trainable: the weights do not move at any learning rate, so they get no gradient, or the "
             "optimizer does not have them"
         )
-    if "on its way" in looks:
+    if "on its way" in outcomes:
         highest = ", the highest that was tried," if best.rate == max(a.rate for a in r.attempts) else ""
         return (
             f"The network is too small, or the learning rate too low: at {best.rate:g}{highest} the loss went from "
             f"{best.start:.3g} to {best.end:.3g}, and {best.accuracy:.0%} of the images are classified correctly after "
             f"{len(best.losses)} updates"
         )
-    if all(each in ("frozen", "diverged") for each in looks):
+    if all(each in ("frozen", "diverged") for each in outcomes):
         return (
             "Bad initialization: at low learning rates the weights hardly move, at high ones the loss rises, and none "
             "in between works"
@@ -218,7 +218,7 @@ def cause(r: OverfitCheck) -> str:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def overfit_sample(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+def overfit_sample(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
     """Tries one learning rate after the other until one memorises the sample; leaves an `OverfitCheck`."""
     size = min(plan.job.train.batch_size, MOST_ROWS)
     batch, rows = fixed_sample(plan, BATCHES * size, group, "overfit")
@@ -226,15 +226,13 @@ def overfit_sample(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbac
     rates = rates_to_try(plan.job)
     for number, rate in enumerate(rates):
         headline = f"memorising {rows} images at learning rate {rate:g}"
-        if group.first:
-            write_progress(run, "running", headline, {}, number / len(rates))
-        model, made = attempt(plan, group, batch, rows, size, rate, hooks)
+        write_progress(run, group, "running", headline, number / len(rates))
+        model, made = attempt(plan, group, batch, rows, size, rate, callbacks)
         if made is None:
-            if group.first:
-                write_progress(run, "stopped", "stopped", {}, number / len(rates))
+            write_progress(run, group, "stopped", "stopped", number / len(rates))
             return
         attempts.append(made)
-        if made.looks == "learned":
+        if made.outcome == "memorised":
             break
     result = OverfitCheck(
         rows=rows,
@@ -243,7 +241,7 @@ def overfit_sample(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbac
         attempts=tuple(attempts),
         base_rate=plan.job.optimizer.lr,
     )
-    if result.last.looks == "learned":
+    if result.last.outcome == "memorised":
         labels = plan.splits.validation.labels
         result = result.model_copy(
             update={
@@ -256,7 +254,7 @@ def overfit_sample(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbac
 
 
 def attempt(
-    plan: Plan, group: Group, batch: Batch, rows: int, size: int, rate: float, hooks: TrialCallbacks
+    plan: Plan, group: Group, batch: Batch, rows: int, size: int, rate: float, callbacks: TrialCallbacks
 ) -> tuple[nn.Module, OverfitAttempt | None]:
     """Trains from the initial weights on the same batches over and over; no attempt is returned if asked to stop."""
     model = network(plan, group)
@@ -277,7 +275,7 @@ def attempt(
             ratios.append(float(ratio))
         if (step + 1) % LOOK:
             continue
-        if group.broadcast(hooks.should_stop() if group.first else None):
+        if group.broadcast(callbacks.should_stop() if group.first else None):
             return model, None
         losses += group.sum(torch.stack(waiting).double()).tolist()
         waiting.clear()
@@ -291,7 +289,7 @@ def attempt(
             update=statistics.median(r for r in ratios if math.isfinite(r)) if any(map(math.isfinite, ratios)) else 0.0,
             diverged=broken is not None,
         )
-        if made.looks == "learned" or broken is not None or is_over(made, known):
+        if made.outcome == "memorised" or broken is not None or is_over(made, known):
             break
     return model, made
 
@@ -302,7 +300,7 @@ def is_over(made: OverfitAttempt, guess: float) -> bool:
         return True
     if len(made.losses) >= LONG_PATIENCE and made.end > NO_BETTER * guess:
         return True
-    return len(made.losses) >= PATIENCE and made.looks in ("diverged", "frozen")
+    return len(made.losses) >= PATIENCE and made.outcome in ("diverged", "frozen")
 
 
 def without_dropout(model: nn.Module) -> None:

@@ -223,29 +223,29 @@ def half_decade(rate: float) -> float:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def run_rate_test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+def run_rate_test(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
     """Trains for a few updates at the job's learning rate; leaves a `RateTest` in the run folder."""
-    _test(plan, run, group, hooks, lambda step, steps: plan.job.optimizer.lr)
+    _test(plan, run, group, callbacks, lambda step, steps: plan.job.optimizer.lr)
 
 
-def run_range_test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks) -> None:
+def run_range_test(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
     """Trains while the learning rate rises exponentially up to the job's; leaves a `RateTest` in the run folder.
 
     The learning-rate range test of Smith, "Cyclical learning rates for training neural networks", 2017, on a log scale.
     """
     top = plan.job.optimizer.lr
-    _test(plan, run, group, hooks, lambda step, steps: top * 10 ** (-DECADES * (1 - step / max(1, steps - 1))))
+    _test(plan, run, group, callbacks, lambda step, steps: top * 10 ** (-DECADES * (1 - step / max(1, steps - 1))))
 
 
-def _test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks, rate: Callable[[int, int], float]) -> None:
+def _test(
+    plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks, rate: Callable[[int, int], float]
+) -> None:
     """A test whose learning rate is `rate(step, steps)`; asked to stop, it leaves no result."""
     began, steps = time.time(), min(STEPS, max(LEAST_STEPS, plan.clock.total_steps))
-    if group.first:
-        write_progress(run, "running", f"learning rate {plan.job.optimizer.lr:g}", {}, 0.0)
-    losses = _train(plan, group, hooks, lambda step: rate(step, steps), steps)
+    write_progress(run, group, "running", f"learning rate {plan.job.optimizer.lr:g}", 0.0)
+    losses = _train(plan, group, callbacks, lambda step: rate(step, steps), steps)
     if losses is None:
-        if group.first:
-            write_progress(run, "stopped", "stopped", {}, 0.0)
+        write_progress(run, group, "stopped", "stopped", 0.0)
         return
     known = next((i for i, value in enumerate(losses) if not math.isfinite(value)), len(losses))
     result = RateTest(
@@ -264,7 +264,7 @@ def _test(plan: Plan, run: RunFolder, group: Group, hooks: TrialCallbacks, rate:
 
 
 def _train(
-    plan: Plan, group: Group, hooks: TrialCallbacks, rate: Callable[[int], float], steps: int
+    plan: Plan, group: Group, callbacks: TrialCallbacks, rate: Callable[[int], float], steps: int
 ) -> list[float] | None:
     """The loss before each update, up to a few after the first that is not finite; None if asked to stop."""
     model = network(plan, group)
@@ -285,7 +285,7 @@ def _train(
                 continue
             losses += group.sum(torch.stack(waiting).double()).tolist()
             waiting.clear()
-            if group.broadcast(hooks.should_stop() if group.first else None):
+            if group.broadcast(callbacks.should_stop() if group.first else None):
                 return None
             if step == steps or not all(map(math.isfinite, losses)):
                 return losses

@@ -101,4 +101,4 @@ def test_sound_networks_pass_the_first_two_steps(cook: Cook, model: Any) -> None
     run = cook(base__model=model, recipe__stop_after="overfit")
     found = RecipeState.read(run.folder)
     assert found.overfit
-    assert found.overfit.last.looks == "learned"
+    assert found.overfit.last.outcome == "memorised"
