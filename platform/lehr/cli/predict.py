@@ -41,7 +41,7 @@ def predict(
     """
     started = time.time()
     from lehr.cli.data import job_of
-    from lehr.driver import place
+    from lehr.driver import choose_run_folder
     from lehr.job import from_dict, to_dict
     from lehr.kinds import run_job
 
@@ -58,6 +58,6 @@ def predict(
             "storage": storage_or_default(storage),
         }
     )
-    _, existing = place(job, fresh=False)
+    _, existing = choose_run_folder(job, fresh=False)
     finished = existing is not None and existing.status() == "finished"  # it is then repeated
     run_job(job, debug=debug, fresh=finished, started=started, command=shlex.join(["lehr", *sys.argv[1:]]))

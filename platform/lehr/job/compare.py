@@ -58,7 +58,7 @@ def changes_of_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
     """The differences that make `new` another run than `old`: all but those of `MAY_CHANGE`.
 
     More epochs are among them, as `{"train.epochs": (20, 40)}`. They may change too where the steps already taken keep
-    their learning rate, which only somebody who sees the run folder can tell (`lehr.driver.keeps_rate`).
+    their learning rate, which only somebody who sees the run folder can tell (`lehr.driver.run_folder.keeps_rate`).
     """
     return {
         path: pair

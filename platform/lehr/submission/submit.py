@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any, Literal
 
-from lehr.driver import place
+from lehr.driver import choose_run_folder
 from lehr.errors import LehrError, StorageError
 from lehr.job import Job, changes_of_run, describe_changes, extends, to_dict
 from lehr.job.base import path_fields
@@ -88,7 +88,7 @@ def existing_name(job: Job) -> str:
 
     def ask() -> None:
         try:
-            answer.append(place(job, fresh=False)[0].name)
+            answer.append(choose_run_folder(job, fresh=False)[0].name)
         except StorageError:
             pass
         except LehrError as error:

@@ -1,0 +1,77 @@
+"""Runs a job of any kind from start to end: run folder, lease, screen, signals, and one sentence for a failure."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
+
+from lehr.driver.kind import Kind
+from lehr.driver.run_folder import choose_run_folder, is_done, log_file, open_run
+from lehr.driver.running import Interrupted, Running
+from lehr.driver.signals import stop_signals
+from lehr.errors import LehrError, RunHeld
+from lehr.formatting import format_folder, format_path
+from lehr.job import Job
+from lehr.paths import add_to_path
+from lehr.runs import Lease, RunFolder
+from lehr.screen import open_screen, quiet
+
+
+def run_with(
+    kind: Kind, job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None,
+    command: str | None = None,
+) -> RunFolder:  # fmt: skip
+    """Runs a job to its end and returns its run folder; see `lehr.kinds.run_job`, which knows the kind."""
+    from lehr.monitoring.exporter import exporting
+
+    started = started or time.time()
+    command = command or f"lehr.run(…) of {job.run_name}"
+    add_to_path(job.folder)
+    kind.check(job)
+    folder, existing = choose_run_folder(job, fresh=fresh)
+    log = log_file(folder)
+    with ExitStack() as stack:
+        screen = open_screen(sys.stdout if debug else stack.enter_context(quiet(log)))
+        stack.callback(screen.close)
+        if existing and not fresh and is_done(job, existing):
+            screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, add --fresh: {command}")
+            return existing
+        lease = stack.enter_context(Lease.acquire(folder))
+        run = open_run(kind, job, folder, existing, fresh=fresh)
+        running = Running(job, run, screen, log, debug, started, lease, command)
+        stack.enter_context(stop_signals(running))
+        screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}   log: {format_path(log)}")
+        with nullcontext() if debug else exporting(run, job.kind), _failures_in_one_sentence(running):
+            kind.run(running)
+    return run
+
+
+@contextmanager
+def _failures_in_one_sentence(running: Running) -> Iterator[None]:
+    """Turns whatever ends the job into one sentence, records it in the run, and removes temporary files."""
+    from lehr.training.failures import describe
+
+    try:
+        yield
+    except (RunHeld, Interrupted):
+        raise  # the run folder belongs to another process now, or already says how the run ended
+    except Exception as error:
+        failure = describe(error)
+        with suppress(LehrError):
+            if running.run.outcome() is None:
+                told = running.run.typed_progress()
+                running.run.write_progress(replace(told, status="failed", message=failure["sentence"]))
+        if isinstance(error, LehrError):
+            raise
+        with suppress(OSError):
+            running.log_trace(failure["trace"])
+        failed = LehrError(f"{failure['sentence']}\nThe full trace is in {running.log}")
+        failed.exit_code = failure["exit_code"]
+        raise failed from error
+    finally:
+        with suppress(LehrError):
+            if not running.lease.lost.is_set():
+                running.run.folder.sweep()

@@ -1,0 +1,102 @@
+"""Which run folder a job gets: a new one, or that of an earlier attempt at the same job."""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from lehr.driver.kind import FILES_OF_EVERY_RUN, FOLDERS_OF_EVERY_RUN, Kind
+from lehr.durations import Clock
+from lehr.errors import JobError, RunError
+from lehr.job import Job, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
+from lehr.runs import Folder, RunFolder, collect_environment, names, step_of, steps_per_epoch
+
+
+def choose_run_folder(job: Job, *, fresh: bool) -> tuple[Folder, RunFolder | None]:
+    """The job's run folder, and the run that it already holds if it belongs to the same job.
+
+    If a run of another job has the name, a default name is changed (`train-2`) and an explicit one is refused.
+
+    Raises:
+        RunError: the explicit name belongs to a run of another job; the difference is in the sentence.
+    """
+    storage = Folder.at(job.storage)
+    for number in count(1):
+        folder = storage.child(job.run_name if number == 1 else f"{job.run_name}-{number}")
+        if not folder.exists("job.yaml"):
+            return folder, None
+        existing = RunFolder.open(folder)
+        changed = changes(existing, job)
+        if not changed or (fresh and job.named_explicitly):
+            return folder, existing
+        if job.named_explicitly:
+            raise RunError(
+                f"{folder.name} is a run of another job ({changed}); "
+                "give this one another name, or start over with --fresh"
+            )
+    raise AssertionError("unreachable")
+
+
+def changes(existing: RunFolder, job: Job) -> str:
+    """How the job differs from that of the run, in words; empty if the run can be resumed with it."""
+    try:
+        old = to_dict(from_dict(existing.job))
+    except JobError:
+        return "it was written by another version of lehr"
+    changed = changes_of_run(old, to_dict(job))
+    if set(changed) == {"train.epochs"} and keeps_rate(existing, job):
+        return ""
+    return describe_changes(changed)
+
+
+def keeps_rate(existing: RunFolder, job: Job) -> bool:
+    """Whether all saved steps keep their learning rate under the new number of epochs."""
+    from lehr.training.setup import learning_rate
+
+    steps = [step_of(name) for name in names(existing.folder)]
+    if not steps:  # nothing was saved, so every step is taken again
+        return True
+    old = from_dict(existing.job)
+    if not isinstance(job, TrainJob) or not isinstance(old, TrainJob) or job.train.epochs < old.train.epochs:
+        return False
+    if job.finetune:  # when layers unfreeze may depend on the length of the run
+        return False
+    if (per_epoch := steps_per_epoch(existing)) is None:
+        return False
+    before, after = (learning_rate(each, Clock(per_epoch, per_epoch * each.train.epochs)) for each in (old, job))
+    return all(before(step) == after(step) for step in range(max(steps)))
+
+
+def is_done(job: Job, existing: RunFolder) -> bool:
+    """Whether nothing is left to do for this job."""
+    outcome = existing.outcome()
+    if outcome is None or outcome.status != "finished":
+        return False
+    return not extends(existing.job, to_dict(job))
+
+
+def open_run(kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, *, fresh: bool) -> RunFolder:
+    """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
+    if existing and fresh:
+        for name in (*FOLDERS_OF_EVERY_RUN, *kind.folders):
+            folder.child(name).delete_all()
+        for name in (*FILES_OF_EVERY_RUN, *kind.files):
+            folder.delete(name)
+        existing = None
+    if existing is None:
+        environment = collect_environment(seed=job.seed, source=job.folder)
+        return RunFolder.create(folder, to_dict(job), environment)
+    existing.begin()
+    existing.clear_stop()
+    folder.delete("failure.json")
+    if existing.job != to_dict(job):
+        existing.write_job(to_dict(job))
+    return existing
+
+
+def log_file(folder: Folder) -> Path:
+    """The log file: in a local run folder, else among the temporary files of this machine."""
+    if folder.is_local:
+        return folder.local_path / "log.txt"
+    return Path(tempfile.gettempdir()) / "lehr-logs" / f"{folder.name}.txt"

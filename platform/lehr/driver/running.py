@@ -1,0 +1,77 @@
+"""A job that is running, as its kind sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lehr.errors import LehrError, RunHeld
+from lehr.job import Job
+from lehr.runs import Lease, RunFolder
+from lehr.screen import Screen
+
+
+class Interrupted(LehrError):
+    """The job was asked to stop, by Ctrl-C or a signal; whatever there was to save is saved."""
+
+    exit_code = 130
+
+
+@dataclass
+class Running:
+    """A running job, as its kind sees it.
+
+    Attributes:
+        job: the job, checked.
+        run: its run folder, held by this process.
+        screen: shows progress and messages.
+        log: the file for everything that is not for the screen.
+        debug: whether everything runs in this process, without Ray.
+        started: when the command began (`time.time()`).
+        training: whether there is something to save; until then the first Ctrl-C ends the job at once.
+        lease: this process's right to write the run folder.
+        command: the command that runs this job again, for messages.
+        startup: seconds until training began; None before.
+    """
+
+    job: Job
+    run: RunFolder
+    screen: Screen
+    log: Path
+    debug: bool
+    started: float
+    lease: Lease
+    command: str
+    training: bool = False
+    startup: float | None = None
+
+    def check_lease(self) -> None:
+        """Raises RunHeld if another process has taken over the run, because this one did not respond for too long."""
+        if self.lease.lost.is_set():
+            raise RunHeld(f"{self.run.name} was taken over by another process; this one stops and writes nothing more")
+
+    def log_trace(self, trace: str) -> None:
+        with self.log.open("a") as file:
+            file.write(f"\n{trace}\n")
+
+    def begin_training(self) -> None:
+        """Notes that from now on there is something to save."""
+        if not self.training:
+            self.training = True
+            self.startup = time.time() - self.started
+
+    # `lehr.data.door.Listener`: what a job's data are, and how they are held.
+
+    def say(self, line: str) -> None:
+        self.screen.say(line)
+
+    def status(self, text: str) -> None:
+        self.screen.status(text)
+
+    def note_data(self, facts: Mapping[str, Any]) -> None:
+        """Adds to what environment.json says about the run's data: of several data sets in a search, the last one."""
+        environment = self.run.environment
+        self.run.write_environment({**environment, "data": {**environment.get("data", {}), **facts}})
