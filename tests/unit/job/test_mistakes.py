@@ -19,9 +19,7 @@ WORKERS = "is not a number of workers; allowed: auto, a whole number from 1, or 
 NAMES = "is not a name; allowed: at most 100 letters, digits, dots, underscores and dashes, not starting with a dot"
 SHARES = "is not a share or a path; allowed: above 0 and below 1 (0.2 or 20%), or a path"
 WEIGHTS = "is not a set of class weights; allowed: none, balanced, or a list with a number from 0 for each class"
-SOURCES = (
-    "is not a data source; allowed: digits, images, files, parquet, torchvision:NAME or my_package.module:function"
-)
+SOURCES = "is not a data source; allowed: digits, images, files, parquet, torchvision:NAME, my_package.module:function"
 TRAIN = ", ".join(TrainSection.model_fields)
 
 # what jobs/train.yaml says, and the sentence after `jobs/train.yaml`
