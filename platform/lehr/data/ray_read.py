@@ -1,4 +1,4 @@
-"""What runs inside Ray Data's read tasks. It imports no torch: loading it costs more than decoding a small data set."""
+"""What runs inside Ray Data's read tasks. It imports no torch: that takes longer than decoding a small data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from lehr.data.sources.base import Part, Source
 
 
 class Parts(Datasource):
-    """A source's parts, or only those of some numbers, each decoded where it is read."""
+    """The parts of a source as Ray Data reads them, each decoded where it is read.
+
+    Args:
+        source: the source.
+        size: (height, width) to resize to, as `decode` takes it.
+        channels: 1 or 3, as `decode` takes it.
+        numbers: read only the parts of these numbers; by default all.
+    """
 
     def __init__(
         self,
@@ -47,7 +54,7 @@ class Parts(Datasource):
 
 
 def _block(part: Part, number: int, size: tuple[int, int] | None, channels: int | None) -> pa.Table:
-    """One row per part, with the decoded arrays as raw bytes: nothing is copied row by row on the way to the cache."""
+    """A table of one row with the decoded arrays as raw bytes, so that nothing is copied image by image."""
     decoded = decode(part.read(), size, channels)
     return pa.table(
         {
@@ -62,6 +69,6 @@ def _block(part: Part, number: int, size: tuple[int, int] | None, channels: int 
 
 
 def _one_value(array: np.ndarray) -> pa.Array:
-    """A binary column of one row that holds the array's memory, uncopied."""
+    """A binary column of one row that is the array's memory, not copied."""
     offsets = pa.py_buffer(np.array([0, array.nbytes], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(np.ascontiguousarray(array))])
