@@ -17,7 +17,8 @@ from lehr.errors import LehrError
 GROUP_BYTES = 16 << 20  # of encoded images in one row group, which is always read as a whole
 GROUP_ROWS = 5_000
 FILE_BYTES = 512 << 20
-SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int64())])
+COLUMNS: list[pa.Field] = [pa.field("image", pa.binary()), pa.field("label", pa.int64())]
+SCHEMA = pa.schema(COLUMNS)
 
 
 def pack(source: Source, target: str, advance: Callable[[int], None] = lambda rows: None) -> int:
@@ -100,4 +101,4 @@ def _encoded(table: pa.Table) -> pa.Table:
             Image.fromarray(pixels[:, :, 0] if shape[2] == 1 else pixels).save(file, "PNG")
             image = file.getvalue()
         images.append(image)
-    return pa.table({"image": pa.array(images, pa.binary()), "label": table["label"]}, SCHEMA)
+    return table.select(["image", "label"]).set_column(0, "image", pa.array(images, pa.binary())).cast(SCHEMA)

@@ -138,6 +138,6 @@ def _class_folders(root: str, entries: list[Entry], job_error: ErrorFactory) -> 
     if empty:
         names = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
         one = len(empty) == 1
-        some = f"{len(empty)} folder{'' if one else 's'} in {root} {'has' if one else 'have'} no images and"
-        notes = (f"{some} {'is' if one else 'are'} ignored: {names}",)
+        what = f"{len(empty)} folder{'' if one else 's'} in {root} {'has' if one else 'have'} no images and"
+        notes = (f"{what} {'is' if one else 'are'} ignored: {names}",)
     return Source(root, tuple(parts), classes, notes=notes)

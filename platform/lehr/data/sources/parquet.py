@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileType
 
@@ -67,7 +66,8 @@ class ParquetPart:
 
         table = read_with_retries(self.path, read)
         if "label" in names and table["label"].null_count:  # a missing label is outside the classes, which is checked
-            return replace_labels(table, pc.fill_null(table["label"], -1).to_numpy())
+            labels = table["label"].cast(pa.int64()).fill_null(pa.scalar(-1, pa.int64()))
+            return replace_labels(table, labels.to_numpy())
         return table
 
 
