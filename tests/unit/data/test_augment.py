@@ -45,10 +45,10 @@ def rows() -> DataSubset:
 
 def epoch_of(
     rows: DataSubset, steps: list[tuple[str, dict[str, Any]]], workers: int, epoch: int = 0
-) -> dict[int, tuple]:
+) -> dict[int, tuple[Tensor, Tensor]]:
     """Every row after the augmentation of an epoch: id -> (image, target)."""
     augment, sampler = Augment(steps, seed=3), BatchSampler(len(rows), 16, seed=3)
-    found = {}
+    found: dict[int, tuple[Tensor, Tensor]] = {}
     for rank in range(workers):
         for batch in batches(rows, sampler, augment, epoch, 0, rank, workers):
             found |= {int(i): (x, y) for i, x, y in zip(batch.ids, batch.inputs, batch.targets, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from PIL import Image
 
 from lehr.data.door import cache_policy, in_bytes
 from lehr.data.load import OpenedSources, splits
-from lehr.data.sources import Source
+from lehr.data.sources import Source, opener
 from lehr.errors import JobError, LehrError
 from lehr.job import TrainJob, from_dict
+from lehr.job.sources import SOURCES, SourceForm
 
 from .conftest import CLASSES, image_of, png, write_parquet
 
@@ -31,6 +33,11 @@ def rows_of(source: Source) -> int:
     """The number of rows of a source, which is the same by every way of counting."""
     assert source.rows == len(source.labels()) == sum(len(part.read()) for part in source.parts)
     return source.rows
+
+
+@pytest.mark.parametrize("form", SOURCES.values(), ids=SOURCES)
+def test_every_source_that_a_job_can_name_has_a_module_that_opens_it(form: SourceForm) -> None:
+    assert [*inspect.signature(opener(form)).parameters] == ["section", "job_error"]
 
 
 def test_parquet_of_encoded_images(parquet_file: Path) -> None:
@@ -100,6 +107,15 @@ def test_nested_split_folders_are_the_splits_of_the_source(
     share = opened(source=form, path=tmp_path / "set", validation=0.2, test="none")
     made = splits(share.job, share.decode())
     assert (len(made.train), len(made.validation), made.test) == (24, 6, None)
+
+
+def test_hidden_folders_beside_split_folders_are_ignored(tmp_path: Path) -> None:
+    for folder in ("train/cat", "test/cat", ".cache/thumbnails"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.png").write_bytes(png(1))
+    found = opened(source="images", path=tmp_path)
+    assert rows_of(found.main) == 1
+    assert [*found.main.other_splits] == ["test"]
 
 
 def test_a_split_with_fewer_classes_has_the_labels_of_the_training_rows(class_folders: Path, tmp_path: Path) -> None:
