@@ -35,7 +35,7 @@ SOURCES: dict[str, SourceForm] = {
     "torchvision:NAME": SourceForm("torchvision_sets", path="optional", downloads=True),
     FUNCTION: SourceForm("function", path="optional", needs_ray=True),
 }
-"""By spelling: `NAME` stands for any name, and what has a colon but none of these prefixes is a function."""
+"""By spelling. `NAME` stands for any name; a colon after any other prefix makes it a function."""
 
 
 def source_form(source: str) -> SourceForm | None:

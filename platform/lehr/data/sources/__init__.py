@@ -59,5 +59,5 @@ def open_split(section: DataSection, split: str, job_error: ErrorFactory) -> Sou
 
 def _form_of(section: DataSection) -> SourceForm:
     form = source_form(section.source)
-    assert form is not None, "the section itself refuses unknown sources"
+    assert form is not None, "DataSection accepts only known sources"
     return form

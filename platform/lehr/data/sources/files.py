@@ -13,14 +13,14 @@ UNKNOWN = -1  # the label of every row
 
 def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     """All images in the folder and its subfolders. The source has no classes."""
-    assert section.path is not None, "the section itself asks for data.path"
+    assert section.path is not None, "DataSection requires a path for this source"
     root = section.path
     try:
         names = images_in(root)
     except (OSError, ValueError) as error:
         raise job_error("data.path", f"cannot be read: {str(error).splitlines()[0]}") from error
     if not names:
-        raise job_error("data.path", f'"{root}" holds no images; allowed: files ending in {", ".join(ENDINGS)}')
+        raise job_error("data.path", f'"{root}" contains no images; allowed: files ending in {", ".join(ENDINGS)}')
     parts: list[Part] = []
     for first in range(0, len(names), FILES_PER_PART):
         files = tuple(names[first : first + FILES_PER_PART])

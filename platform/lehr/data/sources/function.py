@@ -28,6 +28,6 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
         raise job_error("data.source", f'"{module_name}" has no function "{name}"')
     dataset = function(packaged_path(section.path)) if section.path else function()
 
-    from lehr.data.ray_data import dataset_source  # whatever can be refused is refused before Ray is imported
+    from lehr.data.ray_data import dataset_source  # mistakes are reported before Ray is imported
 
     return dataset_source(dataset, section.source, job_error)

@@ -70,7 +70,7 @@ def _read(filesystem: FileSystem, path: str) -> bytes:
 
 def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     """The images in the class folders, or in those of each split."""
-    assert section.path is not None, "the section itself asks for data.path"
+    assert section.path is not None, "DataSection requires a path for this source"
     root = section.path
     entries = _list(root, job_error)
     inside = _by_top_folder(entries)

@@ -73,7 +73,7 @@ class ParquetPart:
 
 def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     """The rows of a Parquet file, or of all Parquet files in a folder."""
-    assert section.path is not None, "the section itself asks for data.path"
+    assert section.path is not None, "DataSection requires a path for this source"
     return _open(section.path, "data.path", job_error)
 
 
