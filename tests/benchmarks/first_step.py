@@ -66,7 +66,7 @@ def train_loop(config: dict[str, str]) -> None:
     from torch.nn import functional as F
 
     import lehr
-    from lehr.models import SmallCNN
+    from lehr.models.small_cnn import SmallCNN
 
     table = pq.read_table(Path(lehr.__file__).parent / "data/digits.parquet")
     images = np.stack([np.asarray(Image.open(io.BytesIO(image))) for image in table["image"].to_pylist()])

@@ -63,7 +63,7 @@ def worker() -> None:
 
     from lehr.data.load import OpenedSources, splits
     from lehr.job import from_dict
-    from lehr.models import SmallCNN
+    from lehr.models.small_cnn import SmallCNN
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")

@@ -121,7 +121,7 @@ def test_an_empty_class_folder_is_said_and_left_out(capsys: pytest.CaptureFixtur
             Path(f"data/{name}/{row}.png").write_bytes(picture(row))
     Path("data/c").mkdir()
     assert run("images", "data").status() == "finished"
-    assert "hold no images and are no classes: c" in capsys.readouterr().out
+    assert "no images and is ignored: c" in capsys.readouterr().out
 
 
 def test_unreadable_images_within_the_allowed_share_are_skipped_and_named(capsys: pytest.CaptureFixture[str]) -> None:

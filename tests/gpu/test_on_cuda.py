@@ -124,7 +124,7 @@ def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(names: list[str]
     def two(held: DataSubset, device: torch.device) -> list[Any]:
         return list(islice(batches(held, plan.epochs, plan.augment, 1, device=device), 2))
 
-    for there in (rows, plan.splits.on(GPU).train):
+    for there in (rows, plan.splits.to(GPU).train):
         for ours, theirs in zip(two(there, GPU), two(rows, CPU), strict=True):
             assert ours.inputs.is_cuda
             assert ours.ids.tolist() == theirs.ids.tolist()

@@ -44,7 +44,7 @@ def show(
     from rich.table import Table
 
     from lehr.data.load import OpenedSources, augmentations
-    from lehr.data.sample_grid import sheet
+    from lehr.data.sample_grid import draw_sample_grid
     from lehr.data.streaming import ThreadDecoder
     from lehr.machine import cores
 
@@ -65,7 +65,8 @@ def show(
         console.print(note, markup=False)
     chosen = [np.flatnonzero(labels == label)[:samples] for label in range(len(classes))]
     rows = streams["train"].rows(torch.from_numpy(np.concatenate(chosen[:MOST_CLASSES])))
-    sheet(rows, augmentations(job), counts["train"].tolist(), epochs if job.data.augment else 0, Path(output))
+    shown = epochs if job.data.augment else 0
+    draw_sample_grid(rows, augmentations(job), counts["train"].tolist(), shown, Path(output))
     console.print(f"Samples: {output}", markup=False)
 
 
@@ -86,9 +87,9 @@ def pack(
     main = opened.main
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
     with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=main.rows + sum(split.rows for split in main.own.values()))
+        task = progress.add_task("", total=main.rows + sum(split.rows for split in main.other_splits.values()))
         files = write(main, target, lambda rows: progress.advance(task, rows))
-    splits = "".join(f", {split.rows:,} for {name}" for name, split in main.own.items())
+    splits = "".join(f", {split.rows:,} for {name}" for name, split in main.other_splits.items())
     print(f"{main.rows:,} images{splits} in {files} file{'' if files == 1 else 's'}: {target}")
 
 
@@ -106,14 +107,14 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
 
 
 def _data(source: str) -> dict[str, str]:
-    from lehr.data.sources import SOURCES
+    from lehr.job.sources import SOURCES, source_form
 
     if Path(source).exists() or "://" in source:
         if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
             return {"source": "parquet", "path": source}
         return {"source": "files" if _loose(source) else "images", "path": source}
-    if source not in SOURCES and ":" not in source:
-        allowed = "a path, digits, torchvision:NAME or my_package.module:function"
+    if source_form(source) is None:
+        allowed = ", ".join(["a path", *(name for name, form in SOURCES.items() if form.path != "required")])
         raise LehrError(f'"{source}" is neither a file or folder here nor a source; allowed: {allowed}')
     return {"source": source}
 

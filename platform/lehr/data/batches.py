@@ -1,4 +1,4 @@
-"""What the loop iterates over: a worker's part of each global batch, on its device, augmented."""
+"""The batches that a training loop iterates over: a worker's share of each global batch, augmented on its device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lehr.data.dataset import Batch, BatchSampler, DataSubset, MixPartners
 
 def batches(
     rows: DataSubset,
-    epochs: BatchSampler,
+    sampler: BatchSampler,
     augment: Augment,
     epoch: int,
     first: int = 0,
@@ -20,18 +20,18 @@ def batches(
     workers: int = 1,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """Worker `rank`'s part of the global batches of an epoch, from step `first` on.
+    """The share of worker `rank` in the global batches of an epoch, beginning with step `first`.
 
-    Which rows, in which order and with which augmentation is a pure function of (seed, epoch, step).
+    Rows, their order and their augmentation are a pure function of (seed, epoch, step).
     """
-    order = epochs.order(epoch).to(rows.device)  # once: each step then finds its positions where the rows are
-    steps = range(first, epochs.steps)
+    order = sampler.order(epoch).to(rows.device)  # copied once per epoch, not once per step
+    steps = range(first, sampler.steps)
     shares: list[tuple[torch.Tensor, MixPartners | None]]
     if augment.mixes:
-        shares = [epochs.pairs(order, step, rank, workers) for step in steps]
+        shares = [sampler.positions_and_partners(order, step, rank, workers) for step in steps]
     else:
-        shares = [(epochs.positions(order, step, rank, workers), None) for step in steps]
-    found = rows.batches([positions for positions, _ in shares])
-    there = torch.device(device)
-    for (_, pairs), batch in zip(shares, found, strict=True):
-        yield augment(batch.to(there), epoch, pairs.to(there) if pairs else None, len(rows.classes))
+        shares = [(sampler.positions(order, step, rank, workers), None) for step in steps]
+    gathered = rows.batches([positions for positions, _ in shares])
+    target = torch.device(device)
+    for (_, partners), batch in zip(shares, gathered, strict=True):
+        yield augment(batch.to(target), epoch, partners.to(target) if partners else None, len(rows.classes))

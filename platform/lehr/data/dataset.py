@@ -1,4 +1,4 @@
-"""What training sees of the data: decoded rows in shared memory, their splits, and the batches of an epoch."""
+"""The data as training sees them: decoded rows in shared memory, their splits, and the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from lehr.data.randomness import key, permutation
 
 UNREADABLE = -100
-"""The target of a streamed row whose image could not be read: torch's losses and evaluation leave it out."""
+"""The target of a streamed row whose image could not be read: losses and evaluation ignore such rows."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Images:
         pixels: uint8 [rows, height, width, channels], read-only by contract.
         labels: int64 [rows], indices into `classes`.
         classes: the class names in label order.
-        unreadable: the rows whose image could not be read; their pixels are zero and no split holds them.
+        unreadable: the rows whose image could not be read; their pixels are zero, and no split contains them.
     """
 
     pixels: np.ndarray
@@ -47,20 +47,21 @@ class Images:
 
 
 class DataSubset:
-    """Some rows of an `Images`, gathered into new tensors: in-place work on a batch never reaches the shared memory.
+    """Some rows of an `Images`. Batches are new tensors, so in-place operations on them never change the shared memory.
 
     Attributes:
-        ids: int64 [rows], the row numbers in the source; randomness is drawn per id.
-        decoded_late: images are decoded while training goes on, and may turn out to be unreadable only then.
+        ids: int64 [rows], the row numbers in the source; random numbers are a function of the id.
+        classes: the class names in label order.
+        decodes_lazily: images are decoded during training and may turn out to be unreadable only then.
     """
 
-    decoded_late = False
+    decodes_lazily = False
 
     def __init__(self, images: Images, ids: Tensor) -> None:
         self.ids = ids
         self.classes = images.classes
         with warnings.catch_warnings():
-            # The arrays are read-only; these tensors are private to this class and only ever gathered from.
+            # The arrays are read-only. These tensors are private to this class, which only gathers from them.
             warnings.simplefilter("ignore", UserWarning)
             self._pixels = torch.from_numpy(images.pixels)
             self._labels = torch.from_numpy(images.labels)
@@ -76,20 +77,21 @@ class DataSubset:
 
     @property
     def device(self) -> torch.device:
-        """Where the rows lie, and their batches."""
+        """The device that holds the rows and their batches."""
         return self.ids.device
 
-    def on(self, device: torch.device, held: dict[int, tuple[Tensor, Tensor]]) -> DataSubset:
+    def to(self, device: torch.device, copies: dict[int, tuple[Tensor, Tensor]]) -> DataSubset:
         """The same rows in the memory of a device: batches are gathered there, and no step waits for a copy.
 
         Args:
-            held: pixels and labels that lie there already, by the address of the pixels they were copied from.
+            copies: pixels and labels that are there already, by the address of the pixels they were copied from.
+                What is copied now is added, so that subsets of the same images share one copy.
         """
         moved, address = object.__new__(DataSubset), self._pixels.data_ptr()
-        if address not in held:
-            held[address] = self._pixels.to(device), self._labels.to(device)
+        if address not in copies:
+            copies[address] = self._pixels.to(device), self._labels.to(device)
         moved.ids, moved.classes = self.ids.to(device), self.classes
-        moved._pixels, moved._labels = held[address]
+        moved._pixels, moved._labels = copies[address]
         return moved
 
     @property
@@ -98,7 +100,7 @@ class DataSubset:
         return self._labels.index_select(0, self.ids)
 
     def gather(self, positions: Tensor) -> Batch:
-        """The rows at `positions` (indices into `ids`) as a new batch, where the rows lie."""
+        """The rows at `positions` (indices into `ids`) as a new batch, on the device of the rows."""
         ids = self.ids.index_select(0, positions.to(self.device))
         return Batch(self._pixels.index_select(0, ids).permute(0, 3, 1, 2), self._labels.index_select(0, ids), ids)
 
@@ -111,14 +113,14 @@ class DataSubset:
         return permutation(key, len(self))
 
     def unreadable(self) -> dict[int, str]:
-        """From row id to why, of the images found unreadable since training began; none here: all were read before."""
+        """By row id, why an image is unreadable that was found so during training. Empty here: all were read before."""
         return {}
 
-    def learn_unreadable(self, found: Mapping[int, str]) -> list[str]:
-        """Takes in what other workers found unreadable; returns the names of all that were not told before.
+    def add_unreadable(self, found: Mapping[int, str]) -> list[str]:
+        """Adds the images that other workers found unreadable; returns the names of those not returned before.
 
         Raises:
-            LehrError: together they are more than may be skipped.
+            LehrError: there are more than the job allows to skip.
         """
         return []
 
@@ -136,7 +138,7 @@ class Batch:
 
     Attributes:
         inputs: [rows, channels, height, width], values from 0 to 255: uint8, or float32 after some augmentations.
-        targets: int64 [rows], or float64 [rows, classes] where images were mixed.
+        targets: int64 [rows]; float64 [rows, classes] if images were mixed.
         ids: int64 [rows].
     """
 
@@ -153,39 +155,45 @@ class Batch:
 
 @dataclass(frozen=True)
 class MixPartners:
-    """For mixing: the rows of a batch that a worker trains on, and the partner of each, as indices into the batch."""
+    """For mixing: which images of a batch a worker trains on, and with which other image each is mixed.
+
+    Attributes:
+        own: int64 [rows], indices into the batch.
+        others: int64 [rows], the partner of each.
+    """
 
     own: Tensor
-    partners: Tensor
+    others: Tensor
 
     def to(self, device: torch.device) -> MixPartners:
-        """The same on a device. The copies do not wait for what a GPU computes."""
-        return MixPartners(*(index.to(device, non_blocking=True) for index in (self.own, self.partners)))
+        """The same on a device. The copies do not wait for computations on a GPU."""
+        return MixPartners(*(index.to(device, non_blocking=True) for index in (self.own, self.others)))
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows for training, for validation and, if the job names some, the test rows, scored once at the end."""
+    """The rows for training and validation and, if the job has any, the test rows, which are scored once at the end."""
 
     train: DataSubset
     validation: DataSubset
     test: DataSubset | None = None
 
-    def on(self, device: torch.device) -> Splits:
-        """The same splits in the memory of a device, each source once."""
-        held: dict[int, tuple[Tensor, Tensor]] = {}
-        test = None if self.test is None else self.test.on(device, held)
-        return Splits(self.train.on(device, held), self.validation.on(device, held), test)
+    def to(self, device: torch.device) -> Splits:
+        """The same splits in the memory of a device. Splits of the same images share one copy."""
+        copies: dict[int, tuple[Tensor, Tensor]] = {}
+        test = None if self.test is None else self.test.to(device, copies)
+        return Splits(self.train.to(device, copies), self.validation.to(device, copies), test)
 
 
 def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits rows into (train ids, validation ids), each class in the same proportion, fixed by the seed.
+    """Splits rows into (train ids, validation ids), int64, each class in the same proportion, fixed by the seed.
 
-    Every class keeps at least one training row, and gives at least one validation row if it has two or more.
+    Every class keeps at least one training row, and gives up at least one validation row if it has two or more.
 
     Args:
         labels: int64 [rows].
         share: the share of each class to hold out, between 0 and 1.
+        seed: the seed of the split.
     """
     order = permutation(key(seed, "split"), len(labels)).numpy()
     held_out = np.zeros(len(labels), dtype=bool)
@@ -198,16 +206,21 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tenso
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """The batches of every epoch, as row positions: a pure function of (seed, epoch, step), never of the workers.
+    """The batches of every epoch as row positions: a pure function of (seed, epoch, step), whatever the workers.
 
-    Batches are global: worker r of n takes every n-th row from r on. The last batch of an epoch may be smaller.
+    Batches are global: worker r of n takes rows r::n of each. The last batch of an epoch may be smaller.
+
+    Attributes:
+        rows: rows in one epoch.
+        batch_size: rows in a global batch.
+        seed: the seed of the order.
+        shuffle: from a key to an order of all rows, int64 [rows]; by default all orders are equally likely.
     """
 
     rows: int
     batch_size: int
     seed: int
     shuffle: Callable[[int], Tensor] | None = None
-    """From a key to an order of all rows; by default every order is as likely as any other."""
 
     @property
     def steps(self) -> int:
@@ -215,7 +228,7 @@ class BatchSampler:
         return -(-self.rows // self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """int64 [rows]: the order of this epoch."""
+        """int64 [rows]: the row positions of this epoch in order."""
         stream = key(self.seed, "order", epoch)
         return self.shuffle(stream) if self.shuffle else permutation(stream, self.rows)
 
@@ -224,13 +237,13 @@ class BatchSampler:
         return min(self.batch_size, self.rows - step * self.batch_size)
 
     def positions(self, order: Tensor, step: int, rank: int, workers: int) -> Tensor:
-        """The part of the batch at `step` that worker `rank` of `workers` takes."""
+        """int64: the row positions of worker `rank` of `workers` in the batch at `step`."""
         return order[step * self.batch_size : (step + 1) * self.batch_size][rank::workers]
 
-    def pairs(self, order: Tensor, step: int, rank: int, workers: int) -> tuple[Tensor, MixPartners]:
-        """As `positions`, with the partners that mixing needs: each row's partner is the next of the global batch.
+    def positions_and_partners(self, order: Tensor, step: int, rank: int, workers: int) -> tuple[Tensor, MixPartners]:
+        """As `positions`, with the partners that mixing needs: the partner of a row is the next of the global batch.
 
-        The order is random already, so this is as good as drawing partners, and every worker can tell them.
+        The order is random already, so this is as good as drawing partners, and every worker knows them.
         """
         batch = order[step * self.batch_size : (step + 1) * self.batch_size]
         own = torch.arange(len(batch))[rank::workers]

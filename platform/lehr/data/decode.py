@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,27 +13,32 @@ from PIL import Image, ImageOps
 
 from lehr.errors import LehrError
 
-MODES = {1: "L", 3: "RGB"}
+MODES = {1: "L", 3: "RGB"}  # Pillow's, by number of channels
 ORIENTATION = 0x0112  # the EXIF tag
+READ_ERRORS = (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for bytes or arrays that are not an image."""
 
 
 def decode_image(encoded: bytes, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
-    """One image file as uint8 [height, width, channels], turned upright as its EXIF tag says.
+    """One image file as uint8 [height, width, channels], rotated upright by its EXIF tag.
 
     Args:
-        size: (height, width) to resize to; None keeps the image's own.
+        size: (height, width) to resize to, bilinear; None keeps the image's own.
         channels: 1 or 3; None gives 1 for greyscale files and 3 for all others.
+
+    Raises:
+        READ_ERRORS: it is not an image file, or it is damaged or cut off.
     """
     with Image.open(io.BytesIO(encoded)) as image:
-        # Without the tag the image is upright already, and a copy saved is a third of the time for a small one.
+        # Without the tag the image is upright already; the copy saved is a third of the time for a small image.
         upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
         upright.load()
     if channels is None:
         channels = 1 if upright.mode in ("1", "L", "I", "I;16", "LA") else 3
-    return _fit(upright, size, channels)
+    return _to_array(upright, size, channels)
 
 
-def _fit(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
+def _to_array(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
     converted = image if image.mode == MODES[channels] else image.convert(MODES[channels])
     if size is not None and converted.size != (size[1], size[0]):
         converted = converted.resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -44,9 +50,9 @@ class Decoded:
     """Some rows of a source, decoded.
 
     Attributes:
-        pixels: uint8 [rows, height, width, channels]; zero where an image could not be read.
+        pixels: uint8 [rows, height, width, channels]; zero if the image could not be read.
         labels: int64 [rows].
-        unreadable: (row, why) of each image that could not be read.
+        unreadable: (row, reason) of each image that could not be read.
     """
 
     pixels: np.ndarray
@@ -55,54 +61,74 @@ class Decoded:
 
 
 def decode(table: pa.Table, size: tuple[int, int] | None, channels: int | None = None) -> Decoded:
-    """The images and labels of a part's table (`Part.read`).
+    """The images and labels of a part's table (`Part.read`). Images that cannot be read are listed, not raised.
 
     Args:
-        size: (height, width) to resize to; None keeps the images' own, which then must be alike.
+        table: columns `image` (binary), `label` (integers) and, for raw pixels, `shape`.
+        size: (height, width) to resize to; None keeps the images' own, which must then all be the same.
         channels: 1 or 3; None gives 3 unless all images are greyscale.
 
     Raises:
-        LehrError: the images differ in size and none to resize to was given.
+        LehrError: the images differ in size and `size` is None.
     """
     shapes = table["shape"].to_pylist() if "shape" in table.schema.names else [None] * len(table)
     images: list[np.ndarray | None] = []
     unreadable = []
     for row, (encoded, shape) in enumerate(zip(table["image"].to_pylist(), shapes, strict=True)):
         try:
-            read = decode_image(encoded, size, channels) if shape is None else _raw(encoded, shape, size, channels)
-            images.append(read)
-        except (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError) as error:
+            images.append(_decode_one(encoded, shape, size, channels))
+        except READ_ERRORS as error:
             images.append(None)
             unreadable.append((row, str(error).split(" <_io")[0].strip() or type(error).__name__))
     labels = table["label"].to_numpy().astype(np.int64)
     known = {image.shape[:2] for image in images if image is not None}
     if len(known) > 1:
-        few = ", ".join(f"{width} × {height}" for height, width in sorted(known)[:3])
-        raise LehrError(f"data: the images differ in size ({few}, …); give data.image_size to resize them to")
+        raise different_sizes(known)
     height, width = known.pop() if known else size or (0, 0)
     channels = channels or max((image.shape[2] for image in images if image is not None), default=1)
     pixels = np.zeros((len(images), height, width, channels), np.uint8)
     for row, image in enumerate(images):
         if image is not None:
-            pixels[row] = image  # a greyscale image among coloured ones fills all channels
+            pixels[row] = image  # a greyscale image among colour images fills all channels
     return Decoded(pixels, labels, tuple(unreadable))
 
 
-def _raw(pixels: bytes, shape: list[int], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+def different_sizes(sizes: Iterable[tuple[int, int]]) -> LehrError:
+    """The error for images of different sizes (height, width) that the job does not resize."""
+    some = ", ".join(f"{width} × {height}" for height, width in sorted(sizes)[:3])
+    return LehrError(f"data: the images differ in size ({some}, …); set data.image_size to resize them")
+
+
+def _decode_one(
+    image: bytes | None, shape: list[int] | None, size: tuple[int, int] | None, channels: int | None
+) -> np.ndarray:
+    """One image of a part's table; raw pixels if it has a shape. Raises one of READ_ERRORS."""
+    if image is None:
+        raise ValueError("the row has no image")
+    return decode_image(image, size, channels) if shape is None else _from_raw(image, shape, size, channels)
+
+
+def _from_raw(pixels: bytes, shape: list[int], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
     height, width, depth = shape
     if depth not in MODES or not height * width:
-        raise ValueError(f"its shape {height} × {width} × {depth} is not that of an image with 1 or 3 channels")
+        raise ValueError(f"the shape {height} × {width} × {depth} is not an image with 1 or 3 channels")
     array = np.frombuffer(pixels, np.uint8).reshape(height, width, depth)
     if (size is None or size == (height, width)) and (channels is None or channels == depth):
         return array
-    return _fit(Image.fromarray(array[:, :, 0] if depth == 1 else array), size, channels or depth)
+    return _to_array(Image.fromarray(array[:, :, 0] if depth == 1 else array), size, channels or depth)
 
 
 def as_pixels(image: object, size: tuple[int, int], channels: int) -> np.ndarray:
-    """A path, a PIL image or a uint8 array as uint8 [height, width, channels] of the given size.
+    """One image as uint8 [height, width, channels] with values from 0 to 255.
+
+    Args:
+        image: a path, the bytes of an image file, a PIL image, or a uint8 array [height, width] or
+            [height, width, channels] with values from 0 to 255.
+        size: (height, width) to resize to, bilinear.
+        channels: 1 or 3.
 
     Raises:
-        LehrError: it is none of these, or cannot be read as an image.
+        LehrError: `image` is none of these, or cannot be read as an image.
     """
     try:
         if isinstance(image, (str, Path)):
@@ -117,7 +143,8 @@ def as_pixels(image: object, size: tuple[int, int], channels: int) -> np.ndarray
                 )
             image = Image.fromarray(image.squeeze(-1) if image.ndim == 3 and image.shape[2] == 1 else image)
         if isinstance(image, Image.Image):
-            return _fit(ImageOps.exif_transpose(image), size, channels)
-    except (OSError, ValueError) as error:
+            return _to_array(ImageOps.exif_transpose(image), size, channels)
+    except READ_ERRORS as error:
         raise LehrError(f"cannot be read as an image: {error}") from error
-    raise LehrError(f"a {type(image).__name__} is not an image; allowed: a path, a PIL image or a uint8 array")
+    what = f"a {type(image).__name__} is not an image"
+    raise LehrError(f"{what}; allowed: a path, the bytes of an image file, a PIL image or a uint8 array")

@@ -44,8 +44,8 @@ class OpenedSources:
         self.size = image_size(job.data)
         self.extra: dict[str, Source] = {}
         for split, wanted in (("validation", job.data.validation), ("test", job.data.test)):
-            if wanted == "auto" and split in self.main.own:
-                self.extra[split] = self._with_same_classes(split, self.main.own[split])
+            if wanted == "auto" and split in self.main.other_splits:
+                self.extra[split] = self._with_same_classes(split, self.main.other_splits[split])
             elif isinstance(wanted, str) and wanted not in NO_PATHS:
                 self.extra[split] = self._with_same_classes(split, self._beside(split, wanted))
         augmentations(job)
@@ -53,7 +53,7 @@ class OpenedSources:
     def _beside(self, split: str, path: str) -> Source:
         section = self.job.data.model_copy(update={"path": path})
         source = open_source(section, lambda _, what: self.job.error(f"data.{split}", what))
-        return source.only(tuple(self.job.data.classes)) if self.job.data.classes else source
+        return source.select_classes(tuple(self.job.data.classes)) if self.job.data.classes else source
 
     def _chosen(self, source: Source) -> Source:
         """The source, restricted to the classes that the job asks for."""
@@ -65,13 +65,13 @@ class OpenedSources:
                 raise self.job.error(f"data.classes.{number}", not_a_choice(name, "class of the data", source.classes))
             if name in wanted[:number]:
                 raise self.job.error(f"data.classes.{number}", f'"{name}" is listed twice')
-        return source.only(tuple(wanted))
+        return source.select_classes(tuple(wanted))
 
     def _with_same_classes(self, split: str, source: Source) -> Source:
         if unknown := [name for name in source.classes if name not in self.main.classes]:
             names = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
             raise self.job.error(f"data.{split}", f"its classes {names} are not among those of the training data")
-        return source.with_classes(self.main.classes)
+        return source.relabel(self.main.classes)
 
     @property
     def sources(self) -> dict[str, Source]:

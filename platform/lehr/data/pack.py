@@ -1,4 +1,4 @@
-"""Any source as Parquet shards: one sequential file instead of many small ones, and the same rows for everyone."""
+"""Packs any source into Parquet shards: few large files that are read sequentially, instead of many small ones."""
 
 from __future__ import annotations
 
@@ -9,44 +9,46 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from pyarrow.fs import FileSelector
 
-from lehr.data.sources import Source
-from lehr.data.sources.base import class_metadata, file_system, join_path
+from lehr.data.sources.base import Source, class_metadata, file_system, join_path
 from lehr.errors import LehrError
 
-GROUP_BYTES = 16 << 20  # encoded images in one row group, which is read as a whole
+GROUP_BYTES = 16 << 20  # of encoded images in one row group, which is always read as a whole
 GROUP_ROWS = 5_000
 FILE_BYTES = 512 << 20
-SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int64())])
+COLUMNS: list[pa.Field] = [pa.field("image", pa.binary()), pa.field("label", pa.int64())]
+SCHEMA = pa.schema(COLUMNS)
 
 
 def pack(source: Source, target: str, advance: Callable[[int], None] = lambda rows: None) -> int:
-    """Writes a source, and its own splits into folders, as Parquet shards; returns the number of files.
+    """Writes a source as Parquet shards, one folder per split if it has several; returns the number of files.
 
-    Encoded images are kept as they are, raw ones become PNG. Rows keep their order.
+    Encoded images are copied unchanged, raw pixels become PNG. Rows keep their order.
 
     Args:
-        target: a folder or URI that holds nothing yet.
-        advance: told how many rows were written.
+        source: what to pack.
+        target: a folder or URI, empty or new.
+        advance: called with the number of rows just written.
 
     Raises:
-        LehrError: there is something at the target, or it cannot be written.
+        LehrError: the target is not empty, or cannot be written.
     """
     try:
         filesystem, path = file_system(target)
         info = filesystem.get_file_info(path)
-        taken = info.is_file or any(filesystem.get_file_info(pa.fs.FileSelector(path, allow_not_found=True)))
+        taken = info.is_file or any(filesystem.get_file_info(FileSelector(path, allow_not_found=True)))
     except (OSError, ValueError) as error:
         raise LehrError(f"{target}: cannot be reached: {str(error).splitlines()[0]}") from error
     if taken:
-        raise LehrError(f"{target}: there is something already; allowed: a folder that is empty or does not exist yet")
-    if not source.own:
-        return _shards(source, target, advance)
-    splits = {"train": source, **source.own}
-    return sum(_shards(split, join_path(target, name), advance) for name, split in splits.items())
+        raise LehrError(f"{target}: is not empty; allowed: an empty folder, or one that does not exist yet")
+    if not source.other_splits:
+        return _write_shards(source, target, advance)
+    splits = {"train": source, **source.other_splits}
+    return sum(_write_shards(split, join_path(target, name), advance) for name, split in splits.items())
 
 
-def _shards(source: Source, target: str, advance: Callable[[int], None]) -> int:
+def _write_shards(source: Source, target: str, advance: Callable[[int], None]) -> int:
     filesystem, path = file_system(target)
     filesystem.create_dir(path, recursive=True)
     schema = SCHEMA.with_metadata(class_metadata(source.classes))
@@ -54,10 +56,8 @@ def _shards(source: Source, target: str, advance: Callable[[int], None]) -> int:
     try:
         for group in _groups(source):
             if writer is None:
-                writer, size = (
-                    pq.ParquetWriter(join_path(path, f"part-{files:05d}.parquet"), schema, filesystem=filesystem),
-                    0,
-                )
+                file = join_path(path, f"part-{files:05d}.parquet")
+                writer, size = pq.ParquetWriter(file, schema, filesystem=filesystem), 0
                 files += 1
             writer.write_table(group.cast(schema).replace_schema_metadata(schema.metadata), row_group_size=len(group))
             size += group.nbytes
@@ -101,4 +101,4 @@ def _encoded(table: pa.Table) -> pa.Table:
             Image.fromarray(pixels[:, :, 0] if shape[2] == 1 else pixels).save(file, "PNG")
             image = file.getvalue()
         images.append(image)
-    return pa.table({"image": pa.array(images, pa.binary()), "label": table["label"]}, SCHEMA)
+    return table.select(["image", "label"]).set_column(0, "image", pa.array(images, pa.binary())).cast(SCHEMA)

@@ -1,24 +1,24 @@
-"""From uint8 pixels to what the network sees. The same numbers serve training, evaluation and prediction."""
+"""Normalisation: from uint8 pixels to the network's input, the same for training, evaluation and prediction."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lehr.data.dataset import DataSubset
+from lehr.models.pretrained import Preprocessing
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Scales pixels to mean 0 and standard deviation 1 per channel, over the training rows.
+    """Scales pixels to mean 0 and standard deviation 1 per channel over the training rows.
 
     Attributes:
-        height, width, channels: the image that the network takes.
-        mean, std: per channel, on the scale of pixels / 255.
+        height, width, channels: size of the network's input.
+        mean, std: per channel, of pixels / 255.
     """
 
     height: int
@@ -29,17 +29,23 @@ class Preprocess:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of what the network takes."""
+        """(channels, height, width) of the network's input."""
         return self.channels, self.height, self.width
 
     @classmethod
     def fit(cls, rows: DataSubset, most: int = 20_000, most_bytes: int = 64 << 20) -> Preprocess:
-        """Measures mean and standard deviation over the first `most` rows, or fewer of large images."""
+        """Measures mean and standard deviation over the first rows; a constant channel gets the standard deviation 1.
+
+        Args:
+            rows: the training rows.
+            most: the most rows to read.
+            most_bytes: the most bytes of pixels to read, which limits the rows of large images.
+        """
         channels, height, width = rows.shape
         most = min(len(rows), most, max(1, most_bytes // (channels * height * width)))
         pixels = rows.gather(torch.arange(most)).inputs
         count = pixels.numel() / channels
-        # Counts of the 256 values give exact sums in a fraction of the memory of a float copy.
+        # Counting the 256 values gives exact sums in a fraction of the memory that a float copy takes.
         values = torch.arange(256, dtype=torch.float64)
         counts = torch.stack([torch.bincount(pixels[:, c].flatten(), minlength=256) for c in range(channels)]).double()
         mean = counts @ values / count
@@ -48,33 +54,40 @@ class Preprocess:
         return cls(height, width, channels, tuple((mean / 255).tolist()), tuple((safe / 255).tolist()))
 
     def __call__(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
-        """Pixels 0 to 255 [rows, 1 or 3, height, width] as normalised floats of `dtype` on the same device.
+        """Normalised pixels [rows, channels, height, width] of `dtype`, on the same device.
 
-        Greyscale images come out with all channels that the network takes; coloured ones become grey (ITU-R 601) for
-        a network that takes one.
+        Greyscale images are repeated to the network's channels; colour images become grey (ITU-R 601) for a network
+        of one channel.
+
+        Args:
+            pixels: [rows, 1 or 3, height, width], uint8 or floats from 0 to 255.
+            dtype: a floating-point type.
         """
         if pixels.shape[1] == 3 and self.channels == 1:
             grey = _per_channel((0.299, 0.587, 0.114), dtype, pixels.device)
             pixels = (pixels.to(dtype) * grey).sum(dim=1, keepdim=True)
         floats = pixels.to(dtype)
-        wide = 1 if floats.is_contiguous() else floats.shape[3]  # channels last: constants for a line, in one stretch
+        # Channels last: the constants of a whole line, contiguous, make the arithmetic faster.
+        wide = 1 if floats.is_contiguous() else floats.shape[3]
         moved, scaled = [-m / s for m, s in zip(self.mean, self.std, strict=True)], [1 / (255 * s) for s in self.std]
         shift, scale = (_per_channel(tuple(each), dtype, pixels.device, wide) for each in (moved, scaled))
-        # In place where they are ours: with large images, asking for fresh memory takes as long as the arithmetic.
+        # In place where `floats` is our own copy: for large images, allocating memory takes as long as the arithmetic.
         ours = pixels.dtype == torch.uint8 and floats.shape[1] == self.channels
         return torch.addcmul(shift, floats, scale, out=floats if ours else None)
 
-    def describe(self) -> dict[str, Any]:
-        """As plain values, for `model/model.json`."""
-        return asdict(self)
+    def describe(self) -> Preprocessing:
+        """As plain values, for `preprocess` in `model/model.json`."""
+        return Preprocessing(height=self.height, width=self.width, channels=self.channels, mean=self.mean, std=self.std)
 
     @classmethod
-    def from_description(cls, description: dict[str, Any]) -> Preprocess:
-        return cls(**{**description, "mean": tuple(description["mean"]), "std": tuple(description["std"])})
+    def from_description(cls, description: Preprocessing) -> Preprocess:
+        """The inverse of `describe`."""
+        size = description["height"], description["width"], description["channels"]
+        return cls(*size, tuple(description["mean"]), tuple(description["std"]))
 
 
 @functools.lru_cache(maxsize=64)
 def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device, wide: int = 1) -> Tensor:
-    """[channels, 1, wide], channels last. Kept: making it anew in each step would have a GPU wait for the CPU."""
-    with torch.inference_mode(False):  # whoever asks first: training takes it too
+    """[channels, 1, wide], channels last. Cached, since a copy in each step would make a GPU wait for the CPU."""
+    with torch.inference_mode(False):  # training uses it too, even if prediction asked first
         return torch.tensor(values, dtype=dtype, device=device).repeat(wide, 1).T[:, None, :]

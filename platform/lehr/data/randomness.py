@@ -1,11 +1,11 @@
-"""Random numbers as pure functions of (seed, purpose, epoch, row): nothing is drawn in sequence, nothing to restore.
+"""Random numbers as pure functions of (seed, purpose, epoch, row): no generator, hence no state to restore.
 
 The order of an epoch, the validation split and each row's augmentation come from here. Because a number depends on the
-row and not on who asks for it, 1, 2 and 4 workers see the same batches with the same augmentation, on CPU and on GPU,
-and a resumed run sees what an undisturbed one would have seen.
+row and not on the worker that draws it, 1, 2 and 4 workers see the same batches with the same augmentation, on CPU and
+on GPU, and a resumed run sees what an uninterrupted one would have seen.
 
 The mixing function is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-generators", 2014). torch's int64 arithmetic wraps around, which makes it the same as unsigned arithmetic modulo 2^64.
+generators", 2014). torch's int64 arithmetic wraps around, so it equals unsigned arithmetic modulo 2^64.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+Draw = Callable[[int], Tensor]
+"""draw(k): the k-th random number of every row in this epoch, float64 [rows] in [0, 1)."""
 
 _GAMMA = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _M1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
@@ -44,17 +47,17 @@ def key(seed: int, purpose: str, *counters: int) -> int:
 
 
 def bits(key: int, rows: Tensor, draw: int = 0) -> Tensor:
-    """int64 hash bits for each row id; `draw` numbers the independent draws of one row."""
+    """int64 [rows]: 64 random bits for each row id. `draw` numbers the independent draws of one row."""
     return _mix(_mix(rows.to(torch.int64) * _GAMMA + key) + _wrap((draw + 1) * _GAMMA))
 
 
 def uniform(key: int, rows: Tensor, draw: int = 0) -> Tensor:
-    """float64 in [0, 1), one for each row id, on the device of `rows`."""
+    """float64 [rows] in [0, 1), one number for each row id, on the device of `rows`."""
     return draws(key, rows)(draw)
 
 
-def draws(key: int | Tensor, rows: Tensor) -> Callable[[int], Tensor]:
-    """`uniform(key, rows, draw)` as a function of `draw`; the row ids are hashed once for all draws."""
+def draws(key: int | Tensor, rows: Tensor) -> Draw:
+    """`uniform(key, rows, draw)` as a function of `draw`. The row ids are hashed once for all draws."""
     hashed = _mix(rows.to(torch.int64) * _GAMMA + key)
 
     def draw(number: int) -> Tensor:

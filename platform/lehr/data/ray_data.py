@@ -50,12 +50,13 @@ def read_with_ray(
 def _pieces(dataset: ray.data.Dataset) -> Iterator[tuple[int, Decoded]]:
     """The decoded parts in the order in which they become ready, as views of the object store."""
     for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
+        assert isinstance(table, pa.Table)
         yield piece(table)
 
 
 def piece(table: pa.Table) -> tuple[int, Decoded]:
     """The number of a part and its decoded rows, from the block that `Parts` makes of it."""
-    (number,), (shape,) = table["part"].to_pylist(), table["shape"].to_pylist()
+    number, shape = table["part"][0].as_py(), table["shape"][0].as_py()
     pixels = np.frombuffer(table["pixels"][0].as_buffer(), np.uint8).reshape(shape)
     labels = np.frombuffer(table["labels"][0].as_buffer(), np.int64)
     unreadable = zip(table["unreadable"][0].as_py(), table["why"][0].as_py(), strict=True)

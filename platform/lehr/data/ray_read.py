@@ -1,13 +1,13 @@
-"""What runs inside Ray Data's read tasks. It imports no torch: loading it costs more than decoding a small data set."""
+"""What runs inside Ray Data's read tasks. It imports no torch: that takes longer than decoding a small data set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
-from ray.data import Datasource, ReadTask
+from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from lehr.data.decode import decode
@@ -15,7 +15,14 @@ from lehr.data.sources.base import Part, Source
 
 
 class Parts(Datasource):
-    """A source's parts, or only those of some numbers, each decoded where it is read."""
+    """The parts of a source as Ray Data reads them, each decoded where it is read.
+
+    Args:
+        source: the source.
+        size: (height, width) to resize to, as `decode` takes it.
+        channels: 1 or 3, as `decode` takes it.
+        numbers: read only the parts of these numbers; by default all.
+    """
 
     def __init__(
         self,
@@ -34,20 +41,25 @@ class Parts(Datasource):
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
-    def get_read_tasks(self, parallelism: int, *args: Any, **options: Any) -> list[ReadTask]:
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """One task for each part, whatever `parallelism` asks for. Rows are never limited."""
         return [
             ReadTask(
-                lambda part=self._source.parts[number], number=number, size=self._size, channels=self._channels: [
-                    _block(part, number, size, channels)
-                ],
+                partial(_blocks, self._source.parts[number], number, self._size, self._channels),
                 BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None),
             )
             for number in self._numbers
         ]
 
 
+def _blocks(part: Part, number: int, size: tuple[int, int] | None, channels: int | None) -> list[pa.Table]:
+    return [_block(part, number, size, channels)]
+
+
 def _block(part: Part, number: int, size: tuple[int, int] | None, channels: int | None) -> pa.Table:
-    """One row per part, with the decoded arrays as raw bytes: nothing is copied row by row on the way to the cache."""
+    """A table of one row with the decoded arrays as raw bytes, so that nothing is copied image by image."""
     decoded = decode(part.read(), size, channels)
     return pa.table(
         {
@@ -62,6 +74,6 @@ def _block(part: Part, number: int, size: tuple[int, int] | None, channels: int 
 
 
 def _one_value(array: np.ndarray) -> pa.Array:
-    """A binary column of one row that holds the array's memory, uncopied."""
-    offsets = pa.py_buffer(np.array([0, array.nbytes], np.int64))
-    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(np.ascontiguousarray(array))])
+    """A binary column of one row that is the array's memory, not copied."""
+    offsets = pa.py_buffer(np.array([0, array.nbytes], np.int64).data)
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(np.ascontiguousarray(array).data)])

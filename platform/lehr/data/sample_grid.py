@@ -1,4 +1,4 @@
-"""A sheet of samples: what the images of each class look like, as they are and augmented."""
+"""A grid of samples: images of each class, unchanged and augmented."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from lehr.data.augment import Augment
 from lehr.data.batches import batches
 from lehr.data.dataset import Batch, BatchSampler, DataSubset
 
-PAPER, INK, FAINT = (252, 252, 250), (34, 34, 34), (120, 120, 118)
-MARGIN, GAP, HEAD = 16, 4, 40  # pixels
+BACKGROUND, TEXT, FAINT = (252, 252, 250), (34, 34, 34), (120, 120, 118)
+MARGIN, GAP, HEADER = 16, 4, 40  # pixels
 
 
-def sheet(rows: DataSubset, augment: Augment, counts: Sequence[int], epochs: int, target: Path) -> None:
-    """Draws one line per class: its name and count, some images as they are, and each augmented in the first epochs.
+def draw_sample_grid(rows: DataSubset, augment: Augment, counts: Sequence[int], epochs: int, target: Path) -> None:
+    """Draws one line per class: its name and count, its samples unchanged, and the same augmented in the first epochs.
 
     Args:
         rows: the samples.
-        counts: rows of each class in the whole source.
-        epochs: how many augmented versions to show.
-        target: a PNG file.
+        augment: the job's augmentations.
+        counts: number of rows of each class in the whole source.
+        epochs: the number of augmented versions to show.
+        target: the PNG file to write; its folder is created.
     """
     _, height, width = rows.shape
     scale = 160 / max(height, width) if max(height, width) > 160 else max(1, round(64 / max(height, width)))
@@ -38,22 +39,22 @@ def sheet(rows: DataSubset, augment: Augment, counts: Sequence[int], epochs: int
     font, small = (ImageFont.load_default(size) for size in (15, 12))
     left = int(MARGIN + max(font.getlength(rows.classes[label]) for label, _ in lines) + 24)
     block = max(len(samples) for _, samples in lines) * (wide + GAP) + MARGIN
-    size = (left + len(versions) * block, HEAD + len(lines) * (tall + 3 * GAP) + MARGIN)
-    canvas = Image.new("RGB", size, PAPER)
+    size = (left + len(versions) * block, HEADER + len(lines) * (tall + 3 * GAP) + MARGIN)
+    canvas = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for number in range(len(versions)):
-        title = "as they are" if number == 0 else f"augmented, epoch {number}"
+        title = "unchanged" if number == 0 else f"augmented, epoch {number}"
         draw.text((left + number * block, MARGIN), title, FAINT, small)
     for line, (label, samples) in enumerate(lines):
-        top = HEAD + line * (tall + 3 * GAP)
-        draw.text((MARGIN, top), rows.classes[label], INK, font)
+        top = HEADER + line * (tall + 3 * GAP)
+        draw.text((MARGIN, top), rows.classes[label], TEXT, font)
         draw.text((MARGIN, top + 20), f"{counts[label]:,}", FAINT, small)
         for number, version in enumerate(versions):
             for column, sample in enumerate(samples):
                 tile = Image.fromarray(version[sample].squeeze(-1) if rows.shape[0] == 1 else version[sample])
                 how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BILINEAR
-                place = (left + number * block + column * (wide + GAP), top)
-                canvas.paste(tile.convert("RGB").resize((wide, tall), how), place)
+                corner = (left + number * block + column * (wide + GAP), top)
+                canvas.paste(tile.convert("RGB").resize((wide, tall), how), corner)
     target.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(target, "PNG")
 

@@ -1,4 +1,4 @@
-"""Which rows an epoch takes, where that is not simply each of them once."""
+"""Sampling of an epoch's rows other than each row once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lehr.data.randomness import bits, permutation
 
 
 def balanced(labels: Tensor) -> Callable[[int], Tensor]:
-    """Orders of as many rows as there are, with every class equally often, as a pure function of a key.
+    """Class-balanced orders: as many rows as there are, every class equally often, as a pure function of a key.
 
-    Rows of rare classes come several times, those of frequent ones not in every epoch; within a class none comes again
-    before all others have. Classes that do not share the epoch evenly differ by one row.
+    Rows of rare classes are repeated; rows of frequent classes are not in every epoch. Within a class, no row is
+    repeated before all others were used. If the rows do not divide evenly, the counts of the classes differ by one.
 
     Args:
         labels: int64 [rows].
@@ -26,10 +26,10 @@ def balanced(labels: Tensor) -> Callable[[int], Tensor]:
 
     def order(key: int) -> Tensor:
         share, more = divmod(len(labels), len(rows))
-        odd = set(permutation(~key, len(rows))[:more].tolist())  # the classes with one row more
+        larger = set(permutation(~key, len(rows))[:more].tolist())  # the classes with one row more
         chosen = []
         for number, of_class in enumerate(rows):
-            wanted = share + (number in odd)
+            wanted = share + (number in larger)
             rounds = range(1, 1 - (-wanted // len(of_class)))
             drawn = [of_class[torch.argsort(bits(key, of_class, draw))] for draw in rounds]
             chosen.append(torch.cat([of_class[:0], *drawn])[:wanted])

@@ -96,7 +96,7 @@ class Stream:
 class StreamedSubset(DataSubset):
     """Some rows of a `Stream`; the interface is that of rows in memory."""
 
-    decoded_late = True
+    decodes_lazily = True
 
     def __init__(self, stream: Stream, ids: Tensor) -> None:
         self.ids, self.classes, self.stream = ids, stream.classes, stream
@@ -120,7 +120,7 @@ class StreamedSubset(DataSubset):
     def unreadable(self) -> dict[int, str]:
         return dict(self.stream.unreadable)
 
-    def learn_unreadable(self, found: Mapping[int, str]) -> list[str]:
+    def add_unreadable(self, found: Mapping[int, str]) -> list[str]:
         stream = self.stream
         stream.unreadable.update(found)
         check_unreadable(stream.unreadable, stream.source, stream.skip)

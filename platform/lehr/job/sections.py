@@ -24,7 +24,8 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from lehr.durations import Duration
-from lehr.job.text import show
+from lehr.job.sources import SOURCES, source_form
+from lehr.job.text import not_a_choice, show
 
 LOCAL_PATH = "local path"
 """Marks a field whose text is made absolute when a job is built, relative to the file that says it."""
@@ -93,10 +94,9 @@ class Augment(NamedSection):
 
 
 def _source(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.-]*(:[\w.-]+)?", value, re.ASCII):
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.-]*(:[\w.-]+)?", value, re.ASCII) and source_form(value):
         return value
-    allowed = "digits, images, files, parquet, torchvision:NAME or my_package.module:function"
-    raise ValueError(f"{show(value)} is not a data source; allowed: {allowed}")
+    raise ValueError(not_a_choice(value, "data source", SOURCES))
 
 
 def _number(value: Any) -> float | None:
@@ -138,9 +138,7 @@ ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_image_size, json_s
 class DataSection(Section):
     """Where the rows come from, how they are split, and how the training images are varied."""
 
-    source: SourceName = Field(
-        default="digits", description="digits, images, files, parquet, torchvision:NAME, or my_package.module:function."
-    )
+    source: SourceName = Field(default="digits", description=f"{', '.join(SOURCES)}.")
     path: Annotated[str | None, LOCAL_PATH] = Field(
         default=None,
         min_length=1,
@@ -193,10 +191,11 @@ class DataSection(Section):
     @field_validator("path")
     @classmethod
     def _path_fits_source(cls, path: str | None, info: ValidationInfo) -> str | None:
-        source = info.data.get("source")
-        if source == "digits" and path is not None:
-            raise ValueError("the source digits comes with lehr and takes no path; did you mean source: images?")
-        if source in ("images", "files", "parquet") and path is None:
+        source = info.data.get("source", "")
+        form = source_form(source)
+        if form and form.path == "none" and path is not None:
+            raise ValueError(f"the source {source} comes with lehr and takes no path; did you mean source: images?")
+        if form and form.path == "required" and path is None:
             raise ValueError(f"is missing; the source {source} needs the path of its data")
         return path
 

@@ -1,4 +1,4 @@
-"""The networks of the literature for images of 32 × 32 pixels. Any size of at least 8 × 8 will do."""
+"""Networks from the literature for images of 32 × 32 pixels. They accept any size of at least 8 × 8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class CifarResNet(nn.Module):
     """A residual network of 6n + 2 layers: three stages of n blocks at full, half and quarter resolution.
 
     He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, section 4.2, with shortcuts of option
-    A: where a stage begins, every second pixel, and zeros for the new channels. 0.27 million weights at depth 20.
+    A: at the start of a stage, every second pixel, and zeros for the new channels. 0.27 million weights at depth 20.
 
     Args:
         channels: input channels.
@@ -23,9 +23,9 @@ class CifarResNet(nn.Module):
     def __init__(self, channels: int, outputs: int, *, depth: int = 20, width: int = 16) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"depth: {depth} layers do not make a residual network; allowed: 8, 14, 20, … (6n + 2)")
+            raise ValueError(f"depth: {depth} layers are not a residual network; allowed: 8, 14, 20, … (6n + 2)")
         if width < 1:
-            raise ValueError(f"width: {width} is no number of channels; allowed: 1 or more")
+            raise ValueError(f"width: {width} is not a number of channels; allowed: 1 or more")
         self.stem = nn.Sequential(_conv(channels, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         blocks, inputs = [], width
         for stage in range(3):
@@ -42,19 +42,20 @@ class CifarResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3 × 3 convolutions around which the input is added."""
+    """Two 3 × 3 convolutions with a shortcut around them."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1, self.norm1 = _conv(inputs, outputs, stride), nn.BatchNorm2d(outputs)
         self.conv2, self.norm2 = _conv(outputs, outputs), nn.BatchNorm2d(outputs)
-        self.stride, self.new = stride, outputs - inputs
+        self.stride, self.new_channels = stride, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
         shortcut = x[:, :, :: self.stride, :: self.stride]
-        if self.new:
-            shortcut = F.pad(shortcut, (0, 0, 0, 0, self.new // 2, self.new - self.new // 2))
+        if self.new_channels:
+            before = self.new_channels // 2
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, before, self.new_channels - before))
         return F.relu(inner + shortcut)
 
 
@@ -74,11 +75,11 @@ class WideResNet(nn.Module):
     def __init__(self, channels: int, outputs: int, *, depth: int = 16, width: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
         if depth < 10 or depth % 6 != 4:
-            raise ValueError(f"depth: {depth} layers do not make a wide network; allowed: 10, 16, 22, … (6n + 4)")
+            raise ValueError(f"depth: {depth} layers are not a wide residual network; allowed: 10, 16, 22, … (6n + 4)")
         if width < 1:
-            raise ValueError(f"width: {width} is no factor on the channels; allowed: 1 or more")
+            raise ValueError(f"width: {width} is not a width factor; allowed: 1 or more")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: {dropout} is not a share; allowed: from 0 and below 1")
+            raise ValueError(f"dropout: {dropout} is not a share; allowed: from 0 to below 1")
         self.stem = _conv(channels, 16)
         blocks, inputs = [], 16
         for stage in range(3):
@@ -116,20 +117,20 @@ class _WideBlock(nn.Module):
 class ResNet9(nn.Module):
     """A short, wide residual network that learns fast: four convolutions, two of them followed by a block of two more.
 
-    Page, "How to train your ResNet", 2018, which reached 94 % on CIFAR-10 in 24 epochs of batch 512. 6.6 million
-    weights at width 64.
+    Page, "How to train your ResNet", 2018, which reached 94 % on CIFAR-10 in 24 epochs with batches of 512. 6.6
+    million weights at width 64.
 
     Args:
         channels: input channels.
         outputs: size of the head.
         width: channels of the first convolution; the later ones have 2, 4 and 8 times as many.
-        head_scale: factor on the logits, which keeps the first steps at a high learning rate calm.
+        head_scale: factor on the logits, which keeps the first steps stable at a high learning rate.
     """
 
     def __init__(self, channels: int, outputs: int, *, width: int = 64, head_scale: float = 0.125) -> None:
         super().__init__()
         if width < 1:
-            raise ValueError(f"width: {width} is no number of channels; allowed: 1 or more")
+            raise ValueError(f"width: {width} is not a number of channels; allowed: 1 or more")
         self.stem = _normed(channels, width)
         self.stage1 = nn.Sequential(_normed(width, 2 * width), nn.MaxPool2d(2))
         self.block1 = nn.Sequential(*(_normed(2 * width, 2 * width) for _ in range(2)))

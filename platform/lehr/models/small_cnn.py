@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 
 class SmallCNN(nn.Module):
-    """Three 3 × 3 convolutions with normalisation, pooling after the last two, global averaging and a linear head.
+    """Three 3 × 3 convolutions with normalisation, pooling after the last two, global average pooling, a linear head.
 
-    Accepts [rows, channels, height, width] of at least 4 × 4 pixels; returns logits [rows, outputs].
+    Accepts images of at least 4 × 4 pixels.
 
     Args:
         channels: input channels.
         outputs: size of the head.
         width: channels of the first convolution; the later ones have twice and four times as many.
         norm: `batch` (Ioffe and Szegedy, 2015), `group` (Wu and He, 2018) or `none`.
-        dropout: share of the features dropped before the head.
-        init_scale: factor on all starting weights of convolutions and head; other than 1 it spoils torch's own
-            initialization, which is what it is for: to see what that does.
+        dropout: share of the features dropped before the head, from 0 to 1.
+        init_scale: factor on the initial weights of the convolutions and the head. It is there to show the effect of a
+            bad initialisation; only 1 keeps torch's own.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SmallCNN(nn.Module):
         if not init_scale > 0:
             raise ValueError(f"init_scale: {init_scale} is not a scale; allowed: a number above 0")
         if norm == "group" and width % 8:
-            raise ValueError(f"width: {width} does not divide into groups of 8 channels; allowed: multiples of 8")
+            raise ValueError(f"width: {width} is not divisible into groups of 8 channels; allowed: multiples of 8")
 
         def block(inputs: int, outputs: int, pool: bool) -> list[nn.Module]:
             norms: dict[str, Callable[[int], nn.Module]] = {
@@ -65,4 +65,5 @@ class SmallCNN(nn.Module):
                     module.weight.mul_(init_scale)
 
     def forward(self, images: Tensor) -> Tensor:
+        """[rows, channels, height, width] → logits [rows, outputs]."""
         return self.head(self.dropout(self.features(images).mean(dim=(2, 3))))

@@ -1,4 +1,4 @@
-"""torchvision, imported in the one way that works with every build of torch. Get it from here and nowhere else."""
+"""torchvision, imported so that it works with every build of torch. Import it from here only."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declared: list[torch.library.Library] = []  # a declaration lives as long as its library
+_declared: list[torch.library.Library] = []  # a declaration lasts as long as its library object
 
 
 @cache
 def torchvision() -> ModuleType:
-    """The package, with `datasets`, `models` and `transforms` in it. Importing it takes a second or two.
+    """The package with `datasets`, `models` and `transforms`. Importing it takes a second or two.
 
-    The wheel of torchvision on PyPI is compiled against the CUDA build of torch. Beside a CPU build of torch its
-    compiled extension cannot be loaded. That would not matter here, since models, datasets and transforms are pure
-    Python; but while it is imported, torchvision describes the shapes of two operators of that extension to torch, and
-    torch refuses to hear of operators that nobody declared: `operator torchvision::nms does not exist`. So they are
-    declared here, without an implementation: to call one still fails, as it should, and nothing in lehr does.
+    The torchvision wheel on PyPI is compiled against the CUDA build of torch; with a CPU build of torch its compiled
+    extension cannot be loaded. That alone would not matter, since models, datasets and transforms are pure Python. But
+    on import, torchvision registers the shapes of two operators of that extension with torch, which fails because the
+    operators were never declared: `operator torchvision::nms does not exist`. They are therefore declared here, without
+    an implementation. Calling one still fails, as it should; lehr calls neither.
     """
     try:
         import torchvision

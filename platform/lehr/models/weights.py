@@ -1,51 +1,56 @@
-"""Starting from weights: those of an earlier run, published ones, or a file."""
+"""Initial weights: from an earlier run, published ones, or from a file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lehr.models import pretrained
+from lehr.models.pretrained import Preprocessing
 from lehr.runs import Folder, read_model
+
+MISMATCH = "mismatch with this network"
 
 
 def read_weights(reference: str, storage: str, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The weights that `model.weights` of the network `name` stands for, and the classes they tell apart.
+    """The weights that `model.weights` refers to, and the classes they distinguish (empty if unknown).
 
     Args:
         reference: `run:NAME`, a run in the storage or at a path or URI; `pretrained`, `pretrained:NAME`; or a file.
+        storage: the job's storage, where runs are looked up by name.
+        name: the network.
 
     Raises:
         ValueError: there are no such weights, they cannot be downloaded, or the file is damaged.
         RunError: there is no such run, or it has no finished model.
     """
     if reference.startswith("run:"):
-        weights, about = read_model(place_of(reference, storage))
+        weights, about = read_model(referenced_run(reference, storage))
         return weights, tuple(about["classes"])
     return pretrained.read_pretrained(reference, name)
 
 
-def read_preprocessing(reference: str, storage: str, name: str) -> dict[str, Any] | None:
-    """How images were prepared for these weights, as `Preprocess.from_description` takes it; None if nobody knows.
+def read_preprocessing(reference: str, storage: str, name: str) -> Preprocessing | None:
+    """How images were normalised for these weights; None if unknown.
 
-    Raises as `read_weights`, but downloads nothing.
+    Takes the same arguments and raises the same errors as `read_weights`, but downloads nothing.
     """
     if reference.startswith("run:"):
-        return read_model(place_of(reference, storage))[1]["preprocess"]
+        found: Preprocessing = read_model(referenced_run(reference, storage))[1]["preprocess"]
+        return found
     return pretrained.preprocessing(reference, name)
 
 
-def place_of(reference: str, storage: str) -> Folder:
-    """The folder of the run that `run:NAME` stands for: in the storage, or at a path or URI."""
+def referenced_run(reference: str, storage: str) -> Folder:
+    """The run folder that `run:NAME` refers to: in the storage, or at a path or URI."""
     name = reference.removeprefix("run:")
     return Folder.at(name) if "://" in name or name.startswith("/") else Folder.at(storage).child(*name.split("/"))
 
 
 def head_of(model: nn.Module, outputs: int) -> str:
-    """The name of the last layer with so many outputs: the head. Raises ValueError when there is none."""
+    """The name of the head: the last layer with this number of outputs. Raises ValueError if there is none."""
     for name, layer in reversed(list(model.named_modules())):
         weight = getattr(layer, "weight", None)
         if isinstance(layer, (nn.Linear, nn.Conv2d)) and isinstance(weight, Tensor) and len(weight) == outputs:
@@ -54,7 +59,7 @@ def head_of(model: nn.Module, outputs: int) -> str:
 
 
 def deepen_head(model: nn.Module, outputs: int, hidden: int) -> None:
-    """Puts a head with one hidden layer in place of the linear one."""
+    """Replaces the linear head with one that has a hidden layer."""
     name = head_of(model, outputs)
     inputs = model.get_submodule(name).in_features
     assert isinstance(inputs, int)
@@ -65,10 +70,13 @@ def deepen_head(model: nn.Module, outputs: int, hidden: int) -> None:
 def start_from(
     model: nn.Module, weights: dict[str, Tensor], classes: Sequence[str], their_classes: Sequence[str]
 ) -> bool:
-    """Gives `model` the weights; the head keeps its own unless the classes are the same. Returns whether it was taken.
+    """Loads weights into `model`; the head keeps its own unless the classes are the same.
+
+    Returns:
+        Whether the head was loaded too.
 
     Raises:
-        ValueError: the weights are those of another network.
+        ValueError: names or shapes do not match those of the network.
     """
     own = model.state_dict()
     same = list(classes) == list(their_classes)
@@ -77,11 +85,13 @@ def start_from(
     kept = set() if head is None else {name for name in own if name.startswith(f"{head}.")}
     for name in (name for name in own if name not in kept):
         if name not in taken and name.endswith("num_batches_tracked"):
-            continue  # files from before torch counted them; it matters only without a momentum
-        if name not in taken or taken[name].shape != own[name].shape:
-            theirs = list(taken[name].shape) if name in taken else "nothing"
-            raise ValueError(f"they are of another network: {name} is {list(own[name].shape)} here and {theirs} there")
+            continue  # older files lack this counter, which only matters for batch norm without a momentum
+        if name not in taken:
+            raise ValueError(f"{MISMATCH}: {name} is missing in the weights")
+        if taken[name].shape != own[name].shape:
+            shapes = f"{list(own[name].shape)} in the network and {list(taken[name].shape)} in the weights"
+            raise ValueError(f"{MISMATCH}: {name} is {shapes}")
     if extra := [name for name in taken if name not in own]:
-        raise ValueError(f"they are of another network: there is no {extra[0]} here")
+        raise ValueError(f"{MISMATCH}: it has no {extra[0]}, which is in the weights")
     model.load_state_dict(taken, strict=False)
     return same

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lehr.data.sources import Part, Source
-from lehr.data.sources.base import Relabelled
+from lehr.data.sources.base import RelabelledPart
 from lehr.predict.predictor import Predictor
 
 PART_ROWS, PART_BYTES = 2048, 64 << 20  # smaller parts are joined up to these limits
@@ -54,7 +54,7 @@ def prepare_source(source: Source, predictor: Predictor) -> Source:
         parts.append(_joined(waiting))
     labels = tuple(predictor.classes.index(name) if name in predictor.classes else -1 for name in source.classes)
     if labels != tuple(range(len(labels))):
-        parts = [Relabelled(part, labels) for part in parts]
+        parts = [RelabelledPart(part, labels) for part in parts]
     return replace(source, parts=tuple(parts), classes=predictor.classes)
 
 

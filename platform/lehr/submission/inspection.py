@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lehr.errors import LehrError
 from lehr.job import Job, Training, from_dict
+from lehr.job.sources import source_form
 from lehr.paths import add_to_path
 from lehr.runs import Folder
 from lehr.runs.lease import this_machine
@@ -161,8 +162,9 @@ def _data_errors(job: Job) -> Mapping[str, str]:
     from lehr.submission.submit import data_paths
 
     training = training_of(job)
-    if training and training.data.source.startswith("torchvision:"):
-        return {}  # downloaded where it is needed
+    form = source_form(training.data.source) if training else None
+    if form and form.downloads:
+        return {}
     found = {}
     for name, path in data_paths(job).items():
         try:

@@ -218,8 +218,8 @@ class Attempt:
         )
         with self.watch.time("records"):
             rows = self.plan.splits.train
-            if rows.decoded_late:  # else no worker has news, and asking them all costs milliseconds
-                for image in rows.learn_unreadable(dict(ChainMap(*self.group.gather(rows.unreadable())))):
+            if rows.decodes_lazily:  # else no worker has news, and asking them all costs milliseconds
+                for image in rows.add_unreadable(dict(ChainMap(*self.group.gather(rows.unreadable())))):
                     self.journal.event("unreadable", f"skipped {image}", step=self.step)
             self.journal.epoch(epoch + 1, self.step, metrics, self.best, self._diagnosis())
         if self.after_epoch:

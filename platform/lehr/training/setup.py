@@ -117,7 +117,7 @@ class Plan:
         if self.job.data.cache != "device" or device.type == "cpu":
             return self
         try:
-            return replace(self, splits=self.splits.on(device))
+            return replace(self, splits=self.splits.to(device))
         except torch.OutOfMemoryError as error:
             raise self.job.error("data.cache", "the decoded images do not fit into the GPU; allowed: memory") from error
 

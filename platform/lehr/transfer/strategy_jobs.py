@@ -9,7 +9,7 @@ from torch import Tensor
 from lehr.errors import RunError
 from lehr.job import TrainJob, derive, to_dict
 from lehr.job.transfer import Strategy, TransferJob
-from lehr.models.weights import place_of, read_preprocessing
+from lehr.models.weights import read_preprocessing, referenced_run
 from lehr.runs import read_model
 
 
@@ -31,7 +31,7 @@ def backbone_network(job: TransferJob) -> dict[str, Any]:
     name = job.backbone.name
     if not name.startswith("run:"):
         return {"name": name, **job.backbone.options}
-    described = read_model(place_of(name, job.storage))[1]["model"]
+    described = read_model(referenced_run(name, job.storage))[1]["model"]
     return {"name": described["name"], **described["options"], **job.backbone.options}
 
 

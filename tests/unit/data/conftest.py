@@ -15,7 +15,7 @@ CLASSES = ("cat", "dog", "élan")
 
 
 def image_of(row: int, size: tuple[int, int] = (8, 8), channels: int = 3) -> np.ndarray:
-    """An image that no other row has."""
+    """An image that differs from those of all other rows."""
     shape = (*size, 3) if channels == 3 else size
     return np.random.default_rng(row).integers(0, 256, shape, dtype=np.uint8)
 
@@ -27,7 +27,7 @@ def png(row: int, size: tuple[int, int] = (8, 8), channels: int = 3) -> bytes:
 
 
 def write_parquet(path: Path, rows: range, group: int = 10, broken: tuple[int, ...] = ()) -> Path:
-    """Rows with label row % 3; the rows in `broken` hold no image."""
+    """Rows with label row % 3; the rows in `broken` are not images."""
     table = pa.table(
         {
             "image": pa.array([b"no image" if row in broken else png(row) for row in rows], pa.binary()),
@@ -45,7 +45,7 @@ def parquet_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def class_folders(tmp_path: Path) -> Path:
-    """30 images in three class folders, and what does not belong there."""
+    """30 images in three class folders, and files that are not images."""
     root = tmp_path / "pets"
     for row in range(30):
         folder = root / CLASSES[row % 3]

@@ -1,4 +1,4 @@
-"""Each row is augmented by itself: by (seed, epoch, row id), never by its neighbours, its place or the workers."""
+"""A row's augmentation depends on (seed, epoch, row id) alone: not on its neighbours, its position or the workers."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def rows() -> DataSubset:
 
 def epoch_of(
     rows: DataSubset, steps: list[tuple[str, dict[str, Any]]], workers: int, epoch: int = 0
-) -> dict[int, tuple]:
-    """What every row became in an epoch: id -> (image, target)."""
-    augment, epochs = Augment(steps, seed=3), BatchSampler(len(rows), 16, seed=3)
-    found = {}
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Every row after the augmentation of an epoch: id -> (image, target)."""
+    augment, sampler = Augment(steps, seed=3), BatchSampler(len(rows), 16, seed=3)
+    found: dict[int, tuple[Tensor, Tensor]] = {}
     for rank in range(workers):
-        for batch in batches(rows, epochs, augment, epoch, 0, rank, workers):
+        for batch in batches(rows, sampler, augment, epoch, 0, rank, workers):
             found |= {int(i): (x, y) for i, x, y in zip(batch.ids, batch.inputs, batch.targets, strict=True)}
     return found
 
@@ -60,7 +60,7 @@ def test_every_registered_augmentation_is_in_these_tests() -> None:
 
 
 @names
-def test_1_2_and_4_workers_see_the_same_rows_augmented_alike(rows: DataSubset, steps: list[Any]) -> None:
+def test_1_2_and_4_workers_see_the_same_rows_with_the_same_augmentation(rows: DataSubset, steps: list[Any]) -> None:
     alone = epoch_of(rows, steps, 1)
     assert sorted(alone) == list(range(ROWS))
     for workers in (2, 4):
@@ -80,16 +80,16 @@ def test_epochs_differ_and_the_same_epoch_repeats(rows: DataSubset, steps: list[
 
 
 @names
-def test_rows_of_one_batch_have_parameters_of_their_own(steps: list[Any]) -> None:
-    """The same image under many ids becomes many images; under one id it stays one, wherever in the batch it is."""
+def test_each_row_of_a_batch_has_its_own_parameters(steps: list[Any]) -> None:
+    """The same image is augmented differently under different ids, and equally under one id, wherever it is."""
     image = torch.randint(0, 256, (1, 3, 12, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     other = image.flip(2)  # what it is mixed with
     ids = torch.tensor([5, 9, 5, 11, 12, 13, 14, 15, 16, 17, 18, 5])
     inputs = torch.cat([image.expand(12, -1, -1, -1), other])
     batch = Batch(inputs, torch.zeros(13, dtype=torch.int64), torch.cat([ids, torch.tensor([99])]))
     augment = Augment(steps, seed=1)
-    pairs = MixPartners(torch.arange(12), torch.full((12,), 12)) if augment.mixes else None
-    inputs = augment(batch, 0, pairs, CLASSES).inputs[:12]
+    partners = MixPartners(torch.arange(12), torch.full((12,), 12)) if augment.mixes else None
+    inputs = augment(batch, 0, partners, CLASSES).inputs[:12]
     assert torch.equal(inputs[0], inputs[2])
     assert torch.equal(inputs[0], inputs[11])
     if steps[0][1].get("probability") != 1.0:
@@ -97,7 +97,7 @@ def test_rows_of_one_batch_have_parameters_of_their_own(steps: list[Any]) -> Non
 
 
 @names
-def test_pixels_stay_pixels_and_the_cache_stays_as_it_was(rows: DataSubset, steps: list[Any]) -> None:
+def test_pixels_stay_in_range_and_the_cache_unchanged(rows: DataSubset, steps: list[Any]) -> None:
     before = rows._pixels.clone()
     for image, target in epoch_of(rows, steps, 1).values():
         assert image.shape == (3, 12, 10)
@@ -109,8 +109,8 @@ def test_pixels_stay_pixels_and_the_cache_stays_as_it_was(rows: DataSubset, step
 
 
 @names
-def test_an_empty_share_of_a_batch_is_fine(rows: DataSubset, steps: list[Any]) -> None:
-    """With 53 rows in batches of 16 the last batch has 5, so that some of 8 workers get none."""
+def test_a_worker_may_have_no_rows_of_a_batch(rows: DataSubset, steps: list[Any]) -> None:
+    """53 rows in batches of 16: the last batch has 5 rows, so some of 8 workers have none."""
     assert len(epoch_of(rows, steps, 8)) == ROWS
 
 
@@ -136,7 +136,9 @@ IMAGE = torch.arange(12, dtype=torch.uint8).view(1, 1, 3, 4)
         ("erasing", {}, (0.9, 0.5, 0.5, 0.5, 0.5), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]),
     ],
 )
-def test_by_hand(name: str, options: dict[str, Any], draws: tuple[float, ...], expected: list[list[int]]) -> None:
+def test_results_worked_out_by_hand(
+    name: str, options: dict[str, Any], draws: tuple[float, ...], expected: list[list[int]]
+) -> None:
     assert AUGMENTATIONS[name](IMAGE, draw_of(*draws), **options)[0, 0].tolist() == expected
 
 
@@ -145,7 +147,7 @@ def test_the_whole_window_of_random_resized_crop_is_the_image() -> None:
     assert (same - IMAGE).abs().max() < 1e-4
 
 
-def test_mixup_mixes_images_and_targets_by_the_same_share() -> None:
+def test_mixup_mixes_images_and_targets_with_the_same_share() -> None:
     batch = Batch(
         torch.tensor([0, 100], dtype=torch.uint8).view(2, 1, 1, 1), torch.tensor([0, 1]), torch.tensor([4, 8])
     )
@@ -170,22 +172,22 @@ def test_beta_has_the_quantiles_that_sampling_finds(alpha: float) -> None:
     assert np.abs(ours - sampled).max() < 0.01
 
 
-def test_partners_are_rows_of_the_same_global_batch_and_never_oneself() -> None:
-    epochs = BatchSampler(53, 16, seed=0)
-    order = epochs.order(0)
-    for step in range(epochs.steps):
+def test_partners_are_other_rows_of_the_same_global_batch() -> None:
+    sampler = BatchSampler(53, 16, seed=0)
+    order = sampler.order(0)
+    for step in range(sampler.steps):
         batch = order[step * 16 : (step + 1) * 16]
         for rank in range(3):
-            positions, pairs = epochs.pairs(order, step, rank, 3)
-            own, partners = positions[pairs.own], positions[pairs.partners]
-            assert torch.equal(own, epochs.positions(order, step, rank, 3))
-            assert set(partners.tolist()) <= set(batch.tolist())
-            assert not (own == partners).any()
+            positions, partners = sampler.positions_and_partners(order, step, rank, 3)
+            own, others = positions[partners.own], positions[partners.others]
+            assert torch.equal(own, sampler.positions(order, step, rank, 3))
+            assert set(others.tolist()) <= set(batch.tolist())
+            assert not (own == others).any()
 
 
 @pytest.mark.parametrize("operation", [*MOVES, *COLOURS])
-def test_each_operation_changes_an_image_at_full_strength_and_leaves_it_at_none(operation: str) -> None:
-    """Except those without strength, and those that end in rounding."""
+def test_each_operation_changes_an_image_at_full_level_and_not_at_level_0(operation: str) -> None:
+    """Except operations without a level, and up to rounding."""
     image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 200 + 20
 
     def apply(level: float) -> Tensor:

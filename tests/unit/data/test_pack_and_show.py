@@ -1,4 +1,4 @@
-"""`lehr data`: packed rows are the rows of the source, and the sheet shows them with their counts."""
+"""`lehr data`: packed rows equal the rows of the source, and the sample grid shows them with their counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def opened(source: str, path: Path) -> OpenedSources:
     return OpenedSources(from_dict({"kind": "train", "data": {"source": source, "path": str(path)}}))  # type: ignore[arg-type]
 
 
-def test_packed_class_folders_are_the_same_rows(
+def test_packed_class_folders_have_the_same_rows(
     class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "GROUP_ROWS", 7)
@@ -46,7 +46,7 @@ def test_packed_class_folders_are_the_same_rows(
     assert before.classes == after.main.classes
 
 
-def test_own_splits_and_class_names_with_commas_are_packed_too(tmp_path: Path) -> None:
+def test_other_splits_and_class_names_with_commas_are_packed_too(tmp_path: Path) -> None:
     for split, rows in (("train", range(6)), ("test", range(6, 8))):
         for row in rows:
             folder = tmp_path / "set" / split / ("cat, grey" if row % 2 else "dog")
@@ -71,16 +71,14 @@ def test_raw_pixels_are_packed_without_loss(tmp_path: Path) -> None:
     assert all((images.pixels[row] == image_of(row)).all() for row in range(5))
 
 
-def test_nothing_is_packed_over_what_is_there(tmp_path: Path) -> None:
+def test_packing_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "thesis.txt").write_text("years of work")
-    with pytest.raises(
-        LehrError, match="there is something already; allowed: a folder that is empty or does not exist"
-    ):
+    with pytest.raises(LehrError, match="is not empty; allowed: an empty folder, or one that does not exist yet"):
         lehr_data("pack", "digits", tmp_path / "there")
 
 
-def test_the_sheet_shows_samples_as_they_are_and_augmented(class_folders: Path, tmp_path: Path) -> None:
+def test_the_sample_grid_shows_samples_unchanged_and_augmented(class_folders: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     flipped = "data.augment=[{name: flip, probability: 1.0}]"
     words = lehr_data("show", class_folders, flipped, "-o", sheet, "--samples", 1, "--epochs", 1)
@@ -96,13 +94,13 @@ def test_the_sheet_shows_samples_as_they_are_and_augmented(class_folders: Path, 
 
 
 def contains(picture: np.ndarray, tile: np.ndarray) -> bool:
-    """Whether the tile stands somewhere in the picture."""
+    """Whether the picture contains the tile."""
     corners = np.argwhere((picture == tile[0, 0]).all(axis=2))
     height, width = tile.shape[:2]
     return any(np.array_equal(picture[y : y + height, x : x + width], tile) for y, x in corners)
 
 
-def test_a_job_file_says_what_to_show(tmp_path: Path) -> None:
+def test_data_and_augmentations_may_come_from_a_job_file(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("kind: train\ndata: {source: digits, augment: [shift, mixup]}\n")
     assert "1,797" in lehr_data("show", tmp_path / "job.yaml", "-o", tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").size[0] > 500

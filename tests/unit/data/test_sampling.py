@@ -9,7 +9,7 @@ from lehr.data.sampling import balanced
 
 
 @pytest.mark.parametrize("counts", [(50, 30, 20), (97, 2, 1), (4, 4), (7,), (1, 1, 1)])
-def test_every_class_comes_equally_often_and_no_row_before_its_turn(counts: tuple[int, ...]) -> None:
+def test_every_class_is_equally_frequent_and_rows_are_repeated_evenly(counts: tuple[int, ...]) -> None:
     labels = torch.cat([torch.full((count,), 3 * label) for label, count in enumerate(counts)])
     order = balanced(labels)
     for key in (0, 5, -(2**63), 2**63 - 1):

@@ -21,7 +21,7 @@ def job_of(**data: object) -> TrainJob:
     return job
 
 
-def test_only_the_rows_of_the_chosen_classes_are_there_in_the_order_asked_for() -> None:
+def test_only_rows_of_the_chosen_classes_remain_with_labels_in_the_given_order() -> None:
     everything = OpenedSources(job_of()).decode()["train"]
     some = OpenedSources(job_of(classes=["7", "2", "5"])).decode()["train"]
     assert some.classes == ("7", "2", "5")
@@ -43,7 +43,7 @@ def test_wrong_classes_get_one_sentence(classes: list[str], sentence: str) -> No
     assert str(caught.value).startswith(sentence)
 
 
-def test_a_split_of_its_own_has_the_same_classes(tmp_path: Path) -> None:
+def test_the_splits_of_a_source_have_the_same_classes(tmp_path: Path) -> None:
     for split, count in (("train", 4), ("val", 2)):
         for number, name in enumerate(("ant", "bee", "cat")):
             (tmp_path / split / name).mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_a_split_of_its_own_has_the_same_classes(tmp_path: Path) -> None:
     assert torch.equal(batch.inputs.permute(0, 2, 3, 1), torch.from_numpy(images["train"].pixels))
 
 
-def test_so_many_of_each_class_and_the_validation_as_it_was() -> None:
+def test_rows_per_class_limit_the_training_rows_and_not_the_validation_rows() -> None:
     full, ten, five = (
         splits(job, OpenedSources(job).decode()) for job in (job_of(), job_of(per_class=10), job_of(per_class=5))
     )

@@ -1,7 +1,8 @@
-"""Whatever a source is made of, it gives the same rows in the same order, or one sentence that says what is wrong."""
+"""Every source gives the same rows in the same order, or one sentence that says what is wrong."""
 
 from __future__ import annotations
 
+import inspect
 import io
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from PIL import Image
 
 from lehr.data.door import cache_policy, in_bytes
 from lehr.data.load import OpenedSources, splits
-from lehr.data.sources import Source
+from lehr.data.sources import Source, opener
 from lehr.errors import JobError, LehrError
 from lehr.job import TrainJob, from_dict
+from lehr.job.sources import SOURCES, SourceForm
 
 from .conftest import CLASSES, image_of, png, write_parquet
 
@@ -28,9 +30,14 @@ def opened(**data: Any) -> OpenedSources:
 
 
 def rows_of(source: Source) -> int:
-    """How many rows a source has, by every way of asking it."""
+    """The number of rows of a source, which is the same by every way of counting."""
     assert source.rows == len(source.labels()) == sum(len(part.read()) for part in source.parts)
     return source.rows
+
+
+@pytest.mark.parametrize("form", SOURCES.values(), ids=SOURCES)
+def test_every_source_that_a_job_can_name_has_a_module_that_opens_it(form: SourceForm) -> None:
+    assert [*inspect.signature(opener(form)).parameters] == ["section", "job_error"]
 
 
 def test_parquet_of_encoded_images(parquet_file: Path) -> None:
@@ -59,7 +66,7 @@ def test_parquet_of_raw_pixels(tmp_path: Path, where: str) -> None:
     assert resized.pixels.shape == (9, 12, 12, 3)
 
 
-def test_class_folders_hold_what_looks_like_images_and_nothing_else(class_folders: Path) -> None:
+def test_class_folders_contain_only_files_with_an_image_ending(class_folders: Path) -> None:
     found = opened(source="images", path=class_folders)
     images = found.decode()["train"]
     assert rows_of(found.main) == 30
@@ -69,17 +76,19 @@ def test_class_folders_hold_what_looks_like_images_and_nothing_else(class_folder
         number = int(name.split("nº ")[1].split(".")[0])
         assert (images.pixels[row] == image_of(number)).all()
         assert CLASSES[images.labels[row]] == Path(name).parent.name
-    assert found.main.notes == (f"1 of the folders in {class_folders} hold no images and are no classes: empty",)
+    assert found.main.notes == (f"1 folder in {class_folders} has no images and is ignored: empty",)
 
 
-def test_class_folders_come_in_an_order_that_mixes_the_classes(class_folders: Path) -> None:
+def test_rows_of_class_folders_are_ordered_so_that_classes_mix(class_folders: Path) -> None:
     labels = opened(source="images", path=class_folders).main.labels()
     assert len(set(labels[:10])) == 3
 
 
 @pytest.mark.parametrize("form", ["images", "parquet"])
 @pytest.mark.parametrize(("validation", "test"), [("val", "test"), ("valid", "testing"), ("validation", None)])
-def test_nested_split_folders_are_the_own_splits(tmp_path: Path, form: str, validation: str, test: str | None) -> None:
+def test_nested_split_folders_are_the_splits_of_the_source(
+    tmp_path: Path, form: str, validation: str, test: str | None
+) -> None:
     for split, rows in (("train", range(30)), (validation, range(30, 45)), (test, range(45, 54))):
         if split is None:
             continue
@@ -100,7 +109,16 @@ def test_nested_split_folders_are_the_own_splits(tmp_path: Path, form: str, vali
     assert (len(made.train), len(made.validation), made.test) == (24, 6, None)
 
 
-def test_a_split_with_fewer_classes_is_labelled_as_the_training_rows_are(class_folders: Path, tmp_path: Path) -> None:
+def test_hidden_folders_beside_split_folders_are_ignored(tmp_path: Path) -> None:
+    for folder in ("train/cat", "test/cat", ".cache/thumbnails"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.png").write_bytes(png(1))
+    found = opened(source="images", path=tmp_path)
+    assert rows_of(found.main) == 1
+    assert [*found.main.other_splits] == ["test"]
+
+
+def test_a_split_with_fewer_classes_has_the_labels_of_the_training_rows(class_folders: Path, tmp_path: Path) -> None:
     (tmp_path / "later" / "dog").mkdir(parents=True)
     (tmp_path / "later" / "dog" / "1.png").write_bytes(png(1))
     found = opened(source="images", path=class_folders, test=tmp_path / "later")
@@ -111,7 +129,7 @@ def test_a_split_with_fewer_classes_is_labelled_as_the_training_rows_are(class_f
         opened(source="images", path=class_folders, test=tmp_path / "later")
 
 
-def test_greyscale_among_coloured_images_fills_all_channels(tmp_path: Path) -> None:
+def test_a_greyscale_image_among_colour_images_fills_all_channels(tmp_path: Path) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
     for row in range(300):  # more than one part
         (tmp_path / "set" / "a" / f"{row}.png").write_bytes(png(row, channels=3 if row == 7 else 1))
@@ -120,7 +138,7 @@ def test_greyscale_among_coloured_images_fills_all_channels(tmp_path: Path) -> N
     assert sum(int((image[..., 0] != image[..., 1]).any()) for image in images.pixels) == 1
 
 
-def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+def test_photographs_are_rotated_upright(tmp_path: Path) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
     image, file = Image.fromarray(image_of(0, (4, 6))), io.BytesIO()
     exif = image.getexif()
@@ -130,7 +148,7 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     assert opened(source="images", path=tmp_path / "set").decode()["train"].pixels.shape == (1, 6, 4, 3)
 
 
-def test_unreadable_images_are_skipped_up_to_a_share_and_ids_stay(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_up_to_a_share_and_row_ids_do_not_change(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "set.parquet", range(97), broken=(3, 50))
     found = opened(source="parquet", path=path, skip_unreadable="3%")
     images = found.decode()["train"]
@@ -146,7 +164,7 @@ def test_unreadable_images_are_skipped_up_to_a_share_and_ids_stay(tmp_path: Path
     ).all()
 
 
-def test_too_many_unreadable_images_end_the_job_and_are_named(tmp_path: Path) -> None:
+def test_too_many_unreadable_images_fail_the_job_with_their_names(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "set.parquet", range(97), broken=(3, 50))
     with pytest.raises(LehrError) as caught:
         opened(source="parquet", path=path).decode()
@@ -182,14 +200,17 @@ def _folder(path: Path) -> Path:
     [
         (
             lambda t: {"source": "csv", "path": t},
-            'data.source: "csv" is not a source; allowed: digits, images, files, parquet',
+            'data.source: "csv" is not a data source; allowed: digits, images, files, parquet, torchvision:NAME',
         ),
         (lambda t: {"source": "images", "path": t / "no"}, '/no" does not exist'),
-        (lambda t: {"source": "images", "path": _text(t / "x")}, '/x" is a file; allowed: a folder with a folder of'),
-        (lambda t: {"source": "images", "path": _folder(t / "x")}, "holds no folder with images; allowed: a folder of"),
-        (lambda t: {"source": "parquet", "path": _folder(t / "x")}, '/x" holds no .parquet file'),
+        (lambda t: {"source": "images", "path": _text(t / "x")}, '/x" is a file; allowed: a folder with one folder of'),
+        (
+            lambda t: {"source": "images", "path": _folder(t / "x")},
+            "no folder with images; allowed: one folder of images",
+        ),
+        (lambda t: {"source": "parquet", "path": _folder(t / "x")}, '/x" contains no .parquet file'),
         (lambda t: {"source": "parquet", "path": _text(t / "x")}, '/x" is not a Parquet file'),
-        (lambda t: {"source": "nowhere.at:all"}, 'data.source: there is no module "nowhere.at" beside the job file'),
+        (lambda t: {"source": "nowhere.at:all"}, 'data.source: the module "nowhere.at" is neither beside'),
         (lambda t: {"source": "json:all"}, 'data.source: "json" has no function "all"'),
     ],
 )
@@ -203,7 +224,7 @@ def test_images_of_different_sizes_ask_for_a_size(tmp_path: Path) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
     for row in range(2):
         (tmp_path / "set" / "a" / f"{row}.png").write_bytes(png(row, (8 + row, 8)))
-    with pytest.raises(LehrError, match=r"differ in size \(8 × 8, 8 × 9, …\); give data.image_size"):
+    with pytest.raises(LehrError, match=r"differ in size \(8 × 8, 8 × 9, …\); set data.image_size"):
         opened(source="images", path=tmp_path / "set").decode()
     sized = opened(source="images", path=tmp_path / "set", image_size=[4, 6]).decode()["train"]
     assert sized.pixels.shape == (2, 4, 6, 3)
@@ -231,8 +252,7 @@ def test_bytes_in_words(count: float, words: str) -> None:
     assert in_bytes(count) == words
 
 
-def test_the_same_pixels_whatever_the_form(parquet_file: Path) -> None:
-    """Read in one go, part by part and row by row."""
+def test_reading_a_part_in_one_go_and_row_by_row_gives_the_same_images(parquet_file: Path) -> None:
     part = opened(source="parquet", path=parquet_file).main.parts[2]
     some = part.read([7, 0, 7])
     assert some["image"].to_pylist() == [part.read()["image"][row].as_py() for row in (7, 0, 7)]
@@ -243,7 +263,7 @@ def test_the_same_pixels_whatever_the_form(parquet_file: Path) -> None:
 
 
 def write_mnist(raw: Path, split: str, rows: int) -> None:
-    """MNIST's own files, with images of ours."""
+    """MNIST's own files, with our images."""
     raw.mkdir(parents=True, exist_ok=True)
     pixels = np.stack([image_of(row, (28, 28), 1) for row in range(rows)])
     header = b"".join(number.to_bytes(4, "big") for number in (0x803, rows, 28, 28))
@@ -267,7 +287,9 @@ def test_a_torchvision_set_from_the_cache_folder(tmp_path: Path, monkeypatch: py
         assert images["train"].labels[row] == item % 10
 
 
-def test_offline_it_says_where_to_put_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_error_says_where_to_put_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
         raise OSError("Network is unreachable")
 
@@ -278,9 +300,9 @@ def test_offline_it_says_where_to_put_the_files(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(JobError) as caught:
             opened(source=f"torchvision:{name}")
         assert f"{name} could not be read or downloaded (" in str(caught.value)
-        there = f"into {tmp_path}/cache/{folder}, or name another folder with data.path or LEHR_CACHE"
+        there = f"into {tmp_path}/cache/{folder}, or set another folder with data.path or LEHR_CACHE"
         assert there in str(caught.value)
-    with pytest.raises(JobError, match=r'torchvision\.datasets has no image set "CIFAR11" that is kept in a folder'):
+    with pytest.raises(JobError, match=r'torchvision\.datasets has no data set "CIFAR11" that is stored in a folder'):
         opened(source="torchvision:CIFAR11")
 
 

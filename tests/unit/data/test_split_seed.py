@@ -1,4 +1,4 @@
-"""Runs of several seeds can hold out, and be limited to, the same rows."""
+"""Runs with different seeds can hold out the same rows, and be limited to the same rows."""
 
 from __future__ import annotations
 

@@ -19,9 +19,8 @@ WORKERS = "is not a number of workers; allowed: auto, a whole number from 1, or 
 NAMES = "is not a name; allowed: at most 100 letters, digits, dots, underscores and dashes, not starting with a dot"
 SHARES = "is not a share or a path; allowed: above 0 and below 1 (0.2 or 20%), or a path"
 WEIGHTS = "is not a set of class weights; allowed: none, balanced, or a list with a number from 0 for each class"
-SOURCES = (
-    "is not a data source; allowed: digits, images, files, parquet, torchvision:NAME or my_package.module:function"
-)
+KNOWN_SOURCES = "digits, images, files, parquet, torchvision:NAME, my_package.module:function"
+SOURCES = f"is not a data source; allowed: {KNOWN_SOURCES}"
 TRAIN = ", ".join(TrainSection.model_fields)
 
 # what jobs/train.yaml says, and the sentence after `jobs/train.yaml`
@@ -110,6 +109,10 @@ FILES = [
         ":2: data.path: the source digits comes with lehr and takes no path; did you mean source: images?",
     ),
     ("data: {source: 'a b'}", f':1: data.source: "a b" {SOURCES}'),
+    (
+        "data: {source: image}",
+        ':1: data.source: "image" is not a data source; did you mean images? allowed: ' + KNOWN_SOURCES,
+    ),
     ("data: {validation: 1.2}", f":1: data.validation: 1.2 {SHARES}"),
     ("data: {validation: 120%}", f':1: data.validation: "120%" {SHARES}'),
     ("data: {validation: true}", f":1: data.validation: true {SHARES}"),

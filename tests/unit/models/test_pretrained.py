@@ -1,4 +1,4 @@
-"""Weights to start from: published ones and files, with their own preprocessing; one sentence where they are wrong."""
+"""Initial weights: published ones and files, with their own preprocessing, and one sentence if they are wrong."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lehr.models.weights import read_weights
 from lehr.runs import Folder, write_model
 from lehr.training.setup import Plan, check_job
 
-RESNET = "resnet18-f37072fd.pth"  # torchvision's name of the file, whose start says which hash it has
+RESNET = "resnet18-f37072fd.pth"  # torchvision's file name, which contains the start of its hash
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's folder of downloaded weights, empty, and a network that is down."""
+    """torch's folder for downloaded weights, empty, without a network."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
     def down(url: str, *args: Any, **options: Any) -> None:
@@ -43,13 +43,13 @@ def refused(weights: str, name: str = "resnet18") -> str:
     return str(caught.value)
 
 
-def test_without_a_network_one_sentence_says_where_the_file_goes(hub: Path) -> None:
+def test_without_a_network_one_sentence_says_where_to_save_the_file(hub: Path) -> None:
     sentence = refused("pretrained")
-    assert f"get https://download.pytorch.org/models/{RESNET} elsewhere and put it at {hub / RESNET}" in sentence
+    assert f"download https://download.pytorch.org/models/{RESNET} elsewhere and save it as {hub / RESNET}" in sentence
     assert "model.weights: the weights of resnet18 cannot be downloaded (Name or service not known)" in sentence
 
 
-def test_a_file_that_was_put_there_is_used_with_the_networks_own_preprocessing(hub: Path) -> None:
+def test_a_file_saved_there_is_used_with_the_preprocessing_of_the_weights(hub: Path) -> None:
     theirs = models.build("resnet18", 3, 1000, {}, seed=9)
     torch.save(theirs.state_dict(), hub / RESNET)
     plan = plan_of(synthetic(size=32), model={"name": "resnet18", "weights": "pretrained"})
@@ -62,15 +62,15 @@ def test_a_file_that_was_put_there_is_used_with_the_networks_own_preprocessing(h
     assert white.tolist() == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
 
 
-def test_greyscale_images_reach_a_network_for_coloured_ones(hub: Path) -> None:
+def test_a_network_for_colour_images_accepts_greyscale_images(hub: Path) -> None:
     torch.save(models.build("resnet18", 3, 1000, {}, seed=9).state_dict(), hub / RESNET)
     plan = plan_of(synthetic(channels=1, size=32), model={"name": "resnet18", "weights": "pretrained"})
     assert plan.inputs(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).shape == (2, 3, 32, 32)
     assert plan.build_model()(plan.inputs(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))).shape == (2, 3)
 
 
-def test_coloured_images_reach_a_network_for_grey_ones(tmp_path: Path) -> None:
-    """A run on greyscale images, whose mean and spread its weights bring along."""
+def test_a_network_for_greyscale_images_accepts_colour_images(tmp_path: Path) -> None:
+    """The weights of a run on greyscale images bring its mean and standard deviation with them."""
     grey = plan_of(synthetic(channels=1))
     description = grey.describe_model()
     write_model(Folder.at(tmp_path), grey.build_model().state_dict(), description)
@@ -90,11 +90,11 @@ def _truncated(file: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (lambda file: file.write_bytes(b"<html>404</html>"), "is damaged or no file of weights"),
-        (lambda file: file.write_bytes(b""), "is damaged or no file of weights"),
-        (_truncated, "is damaged or no file of weights"),
-        (lambda file: torch.save([1, 2], file), "does not hold weights"),
-        (lambda file: torch.save(torch.nn.Linear(2, 2), file), "is damaged or no file of weights"),  # pickled code
+        (lambda file: file.write_bytes(b"<html>404</html>"), "is damaged or is not a weights file"),
+        (lambda file: file.write_bytes(b""), "is damaged or is not a weights file"),
+        (_truncated, "is damaged or is not a weights file"),
+        (lambda file: torch.save([1, 2], file), "does not contain weights"),
+        (lambda file: torch.save(torch.nn.Linear(2, 2), file), "is damaged or is not a weights file"),  # pickled code
     ],
 )
 def test_a_damaged_file_gets_one_sentence(hub: Path, write: Callable[[Path], None], why: str) -> None:
@@ -106,7 +106,7 @@ def test_a_damaged_file_gets_one_sentence(hub: Path, write: Callable[[Path], Non
     ("weights", "name", "sentence"),
     [
         ("pretrained", "small_cnn", "there are no published weights of small_cnn; allowed: a network of torchvision"),
-        ("pretrained:IMAGENET1K_V9", "resnet18", '"IMAGENET1K_V9" are no weights of resnet18; allowed: IMAGENET1K_V1'),
+        ("pretrained:IMAGENET1K_V9", "resnet18", "resnet18 has no weights named IMAGENET1K_V9; allowed: IMAGENET1K_V1"),
         ("pretrained:", "resnet18", '"pretrained:" are no weights; allowed: run:NAME'),
         ("missing.pth", "resnet18", "there is no file "),
         ("resnet18", "resnet18", '"resnet18" are no weights; allowed: run:NAME'),
@@ -117,7 +117,7 @@ def test_weights_that_do_not_exist_get_one_sentence(hub: Path, weights: str, nam
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
-def test_a_file_beside_the_job_is_taken(ending: str, tmp_path: Path) -> None:
+def test_a_file_beside_the_job_is_found(ending: str, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     (tmp_path / "jobs").mkdir()
@@ -136,8 +136,8 @@ def test_a_file_beside_the_job_is_taken(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"name": "small_cnn", "width": 16}, "they are of another network: features.0.weight is [16, 3, 3, 3] here"),
-        ({"name": "cifar_resnet", "depth": 8}, "they are of another network: stem.0.weight is [16, 3, 3, 3] here and"),
+        ({"name": "small_cnn", "width": 16}, "mismatch with this network: features.0.weight is [16, 3, 3, 3] in"),
+        ({"name": "cifar_resnet", "depth": 8}, "mismatch with this network: stem.0.weight is missing in the weights"),
     ],
 )
 def test_weights_of_another_shape_get_one_sentence(options: dict[str, Any], sentence: str, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_weights_of_another_shape_get_one_sentence(options: dict[str, Any], sent
 
 
 @pytest.mark.parametrize("name", ["densenet121", "googlenet", "vgg11_bn"])
-def test_the_files_of_older_networks_fit_todays(name: str, hub: Path) -> None:
-    """torchvision loads them with names mended and auxiliary heads dropped; so do we."""
+def test_files_with_older_layer_names_fit_the_present_networks(name: str, hub: Path) -> None:
+    """torchvision loads them with names changed and auxiliary heads dropped; so do we."""
     entry = pretrained._entry(name, "")
     options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
     theirs = models.find(name)[0](channels=3, outputs=1000, **options).state_dict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lehr.models import SmallCNN
+from lehr.models.small_cnn import SmallCNN
 
 
 class Sound(SmallCNN):

@@ -17,6 +17,7 @@ from lehr import models
 from lehr.durations import Clock
 from lehr.errors import JobError
 from lehr.job import FinetuneSection, to_dict
+from lehr.models.small_cnn import SmallCNN
 from lehr.models.vision import torchvision
 from lehr.runs import Folder, RunFolder
 from lehr.training.freezing import Freezing, blocks, first_steps, rates
@@ -33,7 +34,7 @@ def names(model: nn.Module, head: str) -> list[list[str]]:
 
 
 def test_a_network_below_its_head_is_a_list_of_blocks_from_the_image_up() -> None:
-    assert names(models.SmallCNN(3, 4, width=8), "head") == [
+    assert names(SmallCNN(3, 4, width=8), "head") == [
         ["features.0", "features.1"],
         ["features.3", "features.4"],
         ["features.7", "features.8"],

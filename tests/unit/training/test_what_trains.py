@@ -134,7 +134,7 @@ def test_compilation_without_a_compiler_is_one_sentence(
         network(plan_of(train__compile=chosen), Group())
 
 
-def test_only_images_decoded_late_are_asked_for_unreadable_ones(
+def test_workers_ask_for_unreadable_images_only_if_they_decode_lazily(
     train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gather(self: Group, value: Any) -> list[Any]:
@@ -145,7 +145,7 @@ def test_only_images_decoded_late_are_asked_for_unreadable_ones(
     monkeypatch.setattr(Group, "gather", gather)
     train_tiny(train__epochs=2)
     assert asked == []
-    monkeypatch.setattr(DataSubset, "decoded_late", True)
+    monkeypatch.setattr(DataSubset, "decodes_lazily", True)
     train_tiny(train__epochs=2)
     assert asked == [{}, {}]
 
@@ -278,9 +278,9 @@ def test_weights_are_drawn_from_the_seed_and_nothing_else() -> None:
         ({"name": "nets:Net", "widht": 3}, "model.widht: unknown option; did you mean width? allowed: width"),
         ({"name": "nets:Net", "width": "3"}, 'model.width: "3" is not a whole number'),
         ({"name": "nets:Net", "outputs": 3}, "model.outputs: unknown option; allowed: width"),
-        ({"name": "resnet20", "depth": 21}, "model: depth: 21 layers do not make a residual network; allowed: 8, 14"),
+        ({"name": "resnet20", "depth": 21}, "model: depth: 21 layers are not a residual network; allowed: 8, 14"),
         ({"name": "wide_resnet", "dropout": 1.0}, "model: dropout: 1.0 is not a share"),
-        ({"name": "resnet18", "widht": 3}, "model: torchvision refuses it: ResNet.__init__() got an unexpected"),
+        ({"name": "resnet18", "widht": 3}, "model: torchvision cannot build it: ResNet.__init__() got an unexpected"),
         ({"name": "resnet18", "weights": "imagenet"}, 'model.weights: "imagenet" are no weights; allowed: run:NAME'),
         ({"name": "resnet18", "weights": "run:nobody"}, "model.weights: "),
         ("alexnet", "model: alexnet does not take images of 12 × 12 pixels with 3 channels: Given input size"),
@@ -328,9 +328,9 @@ def test_the_head_is_kept_only_for_the_same_classes(train_tiny: TrainTiny) -> No
 def test_weights_of_another_network_are_refused(train_tiny: TrainTiny) -> None:
     first = train_tiny()
     reference = f"run:{first.folder.local_path}"
-    with pytest.raises(JobError, match=r"model.weights: they are of another network: "):
+    with pytest.raises(JobError, match=r"model.weights: mismatch with this network: "):
         plan_of(model={"name": "resnet20", "weights": reference}).build_model()
-    with pytest.raises(JobError, match=r"features.0.weight is \[16, 3, 3, 3\] here and \[8, 3, 3, 3\] there"):
+    with pytest.raises(JobError, match=r"features.0.weight is \[16, 3, 3, 3\] in the network and \[8, 3, 3, 3\] in"):
         plan_of(model={"name": "small_cnn", "width": 16, "weights": reference}).build_model()
 
 

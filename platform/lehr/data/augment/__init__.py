@@ -1,10 +1,12 @@
 """Augmentation on the device, in batches, each row with its own parameters drawn from (seed, epoch, row id).
 
-An augmentation is a function (images, draw, **options) -> images: images are [rows, channels, height, width] with
-values from 0 to 255, uint8 or float32; `draw(k)` gives one number in [0, 1) per row, its k-th draw in this epoch.
+An augmentation is a function (images, draw, **options) -> images. Images are [rows, channels, height, width] with
+values from 0 to 255, uint8 or float32. `draw(k)` returns the k-th random number of every row in this epoch, in [0, 1).
 One that mixes images is a function (images, others, draw, **options) -> (images, share of the own label).
-To add one: write the function and name it in `AUGMENTATIONS` or `MIXES`; in `RAGGED` too, if the shapes of what it
-computes depend on what is drawn.
+
+To add one: a function in a module here, and its line in `AUGMENTATIONS`, or in `MIXES` if it mixes images. A number
+among its options whose name is new needs its range in `LIMITS`; an augmentation that computes tensors whose shapes
+depend on the draws belongs in `DYNAMIC_SHAPES` too.
 """
 
 from __future__ import annotations
@@ -18,14 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lehr.data.augment.draw import Draw
 from lehr.data.augment.geometry import crop, erasing, flip, random_resized_crop, shift
 from lehr.data.augment.mixing import cutmix, mixup
 from lehr.data.augment.rand_augment import rand_augment
 from lehr.data.dataset import UNREADABLE, Batch, MixPartners
-from lehr.data.randomness import draws, key
+from lehr.data.randomness import Draw, draws, key
 
-__all__ = ["AUGMENTATIONS", "MIXES", "Augment", "Draw", "wrong_value"]
+__all__ = ["AUGMENTATIONS", "MIXES", "Augment", "wrong_value"]
 
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "flip": flip,
@@ -35,10 +36,10 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "rand_augment": rand_augment,
     "erasing": erasing,
 }
-RAGGED = {"rand_augment"}  # a job with one of these has none of its augmentations compiled
 MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup, "cutmix": cutmix}
+DYNAMIC_SHAPES = {"rand_augment"}  # these cannot be compiled; nor are the other augmentations of such a job
 
-# What the options of the augmentations may be; an option of one name means the same everywhere.
+# Lowest and highest values of the options. An option of one name means the same in all augmentations.
 LIMITS: dict[str, tuple[float, float]] = {
     "probability": (0, 1),
     "pixels": (0, 10_000),
@@ -53,7 +54,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 
 def wrong_value(options: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The first option with a number out of its range, and the sentence that says so."""
+    """The first option whose number is out of range, and the sentence that says so; None if there is none."""
     for name, value in options.items():
         low, high = LIMITS.get(name, (-math.inf, math.inf))
         if isinstance(value, int | float) and not low <= value <= high:
@@ -64,88 +65,92 @@ def wrong_value(options: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 Steps = list[tuple[int, Callable[..., Tensor], dict[str, Any]]]
-"""Augmentations in order: the place in the job, which numbers its draws; the function; its options."""
+"""Augmentations in order: the position in the job, which numbers the draws; the function; its options."""
 
-_DRAWS = 100  # how many draws each augmentation of a job has for itself
+_DRAWS = 100  # random numbers per row that each augmentation of a job may draw
 
 
 class Augment:
     """The augmentations of a job, in order.
 
-    Mixing happens once, where the first mixing augmentation stands; if there are several, each image draws one of them.
-    Its partner is the next row of the global batch, augmented by what stands before.
+    Mixing happens once, at the position of the first mixing augmentation. If there are several, one of them is drawn
+    for each image. The partner of an image is the next row of the global batch, augmented by the steps before.
 
     Args:
-        compiled: on GPUs, what comes before and after the mixing is compiled to a few kernels each. Augmentation is
-            hundreds of small operations, and starting them one by one takes longer than a small network's step.
+        steps: name and options of each augmentation, in the job's order.
+        seed: the job's seed.
+        compiled: on GPUs, compile the steps before and after the mixing to a few kernels each. Augmentation consists
+            of hundreds of small operations, and launching them one by one takes longer than a small network's step.
     """
 
     def __init__(self, steps: Sequence[tuple[str, dict[str, Any]]], seed: int, compiled: bool = False) -> None:
         self._seed = seed
-        self._compiles = compiled and not RAGGED & {name for name, _ in steps}
-        at = next((i for i, (name, _) in enumerate(steps) if name in MIXES), len(steps))
-        rows = [(i, AUGMENTATIONS[name], options) for i, (name, options) in enumerate(steps) if name in AUGMENTATIONS]
-        self._before = [step for step in rows if step[0] < at]
-        self._after = [step for step in rows if step[0] > at]
+        self._compiles = compiled and not DYNAMIC_SHAPES & {name for name, _ in steps}
+        mixing = next((i for i, (name, _) in enumerate(steps) if name in MIXES), len(steps))
+        plain = [(i, AUGMENTATIONS[name], options) for i, (name, options) in enumerate(steps) if name in AUGMENTATIONS]
+        self._before = [step for step in plain if step[0] < mixing]
+        self._after = [step for step in plain if step[0] > mixing]
         self._mixes = [(i, MIXES[name], options) for i, (name, options) in enumerate(steps) if name in MIXES]
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed: then a batch must come with its partners."""
+        """Whether images are mixed. If so, a batch must come with its partners."""
         return bool(self._mixes)
 
-    def __call__(self, batch: Batch, epoch: int, pairs: MixPartners | None = None, classes: int = 0) -> Batch:
-        """The batch augmented; row i uses the draws of (seed, epoch, ids[i]) and of nothing else.
+    def __call__(self, batch: Batch, epoch: int, partners: MixPartners | None = None, classes: int = 0) -> Batch:
+        """The batch augmented. Row i depends on (seed, epoch, ids[i]) alone.
 
         Args:
-            pairs: for mixing, which rows of `batch` are to come back, and the partner of each.
-            classes: for mixing, the number of classes; targets come back as float64 [rows, classes].
+            batch: as gathered, pixels uint8.
+            epoch: counts from 0.
+            partners: for mixing, which rows of `batch` to return, and the partner of each.
+            classes: for mixing, the number of classes; targets are returned as float64 [rows, classes].
         """
         stream = key(self._seed, "augment", epoch)
         images = self._apply(self._before, batch.inputs, stream, batch.ids)
-        if not self._mixes or pairs is None:
+        if not self._mixes or partners is None:
             return Batch(self._apply(self._after, images, stream, batch.ids), batch.targets, batch.ids)
-        known = (batch.targets != UNREADABLE)[:, None]  # the others count nowhere
+        known = (batch.targets != UNREADABLE)[:, None]  # unreadable images have no target
         labels = F.one_hot(batch.targets.clamp(min=0), classes).to(torch.float64) * known
-        ids, own, others = batch.ids[pairs.own], images[pairs.own], images[pairs.partners]
+        ids, own, others = batch.ids[partners.own], images[partners.own], images[partners.others]
         mixed, share = self._mix(own, others, draws(stream, ids))
-        targets = share[:, None] * labels[pairs.own] + (1 - share)[:, None] * labels[pairs.partners]
+        targets = share[:, None] * labels[partners.own] + (1 - share)[:, None] * labels[partners.others]
         return Batch(self._apply(self._after, mixed, stream, ids), targets, ids)
 
     def _apply(self, steps: Steps, images: Tensor, stream: int, ids: Tensor) -> Tensor:
         if not steps or not len(images):
             return images
         if self._compiles and images.is_cuda:
-            # As a tensor, since whatever is a plain number is compiled in; filled there, so that nothing waits.
-            known = torch.full((), stream, dtype=torch.int64, device=images.device)
-            return _compiled()(steps, images, known, ids)
-        return _in_turn(steps, images, stream, ids)
+            # A tensor, since a plain number would be compiled in. Created on the device, which needs no waiting.
+            stream_there = torch.full((), stream, dtype=torch.int64, device=images.device)
+            return _compiled()(steps, images, stream_there, ids)
+        return _apply_all(steps, images, stream, ids)
 
     def _mix(self, images: Tensor, others: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         if len(self._mixes) == 1:
             number, function, options = self._mixes[0]
-            return function(images, others, _of_step(draw, number), **options)
+            return function(images, others, _draw_of_step(draw, number), **options)
         choice = (draw(_DRAWS * self._mixes[0][0] + _DRAWS - 1) * len(self._mixes)).to(torch.int64)
         mixed, share = images, torch.ones(len(images), dtype=torch.float64, device=images.device)
         for k, (number, function, options) in enumerate(self._mixes):
-            some, kept = function(images, others, _of_step(draw, number), **options)
+            some, kept = function(images, others, _draw_of_step(draw, number), **options)
             mixed = torch.where((choice == k)[:, None, None, None], some, mixed)
             share = torch.where(choice == k, kept, share)
         return mixed, share
 
 
-def _in_turn(steps: Steps, images: Tensor, stream: int | Tensor, ids: Tensor) -> Tensor:
-    """The images after one step after the other; row i draws from (stream, ids[i])."""
+def _apply_all(steps: Steps, images: Tensor, stream: int | Tensor, ids: Tensor) -> Tensor:
+    """The images after all steps; row i draws from (stream, ids[i])."""
     draw = draws(stream, ids)
     for number, function, options in steps:
-        images = function(images, _of_step(draw, number), **options)
+        images = function(images, _draw_of_step(draw, number), **options)
     return images
 
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(_in_turn, dynamic=False)
+    return torch.compile(_apply_all, dynamic=False)
 
 
-def _of_step(draw: Draw, number: int) -> Draw:
+def _draw_of_step(draw: Draw, number: int) -> Draw:
     return lambda k: draw(_DRAWS * number + k)

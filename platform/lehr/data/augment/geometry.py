@@ -1,4 +1,7 @@
-"""Augmentations that move pixels: flip, shift, crop, random_resized_crop, erasing."""
+"""Geometric augmentations and random erasing: flip, shift, crop, random_resized_crop, erasing.
+
+Images are [rows, channels, height, width]; every augmentation keeps this shape.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lehr.data.augment.draw import Draw
+from lehr.data.randomness import Draw
 
 Outside = Literal["black", "reflect", "edge"]
 
@@ -24,10 +27,13 @@ def flip(
     """Mirrors each image with the given probability.
 
     Args:
+        images: uint8 or float32; the result has the same type.
+        draw: uses draw(0).
+        probability: from 0 to 1.
         direction: horizontal swaps left and right, vertical swaps top and bottom.
     """
     dimension, chosen = 3 if direction == "horizontal" else 2, draw(0) < probability
-    if images.is_cuda:  # which rows they are would have the GPU wait for the CPU
+    if images.is_cuda:  # listing the chosen rows would make the GPU wait for the CPU
         return torch.where(_per_row(chosen), images.flip(dimension), images)
     rows = chosen.nonzero()[:, 0]
     images = images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
@@ -36,42 +42,47 @@ def flip(
 
 
 def shift(images: Tensor, draw: Draw, *, pixels: int = 1) -> Tensor:
-    """Moves each image by −pixels … +pixels in both directions; what comes in from outside is black."""
+    """Shifts each image by −pixels to +pixels in both directions; the uncovered border is black."""
     return crop(images, draw, padding=pixels, outside="black")
 
 
 def crop(images: Tensor, draw: Draw, *, padding: int = 4, outside: Outside = "reflect") -> Tensor:
-    """Pads each image on all sides and cuts a window of the image's own size at a random place.
+    """Pads each image on all sides and cuts a window of the original size at a random position.
 
     Args:
+        images: uint8 or float32; the result has the same type.
+        draw: uses draw(0) and draw(1).
         padding: pixels on each side.
-        outside: what the padding holds: the image mirrored at its edge (reflect), its edge repeated, or black.
+        outside: how to fill the padding: with the image mirrored at its edge (reflect), the edge repeated, or black.
     """
     top, left = ((draw(k) * (2 * padding + 1)).to(torch.int64) for k in (0, 1))
     rows, channels, height, width = images.shape
     padded = _pad(images.permute(0, 2, 3, 1), padding, outside)
     tall, wide = padded.shape[1:3]
-    # Each line of a window is one stretch of memory: all that there could be, as overlapping views, and the choice.
-    stretches = padded.as_strided((rows * tall * wide - width + 1, width * channels), (channels, 1))
+    # Each line of a window is contiguous in memory. `segments` views every such line, overlapping; the windows' are
+    # then selected.
+    segments = padded.as_strided((rows * tall * wide - width + 1, width * channels), (channels, 1))
     row = torch.arange(rows, device=images.device) * tall + top
     lines = (row[:, None] + torch.arange(height, device=images.device)) * wide + left[:, None]
-    return stretches.index_select(0, lines.flatten()).view(rows, height, width, channels).permute(0, 3, 1, 2)
+    return segments.index_select(0, lines.flatten()).view(rows, height, width, channels).permute(0, 3, 1, 2)
 
 
 def random_resized_crop(images: Tensor, draw: Draw, *, smallest: float = 0.25, ratio: float = 4 / 3) -> Tensor:
-    """Cuts a window of random area and shape at a random place and scales it to the image's own size.
+    """Cuts a window of random area and aspect ratio at a random position and resizes it to the original size.
 
-    Szegedy et al., "Going deeper with convolutions", 2015. Bilinear, with float32 pixels as the result.
+    Szegedy et al., "Going deeper with convolutions", 2015. Bilinear.
 
     Args:
-        smallest: the window's smallest area as a share of the image; the largest is the whole image.
-        ratio: the window's width to height lies between 1 / ratio and ratio, evenly on a logarithmic scale.
+        images: uint8 or float32; the result is float32.
+        draw: uses draw(0) to draw(3).
+        smallest: the smallest area of the window as a share of the image; the largest is the whole image.
+        ratio: the aspect ratio (width / height) is drawn between 1 / ratio and ratio, uniformly on a log scale.
     """
     area = smallest + (1 - smallest) * draw(0)
     shape = torch.exp((2 * draw(1) - 1) * math.log(ratio))
     width, height = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
     zero = torch.zeros_like(area)
-    # In affine_grid's coordinates the image reaches from −1 to 1.
+    # In the coordinates of affine_grid the image extends from −1 to 1.
     x, y = (2 * draw(2) - 1) * (1 - width), (2 * draw(3) - 1) * (1 - height)
     rows = [torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)]
     return affine(images, torch.stack(rows, 1), outside="edge")
@@ -82,10 +93,13 @@ def erasing(
 ) -> Tensor:
     """Fills a random rectangle of each image with the image's mean colour, with the given probability.
 
-    Zhong et al., "Random erasing data augmentation", 2020.
+    Zhong et al., "Random erasing data augmentation", 2020. The rectangle's aspect ratio is between 0.3 and 3.3.
 
     Args:
-        smallest, largest: the rectangle's area as a share of the image; its sides are to each other as 0.3 … 3.3.
+        images: uint8 or float32; the result has the same type.
+        draw: uses draw(0) to draw(4).
+        probability: from 0 to 1.
+        smallest, largest: the rectangle's area as a share of the image.
     """
     height, width = images.shape[2:]
     area = smallest + (largest - smallest) * draw(1)
@@ -98,7 +112,12 @@ def erasing(
 
 
 def rectangle(images: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor) -> Tensor:
-    """bool [rows, 1, height, width]: the pixels of each image that lie in its own rectangle, given in pixels."""
+    """bool [rows, 1, height, width]: the pixels inside each image's own rectangle.
+
+    Args:
+        images: for their size and device.
+        top, left, tall, wide: [rows], position and size of the rectangles in pixels; rounded.
+    """
     height, width = images.shape[2:]
     y, x = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     top, left = top.round(), left.round()
@@ -108,7 +127,13 @@ def rectangle(images: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Ten
 
 
 def affine(images: Tensor, matrices: Tensor, outside: Literal["black", "edge"] = "black") -> Tensor:
-    """Each image seen through its own matrix [rows, 2, 3] (as `affine_grid` takes it), bilinear, float32 pixels."""
+    """Each image transformed by its own matrix, bilinear, as float32.
+
+    Args:
+        images: uint8 or float32.
+        matrices: [rows, 2, 3], as `affine_grid` takes them.
+        outside: what is beyond the image: black, or its edge repeated.
+    """
     if not len(images):
         return images.to(torch.float32)
     grid = F.affine_grid(matrices.to(torch.float32), list(images.shape), align_corners=False)
@@ -126,7 +151,7 @@ def _pad(images: Tensor, padding: int, outside: Outside) -> Tensor:
         if outside == "reflect" and size > 1:
             index = index.remainder(2 * size - 2)
             index = torch.minimum(index, 2 * size - 2 - index)
-        # Only what is outside is picked pixel by pixel: the images themselves are copied in long stretches.
+        # Only the padding is gathered pixel by pixel; the images themselves are copied as contiguous blocks.
         before, after = images.index_select(dimension, index.clamp(0, size - 1)).split(padding, dimension)
         images = torch.cat([before, images, after], dimension)
     return images.contiguous()

@@ -1,6 +1,7 @@
-"""Augmentations that mix each image with another one of the same global batch: mixup and cutmix.
+"""Augmentations that mix each image with another of the same global batch: mixup and cutmix.
 
-Each returns the mixed images and the share of an image's own label in its target; the rest goes to the other's label.
+Each returns the mixed images [rows, channels, height, width] and the share of the image's own label in the target,
+float64 [rows]; the rest of the target is the other image's label.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lehr.data.augment.draw import Draw
 from lehr.data.augment.geometry import rectangle
+from lehr.data.randomness import Draw
 
 
 def mixup(
     images: Tensor, others: Tensor, draw: Draw, *, alpha: float = 0.2, probability: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """share × image + (1 − share) × other, the share drawn from Beta(alpha, alpha).
+    """share × image + (1 − share) × other, with the share drawn from Beta(alpha, alpha). Pixels become float32.
 
-    Zhang et al., "mixup: Beyond empirical risk minimization", 2018. Gives float32 pixels.
+    Zhang et al., "mixup: Beyond empirical risk minimization", 2018.
 
     Args:
-        alpha: above 0; small values leave most images nearly as they are, 1 draws the share evenly.
-        probability: the share of the images that are mixed at all.
+        images, others: uint8 or float32, of the same shape.
+        draw: uses draw(0) and draw(1).
+        alpha: above 0. Small values leave most images nearly unchanged; 1 draws the share uniformly.
+        probability: share of the images that are mixed.
     """
     share = torch.where(draw(0) < probability, beta(draw(1), alpha), 1.0)
     weight = share.to(torch.float32)[:, None, None, None]
@@ -34,14 +37,16 @@ def mixup(
 def cutmix(
     images: Tensor, others: Tensor, draw: Draw, *, alpha: float = 1.0, probability: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Pastes a rectangle of the other image, its area drawn as 1 − Beta(alpha, alpha), at a random place.
+    """Pastes a rectangle of the other image at a random position, its area drawn as 1 − Beta(alpha, alpha).
 
-    Yun et al., "CutMix: Regularization strategy to train strong classifiers with localizable features", 2019. What
-    lies beyond the edge is cut off; the share of the label is the share of the pixels that stayed.
+    Yun et al., "CutMix: Regularization strategy to train strong classifiers with localizable features", 2019. The
+    rectangle is clipped at the edge; the share of the own label is the share of the image's own pixels.
 
     Args:
-        alpha: above 0; 1 draws the area evenly.
-        probability: the share of the images that are mixed at all.
+        images, others: of the same shape and type, which is that of the result.
+        draw: uses draw(0) to draw(3).
+        alpha: above 0; 1 draws the area uniformly.
+        probability: share of the images that are mixed.
     """
     height, width = images.shape[2:]
     side = torch.where(draw(0) < probability, 1 - beta(draw(1), alpha), 0.0).sqrt()
@@ -51,7 +56,7 @@ def cutmix(
 
 
 def beta(uniform: Tensor, alpha: float) -> Tensor:
-    """float64 from Beta(alpha, alpha), one for each uniform number: the inverse of its distribution function.
+    """float64 numbers from Beta(alpha, alpha): its inverse distribution function at the uniform numbers in [0, 1).
 
     Raises:
         ValueError: alpha is not above 0.
@@ -59,20 +64,20 @@ def beta(uniform: Tensor, alpha: float) -> Tensor:
     if alpha <= 0:
         raise ValueError(f"alpha: {alpha} is too small; allowed: above 0")
     table = _table(alpha, uniform.device)
-    place = uniform * (len(table) - 1)
-    left = place.to(torch.int64)
-    return torch.lerp(table[left], table[left + 1], place - left)
+    position = uniform * (len(table) - 1)
+    left = position.to(torch.int64)
+    return torch.lerp(table[left], table[left + 1], position - left)
 
 
 @lru_cache
 def _table(alpha: float, device: torch.device) -> Tensor:
-    """The quantiles on a device. Kept: a copy in each step would have a GPU wait for the CPU."""
+    """The quantiles on a device. Cached, since a copy in each step would make a GPU wait for the CPU."""
     return torch.from_numpy(_quantiles(alpha)).to(device)
 
 
 @lru_cache
 def _quantiles(alpha: float, points: int = 4097) -> np.ndarray:
-    """Quantiles of Beta(alpha, alpha) at evenly spaced probabilities, by integrating its density.
+    """float64 [points]: quantiles of Beta(alpha, alpha) at evenly spaced probabilities, by integrating its density.
 
     With s = x^alpha the density on [0, 1/2] becomes (1 − s^(1/alpha))^(alpha − 1), which is smooth for every alpha.
     """

@@ -1,19 +1,19 @@
-"""RandAugment: a few operations per image, drawn from a fixed list, all of one strength.
+"""RandAugment: a few operations per image, drawn from a fixed list, all with the same magnitude.
 
-Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space", 2020. The operations at
-level = magnitude / 30; a sign or direction is drawn for each image. Pixels are float32 from 0 to 255.
+Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space", 2020. The sign or
+direction of an operation is drawn for each image. In the table, level = magnitude / 30.
 
-| operation | what it does |
+| operation | effect |
 |---|---|
 | identity | nothing |
 | rotate | by ±30° × level |
 | shear_x, shear_y | by ±0.3 × level |
-| translate_x, translate_y | by ±45 % × level of the side |
+| translate_x, translate_y | by ±45 % × level of the image's width or height |
 | brightness, colour, contrast, sharpness | blends with black, grey, its mean or a blurred copy: 1 ± 0.9 × level |
-| posterize | keeps the 8 − 4 × level highest bits |
-| solarize | inverts values from 255 × (1 − level) up |
+| posterize | keeps the 8 − 4 × level most significant bits |
+| solarize | inverts values of at least 255 × (1 − level) |
 | autocontrast | stretches each channel to 0 … 255 |
-| equalize | evens out each channel's histogram |
+| equalize | equalizes each channel's histogram |
 """
 
 from __future__ import annotations
@@ -25,33 +25,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lehr.data.augment.draw import Draw
 from lehr.data.augment.geometry import affine
+from lehr.data.randomness import Draw
 
 
 def rand_augment(images: Tensor, draw: Draw, *, operations: int = 2, magnitude: float = 9.0) -> Tensor:
-    """Applies operations to each image, each drawn for each image alone from the list above.
+    """Applies random operations of the list above to each image, drawn independently for each image.
 
     Args:
-        operations: how many, one after the other.
-        magnitude: strength from 0 to 30.
+        images: [rows, channels, height, width], uint8 or float32; the result is float32.
+        draw: uses two draws for each operation.
+        operations: how many to apply, one after the other.
+        magnitude: from 0 to 30.
     """
     level = magnitude / 30
     images = images.to(torch.float32, copy=True).contiguous()
     for number in range(operations):
         choice = (draw(2 * number) * len(OPERATIONS)).to(torch.int64)
         sign = torch.where(draw(2 * number + 1) < 0.5, -1.0, 1.0).to(torch.float32)
-        moved = []
+        geometric = []
         for k, operation in enumerate(OPERATIONS.values()):
             rows = (choice == k).nonzero().squeeze(1)
             if operation in MOVES and len(rows):
-                moved.append((rows, MOVES[operation](sign[rows] * level, images.shape[2] / images.shape[3])))
+                geometric.append((rows, MOVES[operation](sign[rows] * level, images.shape[2] / images.shape[3])))
             elif operation in COLOURS and len(rows):
                 images[rows] = COLOURS[operation](images[rows], sign[rows] * level)
-        if moved:  # all that only move pixels, in one pass
-            rows = torch.cat([rows for rows, _ in moved])
-            images[rows] = affine(images[rows], torch.cat([matrices for _, matrices in moved]))
-    return images.clamp_(0, 255)  # rounding may have gone a little beyond
+        if geometric:  # all of them in one pass
+            rows = torch.cat([rows for rows, _ in geometric])
+            images[rows] = affine(images[rows], torch.cat([matrices for _, matrices in geometric]))
+    return images.clamp_(0, 255)  # rounding errors may exceed the range slightly
 
 
 def _matrix(rows: Tensor, xx: Tensor | float, xy: Tensor | float, x: Tensor | float, *second: Tensor | float) -> Tensor:
@@ -60,23 +62,23 @@ def _matrix(rows: Tensor, xx: Tensor | float, xy: Tensor | float, x: Tensor | fl
     return torch.stack(entries, 1).view(-1, 2, 3)
 
 
-def _rotate(level: Tensor, tall: float) -> Tensor:
+def _rotate(level: Tensor, aspect: float) -> Tensor:
     cos, sin = torch.cos(level * math.radians(30)), torch.sin(level * math.radians(30))
-    return _matrix(level, cos, -sin * tall, 0, sin / tall, cos, 0)
+    return _matrix(level, cos, -sin * aspect, 0, sin / aspect, cos, 0)
 
 
-# From the signed level [rows] and the height over the width to the matrices [rows, 2, 3].
+# From the signed level [rows] and height / width to the matrices [rows, 2, 3].
 MOVES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "rotate": _rotate,
-    "shear_x": lambda level, tall: _matrix(level, 1, 0.3 * level, 0, 0, 1, 0),
-    "shear_y": lambda level, tall: _matrix(level, 1, 0, 0, 0.3 * level, 1, 0),
-    "translate_x": lambda level, tall: _matrix(level, 1, 0, 0.9 * level, 0, 1, 0),
-    "translate_y": lambda level, tall: _matrix(level, 1, 0, 0, 0, 1, 0.9 * level),
+    "shear_x": lambda level, aspect: _matrix(level, 1, 0.3 * level, 0, 0, 1, 0),
+    "shear_y": lambda level, aspect: _matrix(level, 1, 0, 0, 0.3 * level, 1, 0),
+    "translate_x": lambda level, aspect: _matrix(level, 1, 0, 0.9 * level, 0, 1, 0),
+    "translate_y": lambda level, aspect: _matrix(level, 1, 0, 0, 0, 1, 0.9 * level),
 }
 
 
 def _grey(images: Tensor) -> Tensor:
-    """[rows, 1, height, width]: luma (ITU-R 601)."""
+    """float32 [rows, 1, height, width]: luma (ITU-R 601); the mean of the channels if they are not three."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
     weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
@@ -84,7 +86,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _blend(images: Tensor, other: Tensor, level: Tensor) -> Tensor:
-    """other + factor × (image − other), factor 1 ± 0.9 × level: at 1 the image itself."""
+    """other + factor × (image − other) with the factor 1 ± 0.9 × level; a factor of 1 returns the image itself."""
     factor = (1 + 0.9 * level)[:, None, None, None]
     return (other + factor * (images - other)).clamp(0, 255)
 
@@ -115,7 +117,7 @@ def _equalize(images: Tensor, level: Tensor) -> Tensor:
     values = images.flatten(2).round().to(torch.int64)
     counts = torch.zeros(*values.shape[:2], 256, dtype=torch.int64, device=images.device)
     counts.scatter_add_(2, values, torch.ones_like(values))
-    # Everything but the highest value that occurs is spread over 255 steps.
+    # All pixels except those of the highest value are spread over 255 steps, as Pillow does.
     highest = counts.gather(2, values.amax(dim=2, keepdim=True))
     step = (values.shape[2] - highest) // 255
     before = counts.cumsum(dim=2) - counts

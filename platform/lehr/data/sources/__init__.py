@@ -1,62 +1,63 @@
-"""Where images come from. A source is a list of parts, each read on its own, so that many processes can share the work.
+"""Where images come from. A source is a list of parts, each read on its own, so that many processes share the work.
 
-To add one: write a file with a function (section, refuse) -> Source and name it in `SOURCES`.
+Which sources there are says `lehr.job.sources`: each is a module here with a function `open_source`. Modules that
+sources build on import `lehr.data.sources.base`, never this package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from typing import Protocol
 
 from lehr.data.sources.base import ErrorFactory, Part, Source
-from lehr.data.sources.digits import digits
-from lehr.data.sources.files import files
-from lehr.data.sources.function import function
-from lehr.data.sources.images import images
-from lehr.data.sources.parquet import parquet
-from lehr.data.sources.torchvision_sets import torchvision_set
 from lehr.job import DataSection
+from lehr.job.sources import SourceForm, source_form
 
-__all__ = ["SOURCES", "Part", "Refuse", "Source", "open_source", "open_split", "returns_dataset"]
+__all__ = ["ErrorFactory", "Part", "Source", "open_source", "open_split", "returns_dataset"]
 
-SOURCES: dict[str, Callable[[DataSection, ErrorFactory], Source]] = {
-    "digits": digits,
-    "images": images,
-    "files": files,
-    "parquet": parquet,
-    "torchvision:NAME": torchvision_set,
-    "my_package.module:function": function,
-}
+
+class Opener(Protocol):
+    """What the module of every source has as `open_source`."""
+
+    def __call__(self, section: DataSection, job_error: ErrorFactory) -> Source: ...
+
+
+def opener(form: SourceForm) -> Opener:
+    """The function that opens this form of data. Its module is imported when first used: some need Ray or torch."""
+    function: Opener = import_module(f"{__name__}.{form.module}").open_source
+    return function
 
 
 def returns_dataset(section: DataSection) -> bool:
-    """Whether the source is a function that returns a Ray Dataset, so that it needs Ray to be opened."""
-    return ":" in section.source and not section.source.startswith("torchvision:")
+    """Whether the source is a function that returns a Ray Dataset, so that opening it needs Ray."""
+    return _form_of(section).needs_ray
 
 
-def open_source(section: DataSection, refuse: ErrorFactory) -> Source:
+def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     """The source that a job's `data` section names.
 
     Raises:
-        JobError: the source is unknown, missing, empty or of the wrong form.
+        JobError: the source is missing, empty or of the wrong form.
     """
-    if returns_dataset(section):
-        return function(section, refuse)
-    name = "torchvision:NAME" if section.source.startswith("torchvision:") else section.source
-    if name not in SOURCES:
-        raise refuse("data.source", f'"{section.source}" is not a source; allowed: {", ".join(SOURCES)}')
-    return SOURCES[name](section, refuse)
+    return opener(_form_of(section))(section, job_error)
 
 
-def open_split(section: DataSection, split: str, refuse: ErrorFactory) -> Source:
-    """One split of a source: `train` is all of its rows where it has no others.
+def open_split(section: DataSection, split: str, job_error: ErrorFactory) -> Source:
+    """One split of a source. `train` is all of its rows if it has no other splits.
 
     Raises:
-        JobError: as `open_source`; or the source has no such split of its own.
+        JobError: as `open_source`; or the source has no split of this name.
     """
-    source = open_source(section, refuse)
+    source = open_source(section, job_error)
     if split == "train":
         return source
-    if split not in source.own:
-        known = ", ".join(["train", *source.own])
-        raise refuse("split", f"{source.name} has no split {split} of its own; allowed: {known}")
-    return source.own[split]
+    if split not in source.other_splits:
+        known = ", ".join(["train", *source.other_splits])
+        raise job_error("split", f"{source.name} has no split {split} of its own; allowed: {known}")
+    return source.other_splits[split]
+
+
+def _form_of(section: DataSection) -> SourceForm:
+    form = source_form(section.source)
+    assert form is not None, "DataSection accepts only known sources"
+    return form

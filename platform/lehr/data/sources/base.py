@@ -7,59 +7,63 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
+from pyarrow.fs import FileSystem
 
 from lehr.errors import JobError, LehrError
 from lehr.paths import packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
 
 T = TypeVar("T")
-ErrorFactory = Callable[[str, str], JobError]  # (field, sentence) -> the error to raise
+ErrorFactory = Callable[[str, str], JobError]
+"""From the job's field, such as `data.path`, and a sentence about it to the error to raise."""
 
 
 class Part(Protocol):
-    """One piece of a source, small enough for memory; picklable."""
+    """One piece of a source, small enough to fit in memory. Parts are picklable."""
 
     @property
     def rows(self) -> int: ...
 
     def labels(self) -> np.ndarray:
-        """int64 [rows], without reading any image."""
+        """int64 [rows], read without the images."""
         ...
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
-        """All rows, or only those given, in that order.
+        """The rows at these positions, in this order; by default all rows.
 
-        Columns `image` (binary) and `label` (int64). An image is an encoded file; where there is a column `shape`
-        ([height, width, channels]) it is the raw uint8 pixels.
+        Columns: `image` (binary) and `label` (int64). An image is an encoded file; in a row whose `shape`
+        ([height, width, channels], an optional column) is not null it is the raw uint8 pixels.
+
+        Raises:
+            LehrError: the files were deleted, are damaged or cannot be reached.
         """
         ...
 
     def name(self, row: int) -> str:
-        """What a person would look for to find this image."""
+        """Where a person finds the image at this position: a path, a file and its row, an item of a data set."""
         ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before decoding. A row's id is its number in the order of the parts.
+    """A data set before decoding. The id of a row is its position over all parts.
 
     Attributes:
-        name: what messages call it.
+        name: its name in messages.
         parts: its rows, in order.
         classes: class names in label order.
-        own: its other splits, where it has them: `validation`, `test`.
-        notes: what a person should be told about it, one sentence each.
+        other_splits: its own splits besides the training rows, if any: `validation`, `test`.
+        notes: what the user should know about it, one sentence each.
     """
 
     name: str
     parts: tuple[Part, ...]
     classes: tuple[str, ...]
-    own: Mapping[str, Source] = field(default_factory=dict)
+    other_splits: Mapping[str, Source] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -68,7 +72,7 @@ class Source:
 
     @property
     def starts(self) -> np.ndarray:
-        """int64 [parts + 1]: the id of each part's first row, and the number of rows."""
+        """int64 [parts + 1]: the id of each part's first row, then the number of rows."""
         return np.cumsum([0, *(part.rows for part in self.parts)])
 
     def labels(self) -> np.ndarray:
@@ -76,20 +80,20 @@ class Source:
         return np.concatenate([part.labels() for part in self.parts]) if self.parts else np.empty(0, np.int64)
 
     def name_of(self, row: int) -> str:
-        """What a person would look for to find the image of this id."""
+        """Where a person finds the image of this id."""
         starts = self.starts
         number = int(np.searchsorted(starts, row, side="right")) - 1
         return self.parts[number].name(row - int(starts[number]))
 
-    def with_classes(self, classes: tuple[str, ...]) -> Source:
-        """The same rows with labels that index `classes`, which must hold all of its own."""
+    def relabel(self, classes: tuple[str, ...]) -> Source:
+        """The same rows with labels that index `classes`, which must contain all of the source's own."""
         if classes == self.classes:
             return self
         table = tuple(classes.index(name) for name in self.classes)
-        return replace(self, parts=tuple(Relabelled(part, table) for part in self.parts), classes=classes)
+        return replace(self, parts=tuple(RelabelledPart(part, table) for part in self.parts), classes=classes)
 
-    def only(self, classes: tuple[str, ...]) -> Source:
-        """The rows of these classes of its own, with labels that index `classes`."""
+    def select_classes(self, classes: tuple[str, ...]) -> Source:
+        """The rows of these classes, in all splits, with labels that index `classes`."""
         table = np.full(len(self.classes), -1, np.int64)
         for label, name in enumerate(classes):
             if name in self.classes:
@@ -97,39 +101,43 @@ class Source:
         parts = []
         for part in self.parts:
             labels = part.labels()
-            if len(chosen := np.flatnonzero(table[labels] >= 0)):
-                parts.append(Chosen(part, tuple(chosen.tolist()), tuple(table[labels[chosen]].tolist())))
-        own = {split: source.only(classes) for split, source in self.own.items()}
-        return replace(self, parts=tuple(parts), classes=classes, own=own)
+            if len(selected := np.flatnonzero(table[labels] >= 0)):
+                parts.append(PartSubset(part, tuple(selected.tolist()), tuple(table[labels[selected]].tolist())))
+        others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
+        return replace(self, parts=tuple(parts), classes=classes, other_splits=others)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Some rows of a part, with new labels."""
+class PartSubset:
+    """Some rows of a part, with new labels.
+
+    Attributes:
+        selected: positions in the part.
+        row_labels: the new label of each.
+    """
 
     part: Part
-    chosen: tuple[int, ...]
-    of_rows: tuple[int, ...]
+    selected: tuple[int, ...]
+    row_labels: tuple[int, ...]
 
     @property
     def rows(self) -> int:
-        return len(self.chosen)
+        return len(self.selected)
 
     def labels(self) -> np.ndarray:
-        return np.array(self.of_rows, np.int64)
+        return np.array(self.row_labels, np.int64)
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         rows = range(self.rows) if rows is None else rows
-        table = self.part.read([self.chosen[row] for row in rows])
-        labels = np.array([self.of_rows[row] for row in rows], np.int64)
-        return table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+        table = self.part.read([self.selected[row] for row in rows])
+        return replace_labels(table, np.array([self.row_labels[row] for row in rows], np.int64))
 
     def name(self, row: int) -> str:
-        return self.part.name(self.chosen[row])
+        return self.part.name(self.selected[row])
 
 
 @dataclass(frozen=True)
-class Relabelled:
+class RelabelledPart:
     """A part whose label k becomes `table[k]`."""
 
     part: Part
@@ -144,38 +152,42 @@ class Relabelled:
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         table = self.part.read(rows)
-        labels = np.array(self.table, np.int64)[table["label"].to_numpy()]
-        return table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+        return replace_labels(table, np.array(self.table, np.int64)[table["label"].to_numpy()])
 
     def name(self, row: int) -> str:
         return self.part.name(row)
 
 
-def file_system(path: str) -> tuple[Any, str]:
-    """The file system of a path or URI, and the path in it.
+def replace_labels(table: pa.Table, labels: np.ndarray) -> pa.Table:
+    """A part's table with other labels, int64 [rows]."""
+    return table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+
+
+def file_system(path: str) -> tuple[FileSystem, str]:
+    """The file system of a path or URI, and the path inside it.
 
     Raises:
-        ValueError: no file system has such an address; the sentence says so.
+        ValueError: there is no file system for this address; the sentence says so.
     """
     path = packaged_path(path)
     try:
-        return pyarrow.fs.FileSystem.from_uri(path if "://" in path else Path(path).absolute().as_uri())
+        return FileSystem.from_uri(path if "://" in path else Path(path).absolute().as_uri())
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f'"{path}" cannot be reached: {str(error).splitlines()[0]}') from error
 
 
-def reading(path: str, read: Callable[[], T]) -> T:
-    """What `read` gives, which reads the file at `path`. A remote file is tried again while its store may come back.
+def read_with_retries(path: str, read: Callable[[], T]) -> T:
+    """Returns `read()`, which reads the file at `path`. Remote files are retried while their store may recover.
 
     Raises:
-        LehrError: it is gone, damaged or out of reach; the sentence names it.
+        LehrError: the file was deleted, is damaged or cannot be reached; the sentence names it.
     """
     began, wait = time.monotonic(), FIRST_WAIT_SECONDS
     while True:
         try:
             return read()
         except FileNotFoundError:
-            raise LehrError(f"data: {path} was there when the job started, and is gone") from None
+            raise LehrError(f"data: {path} existed when the job started and has since been deleted") from None
         except pa.ArrowInvalid as error:
             raise LehrError(f"data: {path} is damaged: {str(error).splitlines()[0]}") from error
         except (OSError, pa.ArrowException) as error:
@@ -199,13 +211,13 @@ SPLITS = {
 
 
 def split_folders(names: Sequence[str]) -> dict[str, str]:
-    """From split (`train`, `validation`, `test`) to folder, if the folders are splits of a data set; else empty."""
+    """The folder of each split (`train`, `validation`, `test`), if these folders are splits; otherwise empty."""
     found = {SPLITS[name.lower()]: name for name in names if name.lower() in SPLITS}
     return found if "train" in found and len(found) == len(names) else {}
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None) -> tuple[str, ...] | None:
-    """Class names from a Parquet schema's metadata: comma-separated, or a JSON list where a name holds a comma."""
+    """Class names from a Parquet schema's metadata: comma-separated, or a JSON list if a name contains a comma."""
     text = (metadata or {}).get(b"classes", b"").decode()
     if not text:
         return None

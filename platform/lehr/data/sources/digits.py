@@ -9,5 +9,5 @@ from lehr.data.sources.parquet import parquet_files
 from lehr.job import DataSection
 
 
-def digits(section: DataSection, refuse: ErrorFactory) -> Source:
-    return parquet_files([str(Path(__file__).parents[1] / "digits.parquet")], "digits", "data.source", refuse)
+def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
+    return parquet_files([str(Path(__file__).parents[1] / "digits.parquet")], "digits", "data.source", job_error)

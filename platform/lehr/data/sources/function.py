@@ -1,7 +1,7 @@
 """`my_package.module:function`: the user's own function, which returns a Ray Dataset.
 
-Rows have a column `image` (encoded files as bytes, or uint8 arrays [height, width] or [height, width, channels]) and a
-column `label`: class names, or whole numbers from 0. The function is called with `data.path`, where the job gives one.
+Its rows have a column `image` (encoded files as bytes, or uint8 arrays [height, width] or [height, width, channels])
+and a column `label`: class names, or whole numbers from 0. The function is called with `data.path` if the job sets it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from lehr.job import DataSection
 from lehr.paths import packaged_path
 
 
-def function(section: DataSection, refuse: ErrorFactory) -> Source:
-    module, _, name = section.source.partition(":")
+def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
+    """Calls the function and takes the blocks of its dataset as parts. Needs Ray."""
+    module_name, _, name = section.source.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and module.startswith(error.name):
-            raise refuse("data.source", f'there is no module "{module}" beside the job file or installed') from error
+        if error.name and module_name.startswith(error.name):
+            what = f'the module "{module_name}" is neither beside the job file nor installed'
+            raise job_error("data.source", what) from error
         raise
-    except AttributeError:
-        raise refuse("data.source", f'"{module}" has no function "{name}"') from None
-    from lehr.data.ray_data import dataset_source  # Ray is imported only where such a source is used
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise job_error("data.source", f'"{module_name}" has no function "{name}"')
+    dataset = function(packaged_path(section.path)) if section.path else function()
 
-    return dataset_source(found(packaged_path(section.path)) if section.path else found(), section.source, refuse)
+    from lehr.data.ray_data import dataset_source  # mistakes are reported before Ray is imported
+
+    return dataset_source(dataset, section.source, job_error)

@@ -1,8 +1,8 @@
-"""Class folders: each folder holds the images of one class, on a disk or an object store.
+"""Class folders: each folder contains the images of one class, on a disk or an object store.
 
-A folder with folders `train`, `val` (or `valid`, `validation`) and `test` has these as its own splits. Files that are
-no images by their ending, and hidden ones, are ignored. The rows come in an order fixed by their paths' hashes, so that
-any stretch of them holds all classes.
+If the folder contains folders `train`, `val` (or `valid`, `validation`) and `test`, these are its splits. Hidden files,
+and files without an image's ending, are ignored. Rows are ordered by the hash of their path, so that any stretch of
+them contains all classes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
+from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path, reading, split_folders
+from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path, read_with_retries, split_folders
 from lehr.job import DataSection
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -29,99 +28,116 @@ FILES_PER_PART = 256
 
 @dataclass(frozen=True)
 class FilesPart:
-    """Some image files under one folder."""
+    """Some image files under one folder, with the label of each."""
 
     folder: str
     files: tuple[str, ...]
-    of_files: tuple[int, ...]
+    file_labels: tuple[int, ...]
 
     @property
     def rows(self) -> int:
         return len(self.files)
 
     def labels(self) -> np.ndarray:
-        return np.array(self.of_files, np.int64)
+        return np.array(self.file_labels, np.int64)
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
-        chosen = range(len(self.files)) if rows is None else rows
+        rows = range(len(self.files)) if rows is None else rows
         filesystem, root = file_system(self.folder)
 
         def encoded(row: int) -> bytes:
-            return reading(self.name(row), partial(_read, filesystem, join_path(root, self.files[row])))
+            return read_with_retries(self.name(row), partial(_read, filesystem, join_path(root, self.files[row])))
 
         if "://" in self.folder:
-            with ThreadPoolExecutor(16) as pool:  # a store answers slowly but many at once
-                images = list(pool.map(encoded, chosen))
+            with ThreadPoolExecutor(16) as pool:  # object stores are slow per request but serve many at once
+                images = list(pool.map(encoded, rows))
         else:
-            images = list(map(encoded, chosen))
-        labels = pa.array([self.of_files[row] for row in chosen], pa.int64())
+            images = list(map(encoded, rows))
+        labels = pa.array([self.file_labels[row] for row in rows], pa.int64())
         return pa.table({"image": pa.array(images, pa.large_binary()), "label": labels})
 
     def name(self, row: int) -> str:
         return join_path(self.folder, self.files[row])
 
 
-def _read(filesystem: Any, path: str) -> bytes:
+def _read(filesystem: FileSystem, path: str) -> bytes:
     try:
         with filesystem.open_input_stream(path) as file:
             return file.read()
     except FileNotFoundError:
-        return b""  # gone since the folder was listed: an unreadable image like any other
+        return b""  # deleted since the folder was listed: counts as an unreadable image
 
 
-def images(section: DataSection, refuse: ErrorFactory) -> Source:
-    assert section.path is not None, "the job file's own checks ask for data.path"
-    where = section.path
-    try:
-        filesystem, path = file_system(where)
-        info = filesystem.get_file_info(path)
-        if info.type == pyarrow.fs.FileType.NotFound:
-            raise refuse("data.path", f'"{where}" does not exist')
-        if info.type == pyarrow.fs.FileType.File:
-            raise refuse("data.path", f'"{where}" is a file; allowed: a folder with a folder of images for each class')
-        entries = filesystem.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
-    except (OSError, ValueError) as error:
-        raise refuse("data.path", f"cannot be read: {str(error).splitlines()[0]}") from error
-    files: dict[str, list[str]] = defaultdict(list)  # by folder at the top
-    for entry in entries:
-        name = entry.path[len(path) :].lstrip("/")
-        top, _, inside = name.partition("/")
-        if any(part.startswith(".") for part in name.split("/")):
-            continue
-        if entry.type == pyarrow.fs.FileType.Directory:
-            files[top] += []
-        elif inside and name.lower().endswith(ENDINGS):
-            files[top].append(inside)
-    splits = split_folders(sorted(files))
+def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
+    """The images in the class folders, or in those of each split."""
+    assert section.path is not None, "DataSection requires a path for this source"
+    root = section.path
+    entries = _list(root, job_error)
+    inside = _by_top_folder(entries)
+    splits = split_folders(sorted(inside))
     if not splits:
-        return _class_folders(where, files, refuse)
-    folders: dict[str, dict[str, list[str]]] = {split: defaultdict(list) for split in splits}
-    for entry in entries:
-        pieces = entry.path[len(path) :].lstrip("/").split("/")
-        if entry.type == pyarrow.fs.FileType.Directory and len(pieces) == 2 and not pieces[1].startswith("."):
-            folders[next(split for split, folder in splits.items() if folder == pieces[0])][pieces[1]] += []
-    for split, folder in splits.items():
-        for inside in files[folder]:
-            top, _, rest = inside.partition("/")
-            if rest:
-                folders[split][top].append(rest)
-    sources = {split: _class_folders(join_path(where, splits[split]), folders[split], refuse) for split in splits}
+        return _class_folders(root, entries, job_error)
+    sources = {
+        split: _class_folders(join_path(root, folder), inside[folder], job_error) for split, folder in splits.items()
+    }
     train = sources.pop("train")
-    return Source(where, train.parts, train.classes, sources, train.notes)
+    return Source(root, train.parts, train.classes, sources, train.notes)
 
 
-def _class_folders(where: str, files: dict[str, list[str]], refuse: ErrorFactory) -> Source:
-    classes = tuple(sorted(name for name, inside in files.items() if inside))
-    empty = sorted(name for name, inside in files.items() if not inside)
+Entry = tuple[str, bool]
+"""A path relative to some folder, and whether it is a folder itself."""
+
+
+def _list(root: str, job_error: ErrorFactory) -> list[Entry]:
+    """All folders and images below the root, hidden ones left out."""
+    try:
+        filesystem, path = file_system(root)
+        kind = filesystem.get_file_info(path).type
+        if kind == FileType.NotFound:
+            raise job_error("data.path", f'"{root}" does not exist')
+        if kind == FileType.File:
+            raise job_error("data.path", f'"{root}" is a file; allowed: a folder with one folder of images per class')
+        found = filesystem.get_file_info(FileSelector(path, recursive=True))
+    except (OSError, ValueError) as error:
+        raise job_error("data.path", f"cannot be read: {str(error).splitlines()[0]}") from error
+    entries = [(info.path[len(path) :].lstrip("/"), info.type == FileType.Directory) for info in found]
+    return [
+        (name, is_folder)
+        for name, is_folder in entries
+        if not any(piece.startswith(".") for piece in name.split("/")) and (is_folder or name.lower().endswith(ENDINGS))
+    ]
+
+
+def _by_top_folder(entries: list[Entry]) -> dict[str, list[Entry]]:
+    """What is inside each of the folders at the top, relative to it."""
+    folders: dict[str, list[Entry]] = defaultdict(list)
+    for name, is_folder in entries:
+        top, _, inside = name.partition("/")
+        if inside:
+            folders[top].append((inside, is_folder))
+        elif is_folder:
+            folders[top] += []
+    return folders
+
+
+def _class_folders(root: str, entries: list[Entry], job_error: ErrorFactory) -> Source:
+    folders = {
+        name: [file for file, is_folder in inside if not is_folder] for name, inside in _by_top_folder(entries).items()
+    }
+    classes = tuple(sorted(name for name, files in folders.items() if files))
+    empty = sorted(name for name, files in folders.items() if not files)
     if not classes:
-        raise refuse("data.path", f'"{where}" holds no folder with images; allowed: a folder of images for each class')
-    found = [(f"{name}/{inside}", label) for label, name in enumerate(classes) for inside in files[name]]
-    found.sort(key=lambda item: hashlib.blake2b(item[0].encode("utf-8", "surrogateescape"), digest_size=8).digest())
-    parts, rest = [], iter(found)
+        what = f'"{root}" contains no folder with images; allowed: one folder of images per class'
+        raise job_error("data.path", what)
+    images = [(f"{name}/{file}", label) for label, name in enumerate(classes) for file in folders[name]]
+    images.sort(key=lambda image: hashlib.blake2b(image[0].encode("utf-8", "surrogateescape"), digest_size=8).digest())
+    parts, rest = [], iter(images)
     while some := list(islice(rest, FILES_PER_PART)):
-        parts.append(FilesPart(where, tuple(name for name, _ in some), tuple(label for _, label in some)))
+        parts.append(FilesPart(root, tuple(name for name, _ in some), tuple(label for _, label in some)))
     notes: tuple[str, ...] = ()
     if empty:
         names = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
-        notes = (f"{len(empty)} of the folders in {where} hold no images and are no classes: {names}",)
-    return Source(where, tuple(parts), classes, notes=notes)
+        one = len(empty) == 1
+        what = f"{len(empty)} folder{'' if one else 's'} in {root} {'has' if one else 'have'} no images and"
+        notes = (f"{what} {'is' if one else 'are'} ignored: {names}",)
+    return Source(root, tuple(parts), classes, notes=notes)

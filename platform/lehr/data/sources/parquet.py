@@ -1,7 +1,7 @@
 """Parquet files: a column `image` (binary) and a column `label` (int64), class names in the schema metadata.
 
-An image is an encoded file; or raw uint8 pixels, where the metadata says `shape: height,width,channels` or a column
-`shape` says it for each row. A folder with folders `train`, `validation` and `test` has these as its own splits.
+An image is an encoded file, or raw uint8 pixels if the metadata gives their `shape: height,width,channels` or a column
+`shape` gives it for each row. If a folder contains folders `train`, `validation` and `test`, these are its splits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileType
 
 from lehr.data.sources.base import (
     ErrorFactory,
@@ -21,7 +21,8 @@ from lehr.data.sources.base import (
     class_names,
     file_system,
     join_path,
-    reading,
+    read_with_retries,
+    replace_labels,
     split_folders,
 )
 from lehr.job import DataSection
@@ -29,7 +30,13 @@ from lehr.job import DataSection
 
 @dataclass(frozen=True)
 class ParquetPart:
-    """One row group of a Parquet file. `shape` is (height, width, channels) where all images are raw and alike."""
+    """One row group of a Parquet file.
+
+    Attributes:
+        first: the position of its first row in the file.
+        columns: those of `image`, `label` and `shape` that the file has.
+        shape: (height, width, channels) if all images are raw pixels of this shape.
+    """
 
     path: str
     row_group: int
@@ -57,90 +64,99 @@ class ParquetPart:
             with filesystem.open_input_file(path) as file:
                 return pq.ParquetFile(file).read_row_group(self.row_group, columns=names)
 
-        table = reading(self.path, read)
-        if "label" in names and table["label"].null_count:  # no label is none of the classes, as its check will say
-            place = table.schema.get_field_index("label")
-            return table.set_column(place, "label", table["label"].fill_null(-1))
+        table = read_with_retries(self.path, read)
+        if "label" in names and table["label"].null_count:  # a missing label is outside the classes, which is checked
+            labels = table["label"].cast(pa.int64()).fill_null(pa.scalar(-1, pa.int64()))
+            return replace_labels(table, labels.to_numpy())
         return table
 
 
-def parquet(section: DataSection, refuse: ErrorFactory) -> Source:
-    assert section.path is not None, "the job file's own checks ask for data.path"
-    return _at(section.path, "data.path", refuse)
+def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
+    """The rows of a Parquet file, or of all Parquet files in a folder."""
+    assert section.path is not None, "DataSection requires a path for this source"
+    return _open(section.path, "data.path", job_error)
 
 
-def _at(where: str, field: str, refuse: ErrorFactory) -> Source:
+def _open(root: str, field: str, job_error: ErrorFactory) -> Source:
     try:
-        filesystem, path = file_system(where)
-        info = filesystem.get_file_info(path)
-        if info.type == pyarrow.fs.FileType.NotFound:
-            raise refuse(field, f'"{where}" does not exist')
-        if info.type == pyarrow.fs.FileType.File:
-            return parquet_files([where], where, field, refuse)
-        inside = filesystem.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
+        filesystem, path = file_system(root)
+        kind = filesystem.get_file_info(path).type
+        if kind == FileType.NotFound:
+            raise job_error(field, f'"{root}" does not exist')
+        if kind == FileType.File:
+            return parquet_files([root], root, field, job_error)
+        inside = filesystem.get_file_info(FileSelector(path, recursive=True))
     except (OSError, ValueError) as error:
-        raise refuse(field, f"cannot be read: {str(error).splitlines()[0]}") from error
+        raise job_error(field, f"cannot be read: {str(error).splitlines()[0]}") from error
     paths = [entry.path.removeprefix(path).lstrip("/") for entry in inside if entry.path.endswith(".parquet")]
     if not paths:
-        raise refuse(field, f'"{where}" holds no .parquet file')
+        raise job_error(field, f'"{root}" contains no .parquet file')
     splits = split_folders(sorted({name.split("/")[0] for name in paths if "/" in name}))
     if splits and all("/" in name for name in paths):
-        own = {split: _at(join_path(where, folder), field, refuse) for split, folder in splits.items()}
-        return replace(own.pop("train"), name=where, own=own)
-    return parquet_files([join_path(where, name) for name in sorted(paths)], where, field, refuse)
+        sources = {split: _open(join_path(root, folder), field, job_error) for split, folder in splits.items()}
+        return replace(sources.pop("train"), name=root, other_splits=sources)
+    return parquet_files([join_path(root, name) for name in sorted(paths)], root, field, job_error)
 
 
-def parquet_files(paths: list[str], name: str, field: str, refuse: ErrorFactory) -> Source:
-    """The source of these files, in this order. Raises JobError for a file that is not of the form."""
+def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFactory) -> Source:
+    """The source of these files, in this order. Raises JobError for a file of another form."""
     parts: list[Part] = []
     classes: tuple[str, ...] | None = None
     for path in paths:
-        filesystem, inner = file_system(path)
-        try:
-            with filesystem.open_input_file(inner) as file:
-                footer = pq.ParquetFile(file)
-                schema, metadata = footer.schema_arrow, footer.metadata
-        except pa.ArrowInvalid:
-            raise refuse(field, f'"{path}" is not a Parquet file') from None
-        if missing := {"image", "label"} - set(schema.names):
-            raise refuse(
-                field,
-                f'"{path}" has no column {" and ".join(sorted(missing))}; its columns are {", ".join(schema.names)}',
-            )
-        for column, holds, allowed in (
-            ("label", pa.types.is_integer, "whole numbers"),
-            ("image", _is_binary, "encoded images or raw pixels as binary"),
-        ):
-            if not holds(schema.field(column).type):
-                raise refuse(
-                    field, f'"{path}" has a column {column} of {schema.field(column).type}; allowed: {allowed}'
-                )
-        here = class_names(schema.metadata)
-        if classes is not None and here is not None and here != classes:
-            raise refuse(field, f'"{path}" names other classes than the files before it')
-        classes = classes or here
+        schema, metadata = _footer(path, field, job_error)
+        _check_columns(schema, path, field, job_error)
+        names = class_names(schema.metadata)
+        if classes is not None and names is not None and names != classes:
+            raise job_error(field, f'"{path}" has different class names from the files before it')
+        classes = classes or names
         columns = tuple(column for column in ("image", "label", "shape") if column in schema.names)
-        shape = _shape((schema.metadata or {}).get(b"shape"), path, field, refuse)
+        shape = _shape((schema.metadata or {}).get(b"shape"), path, field, job_error)
         first = 0
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
             parts.append(ParquetPart(path, group, first, rows, columns, shape))
             first += rows
     if classes is None:
-        raise refuse(field, f'"{name}" names no classes; allowed: class names, comma-separated, in the schema metadata')
+        what = f'"{name}" has no class names; allowed: a key classes in the schema metadata, its names comma-separated'
+        raise job_error(field, what)
     if not sum(part.rows for part in parts):
-        raise refuse(field, f'"{name}" has no rows')
+        raise job_error(field, f'"{name}" has no rows')
     return Source(name, tuple(parts), classes)
+
+
+def _footer(path: str, field: str, job_error: ErrorFactory) -> tuple[pa.Schema, pq.FileMetaData]:
+    filesystem, inner = file_system(path)
+    try:
+        with filesystem.open_input_file(inner) as file:
+            footer = pq.ParquetFile(file)
+            return footer.schema_arrow, footer.metadata
+    except pa.ArrowInvalid:
+        raise job_error(field, f'"{path}" is not a Parquet file') from None
+
+
+def _check_columns(schema: pa.Schema, path: str, field: str, job_error: ErrorFactory) -> None:
+    """Raises JobError unless there are images as binary and labels as whole numbers."""
+    if missing := {"image", "label"} - set(schema.names):
+        what = f"has no column {' and '.join(sorted(missing))}; its columns are {', '.join(schema.names)}"
+        raise job_error(field, f'"{path}" {what}')
+    for column, fits, allowed in (
+        ("label", pa.types.is_integer, "whole numbers"),
+        ("image", _is_binary, "encoded images or raw pixels as binary"),
+    ):
+        if not fits(schema.field(column).type):
+            what = f"has a column {column} of type {schema.field(column).type}; allowed: {allowed}"
+            raise job_error(field, f'"{path}" {what}')
 
 
 def _is_binary(type_: pa.DataType) -> bool:
     return pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_)
 
 
-def _shape(text: bytes | None, path: str, field: str, refuse: ErrorFactory) -> tuple[int, ...] | None:
+def _shape(text: bytes | None, path: str, field: str, job_error: ErrorFactory) -> tuple[int, ...] | None:
     if text is None:
         return None
     sides = text.decode().replace(" ", "").split(",")
     if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise refuse(field, f'"{path}" says shape "{text.decode()}"; allowed: height,width,channels')
+        what = f'has the shape "{text.decode()}" in its metadata; allowed: height,width,channels'
+        raise job_error(field, f'"{path}" {what}')
     return tuple(int(side) for side in sides)

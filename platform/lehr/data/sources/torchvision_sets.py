@@ -1,7 +1,7 @@
-"""`torchvision:NAME`: any classification set of `torchvision.datasets`, downloaded once into a cache folder.
+"""`torchvision:NAME`: any classification data set of `torchvision.datasets`, downloaded once into a cache folder.
 
-The folder is `data.path`, else `LEHR_CACHE`, else `~/.cache/lehr`; torchvision's own layout lies in it, so files that
-are already there are not downloaded again.
+The folder is `data.path`, else `LEHR_CACHE`, else `~/.cache/lehr`. It has torchvision's own layout, so files that are
+already there are not downloaded again.
 """
 
 from __future__ import annotations
@@ -14,42 +14,53 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from lehr.data.sources.base import ErrorFactory, Source
 from lehr.job import DataSection
 from lehr.paths import packaged_path
 
 ROWS_PER_PART = 1024
-# What sets call their splits.
+# What torchvision's data sets call their splits.
 SPLITS = {"train": ("train", "trainval", "training"), "validation": ("val", "valid"), "test": ("test",)}
+Options = tuple[tuple[str, str | bool], ...]
+"""The arguments of a data set's constructor that choose a split; hashable."""
+
+
+class Dataset(Protocol):
+    """A map-style classification data set of torchvision. Most have their labels and class names as attributes too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: int) -> tuple[Image.Image, int]: ...
 
 
 @dataclass(frozen=True)
 class TorchvisionPart:
-    """Some items of one split of a set."""
+    """Some items of one split of a data set, with the label of each."""
 
-    name_of_set: str
+    dataset: str
     root: str
-    options: tuple[tuple[str, Any], ...]
+    options: Options
     items: tuple[int, ...]
-    of_items: tuple[int, ...]
+    item_labels: tuple[int, ...]
 
     @property
     def rows(self) -> int:
         return len(self.items)
 
     def labels(self) -> np.ndarray:
-        return np.array(self.of_items, np.int64)
+        return np.array(self.item_labels, np.int64)
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
-        data = _open(self.name_of_set, self.root, self.options)
-        chosen = range(len(self.items)) if rows is None else rows
+        data = _open(self.dataset, self.root, self.options)
+        rows = range(len(self.items)) if rows is None else rows
         images, shapes = [], []
-        for row in chosen:
+        for row in rows:
             try:
                 image = data[self.items[row]][0]
                 pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
@@ -60,36 +71,37 @@ class TorchvisionPart:
         return pa.table(
             {
                 "image": pa.array(images, pa.large_binary()),
-                "label": pa.array([self.of_items[row] for row in chosen], pa.int64()),
+                "label": pa.array([self.item_labels[row] for row in rows], pa.int64()),
                 "shape": pa.array(shapes, pa.list_(pa.int32())),
             }
         )
 
     def name(self, row: int) -> str:
-        return f"torchvision:{self.name_of_set} item {self.items[row]}"
+        return f"torchvision:{self.dataset} item {self.items[row]}"
 
 
 def cache_folder() -> Path:
-    """Where downloaded sets are kept."""
+    """Where downloaded data sets are stored by default."""
     return Path(os.environ.get("LEHR_CACHE") or "~/.cache/lehr").expanduser().absolute()
 
 
-def torchvision_set(section: DataSection, refuse: ErrorFactory) -> Source:
+def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
+    """The training split of the data set, and its other splits of the same classes. Downloads what is missing."""
     name = section.source.partition(":")[2]
-    cls = getattr(_datasets(), name, None)
-    if not inspect.isclass(cls) or "root" not in inspect.signature(cls).parameters:
-        raise refuse("data.source", f'torchvision.datasets has no image set "{name}" that is kept in a folder')
+    cls = _class_named(name)
+    if cls is None:
+        raise job_error("data.source", f'torchvision.datasets has no data set "{name}" that is stored in a folder')
     root = packaged_path(section.path) if section.path else str(cache_folder())
     found = {}
     for split, options in _splits(cls).items():
         try:
             found[split] = _source(name, root, options)
-        except Exception as error:  # every set fails in its own way; what they have in common is the folder
+        except Exception as error:  # each data set raises errors of its own
             if split == "train":
-                raise refuse("data.source", _missing(name, cls, root, error)) from error
+                raise job_error("data.source", _missing(name, cls, root, error)) from error
     train = found.pop("train")
-    own = {split: source for split, source in found.items() if source.classes == train.classes}
-    return Source(f"torchvision:{name}", train.parts, train.classes, own)
+    others = {split: source for split, source in found.items() if source.classes == train.classes}
+    return Source(f"torchvision:{name}", train.parts, train.classes, others)
 
 
 def _missing(name: str, cls: type, root: str, error: Exception) -> str:
@@ -97,19 +109,21 @@ def _missing(name: str, cls: type, root: str, error: Exception) -> str:
     inside = Path(root, getattr(cls, "base_folder", None) or (name if hasattr(cls, "mirrors") else ""))
     hint = f"{inside}/raw" if hasattr(cls, "mirrors") else str(inside)
     return (
-        f"{name} could not be read or downloaded ({cause}); without a network, put its files, as torchvision names "
-        f"them, into {hint}, or name another folder with data.path or LEHR_CACHE"
+        f"{name} could not be read or downloaded ({cause}); without a network, put its files, named as torchvision "
+        f"names them, into {hint}, or set another folder with data.path or LEHR_CACHE"
     )
 
 
-def _datasets() -> Any:
+def _class_named(name: str) -> type | None:
+    """The class of `torchvision.datasets` with this name, if its data are stored in a folder."""
     from lehr.models.vision import torchvision
 
-    return torchvision().datasets
+    found = getattr(torchvision().datasets, name, None)
+    return found if inspect.isclass(found) and "root" in inspect.signature(found).parameters else None
 
 
-def _splits(cls: type) -> dict[str, tuple[tuple[str, Any], ...]]:
-    """The options that open each split of a set."""
+def _splits(cls: type) -> dict[str, Options]:
+    """The options that open each split of a data set."""
     parameters = inspect.signature(cls).parameters
     if "train" in parameters:
         return {"train": (("train", True),), "test": (("train", False),)}
@@ -123,20 +137,22 @@ def _splits(cls: type) -> dict[str, tuple[tuple[str, Any], ...]]:
 
 
 @lru_cache(maxsize=4)
-def _open(name: str, root: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    cls = getattr(_datasets(), name)
+def _open(name: str, root: str, options: Options) -> Dataset:
+    cls = _class_named(name)
+    assert cls is not None, "the source was opened before its parts are read"
     download = {"download": True} if "download" in inspect.signature(cls).parameters else {}
     Path(root).mkdir(parents=True, exist_ok=True)
-    return cls(root=root, **dict(options), **download)
+    dataset: Dataset = cls(root=root, **dict(options), **download)
+    return dataset
 
 
-def _source(name: str, root: str, options: tuple[tuple[str, Any], ...]) -> Source:
-    from lehr.data.randomness import key, permutation  # torch; a task that only reads parts does without
+def _source(name: str, root: str, options: Options) -> Source:
+    from lehr.data.randomness import key, permutation  # imports torch, which reading a part does without
 
-    data = _open(name, root, options)
-    labels = _labels(data)
-    classes = _classes(data, labels)
-    # Some sets are sorted by class; in this order every stretch holds all classes.
+    dataset = _open(name, root, options)
+    labels = _labels(dataset)
+    classes = _classes(dataset, labels)
+    # Some data sets are sorted by class; in this order every stretch contains all classes.
     order = iter(permutation(key(0, name), len(labels)).tolist())
     parts = []
     while items := tuple(islice(order, ROWS_PER_PART)):
@@ -144,22 +160,23 @@ def _source(name: str, root: str, options: tuple[tuple[str, Any], ...]) -> Sourc
     return Source(f"torchvision:{name}", tuple(parts), classes)
 
 
-def _labels(data: Any) -> list[int]:
+def _labels(dataset: Dataset) -> list[int]:
     for attribute in ("targets", "labels", "_labels", "y"):
-        found = getattr(data, attribute, None)
-        if found is not None and len(found) == len(data):
+        found = getattr(dataset, attribute, None)
+        if found is not None and len(found) == len(dataset):
             return [int(label) for label in found]
     for attribute in ("samples", "_samples", "imgs"):
-        found = getattr(data, attribute, None)
-        if found is not None and len(found) == len(data):
+        found = getattr(dataset, attribute, None)
+        if found is not None and len(found) == len(dataset):
             return [int(sample[1]) for sample in found]
-    return [int(data[item][1]) for item in range(len(data))]
+    return [int(dataset[item][1]) for item in range(len(dataset))]
 
 
-def _classes(data: Any, labels: list[int]) -> tuple[str, ...]:
-    names = getattr(data, "classes", None)
-    if names is None and getattr(data, "class_to_idx", None):
-        names = sorted(data.class_to_idx, key=data.class_to_idx.get)
+def _classes(dataset: Dataset, labels: list[int]) -> tuple[str, ...]:
+    names = getattr(dataset, "classes", None)
+    index: dict[str, int] | None = getattr(dataset, "class_to_idx", None)
+    if names is None and index:
+        names = sorted(index, key=index.__getitem__)
     count = max(labels, default=-1) + 1
     if names is None or len(names) < count:
         return tuple(str(number) for number in range(count))

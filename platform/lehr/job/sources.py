@@ -1,0 +1,46 @@
+"""The forms of data that `data.source` can name. Checks, messages and the schema are all made from this table.
+
+To add one: its line in `SOURCES`, and a module in `lehr/data/sources/` with a function `open_source`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SourceForm:
+    """What a job may say about one form of data.
+
+    Attributes:
+        module: the module in `lehr.data.sources` that opens it.
+        path: whether the job must, may or must not set `data.path`.
+        downloads: its rows are downloaded wherever they are needed.
+        needs_ray: it can only be opened while Ray is running.
+    """
+
+    module: str
+    path: Literal["required", "optional", "none"]
+    downloads: bool = False
+    needs_ray: bool = False
+
+
+FUNCTION = "my_package.module:function"
+SOURCES: dict[str, SourceForm] = {
+    "digits": SourceForm("digits", path="none"),
+    "images": SourceForm("images", path="required"),
+    "files": SourceForm("files", path="required"),
+    "parquet": SourceForm("parquet", path="required"),
+    "torchvision:NAME": SourceForm("torchvision_sets", path="optional", downloads=True),
+    FUNCTION: SourceForm("function", path="optional", needs_ray=True),
+}
+"""By spelling. `NAME` stands for any name; a colon after any other prefix makes it a function."""
+
+
+def source_form(source: str) -> SourceForm | None:
+    """The form of the data that a job names; None for an unknown name."""
+    prefix, colon, _ = source.partition(":")
+    if not colon:
+        return SOURCES.get(source)
+    return SOURCES.get(f"{prefix}:NAME", SOURCES[FUNCTION])
