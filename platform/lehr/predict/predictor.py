@@ -14,6 +14,7 @@ from lehr.data.preprocess import Preprocess
 from lehr.ensembles import CombineBy
 from lehr.errors import RunError
 from lehr.models.description import ModelDescription
+from lehr.models.pretrained import Preprocessing
 from lehr.predict.ensemble_description import EnsembleDescription
 from lehr.runs import Folder, read_model
 
@@ -123,7 +124,7 @@ def load_network(folder: Folder) -> Network:
     """The model of a run folder, on the CPU. Raises RunError if there is none, or its file is damaged."""
     weights, content = read_model(folder)
     description = ModelDescription.from_json(content)
-    preprocess = Preprocess.from_description(dict(description.preprocess))
+    preprocess = Preprocess.from_description(cast(Preprocessing, description.preprocess))
     spec, dtype, classes = description.network, getattr(torch, description.dtype), description.classes
     try:
         options = dict(spec.options)
