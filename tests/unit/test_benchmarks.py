@@ -83,7 +83,7 @@ def test_cifar10_fast_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFix
     job = cifar10_fast.job_of(files[0], files[1], **tiny)
     found = splits(job, OpenedSources(job).decode())
     assert (len(found.train), len(found.validation), found.test) == (48, 12, None)
-    cifar10_fast.tell([cifar10_fast.measure(job, found, CPU, tmp_path / "run")] * 2)
+    cifar10_fast.report([cifar10_fast.measure(job, found, CPU, tmp_path / "run")] * 2)
     assert "94 % was reached by" in capsys.readouterr().out
 
 
@@ -106,10 +106,10 @@ def test_a_run_of_recorded_steps_gets_its_page(tmp_path: Path) -> None:
 
 
 def test_shares_of_time_add_up_to_the_wall_clock(capsys: pytest.CaptureFixture[str]) -> None:
-    outside_compute.tell({"wall": 100.0, "total": 80.0, "startup": 10.0, "compute": 70.0, "evaluation": 5.0})
+    outside_compute.report({"wall": 100.0, "total": 80.0, "startup": 10.0, "compute": 70.0, "evaluation": 5.0})
     printed = capsys.readouterr().out
     assert "outside compute: 25.00 % of 100 s" in printed
-    assert "the end of the command         10.0 s   10.0 %" in printed
+    assert "end of the command             10.0 s   10.0 %" in printed
 
 
 def test_growth_is_drawn_and_data_of_any_size_is_made(tmp_path: Path) -> None:
