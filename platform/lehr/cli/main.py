@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import tempfile
@@ -14,15 +15,16 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command as build
 
-from lehr.cli.commands import COMMANDS, GROUPS, INTERNAL, Command
+from lehr.cli.commands import GROUPS, INTERNAL, SUMMARIES
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
-    from typer._click import Command as ClickCommand
-    from typer._click import Context, HelpFormatter
+    from typer._click import Command, Context, HelpFormatter
 
 INTERNAL_ERROR = 70
 """The exit code of what should not have happened: EX_SOFTWARE of sysexits.h."""
+EXAMPLE = "Example: "
+"""How a line of a docstring starts that is an example."""
 
 
 class Group(TyperGroup):
@@ -32,7 +34,7 @@ class Group(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in self.commands.items()])
 
-    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, ClickCommand | None, list[str]]:
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         names = self.list_commands(ctx)
         if not ctx.resilient_parsing and args[0] not in names:
             alike = get_close_matches(args[0], names)
@@ -45,44 +47,53 @@ class Commands(Group):
     """The commands of `lehr`: listed in groups, and imported only when one is asked for."""
 
     def list_commands(self, ctx: Context) -> list[str]:
-        return list(COMMANDS)
+        return list(SUMMARIES)
 
-    def get_command(self, ctx: Context, cmd_name: str) -> ClickCommand | None:
-        if cmd_name not in self.commands and cmd_name in COMMANDS:
-            self.commands[cmd_name] = load(COMMANDS[cmd_name])
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        if cmd_name not in self.commands and cmd_name in SUMMARIES:
+            self.commands[cmd_name] = load(cmd_name)
         return self.commands.get(cmd_name)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
-        width = max(len(command.name) for group in GROUPS.values() for command in group)
+        width = max(len(name) for group in GROUPS.values() for name in group)
         for heading, group in GROUPS.items():
             with formatter.section(heading):
-                formatter.write_dl([(command.name.ljust(width), command.summary) for command in group])
+                formatter.write_dl([(name.ljust(width), summary) for name, summary in group.items()])
 
 
-def load(command: Command) -> ClickCommand:
-    """Imports a command, and adds what the table says of it: the summary, and the examples that end its help."""
-    module = import_module(f"lehr.cli.{command.module}")
+def load(name: str) -> Command:
+    """Imports a command. The examples of its docstring move to the end of its help."""
+    word = name.replace("-", "_")
+    module = import_module(f"lehr.cli.{word}")
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    if not command.subcommands:
-        register = alone.command(
-            command.name, short_help=command.summary, epilog=_epilog(command.examples), hidden=command in INTERNAL
-        )
-        register(getattr(module, command.module))
-        return build(alone)
-    alone.add_typer(module.app, name=command.name, cls=Group, short_help=command.summary)
-    loaded = build(alone)
-    assert isinstance(loaded, TyperGroup)
-    group = loaded.commands[command.name]
+    if not hasattr(module, "app"):
+        alone.command(name, hidden=name in INTERNAL, short_help=SUMMARIES[name])(getattr(module, word))
+        command = build(alone)
+        show_examples(command)
+        return command
+    alone.add_typer(module.app, name=name, cls=Group, short_help=SUMMARIES[name])
+    parent = build(alone)
+    assert isinstance(parent, TyperGroup)
+    group = parent.commands[name]
     assert isinstance(group, TyperGroup)
-    for name, examples in command.subcommands.items():
-        group.commands[name].epilog = _epilog(examples)
-    group.epilog = _epilog(tuple(examples[0] for examples in command.subcommands.values()))
+    first = [show_examples(command)[:1] for command in group.commands.values()]
+    group.epilog = examples_section([example for some in first for example in some])
     return group
 
 
-def _epilog(examples: tuple[str, ...]) -> str:
-    # \b: Click keeps the lines of the paragraph as they are.
-    return "\n".join(["\b", "Example:" if len(examples) == 1 else "Examples:", *(f"  {line}" for line in examples)])
+def show_examples(command: Command) -> list[str]:
+    """Moves the lines `Example: …` of a command's help to the end of it; returns the examples."""
+    lines = inspect.cleandoc(command.help or "").splitlines()
+    examples = [line.removeprefix(EXAMPLE) for line in lines if line.startswith(EXAMPLE)]
+    command.help = "\n".join(line for line in lines if not line.startswith(EXAMPLE)).strip()
+    if examples:
+        command.epilog = examples_section(examples)
+    return examples
+
+
+def examples_section(examples: list[str]) -> str:
+    # \b: Click keeps the lines of this paragraph as they are.
+    return "\n".join(["\b", "Example:" if len(examples) == 1 else "Examples:", *(f"  {each}" for each in examples)])
 
 
 app = typer.Typer(
