@@ -117,7 +117,7 @@ def test_a_second_driver_is_refused_and_a_stopped_run_resumes(job: Path) -> None
     finally:
         first.kill()
     assert first.returncode == 130, stderr
-    assert "Go on with: lehr run job.yaml name=long train.epochs=2000 --debug" in stderr
+    assert "Resume with: lehr run job.yaml name=long train.epochs=2000 --debug" in stderr
     stopped = _progress("long")
     assert stopped["status"] == "stopped"
     assert Path(f"runs/long/checkpoints/step-{stopped['step']:010d}/manifest.json").exists()
