@@ -37,7 +37,7 @@ def show(
     samples: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 4,
     epochs: Annotated[int, typer.Option(min=0, help="Augmented versions to draw beside each image.")] = 2,
 ) -> None:
-    """Draw a grid of samples, augmented as in the job, and print the number of rows of each class.
+    """Draw samples, augmented as in the job, and count the rows per class.
 
     Example: lehr data show jobs/train.yaml
     Example: lehr data show photos/ data.image_size=64

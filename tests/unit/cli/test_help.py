@@ -10,6 +10,7 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.core import TyperGroup
@@ -84,25 +85,42 @@ def help_of(*words: str) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_is_a_command_that_the_command_line_takes(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, *words = shlex.split(example.split(" | ")[0].split(" > ")[0])
-    assert program == "lehr"
-    command, name = get_command(app), "lehr"
-    context = None
-    while isinstance(command, TyperGroup):
-        context = command.make_context(name, words, parent=context)
-        found_name, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
-        assert found_name
-        assert found
-        name, command = found_name, found
-    parsed = command.make_context(name, words, parent=context).params  # raises where it is not understood
+def test_every_example_can_be_typed(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(example.split(" | ")[0].split(" > ")[0])
+    parsed = parse(words)
     monkeypatch.chdir(ROOT)
-    job = str(parsed.get("job") or "")
-    if job.startswith("jobs/"):
-        load(job, parsed.get("overrides") or ())
     for word in words:
         if word.startswith(("jobs/", "cluster/")):
             assert Path(word).exists(), word
+    job = str(parsed.get("job"))
+    if job.startswith("jobs/"):
+        load(job, parsed.get("overrides") or ())
+
+
+def parse(words: list[str]) -> dict[str, Any]:
+    """The parameters of a command as its function would get them. Exits where the command line refuses the words."""
+    command, name, *rest = get_command(app), *words
+    context = None
+    while isinstance(command, TyperGroup):
+        context = command.make_context(name, rest, parent=context)
+        _, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert found
+        command = found
+    return command.make_context(name, rest, parent=context).params
+
+
+def test_the_readme_is_true() -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for line in (line for _, block in blocks for line in block.splitlines()):
+        if line.startswith("lehr "):
+            parse(shlex.split(line.partition("  #")[0]))
+    shown = next(block for language, block in blocks if language == "yaml")
+    template = (ROOT / "jobs/train.yaml").read_text()
+    assert shown == re.sub(r"^#.*\n", "", template, flags=re.MULTILINE)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if "://" not in link:
+            assert (ROOT / link.partition("#")[0]).exists(), link
 
 
 def test_version_says_what_a_bug_report_needs_and_loads_neither_torch_nor_ray() -> None:
