@@ -24,8 +24,8 @@ gpu: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.results
 
-# FAULTS: how many random faults; FUZZ: how many tries of each fuzz test. Ends with the table of what it broke; one that
-# was cut off goes on where it was.
+# FAULTS: the number of random fault stories; FUZZ: the number of tries of each fuzz test. Prints a table of what was broken
+# at the end. Started again after an interruption, it skips the stories that are already in faults.jsonl.
 FAULTS ?= 200
 FUZZ   ?= 2000
 
@@ -34,16 +34,16 @@ faults: $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults.table faults.jsonl
 	rm faults.jsonl
 
-# Packages that fit together, and without known vulnerabilities where an advisory service answers. pip-audit has an
-# environment of its own, so that what it needs is not mixed with what it looks at.
+# Checks that the installed packages are compatible, and that none has a known vulnerability, where an advisory service
+# can be reached. pip-audit has an environment of its own, so its dependencies do not mix with those it audits.
 audit: $(VENV)/.installed-test
 	$(BIN)/python -m pip check
 	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
 	  $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	$(BIN)/python -m tests.faults.audit $(VENV)/audit/bin/pip-audit constraints.txt
 
-# DOCKER: docker, podman or `buildah`. PIP_INDEX_URL and TORCH_INDEX_URL say where packages, and torch, come from;
-# PyTorch's index of CPU wheels makes an image for CPUs. By default everything comes from where pip looks by itself.
+# DOCKER: docker, podman or buildah. PIP_INDEX_URL and TORCH_INDEX_URL name the package indexes for all packages and for
+# torch; PyTorch's index of CPU wheels makes an image for CPUs. The default is the index that pip is configured with.
 DOCKER  ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE   ?= lehr:$(VERSION)
@@ -56,9 +56,9 @@ image:
 clean:
 	rm -rf $(VENV)
 
-# pip keeps constraints.txt: the versions that were tested together.
+# constraints.txt pins the versions that were tested together.
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("lehr needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; name another with PYTHON=") if not (3, 11) <= sys.version_info < (3, 14) else 0'
+	$(PYTHON) -c 'import sys; sys.exit("lehr needs Python 3.11 to 3.13, but $(PYTHON) is " + sys.version.split()[0] + "; name another one with PYTHON=") if not (3, 11) <= sys.version_info < (3, 14) else 0'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""Settings that hold for every test."""
+"""Settings for every test."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-# A token file in the home folder would switch authentication on for every Ray that a test starts.
+# A token file in the home folder would enable authentication in every Ray that a test starts.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests run in a folder of their own: `./runs` is theirs, and what they leave there goes away."""
+    """Each test runs in its own temporary folder, so that `./runs` is its own and is removed afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LEHR_STORAGE", raising=False)
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One Ray for all tests that share it; starting one costs seconds."""
+    """One Ray for all tests that share it, since starting one takes seconds."""
     import ray
 
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)

@@ -1,4 +1,4 @@
-"""A real S3 server (moto) on loopback, and a proxy in front of it that fails as real ones do."""
+"""An S3 server (moto) on loopback, and a proxy in front of it that fails as real servers do."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def s3_server() -> Iterator[str]:
 
 
 def s3_environment(endpoint: str) -> dict[str, str]:
-    """How a user reaches it: through the environment."""
+    """Environment variables with which a user reaches the server."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "x",
@@ -65,11 +65,11 @@ def s3_environment(endpoint: str) -> dict[str, str]:
 
 @dataclass
 class Trouble:
-    """What is wrong, after how many more requests it begins, and for how many seconds from then.
+    """An outage: its kind, the number of requests before it begins, and its length in seconds.
 
     Attributes:
-        kind: `500`, `503`, `slow` (half a second for each answer), `gone` (closes every connection without a word), or
-            `silent` (takes the request and never answers).
+        kind: `500`, `503`, `slow` (half a second per answer), `gone` (closes every connection without an answer), or
+            `silent` (accepts the request and never answers).
     """
 
     kind: str
@@ -78,7 +78,7 @@ class Trouble:
     began: float | None = None
 
 
-# Codes and form of the answers: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# Codes and format of the answers: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 ANSWERS = {
     "500": (500, "InternalError", "We encountered an internal error. Please try again."),
     "503": (503, "SlowDown", "Please reduce your request rate."),
@@ -86,7 +86,7 @@ ANSWERS = {
 
 
 class Proxy:
-    """Stands in front of an S3 server; `troubles` come one after the other."""
+    """A proxy in front of an S3 server; its `troubles` happen one after the other."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream)
@@ -116,8 +116,8 @@ class Proxy:
         self.server.shutdown()
         self.server.server_close()
 
-    def now(self) -> str:
-        """What is wrong at this request; empty: nothing."""
+    def trouble_now(self) -> str:
+        """The kind of trouble for this request; empty: none."""
         with self.lock:
             self.requests += 1
             while self.troubles:
@@ -134,7 +134,7 @@ class Proxy:
             return ""
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        wrong = self.now()
+        wrong = self.trouble_now()
         body = _body(request)
         if wrong == "gone":
             request.close_connection = True

@@ -1,4 +1,4 @@
-"""What several tests need: jobs at tiny scale, and training in plain processes, without Ray."""
+"""Shared by several tests: tiny jobs, and training in plain processes without Ray."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ TINY: dict[str, Any] = {
     "model": {"name": "small_cnn", "width": 8},
     "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4},
     "schedule": {"name": "cosine", "warmup": "1ep"},
-    # 330 rows in batches of 64: five full ones and a ragged one of 10, so some of 4 workers take 3 rows and some 2.
+    # 330 rows in batches of 64: five full ones and a last one of 10, so two of 4 workers take 3 rows and two take 2.
     "train": {"epochs": 4, "batch_size": 64, "clean_subset": 100},
 }
 
 PRELOAD = ["torch._dynamo", "torch.distributed", "lehr.training.loop", "lehr.data.load"]
-"""What the fork server imports before it starts the first process of a test session."""
+"""Modules that the fork server imports before it starts the first process of a test session."""
 
 
 def tiny(**overrides: Any) -> TrainJob:
@@ -53,24 +53,24 @@ def train_here(
     prepare: Callable[..., None] | None = None,
     patience: float = 120.0,
 ) -> RunFolder:
-    """Trains in `workers` plain processes of their own, which talk through gloo.
+    """Trains in `workers` plain processes that communicate through gloo.
 
     Args:
         folder: the run folder, as a path or a URI.
-        prepare: called first in every process, to break something on purpose; with its rank where it takes one.
-        patience: seconds that the processes may wait for each other; then those that wait fail, and those that are
-            waited for are killed, as Ray Train does it.
+        prepare: called first in every process, to break something on purpose; with its rank if it has `takes_rank`.
+        patience: seconds that processes wait for each other. After that the waiting ones fail and the others are
+            killed, as Ray Train does.
 
     Raises:
-        Died: a process ended by a signal or an error.
+        Died: a process ended with a signal or an error.
     """
     if not Folder.at(folder).exists("job.yaml"):
         RunFolder.create(Folder.at(folder), to_dict(job), {})
-    # The fork server has imported torch once and run nothing: a process starts in milliseconds instead of seconds.
-    # (torch._dynamo: every optimizer imports it when it is made.)
+    # The fork server has imported torch and run nothing, so a process starts in milliseconds instead of seconds.
+    # (torch._dynamo: every optimizer imports it when it is created.)
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    meeting = tempfile.mkdtemp()  # a file and no port: between finding a free one and using it another may take it
+    meeting = tempfile.mkdtemp()  # a file, since a free port may be taken before it is used
     arguments = (workers, f"file://{meeting}/met", to_dict(job), str(folder), prepare, patience)
     processes = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(workers)]
     for process in processes:
@@ -79,7 +79,7 @@ def train_here(
     while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
         wait([process.sentinel for process in processes if process.is_alive()], timeout=1)
         if any(process.exitcode for process in processes):
-            deadline = min(deadline, time.monotonic() + min(patience, 4))  # they notice it at once
+            deadline = min(deadline, time.monotonic() + min(patience, 4))  # the others notice it at once
     for process in processes:
         if process.is_alive():
             process.kill()
@@ -91,7 +91,7 @@ def train_here(
 
 
 class Died(Exception):
-    """The exit codes of the processes that trained, in order of rank."""
+    """Training processes ended early; holds their exit codes, in order of rank."""
 
 
 def _worker(
@@ -126,7 +126,7 @@ def free_port() -> int:
 
 
 def records(run: RunFolder) -> tuple[pa.Table, pa.Table]:
-    """The step and epoch records without wall-clock columns: what two equal runs share to the last digit."""
+    """The step and epoch records without timing columns: equal runs have them equal to the last digit."""
     return without_timing(run.steps()), without_timing(run.epochs())
 
 

@@ -21,6 +21,8 @@ from lehr.errors import JobError, LehrError
 # with other work, spinning threads wait for one that is not scheduled, and training is ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from lehr.job import Job, TrainJob
     from lehr.result import Run

@@ -1,4 +1,4 @@
-"""Both sides in the same run, in turn, because the speed of a shared machine drifts."""
+"""Interleaved comparison of two sides in one run, because the speed of a shared machine drifts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 
 def compare(what: str, unit: str, sides: dict[str, Callable[[], float]], rounds: int, expected: str) -> float:
-    """Measures each side once per round, prints a table, and returns first / second of the medians.
+    """Measures each side once per round, prints a table, and returns the ratio of the medians, first / second.
 
     Args:
         sides: two functions that measure once; ours comes first.
-        expected: what the ratio should be, for the last line.
+        expected: the expected ratio, printed on the last line.
     """
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
@@ -28,7 +28,7 @@ def compare(what: str, unit: str, sides: dict[str, Callable[[], float]], rounds:
     pairs = [a / b for a, b in zip(*found.values(), strict=True)]
     first, second = found
     print(
-        f"ratio {first} / {second}: {ours / theirs:.3f} (pair by pair {min(pairs):.3f} to {max(pairs):.3f}); "
+        f"ratio {first} / {second}: {ours / theirs:.3f} (pairwise {min(pairs):.3f} to {max(pairs):.3f}); "
         f"expected {expected}"
     )
     return ours / theirs
@@ -40,7 +40,7 @@ def figure(value: float) -> str:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """What is told while it searches goes nowhere; the screen writes to the descriptor itself."""
+    """Discards everything printed to standard output; lehr's screen writes to the descriptor itself."""
     sys.stdout.flush()
     screen, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

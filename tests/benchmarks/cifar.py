@@ -1,4 +1,4 @@
-"""CIFAR-10 as Parquet files, where this machine has them: the folder that LEHR_CIFAR names, else `../shared/data`."""
+"""CIFAR-10 as Parquet files, if this machine has them: in the folder LEHR_CIFAR, or else in `../shared/data`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ TRAIN, TEST = FOLDER / "cifar10-train.parquet", FOLDER / "cifar10-test.parquet"
 
 
 def needed(path: Path = TRAIN) -> Path:
-    """The file; ends the benchmark with a sentence where it is not there."""
+    """Returns the file, or exits with a sentence if it does not exist."""
     if not path.exists():
-        sys.exit(f"{path} is missing; `lehr data pack torchvision:CIFAR10` makes it, LEHR_CIFAR names its folder")
+        sys.exit(
+            f"{path} is missing; create it with `lehr data pack torchvision:CIFAR10`, and set LEHR_CIFAR to its folder"
+        )
     return path

@@ -1,12 +1,12 @@
-"""`jobs/cifar10-fast.yaml`, an ordinary job, on one GPU: seconds and test accuracy over seeds.
+"""Time and test accuracy of `jobs/cifar10-fast.yaml` on one GPU, over several seeds.
 
     python -m tests.benchmarks.cifar10_fast [--seeds 5] [overrides]
 
-Start-up (Ray, decoding) is left out, as is compilation: the first run of the process, which compiles, does not count.
-All 50,000 images are trained on; the 10,000 of the test split are scored after every epoch, and what counts is the
-accuracy after the last one, whatever it was before. airbench94 (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single
-GPU", 2024) takes 3.83 s on an A100, 3.09 s compiled, and its successor airbench94_muon 2.59 s, with lossless images, a
-network of its own and flips at test time.
+Start-up (Ray, decoding) and compilation are excluded: the first run of the process, which compiles, does not count.
+Training uses all 50,000 images. The 10,000 test images are scored after every epoch, and the accuracy after the last
+epoch counts, even if an earlier one was better. airbench94 (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
+2024) takes 3.83 s on an A100, 3.09 s compiled, and its successor airbench94_muon 2.59 s, with lossless images, a custom
+network and flips at test time.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ GOAL = 0.94
 
 
 def job_of(data: Path, test: Path, **changes: object) -> TrainJob:
-    """The template on these files, with the test rows in the place of validation rows: scored, but never chosen by."""
+    """The template on these files, with the test split as validation split: scored, but never used to choose."""
     job = load(JOB, {"data.path": str(data), "data.validation": str(test), "data.test": "none", **changes})
     assert isinstance(job, TrainJob)
     return job
 
 
 def measure(job: TrainJob, splits: Splits, device: torch.device, folder: Path) -> tuple[float, float]:
-    """(seconds of training, accuracy after the last epoch) of one run from its first step to its last."""
+    """(seconds of training, accuracy after the last epoch) of one run, from its first step to its last."""
     run = RunFolder.create(Folder.at(folder), to_dict(job), {})
     train(Plan.make(job, splits), run, Group(device=device))
     seconds, last = run.progress()["seconds"], run.epochs().to_pylist()[-1]
     return seconds["total"] - seconds["evaluation"] - seconds["checkpoints"], last["averaged_validation_accuracy"]
 
 
-def tell(found: list[tuple[float, float]]) -> None:
+def report(found: list[tuple[float, float]]) -> None:
     seconds, accuracies = ([row[i] for row in found] for i in (0, 1))
     for name, values, unit in (("seconds", seconds, "s"), ("accuracy", [100 * a for a in accuracies], "%")):
         print(f"{name}: {statistics.median(values):.2f} {unit} ({min(values):.2f} to {max(values):.2f})")
@@ -77,9 +77,9 @@ def main() -> None:
             job = job_of(*files, seed=seed, **changes)
             splits = Splits(everything["train"], everything["validation"])
             row = measure(job, splits, torch.device("cuda"), Path(folder) / str(seed))
-            print(f"  seed {seed}: {row[0]:.2f} s, {100 * row[1]:.2f} %{'' if seed else ', not counted: compiles'}")
+            print(f"  seed {seed}: {row[0]:.2f} s, {100 * row[1]:.2f} %{'' if seed else ', not counted: it compiles'}")
             found += [row] if seed else []
-    tell(found)
+    report(found)
 
 
 if __name__ == "__main__":

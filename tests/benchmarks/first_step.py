@@ -1,7 +1,7 @@
-"""From the command to the first training step: `lehr run jobs/train.yaml` against a bare TorchTrainer script.
+"""Time from the command to the first training step: `lehr run jobs/train.yaml` against a bare TorchTrainer script.
 
-The bare script starts the same Ray, two workers, reads and decodes the digits in each worker and builds the same
-network; it has no job file, no shared cache, no run folder, and its screen is whatever Ray prints.
+The bare script starts the same Ray with two workers, reads and decodes the digits in each worker and builds the same
+network. It has no job file, no shared cache and no run folder, and prints whatever Ray prints.
 
     python -m tests.benchmarks.first_step [rounds]
 """
@@ -24,7 +24,7 @@ def ours() -> float:
     """Seconds from the command to the end of the first step."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.time()
-        command = [sys.executable, "-m", "lehr", "run", JOB, "name=first", "train.epochs=2", f"storage={folder}"]
+        command = [sys.executable, "-m", "lehr", "run", str(JOB), "name=first", "train.epochs=2", f"storage={folder}"]
         subprocess.run(command, check=True, capture_output=True)
         from lehr import Run
 

@@ -1,8 +1,8 @@
 """Training speed on one GPU: lehr's loop against a hand-tuned plain PyTorch loop.
 
-ResNet-50 at 224 pixels in bf16 and channels last, SGD with momentum, a cosine rate, random images that lie in the GPU's
-memory on both sides. The hand-tuned loop does what makes it fast and records nothing. Ours records every step, measures
-update sizes and hears stop requests; evaluation, checkpoints and start-up are left out on both sides.
+ResNet-50 at 224 pixels in bf16 and channels-last, SGD with momentum, a cosine schedule, and random images in the GPU's
+memory on both sides. The hand-tuned loop uses what makes it fast and records nothing. Ours records every step, measures
+update sizes and listens for stop requests. Evaluation, checkpoints and start-up are excluded on both sides.
 
     python -m tests.benchmarks.gpu_step [rounds]
 """
@@ -32,7 +32,7 @@ from tests.benchmarks.alternating import compare
 
 @dataclass(frozen=True)
 class Size:
-    """What is trained; the tests of this file train next to nothing."""
+    """What is trained; this file's test uses a tiny size."""
 
     device: torch.device
     model: str = "resnet50"
@@ -49,7 +49,7 @@ class Size:
 
 
 def ours(size: Size, images: Images) -> float:
-    """Examples per second, from the run's own account of its time."""
+    """Examples per second, from the times that the run records."""
     job = from_dict(
         {
             "data": {"cache": "device"},
@@ -77,12 +77,13 @@ def ours(size: Size, images: Images) -> float:
 
 
 def by_hand(size: Size, images: Images) -> float:
-    """Examples per second of the loop that somebody writes who knows the GPU."""
+    """Examples per second of the loop that a GPU expert would write."""
     torch.backends.cudnn.benchmark = True
     device = size.device
     pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2).to(device)
     labels = torch.from_numpy(images.labels).to(device)
-    model = models.build(size.model, 3, size.classes, {}, seed=0).to(device, memory_format=torch.channels_last)
+    model = models.build(size.model, 3, size.classes, {}, seed=0).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True)
     steps = math.ceil(size.rows / size.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, size.epochs * steps)
@@ -108,7 +109,7 @@ def _now(device: torch.device) -> float:
 
 def measure(size: Size, rounds: int) -> float:
     images = size.images()
-    for side in (ours, by_hand):  # until cuDNN has chosen its convolutions
+    for side in (ours, by_hand):  # lets cuDNN choose its convolutions
         side(replace(size, epochs=1), images)
     sides = {"lehr": lambda: ours(size, images), "by hand": lambda: by_hand(size, images)}
     return compare(f"{size.model} on one GPU", "examples/s", sides, rounds, "at least 0.98 (higher is better)")

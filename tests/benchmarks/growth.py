@@ -1,10 +1,11 @@
-"""How cost grows: with workers, with trials and with rows. A table each, and of all three a picture beside this file.
+"""How cost grows with the number of workers, trials and rows: a table for each, and a picture of all three.
 
     python -m tests.benchmarks.growth [workers|trials|rows …]
 
-Workers: a step whose compute is a wait of 50 ms, so that many workers fit on few cores, and what is added to it is the
-platform's: reading, recording, and bringing the workers together. Trials: searches of so many trials of one tiny epoch.
-Rows: images of 8 x 8 pixels in memory; the time until training begins, and of an epoch per row.
+Workers: the compute of a step is a wait of 50 ms, so that many workers fit on few cores; whatever is added to it is
+overhead: reading, recording and synchronising the workers. Trials: searches with many trials of one tiny epoch.
+Rows: images of 8 x 8 pixels in memory; the time until training starts, and the time of an epoch per row. The picture is
+written beside this file.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Row = dict[str, float]
 
 
 class Waiting(nn.Module):
-    """Waits where others compute."""
+    """A network that waits instead of computing."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class Waiting(nn.Module):
 
 
 def run(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Runs a job and returns its last progress, with the seconds that the command took."""
+    """Runs a job and returns its last progress, with the seconds of the whole command."""
     file = folder / "job.yaml"
     file.write_text(json.dumps({"name": "growth", "storage": str(folder / "runs"), **job}))
     started = time.perf_counter()
@@ -115,7 +116,7 @@ GROWTH: dict[str, tuple[Callable[[int, Path], Row], tuple[int, ...]]] = {
 
 
 def draw(found: dict[str, list[Row]]) -> bytes:
-    """Everything that was measured, against what grew, as a PNG picture."""
+    """A PNG picture of every measurement against what grew."""
     import altair as alt
     import vl_convert
 

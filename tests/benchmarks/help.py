@@ -1,4 +1,4 @@
-"""`lehr --help` as a whole process, beside Python's own start.
+"""Time of `lehr --help` as a whole process, against Python's own start-up.
 
 python -m tests.benchmarks.help [rounds]
 """
@@ -22,7 +22,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 11
     seconds("-m", "lehr", "--help")
     sides = {"lehr --help": lambda: seconds("-m", "lehr", "--help"), "python -c ''": lambda: seconds("-c", "")}
-    compare("The start of the command line", "s", sides, rounds, "lehr --help within 0.3 s")
+    compare("Start-up of the command line", "s", sides, rounds, "lehr --help within 0.3 s")
 
 
 if __name__ == "__main__":

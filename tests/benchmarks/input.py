@@ -1,9 +1,9 @@
-"""Input speed: batches from lehr against what a user could write with plain PyTorch, on the same cores.
+"""Speed of the input pipeline: batches from lehr against what a user could write in plain PyTorch, on the same cores.
 
-Cached: batches gathered from shared memory against a shuffled index into one uint8 tensor. Streamed: JPEGs from
-Parquet, decoded by Ray tasks into batches, against a `DataLoader` over the encoded images in memory with its best
-worker count. CIFAR-10's training split where it is there (`cifar.py`), else images made here. No network is trained, so
-nothing overlaps with decoding; both sides stop at batches of 128 as uint8 tensors.
+Cached: batches gathered from shared memory, against a shuffled index into one uint8 tensor. Streamed: JPEGs from
+Parquet, decoded by Ray tasks into batches, against a `DataLoader` over the encoded images in memory, with its best
+number of workers. The data are CIFAR-10's training split if this machine has it (`cifar.py`), else generated images. No
+network is trained, so nothing overlaps with decoding; both sides end with batches of 128 as uint8 tensors.
 
     python -m tests.benchmarks.input [rounds]
 """
@@ -39,7 +39,7 @@ BATCH = 128
 
 
 class Encoded(Dataset[tuple[torch.Tensor, int]]):
-    """What a careful user writes: the encoded images in memory, decoded one by one."""
+    """What a careful user would write: encoded images in memory, decoded one by one."""
 
     def __init__(self, path: Path) -> None:
         table = pq.read_table(path)
@@ -55,7 +55,7 @@ class Encoded(Dataset[tuple[torch.Tensor, int]]):
 
 
 def speed(items: Iterable[Any], rows: int) -> float:
-    """Images per second until the last batch."""
+    """Images per second, up to the last batch."""
     started = time.perf_counter()
     for _ in items:
         pass
@@ -83,19 +83,19 @@ def streamed(rows: DataSubset, path: Path, rounds: int) -> None:
     data = Encoded(path)
 
     def loader(workers: int) -> float:
-        many = {"num_workers": workers, **({"prefetch_factor": 4} if workers else {})}
-        return speed(DataLoader(data, BATCH, shuffle=True, **many), len(data))
+        ahead = 4 if workers else None
+        return speed(DataLoader(data, BATCH, shuffle=True, num_workers=workers, prefetch_factor=ahead), len(data))
 
     found = {workers: loader(workers) for workers in range(cores() + 1)}
     best = max(found, key=lambda workers: found[workers])
     print(f"  DataLoader: {', '.join(f'{n} workers {rate:,.0f}' for n, rate in found.items())}; best {best}")
-    epoch_of(rows, 0)  # Ray starts its processes
+    epoch_of(rows, 0)  # lets Ray start its processes
     sides = {"lehr streamed": lambda: epoch_of(rows, 1), "DataLoader": lambda: loader(best)}
     compare("Streamed input", "images/s", sides, rounds, "about 1; 0.8 or more")
 
 
-def made_here(path: Path, rows: int = 20_000) -> Path:
-    """JPEGs of 32 × 32 pixels."""
+def generated(path: Path, rows: int = 20_000) -> Path:
+    """Random JPEGs of 32 × 32 pixels."""
     images = []
     for row in range(rows):
         file = io.BytesIO()
@@ -114,7 +114,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, connect(1, None) as resources:
         from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray
 
-        path = cifar.TRAIN if cifar.TRAIN.exists() else made_here(Path(folder) / "made.parquet")
+        path = cifar.TRAIN if cifar.TRAIN.exists() else generated(Path(folder) / "generated.parquet")
         job = from_dict({"kind": "train", "data": {"source": "parquet", "path": str(path), "validation": 0.001}})
         assert isinstance(job, TrainJob)
         opened, decoder = OpenedSources(job), RayDecoder(max(2, int(resources.cpus)), spare_cpus=False)

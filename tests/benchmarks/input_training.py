@@ -1,9 +1,9 @@
-"""Input while training, on the same cores: lehr's batches against what a user could write with plain PyTorch.
+"""Input pipeline while training: lehr's batches against what a user could write in plain PyTorch, on the same cores.
 
-Cached: a small network on CIFAR-10-sized images, lehr's loop body (batches from shared memory, normalised, one update
-with its records' measures) against a hand-written one over tensors in memory. Streamed: JPEGs of 256 x 256 pixels,
-decoded, cropped and flipped, through a network that costs next to nothing, against a `DataLoader` with its best worker
-count. Nothing is augmented on one side only.
+Cached: a small network on images of CIFAR-10's size. lehr's loop body (batches from shared memory, normalised, one
+update with its recorded measures) against a hand-written one over tensors in memory. Streamed: JPEGs of 256 x 256
+pixels, decoded, cropped and flipped, through a network that costs next to nothing, against a `DataLoader` with its best
+number of workers. Both sides augment the same way.
 
     python -m tests.benchmarks.input_training [rounds]
 """
@@ -41,7 +41,7 @@ BATCH, SIZE, PADDING = 64, 256, 16
 
 
 class Light(nn.Module):
-    """Looks at every pixel and costs little: what is measured is the input."""
+    """A cheap network that reads every pixel, so that the input is what is measured."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def by_lehr(plan: Plan) -> Callable[[], float]:
 
 
 def hand_written(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """A training step as it stands in tutorials."""
+    """A training step as tutorials write it."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def cached(rounds: int) -> None:
 
 
 class Encoded(Dataset[tuple[Tensor, int]]):
-    """JPEGs in memory, decoded, cropped and flipped one by one, as a careful user writes it."""
+    """JPEGs in memory, decoded, cropped and flipped one by one, as a careful user would write it."""
 
     def __init__(self, images: list[bytes], labels: list[int]) -> None:
         self.images, self.labels = images, labels
@@ -146,9 +146,8 @@ def streamed(rounds: int, folder: Path, cpus: int) -> None:
     step = hand_written(Light(3, 10))
 
     def loader(workers: int) -> float:
-        many = {"num_workers": workers, **({"prefetch_factor": 4} if workers else {})}
-        started = time.perf_counter()
-        for images, labels in DataLoader(data, BATCH, shuffle=True, **many):
+        ahead, started = 4 if workers else None, time.perf_counter()
+        for images, labels in DataLoader(data, BATCH, shuffle=True, num_workers=workers, prefetch_factor=ahead):
             step(images.float().div_(255).sub_(0.5).div_(0.29), labels)
         return len(data) / (time.perf_counter() - started)
 
@@ -160,13 +159,13 @@ def streamed(rounds: int, folder: Path, cpus: int) -> None:
     found = {workers: loader(workers) for workers in range(cores() + 1)}
     best = max(found, key=lambda workers: found[workers])
     print(f"  DataLoader: {', '.join(f'{n} workers {rate:,.0f}' for n, rate in found.items())}; best {best}")
-    ours()  # Ray starts its processes
+    ours()  # lets Ray start its processes
     sides = {"lehr, streamed": ours, "DataLoader": lambda: loader(best)}
     compare("Streamed input while training", "examples/s", sides, rounds, "at least 1.0 (higher is better)")
 
 
 def jpegs(path: Path, rows: int = 2000) -> Path:
-    """Images of 256 x 256 pixels with as much detail as photographs have: about 20 kB each."""
+    """Random images of 256 x 256 pixels with about as much detail as photographs: 20 kB each."""
     images = []
     for row in range(rows):
         random, file = np.random.default_rng(row), io.BytesIO()

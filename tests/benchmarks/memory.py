@@ -1,10 +1,10 @@
-"""Memory of the driver and of a worker when the data grow and are streamed: it should not.
+"""Memory of the driver and of a worker as a streamed data set grows: it should stay constant.
 
     python -m tests.benchmarks.memory [rows]
 
-One epoch over 1, 10 and 100 times as many JPEGs of 64 x 64 pixels, streamed, on one Ray Train worker. The most memory
-of each process that it shares with nobody (USS), looked at ten times a second. A worker holds two windows of decoded
-pixels, of 256 MB at most; here they are of 4 MB, since growing to their size would hide what else grows.
+One epoch over 1, 10 and 100 times as many JPEGs of 64 x 64 pixels, streamed, on one Ray Train worker. The figure is the
+peak of the memory that a process does not share (USS), sampled ten times a second. A worker holds two windows of
+decoded pixels of at most 256 MB each; here they are 4 MB, since their growth would hide what else grows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TIMES = (1, 10, 100)
 
 
 class Light(input_training.Light):
-    """Where it is built, windows are small."""
+    """Makes the windows small in the process that builds it."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         streaming.WINDOW_BYTES = 4 << 20
@@ -38,7 +38,7 @@ class Light(input_training.Light):
 
 
 def images(path: Path, rows: int, of: int = 200) -> None:
-    """A file of so many rows; the images repeat, which decoding does not notice."""
+    """Writes a file of many rows whose images repeat, which makes no difference to decoding."""
     encoded = []
     for row in range(of):
         file = io.BytesIO()

@@ -1,10 +1,10 @@
-"""The share of a run's wall time in which its network does not work, from the run's own account of its time.
+"""Share of a run's wall time in which the network does not compute, from the times that the run records.
 
     python -m tests.benchmarks.outside_compute [--epochs 20] [--rows 50000] [data.parquet]
 
-`jobs/cifar10.yaml` on CIFAR-10, as a command: from its first line to its exit. The network works in `compute` (steps)
-and `evaluation`; all else is outside: starting Ray, reading and decoding, waiting for batches, records, checkpoints,
-the model, and the picture and page at the end.
+`jobs/cifar10.yaml` on CIFAR-10, as a command, from its start to its exit. The network computes in `compute` (steps) and
+`evaluation`. Everything else is outside compute: starting Ray, reading and decoding, waiting for batches, records,
+checkpoints, the model, and the report at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ JOB = Path(__file__).parents[2] / "jobs/cifar10.yaml"
 
 
 def measure(data: Path, folder: Path, epochs: int, rows: int, debug: bool = False) -> dict[str, float]:
-    """Seconds by purpose, `wall` with them."""
+    """Seconds by purpose, including `wall`."""
     changes = [f"data.path={data}", f"train.epochs={epochs}", f"data.limit={rows}", f"storage={folder}", "name=share"]
     started = time.perf_counter()
     command = [sys.executable, "-m", "lehr", "run", str(JOB), *changes, *(["--debug"] if debug else [])]
@@ -35,11 +35,11 @@ def measure(data: Path, folder: Path, epochs: int, rows: int, debug: bool = Fals
     return {"wall": wall, **progress["seconds"]}
 
 
-def tell(seconds: dict[str, float]) -> None:
+def report(seconds: dict[str, float]) -> None:
     wall, total = seconds["wall"], seconds["total"] + seconds["startup"]
     parts = {name: value for name, value in seconds.items() if name not in ("wall", "total")}
-    parts["the rest of training"] = total - sum(parts.values())
-    parts["the end of the command"] = wall - total
+    parts["other training"] = total - sum(parts.values())
+    parts["end of the command"] = wall - total
     for name, value in sorted(parts.items(), key=lambda part: -part[1]):
         print(f"{name:26}{value:9.1f} s {100 * value / wall:6.1f} %")
     outside = wall - seconds["compute"] - seconds["evaluation"]
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         seconds = measure(options.data or cifar.needed(), Path(folder), options.epochs, options.rows)
-    tell(seconds)
+    report(seconds)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What recording costs: one step of the journal, and the report of a run of a million steps.
+"""Cost of recording: one step of the metric logger, and the report of a run of a million steps.
 
     python -m tests.benchmarks.recording [steps]
 
-A step costs the loop what the journal does with it, its share of the pulses and of the parts it writes; the training
-itself is left out. The report is that of `lehr report`: picture, page and diagnosis from the recorded parts.
+The cost of a step is what the metric logger does with it, including its share of the synchronisation points and of the
+record parts written; training itself is excluded. The report is that of `lehr report`: curves, page and diagnosis from
+the recorded parts.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ STEPS_PER_EPOCH = 1000
 
 
 def cost_of_a_step(folder: Path, steps: int = 100_000) -> float:
-    """Seconds per step that the journal takes, pulses and parts included."""
+    """Seconds per step that the metric logger takes, including synchronisation points and record parts."""
     job = from_dict({"kind": "train", "train": {"epochs": 10_000}})
     assert isinstance(job, TrainJob)
     run = RunFolder.create(Folder.at(folder), to_dict(job), {})
@@ -53,7 +54,7 @@ def cost_of_a_step(folder: Path, steps: int = 100_000) -> float:
 
 
 def million_steps(folder: Path, steps: int) -> RunFolder:
-    """A run of so many recorded steps: a loss that falls with noise on it, and an epoch for every thousand steps."""
+    """A run with recorded steps: a noisy falling loss, and an epoch for every thousand steps."""
     run = RunFolder.create(Folder.at(folder), to_dict(from_dict({"kind": "train"})), {})
     recorder = Recorder(run.folder, begin_attempt(run.folder, workers=1, checkpoint=None))
     recorder.event("started", "starts", classes=10, train_rows=50_000, validation_rows=10_000)

@@ -1,9 +1,9 @@
-"""Training speed on two workers: lehr's loop against a hand-written DDP loop started by torchrun.
+"""Training speed with two workers: lehr's loop against a hand-written DDP loop started by torchrun.
 
-Same network (small_cnn, 32 wide), digits, global batch of 128, two processes with one thread each, SGD with momentum
-and a cosine rate. The hand-written loop does what a careful user writes by hand, and records nothing. Ours augments
-nothing either, but records every step, measures update sizes and hears stop requests; evaluation, checkpoints and
-start-up are left out on both sides.
+Both train the same network (small_cnn of width 32) on the digits with a global batch of 128, two processes with one
+thread each, SGD with momentum and a cosine schedule. The hand-written loop is what a careful user would write, and
+records nothing. Ours records every step, measures update sizes and listens for stop requests. Neither augments, and
+evaluation, checkpoints and start-up are excluded on both sides.
 
     python -m tests.benchmarks.train_overhead [rounds]
 """
@@ -23,7 +23,7 @@ EPOCHS, BATCH, WIDTH = 40, 128, 32
 
 
 def ours() -> float:
-    """Examples per second of `lehr run` on Ray Train workers, from the run's own account of its time."""
+    """Examples per second of `lehr run` on Ray Train workers, from the times that the run records."""
     with tempfile.TemporaryDirectory() as folder:
         job = {
             "kind": "train",
@@ -62,19 +62,20 @@ def worker() -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from lehr.data.load import OpenedSources, splits
-    from lehr.job import from_dict
+    from lehr.job import TrainJob, from_dict
     from lehr.models.small_cnn import SmallCNN
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     job = from_dict({"kind": "train"})
+    assert isinstance(job, TrainJob)
     rows = splits(job, OpenedSources(job).decode()).train
     everything = rows.gather(torch.arange(len(rows)))
     images, labels = everything.inputs.float().div(255).contiguous(), everything.targets
     images = ((images - images.mean()) / images.std()).contiguous(memory_format=torch.channels_last)
     torch.manual_seed(0)
-    network = SmallCNN(1, 10, width=WIDTH).to(memory_format=torch.channels_last)
+    network = SmallCNN(1, 10, width=WIDTH).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = DistributedDataParallel(network, gradient_as_bucket_view=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
     steps = math.ceil(len(labels) / BATCH)

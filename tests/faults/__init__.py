@@ -1,1 +1,1 @@
-"""Everything that can break is broken here on purpose, and the run must end as if nothing had happened."""
+"""Fault injection: whatever can break is broken on purpose, and the run must end as if nothing had happened."""

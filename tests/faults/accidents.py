@@ -1,8 +1,8 @@
-"""Accidents: what happens to one training process, in which phase, and at the how-manieth occasion.
+"""Accidents: what happens to one training process, in which phase, and on which occasion.
 
-An accident is made of a seed alone, so that `FAULT=117` shows again what the 117th fault of the long form was. It is
-carried into the process and waits there, in front of the operation that it strikes: a disk write is cut in the middle,
-with half of its bytes in the file and nothing else, which is what a machine that loses power leaves.
+An accident depends only on a seed, so `FAULT=117` repeats the one with seed 117. It is sent into the process and waits
+there for the operation that it strikes. A disk write is cut in the middle, with half of its bytes in the file and
+nothing else, which is what a power cut leaves.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PHASES = {
 }
 WHAT = {
     "killed": "SIGKILL",
-    "hung": "SIGSTOP: the process is there and does nothing",
-    "disk full": "no byte more can be written from there on",
+    "hung": "SIGSTOP: the process exists and does nothing",
+    "disk full": "from then on not one more byte can be written",
     "permission lost": "the process loses the right to write to the run folder",
 }
 ROOMS = {
@@ -37,15 +37,15 @@ ROOMS = {
     "end": ("/model/",),
 }
 OCCASIONS = {"start": 1, "mid-step": 24, "mid-report": 14, "mid-checkpoint": 30, "end": 4}
-"""How many occasions a phase of the tiny job has, about; the accident picks one of them."""
+"""Roughly how many occasions a phase of the tiny job has; the accident picks one of them."""
 
 
 @dataclass(frozen=True)
 class Accident:
-    """What happens to the worker `rank` at the `occasion`-th time (from 1) that it comes to `phase`.
+    """What happens to the worker `rank` the `occasion`-th time (from 1) that it reaches `phase`.
 
     Attributes:
-        diary: a file in which the process notes, before its accident, how many steps it had taken.
+        diary: the file in which the process notes, before its accident, how many steps it had taken.
     """
 
     what: str
@@ -56,7 +56,7 @@ class Accident:
     takes_rank: ClassVar[bool] = True
 
     def __call__(self, rank: int = 0) -> None:
-        """Lays the trap in this process."""
+        """Sets the trap in this process."""
         if rank != self.rank:
             return
         trap = _Trap(self)
@@ -76,10 +76,10 @@ class _Trap:
         self.accident, self.times, self.taken = accident, 0, 0
 
     def passed(self, half: Callable[[], None] = lambda: None) -> None:
-        """One occasion. `half` does half of the operation, for accidents in the middle of it."""
+        """Called on each occasion. `half` does half of the operation, for accidents in the middle of it."""
         self.times += 1
         if self.times == self.accident.occasion:
-            unfinished = Path(f"{self.accident.diary}.new")  # the other of two accidents may end this process meanwhile
+            unfinished = Path(f"{self.accident.diary}.new")  # another accident may end this process meanwhile
             unfinished.write_text(str(self.taken))
             unfinished.replace(self.accident.diary)
             half()
@@ -92,7 +92,7 @@ def _strike(what: str) -> None:
     elif what == "hung":
         os.kill(os.getpid(), signal.SIGSTOP)
     elif what == "disk full":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # Python ignores the signal that comes with it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # Python ignores the signal that this sends
     elif what == "permission lost":
         os.setresuid(NOBODY, NOBODY, NOBODY)
     else:
@@ -113,7 +113,7 @@ def _before_steps(trap: _Trap) -> None:
 
 
 def _in_writes(trap: _Trap, rooms: tuple[str, ...]) -> None:
-    """Counts what happens to files in these rooms, and strikes in the middle of it."""
+    """Counts file operations in these rooms of the run folder, and strikes in the middle of one."""
     from lehr.runs.stores import Disk
     from lehr.training.updates import Updates
 
@@ -149,7 +149,7 @@ def _write_half(path: str, data: bytes) -> None:
 
 
 def accident(draw: random.Random, workers: int, diary: Path) -> Accident:
-    """A random accident of a run with that many workers. Only one who is waited for can be found hanging."""
+    """A random accident for a run with this many workers. Only a worker that others wait for is found to hang."""
     whats = [what for what in WHAT if (what != "hung" or workers > 1) and (what != "permission lost" or is_root())]
     what = draw.choices(whats, [6 if what == "killed" else 1 for what in whats])[0]
     phase = draw.choice([phase for phase in PHASES if what in ("killed", "hung") or phase != "start"])
@@ -158,7 +158,7 @@ def accident(draw: random.Random, workers: int, diary: Path) -> Accident:
 
 
 def two_at_once(draw: random.Random, workers: int, diaries: tuple[Path, Path]) -> tuple[Accident, Accident]:
-    """Two workers struck at the same moment. Both come to it, since no worker is ahead of another by a step."""
+    """Two workers struck at the same moment. Both reach it, since no worker is a step ahead of another."""
     phase = draw.choice(["start", "mid-step"])
     occasion, (one, other) = draw.randint(1, OCCASIONS[phase]), draw.sample(range(workers), 2)
     what = draw.choice(["killed", "hung"])
@@ -174,14 +174,14 @@ DAMAGES = ("truncated", "a bit flipped", "emptied", "gone", "replaced by noise")
 
 
 def damage(draw: random.Random, run: Path) -> str:
-    """Damages a file of the newest checkpoint, or one that only shows things; says which and how."""
+    """Damages a file of the newest checkpoint, or one that is only displayed; returns which file and how."""
     checkpoints = sorted((run / "checkpoints").glob("step-*")) if (run / "checkpoints").exists() else []
     newest = [file for file in checkpoints[-1].iterdir() if not file.name.startswith(".")] if checkpoints else []
     shown = [file for name in ("progress.json", "lease.json") if (file := run / name).exists()]
     if not (files := sorted(newest) * 2 + shown):
         return ""
     file = draw.choice(files)
-    # A bit of a lease may make it another machine's, which then holds it for a minute: right, and too long for a test.
+    # A flipped bit may turn a lease into another machine's, which holds it for a minute: correct, but slow for a test.
     how = draw.choice([how for how in DAMAGES if file.name != "lease.json" or how != "a bit flipped"])
     content = bytearray(file.read_bytes())
     if how == "gone":

@@ -1,7 +1,7 @@
-"""Known vulnerabilities of the versions that are tested together: `python -m tests.faults.audit PIP_AUDIT CONSTRAINTS`.
+"""Known vulnerabilities of the pinned versions: `python -m tests.faults.audit PIP_AUDIT CONSTRAINTS`.
 
-pip-audit calls a list in good order when no advisory service knew a single package of it, as behind a mirror that
-serves packages and no advisories. Here that is said as what it is: nobody was asked.
+pip-audit reports success even if no advisory service knew a single package, as behind a mirror that serves packages but
+no advisories. This script then says that nothing was audited.
 """
 
 from __future__ import annotations
@@ -15,36 +15,38 @@ SERVICES = ("pypi", "osv")
 
 
 def ask(tool: str, constraints: str, service: str) -> list[dict[str, Any]]:
-    """What pip-audit says of each package; nothing where the service does not answer."""
+    """What pip-audit says about each package; empty if the service does not answer."""
     options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json", "--vulnerability-service"]
     try:
-        told = subprocess.run(
+        printed = subprocess.run(
             [tool, "--requirement", constraints, *options, service], capture_output=True, text=True, timeout=300
         ).stdout
-        return json.loads(told)["dependencies"]
+        found: list[dict[str, Any]] = json.loads(printed)["dependencies"]
+        return found
     except (ValueError, subprocess.TimeoutExpired):
         return []
 
 
 def verdict(packages: list[dict[str, Any]]) -> tuple[int, list[str]]:
-    """Exit code and lines: 1 where a newer version would mend something, since then constraints.txt can be mended."""
+    """Exit code and output. The code is 1 if a newer version fixes a vulnerability: then constraints.txt needs it."""
     known = [package for package in packages if "vulns" in package]
     if not known:
-        return 0, ["Not audited: no advisory service that pip-audit can ask (PyPI, OSV) answers from this network."]
+        return 0, ["Not audited: no advisory service of pip-audit (PyPI, OSV) can be reached from this network."]
     found = [(package, vulnerability) for package in known for vulnerability in package["vulns"]]
     lines = []
     for package, vulnerability in found:
-        mended = ", ".join(vulnerability["fix_versions"])
-        told = f"mended in {mended}" if mended else "no version mends it"
-        lines.append(f"{package['name']} {package['version']}: {vulnerability['id']}, {told}")
-    lines.append(f"{len(known)} packages audited, {len(found)} known vulnerabilities.")
+        versions = ", ".join(vulnerability["fix_versions"])
+        fix = f"fixed in {versions}" if versions else "no fixed version"
+        lines.append(f"{package['name']} {package['version']}: {vulnerability['id']}, {fix}")
+    lines.append(f"Packages audited: {len(known)}. Known vulnerabilities: {len(found)}.")
     if unknown := [package["name"] for package in packages if "vulns" not in package]:
-        lines.append(f"Unknown to the advisory service, and so not audited: {', '.join(unknown)}.")
+        lines.append(f"Not audited, since the advisory service does not know them: {', '.join(unknown)}.")
     return int(any(vulnerability["fix_versions"] for _, vulnerability in found)), lines
 
 
 if __name__ == "__main__":
-    answers = (ask(*sys.argv[1:], service) for service in SERVICES)
-    code, lines = verdict(next((told for told in answers if any("vulns" in package for package in told)), []))
+    pip_audit, constraints = sys.argv[1:]
+    answers = (ask(pip_audit, constraints, service) for service in SERVICES)
+    code, lines = verdict(next((answer for answer in answers if any("vulns" in package for package in answer)), []))
     print("\n".join(lines))
     sys.exit(code)

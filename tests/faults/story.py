@@ -1,4 +1,4 @@
-"""A story is one run with its accidents: started again after each, as Ray Train or a person would, until it ends."""
+"""A story: one run with its accidents, restarted after each, as Ray Train or a person would, until it finishes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.support import PRELOAD, Died, tiny, train_here
 EVERY_EPOCH = tiny(train__early_stopping={"patience": 3}, train__averaging={"decay": 0.9})
 MID_EPOCH = tiny(train__checkpoint={"every": "4step"}, model__dropout=0.2)
 JOBS = {"every epoch": (EVERY_EPOCH, 6), "every 4 steps": (MID_EPOCH, 4)}
-"""The job, and how many steps lie between two checkpoints, by when it saves."""
+"""The job and the number of steps between two checkpoints, by how often it saves."""
 PRELOAD += ["lehr.kinds.train", "lehr.curves.report", "vl_convert"]
-PATIENCE = 8.0  # seconds that workers wait for each other here, instead of minutes
+PATIENCE = 8.0  # seconds that workers wait for each other, instead of minutes
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class AtOnce:
 
 @dataclass
 class Story:
-    """How it went.
+    """How a story went.
 
     Attributes:
         run: the run folder at the end.
-        happened: what was broken, in the order of the attempts that ended by it.
-        repeated: steps that were taken again, for each of these where nothing but a process was broken.
-        sentences: what a person was told for each of these, where a person's command ended by it.
+        happened: what was broken, in the order of the attempts that it ended.
+        repeated: the number of repeated steps, for each of these attempts in which only processes were broken.
+        sentences: the error message of each of these attempts, if it was a command of a person.
     """
 
     run: RunFolder
@@ -59,14 +59,14 @@ class Story:
     sentences: list[str] = field(default_factory=list)
 
 
-def live(
+def run_story(
     job: TrainJob, folder: Path, workers: int, accidents: Sequence[tuple[Accident, ...]], damaging: random.Random | None
 ) -> Story:
-    """Runs the job with these accidents, one attempt each, to its end.
+    """Runs the job with these accidents, one attempt each, until it finishes.
 
     Args:
-        workers: 0 is the whole command `lehr run --debug` in a process; else so many worker processes.
-        damaging: draws what is damaged between two attempts; None: nothing is.
+        workers: 0 is the whole command `lehr run --debug` in one process; else the number of worker processes.
+        damaging: draws what is damaged between two attempts; None: nothing.
     """
     story = Story(RunFolder.open(folder) if (folder / "job.yaml").exists() else None)  # type: ignore[arg-type]
     for trapped in [*accidents, ()]:
@@ -85,13 +85,13 @@ def live(
             story.happened.append(happened)
             if isinstance(error, LehrError):
                 story.sentences.append(str(error))
-            told = damage(damaging, folder) if damaging else ""
-            story.damages += [told] if told else []
-            if not told:
+            damaged = damage(damaging, folder) if damaging else ""
+            story.damages += [damaged] if damaged else []
+            if not damaged:
                 taken = max(int(diary.read_text()) for diary in diaries if diary.exists())
-                story.repeated.append(max(0, taken - _saved(folder)))  # 0 of an attempt that took no step
+                story.repeated.append(max(0, taken - _saved(folder)))  # 0 for an attempt that took no step
         else:
-            break  # it is finished, whether or not its accident found an occasion
+            break  # it finished, whether or not its accident found an occasion
     story.run = RunFolder.open(folder)
     return story
 
@@ -102,11 +102,11 @@ def _saved(folder: Path) -> int:
 
 
 def command(job: TrainJob, folder: Path, prepare: Any = None) -> None:
-    """`lehr run JOB --debug` in a process of its own, with a Ray-less driver, lease, screen, curves and report.
+    """`lehr run JOB --debug` in its own process: driver without Ray, lease, screen, curves and report.
 
     Raises:
-        LehrError: what the command says at its end.
-        Died: it ended without a word.
+        LehrError: the error message of the command.
+        Died: it ended without a message.
     """
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -127,7 +127,7 @@ def command(job: TrainJob, folder: Path, prepare: Any = None) -> None:
         raise Died([process.exitcode])
 
 
-def _command(named: dict[str, Any], prepare: Any, told: Connection) -> None:
+def _command(named: dict[str, Any], prepare: Any, answer: Connection) -> None:
     from lehr.kinds import run_job
 
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -136,17 +136,17 @@ def _command(named: dict[str, Any], prepare: Any, told: Connection) -> None:
         prepare()
     try:
         run_job(job, debug=True)
-        told.send("")
+        answer.send("")
     except LehrError as error:
-        told.send(str(error))
+        answer.send(str(error))
 
 
-def note(story: Story, seed: int, workers: int) -> None:
-    """Adds a story to the table that `make faults` ends with, where the environment names a file for it."""
+def log_story(story: Story, seed: int, workers: int) -> None:
+    """Adds a story to the log of `make faults`, if the environment names its file."""
     if not (path := os.environ.get("FAULTS_LOG")):
         return
     rows = [{"what": a.what, "phase": a.phase, "at_once": len(group)} for group in story.happened for a in group]
-    rows += [{"what": "checkpoint or record damaged", "phase": told, "at_once": 1} for told in story.damages]
+    rows += [{"what": "checkpoint or record damaged", "phase": damaged, "at_once": 1} for damaged in story.damages]
     with open(path, "a") as file:
         entry = {"seed": seed, "workers": workers, "faults": rows, "repeated": story.repeated}
         file.write(json.dumps(entry) + "\n")

@@ -1,4 +1,4 @@
-"""The table that `make faults` ends with, from the log of a run: `python -m tests.faults.table faults.jsonl`."""
+"""The table that `make faults` prints at the end, from its log: `python -m tests.faults.table faults.jsonl`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.accidents import PHASES
 
 
 def table(lines: list[str]) -> str:
-    """Markdown: how often what was broken in which phase, and the most steps that had to be taken again."""
+    """Markdown: how often each thing was broken in each phase, and how many steps were repeated."""
     stories = [json.loads(line) for line in lines]
     faults = [fault for story in stories for fault in story["faults"]]
     counts = Counter((fault["what"], fault["phase"]) for fault in faults)
@@ -26,7 +26,7 @@ def table(lines: list[str]) -> str:
     rows += [
         "",
         f"{len(stories)} runs, {len(faults)} faults, {together} of them two at a time; {damaged} files damaged between "
-        f"two attempts. Steps taken again: {sum(repeated) / max(len(repeated), 1):.1f} on average, "
+        f"two attempts. Repeated steps: {sum(repeated) / max(len(repeated), 1):.1f} on average, "
         f"{max(repeated, default=0)} at most.",
     ]
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""Data that is not what it should be: the job ends with the sentence that names it, or does without and says so."""
+"""Faulty data: the job fails with a message that names it, or skips it and says so."""
 
 from __future__ import annotations
 
@@ -107,14 +107,14 @@ WRONG: list[tuple[Callable[[], None], str]] = [
 
 @pytest.mark.parametrize("cache", ["auto", "stream"])
 @pytest.mark.parametrize(("make", "sentence"), WRONG, ids=[make.__name__ for make, _ in WRONG])
-def test_wrong_data_ends_in_the_sentence_that_names_it(make: Callable[[], None], sentence: str, cache: str) -> None:
+def test_faulty_data_fails_with_a_message_that_names_it(make: Callable[[], None], sentence: str, cache: str) -> None:
     make()
     with pytest.raises(LehrError, match=sentence) as caught:
         run("parquet", "data", data__cache=cache)
-    assert "full trace" not in str(caught.value), "only a defect has a trace to show"
+    assert "full trace" not in str(caught.value), "only an internal error shows a traceback"
 
 
-def test_an_empty_class_folder_is_said_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_class_folder_is_reported_and_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
         Path(f"data/{name}").mkdir(parents=True)
         for row in range(12):
@@ -135,7 +135,7 @@ def test_unreadable_images_within_the_allowed_share_are_skipped_and_named(capsys
 
 
 @pytest.mark.parametrize("vanish", ["gone", "emptied"])
-def test_a_shard_that_vanishes_in_mid_epoch_ends_the_run_and_the_run_goes_on_when_it_is_back(
+def test_a_shard_that_disappears_during_an_epoch_ends_the_run_which_resumes_once_it_is_back(
     vanish: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lehr.training.updates import Updates

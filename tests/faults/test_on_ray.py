@@ -1,4 +1,4 @@
-"""Workers, daemons and the head of a real Ray, killed or stopped under a running job. Each test starts a real Ray."""
+"""Workers and daemons of a real Ray are killed or stopped while a job runs. Each test starts its own Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import records, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-LONG = "train.epochs=200"  # long enough for something to happen to it on a fast machine
+LONG = "train.epochs=200"  # long enough to be struck on a fast machine, too
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder / "runs/whole")
 
 
-def assert_as_if_nothing(run: Run, whole: Run) -> None:
+def assert_undisturbed(run: Run, whole: Run) -> None:
     for one, other in zip(records(whole.folder), records(run.folder), strict=True):
         assert one.equals(other)
     for name, value in weights(whole.folder).items():
@@ -42,7 +42,7 @@ def assert_as_if_nothing(run: Run, whole: Run) -> None:
 
 
 def of_session(session: int, wanted: Callable[[str], bool]) -> list[psutil.Process]:
-    """The processes of a session whose command line is wanted."""
+    """The processes of a session whose command line passes the filter."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -61,7 +61,7 @@ def is_worker(command: str) -> bool:
     ("what", "told"),
     [(signal.SIGKILL, "died without a word"), (signal.SIGSTOP, "did not answer its health check in time")],
 )
-def test_a_lost_worker_costs_a_restart_and_nothing_else(
+def test_a_lost_worker_costs_one_restart_and_nothing_else(
     what: signal.Signals, told: str, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "10")  # by default a minute
@@ -74,7 +74,7 @@ def test_a_lost_worker_costs_a_restart_and_nothing_else(
     stdout, stderr = process.communicate(timeout=280)
     assert process.returncode == 0, stderr
     run = Run("runs/lost")
-    assert_as_if_nothing(run, whole)
+    assert_undisturbed(run, whole)
     kinds = [event["kind"] for event in run.folder.events()]
     assert kinds[:3] == ["started", "lost", "resumed"], kinds
     lost, resumed = run.folder.events()[1:3]
@@ -86,7 +86,7 @@ def test_a_lost_worker_costs_a_restart_and_nothing_else(
 
 
 @pytest.mark.parametrize("name", ["gcs_server", "raylet"])
-def test_a_killed_head_ends_the_job_with_a_sentence_and_the_next_run_goes_on(name: str, whole: Run) -> None:
+def test_a_killed_head_ends_the_job_with_a_message_and_the_next_run_resumes(name: str, whole: Run) -> None:
     process = start("headless", LONG)
     wait_for_epoch(5, "headless", process)
     (daemon,) = of_session(process.pid, lambda command: f"/{name} " in command or command.endswith(f"/{name}"))
@@ -97,13 +97,13 @@ def test_a_killed_head_ends_the_job_with_a_sentence_and_the_next_run_goes_on(nam
     again = start("headless", LONG)
     _, stderr = again.communicate(timeout=240)
     assert again.returncode == 0, stderr
-    assert_as_if_nothing(Run("runs/headless"), whole)
+    assert_undisturbed(Run("runs/headless"), whole)
     assert left_behind(process.pid) == []
     assert left_behind(again.pid) == []
 
 
-def test_what_listens_is_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but the store at which torch's workers meet: it listens everywhere, and torch has no word against it."""
+def test_ray_listens_only_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Except for the store where torch's workers meet: it listens on all interfaces, and torch offers no option."""
     monkeypatch.delenv("RAY_AUTH_MODE")  # as a user has it
     process = start("listening", LONG)
     try:

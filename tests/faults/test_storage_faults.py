@@ -1,4 +1,4 @@
-"""Storage that fails in the middle of a run: the run waits for it, or ends with the sentence that says what it was."""
+"""Storage that fails during a run: the run waits for it, or fails with a message that says what was wrong."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,43 +49,41 @@ def somewhere() -> str:
 
 
 def set_environment(environment: dict[str, str], patience: float = 0.0) -> None:
-    """In a process that the fork server started, which has the environment of the server."""
+    """For a process of the fork server, which inherits the server's environment."""
     os.environ |= environment
     if patience:
         storage.PATIENCE_SECONDS = patience
 
 
-def assert_as_if_nothing(run: RunFolder, whole: RunFolder) -> None:
+def assert_undisturbed(run: RunFolder, whole: RunFolder) -> None:
     for one, other in zip(records(whole), records(run), strict=True):
         assert one.equals(other)
     for name, value in weights(whole).items():
         assert value.equal(weights(run)[name]), name
 
 
-def test_a_store_that_is_overloaded_slow_or_gone_for_seconds_is_waited_for(proxy: Proxy, whole: RunFolder) -> None:
+def test_a_run_waits_for_a_store_that_is_overloaded_slow_or_gone_for_seconds(proxy: Proxy, whole: RunFolder) -> None:
     draw = random.Random("troubles")
     for kind in ("503", "500", "gone", "slow"):
         proxy.troubles.append(Trouble(kind, after=draw.randint(5, 20), seconds=2.5))
     prepare = partial(set_environment, s3_environment(proxy.endpoint))
     run = train_here(MID_EPOCH, somewhere(), prepare=prepare)
-    assert not proxy.troubles, "not every trouble came"
-    assert_as_if_nothing(run, whole)
-    assert [event["kind"] for event in run.events()] == ["started", "finished"]  # nobody was ended by it
+    assert not proxy.troubles, "some outages did not happen"
+    assert_undisturbed(run, whole)
+    assert [event["kind"] for event in run.events()] == ["started", "finished"]  # no attempt ended
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gone", "503", "silent"])
-def test_a_store_that_is_gone_for_a_minute_is_waited_for(kind: str, proxy: Proxy, whole: RunFolder) -> None:
+def test_a_run_waits_for_a_store_that_is_gone_for_a_minute(kind: str, proxy: Proxy, whole: RunFolder) -> None:
     proxy.troubles.append(Trouble(kind, after=40, seconds=60))
     run = train_here(MID_EPOCH, somewhere(), prepare=partial(set_environment, s3_environment(proxy.endpoint)))
     assert not proxy.troubles
-    assert_as_if_nothing(run, whole)
+    assert_undisturbed(run, whole)
     assert [event["kind"] for event in run.events()] == ["started", "finished"]
 
 
-def test_a_store_that_is_gone_for_good_ends_the_run_and_the_run_goes_on_when_it_is_back(
-    proxy: Proxy, whole: RunFolder
-) -> None:
+def test_a_store_that_stays_away_ends_the_run_which_resumes_once_it_is_back(proxy: Proxy, whole: RunFolder) -> None:
     where = somewhere()
     proxy.troubles.append(Trouble("gone", after=60, seconds=3600))
     prepare = partial(set_environment, s3_environment(proxy.endpoint), patience=2.0)
@@ -92,12 +91,10 @@ def test_a_store_that_is_gone_for_good_ends_the_run_and_the_run_goes_on_when_it_
         train_here(MID_EPOCH, where, prepare=prepare)
     proxy.troubles.clear()
     run = train_here(MID_EPOCH, where, prepare=prepare)
-    assert_as_if_nothing(run, whole)
+    assert_undisturbed(run, whole)
 
 
-def test_how_long_is_waited_depends_on_whether_the_store_ever_answered(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wait_is_short_for_a_store_that_never_answered(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PATIENCE_SECONDS", 6.0)
     monkeypatch.setattr(storage, "FIRST_WAIT_SECONDS", 0.01)
     known = Folder.at(somewhere())
@@ -109,15 +106,15 @@ def test_how_long_is_waited_depends_on_whether_the_store_ever_answered(
     assert time.monotonic() - began > 6
     began = time.monotonic()
     with pytest.raises(StorageError, match="tried 5 times"):
-        known.read("a")  # it is gone: what follows is told so soon
+        known.read("a")  # known to be gone: later requests fail soon
     with pytest.raises(StorageError, match="tried 5 times"):
-        Folder.at(somewhere()).read("a")  # never seen: the address may be wrong
-    assert time.monotonic() - began < 12, "they were waited for as if they could come back"
+        Folder.at(somewhere()).read("a")  # never answered: the address may be wrong
+    assert time.monotonic() - began < 12, "waited as if the store could come back"
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for some checkpoints and not for all."""
+    """A file system with room for some checkpoints, but not for all."""
     place = tmp_path / "small"
     place.mkdir()
     if (
@@ -126,14 +123,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
             ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, check=False
         ).returncode
     ):
-        pytest.skip("a file system of its own can only be mounted by root")
+        pytest.skip("only root can mount a file system")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_is_one_sentence_and_the_run_goes_on_where_there_is_room_again(
-    small_disk: Path, tmp_path: Path
-) -> None:
+def test_a_full_disk_is_one_message_and_the_run_resumes_once_there_is_room(small_disk: Path, tmp_path: Path) -> None:
     filler = small_disk / "somebody-elses"
     command(MID_EPOCH, tmp_path / "whole")
     with pytest.raises(Died):
@@ -145,19 +140,19 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_where_there_is_room_aga
     assert "\n" not in str(caught.value)
     filler.unlink()
     command(MID_EPOCH, small_disk / "probe")
-    assert_as_if_nothing(RunFolder.open(small_disk / "probe"), RunFolder.open(tmp_path / "whole"))
+    assert_undisturbed(RunFolder.open(small_disk / "probe"), RunFolder.open(tmp_path / "whole"))
     assert not list((small_disk / "probe").rglob("*.tmp"))
 
 
 def stop_at(step: int) -> None:
-    """Kills this process when it comes to that step."""
+    """Kills this process when it reaches that step."""
     import signal
 
     from lehr.training.updates import Updates
 
     take = Updates.take
 
-    def take_or_die(self, batch, rows, number):
+    def take_or_die(self: Any, batch: Any, rows: int, number: int) -> Any:
         if number == step:
             os.kill(os.getpid(), signal.SIGKILL)
         return take(self, batch, rows, number)

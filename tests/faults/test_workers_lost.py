@@ -1,4 +1,4 @@
-"""Workers that hang or are lost: how it is noticed, and what is said of it."""
+"""Workers that hang or are lost: how it is detected, and what the message says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import signal
 import time
 from datetime import timedelta
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from tests.faults.story import EVERY_EPOCH, command
 from tests.support import Died, largest_difference, records, tiny, train_here, weights
 
 
-def _wait_for_the_other(rank: int, meeting: str, what: int, told) -> None:
+def _wait_for_the_other(rank: int, meeting: str, what: int, told: Connection) -> None:
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=3))
     dist.all_reduce(torch.zeros(1))
     if rank:
@@ -37,7 +39,7 @@ def _wait_for_the_other(rank: int, meeting: str, what: int, told) -> None:
 
 
 @pytest.mark.parametrize("what", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_worker_that_hangs_or_dies_is_noticed_by_the_others_as_lost(what: signal.Signals, tmp_path: Path) -> None:
+def test_the_other_workers_detect_one_that_hangs_or_dies(what: signal.Signals, tmp_path: Path) -> None:
     context = mp.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
     arguments = (f"file://{tmp_path}/met", int(what), theirs)
@@ -45,7 +47,7 @@ def test_a_worker_that_hangs_or_dies_is_noticed_by_the_others_as_lost(what: sign
     try:
         for process in processes:
             process.start()
-        assert ours.poll(60), "nobody noticed"
+        assert ours.poll(60), "nobody detected it"
         is_lost, seconds, text = ours.recv()
     finally:
         for process in processes:
@@ -55,7 +57,7 @@ def test_a_worker_that_hangs_or_dies_is_noticed_by_the_others_as_lost(what: sign
     assert seconds < 6
 
 
-# As Ray 2.60 words them: python/ray/exceptions.py, python/ray/train/v2/_internal/exceptions.py
+# Ray 2.60's own messages: python/ray/exceptions.py, python/ray/train/v2/_internal/exceptions.py
 DEAD = "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker"
 OUT_OF_MEMORY = "Task was killed due to the node running low on memory.\nMemory on the node was 15.2GB / 16GB (0.95)"
 HANGING = "A worker health check has been hanging for 60.12 seconds. Marking the worker as dead.\nWorker info: …"
@@ -88,28 +90,30 @@ def test_why_workers_were_lost_is_one_sentence(errors: dict[int, Exception], sen
         (type("ObjectStoreFullError", (Exception,), {})("Failed to put object"), "data.cache=stream"),
     ],
 )
-def test_full_memory_is_said_with_the_setting_to_change(error: Exception, setting: str) -> None:
+def test_the_message_for_full_memory_names_the_setting_to_change(error: Exception, setting: str) -> None:
     assert setting in describe(error)["sentence"]
     assert not lost_peer(error)
 
 
 def little_memory(megabytes: int) -> None:
-    """No more than so much beyond what the process has now."""
+    """Limits the process to so much more memory than it uses now."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20,) * 2)
 
 
-def test_a_process_that_runs_out_of_memory_ends_with_the_setting_to_change(tmp_path: Path) -> None:
+def test_a_process_that_runs_out_of_memory_names_the_setting_to_change(tmp_path: Path) -> None:
     job = tiny(model__width=1024, train__batch_size=330, train__epochs=1)
     with pytest.raises(LehrError, match=r"memory is full; try a smaller train\.batch_size"):
         command(job, tmp_path / "run", partial(little_memory, 600))
     run = RunFolder.open(tmp_path / "run")
     assert run.status() == "failed"
-    assert "memory is full" in run.progress()["message"]
+    outcome = run.outcome()
+    assert outcome
+    assert "memory is full" in outcome.message
 
 
-def test_a_run_that_goes_on_with_fewer_and_with_more_workers_ends_the_same_to_nine_digits(tmp_path: Path) -> None:
-    """Other numbers of workers add in another order, so not to the last digit."""
+def test_a_run_that_resumes_with_fewer_or_more_workers_ends_the_same_to_nine_digits(tmp_path: Path) -> None:
+    """Another number of workers sums in another order, so not to the last digit."""
     job = tiny(train__precision="fp64", train__checkpoint={"every": "4step"})
     whole = train_here(job, tmp_path / "whole")
     for workers, step in ((2, 8), (1, 8)):  # saved at steps 4 and 6, where an epoch ends; then at 12 and lost at 13
@@ -129,7 +133,7 @@ def test_a_run_that_goes_on_with_fewer_and_with_more_workers_ends_the_same_to_ni
 
 
 def warn_at(step: int) -> None:
-    """Gives notice at a step that this machine is about to go away, and takes it away two steps later."""
+    """Announces at a step that this machine is about to be taken away, and kills the process two steps later."""
     import lehr.training.loop
     import lehr.training.metric_logger
     from lehr.training.loop import Attempt
@@ -141,7 +145,7 @@ def warn_at(step: int) -> None:
     def made(self, plan, run, group, should_stop, after_epoch, must_save):
         make(self, plan, run, group, should_stop, after_epoch, lambda: "spot" if seen[0] >= step else None)
 
-    def take_or_die(self, batch, rows, number):
+    def take_or_die(self: Any, batch: Any, rows: int, number: int) -> Any:
         seen[0] = number
         if number == step + 2:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -150,7 +154,7 @@ def warn_at(step: int) -> None:
     Attempt.__init__, Updates.take = made, take_or_die
 
 
-def test_a_notice_that_the_machine_goes_away_saves_at_once(tmp_path: Path) -> None:
+def test_a_notice_that_the_machine_is_taken_away_saves_at_once(tmp_path: Path) -> None:
     whole = train_here(EVERY_EPOCH, tmp_path / "whole")
     with pytest.raises(Died, match="-9"):
         train_here(EVERY_EPOCH, tmp_path / "run", prepare=partial(warn_at, 9))

@@ -1,4 +1,4 @@
-"""What a person at the command line sees: runs that end, go on, are refused, and say why. All without Ray."""
+"""What a user of the command line sees: runs that finish, resume or are refused, and why. All without Ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,13 +24,13 @@ train: {epochs: 2, batch_size: 64}
 """
 
 
-def lehr(*words: str, **options) -> subprocess.CompletedProcess:
+def lehr(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "lehr", *words], capture_output=True, text=True, timeout=120, check=False, **options
+        [sys.executable, "-m", "lehr", *words], capture_output=True, text=True, timeout=120, check=False
     )
 
 
-def run(*words: str) -> subprocess.CompletedProcess:
+def run(*words: str) -> subprocess.CompletedProcess[str]:
     return lehr("run", "job.yaml", "--debug", *words)
 
 
@@ -69,14 +71,14 @@ def test_a_run_from_start_to_end(job: Path) -> None:
     assert not Path("runs/job").exists()
 
 
-def test_overrides_make_another_run_and_more_epochs_go_on_where_the_rate_allows_it(job: Path) -> None:
+def test_overrides_make_a_new_run_and_more_epochs_continue_it_where_the_rate_allows_it(job: Path) -> None:
     assert run("name=mine").returncode == 0
     refused = run("name=mine", "optimizer.lr=0.1")
     assert refused.returncode == 1
     assert "mine is a run of another job (optimizer.lr: 0.05 -> 0.1)" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
-    longer = run("name=mine", "train.epochs=3")  # a constant rate: the steps already taken keep theirs
+    longer = run("name=mine", "train.epochs=3")  # a constant rate: earlier steps keep theirs
     assert longer.returncode == 0, longer.stderr
     assert "epoch 3/3" in longer.stdout
     assert "epoch 1/3" not in longer.stdout
@@ -85,7 +87,7 @@ def test_overrides_make_another_run_and_more_epochs_go_on_where_the_rate_allows_
     assert len(steps) == 3
 
     assert run("name=cosine", "schedule=cosine").returncode == 0
-    refused = run("name=cosine", "schedule=cosine", "train.epochs=3")  # would have changed the rates of the past
+    refused = run("name=cosine", "schedule=cosine", "train.epochs=3")  # would change the rates of earlier steps
     assert refused.returncode == 1
     assert "train.epochs: 2 -> 3" in refused.stderr
 
@@ -100,7 +102,7 @@ def test_a_changed_file_without_a_name_is_a_new_run(job: Path) -> None:
     assert Path("runs/job-epochs-1-2/model").exists()
 
 
-def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
+def test_a_second_driver_is_refused_and_a_stopped_run_resumes(job: Path) -> None:
     words = [sys.executable, "-m", "lehr", "run", "job.yaml", "--debug", "name=long", "train.epochs=2000"]
     first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -108,14 +110,14 @@ def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
         second = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 1
         assert re.search(rf"is being written by .* \(process {first.pid}\)", second.stderr), second.stderr
-        assert lehr("rm", "long", "--yes").returncode == 1  # a run that is being written is left alone
+        assert lehr("rm", "long", "--yes").returncode == 1  # a run that is being written is not deleted
 
         first.send_signal(signal.SIGINT)
         _, stderr = first.communicate(timeout=30)
     finally:
         first.kill()
     assert first.returncode == 130, stderr
-    assert "Go on with: lehr run job.yaml name=long train.epochs=2000 --debug" in stderr
+    assert "Resume with: lehr run job.yaml name=long train.epochs=2000 --debug" in stderr
     stopped = _progress("long")
     assert stopped["status"] == "stopped"
     assert Path(f"runs/long/checkpoints/step-{stopped['step']:010d}/manifest.json").exists()
@@ -128,7 +130,7 @@ def test_two_drivers_on_one_name_and_stop_and_go_on(job: Path) -> None:
     assert [e["kind"] for e in _events("long")] == ["started", "stopped", "resumed"]
 
 
-def test_a_diverging_run_says_at_which_step_and_rate(job: Path) -> None:
+def test_the_error_of_a_diverging_run_names_the_step_and_the_rate(job: Path) -> None:
     failed = run("optimizer.lr=1e30", "name=wild")
     assert failed.returncode == 1
     assert re.search(
@@ -138,7 +140,7 @@ def test_a_diverging_run_says_at_which_step_and_rate(job: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
-def test_an_error_in_the_job_is_one_sentence_and_exit_code_2(job: Path) -> None:
+def test_an_error_in_the_job_is_one_sentence_with_exit_code_2(job: Path) -> None:
     wrong = run("model=smal_cnn")
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
@@ -146,32 +148,32 @@ def test_an_error_in_the_job_is_one_sentence_and_exit_code_2(job: Path) -> None:
     assert not Path("runs").exists()
 
 
-def _epochs(name: str) -> list[dict]:
+def _epochs(name: str) -> list[dict[str, Any]]:
     from lehr import Run
 
     return Run(f"runs/{name}").folder.epochs().to_pylist()
 
 
-def _progress(name: str) -> dict:
+def _progress(name: str) -> dict[str, Any]:
     path = Path(f"runs/{name}/progress.json")
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _events(name: str) -> list[dict]:
+def _events(name: str) -> list[dict[str, Any]]:
     from lehr import Run
 
     return Run(f"runs/{name}").folder.events()
 
 
-def _wait_for(condition, process: subprocess.Popen, seconds: float = 60) -> None:
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "nothing happened"
+        assert time.monotonic() < deadline, f"still waiting after {seconds:.0f} s"
         time.sleep(0.05)
 
 
-def test_python_s_own_platform_module_stays_reachable_from_the_repository_root() -> None:
+def test_pythons_own_platform_module_stays_importable_from_the_repository_root() -> None:
     root = Path(__file__).parents[2]
     where = subprocess.run(
         [sys.executable, "-c", "import platform; print(platform.__file__, platform.system())"],

@@ -1,4 +1,4 @@
-"""The benchmarks still run: their code at a size that takes milliseconds, without Ray, and no time is asserted."""
+"""The benchmarks run: their code at a size of milliseconds and without Ray. No time is asserted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _threads() -> None:
     torch.set_num_threads(1)
 
 
-def test_make_bench_knows_every_benchmark() -> None:
+def test_every_benchmark_is_in_the_list_of_make_bench() -> None:
     there = {path.stem for path in Path(results.__file__).parent.iterdir() if not path.stem.startswith("__")}
     assert there - {"growth.png"} - BY_HAND == set(results.BENCHMARKS)
     assert {row.benchmark for row in results.ROWS} <= set(results.BENCHMARKS)
@@ -44,7 +44,7 @@ def test_make_bench_knows_every_benchmark() -> None:
         import_module(f"tests.benchmarks.{name}")
 
 
-def test_the_table_reads_what_a_comparison_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_reads_the_output_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
     values = iter([3.0, 4.0, 4.0, 2.0])
     alternating.compare("x", "s", {"lehr": lambda: next(values), "bare": lambda: next(values)}, 2, "at most 2")
     printed = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_the_worst_of_several_figures_counts() -> None:
     assert row.read(printed) == 1.4
 
 
-def test_results_keep_what_is_written_by_hand_and_say_why_a_row_is_empty() -> None:
+def test_results_keep_the_handwritten_part_and_say_why_a_row_is_empty() -> None:
     done = "## help\n\n`lehr --help`. 2026-01-02, 3 s.\n\n```\nlehr --help      0.21   0.20   0.3\n```\n"
     first = results.whole({"help": done}, "")
     again = results.whole(results.parts(first), first + "By hand.\n\n# 1,000 GPUs\n\nSo.\n")
@@ -72,18 +72,18 @@ def test_results_keep_what_is_written_by_hand_and_say_why_a_row_is_empty() -> No
     assert "needs a CUDA GPU; run: `python -m tests.benchmarks.gpu_step`" in first
 
 
-def test_both_sides_of_the_training_step_on_a_gpu_train(capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_sides_of_the_gpu_benchmark_train(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_step.measure(gpu_step.Size(CPU, "small_cnn", pixels=8, rows=24, batch=8, epochs=2, classes=3), 1) > 0
     assert "ratio lehr / by hand" in capsys.readouterr().out
 
 
-def test_cifar10_fast_trains_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cifar10_fast_trains_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [photographs(tmp_path / f"{name}.parquet", rows) for name, rows in (("train", 48), ("test", 12))]
     tiny = {"model.width": 4, "train.epochs": 2, "train.batch_size": 16, "train.compile": False}
     job = cifar10_fast.job_of(files[0], files[1], **tiny)
     found = splits(job, OpenedSources(job).decode())
     assert (len(found.train), len(found.validation), found.test) == (48, 12, None)
-    cifar10_fast.tell([cifar10_fast.measure(job, found, CPU, tmp_path / "run")] * 2)
+    cifar10_fast.report([cifar10_fast.measure(job, found, CPU, tmp_path / "run")] * 2)
     assert "94 % was reached by" in capsys.readouterr().out
 
 
@@ -98,21 +98,21 @@ def photographs(path: Path, rows: int) -> Path:
     return path
 
 
-def test_a_run_of_recorded_steps_gets_its_page(tmp_path: Path) -> None:
+def test_a_run_of_recorded_steps_gets_its_report(tmp_path: Path) -> None:
     assert recording.cost_of_a_step(tmp_path / "cost", 300) > 0
     run = recording.million_steps(tmp_path / "long", 3000)
     assert len(run.steps()) == 3000
     assert write_curves(run) == tmp_path / "long/curves.png"
 
 
-def test_shares_of_time_add_up_to_the_wall_clock(capsys: pytest.CaptureFixture[str]) -> None:
-    outside_compute.tell({"wall": 100.0, "total": 80.0, "startup": 10.0, "compute": 70.0, "evaluation": 5.0})
+def test_shares_of_time_add_up_to_the_wall_time(capsys: pytest.CaptureFixture[str]) -> None:
+    outside_compute.report({"wall": 100.0, "total": 80.0, "startup": 10.0, "compute": 70.0, "evaluation": 5.0})
     printed = capsys.readouterr().out
     assert "outside compute: 25.00 % of 100 s" in printed
-    assert "the end of the command         10.0 s   10.0 %" in printed
+    assert "end of the command             10.0 s   10.0 %" in printed
 
 
-def test_growth_is_drawn_and_data_of_any_size_is_made(tmp_path: Path) -> None:
+def test_growth_is_drawn_and_data_sets_of_any_size_are_written(tmp_path: Path) -> None:
     found = {"workers": [{"workers": n, "start-up s": 10.0, "added to a step, ms": 1.0 * n} for n in (1.0, 2.0)]}
     assert growth.draw(found).startswith(b"\x89PNG")
     memory.images(tmp_path / "images.parquet", 1100)

@@ -17,7 +17,10 @@ def best(
     ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write the best trial of a search as a job file, ready to train longer."""
+    """Write the job of a search's best trial, ready to be trained longer.
+
+    Example: lehr best search-grid best.yaml
+    """
     from lehr.result import find
     from lehr.search.winner import winning_job
 

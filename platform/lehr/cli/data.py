@@ -12,14 +12,14 @@ from lehr.errors import LehrError
 if TYPE_CHECKING:
     from lehr.job import TrainJob
 
-MOST_CLASSES = 24  # lines of a sheet
+MOST_CLASSES = 24  # rows of the sample grid
 
 app = typer.Typer(help="Look at a data set, and pack it into Parquet files.", no_args_is_help=True)
 
 SourceOf = Annotated[
     str,
     typer.Argument(
-        help="A job file; a folder of images or Parquet files; or a source, such as torchvision:CIFAR10.",
+        help="A job file, a folder of images or Parquet files, or a source such as torchvision:CIFAR10.",
         show_default=False,
     ),
 ]
@@ -33,11 +33,15 @@ Overrides = Annotated[
 def show(
     source: SourceOf,
     overrides: Overrides = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="The PNG file to draw.")] = "samples.png",
+    output: Annotated[str, typer.Option("--output", "-o", help="The PNG file to write.")] = "samples.png",
     samples: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 4,
-    epochs: Annotated[int, typer.Option(min=0, help="Augmented versions to show beside them.")] = 2,
+    epochs: Annotated[int, typer.Option(min=0, help="Augmented versions to draw beside each image.")] = 2,
 ) -> None:
-    """Draw a sheet of samples, augmented as the job says, and print the class counts."""
+    """Draw samples, augmented as in the job, and count the rows per class.
+
+    Example: lehr data show jobs/train.yaml
+    Example: lehr data show photos/ data.image_size=64
+    """
     import numpy as np
     import torch
     from rich.console import Console
@@ -73,10 +77,15 @@ def show(
 @app.command("pack")
 def pack(
     source: SourceOf,
-    target: Annotated[str, typer.Argument(help="Folder or URI to write to, empty or new.", show_default=False)],
+    target: Annotated[str, typer.Argument(help="Folder or URI to write to, new or empty.", show_default=False)],
     overrides: Overrides = None,
 ) -> None:
-    """Write a data set as Parquet files, which one job after another reads fast: source: parquet, path: TARGET."""
+    """Write a data set as Parquet files, which jobs read fast.
+
+    A job then uses data: {source: parquet, path: TARGET}.
+
+    Example: lehr data pack torchvision:CIFAR10 data/cifar10
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -94,7 +103,7 @@ def pack(
 
 
 def job_of(source: str, overrides: list[str]) -> TrainJob:
-    """The job whose data are meant: of a job file, or one made for a folder, a file or a source."""
+    """The job that names the data: a job file, or a job made for a folder, a file or a source."""
     from lehr.job import TrainJob, from_dict, load
 
     if source.endswith((".yaml", ".yml")):
@@ -102,7 +111,9 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
     else:
         job = from_dict({"kind": "train", "data": _data(source)}, overrides=overrides)
     if not isinstance(job, TrainJob):
-        raise LehrError(f"{source}: a job of kind {job.kind} has no data of its own; allowed: a job of kind train")
+        raise LehrError(
+            f"{source}: a job of kind {job.kind} has no data section of its own; allowed: a job of kind train"
+        )
     return job
 
 
@@ -120,11 +131,11 @@ def _data(source: str) -> dict[str, str]:
 
 
 def _loose(folder: str) -> bool:
-    """Whether most images lie in the folder itself, and not in folders named for their classes."""
+    """Whether most images are in the folder itself, and not in subfolders named after classes."""
     from lehr.data.sources.files import images_in
 
     try:
         names = images_in(folder)
     except (OSError, ValueError):
-        return False  # whoever opens it says why
+        return False  # opening it will say why
     return sum("/" not in name for name in names) > len(names) / 2

@@ -1,88 +1,161 @@
-"""The command line: a list of small commands, and the one place where a known error becomes one red line."""
+"""The command line: help in groups, commands loaded when asked for, and the place where an error becomes one line."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import tempfile
 import traceback
+from difflib import get_close_matches
 from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command as build
 
+from lehr.cli.commands import GROUPS, INTERNAL, SUMMARIES
 from lehr.errors import LehrError
 
-COMMANDS = (
-    "run",
-    "search",
-    "best",
-    "recipe",
-    "new",
-    "runs",
-    "show",
-    "diagnose",
-    "report",
-    "compare",
-    "predict",
-    "evaluate",
-    "export",
-    "rm",
-    "submit",
-    "check",
-    "jobs",
-    "status",
-    "logs",
-    "attach",
-    "stop",
-    "resume",
-    "cluster",
-    "data",
-    "schedule",
-    "schema",
-    "monitor",
-    "manifest",
-    "on-cluster",
-)
-"""In the order of the help. Each is a module here with a function of its name, or with an `app` of commands."""
-DEFECT = 70
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+
+INTERNAL_ERROR = 70
 """The exit code of what should not have happened: EX_SOFTWARE of sysexits.h."""
-HIDDEN = ("on-cluster",)
-"""Commands for clusters, not for people."""
+EXAMPLE = "Example: "
+"""How a line of a docstring starts that is an example."""
+
+
+class Group(TyperGroup):
+    """Commands with suggestions for a misspelt one, and with whole summaries, where Click cuts them with "..."."""
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in self.commands.items()])
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if not ctx.resilient_parsing and args[0] not in names:
+            alike = get_close_matches(args[0], names)
+            hint = f" Did you mean {' or '.join(alike)}?" if alike else ""
+            ctx.fail(f'No such command "{args[0]}".{hint}')
+        return super().resolve_command(ctx, args)
+
+
+class Commands(Group):
+    """The commands of `lehr`: listed in groups, and imported only when one is asked for."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        if cmd_name not in self.commands and cmd_name in SUMMARIES:
+            self.commands[cmd_name] = load(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        width = max(len(name) for group in GROUPS.values() for name in group)
+        for heading, group in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), summary) for name, summary in group.items()])
+
+
+def load(name: str) -> Command:
+    """Imports a command. The examples of its docstring move to the end of its help."""
+    word = name.replace("-", "_")
+    module = import_module(f"lehr.cli.{word}")
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    if not hasattr(module, "app"):
+        alone.command(name, hidden=name in INTERNAL, short_help=SUMMARIES[name])(getattr(module, word))
+        command = build(alone)
+        show_examples(command)
+        return command
+    alone.add_typer(module.app, name=name, cls=Group, short_help=SUMMARIES[name])
+    parent = build(alone)
+    assert isinstance(parent, TyperGroup)
+    group = parent.commands[name]
+    assert isinstance(group, TyperGroup)
+    first = [show_examples(command)[:1] for command in group.commands.values()]
+    group.epilog = examples_section([example for some in first for example in some])
+    return group
+
+
+def show_examples(command: Command) -> list[str]:
+    """Moves the lines `Example: …` of a command's help to the end of it; returns the examples."""
+    lines = inspect.cleandoc(command.help or "").splitlines()
+    examples = [line.removeprefix(EXAMPLE) for line in lines if line.startswith(EXAMPLE)]
+    command.help = "\n".join(line for line in lines if not line.startswith(EXAMPLE)).strip()
+    if examples:
+        command.epilog = examples_section(examples)
+    return examples
+
+
+def examples_section(examples: list[str]) -> str:
+    # \b: Click keeps the lines of this paragraph as they are.
+    return "\n".join(["\b", "Example:" if len(examples) == 1 else "Examples:", *(f"  {each}" for each in examples)])
+
 
 app = typer.Typer(
     name="lehr",
+    cls=Commands,
     help="Train neural networks well, from one short job file, on a laptop or a cluster.",
+    epilog="Help and examples for one command: lehr COMMAND --help",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _name in COMMANDS:
-    _word = _name.replace("-", "_")
-    _module = import_module(f"lehr.cli.{_word}")
-    if hasattr(_module, "app"):
-        app.add_typer(_module.app, name=_name)
-    else:
-        app.command(_name, hidden=_name in HIDDEN)(getattr(_module, _word))
+
+
+def show_versions(wanted: bool) -> None:
+    """Prints the versions that a bug report needs, without importing torch or Ray."""
+    if not wanted:
+        return
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from lehr import __version__
+
+    def installed(package: str) -> str:
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            return f"{package} not installed"
+
+    print(f"lehr {__version__} (Python {platform.python_version()}, {installed('torch')}, {installed('ray')})")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_versions, is_eager=True, help="Show the versions of lehr and what it runs on."
+        ),
+    ] = False,
+) -> None:
+    """Options of `lehr` itself."""
 
 
 def main() -> None:
     """Entry point of the `lehr` command."""
     try:
-        app()
+        app(prog_name="lehr")
     except LehrError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         fail("Interrupted.", 130)
-    except BrokenPipeError:  # `lehr runs | head`: who reads has seen enough
+    except BrokenPipeError:  # `lehr runs | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception:
-        fail(f"a defect of lehr, or damaged files: {_keep_trace()}", DEFECT)
+        fail(f"internal error of lehr, or damaged files: {_keep_trace()}", INTERNAL_ERROR)
 
 
 def _keep_trace() -> str:
-    """Writes the trace of the error that is being handled to a file; returns what and where, in one line."""
+    """Writes the traceback of the error being handled to a file; returns the error and that file, in one line."""
     error = sys.exc_info()[1]
     what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     try:
@@ -95,7 +168,7 @@ def _keep_trace() -> str:
 
 
 def fail(sentence: str, code: int) -> None:
-    """One red line on standard error (the rest of several lines plain), and the exit code."""
+    """Prints the first line in red and any further lines plain, on standard error, and exits with the code."""
     first, _, rest = sentence.partition("\n")
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
     print(f"{red}{first}{plain}" + (f"\n{rest}" if rest else ""), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`lehr new`: a job file from a template."""
+"""`lehr new`: write a job file from a template."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from lehr.errors import LehrError
 
 
 def new(
-    template: Annotated[str | None, typer.Argument(help="A template; none lists them.", show_default=False)] = None,
-    file: Annotated[
-        Path | None, typer.Argument(help="The file to write. By default TEMPLATE.yaml here.", show_default=False)
+    template: Annotated[
+        str | None, typer.Argument(help="The template. Without it, the templates are listed.", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    file: Annotated[
+        Path | None, typer.Argument(help="The file to write. By default TEMPLATE.yaml.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Copy a job template, ready to run and to change."""
+    """Write a job file from a template, ready to run and to change.
+
+    Example: lehr new
+    Example: lehr new train my-job.yaml
+    """
     from lehr.job.templates import names, needed, read
 
     if template is None:
@@ -30,10 +36,10 @@ def new(
     if target.is_dir():
         target = target / f"{template.removesuffix('.yaml')}.yaml"
     if target.exists() and not force:
-        raise LehrError(f"{target} is there already; name another file, or replace it with --force")
+        raise LehrError(f"{target} exists already; name another file, or overwrite it with --force")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
-    for base in needed(text):  # what it extends lies beside it
+    for base in needed(text):  # the job files that it extends go beside it
         beside = target.parent / f"{base}.yaml"
         if not beside.exists():
             beside.write_text(read(base), encoding="utf-8")
@@ -42,7 +48,6 @@ def new(
 
 
 def _what(text: str) -> str:
-    """What the template does: the first sentence of its head, or of a long one the part before its colon."""
+    """What the template does: the first sentence of its comment."""
     head = takewhile(lambda line: line.startswith("#"), text.splitlines())
-    sentence = " ".join(line.removeprefix("#").strip() for line in head).split(". ")[0].rstrip(".")
-    return sentence if len(sentence) <= 100 else sentence.split(": ")[0]
+    return " ".join(line.removeprefix("#").strip() for line in head).split(". ")[0].rstrip(".")

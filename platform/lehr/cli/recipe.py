@@ -19,7 +19,11 @@ def recipe(
     debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
 ) -> None:
-    """Tune a job step by step and train it in full. Same as lehr run, plus --preview."""
+    """Tune a job step by step and train it in full. The same as lehr run, with a preview.
+
+    Example: lehr recipe jobs/recipe.yaml --preview
+    Example: lehr recipe jobs/recipe.yaml budget=2h
+    """
     from lehr.errors import JobError
     from lehr.job import load
     from lehr.job.recipe import RecipeJob

@@ -13,15 +13,18 @@ from lehr.errors import LehrError
 def rm(
     run: RunName,
     storage: Storage = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a run and everything in it. A run that is being written is left alone."""
+    """Delete a run and everything in it. A run that is being written is not deleted.
+
+    Example: lehr rm train-lr-0.1
+    """
     from lehr.result import find
     from lehr.runs import Lease
 
     found = find(run, storage_or_default(storage)).folder
     if not yes and not typer.confirm(f"Delete {found.folder.uri}?"):
-        raise LehrError(f"{found.name} is kept.")
+        raise LehrError(f"{found.name} was not deleted.")
     with Lease.acquire(found.folder):
         found.folder.delete_all()
     print(f"Deleted {found.name}.")

@@ -1,4 +1,4 @@
-"""`lehr run`: run a job here."""
+"""`lehr run`: run a job on this machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ def run(
         list[str] | None,
         typer.Argument(help="Changes to the job: optimizer.lr=0.05 schedule=linear", show_default=False),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Run in one process, without Ray: breakpoints work.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the earlier run of this name and start over.")] = False,
 ) -> None:
-    """Run a job. A run that was stopped or killed goes on where it was."""
+    """Run a job. A run that was stopped or killed resumes from its last checkpoint.
+
+    Example: lehr run jobs/train.yaml
+    Example: lehr run jobs/train.yaml optimizer.lr=0.1 schedule=linear --debug
+    """
     started = time.time()
     from lehr.job import load
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lehr.cli.options import Storage, storage_or_default
+
+if TYPE_CHECKING:
+    from lehr.runs import RunFolder
 
 
 def runs(
     storage: Storage = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per run.")] = False,
 ) -> None:
-    """List runs with their state and best result."""
+    """List runs with their state and best result.
+
+    Example: lehr runs
+    Example: lehr runs --storage s3://lab/runs --json
+    """
     from lehr.runs import find_runs
 
-    place = storage_or_default(storage)
-    rows = [_row(run.name, run.status(), run.progress(), run.started) for run in find_runs(place)]
+    folder = storage_or_default(storage)
+    rows = [_row(run) for run in find_runs(folder)]
     if as_json:
         for row in rows:
             print(json.dumps(row))
@@ -26,13 +33,15 @@ def runs(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # whole lines for a pipe
     if not rows:
-        console.print(f"No runs in {place}.", highlight=False)
+        console.print(f"No runs in {folder}.")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("name", "state", "epoch", "best", "started"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for row in rows:
         best = "" if row["best"] is None else f"{row['metric'].replace('_', ' ')} {row['best']:.4f}"
         epoch = "" if row["epochs"] is None else f"{row['epochs_done']}/{row['epochs']}"
@@ -40,14 +49,14 @@ def runs(
     console.print(table)
 
 
-def _row(name: str, status: str, progress: dict[str, Any], started: str) -> dict[str, Any]:
-    best = progress.get("best") or {}
+def _row(run: RunFolder) -> dict[str, Any]:
+    status, progress = run.status(), run.typed_progress()
     return {
-        "name": name,
+        "name": run.name,
         "status": status,
-        "epochs_done": progress.get("epochs_done"),
-        "epochs": progress.get("epochs"),
-        "metric": best.get("metric"),
-        "best": best.get("value"),
-        "started": started,
+        "epochs_done": progress.training.epochs_done if progress.training else None,
+        "epochs": progress.training.epochs if progress.training else None,
+        "metric": progress.best.metric or None,
+        "best": progress.best.value,
+        "started": run.started,
     }

@@ -6,7 +6,10 @@ import json
 
 
 def schema() -> None:
-    """Print the JSON Schema of job files, for completion and checks in an editor."""
+    """Print the JSON Schema of job files, for completion and validation in an editor.
+
+    Example: lehr schema > job.schema.json
+    """
     from lehr.job import json_schema
 
     print(json.dumps(json_schema(), indent=2))

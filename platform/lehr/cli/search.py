@@ -21,7 +21,11 @@ def search(
     debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
 ) -> None:
-    """Search for good values of a job's fields. Same as lehr run, plus --preview."""
+    """Search for good values of a job's fields. The same as lehr run, with a preview.
+
+    Example: lehr search jobs/search-grid.yaml --preview
+    Example: lehr search jobs/search-random-asha.yaml budget.trials=32
+    """
     from lehr.errors import JobError
     from lehr.job import load
     from lehr.job.search import SearchJob

@@ -1,4 +1,4 @@
-"""`lehr show`: what one run is and how it went."""
+"""`lehr show`: one run in detail."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from lehr.cli.options import RunName, Storage, storage_or_default
 
 
 def show(run: RunName, storage: Storage = None) -> None:
-    """Show a run: its job, its state, its epochs and what happened."""
+    """Show a run: its state, verdict, progress, epochs and events.
+
+    Example: lehr show train
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -16,17 +19,17 @@ def show(run: RunName, storage: Storage = None) -> None:
     from lehr.screen import facts_of, overview
 
     found = find(run, storage_or_default(storage)).folder
-    console, progress = Console(highlight=False), found.progress()
+    console, progress = Console(highlight=False), found.typed_progress()
     console.print(f"[bold]{found.name}[/]  {found.status()}  {found.folder.uri}")
-    if progress.get("message"):
-        console.print(progress["message"], markup=False)
+    if progress.message:
+        console.print(progress.message, markup=False)
     if said := verdict(found):
         console.print(f"Verdict: {said}", markup=False)
-    if "headline" in progress:
+    if progress.overview:
         console.print(overview(progress))
-    elif progress:
+    elif progress.training:
         console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in facts_of(progress)))
-        console.print(f"[dim]time[/] {format_time_table(progress.get('seconds', {}))}")
+        console.print(f"[dim]time[/] {format_time_table(progress.seconds)}")
     epochs = found.epochs().to_pylist()
     if epochs:
         names = [n for n in epochs[0] if n not in ("step", "seconds") and any(row[n] is not None for row in epochs)]

@@ -21,37 +21,39 @@ def lehr(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_template_is_a_job_whose_head_says_what_it_does_and_the_command(name: str) -> None:
+def test_every_template_is_a_job_whose_comment_says_what_it_does_and_how_to_run_it(name: str) -> None:
     text = read(name)
     head = [line for line in text.splitlines()[:12] if line.startswith("#")]
     assert len(head) >= 2
-    assert any(f" jobs/{name}.yaml" in line and "lehr " in line for line in head), "its head names the command"
+    assert any(f" jobs/{name}.yaml" in line and "lehr " in line for line in head), "its comment names the command"
     job = load(FOLDER / f"{name}.yaml")
     assert job.run_name == (job.name or name)
 
 
-def test_new_copies_a_template_and_never_replaces_a_file() -> None:
+def test_new_writes_a_template_and_never_overwrites_a_file() -> None:
     made = lehr("new", "train")
     assert made.returncode == 0, made.stderr
     assert Path("train.yaml").read_text() == read("train")
     assert load("train.yaml").kind == "train"
     again = lehr("new", "train")
     assert again.returncode == 1
-    assert again.stderr == "train.yaml is there already; name another file, or replace it with --force\n"
+    assert again.stderr == "train.yaml exists already; name another file, or overwrite it with --force\n"
     assert lehr("new", "train", "deep/mine.yaml").returncode == 0
     assert Path("deep/mine.yaml").exists()
     wrong = lehr("new", "trian")
     assert wrong.stderr.startswith('"trian" is not a template; did you mean train? allowed: ')
-    assert all(name in lehr("new").stdout for name in names())
+    listed = lehr("new").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == names()
+    assert max(map(len, listed)) <= 80
 
 
 @pytest.mark.parametrize("name", names())
-def test_what_a_template_extends_comes_with_it(name: str) -> None:
+def test_the_files_that_a_template_extends_are_written_beside_it(name: str) -> None:
     assert lehr("new", name, "elsewhere/mine.yaml").returncode == 0
     assert load("elsewhere/mine.yaml").kind == load(FOLDER / f"{name}.yaml").kind
 
 
-def test_the_wheel_holds_every_template(tmp_path: Path) -> None:
+def test_the_wheel_contains_every_template(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
         capture_output=True, text=True, check=False, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},

@@ -1,4 +1,4 @@
-"""Whatever is said on the command line, or stands in a run folder, ends in a sentence: never a trace, never a hang."""
+"""Any arguments, job file or run folder lead to an answer or to one error message: never a traceback, never a hang."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ WORDS = """
     --storage runs nowhere --help --format onnx --out out cosine step linear constant 5ep -1 1e999 nan '' --steps
     --epochs 10 data=1 optimizer.lr=0 schedule=cosine train.epochs=x =x x= a.b.c=d kind=search --fresh
 """
-words = st.sampled_from(WORDS.split()) | st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
+words = st.sampled_from(WORDS.split()) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
-def said(*arguments: str) -> tuple[int, str]:
-    """What `lehr` with these arguments prints and returns."""
+def run_lehr(*arguments: str) -> tuple[int, str]:
+    """The exit code and output of `lehr` with these arguments."""
     out = io.StringIO()
     before = sys.argv
     sys.argv = ["lehr", *arguments]
@@ -52,9 +52,10 @@ def said(*arguments: str) -> tuple[int, str]:
     return code, out.getvalue()
 
 
-def assert_a_sentence(*arguments: str) -> None:
+def assert_answered(*arguments: str) -> None:
+    """Fails on a traceback, on an exit code of an internal error, and on a command that hangs."""
     began = time.monotonic()
-    code, text = said(*arguments)
+    code, text = run_lehr(*arguments)
     assert code in (0, 1, 2), (arguments, code, text)
     assert "Traceback" not in text, (arguments, text)
     assert time.monotonic() - began < 30, arguments
@@ -62,18 +63,18 @@ def assert_a_sentence(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("words")
+    folder = tmp_path_factory.mktemp("fuzz")
     train_here(tiny(train__epochs=1), folder / "runs/small")
     return folder
 
 
 @bounded
 @given(command=st.sampled_from(COMMANDS), rest=st.lists(words, max_size=4))
-def test_any_words_end_in_a_sentence(small: Path, command: str, rest: list[str]) -> None:
+def test_any_arguments_are_answered(small: Path, command: str, rest: list[str]) -> None:
     os.chdir(small)
     if command == "rm":
         rest = [word for word in rest if "small" not in word and word not in (".", "..", "/")]
-    assert_a_sentence(command, *rest)
+    assert_answered(command, *rest)
 
 
 JOB_WORDS = st.sampled_from(
@@ -128,15 +129,15 @@ JOB_WORDS = st.sampled_from(
 
 @bounded
 @given(text=st.lists(JOB_WORDS | st.just("\n"), max_size=20).map(" ".join), more=st.lists(words, max_size=3))
-def test_any_job_file_ends_in_a_sentence(tmp_path: Path, text: str, more: list[str]) -> None:
+def test_any_job_file_is_answered(tmp_path: Path, text: str, more: list[str]) -> None:
     os.chdir(tmp_path)
     Path("any.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
-    # With a source that is not there, even a job that is right is refused before it starts.
-    assert_a_sentence("run", "any.yaml", *more, "--debug", "data.source=images", "data.path=/nowhere", "storage=here")
+    # The missing data folder makes even a valid job fail before it starts.
+    assert_answered("run", "any.yaml", *more, "--debug", "data.source=images", "data.path=/nowhere", "storage=here")
 
 
 @pytest.mark.parametrize("seed", range(max(6, EXAMPLES // 8)))
-def test_a_run_folder_with_noise_in_it_is_shown_or_refused(seed: int, small: Path, tmp_path: Path) -> None:
+def test_a_run_folder_with_corrupted_files_is_shown_or_refused(seed: int, small: Path, tmp_path: Path) -> None:
     import shutil
 
     draw = random.Random(seed)
@@ -151,16 +152,16 @@ def test_a_run_folder_with_noise_in_it_is_shown_or_refused(seed: int, small: Pat
                 content[draw.randrange(len(content))] = draw.randrange(256)
         file.write_bytes(content[: draw.choice([None, len(content) // 2, 0])])
     for command in (("show", "small"), ("runs",), ("diagnose", "small"), ("report", "small")):
-        assert_a_sentence(*command)
+        assert_answered(*command)
 
 
 @pytest.mark.parametrize("name", ["progress.json", "diagnosis.json", "environment.json", "model/model.json"])
 @pytest.mark.parametrize("value", [[], {}, {"best": 1, "metrics": [], "seconds": None, "status": 7}, 3, None, "x"])
-def test_json_of_another_shape_is_shown_or_refused(name: str, value: object, small: Path, tmp_path: Path) -> None:
+def test_json_of_an_unexpected_shape_is_shown_or_refused(name: str, value: object, small: Path, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(small / "runs/small", tmp_path / "runs/small")
     os.chdir(tmp_path)
     (tmp_path / "runs/small" / name).write_text(json.dumps(value))
     for command in (("show", "small"), ("runs",), ("report", "small")):
-        assert_a_sentence(*command)
+        assert_answered(*command)

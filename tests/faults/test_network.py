@@ -1,4 +1,4 @@
-"""The network between two nodes, cut and slow: each node of a real Ray stands in a network namespace of its own."""
+"""A slow or broken network between two nodes of a real Ray, each in its own network namespace."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOTICED = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",
 }
-"""A node that does not answer for 10 to 15 s is given up; by default Ray takes a minute."""
+"""Ray gives up a node that does not answer for 10 to 15 s; its default is a minute."""
 HEAD, OTHER, SPACE, LINK = "10.231.7.1", "10.231.7.2", "lehr-far", "lehr-link"
 
 
@@ -58,7 +58,7 @@ def ip(*words: str, space: str = "") -> None:
 
 
 class Nodes:
-    """A head with one CPU here, and a node with one CPU behind a link that can be cut."""
+    """A head node with one CPU, and a second node with one CPU behind a link that can be cut."""
 
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -77,7 +77,7 @@ class Nodes:
         self.join()
 
     def join(self) -> None:
-        """The other node comes, or comes again."""
+        """The second node joins, or joins again."""
         inside = ["ip", "netns", "exec", SPACE]
         self._start(inside, f"--address={HEAD}:6399", f"--node-ip-address={OTHER}")
 
@@ -90,7 +90,7 @@ class Nodes:
         ip("link", "set", LINK, "up" if up else "down")
 
     def narrow(self, rate: str = "") -> None:
-        """Lets no more than so much through, in the words of `tc`; empty: everything."""
+        """Limits the bandwidth of the link, in units of `tc`; empty: no limit."""
         shape = ["add", "dev", LINK, "root", "tbf", "rate", rate, "burst", "16kbit", "latency", "400ms"]
         subprocess.run(["tc", "qdisc", *(shape if rate else ["del", "dev", LINK, "root"])], check=True)
 
@@ -120,7 +120,7 @@ def _session(leader: int) -> list[int]:
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
     if not is_root() or subprocess.run(["ip", "netns", "list"], capture_output=True, check=False).returncode:
-        pytest.skip("a network namespace of its own can only be made by root")
+        pytest.skip("only root can create a network namespace")
     nodes = Nodes()
     try:
         nodes.open()
@@ -132,7 +132,7 @@ def nodes() -> Iterator[Nodes]:
 def until(
     condition: Callable[[dict[str, Any]], bool], process: subprocess.Popen[str], seconds: float = 180
 ) -> dict[str, Any]:
-    """The first progress of the run that meets the condition."""
+    """Waits for progress of the run that meets the condition, and returns it."""
     file, deadline = Path("runs/linked/progress.json"), time.monotonic() + seconds
     while True:
         progress = json.loads(file.read_text()) if file.exists() else {}
@@ -147,7 +147,7 @@ def kinds(run: str = "runs/linked") -> list[str]:
     return [event["kind"] for event in Run(run).folder.events()]
 
 
-def test_a_link_that_is_cut_for_seconds_slow_and_cut_for_good_costs_time_and_a_restart(nodes: Nodes) -> None:
+def test_a_link_that_is_cut_briefly_then_slow_then_cut_for_good_costs_time_and_one_restart(nodes: Nodes) -> None:
     Path("job.yaml").write_text(JOB)
     Path("my_nets.py").write_text(NETS)
     command = [sys.executable, "-m", "lehr", "run", "job.yaml"]
@@ -171,7 +171,7 @@ def test_a_link_that_is_cut_for_seconds_slow_and_cut_for_good_costs_time_and_a_r
         nodes.link(up=False)
         alone = until(lambda told: told["workers"] == 1 and told["epoch"] > slow["epoch"] + 2, process)
         nodes.link(up=True)
-        nodes.join()  # Ray ends a node that it had given up
+        nodes.join()  # Ray ends a node that it has given up
         until(lambda told: told["workers"] == 2 and told["epoch"] > alone["epoch"] + 2, process)
         _, stderr = process.communicate(timeout=300)
     finally:
@@ -180,7 +180,7 @@ def test_a_link_that_is_cut_for_seconds_slow_and_cut_for_good_costs_time_and_a_r
         process.wait()
     assert process.returncode == 0, stderr
 
-    # Other numbers of workers add in another order, so not to the last digit: to nine of them, in float64.
+    # Another number of workers sums in another order: equal to nine digits in float64, not to the last digit.
     run = Run("runs/linked").folder
     for one, other in zip(records(Run("runs/whole").folder), records(run), strict=True):
         assert largest_difference(one, other) < 1e-9
