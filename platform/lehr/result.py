@@ -14,9 +14,12 @@ from lehr.runs import Folder, RunFolder, find_runs
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from PIL.Image import Image
     from torch import nn
 
     from lehr.predict import Predictor
+
+    OneImage = str | Path | bytes | Image | np.ndarray
 
 
 class Run:
@@ -26,7 +29,7 @@ class Run:
 
         run = lehr.Run("runs/digits-cosine")
         run.status, run.best
-        run.metrics().plot(y="validation_accuracy")
+        run.metrics().tail()
         run.predict(["one.png", "two.png"])
 
     Attributes:
@@ -88,14 +91,14 @@ class Run:
             raise RunError(f"{self.name} is an ensemble of several networks; each is a run in {self.name}/members")
         return load_network(self.folder.folder).model
 
-    def predict(self, images: Any) -> np.ndarray:
+    def predict(self, images: OneImage | Sequence[OneImage]) -> np.ndarray:
         """Class probabilities, float32 [images, classes]; of all members combined if the run is an ensemble.
 
         `run.classes` names the columns.
 
         Args:
-            images: one image or a list of images: paths, PIL images, or uint8 arrays [height, width] or
-                [height, width, channels]; or one uint8 array [images, height, width, channels].
+            images: one image or a list of images: paths, the bytes of encoded files, PIL images, or uint8 arrays
+                [height, width] or [height, width, channels]; or one uint8 array [images, height, width, channels].
 
         Raises:
             RunError: the run has no finished model.
@@ -106,12 +109,14 @@ class Run:
         from lehr.data.decode import as_pixels
         from lehr.predict.rows import predict
 
+        several: Sequence[object]
+        if isinstance(images, np.ndarray):
+            several = list(images) if images.ndim == 4 else [images]
+        else:
+            several = images if isinstance(images, Sequence) and not isinstance(images, (str, bytes)) else [images]
         predictor = self._predictor()
-        several = isinstance(images, Sequence) and not isinstance(images, (str, bytes))
-        if isinstance(images, np.ndarray) and images.ndim == 4:
-            several = True
         size, channels = predictor.size, predictor.channels
-        pixels = [as_pixels(image, size, channels) for image in (images if several else [images])]
+        pixels = [as_pixels(image, size, channels) for image in several]
         stacked = np.stack(pixels) if pixels else np.empty((0, *size, channels), np.uint8)
         return predict(predictor, stacked).probabilities
 

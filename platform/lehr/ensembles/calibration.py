@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lehr.ensembles.combine import Floats
+from lehr.ensembles.combine import Floats, Labels
 
 BINS = 15  # as in Guo et al., 2017
 
@@ -28,7 +28,7 @@ class Bin:
     accuracy: float
 
 
-def reliability(probabilities: Floats, labels: np.ndarray, bins: int = BINS) -> list[Bin]:
+def reliability(probabilities: Floats, labels: Labels, bins: int = BINS) -> list[Bin]:
     """The bins of a reliability diagram, of equal width; empty bins are left out.
 
     Args:
@@ -46,7 +46,7 @@ def reliability(probabilities: Floats, labels: np.ndarray, bins: int = BINS) -> 
     return found
 
 
-def expected_calibration_error(probabilities: Floats, labels: np.ndarray, bins: int = BINS) -> float:
+def expected_calibration_error(probabilities: Floats, labels: Labels, bins: int = BINS) -> float:
     """ECE = Σ (rows in bin / rows) |accuracy − confidence|, 0 to 1.
 
     Guo et al., "On calibration of modern neural networks", 2017.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 
 from lehr.ensembles.evaluation import EnsembleEvaluation, ModelMetrics
@@ -55,7 +53,7 @@ def _cumulative_panel(found: EnsembleEvaluation, levels: list[Level], scale: alt
     layers: list[alt.Chart] = []
     for split, dash, errors in lines:
         values = [{"members": k, "error": draw.short(100 * e), "rows": split} for k, e in enumerate(errors, 1)]
-        point: Any = alt.OverlayMarkDef(size=40, color=ENSEMBLE, filled=True)
+        point = alt.OverlayMarkDef(size=40, color=ENSEMBLE, filled=True)
         line = alt.Chart(alt.InlineData(values=values)).mark_line(color=ENSEMBLE, strokeDash=dash, point=point)
         layers.append(line.encode(x=x, y=y, tooltip=tips))
     order = "last first" if found.order[0] > found.order[-1] else "in order"

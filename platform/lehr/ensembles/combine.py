@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 CombineBy: TypeAlias = Literal["probabilities", "logits"]
 """What is averaged over the members."""
-Floats: TypeAlias = np.ndarray
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Labels: TypeAlias = NDArray[np.int64]
 
 
 def log_probabilities(logits: Floats) -> Floats:

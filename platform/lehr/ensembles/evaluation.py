@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lehr.ensembles.calibration import Bin, expected_calibration_error, reliability
-from lehr.ensembles.combine import CombineBy, Floats, combine
+from lehr.ensembles.combine import CombineBy, Floats, Labels, combine
 from lehr.ensembles.metrics import (
     Difference,
     combine_cumulatively,
@@ -31,7 +31,7 @@ class Outputs:
     """
 
     split: str
-    labels: np.ndarray
+    labels: Labels
     logits: Floats
     baseline: Floats | None = None
 
@@ -46,7 +46,7 @@ class ModelMetrics:
     bins: tuple[Bin, ...]
 
     @classmethod
-    def of(cls, probabilities: Floats, labels: np.ndarray) -> ModelMetrics:
+    def of(cls, probabilities: Floats, labels: Labels) -> ModelMetrics:
         """The metrics of class probabilities [rows, classes]."""
         bins = tuple(reliability(probabilities, labels))
         calibration = expected_calibration_error(probabilities, labels)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lehr.ensembles.combine import CombineBy, Floats, combine
+from lehr.ensembles.combine import CombineBy, Floats, Labels, combine
 
 SMALLEST = float(np.finfo(np.float64).tiny)
 
 
-def error(probabilities: Floats, labels: np.ndarray) -> float:
+def error(probabilities: Floats, labels: Labels) -> float:
     """The share of rows whose most probable class is not their label: 0 to 1.
 
     Args:
@@ -23,7 +23,7 @@ def error(probabilities: Floats, labels: np.ndarray) -> float:
     return float((probabilities.argmax(axis=1) != labels).mean())
 
 
-def log_loss(probabilities: Floats, labels: np.ndarray) -> float:
+def log_loss(probabilities: Floats, labels: Labels) -> float:
     """The mean of −log p(label), in nats; a probability of zero counts as the smallest positive number."""
     of_label = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(of_label, SMALLEST)).mean())
@@ -64,7 +64,7 @@ class Difference:
         return abs(self.mean) > 2 * self.standard_error
 
 
-def paired_difference(first: Floats, second: Floats, labels: np.ndarray) -> Difference:
+def paired_difference(first: Floats, second: Floats, labels: Labels) -> Difference:
     """Compares two models by their probabilities [rows, classes] on the same rows, as in McNemar's test (1947)."""
     difference = (first.argmax(axis=1) != labels).astype(float) - (second.argmax(axis=1) != labels)
     return Difference(float(difference.mean()), float(difference.std() / math.sqrt(len(labels))))

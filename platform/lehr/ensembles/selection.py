@@ -10,24 +10,24 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lehr.ensembles.combine import CombineBy, Floats, as_probabilities, to_average
+from lehr.ensembles.combine import CombineBy, Floats, Labels, as_probabilities, to_average
 from lehr.ensembles.metrics import SMALLEST, error, log_loss
 
 MAX_ROUNDS = 50  # of greedy selection; in practice the best bag is found much earlier
 
 
-def equal(logits: Floats, labels: np.ndarray, by: CombineBy) -> Floats:
+def equal(logits: Floats, labels: Labels, by: CombineBy) -> Floats:
     """The same weight for all members."""
     return np.full(len(logits), 1 / len(logits))
 
 
-def best(logits: Floats, labels: np.ndarray, by: CombineBy) -> Floats:
+def best(logits: Floats, labels: Labels, by: CombineBy) -> Floats:
     """The best member only."""
     scores = [_score(one, labels, by) for one in to_average(logits, by)]
     return np.eye(len(logits))[scores.index(min(scores))]
 
 
-def last(logits: Floats, labels: np.ndarray, by: CombineBy) -> Floats:
+def last(logits: Floats, labels: Labels, by: CombineBy) -> Floats:
     """Equal weights for the last m members, with the m that gives the lowest error: how many snapshots to keep.
 
     Early snapshots of short cycles are too weak to help. Ties are broken by the log loss.
@@ -38,7 +38,7 @@ def last(logits: Floats, labels: np.ndarray, by: CombineBy) -> Floats:
     return np.r_[np.zeros(len(logits) - m), np.full(m, 1 / m)]
 
 
-def greedy(logits: Floats, labels: np.ndarray, by: CombineBy) -> Floats:
+def greedy(logits: Floats, labels: Labels, by: CombineBy) -> Floats:
     """Greedy selection with replacement: repeatedly adds the member that improves the combined result most.
 
     Starts with the best member, adds up to `MAX_ROUNDS` members, and returns their shares in the best bag on the way.
@@ -54,7 +54,7 @@ def greedy(logits: Floats, labels: np.ndarray, by: CombineBy) -> Floats:
     return min(bags, key=lambda found: found[0])[1]
 
 
-def fitted(logits: Floats, labels: np.ndarray, by: CombineBy, steps: int = 500) -> Floats:
+def fitted(logits: Floats, labels: Labels, by: CombineBy, steps: int = 500) -> Floats:
     """The weights with the lowest log loss on the simplex; the problem is convex.
 
     Exponentiated gradient descent whose step size is halved whenever the loss would rise. Kivinen and Warmuth,
@@ -85,13 +85,13 @@ def fitted(logits: Floats, labels: np.ndarray, by: CombineBy, steps: int = 500) 
     return weights
 
 
-def _score(mean: Floats, labels: np.ndarray, by: CombineBy) -> tuple[float, float]:
+def _score(mean: Floats, labels: Labels, by: CombineBy) -> tuple[float, float]:
     """(error, log loss) of the combined members; compared in this order, lower is better."""
     combined = as_probabilities(mean, by)
     return error(combined, labels), log_loss(combined, labels)
 
 
-SELECTIONS: dict[str, Callable[[Floats, np.ndarray, CombineBy], Floats]] = {
+SELECTIONS: dict[str, Callable[[Floats, Labels, CombineBy], Floats]] = {
     "equal": equal,
     "best": best,
     "last": last,

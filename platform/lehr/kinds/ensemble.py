@@ -11,6 +11,7 @@ import numpy as np
 
 from lehr.driver import Kind, Running
 from lehr.ensembles import SELECTIONS
+from lehr.ensembles.combine import Floats, Labels
 from lehr.ensembles.evaluation import EnsembleEvaluation, evaluate_ensemble
 from lehr.ensembles.report import report_page
 from lehr.ensembles.verdict import BASELINE_NAME, verdict
@@ -75,7 +76,7 @@ def report(run: RunFolder) -> None:
     _write_report(run, job, found, verdict(found, job.method, _cycle_epochs(run, job)))
 
 
-def choose_weights(job: EnsembleJob, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def choose_weights(job: EnsembleJob, logits: Floats, labels: Labels) -> Floats:
     """The members' weights, float64 [members], by the job's selection method on validation rows."""
     if job.combine.last is not None:
         count = min(job.combine.last, len(logits))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,7 +114,7 @@ class FeatureExtractor:
         self._captured: list[Tensor] = []
         head.register_forward_pre_hook(self._capture)
 
-    def _capture(self, head: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _capture(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._captured.append(inputs[0])
 
     @torch.inference_mode()

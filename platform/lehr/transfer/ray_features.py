@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import ray
@@ -11,6 +10,7 @@ import torch
 from ray.data import DataContext
 
 from lehr.data.load import splits
+from lehr.data.ray_data import Handle
 from lehr.job import TrainJob
 from lehr.paths import add_to_path
 from lehr.ray_cluster.connection import Resources
@@ -23,7 +23,7 @@ from lehr.transfer.features import BATCH_SIZE, FeatureExtractor, Features, rows_
 class Replica:
     """One copy of the network, in an actor of Ray Data."""
 
-    def __init__(self, job: TrainJob, shared: dict[str, Any], random_weights: bool, threads: int) -> None:
+    def __init__(self, job: TrainJob, shared: Mapping[str, Handle], random_weights: bool, threads: int) -> None:
         add_to_path(job.folder)
         torch.set_num_threads(threads)
         self.plan = Plan.make(job, splits(job, {name: handle.open() for name, handle in shared.items()}))
@@ -42,7 +42,7 @@ class Replica:
 
 def compute_on_ray(
     plan: Plan,
-    shared: dict[str, Any],
+    shared: Mapping[str, Handle],
     resources: Resources,
     show_status: Callable[[str], None],
     split: str,

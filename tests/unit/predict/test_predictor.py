@@ -67,7 +67,7 @@ def test_arrays_paths_and_pil_images_give_the_same_predictions(
                 np.testing.assert_allclose(row, expected, atol=1e-6)
         assert run.predict([]).shape == (0, 10)
     with pytest.raises(LehrError, match="a float is not an image"):
-        run.predict([1.0])
+        run.predict([1.0])  # type: ignore[list-item]
 
 
 def test_an_ensemble_has_no_single_best_model(ensemble: Make, trained: RunFolder) -> None:
