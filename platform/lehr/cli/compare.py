@@ -20,6 +20,8 @@ def compare(
     """Plot the curves of several runs on the same axes.
 
     Also lists the differences between their jobs.
+
+    Example: lehr compare train train-lr-0.1 --out comparison
     """
     from lehr.curves import write_comparison
     from lehr.result import find

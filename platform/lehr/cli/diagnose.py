@@ -19,6 +19,8 @@ def diagnose(
     """Diagnose a run from its learning curves.
 
     Shows what is wrong or right, the evidence, and what to change.
+
+    Example: lehr diagnose train
     """
     from lehr.curves import diagnose_run
     from lehr.result import find

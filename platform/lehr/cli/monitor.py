@@ -41,6 +41,8 @@ def install(
     """Install the data source and dashboards in a Grafana.
 
     Run it again to update what has changed.
+
+    Example: lehr monitor install --grafana http://grafana:3000
     """
     from lehr.monitoring.dashboards import dashboards
     from lehr.monitoring.grafana import connect
@@ -65,7 +67,10 @@ def files(
     reports: Reports = "",
     ray: Ray = "",
 ) -> None:
-    """Write dashboards, rules and configuration as files to mount."""
+    """Write dashboards, rules and configuration as files to mount.
+
+    Example: lehr monitor files cluster/monitoring
+    """
     from lehr.monitoring import provisioning
 
     written = provisioning.files(prometheus=prometheus, cluster=cluster, discovery=discovery, reports=reports, ray=ray)
@@ -76,7 +81,10 @@ def files(
 
 @app.command("metrics")
 def metrics() -> None:
-    """List every metric that jobs export through Ray."""
+    """List every metric that jobs export through Ray.
+
+    Example: lehr monitor metrics
+    """
     from rich.console import Console
     from rich.table import Table
 

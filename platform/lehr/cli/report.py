@@ -6,7 +6,10 @@ from lehr.cli.options import RunName, Storage, storage_or_default
 
 
 def report(run: RunName, storage: Storage = None) -> None:
-    """Write a run's report again, from its record so far."""
+    """Write a run's report again, from its record so far.
+
+    Example: lehr report train
+    """
     from lehr.formatting import format_folder
     from lehr.kinds import report_of
     from lehr.result import find

@@ -31,7 +31,11 @@ def schedule(
         Path | None, typer.Option(help="Also write the plots to this file: .png, .svg or .html.", show_default=False)
     ] = None,
 ) -> None:
-    """Plot learning-rate schedules side by side."""
+    """Plot learning-rate schedules side by side.
+
+    Example: lehr schedule
+    Example: lehr schedule cosine step every=5ep --warmup 1ep --out schedules.png
+    """
     import shutil
 
     from lehr.curves.schedule_plots import ScheduleCurve, chart, plot, side_by_side, write

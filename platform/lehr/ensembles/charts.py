@@ -37,14 +37,14 @@ def error_chart(found: EnsembleEvaluation, baseline: str) -> alt.ConcatChart:
         .mark_bar(color=MEMBER, opacity=0.55, width={"band": 0.6})
         .encode(x=x, y=y, y2="y2:Q", tooltip=tips)
     )
-    left = alt.layer(bars, *_rules(levels, scale)).properties(height=HEIGHT, title="Error of each member, %")
+    left = draw.layer(bars, *_rules(levels, scale)).properties(height=HEIGHT, title="Error of each member, %")
     return alt.concat(left, _cumulative_panel(found, levels, scale), columns=2, spacing=28)
 
 
 def _cumulative_panel(found: EnsembleEvaluation, levels: list[Level], scale: alt.Scale) -> alt.LayerChart:
     count = len(found.names)
-    x = alt.X("members:Q", title="members", scale=alt.Scale(domain=[0.8, count + 0.2], nice=False))
-    x.axis = alt.Axis(values=list(range(1, count + 1)), format="d", tickCount=count)
+    axis = alt.Axis(values=list(range(1, count + 1)), format="d", tickCount=count)
+    x = alt.X("members:Q", title="members", scale=alt.Scale(domain=[0.8, count + 0.2], nice=False), axis=axis)
     y = alt.Y("error:Q", scale=scale, title=None)
     tips = [alt.Tooltip("members:Q"), alt.Tooltip("error:Q", format=".2f", title="error, %"), alt.Tooltip("rows:N")]
     lines = [(found.split, [1, 0], found.cumulative)]
@@ -59,7 +59,7 @@ def _cumulative_panel(found: EnsembleEvaluation, levels: list[Level], scale: alt
     order = "last first" if found.order[0] > found.order[-1] else "in order"
     dashed = "" if found.split == "validation" else "; dashed: validation rows"
     title = f"Error as members are added, {order}, %{dashed}"
-    return alt.layer(*layers, *_rules(levels, scale)).properties(height=HEIGHT, title=title)
+    return draw.layer(*layers, *_rules(levels, scale)).properties(height=HEIGHT, title=title)
 
 
 def _rules(levels: list[Level], scale: alt.Scale) -> list[alt.Chart]:
@@ -100,7 +100,7 @@ def disagreement_chart(found: EnsembleEvaluation) -> alt.ConcatChart:
         ink = alt.condition(f"datum.share > {0.5 * top}", alt.value("white"), alt.value("#1d2733"))
         layers.append(base.mark_text(fontSize=11).encode(x=x, y=y, text=alt.Text("share:Q", format=".1f"), color=ink))
     height = min(420, max(90, 30 * len(names)))
-    panel = alt.layer(*layers).properties(height=height, title="Rows classified differently, %")
+    panel = draw.layer(*layers).properties(height=height, title="Rows classified differently, %")
     return alt.concat(panel, columns=1)
 
 
@@ -145,7 +145,7 @@ def _reliability_panel(model: ModelMetrics, name: str, color: str) -> alt.LayerC
         base.mark_circle(color=color, opacity=0.85).encode(**where, size=size, tooltip=tips),
     ]
     title = f"Accuracy of the {name}, %; calibration error {model.calibration:.2%}"
-    return alt.layer(*layers).properties(height=HEIGHT, title=title)
+    return draw.layer(*layers).properties(height=HEIGHT, title=title)
 
 
 def _names_axis(names: list[str]) -> alt.Axis:

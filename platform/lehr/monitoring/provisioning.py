@@ -11,9 +11,10 @@ import yaml
 
 from lehr.errors import LehrError
 from lehr.monitoring.dashboards import dashboards
-from lehr.monitoring.grafana import FOLDER_TITLE, FOLDER_UID, SOURCE_NAME
+from lehr.monitoring.grafana import FOLDER_TITLE, FOLDER_UID
 from lehr.monitoring.metrics import table
 from lehr.monitoring.prometheus import DISCOVERY, alerts, configuration, recordings, rules
+from lehr.monitoring.ray_env import SOURCE_NAME
 
 DASHBOARDS_FOLDER = "/var/lib/grafana/dashboards/lehr"
 """Where Grafana looks for mounted dashboards."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 
@@ -104,7 +104,7 @@ def _loss_over_rate(
     tips = [alt.Tooltip("rate:Q", format="~g"), alt.Tooltip("loss:Q", format=".4g"), "use:N"]
     dots = base.mark_circle(size=70, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
     layers = [line, _rule(test.guess, "a guess"), *([dots] if chosen else [])]
-    return alt.layer(*layers).properties(height=HEIGHT, title=title)
+    return draw.layer(*layers).properties(height=HEIGHT, title=title)
 
 
 def trials_chart(rounds: Sequence[SearchRound]) -> alt.ConcatChart:
@@ -191,7 +191,7 @@ def _grid(
     base = _data(rows)
     dots = base.mark_circle(size=90, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
     words = base.mark_text(dy=-12, fontSize=10).encode(x=x, y=y, color=color, text="text:N")
-    return alt.layer(dots, words).properties(height=HEIGHT, title="Best value of each trial")
+    return draw.layer(dots, words).properties(height=HEIGHT, title="Best value of each trial")
 
 
 def _rank(each: TrialResult, best: TrialResult, new: set[str]) -> str:
@@ -233,7 +233,7 @@ def _lines(series: Sequence[Line], title: str, *, log: bool = False, rule: float
         )
     )
     layers = [chart, *([_rule(rule, "a guess")] if rule else [])]
-    return alt.layer(*layers).properties(height=HEIGHT, title=title)
+    return draw.layer(*layers).properties(height=HEIGHT, title=title)
 
 
 def _rule(at: float, name: str) -> alt.LayerChart:
@@ -241,7 +241,7 @@ def _rule(at: float, name: str) -> alt.LayerChart:
     line = base.mark_rule(strokeDash=[4, 4], color=draw.SPEED).encode(y="y:Q")
     words = base.mark_text(align="right", dx=-4, dy=-6, fontSize=10, color=draw.SPEED)
     words = words.encode(y="y:Q", x=alt.value("width"), text="text:N")
-    return alt.layer(line, words)
+    return draw.layer(line, words)
 
 
 def _averaged(values: Sequence[float], window: int = 5) -> list[float]:
@@ -259,7 +259,7 @@ def _rate_axis(rates: Sequence[float], padding: int) -> alt.X:
 
 
 def _beside(*panels: alt.Chart | alt.LayerChart) -> alt.ConcatChart:
-    return alt.concat(*panels, columns=len(panels)).resolve_scale(color="independent")
+    return cast(alt.ConcatChart, alt.concat(*panels, columns=len(panels)).resolve_scale(color="independent"))
 
 
 def _data(rows: Sequence[dict[str, Any]]) -> alt.Chart:

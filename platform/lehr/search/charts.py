@@ -77,7 +77,7 @@ def curves_chart(found: SearchResults, scale: MetricScale) -> alt.LayerChart:
     thin = _chart([row for row in rows if row["trial"] != best.number])
     thick = _chart([row for row in rows if row["trial"] == best.number])
     dots = {"size": 20, "filled": True, "color": OTHER, "opacity": 0.35}
-    strong = {"strokeWidth": 3.2, "color": BEST, "point": alt.OverlayMarkDef(size=36, color=BEST)}
+    strong: dict[str, Any] = {"strokeWidth": 3.2, "color": BEST, "point": alt.OverlayMarkDef(size=36, color=BEST)}
     layers = [
         thin.mark_line(color=OTHER, strokeWidth=1, opacity=0.55, clip=True, point=dots)
         .encode(detail="trial:N", tooltip=tips, **where),
@@ -131,7 +131,7 @@ def _field_panel(found: SearchResults, scale: MetricScale, path: str) -> alt.Lay
         .encode(color=color, tooltip=[*tips, "epochs:Q"], **where)
     )
     ring = _chart(rows[:1]).mark_point(size=130, color=BEST, strokeWidth=2).encode(**where)
-    return alt.layer(dots, ring).properties(height=150, title=path)
+    return draw.layer(dots, ring).properties(height=150, title=path)
 
 
 def _field_axis(dimension: Dimension) -> alt.X:
@@ -203,7 +203,7 @@ def parallel_chart(found: SearchResults, scale: MetricScale) -> alt.LayerChart:
         .mark_text(fontSize=11, fontWeight="bold", color=OTHER)
         .encode(x=x, y=alt.value(-8), text="text:N"),
     ]
-    return alt.layer(*layers).properties(width=draw.WIDTH, height=240)
+    return draw.layer(*layers).properties(width=draw.WIDTH, height=240)
 
 
 def _end_labels(dimension: Dimension) -> tuple[str, str]:
@@ -221,7 +221,7 @@ def importance_chart(shares: dict[str, float]) -> alt.LayerChart:
         .mark_bar(color=draw.TRAIN, height=14)
         .encode(x=x, y=y, tooltip=["field:N", alt.Tooltip("share:Q", format=".0%")])
     )
-    return alt.layer(bars).properties(height=26 * len(rows))
+    return draw.layer(bars).properties(height=26 * len(rows))
 
 
 def groups_chart(found: SearchResults, scale: MetricScale, path: str) -> alt.LayerChart:
@@ -259,7 +259,7 @@ def distinct_chart(found: SearchResults, path: str) -> alt.LayerChart:
         rows += [{"x": value, "row": f"a full grid: {_count(other)}"} for value in other]
     ticks = _chart(rows).mark_tick(thickness=2, size=24, color=draw.TRAIN)
     y = alt.Y("row:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, minExtent=150, maxExtent=150))
-    return alt.layer(ticks.encode(x=_field_axis(dimension), y=y)).properties(height=90, title=path)
+    return draw.layer(ticks.encode(x=_field_axis(dimension), y=y)).properties(height=90, title=path)
 
 
 def _count(values: Sequence[Any]) -> str:

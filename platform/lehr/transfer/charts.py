@@ -62,4 +62,4 @@ def _lines(lines: Mapping[Strategy, Line], title: str, log: bool) -> alt.LayerCh
         data = alt.InlineData(values=[{key: end[key] for key in ("x", "y", "text")}])
         label = alt.Chart(data).mark_text(align="left", dx=8, color=end["color"], fontSize=11, fontWeight="bold")
         layers.append(label.encode(x=x, y=y, text="text:N"))
-    return alt.layer(*layers).properties(width=drawing.WIDTH, height=260, title="Validation accuracy, %")
+    return drawing.layer(*layers).properties(width=drawing.WIDTH, height=260, title="Validation accuracy, %")

@@ -228,7 +228,7 @@ class _NotRestored:
         return {}
 
 
-class _StudySearcher(_NotRestored, Searcher):
+class _StudySearcher(_NotRestored, Searcher):  # type: ignore[misc]  # Ray has no types
     """The study as a search algorithm of Tune: it only passes on which trial comes next."""
 
     def __init__(self, runner: _TrialRunner) -> None:
@@ -252,7 +252,7 @@ class _StudySearcher(_NotRestored, Searcher):
         """As `save`."""
 
 
-class _TrialEnds(_NotRestored, tune.Callback):
+class _TrialEnds(_NotRestored, tune.Callback):  # type: ignore[misc]
     """Tells the runner that Tune has seen a trial end."""
 
     def __init__(self, runner: _TrialRunner) -> None:
