@@ -20,7 +20,11 @@ def evaluate(
     ] = Path("confusion.png"),
     storage: Storage = None,
 ) -> None:
-    """Measure a run on labelled data: accuracy, recall and precision of each class, and the confusion matrix."""
+    """Measure a run on labelled data: accuracy, recall and precision of each class, and the confusion matrix.
+
+    Example: lehr evaluate train photos/
+    Example: lehr evaluate cifar10 data/cifar10 --split test
+    """
     import torch
     from rich.console import Console
     from rich.table import Table

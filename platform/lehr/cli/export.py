@@ -30,6 +30,9 @@ def export(
 
     The exported model includes the preprocessing: pixels in, probabilities out. Each file is read back and checked
     against the run on real rows.
+
+    Example: lehr export train
+    Example: lehr export train models/digits --format onnx
     """
     import json
 

@@ -77,7 +77,7 @@ def load(name: str) -> Command:
     group = parent.commands[name]
     assert isinstance(group, TyperGroup)
     first = [show_examples(command)[:1] for command in group.commands.values()]
-    group.epilog = examples_section([example for some in first for example in some])
+    group.epilog = examples_section([example for examples in first for example in examples])
     return group
 
 
@@ -86,12 +86,14 @@ def show_examples(command: Command) -> list[str]:
     lines = inspect.cleandoc(command.help or "").splitlines()
     examples = [line.removeprefix(EXAMPLE) for line in lines if line.startswith(EXAMPLE)]
     command.help = "\n".join(line for line in lines if not line.startswith(EXAMPLE)).strip()
-    if examples:
-        command.epilog = examples_section(examples)
+    command.epilog = examples_section(examples)
     return examples
 
 
-def examples_section(examples: list[str]) -> str:
+def examples_section(examples: list[str]) -> str | None:
+    """The end of a command's help."""
+    if not examples:
+        return None
     # \b: Click keeps the lines of this paragraph as they are.
     return "\n".join(["\b", "Example:" if len(examples) == 1 else "Examples:", *(f"  {each}" for each in examples)])
 

@@ -34,6 +34,8 @@ Kubernetes = Annotated[
     typer.Option(help="Profile file of a Kubernetes cluster, instead of --cluster.", show_default=False),
 ]
 JobName = Annotated[str, typer.Argument(help="The name of a submitted run.", show_default=False)]
+Debug = Annotated[bool, typer.Option("--debug", help="Run in one process, without Ray: breakpoints work.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the earlier run of this name and start over.")]
 
 
 def storage_or_default(storage: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import RunName, Storage, storage_or_default
+from lehr.cli.options import Debug, RunName, Storage, storage_or_default
 
 DataSet = Annotated[
     str,
@@ -32,12 +32,15 @@ def predict(
         bool, typer.Option("--members", help="Also write the probabilities of each member of an ensemble.")
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
-    debug: Annotated[bool, typer.Option("--debug", help="Run in one process, without Ray: breakpoints work.")] = False,
+    debug: Debug = False,
     storage: Storage = None,
 ) -> None:
     """Predict every row of a data set and write Parquet files.
 
     All members of an ensemble predict in a single pass over the data. Parts that an earlier attempt wrote are kept.
+
+    Example: lehr predict train photos/ predictions/
+    Example: lehr predict snapshot-ensemble photos/ predictions/ --members
     """
     started = time.time()
     from lehr.cli.data import job_of

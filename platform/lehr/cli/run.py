@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from typing import Annotated
 
-import typer
+from lehr.cli.options import Debug, Fresh, JobFile, Overrides
 
 
 def run(
-    job: Annotated[str, typer.Argument(help="The job file.", show_default=False)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="Changes to the job: optimizer.lr=0.05 schedule=linear", show_default=False),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Run in one process, without Ray: breakpoints work.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the earlier run of this name and start over.")] = False,
+    job: JobFile,
+    overrides: Overrides = None,
+    debug: Debug = False,
+    fresh: Fresh = False,
 ) -> None:
     """Run a job. A run that was stopped or killed resumes from its last checkpoint.
 

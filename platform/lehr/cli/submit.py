@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, JobFile, Kubernetes, Overrides, ray_jobs
+from lehr.cli.options import Cluster, Fresh, JobFile, Kubernetes, Overrides, ray_jobs
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the result of the cluster check.")] = True,
     check: Annotated[bool, typer.Option(help="Check the cluster before the job starts; see lehr check.")] = True,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
+    fresh: Fresh = False,
     retries: Annotated[int, typer.Option(min=0, help="How often a driver that dies is restarted.")] = 3,
     stop_wait: Annotated[int, typer.Option(min=1, help="Seconds that a stop leaves for saving a checkpoint.")] = 120,
     env: Annotated[
