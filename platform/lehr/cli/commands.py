@@ -17,9 +17,9 @@ GROUPS = {
     "Look at runs": {
         "runs": "List runs with their state and best result",
         "show": "Show one run: its job, state, epochs and events",
-        "diagnose": "Say what the learning curves show and what to try next",
+        "diagnose": "Diagnose a run from its learning curves, and say what to try",
         "report": "Write a run's report and its learning curves",
-        "compare": "Draw the learning curves of several runs side by side",
+        "compare": "Plot the learning curves of several runs on the same axes",
         "rm": "Delete a run",
     },
     "Use a model": {
@@ -28,11 +28,11 @@ GROUPS = {
         "export": "Export a model, with its preprocessing, to PyTorch or ONNX",
     },
     "Clusters": {
-        "cluster": "Start, inspect or end a Ray cluster on this machine",
+        "cluster": "Start, show or stop a Ray cluster on this machine",
         "check": "Check whether a cluster has what a job needs",
         "submit": "Submit a job to a cluster",
         "jobs": "List the jobs that were submitted to a cluster",
-        "status": "Show the progress and metrics of a submitted job",
+        "status": "Show the status, progress and diagnosis of a submitted job",
         "logs": "Print the output of a submitted job",
         "attach": "Watch a submitted job until it ends",
         "stop": "Stop a submitted job once it has saved a checkpoint",
@@ -43,7 +43,7 @@ GROUPS = {
     "Data and job files": {
         "new": "Write a job file from a template",
         "data": "Look at a data set, or pack it into Parquet files",
-        "schedule": "Draw learning-rate schedules",
+        "schedule": "Plot learning-rate schedules side by side",
         "schema": "Print the JSON Schema of job files, for editors",
     },
 }
