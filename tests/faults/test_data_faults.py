@@ -43,8 +43,8 @@ def run(source: str, path: str, **overrides: Any) -> RunFolder:
         "model": {"name": "small_cnn", "width": 8},
         "train": {"epochs": 2, "batch_size": 8},
     }
-    said = {key.replace("__", "."): value for key, value in overrides.items()}
-    return run_job(from_dict(tree, said), debug=True)
+    changes = {key.replace("__", "."): value for key, value in overrides.items()}
+    return run_job(from_dict(tree, changes), debug=True)
 
 
 def labels_out_of_range() -> None:

@@ -155,24 +155,24 @@ def test_a_link_that_is_cut_briefly_then_slow_then_cut_for_good_costs_time_and_o
     said: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([*command, "name=linked"], env=nodes.environment, start_new_session=True, **said)
     try:
-        start = until(lambda told: told["workers"] == 2 and told["epochs_done"] >= 3, process)
+        start = until(lambda progress: progress["workers"] == 2 and progress["epochs_done"] >= 3, process)
 
         nodes.link(up=False)
         time.sleep(3)
         nodes.link(up=True)
-        after = until(lambda told: told["epoch"] > start["epoch"] + 4, process)
+        after = until(lambda progress: progress["epoch"] > start["epoch"] + 4, process)
         assert kinds() == ["started"], "a cut of three seconds ended the workers"
 
         nodes.narrow("8mbit")
-        slow = until(lambda told: told["epoch"] > after["epoch"] + 2, process)
+        slow = until(lambda progress: progress["epoch"] > after["epoch"] + 2, process)
         nodes.narrow()
         assert kinds() == ["started"], "a slow link ended the workers"
 
         nodes.link(up=False)
-        alone = until(lambda told: told["workers"] == 1 and told["epoch"] > slow["epoch"] + 2, process)
+        alone = until(lambda progress: progress["workers"] == 1 and progress["epoch"] > slow["epoch"] + 2, process)
         nodes.link(up=True)
         nodes.join()  # Ray ends a node that it has given up
-        until(lambda told: told["workers"] == 2 and told["epoch"] > alone["epoch"] + 2, process)
+        until(lambda progress: progress["workers"] == 2 and progress["epoch"] > alone["epoch"] + 2, process)
         _, stderr = process.communicate(timeout=300)
     finally:
         for pid in _session(process.pid):

@@ -174,9 +174,9 @@ def small_picture() -> bytes:
 
 @pytest.mark.parametrize("field", ["storage", "data.path"])
 def test_a_password_in_a_uri_is_refused_and_never_printed(field: str) -> None:
-    said = {"data.source": "images", "data.path": "x", field: f"s3://key:{SECRET}@bucket/path"}
+    overrides = {"data.source": "images", "data.path": "x", field: f"s3://key:{SECRET}@bucket/path"}
     with pytest.raises(JobError, match="credentials in the environment") as caught:
-        from_dict({}, said)
+        from_dict({}, overrides)
     assert SECRET not in str(caught.value)
 
 

@@ -23,8 +23,8 @@ def show(run: RunName, storage: Storage = None) -> None:
     console.print(f"[bold]{found.name}[/]  {found.status()}  {found.folder.uri}")
     if progress.message:
         console.print(progress.message, markup=False)
-    if said := verdict(found):
-        console.print(f"Verdict: {said}", markup=False)
+    if sentence := verdict(found):
+        console.print(f"Verdict: {sentence}", markup=False)
     if progress.overview:
         console.print(overview(progress))
     elif progress.training:

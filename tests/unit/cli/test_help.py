@@ -173,7 +173,7 @@ def test_install_completion_writes_what_the_shell_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         (("rnu",), 'No such command "rnu". Did you mean run?'),
         (("nothing-like-it",), 'No such command "nothing-like-it".'),
@@ -182,8 +182,8 @@ def test_install_completion_writes_what_the_shell_reads(tmp_path: Path) -> None:
         (("data", "shwo"), 'No such command "shwo". Did you mean show?'),
     ],
 )
-def test_a_misspelt_command_or_option_is_told_the_right_spelling(typed: tuple[str, ...], said: str) -> None:
+def test_a_misspelt_command_or_option_gets_the_right_spelling(typed: tuple[str, ...], message: str) -> None:
     done = run(*typed)
     assert done.returncode == 2
-    assert done.stderr.endswith(f"Error: {said}\n")
+    assert done.stderr.endswith(f"Error: {message}\n")
     assert done.stderr.splitlines()[1].startswith("Try 'lehr ")

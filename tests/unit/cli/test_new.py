@@ -66,9 +66,9 @@ def test_the_wheel_contains_every_template(tmp_path: Path) -> None:
         inside = {Path(name).stem for name in archive.namelist() if name.startswith("lehr/jobs/")}
         archive.extractall(tmp_path / "installed")
     assert inside == {path.stem for path in (ROOT / "jobs").glob("*.yaml")}
-    said = subprocess.run(
+    copied = subprocess.run(
         [sys.executable, "-m", "lehr", "new", "cifar10", tmp_path / "mine.yaml"], capture_output=True, text=True,
         check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
     )  # fmt: skip
-    assert said.returncode == 0, said.stderr
+    assert copied.returncode == 0, copied.stderr
     assert (tmp_path / "mine.yaml").read_text() == (ROOT / "jobs/cifar10.yaml").read_text()
