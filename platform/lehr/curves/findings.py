@@ -65,11 +65,11 @@ class Finding:
         return asdict(self) | {"overrides": dict(self.overrides), "command": self.command}
 
     @classmethod
-    def from_json(cls, told: Any) -> Finding:
-        """Raises KeyError or TypeError where `told` is not a finding."""
-        if not isinstance(told["overrides"], dict) or not isinstance(told["title"], str):
+    def from_json(cls, value: Any) -> Finding:
+        """Raises KeyError or TypeError where `value` is not a finding."""
+        if not isinstance(value["overrides"], dict) or not isinstance(value["title"], str):
             raise TypeError("a finding needs a title and overrides")
-        return cls(**{each.name: told[each.name] for each in fields(cls)})
+        return cls(**{each.name: value[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,9 @@ class Diagnosis:
     def read(cls, folder: Folder) -> Diagnosis | None:
         """The last diagnosis of the run in `folder`; None where there is none, or it is damaged: it can be repeated."""
         try:
-            told = folder.read_json("diagnosis.json")
-            return cls(str(told["run"]), tuple(map(Finding.from_json, told["findings"]))) if told["findings"] else None
+            value = folder.read_json("diagnosis.json")
+            findings = tuple(map(Finding.from_json, value["findings"]))
+            return cls(str(value["run"]), findings) if findings else None
         except (FileNotFoundError, RunError, LookupError, TypeError):
             return None
 

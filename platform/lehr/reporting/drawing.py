@@ -51,7 +51,7 @@ def inline(rows: Rows) -> alt.InlineData:
 def average(x: Floats, y: Floats, scale: alt.Scale, span: float) -> tuple[Floats, Floats]:
     """The moving average as the eye sees it: of the logarithms on a logarithmic axis.
 
-    It ends at the first value that is not finite: beyond that a line would claim knowledge that nobody has.
+    It ends at the first value that is not finite, since beyond it there is nothing to average.
 
     Args:
         span: width of its window, in units of x.

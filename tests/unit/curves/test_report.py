@@ -10,7 +10,8 @@ from tests.support import tiny, train_here
 from typer.testing import CliRunner
 
 from lehr.cli.main import app
-from lehr.curves import verdict, write_comparison, write_curves
+from lehr.curves import diagnose_run, verdict, write_comparison, write_curves
+from lehr.curves.findings import Diagnosis
 from lehr.errors import RunError
 from lehr.job import to_dict
 from lehr.runs import Folder, RunFolder
@@ -33,6 +34,18 @@ def test_the_run_folder_holds_picture_page_and_diagnosis(trained: RunFolder, pag
     assert found["format"] == 1
     assert {"name", "title", "rule", "evidence", "confidence", "overrides", "command"} <= set(found["findings"][0])
     assert verdict(trained).startswith(found["findings"][0]["title"])
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"[]", b"{}", b'{"run": "a", "findings": []}', b'{"run": "a", "findings": [1]}']
+)
+def test_the_diagnosis_is_read_back_as_written_and_a_damaged_one_is_none(trained: RunFolder, damage: bytes) -> None:
+    diagnosis = diagnose_run(trained)
+    assert Diagnosis.read(trained.folder) == diagnosis
+    trained.folder.write("diagnosis.json", damage)
+    assert Diagnosis.read(trained.folder) is None
+    assert verdict(trained) == ""
+    diagnosis.write(trained.folder)
 
 
 def test_the_page_makes_no_network_requests(page: str) -> None:
@@ -83,9 +96,9 @@ def test_a_single_run_cannot_be_compared(trained: RunFolder, tmp_path: Path) -> 
 
 def test_the_commands_find_the_run_and_print_what_they_wrote(trained: RunFolder) -> None:
     where = str(trained.folder.local_path)
-    said = CliRunner().invoke(app, ["diagnose", where])
-    assert said.exit_code == 0, said.output
-    assert trained.folder.read_json("diagnosis.json")["findings"][0]["title"] in said.output
-    said = CliRunner().invoke(app, ["report", where])
-    assert said.exit_code == 0, said.output
-    assert "report.html" in said.output
+    result = CliRunner().invoke(app, ["diagnose", where])
+    assert result.exit_code == 0, result.output
+    assert trained.folder.read_json("diagnosis.json")["findings"][0]["title"] in result.output
+    result = CliRunner().invoke(app, ["report", where])
+    assert result.exit_code == 0, result.output
+    assert "report.html" in result.output
