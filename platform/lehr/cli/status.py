@@ -47,9 +47,9 @@ def status(
     console.print(f"[bold]{submission.run}[/]  {submission.status} on {jobs.address}{where}", soft_wrap=True)
     if has_progress:
         if console.is_terminal:
-            console.print(picture(progress.to_json()))
+            console.print(picture(progress))
         else:
-            PlainScreen(console).progress(progress.to_json())
+            PlainScreen(console).progress(progress)
     if progress.message:
         console.print(progress.message, markup=False)
     if folder and submission.is_over and (found := verdict(folder)):

@@ -41,8 +41,8 @@ class KubeRay:
     """The jobs of one namespace.
 
     Args:
-        namespace: of the profile.
-        context: of the kubeconfig. By default its current one; inside a cluster, that cluster.
+        namespace: the namespace of the profile.
+        context: a context of the kubeconfig, by default the current one; inside a pod, the cluster of the pod.
 
     Raises:
         ClusterError: the kubernetes package is missing, or no cluster is configured.

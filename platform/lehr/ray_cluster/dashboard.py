@@ -32,7 +32,7 @@ class DashboardClient:
         return str(self.call("GET", "/api/version")["ray_version"])
 
     def session(self) -> str:
-        """The name of Ray's current session; the session's files on a node lie in a folder of that name."""
+        """The name of Ray's current session; its files on a node are in a folder of that name."""
         return str(self.call("GET", "/api/version")["session_name"])
 
     def nodes(self) -> int:

@@ -50,14 +50,14 @@ def wait_for(workers: WorkerResources, say: Callable[[str], None]) -> None:
     """Returns once the cluster has room for a job's workers (the fewest that may start); says what is missing."""
     group = placement_group(_bundles(workers), strategy="PACK")
     try:
-        said = last = ""
+        shown = last = ""
         wait = FIRST_SECONDS
         while not group.wait(wait):
             sentence = missing(workers)
             # Resources that are free may just not be granted yet. Only where that lasts, they are in too small pieces.
-            if sentence != said and (FRAGMENTED not in sentence or sentence == last):
+            if sentence != shown and (FRAGMENTED not in sentence or sentence == last):
                 say(sentence)
-                said = sentence
+                shown = sentence
             last, wait = sentence, POLL_SECONDS
     finally:
         remove_placement_group(group)

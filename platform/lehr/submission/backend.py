@@ -103,8 +103,8 @@ class Request:
         Raises:
             ValueError, TypeError: it is damaged, or incomplete.
         """
-        told = json.loads(text)
-        known = {each.name: told[each.name] for each in fields(cls) if each.name in told}
+        parsed = json.loads(text)
+        known = {each.name: parsed[each.name] for each in fields(cls) if each.name in parsed}
         return cls(**{**known, "pip": tuple(known.get("pip", ()))})
 
     @classmethod

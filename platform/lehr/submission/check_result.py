@@ -66,8 +66,8 @@ class CheckResult:
             if not is_result(line, token):
                 continue
             try:
-                told: Any = json.loads(line.partition(f"{token} ")[2])
-                return cls(tuple(_finding(each) for each in told["findings"]), float(told["seconds"]))
+                parsed: Any = json.loads(line.partition(f"{token} ")[2])
+                return cls(tuple(_finding(each) for each in parsed["findings"]), float(parsed["seconds"]))
             except (ValueError, KeyError, TypeError):
                 continue
         return None
@@ -78,7 +78,7 @@ def is_result(line: str, token: str) -> bool:
     return bool(token) and line.startswith(f"{_MARK} {token} ")
 
 
-def _finding(told: Any) -> Finding:
-    if told["level"] not in get_args(Level):
+def _finding(parsed: Any) -> Finding:
+    if parsed["level"] not in get_args(Level):
         raise ValueError("no such level")
-    return Finding(told["level"], str(told["what"]), str(told["why"]), str(told["remedy"]))
+    return Finding(parsed["level"], str(parsed["what"]), str(parsed["why"]), str(parsed["remedy"]))

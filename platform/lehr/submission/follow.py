@@ -41,7 +41,7 @@ def follow(backend: Backend, submission: Submission, screen: Screen | None = Non
                     screen.status(f"{current.status} on {backend.address}")
                 elif progress != shown:
                     shown = progress
-                    screen.progress(progress.to_json())
+                    screen.progress(progress)
     finally:
         screen.close()
     return current

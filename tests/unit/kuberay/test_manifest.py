@@ -36,8 +36,8 @@ def profile(**fields: Any) -> Profile:
 
 def template_job(path: Path, cluster: Profile) -> Job:
     """The template with its data in a bucket, and without GPUs where the cluster has none."""
-    said = to_dict(load(path))
-    where, inner = ("base.", said["base"]) if "base" in said else ("", said)
+    fields = to_dict(load(path))
+    where, inner = ("base.", fields["base"]) if "base" in fields else ("", fields)
     changes: dict[str, Any] = {}
     if inner.get("data", {}).get("path"):
         changes[f"{where}data.path"] = "s3://bucket/data.parquet"
@@ -204,12 +204,12 @@ profiles = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None)
-@given(name=names, section=workers, said=profiles, kind=st.sampled_from(["plain", "core", "ray"]))
-def test_any_job_on_any_cluster_is_valid_or_refused(name: str, section: Any, said: Any, kind: str) -> None:
+@given(name=names, section=workers, fields=profiles, kind=st.sampled_from(["plain", "core", "ray"]))
+def test_any_job_on_any_cluster_is_valid_or_refused(name: str, section: Any, fields: Any, kind: str) -> None:
     job = from_dict({"name": name, "workers": section})
     refused = ""
     try:
-        cluster = Profile.model_validate(said)
+        cluster = Profile.model_validate(fields)
         objects = manifest(job, cluster)
     except (ValidationError, JobError) as error:
         refused = str(error)
@@ -238,7 +238,7 @@ def test_two_runs_never_share_a_name(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("section", "expected"),
     [
         ("auto", WorkerPods(4, 4, 1, 3, 1)),
         ({"count": 2}, WorkerPods(2, 2, 1, 3, 0)),
@@ -249,8 +249,8 @@ def test_two_runs_never_share_a_name(one: str, other: str) -> None:
         ({"count": [2, 8], "gpus": 1}, WorkerPods(2, 8, 1, 3, 1)),
     ],
 )
-def test_workers_become_pods(said: Any, expected: WorkerPods) -> None:
-    assert worker_pods(from_dict({"workers": said}), profile(**GPUS)) == expected
+def test_workers_become_pods(section: Any, expected: WorkerPods) -> None:
+    assert worker_pods(from_dict({"workers": section}), profile(**GPUS)) == expected
 
 
 @pytest.mark.parametrize("weights", ["run:digits-six", "pretrained", "run:s3://bucket/runs/a"])
@@ -368,10 +368,10 @@ def test_ray_finds_the_modules_at_the_top_of_the_archive(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "said", ["model: small_cnn", "model: installed_elsewhere:Net", "data: {source: 'torchvision:CIFAR10'}"]
+    "text", ["model: small_cnn", "model: installed_elsewhere:Net", "data: {source: 'torchvision:CIFAR10'}"]
 )
-def test_a_job_without_own_modules_has_no_archive(tmp_path: Path, said: str) -> None:
-    (tmp_path / "job.yaml").write_text(said + "\n")
+def test_a_job_without_own_modules_has_no_archive(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.yaml").write_text(text + "\n")
     (tmp_path / "unrelated.py").write_text("x = 1\n")
     assert own_modules(load(tmp_path / "job.yaml")) is None
 
@@ -414,10 +414,10 @@ WRONG_PROFILES = [
 ]
 
 
-@pytest.mark.parametrize(("said", "sentence"), WRONG_PROFILES)
-def test_every_mistake_in_a_profile_is_one_sentence(tmp_path: Path, said: str, sentence: str) -> None:
+@pytest.mark.parametrize(("text", "sentence"), WRONG_PROFILES)
+def test_every_mistake_in_a_profile_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     file = tmp_path / "cluster.yaml"
-    file.write_text(said + ("" if "image" in said or sentence.startswith("image") else "\nimage: lehr:1") + "\n")
+    file.write_text(text + ("" if "image" in text or sentence.startswith("image") else "\nimage: lehr:1") + "\n")
     with pytest.raises(JobError) as refused:
         load_profile(file)
     assert sentence in str(refused.value)
@@ -461,12 +461,12 @@ WRONG_JOBS = [
 ]
 
 
-@pytest.mark.parametrize(("said", "cluster", "field", "sentence"), WRONG_JOBS)
+@pytest.mark.parametrize(("fields", "cluster", "field", "sentence"), WRONG_JOBS)
 def test_every_job_that_cannot_run_there_is_refused_in_one_sentence(
-    said: dict[str, Any], cluster: dict[str, Any], field: str, sentence: str
+    fields: dict[str, Any], cluster: dict[str, Any], field: str, sentence: str
 ) -> None:
     with pytest.raises(JobError) as refused:
-        manifest(from_dict(said), profile(**cluster))
+        manifest(from_dict(fields), profile(**cluster))
     assert field in str(refused.value)
     assert sentence in str(refused.value)
     assert str(refused.value).isprintable()

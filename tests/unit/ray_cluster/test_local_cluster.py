@@ -36,8 +36,8 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def started() -> tuple[subprocess.Popen[str], list[int]]:
     leader = subprocess.Popen([sys.executable, "-c", LEADER], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert leader.stdout
-    with leader.stdout as said:
-        return leader, [int(pid) for pid in said.readline().split()]
+    with leader.stdout as output:
+        return leader, [int(pid) for pid in output.readline().split()]
 
 
 def record(*leaders: tuple[int, float]) -> None:
@@ -118,6 +118,6 @@ def test_prometheus_scrapes_this_cluster_whatever_other_ray_runs_here(
         local_cluster.LocalCluster(dashboard.address, "127.0.0.1:2", (), "log", "http://127.0.0.1:9"),
         {"RAY_TMPDIR": "/t"},
     )
-    said = yaml.safe_load((local_cluster.state_folder() / "monitoring/prometheus/prometheus.yml").read_text())
-    (place,) = said["scrape_configs"][0]["file_sd_configs"][0]["files"]
-    assert place == "/t/ray/session_7/prom_metrics_service_discovery.json"
+    config = yaml.safe_load((local_cluster.state_folder() / "monitoring/prometheus/prometheus.yml").read_text())
+    (targets,) = config["scrape_configs"][0]["file_sd_configs"][0]["files"]
+    assert targets == "/t/ray/session_7/prom_metrics_service_discovery.json"

@@ -43,8 +43,8 @@ def supervised(tmp_path: Path, what: str, retries: int) -> subprocess.Popen[str]
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "my_data.py").write_text(MODULE.format(tries=str(tmp_path / "tries"), what=what))
     job = load(tmp_path / "job.yaml", {"storage": str(tmp_path / "runs")})
-    said, here = {**to_dict(job), "name": "mine"}, str(tmp_path)
-    request = Request("mine", said, here, here, retries=retries, check=False)
+    fields, here = {**to_dict(job), "name": "mine"}, str(tmp_path)
+    request = Request("mine", fields, here, here, retries=retries, check=False)
     code = (
         "import lehr.submission.supervise as s, lehr.kinds.train as t;"
         "s.BACKOFF_SECONDS = (0.1,);"
