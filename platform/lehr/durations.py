@@ -1,6 +1,6 @@
 """Durations as strings: `5ep`, `500step`, `10%` (of the whole run). There is no "is it epochs or steps" anywhere.
 
-A duration is a plain value; it becomes a number of steps only when a `Clock` says how long an epoch and the run are.
+A duration is a plain value; a `RunLength`, which says how long an epoch and the run are, makes it steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGEST = 1e12
 
 
 @dataclass(frozen=True)
-class Clock:
+class RunLength:
     """How long one epoch and the whole run are, in optimizer steps."""
 
     steps_per_epoch: int
@@ -52,9 +52,9 @@ class Duration:
             raise ValueError(f"{shown} is not a whole number of steps")
         return cls(amount, "ep" if unit.startswith("ep") else "step" if unit.startswith("step") else "%")
 
-    def steps(self, clock: Clock) -> int:
+    def steps(self, length: RunLength) -> int:
         """This duration in whole optimizer steps, rounded half up."""
-        per_unit = {"step": 1.0, "ep": clock.steps_per_epoch, "%": clock.total_steps / 100}[self.unit]
+        per_unit = {"step": 1.0, "ep": length.steps_per_epoch, "%": length.total_steps / 100}[self.unit]
         return math.floor(self.amount * per_unit + 0.5)
 
     def __bool__(self) -> bool:

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from lehr.durations import ZERO, Clock, Duration
+from lehr.durations import ZERO, Duration, RunLength
 
 Curve: TypeAlias = Callable[[int], float]
 
@@ -36,7 +36,7 @@ class BaseSchedule(BaseModel):
     )
     cooldown: Duration = Field(default=ZERO, description="Linear fall to zero at the very end of the run. A duration.")
 
-    def curve(self, clock: Clock) -> Curve:
+    def curve(self, length: RunLength) -> Curve:
         """The factor on the rate as a function of the step, before warmup and cooldown.
 
         Raises:
@@ -44,36 +44,36 @@ class BaseSchedule(BaseModel):
         """
         raise NotImplementedError
 
-    def bind(self, clock: Clock) -> Curve:
+    def bind(self, length: RunLength) -> Curve:
         """The factor on the base rate as a function of the step.
 
         Raises:
             ValueError: warmup, cooldown, milestones, cycles or phases do not fit the run.
         """
-        warmup, cooldown = self.warmup.steps(clock), self.cooldown.steps(clock)
-        if warmup + cooldown > clock.total_steps:
+        warmup, cooldown = self.warmup.steps(length), self.cooldown.steps(length)
+        if warmup + cooldown > length.total_steps:
             parts = f"warmup {self.warmup} is {warmup} steps" + (
                 f" and cooldown {self.cooldown} is {cooldown}" if cooldown else ""
             )
-            raise ValueError(f"{parts}, longer than the run of {clock.total_steps} steps")
-        curve = self.curve(clock)
+            raise ValueError(f"{parts}, longer than the run of {length.total_steps} steps")
+        curve = self.curve(length)
 
         def factor(step: int) -> float:
             rise = (step + 1) / warmup if step < warmup else 1.0
-            left = clock.total_steps - step
+            left = length.total_steps - step
             fall = left / cooldown if left < cooldown else 1.0
             return curve(step) * rise * fall
 
         return factor
 
-    def cycle_ends(self, clock: Clock) -> list[int]:
+    def cycle_ends(self, length: RunLength) -> list[int]:
         """For each cycle, the number of steps taken when it ends; most schedules have one, the whole run."""
-        return [clock.total_steps]
+        return [length.total_steps]
 
-    def progress(self, clock: Clock) -> Curve:
+    def progress(self, length: RunLength) -> Curve:
         """p(t): the share of the run after the warmup that is done before step t, in [0, 1]."""
-        warmup = self.warmup.steps(clock)
-        span = clock.total_steps - warmup
+        warmup = self.warmup.steps(length)
+        span = length.total_steps - warmup
         return lambda step: min(max((step - warmup) / span, 0.0), 1.0) if span > 0 else 1.0
 
 
@@ -82,7 +82,7 @@ class Constant(BaseSchedule):
 
     name: Literal["constant"] = "constant"
 
-    def curve(self, clock: Clock) -> Curve:
+    def curve(self, length: RunLength) -> Curve:
         return lambda step: 1.0
 
 
@@ -105,17 +105,17 @@ class Step(BaseSchedule):
             raise ValueError("every and milestones exclude each other; allowed: one of them")
         return self
 
-    def curve(self, clock: Clock) -> Curve:
+    def curve(self, length: RunLength) -> Curve:
         if self.every is not None:
-            every = self.every.steps(clock)
-            if not 0 < every < clock.total_steps:
-                raise ValueError(_outside(f"every {self.every}", every, clock))
+            every = self.every.steps(length)
+            if not 0 < every < length.total_steps:
+                raise ValueError(_outside(f"every {self.every}", every, length))
             return lambda step: self.gamma ** (step // every)
         said = self.milestones or [Duration(50, "%"), Duration(75, "%")]
-        milestones = [milestone.steps(clock) for milestone in said]
+        milestones = [milestone.steps(length) for milestone in said]
         for duration, step in zip(said, milestones, strict=True):
-            if not 0 < step < clock.total_steps:
-                raise ValueError(_outside(f"milestone {duration}", step, clock))
+            if not 0 < step < length.total_steps:
+                raise ValueError(_outside(f"milestone {duration}", step, length))
         for (duration, step), (after, later) in pairwise(zip(said, milestones, strict=True)):
             if later <= step:
                 raise ValueError(f"milestone {after} is step {later}, which is not after {duration}, step {step}")
@@ -131,8 +131,8 @@ class Cosine(BaseSchedule):
     name: Literal["cosine"] = "cosine"
     final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
-    def curve(self, clock: Clock) -> Curve:
-        p = self.progress(clock)
+    def curve(self, length: RunLength) -> Curve:
+        p = self.progress(length)
         return lambda step: _between(self.final, 1.0, _cosine(p(step)))
 
 
@@ -142,8 +142,8 @@ class Linear(BaseSchedule):
     name: Literal["linear"] = "linear"
     final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
-    def curve(self, clock: Clock) -> Curve:
-        p = self.progress(clock)
+    def curve(self, length: RunLength) -> Curve:
+        p = self.progress(length)
         return lambda step: _between(self.final, 1.0, 1 - p(step))
 
 
@@ -159,10 +159,10 @@ class InverseSqrt(BaseSchedule):
         default=None, description="How fast the early fall is. A duration. By default the warmup, or 1ep without one."
     )
 
-    def curve(self, clock: Clock) -> Curve:
-        warmup = self.warmup.steps(clock)
+    def curve(self, length: RunLength) -> Curve:
+        warmup = self.warmup.steps(length)
         said = self.timescale if self.timescale is not None else self.warmup if warmup else Duration(1, "ep")
-        timescale = said.steps(clock)
+        timescale = said.steps(length)
         if not timescale:
             raise ValueError(f"timescale {said} is no step at all; allowed: one step or more")
         return lambda step: 1 / math.sqrt(1 + max(step - warmup, 0) / timescale)
@@ -179,8 +179,8 @@ class Polynomial(BaseSchedule):
     power: float = Field(default=2.0, gt=0, description="Above 1 falls early, below 1 late.")
     final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
-    def curve(self, clock: Clock) -> Curve:
-        p = self.progress(clock)
+    def curve(self, length: RunLength) -> Curve:
+        p = self.progress(length)
         return lambda step: _between(self.final, 1.0, (1 - p(step)) ** self.power)
 
 
@@ -194,8 +194,8 @@ class Exponential(BaseSchedule):
     gamma: float = Field(default=0.01, gt=0, le=1, description="Factor on the rate over `every`.")
     every: Duration = Field(default=Duration(100, "%"), description="The stretch that gamma is for. A duration.")
 
-    def curve(self, clock: Clock) -> Curve:
-        warmup, every = self.warmup.steps(clock), self.every.steps(clock)
+    def curve(self, length: RunLength) -> Curve:
+        warmup, every = self.warmup.steps(length), self.every.steps(length)
         if not every:
             raise ValueError(f"every {self.every} is no step at all; allowed: one step or more")
         return lambda step: self.gamma ** (max(step - warmup, 0) / every)
@@ -223,8 +223,8 @@ class Cyclic(BaseSchedule):
             raise ValueError("cycles and length exclude each other; allowed: one of them")
         return self
 
-    def curve(self, clock: Clock) -> Curve:
-        cycles = self._cycles(clock)
+    def curve(self, length: RunLength) -> Curve:
+        cycles = self._cycles(length)
         starts = [start for start, _ in cycles]
 
         def curve(step: int) -> float:
@@ -233,23 +233,23 @@ class Cyclic(BaseSchedule):
 
         return curve
 
-    def cycle_ends(self, clock: Clock) -> list[int]:
+    def cycle_ends(self, length: RunLength) -> list[int]:
         """For each cycle, the number of steps taken when it ends: where a snapshot is taken.
 
         Raises:
             ValueError: the cycles do not fit the run.
         """
-        return [min(start + steps, clock.total_steps) for start, steps in self._cycles(clock)]
+        return [min(start + steps, length.total_steps) for start, steps in self._cycles(length)]
 
-    def _cycles(self, clock: Clock) -> list[tuple[int, int]]:
+    def _cycles(self, length: RunLength) -> list[tuple[int, int]]:
         """The first step and the number of steps of each cycle. The last may reach beyond the end of the run."""
-        at, total = self.warmup.steps(clock), clock.total_steps
+        at, total = self.warmup.steps(length), length.total_steps
         wanted = None if self.length is not None else self.cycles or 4
         unfit = ValueError(f"{wanted} cycles of whole steps do not fit into {total - at} steps; allowed: fewer of them")
         if wanted is not None and wanted > total - at:
             raise unfit
         if self.length is not None:
-            first = float(self.length.steps(clock))
+            first = float(self.length.steps(length))
         else:
             first = (total - at) / sum(self.growth**k for k in range(wanted or 1))
         cycles: list[tuple[int, int]] = []
@@ -281,10 +281,10 @@ class OneCycle(BaseSchedule):
     final: float = Field(default=4e-6, ge=0, le=1, description="The last rate, as a share of lr.")
     shape: Literal["cosine", "linear"] = Field(default="cosine", description="Of the rise and the fall.")
 
-    def curve(self, clock: Clock) -> Curve:
-        rise, last = self.rise.steps(clock), clock.total_steps - 1
+    def curve(self, length: RunLength) -> Curve:
+        rise, last = self.rise.steps(length), length.total_steps - 1
         if not 0 < rise <= last:
-            raise ValueError(_outside(f"rise {self.rise}", rise, clock))
+            raise ValueError(_outside(f"rise {self.rise}", rise, length))
         peak, fall = rise - 1, _cosine if self.shape == "cosine" else lambda p: 1 - p
 
         def curve(step: int) -> float:
@@ -308,19 +308,19 @@ class WSD(BaseSchedule):
     shape: Literal["linear", "cosine", "sqrt"] = Field(default="linear", description="Of the fall.")
     final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
-    def curve(self, clock: Clock) -> Curve:
-        decay, warmup = self.decay.steps(clock), self.warmup.steps(clock)
-        if decay + warmup > clock.total_steps:
+    def curve(self, length: RunLength) -> Curve:
+        decay, warmup = self.decay.steps(length), self.warmup.steps(length)
+        if decay + warmup > length.total_steps:
             also = f" and warmup {self.warmup} is {warmup}" if warmup else ""
             raise ValueError(
-                f"decay {self.decay} is {decay} steps{also}, longer than the run of {clock.total_steps} steps"
+                f"decay {self.decay} is {decay} steps{also}, longer than the run of {length.total_steps} steps"
             )
         falls: dict[str, Callable[[float], float]] = {
             "linear": lambda x: 1 - x,
             "cosine": _cosine,
             "sqrt": lambda x: 1 - math.sqrt(x),
         }
-        fall, stable = falls[self.shape], clock.total_steps - decay
+        fall, stable = falls[self.shape], length.total_steps - decay
         return lambda step: 1.0 if step < stable else _between(self.final, 1.0, fall((step - stable) / max(decay, 1)))
 
 
@@ -343,8 +343,8 @@ def _between(low: float, high: float, share: float) -> float:
     return low + (high - low) * share
 
 
-def _outside(what: str, steps: int, clock: Clock) -> str:
-    return f"{what} is {steps} steps of {clock.total_steps}; allowed: more than none and less than the run"
+def _outside(what: str, steps: int, length: RunLength) -> str:
+    return f"{what} is {steps} steps of {length.total_steps}; allowed: more than none and less than the run"
 
 
 AnySchedule: TypeAlias = (

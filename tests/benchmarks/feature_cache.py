@@ -25,8 +25,9 @@ from lehr.data.dataset import DataSubset, Images, Splits
 from lehr.job import TrainJob, from_dict
 from lehr.job.transfer import FeaturesSection
 from lehr.training.group import Group
+from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
-from lehr.training.updates import Updates, network
+from lehr.training.train_step import TrainStep
 from lehr.transfer.features import Features, compute_locally
 from lehr.transfer.head_search import train_heads
 from tests.benchmarks.alternating import compare
@@ -68,13 +69,13 @@ def main(count: int, rounds: int) -> None:
 
 def loop(plan: Plan) -> Callable[[], float]:
     """Times an epoch of the training loop with a frozen backbone, in milliseconds."""
-    model = network(plan, Group())
-    updates = Updates(plan, model, Group())
+    model = prepare_model(plan, Group())
+    train_step = TrainStep(plan, model, Group())
 
     def epoch() -> float:
         began = time.perf_counter()
-        for batch in batches(plan.splits.train, plan.epochs, plan.augment, 0):
-            updates.take(batch, len(batch.inputs), 0)
+        for batch in batches(plan.splits.train, plan.sampler, plan.augment, 0):
+            train_step(batch, len(batch.inputs), 0)
         return 1000 * (time.perf_counter() - began)
 
     return epoch

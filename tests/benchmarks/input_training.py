@@ -33,8 +33,9 @@ from lehr.job import TrainJob, from_dict
 from lehr.machine import cores
 from lehr.ray_cluster.connection import connect
 from lehr.training.group import Group
+from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
-from lehr.training.updates import Updates, network
+from lehr.training.train_step import TrainStep
 from tests.benchmarks.alternating import compare
 
 BATCH, SIZE, PADDING = 64, 256, 16
@@ -64,18 +65,18 @@ def job_of(**sections: object) -> TrainJob:
 def by_lehr(plan: Plan) -> Callable[[], float]:
     """Examples per second of one epoch of lehr's loop body; a new epoch at each call."""
     group = Group()
-    model = network(plan, group)
-    updates, epoch = Updates(plan, model, group), 0
+    model = prepare_model(plan, group)
+    train_step, epoch = TrainStep(plan, model, group), 0
 
     def measure() -> float:
         nonlocal epoch
         epoch += 1
         model.train()
         started, losses = time.perf_counter(), []
-        for step, batch in enumerate(batches(plan.splits.train, plan.epochs, plan.augment, epoch)):
-            losses.append(updates.take(batch, plan.epochs.size(step), step)[0])
+        for step, batch in enumerate(batches(plan.splits.train, plan.sampler, plan.augment, epoch)):
+            losses.append(train_step(batch, plan.sampler.size(step), step)[0])
         torch.stack(losses).sum().item()
-        return plan.epochs.rows / (time.perf_counter() - started)
+        return plan.sampler.rows / (time.perf_counter() - started)
 
     return measure
 

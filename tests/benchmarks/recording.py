@@ -23,10 +23,12 @@ from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import Folder, Recorder, RunFolder, begin_attempt
 from lehr.training.group import Group
-from lehr.training.metric_logger import MetricLogger
+from lehr.training.resume import ResumePoint, begin_logging
 from lehr.training.setup import Plan
-from lehr.training.stopping import Best
+from lehr.training.state import TrainingState
 from lehr.training.stopwatch import Stopwatch
+from lehr.training.synchronisation import StepBuffer, Synchroniser
+from lehr.training.train_step import StepResult
 
 STEPS_PER_EPOCH = 1000
 
@@ -36,20 +38,23 @@ def cost_of_a_step(folder: Path, steps: int = 100_000) -> float:
     job = from_dict({"kind": "train", "train": {"epochs": 10_000}})
     assert isinstance(job, TrainJob)
     run = RunFolder.create(Folder.at(folder), to_dict(job), {})
-    plan, watch = Plan.make(job, splits(job, OpenedSources(job).decode())), Stopwatch()
-    journal = MetricLogger(plan, run, Group(), lambda: None, watch)
-    best, loss, norm = Best("validation_accuracy"), torch.tensor(0.5), torch.tensor(1.0)
-    journal.begin(None, [], best)
+    plan, group, stopwatch = Plan.make(job, splits(job, OpenedSources(job).decode())), Group(), Stopwatch()
+    state, buffer, synchroniser = TrainingState.start(job.train), StepBuffer(stopwatch), Synchroniser(group, 0)
+    logger = begin_logging(plan, run, group, stopwatch, state, ResumePoint(None))
+    loss, norm = torch.tensor(0.5), torch.tensor(1.0)
     started = time.perf_counter()
     for step in range(steps):
-        with watch.time("compute"):
-            pass
-        journal.step(loss, norm, loss if step % 10 == 0 else None)
-        if journal.pulse_due(step + 1):
-            journal.pulse(step + 1, best)
-    journal.flush()
+        with stopwatch.time("compute"):
+            state = state.after_step()
+        buffer.add(StepResult(loss, norm, loss if step % 10 == 0 else None))
+        if synchroniser.due(state.step):
+            losses, _ = synchroniser.synchronise(state.step, buffer.losses(), None)
+            logger.steps(state, losses, buffer, None)
+            buffer.clear()
+            state = state.with_losses(losses)
+    logger.flush()
     seconds = (time.perf_counter() - started) / steps
-    journal.close()
+    logger.close()
     return seconds
 
 

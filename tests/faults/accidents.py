@@ -100,24 +100,24 @@ def _strike(what: str) -> None:
 
 
 def _before_steps(trap: _Trap) -> None:
-    from lehr.training.updates import Updates
+    from lehr.training.train_step import TrainStep
 
-    take = Updates.take
+    take = TrainStep.__call__
 
-    def take_or_not(self: Updates, batch: object, rows: int, step: int) -> object:
+    def take_or_not(self: TrainStep, batch: object, rows: int, step: int) -> object:
         trap.taken = step
         trap.passed()
         return take(self, batch, rows, step)  # type: ignore[arg-type]
 
-    Updates.take = take_or_not  # type: ignore[method-assign, assignment]
+    TrainStep.__call__ = take_or_not  # type: ignore[method-assign, assignment]
 
 
 def _in_writes(trap: _Trap, rooms: tuple[str, ...]) -> None:
     """Counts file operations in these rooms of the run folder, and strikes in the middle of one."""
     from lehr.runs.stores import Disk
-    from lehr.training.updates import Updates
+    from lehr.training.train_step import TrainStep
 
-    temporary, replace, unlink, take = Disk._temporary, os.replace, Path.unlink, Updates.take
+    temporary, replace, unlink, take = Disk._temporary, os.replace, Path.unlink, TrainStep.__call__
 
     def write(self: Disk, path: str, data: bytes) -> str:
         if any(room in path for room in rooms):
@@ -134,12 +134,12 @@ def _in_writes(trap: _Trap, rooms: tuple[str, ...]) -> None:
             trap.passed()
         unlink(self, missing_ok)
 
-    def note(self: Updates, batch: object, rows: int, step: int) -> object:
+    def note(self: TrainStep, batch: object, rows: int, step: int) -> object:
         trap.taken = step + 1
         return take(self, batch, rows, step)  # type: ignore[arg-type]
 
     Disk._temporary, os.replace, Path.unlink = write, rename, remove  # type: ignore[method-assign, assignment]
-    Updates.take = note  # type: ignore[method-assign, assignment]
+    TrainStep.__call__ = note  # type: ignore[method-assign, assignment]
 
 
 def _write_half(path: str, data: bytes) -> None:

@@ -138,14 +138,14 @@ def test_unreadable_images_within_the_allowed_share_are_skipped_and_named(capsys
 def test_a_shard_that_disappears_during_an_epoch_ends_the_run_which_resumes_once_it_is_back(
     vanish: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lehr.training.updates import Updates
+    from lehr.training.train_step import TrainStep
 
     for number in range(6):
         shard(f"data/{number}.parquet", 16, first=100 * number)
     whole = run("parquet", "data", name="whole", data__cache="stream")
-    take = Updates.take
+    take = TrainStep.__call__
 
-    def take_and_lose(self: Updates, batch: Any, rows: int, step: int) -> Any:
+    def take_and_lose(self: TrainStep, batch: Any, rows: int, step: int) -> Any:
         if step == 11:  # in the second epoch
             for path in Path("data").iterdir():
                 path.unlink() if vanish == "gone" else path.write_bytes(b"")
@@ -153,7 +153,7 @@ def test_a_shard_that_disappears_during_an_epoch_ends_the_run_which_resumes_once
 
     content = {path: path.read_bytes() for path in Path("data").iterdir()}
     with monkeypatch.context() as patched:
-        patched.setattr(Updates, "take", take_and_lose)
+        patched.setattr(TrainStep, "__call__", take_and_lose)
         with pytest.raises(LehrError, match=r"\.parquet") as caught:
             run("parquet", "data", name="lost", data__cache="stream")
     assert "\n" not in str(caught.value)

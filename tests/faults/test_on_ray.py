@@ -59,7 +59,7 @@ def is_worker(command: str) -> bool:
 
 @pytest.mark.parametrize(
     ("what", "told"),
-    [(signal.SIGKILL, "died without a word"), (signal.SIGSTOP, "did not answer its health check in time")],
+    [(signal.SIGKILL, "exited without an error message"), (signal.SIGSTOP, "did not answer its health check in time")],
 )
 def test_a_lost_worker_costs_one_restart_and_nothing_else(
     what: signal.Signals, told: str, whole: Run, monkeypatch: pytest.MonkeyPatch

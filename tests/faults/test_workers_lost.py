@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import time
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ import torch.multiprocessing as mp
 
 from lehr.errors import LehrError
 from lehr.runs import RunFolder
-from lehr.training.failures import describe, lost, lost_peer
+from lehr.training.failures import describe, describe_lost_workers, is_lost_peer
 from tests.faults.accidents import Accident
 from tests.faults.story import EVERY_EPOCH, command
 from tests.support import Died, largest_difference, records, tiny, train_here, weights
@@ -35,7 +36,7 @@ def _wait_for_the_other(rank: int, meeting: str, what: int, told: Connection) ->
     try:
         dist.all_reduce(torch.zeros(1))
     except RuntimeError as error:
-        told.send((lost_peer(error), time.monotonic() - began, str(error)))
+        told.send((is_lost_peer(error), time.monotonic() - began, str(error)))
 
 
 @pytest.mark.parametrize("what", [signal.SIGSTOP, signal.SIGKILL])
@@ -67,16 +68,16 @@ PEER = "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed b
 @pytest.mark.parametrize(
     ("errors", "sentence"),
     [
-        ({0: RuntimeError(PEER), 1: Exception(DEAD)}, "worker 1 died without a word"),
+        ({0: RuntimeError(PEER), 1: Exception(DEAD)}, "worker 1 exited without an error message"),
         ({0: Exception(OUT_OF_MEMORY), 1: RuntimeError(PEER)}, "worker 0 .* memory is full; .*train.batch_size"),
-        ({1: Exception(HANGING)}, "worker 1 did not answer its health check in time, and was ended"),
-        ({0: RuntimeError(PEER), 1: RuntimeError(PEER)}, "the workers lost each other"),
+        ({1: Exception(HANGING)}, "worker 1 did not answer its health check in time and was killed"),
+        ({0: RuntimeError(PEER), 1: RuntimeError(PEER)}, "the workers lost their connection"),
         ({2: Exception(f"{DEAD}\nThe actor died because its node has died.")}, "worker 2 was lost with its machine"),
         ({0: ValueError("first line\nlast line")}, "worker 0 failed: last line"),
     ],
 )
 def test_why_workers_were_lost_is_one_sentence(errors: dict[int, Exception], sentence: str) -> None:
-    told = lost(errors)
+    told = describe_lost_workers(errors)
     assert re.search(sentence, told), told
     assert "\n" not in told
 
@@ -91,8 +92,8 @@ def test_why_workers_were_lost_is_one_sentence(errors: dict[int, Exception], sen
     ],
 )
 def test_the_message_for_full_memory_names_the_setting_to_change(error: Exception, setting: str) -> None:
-    assert setting in describe(error)["sentence"]
-    assert not lost_peer(error)
+    assert setting in describe(error).sentence
+    assert not is_lost_peer(error)
 
 
 def little_memory(megabytes: int) -> None:
@@ -135,15 +136,15 @@ def test_a_run_that_resumes_with_fewer_or_more_workers_ends_the_same_to_nine_dig
 def warn_at(step: int) -> None:
     """Announces at a step that this machine is about to be taken away, and kills the process two steps later."""
     import lehr.training.loop
-    import lehr.training.metric_logger
+    import lehr.training.synchronisation
     from lehr.training.loop import Attempt
-    from lehr.training.updates import Updates
+    from lehr.training.train_step import TrainStep
 
-    lehr.training.metric_logger.PULSE_SECONDS = 0.0  # workers meet after every step, for the test's sake
-    seen, take, make = [0], Updates.take, Attempt.__init__
+    lehr.training.synchronisation.SYNC_SECONDS = 0.0  # workers meet after every step, for the test's sake
+    seen, take, make = [0], TrainStep.__call__, Attempt.__init__
 
-    def made(self, plan, run, group, should_stop, after_epoch, must_save):
-        make(self, plan, run, group, should_stop, after_epoch, lambda: "spot" if seen[0] >= step else None)
+    def made(self, plan, run, group, callbacks):
+        make(self, plan, run, group, replace(callbacks, must_save=lambda: "spot" if seen[0] >= step else None))
 
     def take_or_die(self: Any, batch: Any, rows: int, number: int) -> Any:
         seen[0] = number
@@ -151,7 +152,7 @@ def warn_at(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return take(self, batch, rows, number)
 
-    Attempt.__init__, Updates.take = made, take_or_die
+    Attempt.__init__, TrainStep.__call__ = made, take_or_die
 
 
 def test_a_notice_that_the_machine_is_taken_away_saves_at_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The training core on one CUDA GPU, without Ray: the same as on the CPU, in every precision, and no step that waits.
+"""The training core on one CUDA GPU, without Ray: equal to the CPU, in every precision, and without waiting in a step.
 
 pytest -m gpu        # or: make gpu
 """
@@ -25,8 +25,9 @@ from lehr.runs import Folder, RunFolder
 from lehr.training.failures import describe
 from lehr.training.group import Group
 from lehr.training.loop import train
+from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
-from lehr.training.updates import Updates, network
+from lehr.training.train_step import TrainStep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,7 +40,7 @@ ROWS, SIZE, CLASSES = 600, 32, 5
 
 @pytest.fixture(autouse=True)
 def _exact() -> Iterator[None]:
-    """Convolutions in full float32, as on the CPU; and what a job sets for its process ends with its test."""
+    """Convolutions in full float32, as on the CPU; restores the process-wide settings that a job changes."""
     cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
     before, cudnn.allow_tf32 = (cudnn.allow_tf32, cudnn.benchmark), False
     yield
@@ -48,7 +49,7 @@ def _exact() -> Iterator[None]:
 
 
 def images() -> Splits:
-    """Noise, brighter in the colours that tell the class; a sixth of the rows for validation."""
+    """Noise, brighter in the colours that encode the class; a sixth of the rows for validation."""
     random = np.random.default_rng(0)
     labels = np.arange(ROWS) % CLASSES
     pixels = random.integers(0, 128, (ROWS, SIZE, SIZE, 3), dtype=np.uint8)
@@ -84,7 +85,8 @@ def train_on(tmp_path: Path) -> Train:
         made = RunFolder.open(place) if place.exists("job.yaml") else RunFolder.create(place, to_dict(job), {})
 
         def should_stop() -> str | None:
-            return "enough" if stop and made.progress().get("epochs_done", 0) >= stop else None
+            progress = made.typed_progress().training
+            return "enough" if stop and progress and progress.epochs_done >= stop else None
 
         train(Plan.make(job, images()), made, Group(device=device), should_stop)
         return made
@@ -101,7 +103,7 @@ def accuracy(run: RunFolder, metric: str = "validation_accuracy") -> float:
 
 
 @pytest.mark.parametrize("cache", ["memory", "device"])
-def test_a_gpu_takes_the_steps_of_a_cpu(cache: str, train_on: Train) -> None:
+def test_a_gpu_takes_the_same_steps_as_a_cpu(cache: str, train_on: Train) -> None:
     ours = losses(train_on(GPU, {"data.cache": cache}))
     theirs = losses(train_on(CPU, {"data.cache": "memory"}))
     assert ours[:10] == pytest.approx(theirs[:10], rel=2e-3)
@@ -122,7 +124,7 @@ def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(names: list[str]
     rows = plan.splits.train
 
     def two(held: DataSubset, device: torch.device) -> list[Any]:
-        return list(islice(batches(held, plan.epochs, plan.augment, 1, device=device), 2))
+        return list(islice(batches(held, plan.sampler, plan.augment, 1, device=device), 2))
 
     for there in (rows, plan.splits.to(GPU).train):
         for ours, theirs in zip(two(there, GPU), two(rows, CPU), strict=True):
@@ -130,7 +132,7 @@ def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(names: list[str]
             assert ours.ids.tolist() == theirs.ids.tolist()
             torch.testing.assert_close(ours.targets.cpu(), theirs.targets, rtol=1e-6, atol=1e-6)
             difference = (ours.inputs.cpu().float() - theirs.inputs.float()).abs()
-            # A pixel that lies just at a border may fall on either side, by the last digit of a sine.
+            # A pixel right at a border may fall on either side, by the last digit of a sine.
             assert (difference > 0.5).float().mean() < 1e-3
 
 
@@ -151,24 +153,29 @@ def test_every_precision_learns(changes: dict[str, Any], train_on: Train) -> Non
     run = train_on(GPU, changes)
     assert all(map(math.isfinite, losses(run)))
     assert accuracy(run) > 0.9
-    assert run.progress()["status"] == "finished"
-    assert run.progress()["gpu_memory_bytes"] > 0
+    assert run.status() == "finished"
+    progress = run.typed_progress().training
+    assert progress is not None
+    assert progress.gpu_memory_bytes is not None
+    assert progress.gpu_memory_bytes > 0
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_averages_and_their_statistics(kind: str, train_on: Train) -> None:
+def test_averages_and_their_batch_norm_statistics(kind: str, train_on: Train) -> None:
     averaging = {"kind": "ema", "decay": 0.9} if kind == "ema" else {"kind": "swa", "start": "50%"}
     run = train_on(GPU, {"train.averaging": averaging, "train.metric": "averaged_validation_accuracy"})
     assert accuracy(run, "averaged_validation_accuracy") > 0.9
 
 
-def test_a_resumed_run_is_the_undisturbed_one(train_on: Train) -> None:
-    """But for rounding, since kernels are chosen by their speed."""
+def test_a_resumed_run_equals_an_uninterrupted_one(train_on: Train) -> None:
+    """Up to rounding error, since kernels are chosen by their speed."""
     changes = {"train.checkpoint.every": "1ep", "train.averaging": {"kind": "ema"}, "train.precision": "bf16"}
     whole = train_on(GPU, changes, "whole")
     train_on(GPU, changes, "broken", stop=2)
     broken = train_on(GPU, changes, "broken")
-    assert broken.progress()["attempt"] == 2
+    progress = broken.typed_progress().training
+    assert progress is not None
+    assert progress.attempt == 2
     assert len(losses(broken)) == len(losses(whole))
     assert losses(broken) == pytest.approx(losses(whole), rel=0.05, abs=0.05)
 
@@ -187,27 +194,27 @@ def test_a_trained_network_predicts_alike_on_gpu_and_cpu(train_on: Train) -> Non
     "augment", [["flip", "crop", "erasing"], ["shift", "random_resized_crop"], ["mixup", "cutmix"]]
 )
 def test_no_step_waits_for_the_gpu(augment: list[str]) -> None:
-    """A copy back from the GPU in each step would have it idle while Python prepares the next one."""
+    """A copy back from the GPU in each step would leave it idle while Python prepares the next one."""
     job = job_of({"data.augment": augment, "data.cache": "device", "train.precision": "bf16", "train.clip": 1.0})
-    plan = Plan.make(job, images()).on(GPU)
+    plan = Plan.make(job, images()).to(GPU)
     group = Group(device=GPU)
-    model = network(plan, group)
-    updates = Updates(plan, model, group)
-    found = batches(plan.splits.train, plan.epochs, plan.augment, 0, device=GPU)
+    model = prepare_model(plan, group)
+    train_step = TrainStep(plan, model, group)
+    found = batches(plan.splits.train, plan.sampler, plan.augment, 0, device=GPU)
     for step in range(3):
-        updates.take(next(found), plan.epochs.size(step), step)
+        train_step(next(found), plan.sampler.size(step), step)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(3, 6):
-            updates.take(next(found), plan.epochs.size(step), step)
+            train_step(next(found), plan.sampler.size(step), step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_full_gpu_is_told_with_what_to_change() -> None:
+def test_a_full_gpu_gets_a_sentence_with_the_setting_to_change() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         torch.empty(1 << 44, dtype=torch.uint8, device=GPU)
-    sentence = describe(caught.value)["sentence"]
+    sentence = describe(caught.value).sentence
     assert "the GPU's memory is full; try a smaller train.batch_size" in sentence
 
 
@@ -220,6 +227,6 @@ def test_images_that_do_not_fit_into_the_gpu_are_a_mistake_in_the_job() -> None:
     torch.cuda.set_per_process_memory_fraction(1e-5)
     try:
         with pytest.raises(JobError, match=r"data.cache: the decoded images do not fit into the GPU; allowed: memory"):
-            plan.on(GPU)
+            plan.to(GPU)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -1,19 +1,18 @@
-"""An elastic run on two nodes: one is taken away in mid-run and given back, and the run goes on and says so."""
+"""An elastic run on two nodes: one is removed during the run and added again; the run continues, and reports it."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lehr import Run
+from lehr.runs import Folder, Progress, TrainingProgress
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,12 +29,12 @@ workers: {count: [1, 2], cpus: 1}
 
 
 def until(
-    condition: Callable[[dict[str, Any]], bool], process: subprocess.Popen, seconds: float = 240
-) -> dict[str, Any]:
+    condition: Callable[[TrainingProgress], bool], process: subprocess.Popen[str], seconds: float = 240
+) -> TrainingProgress:
     """The first progress of the run that meets the condition."""
-    file, deadline = Path("runs/elastic/progress.json"), time.monotonic() + seconds
+    folder, deadline = Folder.at("runs/elastic"), time.monotonic() + seconds
     while True:
-        progress = json.loads(file.read_text()) if file.exists() else {}
+        progress = Progress.read(folder).training
         if progress and condition(progress):
             return progress
         assert process.poll() is None, process.communicate()
@@ -43,7 +42,7 @@ def until(
         time.sleep(0.1)
 
 
-def test_a_node_is_taken_away_and_given_back() -> None:
+def test_a_run_survives_the_loss_of_a_node_and_uses_it_again() -> None:
     from ray.cluster_utils import Cluster
 
     Path("job.yaml").write_text(JOB)
@@ -59,11 +58,11 @@ def test_a_node_is_taken_away_and_given_back() -> None:
             text=True,
         )
         try:
-            before = until(lambda told: told["workers"] == 2 and told["epochs_done"] >= 3, process)
+            before = until(lambda now: now.workers == 2 and now.epochs_done >= 3, process)
             cluster.remove_node(second, allow_graceful=False)
-            alone = until(lambda told: told["workers"] == 1 and told["epoch"] > before["epoch"] + 1, process)
+            alone = until(lambda now: now.workers == 1 and now.epoch > before.epoch + 1, process)
             cluster.add_node(num_cpus=1)
-            together = until(lambda told: told["workers"] == 2 and told["epoch"] > alone["epoch"] + 1, process)
+            together = until(lambda now: now.workers == 2 and now.epoch > alone.epoch + 1, process)
             Run("runs/elastic").folder.request_stop("seen enough")
             _, stderr = process.communicate(timeout=120)
         finally:
@@ -73,11 +72,11 @@ def test_a_node_is_taken_away_and_given_back() -> None:
         cluster.shutdown()
     assert "Go on with" in stderr
     run = Run("runs/elastic").folder
-    said = [event["message"] for event in run.events() if event["kind"] in ("started", "resumed")]
-    assert said[0] == "starts with 2 workers"
-    assert any("with 1 worker" in words and "workers" not in words for words in said[1:])
-    assert said[-1].endswith("with 2 workers")
+    messages = [event["message"] for event in run.events() if event["kind"] in ("started", "resumed")]
+    assert messages[0] == "starts with 2 workers"
+    assert any("with 1 worker" in message and "workers" not in message for message in messages[1:])
+    assert messages[-1].endswith("with 2 workers")
     steps = run.steps()["step"].to_pylist()
     assert steps == list(range(len(steps)))
-    assert len(steps) >= together["step"]
+    assert len(steps) >= together.step
     assert Run(run).metrics()["validation_accuracy"].max() > 0.9

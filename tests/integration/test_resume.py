@@ -75,7 +75,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(damage: str, tm
     assert_equal(whole, resumed)
     said = [event["message"] for event in resumed.events() if event["kind"] == "checkpoint_skipped"]
     assert any("step-0000000012/model.safetensors" in message and "damaged" in message for message in said)
-    assert any("goes on from step 6" in event["message"] for event in resumed.events())
+    assert any("resumes from step 6" in event["message"] for event in resumed.events())
 
 
 def test_a_second_attempt_on_a_finished_run_changes_nothing(tmp_path: Path) -> None:

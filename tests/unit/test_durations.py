@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from lehr.durations import Clock, Duration
+from lehr.durations import Duration, RunLength
 
-CLOCK = Clock(steps_per_epoch=12, total_steps=240)
+LENGTH = RunLength(steps_per_epoch=12, total_steps=240)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ CLOCK = Clock(steps_per_epoch=12, total_steps=240)
 def test_a_duration_is_read_and_counted_in_steps(text: str, amount: float, unit: str, steps: int) -> None:
     duration = Duration.parse(text)
     assert (duration.amount, duration.unit) == (amount, unit)
-    assert duration.steps(CLOCK) == steps
+    assert duration.steps(LENGTH) == steps
     assert bool(duration) == (amount > 0)
 
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import optim
 from torch.optim import lr_scheduler
 
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.errors import JobError
 from lehr.job import from_dict, to_dict
 from lehr.schedules import SCHEDULES, BaseSchedule, linear_rule
 
-CLOCK = Clock(steps_per_epoch=10, total_steps=100)
+LENGTH = RunLength(steps_per_epoch=10, total_steps=100)
 
 
 def schedule(name: str, **options: Any) -> BaseSchedule:
@@ -25,9 +25,9 @@ def schedule(name: str, **options: Any) -> BaseSchedule:
     return from_dict({"schedule": {"name": name, **options}}).schedule
 
 
-def rates(said: BaseSchedule, clock: Clock = CLOCK) -> list[float]:
-    factor = said.bind(clock)
-    return [factor(step) for step in range(clock.total_steps)]
+def rates(said: BaseSchedule, length: RunLength = LENGTH) -> list[float]:
+    factor = said.bind(length)
+    return [factor(step) for step in range(length.total_steps)]
 
 
 # Each row: (schedule, options, {step: factor on lr}) in a run of 10 epochs of 10 steps, computed by hand.
@@ -79,7 +79,7 @@ BY_HAND: list[tuple[str, dict[str, Any], dict[int, float]]] = [
     ("name", "options", "expected"), BY_HAND, ids=lambda value: value if type(value) is str else ""
 )
 def test_the_rate_is_what_the_formula_says(name: str, options: dict[str, Any], expected: dict[int, float]) -> None:
-    factor = schedule(name, **options).bind(CLOCK)
+    factor = schedule(name, **options).bind(LENGTH)
     assert {step: factor(step) for step in expected} == pytest.approx(expected, abs=1e-12)
 
 
@@ -130,13 +130,13 @@ def test_equal_cycles_are_those_of_snapshot_ensembles(total: int, cycles: int) -
     """Equation 2 of Huang et al., 2017, verbatim; their t counts from 1."""
     length = math.ceil(total / cycles)
     expected = [0.5 * (math.cos(math.pi * ((t - 1) % length) / length) + 1) for t in range(1, total + 1)]
-    clock, said = Clock(total, total), schedule("cyclic", cycles=cycles)
-    assert rates(said, clock) == pytest.approx(expected, abs=1e-12)
-    ends = said.cycle_ends(clock)
+    length, said = RunLength(total, total), schedule("cyclic", cycles=cycles)
+    assert rates(said, length) == pytest.approx(expected, abs=1e-12)
+    ends = said.cycle_ends(length)
     assert len(ends) == cycles
     assert ends[-1] == total
     # A snapshot is taken at the end of a cycle: the next step starts at the full rate again.
-    assert all(rates(said, clock)[end] == 1 for end in ends[:-1])
+    assert all(rates(said, length)[end] == 1 for end in ends[:-1])
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_equal_cycles_are_those_of_snapshot_ensembles(total: int, cycles: int) -
     ],
 )
 def test_cycles_say_where_they_end(options: dict[str, Any], ends: list[int]) -> None:
-    assert schedule("cyclic", **options).cycle_ends(CLOCK) == ends
-    assert schedule("cosine").cycle_ends(CLOCK) == [100]
+    assert schedule("cyclic", **options).cycle_ends(LENGTH) == ends
+    assert schedule("cosine").cycle_ends(LENGTH) == [100]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_what_does_not_fit_the_run_is_refused_before_it_starts(
     name: str, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ValueError) as caught:
-        schedule(name, **options).bind(CLOCK)
+        schedule(name, **options).bind(LENGTH)
     assert str(caught.value) == sentence
 
 
@@ -251,13 +251,13 @@ def test_a_schedule_in_epochs_and_steps_keeps_its_rate_when_the_run_gets_longer(
     name: str, options: dict[str, Any]
 ) -> None:
     said = schedule(name, **options)
-    assert rates(said) == rates(said, Clock(10, 200))[:100]
+    assert rates(said) == rates(said, RunLength(10, 200))[:100]
 
 
 def test_wsd_keeps_its_rate_until_the_decay_begins() -> None:
     said = schedule("wsd", warmup="1ep", decay="2ep")
-    assert rates(said)[:80] == rates(said, Clock(10, 200))[:80]
-    assert rates(said)[81] != rates(said, Clock(10, 200))[81]
+    assert rates(said)[:80] == rates(said, RunLength(10, 200))[:80]
+    assert rates(said)[81] != rates(said, RunLength(10, 200))[81]
 
 
 @given(
@@ -268,7 +268,7 @@ def test_wsd_keeps_its_rate_until_the_decay_begins() -> None:
     cooldown=st.sampled_from(["0step", "1step", "10%"]),
 )
 def test_rates_stay_between_nothing_and_lr(name: str, per_epoch: int, epochs: int, warmup: str, cooldown: str) -> None:
-    found = rates(schedule(name, warmup=warmup, cooldown=cooldown), Clock(per_epoch, per_epoch * epochs))
+    found = rates(schedule(name, warmup=warmup, cooldown=cooldown), RunLength(per_epoch, per_epoch * epochs))
     assert all(0 <= rate <= 1 for rate in found)
     assert max(found) > 0.1
 

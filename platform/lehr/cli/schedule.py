@@ -39,20 +39,20 @@ def schedule(
     import shutil
 
     from lehr.curves.schedule_plots import ScheduleCurve, chart, plot, side_by_side, write
-    from lehr.durations import Clock
+    from lehr.durations import RunLength
     from lehr.job import TrainJob, from_dict
     from lehr.schedules import SCHEDULES
 
     if out and out.suffix not in (".png", ".svg", ".html"):
         raise LehrError(f"--out: {out} is not a picture file; allowed: a name that ends in .png, .svg or .html")
     shared = {"warmup": warmup, "cooldown": cooldown}
-    clock = Clock(steps_per_epoch, steps_per_epoch * epochs)
+    length = RunLength(steps_per_epoch, steps_per_epoch * epochs)
     curves = []
     for section in parse(words or list(SCHEDULES)):
         job = from_dict({"schedule": {key: value for key, value in shared.items() if value} | section})
         assert isinstance(job, TrainJob)
         try:
-            curves.append(ScheduleCurve.of(job.schedule, clock))
+            curves.append(ScheduleCurve.of(job.schedule, length))
         except ValueError as error:
             raise JobError(str(error), field=f"schedule {section['name']}") from None
     plots = [plot(curve) for curve in curves]

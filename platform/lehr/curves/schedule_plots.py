@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.schedules import BaseSchedule
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ class ScheduleCurve:
     points: list[tuple[float, float]]
 
     @classmethod
-    def of(cls, schedule: BaseSchedule, clock: Clock) -> ScheduleCurve:
-        """The curve of a schedule over a run of the clock's length. Raises ValueError where it does not fit."""
-        factor, stride = schedule.bind(clock), max(1, clock.total_steps // POINTS)
-        steps = [*range(0, clock.total_steps - 1, stride), clock.total_steps - 1]
+    def of(cls, schedule: BaseSchedule, length: RunLength) -> ScheduleCurve:
+        """The curve of a schedule over a run of this length. Raises ValueError where it does not fit."""
+        factor, stride = schedule.bind(length), max(1, length.total_steps // POINTS)
+        steps = [*range(0, length.total_steps - 1, stride), length.total_steps - 1]
         changed = schedule.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
         options = ", ".join(f"{key} {_text(value)}" for key, value in changed.items())
         name = str(getattr(schedule, "name", type(schedule).__name__))
-        return cls(name, options, [(step / clock.steps_per_epoch, factor(step)) for step in steps])
+        return cls(name, options, [(step / length.steps_per_epoch, factor(step)) for step in steps])
 
 
 def _text(value: object) -> str:

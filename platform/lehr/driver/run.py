@@ -63,13 +63,13 @@ def _failures_in_one_sentence(running: Running) -> Iterator[None]:
         with suppress(LehrError):
             if running.run.outcome() is None:
                 told = running.run.typed_progress()
-                running.run.write_progress(replace(told, status="failed", message=failure["sentence"]))
+                running.run.write_progress(replace(told, status="failed", message=failure.sentence))
         if isinstance(error, LehrError):
             raise
         with suppress(OSError):
-            running.log_trace(failure["trace"])
-        failed = LehrError(f"{failure['sentence']}\nThe full trace is in {running.log}")
-        failed.exit_code = failure["exit_code"]
+            running.log_trace(failure.trace)
+        failed = LehrError(f"{failure.sentence}\nThe full trace is in {running.log}")
+        failed.exit_code = failure.exit_code
         raise failed from error
     finally:
         with suppress(LehrError):

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from lehr.driver.kind import FILES_OF_EVERY_RUN, FOLDERS_OF_EVERY_RUN, Kind
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
 from lehr.job import Job, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
 from lehr.runs import Folder, RunFolder, collect_environment, names, step_of, steps_per_epoch
@@ -64,7 +64,7 @@ def keeps_rate(existing: RunFolder, job: Job) -> bool:
         return False
     if (per_epoch := steps_per_epoch(existing)) is None:
         return False
-    before, after = (learning_rate(each, Clock(per_epoch, per_epoch * each.train.epochs)) for each in (old, job))
+    before, after = (learning_rate(each, RunLength(per_epoch, per_epoch * each.train.epochs)) for each in (old, job))
     return all(before(step) == after(step) for step in range(max(steps)))
 
 

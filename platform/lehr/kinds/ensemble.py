@@ -25,7 +25,7 @@ from lehr.kinds.ensemble_members import (
     collect_members,
     held_out_rows,
     plan_ensemble,
-    snapshot_clock,
+    run_length,
 )
 from lehr.predict import EnsembleDescription, EnsembleMember
 from lehr.predict.outputs import read_outputs, record_outputs
@@ -205,9 +205,9 @@ def _cycle_epochs(run: RunFolder, job: EnsembleJob) -> float | None:
     trained = RunFolder.open(run.folder.child(SNAPSHOTS))
     train_job = from_dict(trained.job)
     assert isinstance(train_job, TrainJob)
-    clock = snapshot_clock(trained, train_job)
-    ends = [0, *cycle_ends(train_job, clock)]
-    return min(end - start for start, end in pairwise(ends)) / clock.steps_per_epoch
+    length = run_length(trained, train_job)
+    ends = [0, *cycle_ends(train_job, length)]
+    return min(end - start for start, end in pairwise(ends)) / length.steps_per_epoch
 
 
 KIND = Kind(check=check, run=run, report=report, files=("ensemble.json",), folders=("members", "trials"))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.errors import LehrError, RunError
 from lehr.job import EnsembleJob, TrainJob, derive, from_dict, to_dict
 from lehr.job.ensemble import AVERAGES, CYCLES, MEMBERS
@@ -118,12 +118,12 @@ def _collect_snapshots(trained: TrainedEnsemble) -> Collected:
     outcome = trained.outcomes[SNAPSHOTS]
     if outcome.status == "failed":
         return [], []
-    source, clock = outcome.run, snapshot_clock(outcome.run, trained.plan.jobs[0])
-    ends, saved = cycle_ends(trained.plan.jobs[0], clock), set(names(source.folder))
+    source, length = outcome.run, run_length(outcome.run, trained.plan.jobs[0])
+    ends, saved = cycle_ends(trained.plan.jobs[0], length), set(names(source.folder))
     members = []
     for number, step in enumerate(ends, 1):
         if name_of(step) in saved:
-            what = f"snapshot {number} of {len(ends)}, after epoch {step / clock.steps_per_epoch:g}"
+            what = f"snapshot {number} of {len(ends)}, after epoch {step / length.steps_per_epoch:g}"
             member = f"{number:02}"
             _write_member(trained.run, member, source, partial(_snapshot_weights, source, step), what)
             members.append(member)
@@ -136,11 +136,11 @@ def _snapshot_weights(run: RunFolder, step: int) -> dict[str, Tensor]:
     return load(run.folder, name_of(step)).model
 
 
-def snapshot_clock(run: RunFolder, job: TrainJob) -> Clock:
+def run_length(run: RunFolder, job: TrainJob) -> RunLength:
     """The length of the training that the snapshots are taken from, in optimizer steps."""
     per_epoch = steps_per_epoch(run)
     assert per_epoch is not None, "a finished training has counted its steps"
-    return Clock(per_epoch, per_epoch * job.train.epochs)
+    return RunLength(per_epoch, per_epoch * job.train.epochs)
 
 
 # ── independent networks ────────────────────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ from lehr.job import TrainJob
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
 from lehr.training.allocation import allocate
-from lehr.training.failures import describe, last_line, lost
+from lehr.training.failures import Failure, describe, describe_lost_workers, last_line
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
@@ -107,7 +107,7 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         watch(running, thread, what_for)
         thread.join(timeout=3.0)
         if errors and not run.folder.exists("failure.json"):
-            running.log_trace(describe(errors[0])["trace"])
+            running.log_trace(describe(errors[0]).trace)
             raise _gave_up(running, job.workers.retries, errors[0])
 
 
@@ -115,7 +115,7 @@ def _gave_up(running: Running, retries: int, error: BaseException) -> LehrError:
     """Why Ray Train no longer restarts the workers, in one sentence."""
     times = f"{retries + 1} times, the last time because " if retries else "because "
     failures = getattr(error, "worker_failures", None)
-    why = lost(failures) if failures else last_line(error)
+    why = describe_lost_workers(failures) if failures else last_line(error)
     return LehrError(
         f"training failed {times}{why}; what was saved is kept, and running the job again resumes from there; "
         f"the full log is in {running.log}"
@@ -170,12 +170,12 @@ def conclude(running: Running) -> None:
     """Tells what a person wants to know at the end: how good, how long, where."""
     run, screen = running.run, running.screen
     if run.folder.exists("failure.json"):
-        failure = run.folder.read_json("failure.json")
-        running.log_trace(failure["trace"])
-        run.write_progress(replace(run.typed_progress(), status="failed", message=failure["sentence"]))
+        failure = Failure.read(run.folder)
+        running.log_trace(failure.trace)
+        run.write_progress(replace(run.typed_progress(), status="failed", message=failure.sentence))
         write_curves(run)
-        error = LehrError(f"{failure['sentence']}\nThe full trace is in {running.log}")
-        error.exit_code = failure["exit_code"]
+        error = LehrError(f"{failure.sentence}\nThe full trace is in {running.log}")
+        error.exit_code = failure.exit_code
         raise error
     progress = run.typed_progress()
     screen.progress(progress)

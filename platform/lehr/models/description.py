@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lehr.errors import RunError
+from lehr.models.pretrained import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class NetworkDescription:
     """
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     hidden: int | None = None
 
 
@@ -39,32 +40,33 @@ class ModelDescription:
     task: str
     network: NetworkDescription
     classes: tuple[str, ...]
-    preprocess: Mapping[str, Any]
+    preprocess: Preprocessing
     dtype: str
     origin: Mapping[str, str | int | None] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, told: object) -> ModelDescription:
+    def from_json(cls, content: object) -> ModelDescription:
         """From the form that the file has. Raises RunError where something is missing."""
         try:
-            assert isinstance(told, dict)
-            network = told["model"]
+            if not isinstance(content, Mapping):
+                raise TypeError("not a mapping")
+            network = content["model"]
             return cls(
-                task=told.get("task", "classification"),
+                task=content.get("task", "classification"),
                 network=NetworkDescription(network["name"], network.get("options", {}), network.get("hidden")),
-                classes=tuple(told["classes"]),
-                preprocess=told["preprocess"],
-                dtype=told["dtype"],
-                origin=told.get("from", {}),
-                metrics=told.get("metrics", {}),
+                classes=tuple(content["classes"]),
+                preprocess=content["preprocess"],
+                dtype=content["dtype"],
+                origin=content.get("from", {}),
+                metrics=content.get("metrics", {}),
             )
-        except (AssertionError, AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise RunError("model/model.json does not describe a model") from error
 
     def to_json(self) -> dict[str, Any]:
         """The form that the file has."""
-        network: dict[str, Any] = {"name": self.network.name, "options": dict(self.network.options)}
+        network: dict[str, object] = {"name": self.network.name, "options": dict(self.network.options)}
         if self.network.hidden:
             network["hidden"] = self.network.hidden
         return {

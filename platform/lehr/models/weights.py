@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lehr.models import pretrained
+from lehr.models.description import ModelDescription
 from lehr.models.pretrained import Preprocessing
 from lehr.runs import Folder, read_model
 
@@ -28,7 +29,7 @@ def read_weights(reference: str, storage: str, name: str) -> tuple[dict[str, Ten
     """
     if reference.startswith("run:"):
         weights, about = read_model(referenced_run(reference, storage))
-        return weights, tuple(about["classes"])
+        return weights, ModelDescription.from_json(about).classes
     return pretrained.read_pretrained(reference, name)
 
 
@@ -38,8 +39,7 @@ def read_preprocessing(reference: str, storage: str, name: str) -> Preprocessing
     Takes the same arguments and raises the same errors as `read_weights`, but downloads nothing.
     """
     if reference.startswith("run:"):
-        found: Preprocessing = read_model(referenced_run(reference, storage))[1]["preprocess"]
-        return found
+        return ModelDescription.from_json(read_model(referenced_run(reference, storage))[1]).preprocess
     return pretrained.preprocessing(reference, name)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.errors import LehrError
 from lehr.job import TrainJob, from_dict
 from lehr.runs import RunFolder, steps_per_epoch
@@ -51,7 +51,7 @@ def cycle_starts(run: RunFolder, total_steps: int) -> list[int]:
     job = from_dict(run.job)
     if not per_epoch or not isinstance(job, TrainJob):
         return []
-    return job.schedule.cycle_ends(Clock(per_epoch, total_steps))[:-1]
+    return job.schedule.cycle_ends(RunLength(per_epoch, total_steps))[:-1]
 
 
 class Annotator:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from lehr.data.preprocess import Preprocess
 from lehr.ensembles import CombineBy
 from lehr.errors import RunError
 from lehr.models.description import ModelDescription
-from lehr.models.pretrained import Preprocessing
 from lehr.predict.ensemble_description import EnsembleDescription
 from lehr.runs import Folder, read_model
 
@@ -125,7 +123,7 @@ def load_network(folder: Folder) -> Network:
     """The model of a run folder, on the CPU. Raises RunError if there is none, or its file is damaged."""
     weights, content = read_model(folder)
     description = ModelDescription.from_json(content)
-    preprocess = Preprocess.from_description(cast(Preprocessing, description.preprocess))
+    preprocess = Preprocess.from_description(description.preprocess)
     spec, dtype, classes = description.network, getattr(torch, description.dtype), description.classes
     try:
         options = dict(spec.options)

@@ -19,8 +19,8 @@ from lehr.recipe.measurement import entropy, finish, fixed_sample
 from lehr.recipe.results import Result, Verdict
 from lehr.runs import RunFolder
 from lehr.training.group import Group
+from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
-from lehr.training.updates import network
 from lehr.trials import TrialCallbacks
 
 ROWS = 256  # images that are looked at, or the job's batch size if that is smaller: a batch fits into memory
@@ -212,7 +212,7 @@ def check_initial_loss(plan: Plan, run: RunFolder, group: Group, callbacks: Tria
 
 def measure(plan: Plan, group: Group) -> InitialCheck:
     """Measures the network with its initial weights. Raises JobError where it does not fit the data."""
-    model = network(plan, group)
+    model = prepare_model(plan, group)
     batch, rows = fixed_sample(plan, min(ROWS, max(2 * group.size, plan.job.train.batch_size)), group, "initial loss")
     counts = torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).tolist()
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -24,8 +24,9 @@ from lehr.runs import RunFolder
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
 from lehr.training.optimizers import OPTIMIZERS
+from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
-from lehr.training.updates import Updates, network
+from lehr.training.train_step import TrainStep
 from lehr.trials import TrialCallbacks
 
 BATCHES, MOST_ROWS = 5, 64  # 5 batches of at most 64 images: few enough to memorise in a minute
@@ -257,9 +258,9 @@ def attempt(
     plan: Plan, group: Group, batch: Batch, rows: int, size: int, rate: float, callbacks: TrialCallbacks
 ) -> tuple[nn.Module, OverfitAttempt | None]:
     """Trains from the initial weights on the same batches over and over; no attempt is returned if asked to stop."""
-    model = network(plan, group)
+    model = prepare_model(plan, group)
     without_dropout(model)
-    updates = Updates(dataclasses.replace(plan, rate=lambda step: rate), model, group)
+    train_step = TrainStep(dataclasses.replace(plan, learning_rate=lambda step: rate), model, group)
     shares = _shares(batch, rows, size, group)
     known = entropy(_counts(plan, batch, group))
     losses: list[float] = []
@@ -269,7 +270,7 @@ def attempt(
     model.train()
     for step in range(MOST_STEPS):
         part, whole = shares[step % len(shares)]
-        loss, _, ratio = updates.take(part, whole, step)
+        loss, _, ratio = train_step(part, whole, step)
         waiting.append(loss)
         if ratio is not None:
             ratios.append(float(ratio))

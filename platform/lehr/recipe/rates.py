@@ -23,8 +23,9 @@ from lehr.recipe.overfit import usual_rate
 from lehr.recipe.results import Result, Verdict
 from lehr.runs import RunFolder
 from lehr.training.group import Group
+from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
-from lehr.training.updates import Updates, network
+from lehr.training.train_step import TrainStep
 from lehr.trials import TrialCallbacks
 
 STEPS = 100  # updates of a test at most; fewer if the budget of its job is smaller
@@ -241,7 +242,7 @@ def _test(
     plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks, rate: Callable[[int, int], float]
 ) -> None:
     """A test whose learning rate is `rate(step, steps)`; asked to stop, it leaves no result."""
-    began, steps = time.time(), min(STEPS, max(LEAST_STEPS, plan.clock.total_steps))
+    began, steps = time.time(), min(STEPS, max(LEAST_STEPS, plan.length.total_steps))
     write_progress(run, group, "running", f"learning rate {plan.job.optimizer.lr:g}", 0.0)
     losses = _train(plan, group, callbacks, lambda step: rate(step, steps), steps)
     if losses is None:
@@ -267,18 +268,18 @@ def _train(
     plan: Plan, group: Group, callbacks: TrialCallbacks, rate: Callable[[int], float], steps: int
 ) -> list[float] | None:
     """The loss before each update, up to a few after the first that is not finite; None if asked to stop."""
-    model = network(plan, group)
+    model = prepare_model(plan, group)
     model.train()
-    updates = Updates(dataclasses.replace(plan, rate=rate), model, group)
+    train_step = TrainStep(dataclasses.replace(plan, learning_rate=rate), model, group)
     losses: list[float] = []
     waiting: list[torch.Tensor] = []
     while (step := len(losses) + len(waiting)) < steps:
-        epoch, first = divmod(step, plan.epochs.steps)
+        epoch, first = divmod(step, plan.sampler.steps)
         found = batches(
-            plan.splits.train, plan.epochs, plan.augment, epoch, first, group.rank, group.size, group.device
+            plan.splits.train, plan.sampler, plan.augment, epoch, first, group.rank, group.size, group.device
         )
         for within, batch in enumerate(found, first):
-            loss, _, _ = updates.take(batch, plan.epochs.size(within), step)
+            loss, _, _ = train_step(batch, plan.sampler.size(within), step)
             waiting.append(loss)
             step += 1
             if step % LOOK and step < steps:

@@ -20,8 +20,9 @@ from lehr.search.samplers import drawn_values
 from lehr.search.space import Space, Values
 from lehr.search.study import grid_combinations, max_trials
 from lehr.training.group import Group
+from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
-from lehr.training.updates import Updates, network
+from lehr.training.train_step import TrainStep
 
 SHOWN = 12  # trials that are listed
 STEPS = 5  # steps that are timed, after a first one that warms up
@@ -108,13 +109,13 @@ def seconds_per_epoch(job: TrainJob) -> float:
     torch.set_num_threads(1)
     try:
         group = Group()
-        updates = Updates(plan, network(plan, group), group)
+        train_step = TrainStep(plan, prepare_model(plan, group), group)
         batch = plan.splits.train.gather(torch.arange(min(size, len(plan.splits.train))))
         torch.manual_seed(key(0, "preview"))
         for step in range(STEPS + 1):
             if step == 1:
                 began = time.perf_counter()
-            updates.take(batch, len(batch.targets), 1 + step)
+            train_step(batch, len(batch.targets), 1 + step)
         seconds = (time.perf_counter() - began) / STEPS
     finally:
         torch.set_num_threads(before)

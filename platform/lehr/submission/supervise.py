@@ -104,7 +104,7 @@ def run(request: Request) -> int:
 
         failure = describe(error)
         traceback.print_exc()
-        print(failure["sentence"], flush=True)
+        print(failure.sentence, flush=True)
         is_away = isinstance(error, NETWORK_ERRORS) or (isinstance(error, OSError) and error.errno in UNREACHABLE)
         return CLUSTER_AWAY if is_away else 1
     return 0

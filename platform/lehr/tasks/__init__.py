@@ -1,25 +1,30 @@
-"""What a task is: how many outputs the head has, the loss, and what is measured. Classification first.
+"""What a task is: how many outputs the head has, the loss, and what is measured. Classification is the one there is.
 
-The loop never looks at targets or outputs itself. A task says what the network is called with, and gives *sums over
-rows* (of the loss and of whatever the metrics need), because sums over workers and batches can be added exactly, where
-means of means cannot. `metrics` turns the sums over a whole split into the numbers that are recorded. README.md beside
-this file sketches how object detection and captioning fit.
+The loop never looks into targets or outputs. A task says what the network is called with, and gives *sums over rows*
+(of the loss and of whatever the metrics need): sums add up exactly over workers and batches, which means of means do
+not. `metrics` turns the sums over a whole split into the numbers that are recorded. README.md beside this file sketches
+how object detection and captioning fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from lehr.tasks.classification import Classification
 
-__all__ = ["Classification", "Task"]
+__all__ = ["Classification", "Outputs", "Task"]
+
+Outputs: TypeAlias = "Tensor | Sequence[Outputs] | Mapping[str, Outputs]"
+"""What a network may return: a tensor, or tensors in a tuple, list or mapping."""
+
+OutputsOfTask = TypeVar("OutputsOfTask", contravariant=True)
 
 
-class Task(Protocol):
-    """The seam between the loop and what is learned."""
+class Task(Protocol[OutputsOfTask]):
+    """What the loop knows of what is learned; `OutputsOfTask` is what the task's networks return."""
 
     metric_names: ClassVar[tuple[str, ...]]
     """What `metrics` returns; `loss` is always among them."""
@@ -29,16 +34,15 @@ class Task(Protocol):
         """Size of the head."""
         ...
 
-    def arguments(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
+    def arguments(self, inputs: Tensor, targets: Tensor) -> tuple[object, ...]:
         """What the network is called with: the prepared images, and whatever else it needs to learn from targets."""
         ...
 
-    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """The training loss summed over the rows: a scalar with a gradient. `outputs` is what the network returned,
-        in the precision it was computed in."""
+    def loss(self, outputs: OutputsOfTask, targets: Tensor) -> Tensor:
+        """The training loss summed over the rows: a scalar with a gradient, of outputs in the type of the weights."""
         ...
 
-    def sums(self, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+    def sums(self, outputs: OutputsOfTask, targets: Tensor) -> dict[str, Tensor]:
         """What to add up over a split: tensors of fixed shapes, such as counts by score for a precision-recall curve.
         `loss` is among them, a scalar: the plain loss, without smoothing or weights."""
         ...

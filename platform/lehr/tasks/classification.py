@@ -19,7 +19,7 @@ class Classification:
         classes: class names in label order.
         label_smoothing: share of the target spread evenly over the classes (Szegedy et al., 2016).
         class_weights: float64 [classes] or None. Weights scale each row's loss; they should average to one over the
-            training rows, so that the loss is a mean over rows whatever the workers.
+            training rows, so that the loss is a mean over rows whatever the number of workers.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
@@ -37,7 +37,7 @@ class Classification:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(outputs)
-        if targets.is_floating_point():  # shares of the classes, where images were mixed
+        if targets.is_floating_point():  # shares of the classes, for mixed images
             targets = targets.to(outputs.dtype)
         return F.cross_entropy(outputs, targets, weights, reduction="sum", label_smoothing=self.label_smoothing)
 
@@ -52,7 +52,9 @@ class Classification:
 
 
 def class_weights(choice: str | list[float], labels: Tensor, classes: int) -> Tensor | None:
-    """float64 [classes] scaled to average one over the rows: `none`, `balanced` (by inverse frequency) or given ones.
+    """float64 [classes], scaled to average one over the rows: `balanced` (by inverse frequency) or given ones.
+
+    None for `none`.
 
     Raises:
         ValueError: a list of the wrong length or with a value that is not positive.

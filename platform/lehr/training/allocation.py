@@ -13,7 +13,7 @@ Nodes = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class WorkerResources:
-    """What each worker gets: how many workers, and how many CPUs and GPUs for one."""
+    """How many workers there are, and how many CPUs and GPUs each of them gets."""
 
     workers: int | tuple[int, int]
     cpus: float
@@ -21,7 +21,7 @@ class WorkerResources:
 
     @property
     def most(self) -> int:
-        """The largest number of workers there can be."""
+        """The largest number of workers that may run."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
     @property
@@ -33,10 +33,9 @@ class WorkerResources:
 def allocate(job: Training, cpus: float, gpus: float, streamed: bool = False, nodes: Nodes = ()) -> WorkerResources:
     """How a job's workers divide a machine's or a cluster's CPUs and GPUs.
 
-    `auto` takes every GPU, one worker each; without GPUs one worker takes all CPUs. A given number of workers
-    divides the CPUs evenly, at least one each; on the `nodes` of a cluster a worker fits onto one of them, and one
-    CPU is left for reading data. Workers on GPUs that stream their data take one CPU each and leave the others for
-    decoding.
+    `auto` uses every GPU, one worker each; without GPUs one worker uses all CPUs. A given number of workers divides
+    the CPUs evenly, at least one each. On a cluster each worker must fit on one of its `nodes`, and one CPU is left for
+    reading data. Workers on GPUs that stream their data use one CPU each and leave the others for decoding.
     """
     section = job.workers
     if section.count == "auto":
@@ -55,7 +54,7 @@ def allocate(job: Training, cpus: float, gpus: float, streamed: bool = False, no
 
 
 def capacity(nodes: Nodes, cpus: float, gpus: float) -> int:
-    """How many workers of this size the nodes hold at once."""
+    """How many workers of this size fit on the nodes at once."""
     return sum(min(int(c // cpus), int(g // gpus) if gpus else int(c // cpus)) for c, g in nodes)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
-from lehr.durations import Clock, Duration
+from lehr.durations import Duration, RunLength
 from lehr.job import Averaging
 from lehr.training.sync_norm import has_batch_norm
 
@@ -21,27 +21,27 @@ class Average:
 
     `ema`: a ← decay × a + (1 − decay) × w after every step. Polyak and Juditsky, "Acceleration of stochastic
     approximation by averaging", 1992, with exponential weights. In the first steps the decay is
-    min(decay, (1 + t) / (10 + t)), so that the random start is soon forgotten. Running statistics are averaged alike.
+    min(decay, (1 + t) / (10 + t)), so that the random start is soon forgotten. Batch-norm statistics are averaged too.
 
     `swa`: the mean of the weights at `start`, and every `every` from there on. Izmailov et al., "Averaging weights
-    leads to wider optima and better generalization", 2018. Such weights never saw a batch, so the running statistics of
-    batch norm are not theirs: `refresh` computes them anew.
+    leads to wider optima and better generalization", 2018. No batch has passed through such weights, so they have no
+    batch-norm statistics of their own until `recompute_statistics`.
 
     Attributes:
         weights: the average; before it begins, the weights it was made with.
     """
 
-    def __init__(self, section: Averaging, model: nn.Module, clock: Clock, fixed_statistics: bool = False) -> None:
+    def __init__(self, section: Averaging, model: nn.Module, length: RunLength, fixed_statistics: bool = False) -> None:
         """Raises ValueError when the average would never begin.
 
         Args:
-            fixed_statistics: running statistics do not move, so those of the model are those of the average.
+            fixed_statistics: training does not change the batch-norm statistics, so the average has the same.
         """
         self._ema = section.kind == "ema"
         self._decay = section.decay or 0.999
-        self._start, self._every = members(section, clock)
-        self._needs_refresh = not self._ema and not fixed_statistics and has_batch_norm(model)
-        self._refreshed = 0
+        self._start, self._every = averaged_steps(section, length)
+        self._recomputes = not self._ema and not fixed_statistics and has_batch_norm(model)
+        self._recomputed_at = 0
         self.weights: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def count(self, steps: int) -> int:
@@ -50,7 +50,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, steps: int) -> None:
-        """Takes in the weights after `steps` optimizer steps, if it is their turn. To be called after every step."""
+        """Adds the weights after `steps` optimizer steps, if they belong to the average. Call it after every step."""
         count = self.count(steps)
         if count == self.count(steps - 1):
             return
@@ -64,11 +64,11 @@ class Average:
         for name in current.keys() - set(floats):
             self.weights[name].copy_(current[name])
 
-    def needs_refresh(self, steps: int) -> bool:
+    def has_stale_statistics(self, steps: int) -> bool:
         """Whether batch-norm statistics must be recomputed before the average after `steps` steps is used."""
-        return self._needs_refresh and self._refreshed != self.count(steps)
+        return self._recomputes and self._recomputed_at != self.count(steps)
 
-    def refresh(self, model: nn.Module, inputs: Iterable[Tensor], steps: int) -> None:
+    def recompute_statistics(self, model: nn.Module, inputs: Iterable[Tensor], steps: int) -> None:
         """Recomputes the batch-norm statistics: the mean over the batches of `inputs`, as the network takes them.
 
         The model must have the averaged weights (`applied_to`); its statistics become those of the average.
@@ -77,7 +77,7 @@ class Average:
         for name, buffer in model.named_buffers():
             if name in self.weights:
                 self.weights[name].copy_(buffer)
-        self._refreshed = self.count(steps)
+        self._recomputed_at = self.count(steps)
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
@@ -90,24 +90,24 @@ class Average:
             model.load_state_dict(own)
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Goes on from an average as a checkpoint holds it. How many weights are in it, the step says."""
+        """Restores the average from a checkpoint. How many sets of weights are in it follows from the step."""
         for name, value in weights.items():
             self.weights[name].copy_(value)
 
 
-def members(section: Averaging, clock: Clock) -> tuple[int, int]:
-    """(first, every): weights join the average after `first` steps, and every so many steps from there on.
+def averaged_steps(section: Averaging, length: RunLength) -> tuple[int, int]:
+    """(first, every): the average takes the weights after `first` steps, and every so many steps from there on.
 
     Raises:
-        ValueError: the average would never begin, or would never go on.
+        ValueError: the average would never begin, or would never take a second set of weights.
     """
     if section.kind == "ema":
         return 1, 1
     start = Duration(75, "%") if section.start is None else section.start
     every = Duration(1, "ep") if section.every is None else section.every
-    first, stride = start.steps(clock), every.steps(clock)
-    if first > clock.total_steps:
-        raise ValueError(f"start {start} is step {first}, after the end of the run of {clock.total_steps} steps")
+    first, stride = start.steps(length), every.steps(length)
+    if first > length.total_steps:
+        raise ValueError(f"start {start} is step {first}, after the end of the run of {length.total_steps} steps")
     if not stride:
-        raise ValueError(f"every {every} is no step at all; allowed: one step or more")
+        raise ValueError(f"every {every} rounds to 0 steps; allowed: one step or more")
     return max(first, 1), stride

@@ -1,11 +1,15 @@
-"""Exact evaluation: every row of a split counted once, whatever the number of workers."""
+"""Exact evaluation: every row of a split counts once, whatever the number of workers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, DataSubset
+from lehr.data.randomness import key
+from lehr.training.averaging import STATISTICS_ROWS
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
@@ -14,19 +18,19 @@ from lehr.training.setup import Plan
 def evaluate(model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch_size: int = 1024) -> dict[str, float]:
     """The task's metrics over all of `rows`, without augmentation, in evaluation mode; the same on every worker.
 
-    Worker r of n takes rows r, r + n, …; sums over rows are added up over batches and workers in float64, so nothing is
-    padded, dropped or averaged twice. The model goes back to the mode it was in.
+    Worker r of n takes rows r, r + n, …. Sums over rows are added over batches and workers in float64, so nothing is
+    padded, dropped or averaged twice. The model returns to the mode it was in.
     """
     training = model.training
     model.eval()
-    totals: dict[str, torch.Tensor] = {}
+    totals: dict[str, Tensor] = {}
     mine = torch.arange(len(rows))[group.rank :: group.size]
-    # A worker without rows still takes part in the sum, and needs the names of the sums for that.
+    # A worker without rows still takes part in the sum, and learns the names of the sums from an empty batch.
     for batch in rows.batches(mine.split(batch_size) if len(mine) else [mine]):
         batch = batch.to(group.device)
         outputs = model(*plan.arguments(batch))
-        read = batch.targets.flatten(1)[:, 0] if batch.targets.ndim > 1 else batch.targets
-        sums = {**plan.task.sums(outputs, batch.targets), "rows": (read != UNREADABLE).sum()}
+        first = batch.targets.flatten(1)[:, 0] if batch.targets.ndim > 1 else batch.targets
+        sums = {**plan.task.sums(outputs, batch.targets), "rows": (first != UNREADABLE).sum()}
         for name, value in sums.items():
             totals[name] = totals.get(name, torch.zeros(value.shape, dtype=torch.float64, device=group.device)) + value
     model.train(training)
@@ -35,3 +39,17 @@ def evaluate(model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch
     parts = together.split([totals[name].numel() for name in names])
     summed = {name: part.reshape(totals[name].shape).tolist() for name, part in zip(names, parts, strict=True)}
     return plan.task.metrics(summed, max(1, round(summed.pop("rows"))))
+
+
+def statistics_inputs(plan: Plan, group: Group) -> Iterator[Tensor]:
+    """Training rows without augmentation, as the network takes them, to compute batch-norm statistics of an average on.
+
+    Which rows, and in which batches, is the same every time. The batches are as large as the parts of a training step.
+    """
+    job, rows = plan.job, plan.splits.train
+    assert job.train.averaging is not None
+    torch.manual_seed(key(job.seed, "statistics"))
+    chosen = rows.order(key(job.seed, "statistics"))[: job.train.averaging.statistics_rows or STATISTICS_ROWS]
+    parts = chosen.tensor_split(-(-len(chosen) * job.train.accumulate // job.train.batch_size))
+    for batch in rows.batches([part[group.rank :: group.size] for part in parts]):
+        yield plan.inputs(batch.to(group.device).inputs)

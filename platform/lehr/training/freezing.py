@@ -1,7 +1,7 @@
-"""What of a pretrained network is trained at which step, and at which rate: pure functions of the job and the step.
+"""Fine-tuning: which layers train from which step, and at which rate. Pure functions of the job and the step.
 
-The network below its head is a list of blocks, from the bottom (next to the image) to the top. There is no state:
-a resumed run asks for its step again and trains exactly the same parameters.
+The network below its head is a list of blocks, from the bottom (next to the image) to the top. There is no state to
+save: a resumed run asks about its step again, and trains exactly the same parameters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.job import FinetuneSection
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -40,10 +40,11 @@ class Block:
 
 
 def blocks(model: nn.Module, head: str) -> list[Block]:
-    """The network below its head as blocks, from the bottom to the top, in the order in which layers were named.
+    """The network below its head as blocks, from the bottom to the top, in the order in which its layers are defined.
 
-    Sequences, what holds the head, and a module with more than half of all parameters (the encoder of a transformer)
-    are opened; anything else is one block. A norm joins the layer before it, loose parameters join the lowest block.
+    Containers, modules that contain the head, and a module with more than half of all parameters (the encoder of a
+    transformer) are split into their children; any other module is one block. A norm joins the layer before it, loose
+    parameters join the lowest block.
     """
     top = model.get_submodule(head)
     most = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in top.parameters())
@@ -56,9 +57,9 @@ def blocks(model: nn.Module, head: str) -> list[Block]:
             inner = f"{path}.{name}" if path else name
             if child is top or not any(True for _ in child.parameters()):
                 continue
-            opened = isinstance(child, _CONTAINERS) or any(module is top for module in child.modules())
+            splits = isinstance(child, _CONTAINERS) or any(module is top for module in child.modules())
             large = 2 * sum(p.numel() for p in child.parameters()) > most and any(True for _ in child.children())
-            if opened or large:
+            if splits or large:
                 visit(child, inner)
             elif isinstance(child, _NORMS) and found:
                 found[-1].names.append(inner)
@@ -82,25 +83,25 @@ def rates(section: FinetuneSection, count: int) -> list[float]:
     return [section.rate * section.decay ** (count - 1 - block) for block in range(count)]
 
 
-def first_steps(section: FinetuneSection, clock: Clock, count: int) -> list[int | None]:
-    """The step from which each of `count` blocks is trained, from the bottom; None for those that never are."""
-    begin, every = section.head_first.steps(clock), section.unfreeze.steps(clock)
+def first_steps(section: FinetuneSection, length: RunLength, count: int) -> list[int | None]:
+    """The step from which each of `count` blocks trains, from the bottom; None for those that never do."""
+    begin, every = section.head_first.steps(length), section.unfreeze.steps(length)
     return [None if block < section.frozen else begin + (count - 1 - block) * every for block in range(count)]
 
 
 class Freezing:
-    """The blocks of one network, and when each of them is trained.
+    """The blocks of one network, and when each of them trains.
 
     Attributes:
         blocks: from the bottom to the top.
     """
 
-    def __init__(self, section: FinetuneSection, clock: Clock, model: nn.Module, head: str) -> None:
+    def __init__(self, section: FinetuneSection, length: RunLength, model: nn.Module, head: str) -> None:
         """Raises ValueError when more blocks are to be frozen than there are."""
         self.blocks = blocks(model, head)
         if section.frozen > len(self.blocks):
             raise ValueError(f"{section.frozen} blocks are more than the {len(self.blocks)} below the head")
-        self._first = first_steps(section, clock, len(self.blocks))
+        self._first = first_steps(section, length, len(self.blocks))
         self._rates = rates(section, len(self.blocks))
         fixed = section.batch_norm == "frozen"
         below = (module for block in self.blocks for layer in block.modules for module in layer.modules())
@@ -108,15 +109,15 @@ class Freezing:
         self._now: list[bool] | None = None
 
     def rates(self) -> dict[nn.Parameter, float]:
-        """The rate of every parameter below the head as a share of the job's; 0 for those that are never trained."""
+        """The rate of every parameter below the head as a share of the job's; 0 for those that never train."""
         shares = [0.0 if first is None else rate for first, rate in zip(self._first, self._rates, strict=True)]
-        of_blocks = zip(reversed(self.blocks), reversed(shares), strict=True)  # what blocks share belongs to the lowest
+        of_blocks = zip(reversed(self.blocks), reversed(shares), strict=True)  # a shared parameter has the lowest one's
         return {parameter: share for block, share in of_blocks for parameter in block.parameters()}
 
     def apply(self, model: nn.Module, step: int) -> bool:
-        """Puts the model into the mode in which it is trained at `step`; whether other parameters take a gradient.
+        """Sets each layer's mode for training at `step`; returns whether other parameters now require a gradient.
 
-        To be called before every step: evaluation leaves every layer in training mode.
+        Call it before every step: evaluation leaves every layer in training mode.
         """
         now = [first is not None and step >= first for first in self._first]
         model.train()

@@ -1,10 +1,10 @@
-"""The workers that train together, as plain `torch.distributed` sees them. One process alone is a group of one."""
+"""The workers that train together, over plain `torch.distributed`. A single process is a group of one."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 CPU = torch.device("cpu")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Group:
-    """This worker's place among all workers, and the device it computes on."""
+    """This worker's rank among all workers, and the device it computes on."""
 
     rank: int = 0
     size: int = 1
@@ -34,27 +35,27 @@ class Group:
         return values
 
     def barrier(self) -> None:
-        """Waits until every worker has come here: what the first one wrote before can be read after."""
+        """Waits for every worker: what the first one wrote before the barrier can be read after it."""
         self.sum(torch.zeros(1, device=self.device))
 
-    def broadcast(self, value: Any) -> Any:
-        """The first worker's value on every worker. What it holds must be picklable; it never leaves the group."""
+    def broadcast(self, value: T) -> T:
+        """The first worker's value, on every worker. It must be picklable; the pickle never leaves the group."""
         if self.size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def gather(self, value: Any) -> list[Any]:
-        """The value of every worker, in the order of their ranks, on every worker; picklable, as in `broadcast`."""
+    def gather(self, value: T) -> list[T]:
+        """The values of all workers, in the order of their ranks, on every worker; picklable, as in `broadcast`."""
         if self.size == 1:
             return [value]
-        values = [None] * self.size
+        values = [value] * self.size
         dist.all_gather_object(values, value)
         return values
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Gives every worker the first worker's buffers, such as running statistics."""
+        """Gives every worker the first worker's buffers, such as batch-norm statistics."""
         for buffer in model.buffers() if self.size > 1 else ():
             dist.broadcast(buffer, src=0)
 
@@ -62,7 +63,7 @@ class Group:
         """The model with gradients averaged over the workers.
 
         Args:
-            share_buffers: before each training step, give every worker the first worker's buffers.
+            share_buffers: give every worker the first worker's buffers before each forward pass in training.
         """
         if self.size == 1:
             return model

@@ -1,8 +1,8 @@
-"""The training loop: plain PyTorch, read from top to bottom. It knows workers only as a `Group` and never imports Ray.
+"""The training loop: plain PyTorch, to be read from top to bottom. It knows workers only as a `Group`, and no Ray.
 
-One call of `train` is one attempt: it starts from the newest valid checkpoint of the run folder, or from scratch, and
-ends when the run is finished, when it is asked to stop, or when the loss is no longer a number. Everything random is a
-function of (seed, epoch, step, row), so an attempt that resumes continues exactly as if nothing had happened.
+One call of `train` is one attempt. It starts from the newest valid checkpoint of the run folder, or from scratch, and
+ends when the run is finished, when somebody asks it to stop, or when the loss explodes. Everything random is a function
+of (seed, epoch, step, row), so an attempt that resumes continues exactly as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -11,39 +11,45 @@ import math
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from typing import NoReturn
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from lehr.curves.live import diagnose_live
 from lehr.data.batches import batches
 from lehr.data.dataset import Batch, DataSubset
-from lehr.data.randomness import key
 from lehr.errors import TrainingError
 from lehr.job import job_hash
 from lehr.runs import Checkpoint, RunFolder, write_model
-from lehr.runs.checkpoints import load, name_of, newest_valid, prune, save
+from lehr.runs.checkpoints import load, name_of, prune, save
+from lehr.runs.progress import LiveDiagnosis
 from lehr.runs.records import read_epochs
-from lehr.training.averaging import STATISTICS_ROWS, Average
-from lehr.training.evaluation import evaluate
+from lehr.training.evaluation import evaluate, statistics_inputs
 from lehr.training.group import Group
-from lehr.training.metric_logger import MetricLogger
+from lehr.training.prepare import prepare_model
+from lehr.training.resume import begin_logging, find_resume_point
 from lehr.training.setup import Plan
-from lehr.training.stopping import Best
+from lehr.training.state import TrainingState
+from lehr.training.stopping import early_stop, first_exploded
 from lehr.training.stopwatch import Stopwatch
-from lehr.training.updates import Updates, network
-
-EXPLODED = 1000.0
-"""A loss above this many times that of the first step (or 1, if that is more) never comes back, finite or not."""
+from lehr.training.synchronisation import StepBuffer, Synchroniser
+from lehr.training.train_step import TrainStep
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its state is saved."""
+    """Somebody asked the run to stop; its state is saved."""
 
 
 class Diverged(TrainingError):
-    """The loss exploded: it is no longer a finite number, or far beyond any that training could bring down."""
+    """The loss exploded: it is no longer a finite number, or far above any from which training recovers."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """How the loop talks to its caller, on the first worker only; `train` documents each of them."""
+
+    should_stop: Callable[[], str | None]
+    after_epoch: Callable[[Mapping[str, float]], str | None] | None
+    must_save: Callable[[], str | None]
 
 
 def train(
@@ -53,291 +59,272 @@ def train(
     should_stop: Callable[[], str | None] = lambda: None,
     after_epoch: Callable[[Mapping[str, float]], str | None] | None = None,
     must_save: Callable[[], str | None] = lambda: None,
-) -> str:
-    """Trains to the end of the job from wherever the run folder says, and writes records, checkpoints and the model.
+) -> Literal["finished", "stopped"]:
+    """Trains from the newest checkpoint of the run folder to the end of the job, and writes the model.
 
     Args:
         plan: the same on every worker.
-        run: the run folder, reachable from every worker; only the first worker writes.
-        should_stop: asked by the first worker about twice a second; a reason makes all workers save and stop.
-        after_epoch: told by the first worker what every epoch measured (`epoch` from 1, `step`, and the metrics), after
-            it is recorded; a reason ends the training there, and what it learned is kept.
-        must_save: asked by the first worker about twice a second; a reason that it has not given before makes it save a
-            checkpoint at once, and the training goes on.
+        run: the run folder, reachable from every worker; only the first worker writes to it.
+        should_stop: called by the first worker about twice a second; a reason makes all workers save and stop.
+        after_epoch: called by the first worker with what every epoch measured (`epoch` from 1, `step`, and the
+            metrics), after it is recorded; a reason ends the training there, and the best model so far is kept.
+        must_save: called by the first worker about twice a second; a reason other than the last one makes it save a
+            checkpoint at once and continue.
 
     Returns:
-        How it ended: `finished` or `stopped`.
+        How it ended.
 
     Raises:
-        Diverged: the loss became NaN or infinite before anything worth keeping was learned.
+        Diverged: the loss exploded before there was a model worth keeping.
     """
-    attempt = Attempt(plan, run, group, should_stop, after_epoch, must_save)
-    with closing(attempt.journal):
-        return _to_an_end(attempt)
-
-
-def _to_an_end(attempt: Attempt) -> str:
-    try:
-        ending = attempt.run()
-    except Stopped as stopped:
-        attempt.journal.finish("stopped", str(stopped), attempt.step, attempt.best)
-        return "stopped"
-    except Diverged as diverged:
-        if attempt.best.step is None:
-            attempt.journal.finish("failed", str(diverged), attempt.step, attempt.best)
-            raise
-        attempt.journal.event("diverged", str(diverged), step=attempt.step)
-        ending = f"{diverged}; kept the best model before it, of epoch {attempt.best.epoch}"
-    attempt.keep_best_model()
-    attempt.journal.finish("finished", ending, attempt.step, attempt.best)
-    return "finished"
+    attempt = Attempt(plan.to(group.device), run, group, Callbacks(should_stop, after_epoch, must_save))
+    with closing(attempt.logger):
+        try:
+            ending = attempt.train()
+        except Stopped as stopped:
+            attempt.logger.finish("stopped", str(stopped), attempt.state)
+            return "stopped"
+        except Diverged as diverged:
+            if attempt.state.best.step is None:
+                attempt.logger.finish("failed", str(diverged), attempt.state)
+                raise
+            attempt.logger.event("diverged", str(diverged), step=attempt.state.step)
+            ending = f"{diverged}; kept the best model before it, of epoch {attempt.state.best.epoch}"
+        attempt.write_best_model()
+        attempt.logger.finish("finished", ending, attempt.state)
+        return "finished"
 
 
 class Attempt:
-    """One attempt at a run: the model, the optimizer and the position in the run."""
+    """One attempt at a run. Every worker has one, and they are in the same state after every step."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        run: RunFolder,
-        group: Group,
-        should_stop: Callable[[], str | None],
-        after_epoch: Callable[[Mapping[str, float]], str | None] | None,
-        must_save: Callable[[], str | None],
-    ) -> None:
-        section, plan = plan.job.train, plan.on(group.device)
-        self.plan, self.folder, self.group, self.after_epoch = plan, run.folder, group, after_epoch
-        self.must_save, self.warned = must_save, ""
-        self.watch = Stopwatch()
-        self.journal = MetricLogger(plan, run, group, should_stop, self.watch)
-        self.model = network(plan, group)
-        self.updates = Updates(plan, self.model, group)
-        self.journal.communication = self.updates.communication
-        fixed = plan.job.finetune is not None and plan.job.finetune.batch_norm == "frozen"
-        self.average = Average(section.averaging, self.model, plan.clock, fixed) if section.averaging else None
-        self.step, self.epoch_loss = 0, 0.0
-        self.first_loss: float | None = None
-        self.best = Best(section.metric)
-        self.patience = Best((section.early_stopping and section.early_stopping.metric) or section.metric)
-        self.history: list[dict[str, float]] = []  # of each epoch, what a diagnosis during training looks at
-        self.ended: str | None = None  # why `after_epoch` ended the training
-        some = plan.splits.train.order(key(plan.job.seed, "clean"))
-        self.clean = plan.splits.train.subset(some[: min(section.clean_subset, len(plan.splits.validation))])
-        self._resume()
+    def __init__(self, plan: Plan, run: RunFolder, group: Group, callbacks: Callbacks) -> None:
+        self.plan, self.folder, self.group, self.callbacks = plan, run.folder, group, callbacks
+        self.stopwatch = Stopwatch()
+        self.learner = Learner(plan, group)
+        resume = find_resume_point(run.folder, group)
+        if resume.checkpoint:
+            self.learner.restore(resume.checkpoint)
+            self.state = TrainingState.read(resume.checkpoint)
+        else:
+            self.state = TrainingState.start(plan.job.train)
+        self.logger = begin_logging(plan, run, group, self.stopwatch, self.state, resume)
+        self.steps = StepBuffer(self.stopwatch)
+        self.synchroniser = Synchroniser(group, self.state.step)
+        self.notice = ""  # the last reason for which `must_save` had a checkpoint saved
 
-    # ── the run, from the outside in ────────────────────────────────────────────────────────────────────────────────
+    # ── the epochs ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def run(self) -> str:
-        """Trains until the job is done; returns the sentence that says why it ended."""
-        early = self.plan.job.train.early_stopping
-        self._ask_again()
-        while self.step < self.plan.clock.total_steps and not self.ended:
-            if early and self.patience.stale >= early.patience and self.patience.value is not None:
-                ending = (
-                    f"stopped early after epoch {self.step // self.plan.clock.steps_per_epoch}: {self.patience.metric} "
-                    f"has not improved for {self.patience.stale} epochs"
-                )
-                self.journal.event("early_stop", ending, step=self.step)
+    def train(self) -> str:
+        """Trains epoch after epoch; returns the sentence that says why it ended."""
+        ended = self._report_last_epoch()
+        while not ended and self.state.step < self.plan.length.total_steps:
+            epoch = self.state.step // self.plan.length.steps_per_epoch
+            diagnosis = live_diagnosis(self.plan, self.state)
+            if early := early_stop(self.plan.job.train, self.state.patience, diagnosis):
+                ending = f"stopped early after epoch {epoch}: {early.sentence}"
+                self.logger.event("early_stop", ending, step=self.state.step, **early.details)
                 return ending
-            if (clear := self._diagnosis()) and clear[0] in self.plan.job.train.stop_on:
-                ending = f"stopped early after epoch {self.step // self.plan.clock.steps_per_epoch}: {clear[1]}"
-                self.journal.event("early_stop", ending, step=self.step, diagnosis=clear[0])
-                return ending
-            self._run_epoch(self.step // self.plan.clock.steps_per_epoch)
-        if self.ended:
-            self.journal.event("ended_early", self.ended, step=self.step)
-        return self.ended or "all epochs done"
+            ended = self._train_epoch(epoch)
+        if ended:
+            self.logger.event("ended_early", ended, step=self.state.step)
+        return ended or "all epochs done"
 
-    def _run_epoch(self, epoch: int) -> None:
+    def _train_epoch(self, epoch: int) -> str | None:
+        """Trains to the end of the epoch; returns why training ends there, if `after_epoch` says so."""
+        plan, ended = self.plan, None
         for batch, rows in self._batches(epoch):
-            self._train_step(batch, rows)
-            self.step += 1
-            end = self.step % self.plan.clock.steps_per_epoch == 0
-            due = self.step % self.plan.checkpoint_every == 0 or self.step in self.plan.snapshots
-            met = end or due or self.journal.pulse_due(self.step)
-            stop = self._pulse() if met else None
-            if end:
-                self._finish_epoch(epoch)
-            if due or stop or (met and self._warned()) or self.step in (self.plan.clock.total_steps, self.best.step):
+            self._take_step(batch, rows)
+            step = self.state.step
+            at_end = step % plan.length.steps_per_epoch == 0
+            save_due = step % plan.checkpoint_every == 0 or step in plan.snapshots
+            synchronise = at_end or save_due or self.synchroniser.due(step)
+            stop = self._synchronise() if synchronise else None
+            if at_end:
+                ended = self._finish_epoch(epoch + 1)
+            last_or_best = step in (plan.length.total_steps, self.state.best.step)
+            if save_due or stop or (synchronise and self._must_save()) or last_or_best:
                 self._save()
             if stop:
                 raise Stopped(stop)
+        return ended
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, int]]:
         """This worker's part of each global batch left in the epoch, and the number of rows of the whole batch."""
-        epochs, rows = self.plan.epochs, self.plan.splits.train
-        first, group = self.step % epochs.steps, self.group
-        found = batches(rows, epochs, self.plan.augment, epoch, first, group.rank, group.size, group.device)
-        for i in range(first, epochs.steps):
-            with self.watch.time("input"):
+        rows, sampler, group = self.plan.splits.train, self.plan.sampler, self.group
+        first = self.state.step % sampler.steps
+        found = batches(rows, sampler, self.plan.augment, epoch, first, group.rank, group.size, group.device)
+        for i in range(first, sampler.steps):
+            with self.stopwatch.time("input"):
                 batch = next(found)
-            yield batch, epochs.size(i)
+            yield batch, sampler.size(i)
 
-    def _train_step(self, batch: Batch, rows: int) -> None:
-        with self.watch.time("compute"):
-            loss, norm, update = self.updates.take(batch, rows, self.step)
-            if self.average:
-                self.average.update(self.model, self.step + 1)
-        self.journal.step(loss, norm, update)
+    # ── one step, and what happens between steps ────────────────────────────────────────────────────────────────────
 
-    # ── what happens between steps ──────────────────────────────────────────────────────────────────────────────────
+    def _take_step(self, batch: Batch, rows: int) -> None:
+        with self.stopwatch.time("compute"):
+            result = self.learner.train_step(batch, rows, self.state.step)  # forward, backward, clip, optimizer step
+            self.state = self.state.after_step()
+            if self.learner.average:
+                self.learner.average.update(self.learner.model, self.state.step)
+        self.steps.add(result)
 
-    def _pulse(self) -> str | None:
-        """Brings the workers together: all learn the same, and decide the same. Returns why to stop, if so."""
-        with self.watch.time("records"):
-            pulse = self.journal.pulse(self.step, self.best)
-        first = self.step - len(pulse.losses)
-        for step, loss in enumerate(pulse.losses, first):
-            if self.first_loss is None:
-                self.first_loss = loss
-            if not math.isfinite(loss) or loss > EXPLODED * max(self.first_loss, 1.0):
-                self._diverged("loss", step, loss)
-            self.epoch_loss += loss  # one by one: how timing groups them into pulses must not show in the last digit
-        return pulse.stop
+    def _synchronise(self) -> str | None:
+        """Brings the workers together: all learn the losses, and decide the same. Returns why to stop, if so."""
+        with self.stopwatch.time("records"):
+            reason = self.callbacks.should_stop() if self.group.first else None
+        with self.stopwatch.time("compute"):  # a GPU's work is waited for here
+            losses, stop = self.synchroniser.synchronise(self.state.step, self.steps.losses(), reason)
+        with self.stopwatch.time("records"):
+            self.logger.steps(self.state, losses, self.steps, self.learner.train_step.communication_seconds())
+        self.steps.clear()
+        if (exploded := first_exploded(losses, self.state.first_loss)) is not None:
+            raise diverged(self.plan, "loss", self.state.step - len(losses) + exploded, losses[exploded])
+        self.state = self.state.with_losses(losses)
+        return stop
 
-    def _finish_epoch(self, epoch: int) -> None:
-        with self.watch.time("evaluation"):
-            self.updates.settle()
-            metrics = self._measure("validation", self.plan.splits.validation)
-            if not math.isfinite(metrics["validation_loss"]):
-                self._diverged("validation loss", self.step - 1, metrics["validation_loss"])
-            if len(self.clean):
-                metrics |= self._measure("clean_train", self.clean)
-            if self.average and self.average.count(self.step):
-                with self.average.applied_to(self.model):
-                    if self.average.needs_refresh(self.step):
-                        self.average.refresh(self.model, self._statistics(), self.step)
-                    metrics |= self._measure("averaged_validation", self.plan.splits.validation)
-        metrics["train_loss"] = self.epoch_loss / self.plan.clock.steps_per_epoch
-        self.epoch_loss = 0.0
+    def _finish_epoch(self, epoch: int) -> str | None:
+        """Evaluates and records epoch `epoch`, counted from 1; returns why training ends here, if it does."""
+        with self.stopwatch.time("evaluation"):
+            metrics = self.learner.evaluate(self.state.step)
+        metrics["train_loss"] = self.state.epoch_loss / self.plan.length.steps_per_epoch
         early = self.plan.job.train.early_stopping
-        self.history.append({name: metrics[name] for name in ("train_loss", "validation_accuracy") if name in metrics})
-        self.best = self.best.update(metrics.get(self.best.metric, math.nan), self.step, epoch + 1)
-        self.patience = self.patience.update(
-            metrics.get(self.patience.metric, math.nan), self.step, epoch + 1, early.min_change if early else 0.0
-        )
-        with self.watch.time("records"):
-            rows = self.plan.splits.train
-            if rows.decodes_lazily:  # else no worker has news, and asking them all costs milliseconds
-                for image in rows.add_unreadable(dict(ChainMap(*self.group.gather(rows.unreadable())))):
-                    self.journal.event("unreadable", f"skipped {image}", step=self.step)
-            self.journal.epoch(epoch + 1, self.step, metrics, self.best, self._diagnosis())
-        if self.after_epoch:
-            row = {"epoch": epoch + 1, "step": self.step, **metrics}
-            self.ended = self.group.broadcast(self.after_epoch(row) if self.group.first else None)
+        self.state = self.state.after_epoch(epoch, metrics, early.min_change if early else 0.0)
+        with self.stopwatch.time("records"):
+            for image in newly_unreadable(self.plan.splits.train, self.group):
+                self.logger.event("unreadable", f"skipped {image}", step=self.state.step)
+            self.logger.epoch(epoch, self.state, metrics, live_diagnosis(self.plan, self.state))
+        return self._report_epoch({"epoch": epoch, "step": self.state.step, **metrics})
 
-    def _ask_again(self) -> None:
-        """After a resume at the end of an epoch: hears again what was said of it, which may have been to end there."""
-        if not self.after_epoch or not self.step or self.step % self.plan.clock.steps_per_epoch:
-            return
+    def _report_epoch(self, row: Mapping[str, float] | None) -> str | None:
+        """Passes what an epoch measured to `after_epoch`; returns its answer on every worker."""
+        if not self.callbacks.after_epoch:
+            return None
+        return self.group.broadcast(self.callbacks.after_epoch(row) if self.group.first and row else None)
+
+    def _report_last_epoch(self) -> str | None:
+        """After a resume at the end of an epoch, reports it again: the answer may have been to end there."""
+        if not self.callbacks.after_epoch or not self.state.step or self.state.step % self.plan.length.steps_per_epoch:
+            return None
         rows = read_epochs(self.folder).to_pylist()[-1:] if self.group.first else []
         known = [{name: value for name, value in row.items() if value is not None} for row in rows]
-        self.ended = self.group.broadcast(self.after_epoch(known[0]) if known else None)
+        return self._report_epoch(known[0] if known else None)
 
-    def _diagnosis(self) -> tuple[str, str] | None:
-        """What the epochs so far make clear: the same on every worker, and the same after a resume."""
-        rows, epochs = len(self.plan.splits.validation), self.plan.job.train.epochs
-        return diagnose_live(self.history, classes=self.plan.task.outputs, validation_rows=rows, epochs=epochs)
+    # ── checkpoints, and the model at the end ───────────────────────────────────────────────────────────────────────
 
-    def _statistics(self) -> Iterator[Tensor]:
-        """Clean training rows, as the network takes them, to compute batch-norm statistics on: the same every time."""
-        job, rows = self.plan.job, self.plan.splits.train
-        assert job.train.averaging is not None
-        torch.manual_seed(key(job.seed, "statistics"))
-        chosen = rows.order(key(job.seed, "statistics"))[: job.train.averaging.statistics_rows or STATISTICS_ROWS]
-        parts = chosen.tensor_split(-(-len(chosen) * job.train.accumulate // job.train.batch_size))
-        for batch in rows.batches([part[self.group.rank :: self.group.size] for part in parts]):
-            yield self.plan.inputs(batch.to(self.group.device).inputs)
-
-    def _measure(self, split: str, rows: DataSubset) -> dict[str, float]:
-        return {f"{split}_{k}": v for k, v in evaluate(self.model, rows, self.plan, self.group).items()}
-
-    def _diverged(self, what: str, step: int, value: float) -> NoReturn:
-        raise Diverged(
-            f"the {what} became {value:.3g} at step {step} (epoch {step // self.plan.clock.steps_per_epoch + 1}) with "
-            f"learning rate {self.plan.rate(step):.3g}; try a lower optimizer.lr, a schedule.warmup or train.clip"
-        )
-
-    def _warned(self) -> bool:
+    def _must_save(self) -> bool:
         """Whether there is news that these workers may end soon. Only the first worker is asked: it alone saves."""
-        reason = self.must_save() if self.group.first else None
-        news = reason is not None and reason != self.warned
-        if news:
-            self.warned = reason or ""
-            self.journal.event("warned", f"{reason}: saves a checkpoint at once", step=self.step)
-        return news
-
-    # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
+        notice = self.callbacks.must_save() if self.group.first else None
+        if notice is None or notice == self.notice:
+            return False
+        self.notice = notice
+        self.logger.event("warned", f"{notice}; saves a checkpoint now", step=self.state.step)
+        return True
 
     def _save(self) -> None:
+        """Saves a checkpoint, after all records up to it. Only the first worker does."""
         if not self.group.first:
             return
-        with self.watch.time("checkpoints"):
-            self.journal.flush()
-            name = save(
-                self.folder,
-                Checkpoint(
-                    step=self.step,
-                    model=self.model.state_dict(),
-                    average=self.average.weights if self.average else None,
-                    optimizer=self.updates.optimizer.state_dict(),
-                    state={
-                        "epoch": self.step / self.plan.clock.steps_per_epoch,
-                        "job_hash": job_hash(self.plan.job),
-                        "best": self.best.to_dict(),
-                        "patience": self.patience.to_dict(),
-                        "epoch_loss": self.epoch_loss,
-                        "first_loss": self.first_loss,
-                        "scaler": self.updates.scaler.state_dict(),
-                        "history": self.history,
-                        "covered": self.journal.covered(),
-                    },
-                ),
-            )
-            self.journal.saved(name)
-            best = {self.best.step} if self.best.step else set()
+        with self.stopwatch.time("checkpoints"):
+            self.logger.flush()
+            checkpoint = self.learner.checkpoint(self.state, self.logger.covered())
+            self.logger.saved(save(self.folder, checkpoint))
+            best = {self.state.best.step} if self.state.best.step else set()
             prune(self.folder, self.plan.job.train.checkpoint.keep, best | self.plan.snapshots)
 
-    def _resume(self) -> None:
-        """Goes on from the newest valid checkpoint, if there is one. The first worker chooses it for all."""
-        chosen, notes = newest_valid(self.folder, _best_of) if self.group.first else (None, [])
-        name = self.group.broadcast(name_of(chosen.step) if chosen else None)
-        checkpoint = chosen if self.group.first or name is None else load(self.folder, name)
-        if checkpoint:
-            self.model.load_state_dict(checkpoint.model)
-            self.updates.optimizer.load_state_dict(checkpoint.optimizer or {})
-            if scaler := checkpoint.state.get("scaler"):
-                self.updates.scaler.load_state_dict(scaler)
-            if self.average and checkpoint.average:
-                self.average.load(checkpoint.average)
-            self.step, self.epoch_loss = checkpoint.step, checkpoint.state["epoch_loss"]
-            self.first_loss = checkpoint.state.get("first_loss")
-            self.history = list(checkpoint.state.get("history", []))
-            self.best, self.patience = Best(**checkpoint.state["best"]), Best(**checkpoint.state["patience"])
-        self.journal.begin(checkpoint, notes, self.best)
-
-    def keep_best_model(self) -> None:
+    def write_best_model(self) -> None:
         """Scores the best weights on the test split, if there is one, and writes them as the run's model."""
-        assert self.best.step is not None
+        best = self.state.best
+        assert best.step is not None
         self.group.barrier()
-        with self.watch.time("checkpoints"):
-            best = load(self.folder, name_of(self.best.step))
-        averaged = self.best.metric.startswith("averaged_") and best.average is not None
-        weights = best.average if averaged and best.average else best.model
-        self.model.load_state_dict(weights)
+        with self.stopwatch.time("checkpoints"):
+            checkpoint = load(self.folder, name_of(best.step))
+        average = checkpoint.average if best.metric.startswith("averaged_") else None
+        weights = average or checkpoint.model
+        self.learner.model.load_state_dict(weights)
         test = {}
         if self.plan.splits.test:
-            with self.watch.time("evaluation"):
-                test = self._measure("test", self.plan.splits.test)
-            self.journal.metrics(test)
+            with self.stopwatch.time("evaluation"):
+                test = self.learner.measure("test", self.plan.splits.test)
+            self.logger.test(test)
         if self.group.first:
-            about = {"step": self.best.step, "epoch": self.best.epoch, "weights": "average" if averaged else "raw"}
-            metrics = {self.best.metric: self.best.value, **test}
-            with self.watch.time("checkpoints"):
-                write_model(self.folder, weights, {**self.plan.describe_model(), "from": about, "metrics": metrics})
+            origin = {"step": best.step, "epoch": best.epoch, "weights": "average" if average else "raw"}
+            metrics = {best.metric: best.value, **test}
+            description = replace(self.plan.describe_model(), origin=origin, metrics=metrics)
+            with self.stopwatch.time("checkpoints"):
+                write_model(self.folder, weights, description.to_json())
 
 
-def _best_of(checkpoint: Checkpoint) -> int | None:
-    """The step of the best model so far: what a run that goes on from this checkpoint may have to end with."""
-    step: int | None = checkpoint.state["best"]["step"]
-    return step
+class Learner:
+    """The network and what trains it: all that a checkpoint holds beside how far training is."""
+
+    def __init__(self, plan: Plan, group: Group) -> None:
+        self.plan, self.group = plan, group
+        self.model = prepare_model(plan, group)
+        self.train_step = TrainStep(plan, self.model, group)
+        self.average = plan.build_average(self.model)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """The metrics of the weights after `step` steps, and of their average, over whole splits."""
+        splits = self.plan.splits
+        self.train_step.sync_statistics()
+        metrics = self.measure("validation", splits.validation)
+        if not math.isfinite(metrics["validation_loss"]):
+            raise diverged(self.plan, "validation loss", step - 1, metrics["validation_loss"])
+        if len(self.plan.clean_train):
+            metrics |= self.measure("clean_train", self.plan.clean_train)
+        if self.average and self.average.count(step):
+            with self.average.applied_to(self.model):
+                if self.average.has_stale_statistics(step):
+                    self.average.recompute_statistics(self.model, statistics_inputs(self.plan, self.group), step)
+                metrics |= self.measure("averaged_validation", splits.validation)
+        return metrics
+
+    def measure(self, split: str, rows: DataSubset) -> dict[str, float]:
+        """The task's metrics over all of `rows`, with the name of the split before theirs."""
+        return {f"{split}_{name}": value for name, value in evaluate(self.model, rows, self.plan, self.group).items()}
+
+    def checkpoint(self, state: TrainingState, covered: dict[str, list[str]]) -> Checkpoint:
+        """A checkpoint of what is trained, and how far it is. `covered`: the record parts up to here."""
+        return Checkpoint(
+            step=state.step,
+            model=self.model.state_dict(),
+            average=self.average.weights if self.average else None,
+            optimizer=self.train_step.optimizer.state_dict(),
+            state={
+                "epoch": state.step / self.plan.length.steps_per_epoch,
+                "job_hash": job_hash(self.plan.job),
+                **state.to_json(),
+                "scaler": self.train_step.scaler.state_dict(),
+                "covered": covered,
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Puts the model, its average, the optimizer and the loss scaler into the state that a checkpoint holds."""
+        self.model.load_state_dict(checkpoint.model)
+        self.train_step.load(checkpoint.optimizer or {}, checkpoint.state.get("scaler"))
+        if self.average and checkpoint.average:
+            self.average.load(checkpoint.average)
+
+
+def newly_unreadable(rows: DataSubset, group: Group) -> list[str]:
+    """The images that turned out to be unreadable on some worker since this was asked last."""
+    if not rows.decodes_lazily:
+        return []  # no worker has news, and asking them all costs milliseconds
+    return rows.add_unreadable(dict(ChainMap(*group.gather(rows.unreadable()))))
+
+
+def live_diagnosis(plan: Plan, state: TrainingState) -> LiveDiagnosis:
+    """What the epochs so far make clear: the same on every worker, and the same after a resume."""
+    rows, epochs = len(plan.splits.validation), plan.job.train.epochs
+    found = diagnose_live(state.history, classes=plan.task.outputs, validation_rows=rows, epochs=epochs)
+    return LiveDiagnosis(*found) if found else LiveDiagnosis()
+
+
+def diverged(plan: Plan, what: str, step: int, value: float) -> Diverged:
+    """The error for a loss that exploded at a step, with what to try."""
+    return Diverged(
+        f"the {what} became {value:.3g} at step {step} (epoch {step // plan.length.steps_per_epoch + 1}) with "
+        f"learning rate {plan.learning_rate(step):.3g}; try a lower optimizer.lr, a schedule.warmup or train.clip"
+    )

@@ -14,8 +14,8 @@ from lehr.job import TrainJob, check_call, not_a_choice
 
 REFUSED = {
     "lbfgs": "evaluates the loss several times per step, which a loop over batches does not",
-    "sparseadam": "takes sparse gradients only, and those of images are dense",
-    "muon": "takes matrices only, and the networks here have other weights too",
+    "sparseadam": "takes sparse gradients only, and image networks have dense ones",
+    "muon": "takes matrices only, and image networks also have weights of other shapes",
 }
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     name.lower(): found
@@ -53,19 +53,19 @@ def check_optimizer(job: TrainJob) -> None:
 def build_optimizer(
     job: TrainJob, model: nn.Module, rates: Mapping[nn.Parameter, float] | None = None
 ) -> optim.Optimizer:
-    """The job's optimizer over all parameters that take a gradient.
+    """The job's optimizer over all parameters that require a gradient.
 
     Args:
-        rates: of parameters whose learning rate is another than the job's, its share of the job's rate. Parameter
-            groups keep it as `share`; to set their `lr` is up to who takes the steps.
+        rates: for parameters with a learning rate of their own, its share of the job's rate. Parameter groups keep it
+            as `share`; whoever takes the steps sets their `lr`.
 
     Raises:
-        JobError: an option has a value that torch refuses, or no parameter takes a gradient.
+        JobError: an option has a value that torch refuses, or no parameter requires a gradient.
     """
     section, name = job.optimizer, job.optimizer.name.lower()
     groups = parameter_groups(model, section.weight_decay, section.decay_norms, rates or {})
     if not groups:
-        raise job.error("model", "no parameter takes a gradient, so there is nothing to train")
+        raise job.error("model", "no parameter requires a gradient, so there is nothing to train")
     if not has_decay(name):
         groups = [{name: value for name, value in group.items() if name != "weight_decay"} for group in groups]
     try:
@@ -77,12 +77,12 @@ def build_optimizer(
 def parameter_groups(
     model: nn.Module, weight_decay: float, decay_norms: bool, rates: Mapping[nn.Parameter, float]
 ) -> list[dict[str, Any]]:
-    """The parameters that take a gradient: those that decay, then norms and biases, which by default do not; and that
-    for each share of the rate, from the highest to the lowest.
+    """The parameters that require a gradient, by share of the rate from the highest to the lowest, and within each
+    share those with weight decay before norms and biases, which by default have none.
 
-    A bias only shifts and the scale of a norm is undone by the next layer, so holding them near zero regularises
-    nothing: He et al., "Bag of tricks for image classification with convolutional neural networks", 2019. Without
-    weight decay there is one group.
+    A bias only shifts, and the next layer undoes the scale of a norm, so pulling them towards zero regularises
+    nothing: He et al., "Bag of tricks for image classification with convolutional neural networks", 2019. A job
+    without weight decay has one group for each share.
     """
     of_norms = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters(False)}
     found: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)  # by (share, spared)

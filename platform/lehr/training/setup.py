@@ -1,9 +1,10 @@
-"""Everything a job needs before its first step, built and checked in one place."""
+"""Everything that a job needs before its first step, made and checked in one place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,16 +15,18 @@ from lehr.data.augment import Augment
 from lehr.data.dataset import Batch, BatchSampler, DataSubset, Splits
 from lehr.data.load import augmentations
 from lehr.data.preprocess import Preprocess
+from lehr.data.randomness import key
 from lehr.data.sampling import balanced
 from lehr.data.streaming import StreamedSubset
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.errors import RunError
 from lehr.job import TrainJob, check_call
+from lehr.models.description import ModelDescription, NetworkDescription
 from lehr.models.weights import read_preprocessing, read_weights
 from lehr.schedules import Cyclic, linear_rule
-from lehr.tasks import Classification, Task
+from lehr.tasks import Classification, Outputs, Task
 from lehr.tasks.classification import class_weights
-from lehr.training.averaging import members
+from lehr.training.averaging import Average, averaged_steps
 from lehr.training.freezing import Freezing
 from lehr.training.optimizers import check_optimizer
 
@@ -48,21 +51,26 @@ def check_job(job: TrainJob) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job and its data, resolved: the steps of the run, their rate, the task, and how pixels are prepared.
+    """A job and its data, resolved: a pure function of both, so every worker and every attempt makes the same one.
 
-    `snapshots` are the steps after which a checkpoint is written that stays.
-
-    A pure function of the job and the data, so every worker and every resumed attempt comes to the same one.
+    Attributes:
+        sampler: the rows of every batch.
+        length: steps of an epoch and of the whole run.
+        learning_rate: the learning rate as a function of the step.
+        checkpoint_every: steps between checkpoints.
+        snapshots: the steps after which a checkpoint is saved and never pruned.
+        task: what is learned.
+        preprocess, augment: what is done with pixels.
     """
 
     job: TrainJob
     splits: Splits
-    epochs: BatchSampler
-    clock: Clock
-    rate: Callable[[int], float]
+    sampler: BatchSampler
+    length: RunLength
+    learning_rate: Callable[[int], float]
     checkpoint_every: int
     snapshots: frozenset[int]
-    task: Task
+    task: Task[Any]  # what a network returns is known to its task alone
     preprocess: Preprocess
     augment: Augment
 
@@ -71,19 +79,9 @@ class Plan:
         """Raises JobError where job and data do not fit: too long a warmup, class weights for other classes."""
         if not len(splits.train) or not len(splits.validation):
             raise job.error("data", "nothing is left to train on or to validate on; allowed: at least one row in each")
-        order: Callable[[int], Tensor] = splits.train.order
-        if job.data.sampling == "balanced":
-            if isinstance(splits.train, StreamedSubset):
-                raise job.error("data.sampling", "balanced draws from all rows; allowed with data.cache: memory")
-            order = balanced(splits.train.labels)
-        epochs = BatchSampler(len(splits.train), job.train.batch_size, job.seed, order)
-        clock = Clock(epochs.steps, epochs.steps * job.train.epochs)
-        labels = splits.train.labels
-        try:
-            weights = class_weights(job.loss.class_weights, labels, len(splits.train.classes))
-        except ValueError as error:
-            raise job.error("loss.class_weights", str(error)) from None
-        task = Classification(splits.train.classes, job.loss.label_smoothing, weights)
+        sampler = BatchSampler(len(splits.train), job.train.batch_size, job.seed, row_order(job, splits.train))
+        length = RunLength(sampler.steps, sampler.steps * job.train.epochs)
+        task = make_task(job, splits.train)
         check_metrics(job, task)
         preprocess = preprocessing(job, splits.train)
         try:
@@ -92,23 +90,23 @@ class Plan:
             raise job.error("model", str(error)) from error
         if job.train.averaging:
             try:
-                members(job.train.averaging, clock)
+                averaged_steps(job.train.averaging, length)
             except ValueError as error:
                 raise job.error("train.averaging", str(error)) from None
         return cls(
             job=job,
             splits=splits,
-            epochs=epochs,
-            clock=clock,
-            rate=learning_rate(job, clock),
-            checkpoint_every=max(1, job.train.checkpoint.every.steps(clock)),
-            snapshots=frozenset(cycle_ends(job, clock)) if job.train.checkpoint.snapshots else frozenset(),
+            sampler=sampler,
+            length=length,
+            learning_rate=learning_rate(job, length),
+            checkpoint_every=max(1, job.train.checkpoint.every.steps(length)),
+            snapshots=frozenset(cycle_ends(job, length)) if job.train.checkpoint.snapshots else frozenset(),
             task=task,
             preprocess=preprocess,
             augment=augmentations(job, compiled=bool(job.train.compile)),
         )
 
-    def on(self, device: torch.device) -> Plan:
+    def to(self, device: torch.device) -> Plan:
         """The same plan with its rows in the device's memory, if the job asks for that.
 
         Raises:
@@ -120,6 +118,12 @@ class Plan:
             return replace(self, splits=self.splits.to(device))
         except torch.OutOfMemoryError as error:
             raise self.job.error("data.cache", "the decoded images do not fit into the GPU; allowed: memory") from error
+
+    @cached_property
+    def clean_train(self) -> DataSubset:
+        """The training rows that are also measured without augmentation: fixed ones, no more than validation has."""
+        rows, count = self.splits.train, min(self.job.train.clean_subset, len(self.splits.validation))
+        return rows.subset(rows.order(key(self.job.seed, "clean"))[:count])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -135,13 +139,13 @@ class Plan:
         """What the network takes, from pixels [rows, channels, height, width] from 0 to 255 on its device."""
         return self.preprocess(pixels, self.dtype).contiguous(memory_format=self.memory_format)
 
-    def arguments(self, batch: Batch) -> tuple[Any, ...]:
+    def arguments(self, batch: Batch) -> tuple[object, ...]:
         """What the network is called with for a batch on its device."""
         return self.task.arguments(self.inputs(batch.inputs), batch.targets)
 
-    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
         """The task's loss summed over the rows, computed in the type of the weights."""
-        return self.task.loss(_as(outputs, self.dtype), targets)
+        return self.task.loss(_cast(outputs, self.dtype), targets)
 
     def build_model(self) -> nn.Module:
         """The network with its starting weights, on the CPU. Raises JobError for option values that it refuses."""
@@ -160,41 +164,65 @@ class Plan:
         return model.to(self.dtype)
 
     def freezing(self, model: nn.Module) -> Freezing | None:
-        """What of the pretrained network is trained when; None where everything is trained all along.
+        """Which parts of the pretrained network train when; None where all of it trains from the start.
 
         Raises:
-            JobError: more is to be frozen than there is, or there is no head to be seen.
+            JobError: more blocks are to be frozen than there are, or no head was found.
         """
         if self.job.finetune is None:
             return None
         try:
             head = models.head_of(model, self.task.outputs)
-            return Freezing(self.job.finetune, self.clock, model, head)
+            return Freezing(self.job.finetune, self.length, model, head)
         except ValueError as error:
             raise self.job.error("finetune", str(error)) from None
 
-    def describe_model(self) -> dict[str, Any]:
-        """What prediction needs beside the weights, as plain values for `model/model.json`."""
-        return {
-            "task": "classification",
-            "model": {"name": self.job.model.name, "options": self.job.model.options},
-            "classes": list(self.splits.train.classes),
-            "preprocess": self.preprocess.describe(),
-            "dtype": str(self.dtype).removeprefix("torch."),
-        }
+    def build_average(self, model: nn.Module) -> Average | None:
+        """The average of the weights that the job asks for."""
+        fixed_statistics = self.job.finetune is not None and self.job.finetune.batch_norm == "frozen"
+        averaging = self.job.train.averaging
+        return Average(averaging, model, self.length, fixed_statistics) if averaging else None
+
+    def describe_model(self) -> ModelDescription:
+        """What prediction needs beside the weights."""
+        return ModelDescription(
+            task="classification",
+            network=NetworkDescription(self.job.model.name, self.job.model.options),
+            classes=self.splits.train.classes,
+            preprocess=self.preprocess.describe(),
+            dtype=str(self.dtype).removeprefix("torch."),
+        )
 
 
-def _as(outputs: Any, dtype: torch.dtype) -> Any:
+def _cast(outputs: Outputs, dtype: torch.dtype) -> Outputs:
     """Floating-point tensors, alone or in tuples, lists and mappings, as `dtype`."""
     if isinstance(outputs, Tensor):
         return outputs.to(dtype) if outputs.is_floating_point() else outputs
     if isinstance(outputs, dict):
-        return {name: _as(value, dtype) for name, value in outputs.items()}
-    return type(outputs)(_as(value, dtype) for value in outputs) if isinstance(outputs, list | tuple) else outputs
+        return {name: _cast(value, dtype) for name, value in outputs.items()}
+    return type(outputs)(_cast(value, dtype) for value in outputs) if isinstance(outputs, list | tuple) else outputs
+
+
+def row_order(job: TrainJob, rows: DataSubset) -> Callable[[int], Tensor]:
+    """The function that gives an order of the training rows for a key. Raises JobError where streaming rules it out."""
+    if job.data.sampling != "balanced":
+        return rows.order
+    if isinstance(rows, StreamedSubset):
+        raise job.error("data.sampling", "balanced draws from all rows; allowed with data.cache: memory")
+    return balanced(rows.labels)
+
+
+def make_task(job: TrainJob, rows: DataSubset) -> Classification:
+    """What the job learns from its training rows. Raises JobError for class weights that do not fit them."""
+    try:
+        weights = class_weights(job.loss.class_weights, rows.labels, len(rows.classes))
+    except ValueError as error:
+        raise job.error("loss.class_weights", str(error)) from None
+    return Classification(rows.classes, job.loss.label_smoothing, weights)
 
 
 def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
-    """How pixels are prepared: as for the weights that the job starts from, else as fits its own rows."""
+    """How pixels are prepared: as for the weights that the job starts from, else by statistics of its own rows."""
     theirs = None
     if job.model.weights:
         try:
@@ -207,8 +235,8 @@ def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
     return replace(Preprocess.from_description(theirs), height=height, width=width)
 
 
-def check_metrics(job: TrainJob, task: Task) -> None:
-    """Raises JobError when the job judges by a metric that its epochs will not have."""
+def check_metrics(job: TrainJob, task: Task[Any]) -> None:
+    """Raises JobError when the job names a metric that its epochs will not record."""
     splits = ["validation", *(["clean_train"] if job.train.clean_subset else [])]
     splits += ["averaged_validation"] if job.train.averaging else []
     known = ["train_loss", *(f"{split}_{metric}" for split in splits for metric in task.metric_names)]
@@ -218,29 +246,29 @@ def check_metrics(job: TrainJob, task: Task) -> None:
             raise job.error(f"train.{field}", f'"{metric}" is not recorded; allowed: {", ".join(known)}')
 
 
-def learning_rate(job: TrainJob, clock: Clock) -> Callable[[int], float]:
+def learning_rate(job: TrainJob, length: RunLength) -> Callable[[int], float]:
     """The learning rate as a function of the step. Raises JobError when the schedule does not fit the run."""
     lr, rule = job.optimizer.lr, job.optimizer.scale_lr
     try:
-        factor = job.schedule.bind(clock)
+        factor = job.schedule.bind(length)
     except ValueError as error:
         raise job.error("schedule", str(error)) from None
     if rule is None:
         return lambda step: lr * factor(step)
-    warmup = rule.warmup.steps(clock)
-    if warmup > clock.total_steps:
-        what = f"{rule.warmup} is {warmup} steps, longer than the run of {clock.total_steps} steps"
+    warmup = rule.warmup.steps(length)
+    if warmup > length.total_steps:
+        what = f"{rule.warmup} is {warmup} steps, longer than the run of {length.total_steps} steps"
         raise job.error("optimizer.scale_lr.warmup", what)
     scale = linear_rule(job.train.batch_size, rule.base_batch, warmup)
     return lambda step: lr * factor(step) * scale(step)
 
 
-def cycle_ends(job: TrainJob, clock: Clock) -> list[int]:
-    """The steps taken at the end of each cycle. Raises JobError where the schedule has none, or they do not fit."""
+def cycle_ends(job: TrainJob, length: RunLength) -> list[int]:
+    """The steps taken at the end of each cycle. Raises JobError where there are none, or they do not fit."""
     if not isinstance(job.schedule, Cyclic):
         what = f"the schedule {job.schedule.name} has no cycles; allowed with schedule: cyclic"
         raise job.error("train.checkpoint.snapshots", what)
     try:
-        return job.schedule.cycle_ends(clock)
+        return job.schedule.cycle_ends(length)
     except ValueError as error:
         raise job.error("schedule", str(error)) from None

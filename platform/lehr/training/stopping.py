@@ -1,10 +1,17 @@
-"""What counts as best, and when to stop early. Pure functions of the metrics so far, the same on every worker."""
+"""What counts as best, and when training ends early: pure functions of what was measured so far."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+
+from lehr.job import TrainSection
+from lehr.runs import BestValue
+from lehr.runs.progress import LiveDiagnosis
+
+EXPLODED = 1000.0
+"""A loss above this many times the first one (or 1, if that is more) never recovers, whether finite or not."""
 
 
 @dataclass(frozen=True)
@@ -30,5 +37,48 @@ class Best:
             return replace(self, stale=self.stale + 1)
         return replace(self, value=value, step=step, epoch=epoch, stale=0)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
+
+    def shown(self) -> BestValue:
+        """As progress.json and outcome.json have it."""
+        return BestValue(self.metric, self.value, self.epoch, self.step)
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Why training ends before its last epoch: a sentence, and the diagnosis behind it if that is the reason."""
+
+    sentence: str
+    diagnosis: str = ""
+
+    @property
+    def details(self) -> dict[str, str]:
+        """Fields of its event."""
+        return {"diagnosis": self.diagnosis} if self.diagnosis else {}
+
+
+def early_stop(section: TrainSection, patience: Best, diagnosis: LiveDiagnosis) -> EarlyStop | None:
+    """Whether training ends after the newest epoch, and why.
+
+    Args:
+        patience: the best value of the metric that early stopping watches.
+        diagnosis: what the curves so far make clear.
+    """
+    early = section.early_stopping
+    if early and patience.value is not None and patience.stale >= early.patience:
+        return EarlyStop(f"{patience.metric} has not improved for {patience.stale} epochs")
+    if diagnosis.name in section.stop_on:
+        return EarlyStop(diagnosis.sentence, diagnosis.name)
+    return None
+
+
+def first_exploded(losses: Sequence[float], first_loss: float | None) -> int | None:
+    """The index of the first loss that is not finite or far above the first of the run; None where there is none.
+
+    Args:
+        losses: of consecutive steps.
+        first_loss: of the run; None where `losses` begin with it.
+    """
+    limit = EXPLODED * max(losses[0] if first_loss is None else first_loss, 1.0)
+    return next((i for i, loss in enumerate(losses) if not math.isfinite(loss) or loss > limit), None)

@@ -1,8 +1,8 @@
-"""Batch normalisation over the global batch: the number of workers does not change what a network computes.
+"""Batch normalisation over the global batch, so that the number of workers does not change what a network computes.
 
-torch has this as `nn.SyncBatchNorm`, for CUDA only. `GlobalBatchNorm` is the same for any device that
-`torch.distributed` reaches, and gives what `nn.BatchNorm` gives on one worker that holds the whole batch. A worker may
-hold no rows at all, as some do in the last batch of an epoch.
+torch has this as `nn.SyncBatchNorm`, for CUDA only. `GlobalBatchNorm` does the same on any device that
+`torch.distributed` supports, and computes what `nn.BatchNorm` computes on one worker with the whole batch. A worker may
+have no rows at all, as some do in the last batch of an epoch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every batch norm taken over all workers; the same parameters, under the same names.
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with every batch norm over all workers; its parameters stay the same, and keep their names.
 
     Raises:
-        LehrError: a batch norm of the user's own, of which nobody knows what else it does.
+        LehrError: a batch norm of the user's own, which may do something else besides.
     """
     if device.type == "cuda" and all(_plain(module) for module in model.modules()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -48,19 +48,19 @@ def _replaced(module: nn.Module) -> nn.Module:
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """`nn.BatchNorm1d`, `2d` or `3d` over the rows of all workers. Each worker must call it as often as the others.
+    """`nn.BatchNorm1d`, `2d` or `3d` over the rows of all workers, all of which must call it equally often.
 
     Ioffe and Szegedy, "Batch normalization", 2015. In evaluation mode it is `nn.BatchNorm`.
     """
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> GlobalBatchNorm:
-        """Takes the place of `norm` with its very parameters and buffers."""
+        """A replacement for `norm`, with the same parameter and buffer objects."""
         inner = dict(norm.named_children())
-        # timm's batch norm holds what comes after it: a dropout and an activation.
+        # timm's batch norm contains the layers after it: a dropout and an activation.
         if not _plain(norm) and list(inner) != ["drop", "act"]:
             raise LehrError(
-                f"model: {type(norm).__name__} is a batch norm of its own kind, which cannot be taken over several "
+                f"model: {type(norm).__name__} is a custom batch norm, which cannot be synchronised over several "
                 "workers; allowed: one worker, or train.sync_batch_norm: false"
             )
         layer = cls(0, norm.eps, norm.momentum, affine=False, track_running_stats=False)
@@ -102,8 +102,8 @@ class GlobalBatchNorm(_BatchNorm):
 def _statistics(input: Tensor) -> tuple[float, Tensor, Tensor]:
     """(values per channel, mean, biased variance) over all workers; float64 [channels], the same on every worker.
 
-    The workers' own means and squared deviations are put together as by Chan, Golub and LeVeque, "Updating formulae and
-    a pairwise algorithm for computing sample variances", 1979: no large numbers are subtracted from each other.
+    The workers' own means and squared deviations are combined as in Chan, Golub and LeVeque, "Updating formulae and a
+    pairwise algorithm for computing sample variances", 1979, which subtracts no large numbers from each other.
     """
     channels = input.shape[1]
     count = input.numel() // channels if channels else 0
@@ -153,7 +153,7 @@ class _Normalise(torch.autograd.Function):
         wide, dims = mean.dtype, _all_but_channels(x)
         dy = dy.to(wide)
         normed = (x.to(wide) - _per_channel(mean, x)) * _per_channel(scale, x)
-        # Of the parameters each worker has its own part; the sum over the workers is DDP's affair.
+        # Each worker returns its own part of the parameters' gradients; DDP sums them over the workers.
         d_bias, d_weight = dy.sum(dims), (dy * normed).sum(dims)
         totals = torch.stack([d_bias, d_weight])
         dist.all_reduce(totals)
@@ -168,7 +168,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What to compute in: half precision is too coarse for sums over a batch."""
+    """The type to compute in: half precision is too coarse for sums over a batch."""
     return dtype if dtype is torch.float64 else torch.float32
 
 

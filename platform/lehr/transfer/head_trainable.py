@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -78,10 +78,10 @@ class HeadTrainable:
         model.set_submodule(head_of(model, plan.task.outputs), head.to(plan.dtype))
         origin = {"step": trained.best.step, "epoch": trained.best.epoch, "weights": "raw"}
         metrics = {name: value for name, value in trained.metrics.items() if not name.startswith("clean_train_")}
-        description = {**plan.describe_model(), "from": origin, "metrics": metrics}
-        if self.section.hidden:
-            description["model"] = {**description["model"], "hidden": self.section.hidden}
-        write_model(run.folder, model.state_dict(), description)
+        plain = plan.describe_model()
+        network = replace(plain.network, hidden=self.section.hidden or None)
+        description = replace(plain, network=network, origin=origin, metrics=metrics)
+        write_model(run.folder, model.state_dict(), description.to_json())
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from lehr.errors import RunError
 from lehr.job import TrainJob, derive, to_dict
 from lehr.job.transfer import Strategy, TransferJob
+from lehr.models.description import ModelDescription
 from lehr.models.weights import read_preprocessing, referenced_run
 from lehr.runs import read_model
 
@@ -31,8 +32,8 @@ def backbone_network(job: TransferJob) -> dict[str, Any]:
     name = job.backbone.name
     if not name.startswith("run:"):
         return {"name": name, **job.backbone.options}
-    described = read_model(referenced_run(name, job.storage))[1]["model"]
-    return {"name": described["name"], **described["options"], **job.backbone.options}
+    described = ModelDescription.from_json(read_model(referenced_run(name, job.storage))[1]).network
+    return {"name": described.name, **described.options, **job.backbone.options}
 
 
 def backbone_weights(job: TransferJob) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from lehr.driver import changes
 from lehr.errors import RunError
 from lehr.job import to_dict
 from lehr.runs import RunFolder
+from lehr.training.failures import Failure
 from lehr.trials.study import Outcome, Trial
 
 
@@ -37,12 +35,12 @@ def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
 def end_of(child: RunFolder) -> Outcome | None:
     """How a trial ended; None while something is left to do."""
     if child.folder.exists("failure.json"):
-        return Outcome("failed", child.folder.read_json("failure.json")["sentence"], child)
+        return Outcome("failed", Failure.read(child.folder).sentence, child)
     ended = child.outcome()
     return Outcome("finished", ended.message, child) if ended and ended.status == "finished" else None
 
 
-def keep_failure(child: RunFolder, failure: Mapping[str, Any]) -> None:
-    """Records why a trial failed (`sentence`, `trace`, `exit_code`); it will not be trained again."""
-    child.folder.create("failure.json", json.dumps(failure, indent=1).encode())
-    child.write_progress(replace(child.typed_progress(), status="failed", message=failure["sentence"]))
+def keep_failure(child: RunFolder, failure: Failure) -> None:
+    """Records why a trial failed; it will not be trained again."""
+    failure.create(child.folder)
+    child.write_progress(replace(child.typed_progress(), status="failed", message=failure.sentence))

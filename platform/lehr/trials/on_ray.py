@@ -41,7 +41,7 @@ from lehr.ray_cluster.waiting import wait_for
 from lehr.runs import Folder, RunFolder
 from lehr.runs.scratch import scratch
 from lehr.training.allocation import WorkerResources
-from lehr.training.failures import describe, last_line
+from lehr.training.failures import Failure, describe, last_line
 from lehr.training.group import Group
 from lehr.training.ray_train import fit, stop_watcher
 from lehr.training.setup import Plan
@@ -192,7 +192,7 @@ class _TrialRunner:
                 self.parent.counts["running"] -= 1
                 if outcome := end_of(child):
                     if outcome.status == "failed":
-                        self.running.log_trace(child.folder.read_json("failure.json")["trace"])
+                        self.running.log_trace(Failure.read(child.folder).trace)
                     self.study.tell(trial, outcome)
                     self.parent.count(outcome.status)
             self.broker.clear.remote(folder)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from lehr.cli.main import app
 from lehr.cli.schedule import parse
 from lehr.curves.schedule_plots import ScheduleCurve, plot
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.errors import JobError, LehrError
 from lehr.schedules import SCHEDULES, Cosine, Step
 
@@ -36,7 +36,7 @@ def test_all_schedules_are_plotted_by_default(monkeypatch: pytest.MonkeyPatch) -
 def test_the_terminal_shows_the_curve() -> None:
     """A step down in the middle: dots along the top left, then along the bottom right."""
     title, top, *_, bottom, axis = plot(
-        ScheduleCurve.of(Step.model_validate({"gamma": 1e-6}), Clock(10, 100)), width=10
+        ScheduleCurve.of(Step.model_validate({"gamma": 1e-6}), RunLength(10, 100)), width=10
     )
     assert title.strip() == "step  gamma 1e-06"
     assert top == " 1 ┤⠉⠉⠉⠉⠉⡇⠀⠀⠀⠀"
@@ -45,7 +45,7 @@ def test_the_terminal_shows_the_curve() -> None:
 
 
 def test_a_long_run_is_plotted_with_few_points_and_its_last_step() -> None:
-    curve = ScheduleCurve.of(Cosine(), Clock(1000, 1_000_000))
+    curve = ScheduleCurve.of(Cosine(), RunLength(1000, 1_000_000))
     assert len(curve.points) < 1000
     assert curve.points[-1][0] == 999.999
 

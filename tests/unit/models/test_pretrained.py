@@ -73,11 +73,11 @@ def test_a_network_for_greyscale_images_accepts_colour_images(tmp_path: Path) ->
     """The weights of a run on greyscale images bring its mean and standard deviation with them."""
     grey = plan_of(synthetic(channels=1))
     description = grey.describe_model()
-    write_model(Folder.at(tmp_path), grey.build_model().state_dict(), description)
+    write_model(Folder.at(tmp_path), grey.build_model().state_dict(), description.to_json())
     plan = plan_of(synthetic(channels=3), model={"name": "small_cnn", "width": 8, "weights": f"run:{tmp_path}"})
     red = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
     red[:, 0] = 100
-    (mean,), (std,) = description["preprocess"]["mean"], description["preprocess"]["std"]
+    (mean,), (std,) = description.preprocess["mean"], description.preprocess["std"]
     assert plan.inputs(red).shape == (1, 1, 12, 12)
     assert float(plan.inputs(red)[0, 0, 0, 0]) == pytest.approx((29.9 / 255 - mean) / std, abs=1e-5)
 

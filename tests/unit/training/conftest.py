@@ -1,4 +1,4 @@
-"""Training in this process on a few synthetic images: what most of these tests need, in milliseconds."""
+"""What most of these tests need: training in this process, on a few synthetic images, in milliseconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS, SIZE = 48, 12
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tiny layers are slower on several threads, above all where others want the cores too."""
+    """Tiny layers are slower on several threads, above all where other processes use the cores too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -30,7 +30,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def synthetic(rows: int = ROWS, channels: int = 3, size: int = SIZE, classes: int = 3) -> Splits:
-    """Noise with a bright band at a height that tells the class; a third of the rows for validation."""
+    """Noise with a bright band whose height shows the class; a third of the rows for validation."""
     random = np.random.default_rng(0)
     labels = np.arange(rows) % classes
     pixels = random.integers(0, 128, (rows, size, size, channels), dtype=np.uint8)
@@ -42,7 +42,7 @@ def synthetic(rows: int = ROWS, channels: int = 3, size: int = SIZE, classes: in
 
 
 def job_of(**overrides: Any) -> TrainJob:
-    """A tiny job with dotted overrides (`train__epochs=3`)."""
+    """A tiny job with overrides, whose dots are written as two underscores (`train__epochs=3`)."""
     base = {
         "model": {"name": "small_cnn", "width": 8},
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},

@@ -1,8 +1,9 @@
-"""Averages of the weights are what their formulas say, with batch-norm statistics of their own, and resume exactly."""
+"""Averages of the weights follow their formulas, have batch-norm statistics of their own, and resume exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from tests.unit.training.conftest import job_of, plan_of
 from torch import Tensor, nn
 
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.errors import JobError
 from lehr.job import to_dict
 from lehr.runs import Checkpoint, Folder, RunFolder, load, newest_valid, read_model
@@ -46,8 +47,8 @@ def test_ema_is_the_moving_average_of_the_weights(train_tiny: TrainTiny) -> None
         close(checkpoint.average, average, floats)
 
 
-def test_swa_is_the_mean_of_the_weights_from_its_start_on(train_tiny: TrainTiny) -> None:
-    """Eight steps; from step 3 on every second one: the weights after 3, 5 and 7 steps."""
+def test_swa_is_the_mean_of_the_weights_from_its_start(train_tiny: TrainTiny) -> None:
+    """Of eight steps, every second one from step 3: the weights after 3, 5 and 7 steps."""
     run = train_tiny(train__averaging={"kind": "swa", "start": "3step", "every": "2step"}, **EVERY_STEP)
     saved = checkpoints(run)
     for steps, members in ((3, [3]), (4, [3]), (6, [3, 5]), (8, [3, 5, 7])):
@@ -63,7 +64,7 @@ def test_swa_is_the_mean_of_the_weights_from_its_start_on(train_tiny: TrainTiny)
 def test_the_batch_norm_statistics_of_swa_are_those_of_a_fresh_pass(
     rows: int | None, batches: int, train_tiny: TrainTiny
 ) -> None:
-    """32 training rows in batches of 16, or the first 10 of the stated order: the mean over the batches."""
+    """All 32 training rows in batches of 16, or only the first 10 of their order: the mean over the batches."""
     options: dict[str, Any] = {"model__norm": "batch", "train__batch_size": 16, "train__precision": "fp64"}
     averaging = {"kind": "swa", "start": "50%", "every": "1ep", "statistics_rows": rows}
     run = train_tiny(train__averaging=averaging, train__epochs=4, **options)
@@ -106,7 +107,7 @@ def test_raw_and_averaged_weights_are_both_evaluated_and_the_record_says_which_i
         best = load(run.folder, f"step-{description['from']['step']:010d}")
         assert best.average is not None
         close(weights, best.average if which == "average" else best.model)
-        # The number that stands beside the weights is theirs.
+        # The recorded metric is that of the recorded weights.
         plan = plan_of(model__norm="batch")
         model = plan.build_model()
         model.load_state_dict(weights)
@@ -128,14 +129,14 @@ def test_raw_and_averaged_weights_are_both_evaluated_and_the_record_says_which_i
 def test_a_resumed_run_ends_as_one_that_never_stopped(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lehr.training.metric_logger.PULSE_SECONDS", 0.0)  # a request to stop is heard after every step
+    monkeypatch.setattr("lehr.training.synchronisation.SYNC_SECONDS", 0.0)  # a stop is heard after every step
     plan = plan_of(model__norm="batch", train__epochs=4, **options)
 
     def run(name: str, stops: int) -> Checkpoint:
         made = RunFolder.create(Folder.at(tmp_path / name), to_dict(plan.job), {})
         for _ in range(stops):
             asked = iter([None] * 4)
-            assert train(plan, made, Group(), lambda asked=asked: next(asked, "asked")) == "stopped"
+            assert train(plan, made, Group(), partial(next, asked, "asked")) == "stopped"
         assert train(plan, made, Group()) == "finished"
         checkpoint, _ = newest_valid(made.folder)
         assert checkpoint is not None
@@ -156,28 +157,28 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
         ({"kind": "swa", "start": "3ep"}, "train.averaging: start 3ep is step 12, after the end of the run of 8 steps"),
         (
             {"kind": "swa", "every": "0.1ep"},
-            "train.averaging: every 0.1ep is no step at all; allowed: one step or more",
+            "train.averaging: every 0.1ep rounds to 0 steps; allowed: one step or more",
         ),
         ({"start": "1ep"}, "train.averaging: start belongs to swa, not to ema; did you mean kind: swa?"),
         ({"kind": "swa", "decay": 0.9}, "train.averaging: decay belongs to ema, not to swa; did you mean kind: ema?"),
     ],
 )
-def test_an_average_that_cannot_be_is_refused(averaging: dict[str, Any], sentence: str) -> None:
+def test_an_impossible_average_is_refused(averaging: dict[str, Any], sentence: str) -> None:
     with pytest.raises(JobError) as caught:
         plan_of(train__averaging=averaging)
     assert str(caught.value) == sentence
 
 
-def test_only_batch_norm_needs_its_statistics_computed_anew() -> None:
+def test_only_swa_with_batch_norm_recomputes_statistics() -> None:
     swa = job_of(train__averaging={"kind": "swa", "start": "0%", "every": "2step"}).train.averaging
     ema = job_of(train__averaging="ema").train.averaging
     assert swa is not None
     assert ema is not None
-    clock, normed, plain = Clock(4, 8), nn.BatchNorm1d(2), nn.Linear(2, 2)
-    average = Average(swa, normed, clock)
-    assert [average.needs_refresh(steps) for steps in range(1, 5)] == [True] * 4
-    average.refresh(normed, [torch.ones(4, 2)], 1)
-    # Until the next weights join in, after step 3, the statistics stay what they are.
-    assert [average.needs_refresh(steps) for steps in range(1, 5)] == [False, False, True, True]
-    assert not Average(swa, plain, clock).needs_refresh(1)
-    assert not Average(ema, normed, clock).needs_refresh(1)
+    length, normed, plain = RunLength(4, 8), nn.BatchNorm1d(2), nn.Linear(2, 2)
+    average = Average(swa, normed, length)
+    assert [average.has_stale_statistics(steps) for steps in range(1, 5)] == [True] * 4
+    average.recompute_statistics(normed, [torch.ones(4, 2)], 1)
+    # The statistics stay valid until the average takes the next weights, after step 3.
+    assert [average.has_stale_statistics(steps) for steps in range(1, 5)] == [False, False, True, True]
+    assert not Average(swa, plain, length).has_stale_statistics(1)
+    assert not Average(ema, normed, length).has_stale_statistics(1)

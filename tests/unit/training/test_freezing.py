@@ -1,4 +1,4 @@
-"""Fine-tuning: what is frozen does not move, every layer has its rate, and a resumed run trains what it trained."""
+"""Fine-tuning: frozen weights do not change, every layer has its rate, and a resumed run trains the same layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.training.conftest import plan_of, synthetic
 from torch import Tensor, nn
 
 from lehr import models
-from lehr.durations import Clock
+from lehr.durations import RunLength
 from lehr.errors import JobError
 from lehr.job import FinetuneSection, to_dict
 from lehr.models.small_cnn import SmallCNN
@@ -24,7 +24,7 @@ from lehr.training.freezing import Freezing, blocks, first_steps, rates
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.optimizers import build_optimizer
-from lehr.training.updates import network
+from lehr.training.prepare import prepare_model
 
 TrainTiny = Callable[..., RunFolder]
 
@@ -80,7 +80,7 @@ def test_every_parameter_below_the_head_is_in_exactly_one_block(model: str, head
     ],
 )
 def test_rates_fall_from_the_top_to_the_image(options: dict[str, float], expected: list[float]) -> None:
-    assert rates(FinetuneSection(**options), 4) == pytest.approx(expected)
+    assert rates(FinetuneSection.model_validate(options), 4) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ def test_rates_fall_from_the_top_to_the_image(options: dict[str, float], expecte
         ({"head_first": "100%"}, [200, 200, 200]),
     ],
 )
-def test_blocks_thaw_from_the_top(options: dict[str, Any], expected: list[int | None]) -> None:
-    assert first_steps(FinetuneSection.model_validate(options), Clock(10, 200), 3) == expected
+def test_blocks_unfreeze_from_the_top(options: dict[str, Any], expected: list[int | None]) -> None:
+    assert first_steps(FinetuneSection.model_validate(options), RunLength(10, 200), 3) == expected
 
 
 def test_the_optimizer_has_each_layer_at_its_rate() -> None:
     """Three blocks at 0.5, 0.25 and 0.125 of the job's rate, the head at 1; norms and biases apart, without decay."""
     plan = plan_of(optimizer__weight_decay=0.1)
-    model = network(plan, Group())
-    freezing = Freezing(FinetuneSection(rate=0.5, decay=0.5, frozen=1), plan.clock, model, "head")
+    model = prepare_model(plan, Group())
+    freezing = Freezing(FinetuneSection(rate=0.5, decay=0.5, frozen=1), plan.length, model, "head")
     found = build_optimizer(plan.job, model, freezing.rates()).param_groups
     by_id = {id(parameter): name for name, parameter in model.named_parameters()}
     table = [(group["share"], group["weight_decay"], [by_id[id(p)] for p in group["params"]]) for group in found]
@@ -121,7 +121,7 @@ def test_the_optimizer_has_each_layer_at_its_rate() -> None:
 
 @pytest.fixture
 def pretrained(train_tiny: TrainTiny) -> dict[str, Any]:
-    """What makes a job start from a run with batch norm on other classes; the blocks are convolution with norm."""
+    """Options that start a job from a run with batch norm on other classes; a block is a convolution with its norm."""
     run = train_tiny(synthetic(classes=4), model__norm="batch")
     return {"model": {"name": "small_cnn", "width": 8, "norm": "batch", "weights": f"run:{run.folder.local_path}"}}
 
@@ -153,7 +153,7 @@ def of(layers: tuple[int, ...], among: set[str]) -> set[str]:
     ],
 )
 @pytest.mark.parametrize("averaging", [None, {"kind": "ema"}, {"kind": "swa", "start": "1ep"}])
-def test_what_is_frozen_does_not_move(
+def test_frozen_weights_do_not_change(
     finetune: dict[str, Any],
     averaging: dict[str, Any] | None,
     expected: set[str],
@@ -175,7 +175,7 @@ def test_what_is_frozen_does_not_move(
 def test_a_resumed_run_trains_the_same_parameters_as_one_that_never_stopped(
     pretrained: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Killed at every other step while blocks thaw one after the other: the same to the last digit."""
+    """Stopped at every other step while blocks unfreeze one after the other: the same to the last digit."""
     finetune = {"head_first": "2step", "unfreeze": "2step", "decay": 0.5, "batch_norm": "train"}
     plan = plan_of(
         **pretrained, finetune=finetune, optimizer__name="adam", optimizer__lr=0.01,

@@ -1,4 +1,4 @@
-"""The task seam carries more than classes: boxes and words, as tasks/README.md sketches them."""
+"""The task interface fits more than classes: boxes and words, as tasks/README.md sketches them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lehr.data.dataset import Batch, DataSubset, Splits
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
 from lehr.training.setup import Plan
-from lehr.training.updates import Updates
+from lehr.training.train_step import TrainStep
 
 
 class WithTargets(DataSubset):
@@ -27,7 +27,7 @@ class WithTargets(DataSubset):
 
 
 class Centres:
-    """Where the band is: an object at a height, with a score; average precision from counts by score."""
+    """Object detection in small: the height of the band, with a score; average precision from counts by score."""
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "average_precision")
     outputs = 2
@@ -65,7 +65,7 @@ class Pointer(nn.Module):
 
 
 class Words:
-    """A caption of four words, the network being told those before the last."""
+    """Captioning in small: four words, of which the network is given all but the last."""
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "word_accuracy")
     outputs = 5
@@ -95,19 +95,19 @@ class Captioner(nn.Module):
 
 
 def trained(task: Any, model: nn.Module, targets: Tensor, lr: float) -> tuple[Plan, dict[str, float], dict[str, float]]:
-    """Metrics before and after a few epochs of the library's own updates."""
+    """Metrics before and after a few epochs of the library's own training steps."""
     splits = synthetic()
     rows = WithTargets(splits.train, targets)
     plan = replace(plan_of(splits, optimizer__lr=lr, train__epochs=50), task=task, splits=Splits(rows, rows))
     before = evaluate(model, rows, plan, Group(), batch_size=5)
-    updates = Updates(plan, model, Group())
+    train_step = TrainStep(plan, model, Group())
     for step in range(60):
         batch = rows.gather(torch.arange(8) + 8 * (step % 4))
-        updates.take(Batch(batch.inputs, batch.targets, batch.ids), 8, step)
+        train_step(Batch(batch.inputs, batch.targets, batch.ids), 8, step)
     return plan, before, evaluate(model, rows, plan, Group(), batch_size=5)
 
 
-def test_objects_with_boxes_train_and_are_judged_by_average_precision() -> None:
+def test_object_detection_trains_and_is_measured_by_average_precision() -> None:
     torch.manual_seed(0)
     places = (torch.arange(48) % 3).float()[:, None] * 4 + 2
     _, before, after = trained(Centres(), Pointer(), places.repeat(1, 5), lr=0.001)
@@ -115,7 +115,7 @@ def test_objects_with_boxes_train_and_are_judged_by_average_precision() -> None:
     assert after["average_precision"] > before["average_precision"] + 0.3
 
 
-def test_captions_train_on_the_words_before_the_last() -> None:
+def test_captioning_trains_on_the_words_before_the_last() -> None:
     torch.manual_seed(0)
     classes = torch.arange(48) % 3
     words = torch.stack([torch.zeros(48, dtype=torch.int64), classes + 1, 4 - classes, torch.full((48,), -1)], dim=1)

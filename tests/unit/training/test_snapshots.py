@@ -1,4 +1,4 @@
-"""A checkpoint at the end of every cycle stays, and changes nothing about the training."""
+"""A checkpoint at the end of every cycle is kept, and changes nothing about the training."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from lehr.runs.checkpoints import name_of, names
 TrainTiny = Callable[..., RunFolder]
 
 
-def test_snapshots_stay_when_other_checkpoints_go(train_tiny: TrainTiny) -> None:
-    """16 steps in 3 cycles of 6, 6 and 4: ends that are not those of an epoch of 4."""
+def test_snapshots_are_kept_when_other_checkpoints_are_pruned(train_tiny: TrainTiny) -> None:
+    """16 steps in 3 cycles of 6, 6 and 4 steps, which do not end where the epochs of 4 steps do."""
     options = {"train__epochs": 4, "schedule": {"name": "cyclic", "cycles": 3}, "train__checkpoint": {"keep": 1}}
     plain = train_tiny(**options)
     run = train_tiny(**{**options, "train__checkpoint": {"keep": 1, "snapshots": True}})
-    best = run.progress()["best"]["step"]
-    assert set(names(run.folder)) == {name_of(step) for step in (6, 12, 16, best)}
+    outcome = run.outcome()
+    assert outcome is not None
+    assert outcome.best.step is not None
+    assert set(names(run.folder)) == {name_of(step) for step in (6, 12, 16, outcome.best.step)}
     assert losses(run) == losses(plain)
     assert name_of(6) not in names(plain.folder)
 

@@ -1,4 +1,4 @@
-"""Batch norm over several workers is nn.BatchNorm over the whole batch, to the last digits of float64."""
+"""Batch norm over several workers equals nn.BatchNorm over the whole batch, to the last digits of float64."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lehr.errors import LehrError
-from lehr.training.sync_norm import GlobalBatchNorm, has_batch_norm, synchronised
+from lehr.training.sync_norm import GlobalBatchNorm, has_batch_norm, synchronise_batch_norm
 
 CPU = torch.device("cpu")
-ROWS = (7, 8, 3)  # of each step's global batch; of 3 rows one of four workers has none
+ROWS = (7, 8, 3)  # of each step's global batch; with 3 rows one of four workers has none
 NETS = {
     "2d": lambda: nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.BatchNorm2d(3)
@@ -29,15 +29,15 @@ NETS = {
 def run(net: str, rank: int = 0, workers: int = 1) -> dict[str, torch.Tensor]:
     """The state, the outputs in evaluation and the input gradients (of this worker's rows) after three steps."""
     torch.manual_seed(0)
-    model = NETS[net]().double()
+    model: nn.Module = NETS[net]().double()
     if workers > 1:
         names = list(model.state_dict())
-        model = synchronised(model, CPU)
+        model = synchronise_batch_norm(model, CPU)
         assert list(model.state_dict()) == names
         assert all(not isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in model.modules())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     parallel = DistributedDataParallel(model, broadcast_buffers=False) if workers > 1 else model
-    result = {}
+    result: dict[str, torch.Tensor] = {}
     for step, rows in enumerate(ROWS):
         whole = torch.randn(rows, 2, 6, 6, dtype=torch.float64) * 3 + 5
         mine = whole[rank::workers].requires_grad_()
@@ -46,6 +46,7 @@ def run(net: str, rank: int = 0, workers: int = 1) -> dict[str, torch.Tensor]:
         (outputs.square() * weights).sum().div(rows).mul(workers).backward()
         optimizer.step()
         optimizer.zero_grad()
+        assert mine.grad is not None
         result[f"input gradient {step}"] = mine.grad / workers
     result |= {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
@@ -55,7 +56,7 @@ def run(net: str, rank: int = 0, workers: int = 1) -> dict[str, torch.Tensor]:
 
 def worker(rank: int, workers: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/met", rank=rank, world_size=workers)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=workers)
     torch.save({net: run(net, rank, workers) for net in NETS}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -64,7 +65,7 @@ def worker(rank: int, workers: int, folder: str) -> None:
 def test_workers_together_compute_what_one_computes(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[3])  # the processes find this module by its name
+    monkeypatch.syspath_prepend(Path(__file__).parents[3])  # the processes import this module by its name
     mp.get_context("forkserver").set_forkserver_preload(["torch.distributed", "tests.support"])
     mp.start_processes(worker, (workers, str(tmp_path)), nprocs=workers, start_method="forkserver")
     found: list[Any] = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(workers)]
@@ -78,20 +79,21 @@ def test_workers_together_compute_what_one_computes(
 
 
 def test_every_batch_norm_is_found_however_deep() -> None:
-    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.GroupNorm(2, 4))
-    weight = model[0][1].weight
+    norm = nn.BatchNorm2d(4)
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), norm), nn.GroupNorm(2, 4))
     assert has_batch_norm(model)
-    model = synchronised(model, CPU)
-    assert isinstance(model[0][1], GlobalBatchNorm)
-    assert model[0][1].weight is weight
-    assert isinstance(model[1], nn.GroupNorm)
+    found = synchronise_batch_norm(model, CPU)
+    replacement = found.get_submodule("0.1")
+    assert isinstance(replacement, GlobalBatchNorm)
+    assert replacement.weight is norm.weight
+    assert isinstance(found.get_submodule("1"), nn.GroupNorm)
     assert not has_batch_norm(nn.Sequential(nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)))
-    assert isinstance(synchronised(nn.BatchNorm1d(4), CPU), GlobalBatchNorm)
+    assert isinstance(synchronise_batch_norm(nn.BatchNorm1d(4), CPU), GlobalBatchNorm)
 
 
-def test_a_batch_norm_of_unknown_kind_is_refused() -> None:
+def test_a_custom_batch_norm_is_refused() -> None:
     class Odd(nn.BatchNorm2d):
         pass
 
-    with pytest.raises(LehrError, match="Odd is a batch norm of its own kind"):
-        synchronised(nn.Sequential(Odd(4)), CPU)
+    with pytest.raises(LehrError, match="Odd is a custom batch norm"):
+        synchronise_batch_norm(nn.Sequential(Odd(4)), CPU)

@@ -22,8 +22,8 @@ from lehr.runs import RunFolder
 from lehr.training.group import Group
 from lehr.training.loop import Diverged
 from lehr.training.optimizers import OPTIMIZERS, REFUSED, build_optimizer, check_optimizer
-from lehr.training.setup import check_job
-from lehr.training.updates import network
+from lehr.training.prepare import prepare_model
+from lehr.training.setup import Plan, check_job
 
 TrainTiny = Callable[..., RunFolder]
 
@@ -112,26 +112,28 @@ def test_every_precision_and_layout_trains(precision: str, channels_last: bool, 
     assert {value.dtype for value in Run(run).best_model().parameters()} == {kind}
 
 
+def third_layer(plan: Plan) -> nn.Conv2d:
+    layer = prepare_model(plan, Group()).get_submodule("features.3")
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
 def test_channels_last_lays_out_the_weights_and_the_images() -> None:
     plan = plan_of(train__channels_last=True)
-    weight = network(plan, Group()).features[3].weight
-    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert third_layer(plan).weight.is_contiguous(memory_format=torch.channels_last)
     assert plan.inputs(torch.zeros(2, 3, 12, 12, dtype=torch.uint8)).is_contiguous(memory_format=torch.channels_last)
-    assert (
-        not network(plan_of(train__channels_last=False), Group())
-        .features[3]
-        .weight.is_contiguous(memory_format=torch.channels_last)
-    )
+    usual = third_layer(plan_of(train__channels_last=False)).weight
+    assert not usual.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("chosen", "said"), [(True, "true"), ("reduce-overhead", "reduce-overhead")])
+@pytest.mark.parametrize(("chosen", "shown"), [(True, "true"), ("reduce-overhead", "reduce-overhead")])
 def test_compilation_without_a_compiler_is_one_sentence(
-    chosen: bool | str, said: str, monkeypatch: pytest.MonkeyPatch
+    chosen: bool | str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(JobError, match=rf"train\.compile: {said} needs g\+\+ on every worker, and this one has none"):
-        network(plan_of(train__compile=chosen), Group())
+    with pytest.raises(JobError, match=rf"train\.compile: {shown} needs g\+\+ on every worker, and this one has none"):
+        prepare_model(plan_of(train__compile=chosen), Group())
 
 
 def test_workers_ask_for_unreadable_images_only_if_they_decode_lazily(
@@ -152,7 +154,7 @@ def test_workers_ask_for_unreadable_images_only_if_they_decode_lazily(
 
 @pytest.mark.slow
 def test_compilation_changes_no_name_and_no_number(train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With torch's own frontend and no code generated, which would take a minute."""
+    """With torch's own frontend but without code generation, which would take a minute."""
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
     monkeypatch.setenv("CXX", "not used")
     plain, compiled = train_tiny(model__norm="batch"), train_tiny(model__norm="batch", train__compile=True)
@@ -161,7 +163,7 @@ def test_compilation_changes_no_name_and_no_number(train_tiny: TrainTiny, monkey
 
 
 @pytest.mark.parametrize("parts", [2, 4, 5])
-def test_accumulation_equals_the_whole_batch(parts: int, train_tiny: TrainTiny) -> None:
+def test_gradient_accumulation_equals_the_whole_batch(parts: int, train_tiny: TrainTiny) -> None:
     """In batches of 12 of 32 rows the last one has 8, which neither 5 parts nor some of its steps divide."""
     whole = train_tiny(train__batch_size=12, train__precision="fp64", train__clip=1.0)
     split = train_tiny(train__batch_size=12, train__precision="fp64", train__clip=1.0, train__accumulate=parts)
@@ -173,14 +175,14 @@ def test_accumulation_equals_the_whole_batch(parts: int, train_tiny: TrainTiny) 
 
 
 def test_a_loss_that_explodes_but_stays_finite_stops_the_run_at_once(train_tiny: TrainTiny) -> None:
-    said = r"the loss became [\d.]+e\+\d+ at step [12] \(epoch 1\) with learning rate 100; try a lower optimizer.lr"
-    with pytest.raises(Diverged, match=said):
+    message = r"the loss became [\d.]+e\+\d+ at step [12] \(epoch 1\) with learning rate 100; try a lower optimizer.lr"
+    with pytest.raises(Diverged, match=message):
         train_tiny(optimizer__lr=100.0, model__norm="none", train__precision="fp64", train__epochs=50)
 
 
 def test_balanced_sampling_trains_on_every_class_equally(train_tiny: TrainTiny) -> None:
     plan = plan_of(data__sampling="balanced")
-    labels = plan.splits.train.labels[plan.epochs.order(0)]
+    labels = plan.splits.train.labels[plan.sampler.order(0)]
     assert torch.bincount(labels).tolist() in ([11, 11, 10], [11, 10, 11], [10, 11, 11])
     assert losses(train_tiny(data__sampling="balanced")) != losses(train_tiny())
 
@@ -201,7 +203,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture
 def _nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module of the user's own."""
+    """A user's own module."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code/nets.py").write_text(
         "from torch import nn\n"
@@ -246,16 +248,18 @@ def test_networks_have_as_many_weights_as_in_their_papers(name: str, millions: f
 @pytest.mark.parametrize(
     "name", ["resnet18", "vgg11_bn", "densenet121", "mobilenet_v3_small", "googlenet", "regnet_x_400mf"]
 )
-def test_classifiers_of_torchvision_take_the_data(name: str) -> None:
+def test_classifiers_of_torchvision_accept_the_data(name: str) -> None:
     models.check(name, (1, 64, 64), 7, {})
 
 
 def test_a_first_convolution_is_adapted_to_the_channels() -> None:
     with torch.device("meta"):
         two = models.build("resnet18", 2, 10, {}, seed=0)
-    assert two.conv1.weight.shape == (64, 2, 7, 7)
-    assert two.conv1.bias is None
-    assert (two.conv1.stride, two.conv1.padding) == ((2, 2), (3, 3))
+    first = two.get_submodule("conv1")
+    assert isinstance(first, nn.Conv2d)
+    assert first.weight.shape == (64, 2, 7, 7)
+    assert first.bias is None
+    assert (first.stride, first.padding) == ((2, 2), (3, 3))
 
 
 def test_weights_are_drawn_from_the_seed_and_nothing_else() -> None:
@@ -263,7 +267,7 @@ def test_weights_are_drawn_from_the_seed_and_nothing_else() -> None:
     one, same, other = (models.build("resnet20", 3, 10, {}, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
-    assert not torch.equal(one.head.weight, other.head.weight)
+    assert not torch.equal(one.get_parameter("head.weight"), other.get_parameter("head.weight"))
 
 
 @pytest.mark.usefixtures("_nets")
@@ -306,7 +310,7 @@ def test_a_network_of_the_users_own_must_return_logits() -> None:
 
 def test_a_run_starts_from_the_weights_of_another(train_tiny: TrainTiny) -> None:
     first = train_tiny(model__norm="batch")
-    job = {
+    job: dict[str, Any] = {
         "model__norm": "batch",
         "model__weights": f"run:{first.name}",
         "storage": str(first.folder.local_path.parent),

@@ -60,7 +60,7 @@ def test_a_view_is_augmented_like_an_epoch_of_training() -> None:
 
 def test_random_weights_depend_on_the_seed_only_and_differ_from_the_pretrained_ones(tmp_path: Path) -> None:
     pretrained = plan_of(seed=5)
-    write_model(Folder.at(tmp_path), pretrained.build_model().state_dict(), pretrained.describe_model())
+    write_model(Folder.at(tmp_path), pretrained.build_model().state_dict(), pretrained.describe_model().to_json())
     plan = plan_of(model__weights=f"run:{tmp_path}")
     positions = torch.arange(8)
     random, again = (FeatureExtractor(plan, CPU, random_weights=True) for _ in range(2))
