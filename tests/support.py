@@ -32,7 +32,7 @@ TINY: dict[str, Any] = {
     "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4},
     "schedule": {"name": "cosine", "warmup": "1ep"},
     # 330 rows in batches of 64: five full ones and a last one of 10, so two of 4 workers take 3 rows and two take 2.
-    "train": {"epochs": 4, "batch_size": 64, "clean_subset": 100},
+    "train": {"epochs": 4, "batch_size": 64, "evaluated_training_rows": 100},
 }
 
 PRELOAD = ["torch._dynamo", "torch.distributed", "lehr.training.loop", "lehr.data.load"]

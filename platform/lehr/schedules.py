@@ -1,13 +1,13 @@
 """Learning-rate schedules: each is one pure function of progress through the run.
 
-The rate at step t is `lr × curve(t) × warmup(t) × cooldown(t)`. Steps count from 0 and are optimizer steps; the rate of
-step t is what the update of step t uses. Nothing is remembered between steps: a resumed run asks for step t and gets
-the same rate as a run that never stopped.
+The learning rate at step t is `lr × curve(t) × warmup(t) × cooldown(t)`. Steps are optimizer steps and count from 0;
+update t uses the rate of step t. Schedules have no state: a resumed run asks for step t and gets the same rate as a run
+that never stopped.
 
-In the formulas T is the number of steps of the run, w that of its warmup, and p = (t − w) / (T − w) the progress after
-the warmup, between 0 and 1. `final` and the like are shares of lr. SCHEDULES.md says when to use which.
+In the formulas T is the number of steps in the run, w the number of warmup steps, p = (t − w) / (T − w) the progress
+after the warmup, from 0 to 1, and e the option `end_factor`, a share of lr. SCHEDULES.md says when to use which.
 
-To add a schedule: write a class with its options as fields and its `curve`, and name it in `AnySchedule`.
+To add a schedule: write a class with its options as fields and its `curve`, and add it to `AnySchedule`.
 """
 
 from __future__ import annotations
@@ -123,28 +123,28 @@ class Step(BaseSchedule):
 
 
 class Cosine(BaseSchedule):
-    """η(t) = lr × (final + (1 − final) × (1 + cos(π p)) / 2).
+    """η(t) = lr × (e + (1 − e) × (1 + cos(π p)) / 2).
 
     Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2017, without the restarts.
     """
 
     name: Literal["cosine"] = "cosine"
-    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
+    end_factor: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
     def curve(self, length: RunLength) -> Curve:
         p = self.progress(length)
-        return lambda step: _between(self.final, 1.0, _cosine(p(step)))
+        return lambda step: _between(self.end_factor, 1.0, _cosine(p(step)))
 
 
 class Linear(BaseSchedule):
-    """η(t) = lr × (final + (1 − final) × (1 − p))."""
+    """η(t) = lr × (e + (1 − e) × (1 − p))."""
 
     name: Literal["linear"] = "linear"
-    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
+    end_factor: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
     def curve(self, length: RunLength) -> Curve:
         p = self.progress(length)
-        return lambda step: _between(self.final, 1.0, 1 - p(step))
+        return lambda step: _between(self.end_factor, 1.0, 1 - p(step))
 
 
 class InverseSqrt(BaseSchedule):
@@ -169,7 +169,7 @@ class InverseSqrt(BaseSchedule):
 
 
 class Polynomial(BaseSchedule):
-    """η(t) = lr × (final + (1 − final) × (1 − p)^power). Power 1 is linear.
+    """η(t) = lr × (e + (1 − e) × (1 − p)^power). Power 1 is linear.
 
     With power 0.9 the "poly" schedule of Chen et al., "DeepLab: Semantic image segmentation with deep convolutional
     nets, atrous convolution, and fully connected CRFs", 2017.
@@ -177,11 +177,11 @@ class Polynomial(BaseSchedule):
 
     name: Literal["polynomial"] = "polynomial"
     power: float = Field(default=2.0, gt=0, description="Above 1 falls early, below 1 late.")
-    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
+    end_factor: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
     def curve(self, length: RunLength) -> Curve:
         p = self.progress(length)
-        return lambda step: _between(self.final, 1.0, (1 - p(step)) ** self.power)
+        return lambda step: _between(self.end_factor, 1.0, (1 - p(step)) ** self.power)
 
 
 class Exponential(BaseSchedule):
@@ -202,7 +202,7 @@ class Exponential(BaseSchedule):
 
 
 class Cyclic(BaseSchedule):
-    """η(t) = lr × (final + (1 − final) × (1 + cos(π i / L)) / 2), i the step within its cycle of L steps.
+    """η(t) = lr × (e + (1 − e) × (1 + cos(π i / L)) / 2), i the step within its cycle of L steps.
 
     Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2017. Cycle k, counted from 0, has
     ⌈L₀ growthᵏ⌉ steps. Either `length` says L₀, and the run must end with a cycle; or `cycles` says how many there are
@@ -215,7 +215,7 @@ class Cyclic(BaseSchedule):
     cycles: int | None = Field(default=None, ge=1, description="Cycles in the run. By default 4, or as length says.")
     length: Duration | None = Field(default=None, description="Length of the first cycle. A duration.")
     growth: float = Field(default=1.0, ge=1, le=100, description="How much longer each cycle is than the one before.")
-    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the end of a cycle, as a share of lr.")
+    end_factor: float = Field(default=0.0, ge=0, le=1, description="The rate at the end of a cycle, as a share of lr.")
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Cyclic:
@@ -229,7 +229,7 @@ class Cyclic(BaseSchedule):
 
         def curve(step: int) -> float:
             start, steps = cycles[max(bisect_right(starts, step) - 1, 0)]
-            return _between(self.final, 1.0, _cosine(max(step - start, 0) / steps))
+            return _between(self.end_factor, 1.0, _cosine(max(step - start, 0) / steps))
 
         return curve
 
@@ -267,18 +267,18 @@ class Cyclic(BaseSchedule):
 
 
 class OneCycle(BaseSchedule):
-    """Up from start × lr to lr and down to final × lr, each along half a cosine or a line.
+    """From start_factor × lr up to lr, then down to end_factor × lr, each along half a cosine or a straight line.
 
-    With P the last step of the rise: η(t) = lr × (start + (1 − start) × a(t / P)) up to P, then
-    η(t) = lr × (final + (1 − final) × (1 − a((t − P) / (T − 1 − P)))), where a(x) = (1 − cos(π x)) / 2, or x.
+    With P the last step of the rise and s the start_factor: η(t) = lr × (s + (1 − s) × a(t / P)) up to P, then
+    η(t) = lr × (e + (1 − e) × (1 − a((t − P) / (T − 1 − P)))), where a(x) = (1 − cos(π x)) / 2, or x.
     Smith and Topin, "Super-convergence: Very fast training of neural networks using large learning rates", 2018, in the
-    form and with the defaults of torch. The momentum stays as it is.
+    form and with the defaults of torch, but without its change of momentum.
     """
 
     name: Literal["one_cycle"] = "one_cycle"
     rise: Duration = Field(default=Duration(30, "%"), description="From the start of the run to the peak. A duration.")
-    start: float = Field(default=0.04, ge=0, le=1, description="The first rate, as a share of lr.")
-    final: float = Field(default=4e-6, ge=0, le=1, description="The last rate, as a share of lr.")
+    start_factor: float = Field(default=0.04, ge=0, le=1, description="The first rate, as a share of lr.")
+    end_factor: float = Field(default=4e-6, ge=0, le=1, description="The last rate, as a share of lr.")
     shape: Literal["cosine", "linear"] = Field(default="cosine", description="Of the rise and the fall.")
 
     def curve(self, length: RunLength) -> Curve:
@@ -289,14 +289,14 @@ class OneCycle(BaseSchedule):
 
         def curve(step: int) -> float:
             if step <= peak:
-                return _between(self.start, 1.0, 1 - fall(step / peak if peak else 1.0))
-            return _between(self.final, 1.0, fall(min((step - peak) / (last - peak), 1.0)))
+                return _between(self.start_factor, 1.0, 1 - fall(step / peak if peak else 1.0))
+            return _between(self.end_factor, 1.0, fall(min((step - peak) / (last - peak), 1.0)))
 
         return curve
 
 
 class WSD(BaseSchedule):
-    """Warmup, stable, decay: η(t) = lr until the last D steps, then lr × (final + (1 − final) × f((t − (T − D)) / D)).
+    """Warmup, stable, decay: η(t) = lr until the last D steps, then lr × (e + (1 − e) × f((t − (T − D)) / D)).
 
     f(x) is 1 − x (`linear`), (1 + cos(π x)) / 2 (`cosine`) or 1 − √x (`sqrt`). Until the decay begins the rate does not
     depend on the length of the run, so a run can be made longer. Hu et al., "MiniCPM", 2024; the shapes are compared by
@@ -306,7 +306,7 @@ class WSD(BaseSchedule):
     name: Literal["wsd"] = "wsd"
     decay: Duration = Field(default=Duration(20, "%"), description="The fall at the end of the run. A duration.")
     shape: Literal["linear", "cosine", "sqrt"] = Field(default="linear", description="Of the fall.")
-    final: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
+    end_factor: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
     def curve(self, length: RunLength) -> Curve:
         decay, warmup = self.decay.steps(length), self.warmup.steps(length)
@@ -321,7 +321,9 @@ class WSD(BaseSchedule):
             "sqrt": lambda x: 1 - math.sqrt(x),
         }
         fall, stable = falls[self.shape], length.total_steps - decay
-        return lambda step: 1.0 if step < stable else _between(self.final, 1.0, fall((step - stable) / max(decay, 1)))
+        return lambda step: (
+            1.0 if step < stable else _between(self.end_factor, 1.0, fall((step - stable) / max(decay, 1)))
+        )
 
 
 def linear_rule(batch: int, base_batch: int, warmup: int) -> Curve:

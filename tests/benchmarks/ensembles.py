@@ -49,7 +49,7 @@ def base(folder: Path, seed: int) -> dict[str, Any]:
         },
         "model": {"name": "small_cnn", "width": 16, "norm": "batch"},
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
-        "train": {"epochs": EPOCHS, "batch_size": 128, "clean_subset": 0},
+        "train": {"epochs": EPOCHS, "batch_size": 128, "evaluated_training_rows": 0},
     }
 
 

@@ -61,7 +61,7 @@ def ours(size: Size, images: Images) -> float:
                 "batch_size": size.batch,
                 "precision": "bf16",
                 "channels_last": True,
-                "clean_subset": 0,
+                "evaluated_training_rows": 0,
                 "checkpoint": {"every": f"{size.epochs}ep"},
             },
         }

@@ -61,7 +61,7 @@ def workers(count: int, folder: Path) -> Row:
     job = {
         "kind": "train",
         "model": {"name": "tests.benchmarks.growth:Waiting"},
-        "train": {"epochs": 3, "batch_size": 16, "clean_subset": 0},
+        "train": {"epochs": 3, "batch_size": 16, "evaluated_training_rows": 0},
         "optimizer": {"lr": 0.01},
         "workers": {"count": count},
     }
@@ -75,7 +75,7 @@ def trials(count: int, folder: Path) -> Row:
     base = {
         "model": {"name": "small_cnn", "width": 8},
         "data": {"limit": 64},
-        "train": {"epochs": 1, "batch_size": 64, "clean_subset": 0},
+        "train": {"epochs": 1, "batch_size": 64, "evaluated_training_rows": 0},
     }
     space = {"optimizer.lr": {"log_uniform": [0.001, 0.1]}}
     job = {"kind": "search", "base": base, "space": space, "stopping": "none", "budget": {"trials": count}}
@@ -101,7 +101,7 @@ def rows(count: int, folder: Path) -> Row:
         "data": {"source": "parquet", "path": str(folder / "rows.parquet"), "validation": 0.01},
         "model": {"name": "small_cnn", "width": 8},
         "optimizer": {"lr": 0.01},
-        "train": {"epochs": 1, "batch_size": 500, "clean_subset": 0},
+        "train": {"epochs": 1, "batch_size": 500, "evaluated_training_rows": 0},
     }
     seconds = run(folder, job)["seconds"]
     training = seconds["input"] + seconds["compute"]

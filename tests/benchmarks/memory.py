@@ -62,7 +62,7 @@ def measure(folder: Path, rows: int) -> dict[str, float]:
         "data": {"source": "parquet", "path": str(folder / "images.parquet"), "validation": 0.02, "cache": "stream"},
         "model": {"name": "tests.benchmarks.memory:Light"},
         "optimizer": {"lr": 0.01},
-        "train": {"epochs": 1, "batch_size": 100, "clean_subset": 0},
+        "train": {"epochs": 1, "batch_size": 100, "evaluated_training_rows": 0},
         "workers": {"count": 1},
     }
     (folder / "job.yaml").write_text(json.dumps(job))

@@ -39,7 +39,7 @@ JOB: dict[str, Any] = {
     "model": {"name": "small_cnn", "width": 16},
     "optimizer": {"lr": 0.01},
     "schedule": "constant",
-    "train": {"epochs": 100_000, "batch_size": BATCH, "clean_subset": 0, "checkpoint": {"every": "1000ep"}},
+    "train": {"epochs": 100_000, "batch_size": BATCH, "evaluated_training_rows": 0, "checkpoint": {"every": "1000ep"}},
     "workers": {"count": 2},
 }
 

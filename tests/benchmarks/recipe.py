@@ -45,13 +45,13 @@ DIGITS: dict[str, Any] = {
     "data": {"source": "parquet"},
     "model": {"name": "small_cnn", "width": 8},
     "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.05},
-    "train": {"epochs": 12, "batch_size": 64, "clean_subset": 256},
+    "train": {"epochs": 12, "batch_size": 64, "evaluated_training_rows": 256},
 }
 CIFAR: dict[str, Any] = {
     "data": {"source": "parquet"},
     "model": {"name": "small_cnn", "width": 8, "norm": "batch"},
     "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.05},
-    "train": {"epochs": 15, "batch_size": 64, "clean_subset": 256},
+    "train": {"epochs": 15, "batch_size": 64, "evaluated_training_rows": 256},
 }
 
 

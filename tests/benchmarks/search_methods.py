@@ -27,7 +27,7 @@ CIFAR: dict[str, Any] = {
         "model": {"name": "small_cnn", "width": 16, "norm": "batch"},
         "optimizer": {"name": "sgd", "momentum": 0.9},
         "schedule": {"name": "cosine", "warmup": "1ep"},
-        "train": {"epochs": 9, "batch_size": 64, "clean_subset": 0, "precision": "bf16"},
+        "train": {"epochs": 9, "batch_size": 64, "evaluated_training_rows": 0, "precision": "bf16"},
         "workers": {"cpus": 1},
     },
     "space": {
@@ -42,7 +42,7 @@ DIGITS: dict[str, Any] = {
         "data": {"source": "digits", "limit": 600},
         "model": {"name": "small_cnn", "width": 8},
         "optimizer": {"name": "sgd", "momentum": 0.9},
-        "train": {"epochs": 4, "batch_size": 64, "clean_subset": 0},
+        "train": {"epochs": 4, "batch_size": 64, "evaluated_training_rows": 0},
     },
     "stopping": "none",
 }

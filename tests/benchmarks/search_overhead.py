@@ -29,7 +29,7 @@ JOB: dict[str, Any] = {
         "data": {"source": "digits", "validation": 0.2},
         "model": {"name": "small_cnn"},
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
-        "train": {"epochs": EPOCHS, "batch_size": 64, "clean_subset": 0},
+        "train": {"epochs": EPOCHS, "batch_size": 64, "evaluated_training_rows": 0},
         "workers": {"cpus": 1},
     },
     "space": {"optimizer.lr": RATES},

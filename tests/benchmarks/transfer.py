@@ -70,7 +70,7 @@ class Workspace:
                      "limit": 15_000, "augment": ["flip", "crop"]},
             "model": {"name": "small_cnn", "width": 24, "norm": "batch"}, "optimizer": {**OPTIMIZER, "lr": 0.1},
             "schedule": {"name": "cosine", "warmup": "1ep"},
-            "train": {"epochs": 6, "precision": "bf16", "clean_subset": 0},
+            "train": {"epochs": 6, "precision": "bf16", "evaluated_training_rows": 0},
         }  # fmt: skip
         return float(quietly(job).best["value"])
 
@@ -82,7 +82,7 @@ class Workspace:
                 "seed": seed, "data": section, "optimizer": OPTIMIZER, "schedule": {"name": "cosine", "warmup": "1ep"},
                 "train": {
                     "epochs": SIZES[count], "batch_size": 16 if count == 10 else 32, "precision": "bf16",
-                    "clean_subset": 0,
+                    "evaluated_training_rows": 0,
                 },
             },
         }  # fmt: skip

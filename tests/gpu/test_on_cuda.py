@@ -65,7 +65,7 @@ def job_of(changes: dict[str, Any]) -> TrainJob:
         "data": {"augment": ["flip", "crop"]},
         "model": {"name": "small_cnn", "width": 16, "norm": "batch"},
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4},
-        "train": {"epochs": 4, "batch_size": 64, "clean_subset": 50},
+        "train": {"epochs": 4, "batch_size": 64, "evaluated_training_rows": 50},
         "seed": 3,
     }
     job = from_dict(base, changes)
@@ -142,7 +142,7 @@ def test_every_augmentation_does_on_a_gpu_what_it_does_on_a_cpu(names: list[str]
         {"train.precision": "bf16"},
         {"train.precision": "fp16"},
         {"train.precision": "bf16", "train.channels_last": True, "data.cache": "device"},
-        {"train.precision": "bf16", "train.accumulate": 3, "train.clip": 1.0},
+        {"train.precision": "bf16", "train.gradient_accumulation": 3, "train.max_gradient_norm": 1.0},
         {"train.precision": "bf16", "train.compile": True, "train.channels_last": True},
         {"train.precision": "bf16", "train.compile": "reduce-overhead", "train.averaging": {"kind": "ema"}},
         {"train.precision": "bf16", "optimizer": {"name": "adamw", "lr": 0.003, "fused": True}},
@@ -195,7 +195,9 @@ def test_a_trained_network_predicts_alike_on_gpu_and_cpu(train_on: Train) -> Non
 )
 def test_no_step_waits_for_the_gpu(augment: list[str]) -> None:
     """A copy back from the GPU in each step would leave it idle while Python prepares the next one."""
-    job = job_of({"data.augment": augment, "data.cache": "device", "train.precision": "bf16", "train.clip": 1.0})
+    job = job_of(
+        {"data.augment": augment, "data.cache": "device", "train.precision": "bf16", "train.max_gradient_norm": 1.0}
+    )
     plan = Plan.make(job, images()).to(GPU)
     group = Group(device=GPU)
     model = prepare_model(plan, group)

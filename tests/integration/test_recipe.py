@@ -19,7 +19,7 @@ from lehr.result import Run
 from lehr.runs import Folder, Progress, RunFolder
 
 TEMPLATE = Path(__file__).parents[2] / "jobs" / "recipe.yaml"
-TINY = ["base.model.width=8", "base.train.epochs=4", "base.train.clean_subset=100"]
+TINY = ["base.model.width=8", "base.train.epochs=4", "base.train.evaluated_training_rows=100"]
 
 
 def command(*options: str, budget: str = "40ep") -> list[str]:

@@ -23,14 +23,14 @@ from lehr.transfer.features import Features
 from lehr.transfer.results import STRATEGY_NAMES
 
 JOBS = Path(__file__).parents[2] / "jobs"
-SHORT = {"base.train.epochs": 3, "base.train.clean_subset": 0, "features.steps": 60}
+SHORT = {"base.train.epochs": 3, "base.train.evaluated_training_rows": 0, "features.steps": 60}
 
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage folder with the pretrained network, which knows six digits."""
     folder = tmp_path_factory.mktemp("runs")
-    overrides = {"storage": str(folder), "train.epochs": 4, "model.width": 8, "train.clean_subset": 0}
+    overrides = {"storage": str(folder), "train.epochs": 4, "model.width": 8, "train.evaluated_training_rows": 0}
     torch.set_num_threads(1)
     lehr.run(JOBS / "transfer-pretrain.yaml", overrides, debug=True)
     return folder
@@ -193,8 +193,8 @@ def test_a_realistic_image_folder_trains_and_skipped_images_are_reported(photos:
     overrides = {
         "storage": str(tmp_path / "runs"), "name": "photos", "base.data.path": str(photos),
         "backbone": {"name": "resnet18", "weights": str(tmp_path / "resnet18.pth")}, "base.data.image_size": 32,
-        "base.train": {"epochs": 1, "batch_size": 16, "clean_subset": 0}, "strategy": ["features", "finetune"],
-        "base.workers": {"gpus": 0}, "features.steps": 60,
+        "base.train": {"epochs": 1, "batch_size": 16, "evaluated_training_rows": 0},
+        "strategy": ["features", "finetune"], "base.workers": {"gpus": 0}, "features.steps": 60,
     }  # fmt: skip
     run = lehr.run(JOBS / "transfer.yaml", overrides, debug=True)
     assert run.status == "finished"

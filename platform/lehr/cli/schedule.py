@@ -15,7 +15,7 @@ def schedule(
         list[str] | None,
         typer.Argument(
             metavar="[NAME [OPTION=VALUE]…]…",
-            help="Schedules, each followed by its options, as in: step every=5ep cosine final=0.1. Default: all.",
+            help="Schedules, each followed by its options, as in: step every=5ep cosine end_factor=0.1. Default: all.",
             show_default=False,
         ),
     ] = None,

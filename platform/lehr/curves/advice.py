@@ -20,7 +20,11 @@ def usual_rate(curves: Curves) -> Overrides:
 def lower_rate(curves: Curves) -> Overrides:
     """A tenth of the learning rate, and at most the usual one; one epoch of warmup; clipped gradients."""
     lr = float(curves.option("optimizer.lr", 0.1))
-    return {"optimizer.lr": _one_digit(min(lr / 10, _usual(curves))), "schedule.warmup": "1ep", "train.clip": 1.0}
+    return {
+        "optimizer.lr": _one_digit(min(lr / 10, _usual(curves))),
+        "schedule.warmup": "1ep",
+        "train.max_gradient_norm": 1.0,
+    }
 
 
 def raise_rate(curves: Curves, factor: float) -> Overrides:

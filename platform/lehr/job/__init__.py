@@ -9,6 +9,7 @@ from lehr.job.loading import derive, from_dict, load
 from lehr.job.merge import parse_overrides
 from lehr.job.options import check_call
 from lehr.job.predict import PredictJob
+from lehr.job.renamed import first_name, with_new_names
 from lehr.job.schema import json_schema
 from lehr.job.sections import (
     Augment,
@@ -55,6 +56,7 @@ __all__ = [
     "describe_changes",
     "difference",
     "extends",
+    "first_name",
     "from_dict",
     "job_hash",
     "json_schema",
@@ -62,4 +64,5 @@ __all__ = [
     "not_a_choice",
     "parse_overrides",
     "to_dict",
+    "with_new_names",
 ]

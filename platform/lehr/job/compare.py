@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lehr.job.renamed import with_first_names
 from lehr.job.text import show
 
 NOT_DEFINING = ("name", "notes", "storage", "workers")
@@ -81,6 +82,6 @@ def _bare(value: Any) -> str:
 
 def job_hash(job: BaseModel) -> str:
     """16 hex digits that stay the same as long as what defines the run does; see `NOT_DEFINING`."""
-    defining = {key: value for key, value in to_dict(job).items() if key not in NOT_DEFINING}
+    defining = {key: value for key, value in with_first_names(to_dict(job)).items() if key not in NOT_DEFINING}
     text = json.dumps(defining, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

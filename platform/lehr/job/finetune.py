@@ -19,10 +19,10 @@ class FinetuneSection(Section):
     head_first: Duration = Field(
         default=Duration(20, "%"), description="How long only the head is trained. A duration; 100%: all along."
     )
-    rate: float = Field(
+    lr_factor: float = Field(
         default=0.1, gt=0, le=1, description="Learning rate of the topmost block, as a share of the head's."
     )
-    decay: float = Field(
+    layer_decay: float = Field(
         default=1.0, gt=0, le=1, description="Factor on the rate from each block to the one below it. 1: all alike."
     )
     unfreeze: Duration = Field(

@@ -19,6 +19,7 @@ from lehr.job.compare import NOT_DEFINING, to_dict
 from lehr.job.kinds import KINDS
 from lehr.job.merge import Forms, merge, override_trees, parse_overrides
 from lehr.job.messages import explain
+from lehr.job.renamed import Renaming
 from lehr.job.sections import Section
 from lehr.job.text import nearest, not_a_choice, printable, show
 from lehr.job.training import NOT_OF_A_BASE, Training, TrainJob
@@ -65,13 +66,15 @@ def _as_mapping(overrides: Overrides) -> dict[str, Any]:
 
 def _build(trees: list[Node], overrides: Mapping[str, Any], said: Place, origin: Origin) -> Job:
     """Trees merged, the base first, and validated as the kind of job that the last of them says."""
-    trees = [*trees, *override_trees(overrides, said)]
+    renaming = Renaming()
+    trees = [*map(renaming.tree, trees), *renaming.overrides(override_trees(overrides, said))]
     kinds = [tree.value["kind"] for tree in trees if "kind" in tree.value and tree.value["kind"].value is not None]
     kind = kinds[-1].plain() if kinds else "train"
     if not isinstance(kind, str) or kind not in KINDS:
         raise JobError(not_a_choice(kind, "kind", KINDS), field="kind", where=str(kinds[-1].place))
     cls, forms = KINDS[kind], _forms(KINDS[kind])
-    tree, *above = (_with_inner_bases(tree, cls) for tree in trees)
+    tree, *above = (_with_inner_bases(tree, cls, renaming) for tree in trees)
+    renaming.tell()
     for node in above:
         for key in _inner(cls):
             if key in node.value and "kind" in node.value[key].value:  # a whole train job takes the place of another
@@ -132,7 +135,7 @@ def _inner(cls: type[Job]) -> list[str]:
     return [name for name, info in cls.model_fields.items() if info.annotation is Training]
 
 
-def _with_inner_bases(tree: Node, cls: type[Job]) -> Node:
+def _with_inner_bases(tree: Node, cls: type[Job], renaming: Renaming) -> Node:
     """The tree with each of its inner trainings spelt out: a file's name, or `extends` in it, replaced by the file."""
     items = dict(tree.value)
     for key in _inner(cls):
@@ -144,7 +147,7 @@ def _with_inner_bases(tree: Node, cls: type[Job]) -> Node:
         if not isinstance(said.value, dict):
             what = f"{show(said.plain())} is not a training; allowed: the file of a train job, or its sections"
             raise JobError(what, field=key, where=str(said.place))
-        whole, *above = _with_bases(said, [])
+        whole, *above = map(renaming.tree, _with_bases(said, []))
         for node in above:
             whole = merge(whole, node, _forms(Training))
         kind = whole.value.get("kind")

@@ -47,7 +47,7 @@ class RecipeSection(Section):
     weight_decays: Annotated[list[Decay], Field(min_length=1)] = Field(
         default=[1e-4, 1e-5, 0.0], description="Weight decays of the coarse search, the most wanted first."
     )
-    sweep: bool = Field(
+    range_test: bool = Field(
         default=False,
         description="Find the rate in one short run through all rates, not a short run at each: cheaper, less sure.",
     )

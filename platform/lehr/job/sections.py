@@ -373,12 +373,12 @@ class TrainSection(Section):
         default="fp32", description="Floating-point type of the forward pass."
     )
     checkpoint: CheckpointSection = Field(default=CheckpointSection(), description="When checkpoints are written.")
-    clip: float | None = Field(
+    max_gradient_norm: float | None = Field(
         default=None,
         gt=0,
         description="Largest gradient norm; larger gradients are scaled down to it. By default none.",
     )
-    accumulate: int = Field(
+    gradient_accumulation: int = Field(
         default=1,
         ge=1,
         description="Parts that each global batch is computed in, one after the other, to save memory. The result is "
@@ -397,7 +397,7 @@ class TrainSection(Section):
     sync_batch_norm: bool = Field(
         default=True, description="Batch norm over the global batch, so that the number of workers changes nothing."
     )
-    clean_subset: int = Field(
+    evaluated_training_rows: int = Field(
         default=1024, ge=0, description="Rows of a fixed clean training subset measured in evaluation mode. 0: off."
     )
     stop_on: list[Literal["diverged", "not_learning"]] = Field(
@@ -406,9 +406,11 @@ class TrainSection(Section):
 
     @model_validator(mode="after")
     def _one_part_per_graph(self) -> TrainSection:
-        if self.compile == "reduce-overhead" and self.accumulate > 1:
+        if self.compile == "reduce-overhead" and self.gradient_accumulation > 1:
             what = "overwrites the gradients of a batch's earlier parts"
-            raise ValueError(f"compile: reduce-overhead {what}; allowed with accumulate: 1, or compile: true")
+            raise ValueError(
+                f"compile: reduce-overhead {what}; allowed with gradient_accumulation: 1, or compile: true"
+            )
         return self
 
 

@@ -94,7 +94,7 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
             "critical",
             f"the training loss of {job} is NaN or infinite",
             "The usual cause is a learning rate that is too high. Check the gradient norm before the jump; try a lower "
-            "optimizer.lr, a schedule.warmup or train.clip.",
+            "optimizer.lr, a schedule.warmup or train.max_gradient_norm.",
         ),
         Alert(
             "LehrInputBound",

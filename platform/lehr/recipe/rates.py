@@ -205,7 +205,7 @@ def _from_range_test(test: RateTest) -> ChosenRates:
     span = f"{test.rates[0]:g} to {test.rates[len(test.losses) - 1]:g}"
     if not smoothed or smoothed[low] > (1 - FALL) * min(test.guess, test.start):
         found = f"In a range test from {span}, the loss never fell below that of a guess ({test.guess:.3g})."
-        decided = "The recipe stops here; recipe.sweep: false tests each learning rate for longer."
+        decided = "The recipe stops here; recipe.range_test: false tests each learning rate for longer."
         return ChosenRates((), Verdict(False, found, decided))
     rates = tuple(half_decade(test.rates[low] * 10 ** (-(half + 1) / 2)) for half in range(NEIGHBOURS + 1))
     names = ", ".join(f"{rate:g}" for rate in rates)

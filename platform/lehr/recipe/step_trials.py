@@ -54,7 +54,7 @@ def final_folders(step: Step) -> dict[str, Hyperparameters]:
 
 def is_range_test(job: RecipeJob) -> bool:
     """Whether step 3 is one range test, not a test at each learning rate."""
-    return job.recipe.sweep
+    return job.recipe.range_test
 
 
 def rate_test(job: RecipeJob, number: int, rate: float) -> Trial:

@@ -44,6 +44,7 @@ class RunFolder:
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
+        self._document: dict[str, Any] | None = None
         self._job: dict[str, Any] | None = None
         self._format: int | None = None
         self._environment: dict[str, Any] | None = None
@@ -73,10 +74,13 @@ class RunFolder:
 
     @property
     def job(self) -> dict[str, Any]:
-        """The job as resolved, without the format number."""
+        """The job as resolved, without the format number; fields have their present names, whoever wrote them."""
         if self._job is None:
-            self._read()
-        assert self._job is not None
+            from lehr.job import with_new_names  # not needed to list runs, and it takes a fifth of a second
+
+            if self._document is None:
+                self._read()
+            self._job = with_new_names(self._document or {})
         return self._job
 
     @property
@@ -88,7 +92,8 @@ class RunFolder:
         return self._format
 
     def _read(self) -> None:
-        self._format, self._job = _read_job(self.folder)
+        self._format, self._document = _read_job(self.folder)
+        self._job = None
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -106,7 +111,7 @@ class RunFolder:
     def write_job(self, job: Mapping[str, Any]) -> None:
         """Replace job.yaml, on a resume with a change that one name may go through."""
         self.folder.write("job.yaml", _job_document(self.folder, job, self.format))
-        self._job = None
+        self._document = self._job = None
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         self._environment = {"started": now()} | dict(environment)

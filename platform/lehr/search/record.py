@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 from lehr.errors import RunError
+from lehr.job import with_new_names
 from lehr.runs import RunFolder
 from lehr.search.space import Values
 
@@ -65,7 +66,7 @@ class TrialRecord:
         told = folder.read_json(FILE)
         try:
             ended = EarlyEnd(**told["ended"]) if told["ended"] else None
-            return cls(number, dict(told["values"]), tuple(map(float, told["scores"])), ended)
+            return cls(number, with_new_names(told["values"]), tuple(map(float, told["scores"])), ended)
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{folder.uri}/{FILE} is damaged; start over with --fresh") from error
 

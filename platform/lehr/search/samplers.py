@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lehr.data.randomness import key, uniform
-from lehr.job import to_dict
+from lehr.job import first_name, to_dict
 from lehr.job.search import Dimension
 from lehr.search.space import DIGITS, Space, Values, condition_holds
 
@@ -51,7 +51,7 @@ def drawn_values(space: Space, seed: int, number: int) -> Values:
 def random_values(space: Space, seed: int, number: int) -> Values:
     """Independent draws. A dimension's draws stay the same when another dimension is added or removed."""
     row = torch.tensor([number])
-    return space.at({path: float(uniform(key(seed, f"search {path}"), row)) for path in space.dimensions})
+    return space.at({path: float(uniform(key(seed, f"search {first_name(path)}"), row)) for path in space.dimensions})
 
 
 def quasi_random_values(space: Space, seed: int, number: int) -> Values:

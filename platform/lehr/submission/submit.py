@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lehr.driver import choose_run_folder
 from lehr.errors import LehrError, StorageError
-from lehr.job import Job, changes_of_run, describe_changes, extends, to_dict
+from lehr.job import Job, changes_of_run, describe_changes, extends, to_dict, with_new_names
 from lehr.job.base import path_fields
 from lehr.ray_cluster.dashboard import token_file
 from lehr.submission.backend import Backend, Request, Submission, command
@@ -114,7 +114,7 @@ def next_action(request: Request, existing: Submission | None, backend: Backend)
     """
     if existing is None or existing.status in ("failed", "stopped") or (request.fresh and existing.is_over):
         return "submit"
-    known = existing.request.job if existing.request else {}
+    known = with_new_names(existing.request.job) if existing.request else {}
     comparable = "kind" in known  # not every cluster remembers the job
     changed = changes_of_run(known, request.job) if comparable else {}
     if existing.is_over:

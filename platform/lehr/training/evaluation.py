@@ -50,6 +50,6 @@ def statistics_inputs(plan: Plan, group: Group) -> Iterator[Tensor]:
     assert job.train.averaging is not None
     torch.manual_seed(key(job.seed, "statistics"))
     chosen = rows.order(key(job.seed, "statistics"))[: job.train.averaging.statistics_rows or STATISTICS_ROWS]
-    parts = chosen.tensor_split(-(-len(chosen) * job.train.accumulate // job.train.batch_size))
+    parts = chosen.tensor_split(-(-len(chosen) * job.train.gradient_accumulation // job.train.batch_size))
     for batch in rows.batches([part[group.rank :: group.size] for part in parts]):
         yield plan.inputs(batch.to(group.device).inputs)

@@ -12,7 +12,9 @@ from lehr.runs import Folder
 from lehr.runs.storage import to_json
 
 _NOT_THE_USERS = (str(Path(__file__).parents[1]), "site-packages", "lib/python")
-_LESS_MEMORY = "try a smaller train.batch_size (train.accumulate keeps the effective one), or fewer workers per machine"
+_LESS_MEMORY = (
+    "try a smaller train.batch_size (train.gradient_accumulation keeps the effective one), or fewer workers per machine"
+)
 _MEMORY: tuple[tuple[tuple[str, ...], str], ...] = (
     (("cuda out of memory", "cuda error: out of memory"), f"the GPU's memory is full; {_LESS_MEMORY}"),
     (("objectstorefull", "object store is full", "plasma"), "Ray's object store is full; try data.cache=stream"),

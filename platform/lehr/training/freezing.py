@@ -80,7 +80,7 @@ def rates(section: FinetuneSection, count: int) -> list[float]:
     The topmost has `rate`, each below it `decay` times the one above: discriminative fine-tuning, Howard and Ruder,
     "Universal language model fine-tuning for text classification", 2018.
     """
-    return [section.rate * section.decay ** (count - 1 - block) for block in range(count)]
+    return [section.lr_factor * section.layer_decay ** (count - 1 - block) for block in range(count)]
 
 
 def first_steps(section: FinetuneSection, length: RunLength, count: int) -> list[int | None]:

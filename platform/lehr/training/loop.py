@@ -326,5 +326,6 @@ def diverged(plan: Plan, what: str, step: int, value: float) -> Diverged:
     """The error for a loss that exploded at a step, with what to try."""
     return Diverged(
         f"the {what} became {value:.3g} at step {step} (epoch {step // plan.length.steps_per_epoch + 1}) with "
-        f"learning rate {plan.learning_rate(step):.3g}; try a lower optimizer.lr, a schedule.warmup or train.clip"
+        f"learning rate {plan.learning_rate(step):.3g}; try a lower optimizer.lr, a schedule.warmup "
+        "or train.max_gradient_norm"
     )

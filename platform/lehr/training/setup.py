@@ -122,7 +122,7 @@ class Plan:
     @cached_property
     def clean_train(self) -> DataSubset:
         """The training rows that are also measured without augmentation: fixed ones, no more than validation has."""
-        rows, count = self.splits.train, min(self.job.train.clean_subset, len(self.splits.validation))
+        rows, count = self.splits.train, min(self.job.train.evaluated_training_rows, len(self.splits.validation))
         return rows.subset(rows.order(key(self.job.seed, "clean"))[:count])
 
     @property
@@ -237,7 +237,7 @@ def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
 
 def check_metrics(job: TrainJob, task: Task[Any]) -> None:
     """Raises JobError when the job names a metric that its epochs will not record."""
-    splits = ["validation", *(["clean_train"] if job.train.clean_subset else [])]
+    splits = ["validation", *(["clean_train"] if job.train.evaluated_training_rows else [])]
     splits += ["averaged_validation"] if job.train.averaging else []
     known = ["train_loss", *(f"{split}_{metric}" for split in splits for metric in task.metric_names)]
     early = job.train.early_stopping

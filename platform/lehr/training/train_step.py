@@ -104,12 +104,12 @@ class TrainStep:
         return loss
 
     def _micro_batches(self, batch: Batch, rows: int) -> Iterator[tuple[Batch, AbstractContextManager[None]]]:
-        """The `train.accumulate` parts of the batch; only the last one exchanges gradients with the other workers.
+        """The parts of the batch (`train.gradient_accumulation`); only the last one exchanges gradients among the workers.
 
         Part k is rows k × rows / parts … of the global batch, whatever the number of workers. Worker r of n has the
         rows r, r + n, …; its share of a part is one slice of them, which may be empty.
         """
-        parts, parallel = min(self._plan.job.train.accumulate, rows), self._parallel
+        parts, parallel = min(self._plan.job.train.gradient_accumulation, rows), self._parallel
         rank, size = self._group.rank, self._group.size
         for k in range(parts):
             first, end = (max(0, -(-(part * rows // parts - rank) // size)) for part in (k, k + 1))
@@ -129,10 +129,10 @@ class TrainStep:
         return loss.detach()
 
     def _clip_gradient(self) -> Tensor:
-        """Scales the gradient down to the norm `train.clip` if it is longer; returns the norm it had."""
+        """Scales the gradient down to the norm `train.max_gradient_norm` if it is longer; returns the norm it had."""
         norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        if self._plan.job.train.clip is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, self._plan.job.train.clip, norm)
+        if self._plan.job.train.max_gradient_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self._plan.job.train.max_gradient_norm, norm)
         return norm
 
     def _update_weights(self, measure: bool) -> Tensor | None:

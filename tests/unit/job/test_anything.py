@@ -21,7 +21,8 @@ bounded = settings(
 FIELDS = """
     kind name seed storage notes data model loss optimizer schedule train workers extends source path validation
     augment limit image_size cache weights label_smoothing class_weights lr weight_decay momentum warmup cooldown
-    final epochs batch_size early_stopping patience averaging decay metric precision checkpoint every keep clip
+    end_factor final epochs batch_size early_stopping patience averaging decay metric precision checkpoint every keep
+    max_gradient_norm clip evaluated_training_rows
     clean_subset count gpus cpus retries 0 1 x
 """
 WORDS = r"""

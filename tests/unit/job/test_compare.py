@@ -45,13 +45,13 @@ FULL: dict[str, Any] = {
     "model": {"name": "my_nets:Net", "weights": "run:other", "depth": 3, "widths": [1, 2]},
     "loss": {"label_smoothing": 0.1, "class_weights": [1, 2.5]},
     "optimizer": {"name": "adamw", "lr": 1e-3, "betas": [0.9, 0.95]},
-    "schedule": {"name": "cosine", "warmup": "1234567step", "cooldown": "2.5%", "final": 0.1},
+    "schedule": {"name": "cosine", "warmup": "1234567step", "cooldown": "2.5%", "end_factor": 0.1},
     "train": {
         "early_stopping": {"patience": 3, "metric": "validation_loss"},
         "averaging": {"decay": 0.99},
         "checkpoint": {"every": "0.5ep", "keep": 1},
         "precision": "bf16",
-        "clip": 1,
+        "max_gradient_norm": 1,
     },
     "workers": {"count": [2, 8], "gpus": 1},
 }
@@ -80,11 +80,11 @@ def test_a_difference_is_said_by_dotted_path() -> None:
         "optimizer.lr": (0.1, 0.05),
         "optimizer.momentum": (None, 0.9),
         "schedule.name": ("constant", "cosine"),
-        "schedule.final": (None, 0.0),
+        "schedule.end_factor": (None, 0.0),
     }
     assert describe_changes(difference(old, new)) == (
         "optimizer.lr: 0.1 -> 0.05; optimizer.momentum: none -> 0.9; "
-        "schedule.name: constant -> cosine; schedule.final: none -> 0.0"
+        "schedule.name: constant -> cosine; schedule.end_factor: none -> 0.0"
     )
     assert difference(new, old) == {path: (b, a) for path, (a, b) in difference(old, new).items()}
     assert difference(old, old) == {}

@@ -112,7 +112,7 @@ def test_yaml_means_what_it_shows(text: str, value: object) -> None:
 
 SHORT_FORMS = [
     ("optimizer: adam", {"optimizer.name": "adam", "optimizer.lr": 0.001}),
-    ("schedule: cosine", {"schedule.name": "cosine", "schedule.final": 0.0}),
+    ("schedule: cosine", {"schedule.name": "cosine", "schedule.end_factor": 0.0}),
     ("schedule: {warmup: 1ep}", {"schedule.warmup": "1ep"}),
     ("workers: 4", {"workers.count": 4}),
     ("workers: auto", {}),
@@ -126,7 +126,7 @@ SHORT_FORMS = [
     ("data: {image_size: 32}", {"data.image_size": 32}),
     ("data: {image_size: [32, 48]}", {"data.image_size": [32, 48]}),
     ("loss: {class_weights: [1, 2.5]}", {"loss.class_weights": [1.0, 2.5]}),
-    ("optimizer:\n  lr:\nschedule:\ntrain: {clip: null, epochs: null}", {}),  # null means the default
+    ("optimizer:\n  lr:\nschedule:\ntrain: {max_gradient_norm: null, epochs: null}", {}),  # null means the default
     ("model: {name: mlp, depth: 3, dropout: null}", {"model.name": "mlp", "model.depth": 3}),
     ("optimizer: &o {lr: 0.2}\nloss: *o", {"optimizer.lr": 0.2, "loss.lr": 0.2}),
 ]
@@ -157,13 +157,13 @@ OVERRIDES = [
     (
         "kind: train",
         ["schedule.warmup=1ep", "schedule=cosine"],
-        {"schedule.name": "cosine", "schedule.warmup": "1ep", "schedule.final": 0.0},
+        {"schedule.name": "cosine", "schedule.warmup": "1ep", "schedule.end_factor": 0.0},
     ),
-    ("schedule: {name: cosine, final: 0.1}", ["schedule=constant"], {}),
+    ("schedule: {name: cosine, end_factor: 0.1}", ["schedule=constant"], {}),
     (
-        "schedule: {name: cosine, final: 0.1}",
+        "schedule: {name: cosine, end_factor: 0.1}",
         ["schedule.warmup=5%"],
-        {"schedule.name": "cosine", "schedule.final": 0.1, "schedule.warmup": "5%"},
+        {"schedule.name": "cosine", "schedule.end_factor": 0.1, "schedule.warmup": "5%"},
     ),
     ("workers: 2", ["workers.gpus=1"], {"workers.count": 2, "workers.gpus": 1.0}),
     ("workers: {count: 2, gpus: 1}", ["workers=4"], {"workers.count": 4, "workers.gpus": 1.0}),
@@ -213,10 +213,10 @@ def test_an_override_changes_what_it_names(text: str, overrides: list[str], expe
 
 
 def test_overrides_may_be_python_values() -> None:
-    job = load(write("jobs/train.yaml", BASE), {"schedule": Cosine(final=0.1), "optimizer": {"lr": 0.2}})
+    job = load(write("jobs/train.yaml", BASE), {"schedule": Cosine(end_factor=0.1), "optimizer": {"lr": 0.2}})
     assert changes(job) == {
         "schedule.name": "cosine",
-        "schedule.final": 0.1,
+        "schedule.end_factor": 0.1,
         "optimizer.lr": 0.2,
         "optimizer.momentum": 0.9,
     }
@@ -226,7 +226,7 @@ def test_overrides_may_be_python_values() -> None:
 def test_a_file_extends_another_by_the_rule_of_overrides() -> None:
     write(
         "base/deep.yaml",
-        "name: deep\nseed: 7\noptimizer: {lr: 0.3, momentum: 0.9}\nschedule: {name: cosine, final: 0.1}",
+        "name: deep\nseed: 7\noptimizer: {lr: 0.3, momentum: 0.9}\nschedule: {name: cosine, end_factor: 0.1}",
     )
     write("base/base.yaml", "extends: deep.yaml\nname: base\noptimizer: {lr: 0.2}\ntrain: {epochs: 5}")
     job = load(write("jobs/train.yaml", "extends: ../base/base.yaml\nschedule: constant\ntrain: {epochs:}"))

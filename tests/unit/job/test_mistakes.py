@@ -45,7 +45,7 @@ FILES = [
     # numbers out of range
     ("seed: -1", ":1: seed: -1 is too small; allowed: a whole number from 0 to 2147483647"),
     ("seed: 99999999999999999999", ":1: seed: 99999999999999999999 is larger than any field takes"),
-    ("train: {clip: 0}", ":1: train.clip: 0 is too small; allowed: a number above 0"),
+    ("train: {max_gradient_norm: 0}", ":1: train.max_gradient_norm: 0 is too small; allowed: a number above 0"),
     (
         "loss: {label_smoothing: 1}",
         ":1: loss.label_smoothing: 1 is too large; allowed: a number from 0 and below 1",
@@ -65,8 +65,8 @@ FILES = [
         "allowed: patience, min_change, metric",
     ),
     (
-        "schedule: {name: cosine, finl: 1}",
-        ":1: schedule.finl: unknown field; did you mean final? allowed: warmup, cooldown, name, final",
+        "schedule: {name: cosine, end_factr: 1}",
+        ":1: schedule.end_factr: unknown field; did you mean end_factor? allowed: warmup, cooldown, name, end_factor",
     ),
     # choices
     ("kind: trian", f':1: kind: "trian" is not a kind; did you mean train? allowed: {ALL_KINDS}'),
@@ -88,9 +88,9 @@ FILES = [
     ("train: {compile: 1}", ":1: train.compile: 1 is not a choice; allowed: true, false, reduce-overhead"),
     ("train: {compile: fast}", ':1: train.compile: "fast" is not a choice; allowed: true, false, reduce-overhead'),
     (
-        "train: {compile: reduce-overhead, accumulate: 2}",
+        "train: {compile: reduce-overhead, gradient_accumulation: 2}",
         ":1: train: compile: reduce-overhead overwrites the gradients of a batch's earlier parts; "
-        "allowed with accumulate: 1, or compile: true",
+        "allowed with gradient_accumulation: 1, or compile: true",
     ),
     # durations
     ("schedule: {warmup: 5}", f":1: schedule.warmup: 5 has no unit; {DURATIONS}"),

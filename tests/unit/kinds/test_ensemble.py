@@ -33,7 +33,7 @@ BASE: dict[str, Any] = {
     "data": {"source": "digits", "limit": 200},
     "model": {"name": "small_cnn", "width": 8},
     "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
-    "train": {"epochs": 4, "batch_size": 64, "clean_subset": 0, "checkpoint": {"keep": 1}},
+    "train": {"epochs": 4, "batch_size": 64, "evaluated_training_rows": 0, "checkpoint": {"keep": 1}},
     "seed": 3,
 }
 

@@ -23,7 +23,7 @@ BASE: dict[str, Any] = {
     "data": {"source": "digits"},
     "model": {"name": "small_cnn", "width": 8},
     "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
-    "train": {"epochs": 2, "batch_size": 64, "clean_subset": 100},
+    "train": {"epochs": 2, "batch_size": 64, "evaluated_training_rows": 100},
 }
 
 

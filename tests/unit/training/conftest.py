@@ -46,7 +46,7 @@ def job_of(**overrides: Any) -> TrainJob:
     base = {
         "model": {"name": "small_cnn", "width": 8},
         "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
-        "train": {"epochs": 2, "batch_size": 8, "clean_subset": 0},
+        "train": {"epochs": 2, "batch_size": 8, "evaluated_training_rows": 0},
         "seed": 1,
     }
     job = from_dict(base, overrides={path.replace("__", "."): value for path, value in overrides.items()})

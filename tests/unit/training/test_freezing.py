@@ -74,9 +74,9 @@ def test_every_parameter_below_the_head_is_in_exactly_one_block(model: str, head
     ("options", "expected"),
     [
         ({}, [0.1, 0.1, 0.1, 0.1]),
-        ({"rate": 1.0}, [1.0, 1.0, 1.0, 1.0]),
-        ({"rate": 0.5, "decay": 0.5}, [0.0625, 0.125, 0.25, 0.5]),
-        ({"rate": 0.2, "decay": 0.8}, [0.1024, 0.128, 0.16, 0.2]),
+        ({"lr_factor": 1.0}, [1.0, 1.0, 1.0, 1.0]),
+        ({"lr_factor": 0.5, "layer_decay": 0.5}, [0.0625, 0.125, 0.25, 0.5]),
+        ({"lr_factor": 0.2, "layer_decay": 0.8}, [0.1024, 0.128, 0.16, 0.2]),
     ],
 )
 def test_rates_fall_from_the_top_to_the_image(options: dict[str, float], expected: list[float]) -> None:
@@ -102,7 +102,7 @@ def test_the_optimizer_has_each_layer_at_its_rate() -> None:
     """Three blocks at 0.5, 0.25 and 0.125 of the job's rate, the head at 1; norms and biases apart, without decay."""
     plan = plan_of(optimizer__weight_decay=0.1)
     model = prepare_model(plan, Group())
-    freezing = Freezing(FinetuneSection(rate=0.5, decay=0.5, frozen=1), plan.length, model, "head")
+    freezing = Freezing(FinetuneSection(lr_factor=0.5, layer_decay=0.5, frozen=1), plan.length, model, "head")
     found = build_optimizer(plan.job, model, freezing.rates()).param_groups
     by_id = {id(parameter): name for name, parameter in model.named_parameters()}
     table = [(group["share"], group["weight_decay"], [by_id[id(p)] for p in group["params"]]) for group in found]
@@ -176,7 +176,7 @@ def test_a_resumed_run_trains_the_same_parameters_as_one_that_never_stopped(
     pretrained: dict[str, Any], tmp_path: Path
 ) -> None:
     """Stopped at every other step while blocks unfreeze one after the other: the same to the last digit."""
-    finetune = {"head_first": "2step", "unfreeze": "2step", "decay": 0.5, "batch_norm": "train"}
+    finetune = {"head_first": "2step", "unfreeze": "2step", "layer_decay": 0.5, "batch_norm": "train"}
     plan = plan_of(
         **pretrained, finetune=finetune, optimizer__name="adam", optimizer__lr=0.01,
         train__checkpoint={"every": "1step", "keep": 9},
@@ -200,7 +200,7 @@ def test_a_resumed_run_trains_the_same_parameters_as_one_that_never_stopped(
     ("overrides", "sentence"),
     [
         ({"finetune": {"frozen": 4}}, "finetune: 4 blocks are more than the 3 below the head"),
-        ({"finetune": {"rate": 0}}, "finetune.rate: 0 is too small"),
+        ({"finetune": {"lr_factor": 0}}, "finetune.lr_factor: 0 is too small"),
         ({"finetune": {"freeze": 1}}, "finetune.freeze: unknown field; did you mean unfreeze?"),
     ],
 )
@@ -218,4 +218,4 @@ def test_a_wrong_finetune_gets_one_sentence(
 
 def test_finetune_without_weights_gets_one_sentence() -> None:
     with pytest.raises(JobError, match=r"finetune trains pretrained weights on, and model\.weights names none"):
-        plan_of(finetune={"rate": 0.1})
+        plan_of(finetune={"lr_factor": 0.1})
