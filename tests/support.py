@@ -20,8 +20,7 @@ import torch.multiprocessing as mp
 from lehr.data.load import OpenedSources, splits
 from lehr.data.streaming import ThreadDecoder
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.runs import Folder, RunFolder, without_timing
-from lehr.runs.weights import read_model
+from lehr.runs import Folder, RunFolder, read_model, without_timing
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
@@ -65,7 +64,7 @@ def train_here(
         Died: a process ended with a signal or an error.
     """
     if not Folder.at(folder).exists("job.yaml"):
-        RunFolder.create(Folder.at(folder), to_dict(job), {})
+        RunFolder.create(Folder.at(folder), to_dict(job))
     # The fork server has imported torch and run nothing, so a process starts in milliseconds instead of seconds.
     # (torch._dynamo: every optimizer imports it when it is created.)
     context = mp.get_context("forkserver")

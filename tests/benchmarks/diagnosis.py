@@ -32,7 +32,7 @@ from lehr.curves.record import Curves
 from lehr.data.load import OpenedSources, splits
 from lehr.errors import JobError, TrainingError
 from lehr.job import TrainJob, load, to_dict
-from lehr.runs import Folder, RunFolder, collect_environment
+from lehr.runs import Environment, Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
@@ -122,7 +122,7 @@ class Bench:
         if key not in self.images:
             self.images[key] = opened.decode()
         plan = Plan.make(job, splits(job, self.images[key]))
-        run = RunFolder.create(Folder.at(self.storage).child(name), to_dict(job), collect_environment(seed=seed))
+        run = RunFolder.create(Folder.at(self.storage).child(name), to_dict(job), Environment.collect(seed=seed))
         try:
             train(plan, run, Group())
         except TrainingError as error:

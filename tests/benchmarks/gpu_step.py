@@ -69,7 +69,7 @@ def ours(size: Size, images: Images) -> float:
     assert isinstance(job, TrainJob)
     everything = torch.arange(size.rows)
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder.create(Folder.at(Path(folder) / "run"), to_dict(job), {})
+        run = RunFolder.create(Folder.at(Path(folder) / "run"), to_dict(job))
         plan = Plan.make(job, Splits(images.rows(everything), images.rows(everything[: size.batch])))
         train(plan, run, Group(device=size.device))
         seconds = run.progress()["seconds"]

@@ -45,7 +45,7 @@ FEW, MANY, BATCH, WIDTH, MEMBERS = 4096, 32_768, 256, 8, 5
 
 
 def make_run(place: Path, seed: int) -> RunFolder:
-    run = RunFolder.create(Folder.at(place), to_dict(from_dict({"kind": "train", "seed": seed})), {})
+    run = RunFolder.create(Folder.at(place), to_dict(from_dict({"kind": "train", "seed": seed})))
     model = models.build("small_cnn", 3, 10, {"width": WIDTH}, seed)
     about = {"height": 32, "width": 32, "channels": 3, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -127,7 +127,7 @@ def main(path: str, rounds: int) -> None:
                     if rows == 0:
                         break
         one = make_run(folder / "one", 0)
-        five = RunFolder.create(Folder.at(folder / "five"), one.job, {})
+        five = RunFolder.create(Folder.at(folder / "five"), one.job)
         for seed in range(MEMBERS):
             make_run(folder / f"five/members/{seed + 1:02}", seed)
         members = tuple(EnsembleMember(f"members/{number + 1:02}", 1.0) for number in range(MEMBERS))

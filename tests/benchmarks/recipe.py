@@ -133,7 +133,7 @@ def random_search(base: dict[str, Any], trials: int) -> tuple[Scores, int, str]:
             tempfile.TemporaryDirectory() as folder,
             contextlib.suppress(Exception),
         ):  # the learning rate may be too high
-            run = RunFolder.create(Folder.at(folder), to_dict(job), {})
+            run = RunFolder.create(Folder.at(folder), to_dict(job))
             train(Plan.make(job, splits(job, data)), run, Group())
             ended = run.outcome()
             assert ended

@@ -37,7 +37,7 @@ def cost_of_a_step(folder: Path, steps: int = 100_000) -> float:
     """Seconds per step that the metric logger takes, including synchronisation points and record parts."""
     job = from_dict({"kind": "train", "train": {"epochs": 10_000}})
     assert isinstance(job, TrainJob)
-    run = RunFolder.create(Folder.at(folder), to_dict(job), {})
+    run = RunFolder.create(Folder.at(folder), to_dict(job))
     plan, group, stopwatch = Plan.make(job, splits(job, OpenedSources(job).decode())), Group(), Stopwatch()
     state, buffer, synchroniser = TrainingState.start(job.train), StepBuffer(stopwatch), Synchroniser(group, 0)
     logger = begin_logging(plan, run, group, stopwatch, state, ResumePoint(None))
@@ -60,7 +60,7 @@ def cost_of_a_step(folder: Path, steps: int = 100_000) -> float:
 
 def million_steps(folder: Path, steps: int) -> RunFolder:
     """A run with recorded steps: a noisy falling loss, and an epoch for every thousand steps."""
-    run = RunFolder.create(Folder.at(folder), to_dict(from_dict({"kind": "train"})), {})
+    run = RunFolder.create(Folder.at(folder), to_dict(from_dict({"kind": "train"})))
     recorder = Recorder(run.folder, begin_attempt(run.folder, workers=1, checkpoint=None))
     recorder.event("started", "starts", classes=10, train_rows=50_000, validation_rows=10_000)
     random = np.random.default_rng(0)

@@ -131,7 +131,10 @@ def test_unreadable_images_within_the_allowed_share_are_skipped_and_named(capsys
     finished = run("parquet", "data", data__skip_unreadable=0.1)
     assert finished.status() == "finished"
     assert "2 unreadable images skipped" in capsys.readouterr().out
-    assert finished.environment["data"]["unreadable"]["count"] == 2
+    data = finished.environment.data
+    assert data is not None
+    assert data.unreadable is not None
+    assert data.unreadable.count == 2
 
 
 @pytest.mark.parametrize("vanish", ["gone", "emptied"])

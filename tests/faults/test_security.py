@@ -9,6 +9,7 @@ import pickle
 import struct
 import time
 import zlib
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ from lehr import Run
 from lehr.data.decode import decode_image
 from lehr.errors import JobError, LehrError, RunError
 from lehr.job import from_dict, load
-from lehr.runs import Folder, RunFolder
-from lehr.runs.weights import fingerprint
+from lehr.runs import Fingerprint, Folder, RunFolder
 from tests.faults.story import EVERY_EPOCH, command
 from tests.faults.test_storage_faults import stop_at
 from tests.support import Died, records, train_here
@@ -46,7 +46,7 @@ def test_a_pickle_in_a_checkpoint_is_skipped_and_the_run_resumes(tmp_path: Path)
     bomb = pickle.dumps({"state": {}, "param_groups": Bomb(target)})
     (newest / "optimizer.pt").write_bytes(bomb)
     manifest = json.loads((newest / "manifest.json").read_text())
-    manifest["files"]["optimizer.pt"] = fingerprint(bomb)
+    manifest["files"]["optimizer.pt"] = asdict(Fingerprint.of(bomb))
     (newest / "manifest.json").write_text(json.dumps(manifest))
     run = train_here(EVERY_EPOCH, tmp_path / "run")
     assert not target.exists()

@@ -1,37 +1,79 @@
 """Makes the golden run folder of the current format: `python tests/golden/make.py`.
 
-A golden folder is made once per format and never again: it stands for all the runs that people have. What it holds is
-also what `tests/unit/runs/test_golden.py` expects.
+A golden folder is made once per format and never changed: it stands for all the runs that people have.
+`tests/unit/runs/test_golden.py` expects what it holds. The folders `format-1-…` are whole runs that the last version of
+lehr with format 1 made of digits; `test_format_1.py` uses them.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from lehr.runs import FORMAT, Checkpoint, Folder, Recorder, RunFolder, begin_attempt, save, write_model
+from lehr.runs import (
+    FORMAT,
+    BestSoFar,
+    BestValue,
+    Checkpoint,
+    CheckpointState,
+    DataFacts,
+    Environment,
+    Failure,
+    Folder,
+    GitState,
+    Gpu,
+    Holder,
+    ModelDescription,
+    NetworkDescription,
+    Progress,
+    Recorder,
+    RunFolder,
+    TrainingProgress,
+    UnreadableImages,
+    begin_attempt,
+    save,
+    write_model,
+)
 
 JOB = {"kind": "train", "name": "golden", "optimizer": {"name": "sgd", "lr": 1e-5}, "data": {"source": "digits"}}
-ENVIRONMENT = {
-    "started": "2030-01-02T03:04:05.000000+00:00",
-    "seed": 7,
-    "host": "example",
-    "versions": {"lehr": "0.1.0"},
-}
-LEASE = {
-    "owner": "00112233445566778899aabbccddeeff",
-    "user": "somebody",
-    "host": "example",
-    "machine": "another",
-    "pid": 1234,
-    "process_started": 5678,
-    "attempt": 2,
-    "taken": "2030-01-02T03:04:05.000000+00:00",
-    "heartbeat": "2030-01-02T03:05:05.000000+00:00",
-}
+ENVIRONMENT = Environment(
+    started="2030-01-02T03:04:05.000000+00:00",
+    seed=7,
+    host="example",
+    platform="Linux",
+    cpus=4,
+    memory_bytes=2**34,
+    gpus=(Gpu("a GPU", 2**35),),
+    versions={"lehr": "0.1.0", "ray": None},
+    git=GitState("0123456789abcdef0123456789abcdef01234567", dirty=True),
+)
+DATA = DataFacts(
+    rows={"train": 100},
+    classes=2,
+    shape=(8, 8, 1),
+    bytes=6400,
+    held="cached",
+    why="6 kB of decoded images: cached",
+    notes=("a note",),
+    unreadable=UnreadableImages(1, ("a.jpg",)),
+)
+LEASE = Holder(
+    owner="00112233445566778899aabbccddeeff",
+    user="somebody",
+    host="example",
+    machine="another",
+    pid=1234,
+    process_started=5678,
+    attempt=2,
+    taken="2030-01-02T03:04:05.000000+00:00",
+    heartbeat="2030-01-02T03:05:05.000000+00:00",
+)
+BEST = BestValue("validation_accuracy", 0.75, epoch=2, step=8)
+METRICS = {"validation_accuracy": 0.75, "validation_loss": math.inf}
 
 
 def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
@@ -46,18 +88,20 @@ def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
         model={"w": w, "tied": w, "half": w.bfloat16(), "count": torch.tensor(step), "mask": w > 1},
         average={"w": w.double() / 7},
         optimizer=optimizer.state_dict(),
-        state={
-            "epoch": step / 4,
-            "best": {"metric": "validation_loss", "value": math.inf, "step": None},
-            "covered": recorder.covered(),
-        },
+        state=CheckpointState(
+            epoch=step / 4,
+            best=BestSoFar("validation_loss", math.inf),
+            history=({"train_loss": 0.1 + 0.2},),
+            covered=recorder.covered(),
+        ),
     )
 
 
 def make(where: Path) -> None:
+    """Writes a run of two attempts, with everything that a run folder may hold."""
     folder = Folder.at(where)
     run = RunFolder.create(folder, JOB, ENVIRONMENT)
-    first = Recorder(folder, begin_attempt(folder, workers=1, checkpoint=None))
+    first = Recorder(folder, begin_attempt(folder, workers=1, checkpoint=None, steps_per_epoch=4, total_steps=8))
     first.event("started", "starts with 1 worker")
     for step in (0, 2):
         first.write_steps(
@@ -76,8 +120,8 @@ def make(where: Path) -> None:
     first.write_epochs({"epoch": [1], "step": [4], "train_loss": [0.1 + 0.2], "validation_accuracy": [0.5]})
     saved = checkpoint(4, first)
     save(folder, saved)
-    second = Recorder(folder, begin_attempt(folder, workers=2, checkpoint=saved))
-    second.event("resumed", "goes on from step 4 with 2 workers", step=4)
+    second = Recorder(folder, begin_attempt(folder, workers=2, checkpoint=saved, steps_per_epoch=4, total_steps=8))
+    second.event("resumed", "resumes from step 4 with 2 workers", step=4)
     # Workers of the first attempt that live on for a moment: none of this counts.
     first.write_steps({"step": [4], "loss": [99.0]})
     first.write_epochs({"epoch": [2], "validation_accuracy": [0.0]})
@@ -86,10 +130,17 @@ def make(where: Path) -> None:
     second.write_epochs({"epoch": [2], "step": [8], "validation_accuracy": [0.75], "note": ["better"]})
     save(folder, checkpoint(8, second))
     folder.write("checkpoints/step-0000000012/model.safetensors", b"its writer was killed")
-    write_model(folder, {"w": torch.arange(4.0)}, {"model": {"name": "small_cnn"}, "classes": ["0", "eins"]})
-    run.write_progress({"status": "finished", "step": 8, "loss": 0.5})
+    description = ModelDescription(network=NetworkDescription("small_cnn"), classes=("0", "eins"))
+    write_model(folder, {"w": torch.arange(4.0)}, description)
+    run.write_environment(replace(ENVIRONMENT, data=DATA))
+    training = TrainingProgress(
+        attempt=2, workers=2, step=8, total_steps=8, epoch=2.0, epochs=2, epochs_done=2, loss=0.5
+    )
+    run.write_progress(Progress("finished", "all epochs done", BEST, METRICS, {"total": 1.5}, training=training))
     run.request_stop("enough")
-    folder.write_json("lease.json", LEASE)
+    run.fail(Failure("the disk was full", "Traceback (most recent call last): …", 1))
+    run.note_loss("worker 1 was lost with its machine")
+    LEASE.write(folder)
     RunFolder.create(folder.child("trials", "0007"), JOB | {"name": "trial"}, ENVIRONMENT)
     (where / ".lease.lock").unlink(missing_ok=True)
 

@@ -82,7 +82,7 @@ def train_on(tmp_path: Path) -> Train:
         """Trains to the end, or asks to stop once `stop` epochs are recorded."""
         job = job_of(changes)
         place = Folder.at(tmp_path / f"{name}-{device.type}")
-        made = RunFolder.open(place) if place.exists("job.yaml") else RunFolder.create(place, to_dict(job), {})
+        made = RunFolder.open(place) if place.exists("job.yaml") else RunFolder.create(place, to_dict(job))
 
         def should_stop() -> str | None:
             progress = made.typed_progress().training

@@ -53,7 +53,7 @@ def _trials_find_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def running(tmp_path: Path) -> Running:
-    run = RunFolder.create(Folder.at(tmp_path / "parent"), to_dict(tiny()), {})
+    run = RunFolder.create(Folder.at(tmp_path / "parent"), to_dict(tiny()))
     screen, lease = open_screen(io.StringIO()), Lease.acquire(run.folder)
     lease.release()
     return Running(tiny(), run, screen, tmp_path / "log.txt", False, 0.0, lease, "again")

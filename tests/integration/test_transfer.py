@@ -198,9 +198,11 @@ def test_a_realistic_image_folder_trains_and_skipped_images_are_reported(photos:
     }  # fmt: skip
     run = lehr.run(JOBS / "transfer.yaml", overrides, debug=True)
     assert run.status == "finished"
-    data = run.folder.environment["data"]
-    assert data["unreadable"]["count"] == 2
-    assert {name.rpartition("/")[2] for name in data["unreadable"]["names"]} == {"cut.jpg", "text.jpg"}
+    data = run.folder.environment.data
+    assert data is not None
+    assert data.unreadable is not None
+    assert data.unreadable.count == 2
+    assert {name.rpartition("/")[2] for name in data.unreadable.names} == {"cut.jpg", "text.jpg"}
     page = (tmp_path / "runs" / "photos" / "report.html").read_text()
     for words in ("Skipped images", "cut.jpg", "text.jpg", "no images and is ignored: empty", "röd"):
         assert words in page, words

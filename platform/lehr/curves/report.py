@@ -38,7 +38,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
     tables = [
         _epoch_table(curves),
         Section("Events", table(events), folded=False) if events else None,
-        Section("Environment", table(_environment(run.environment)), folded=True) if run.environment else None,
+        Section("Environment", table(_environment(run.environment.to_json())), folded=True),
     ]
     sections = [
         Section("", Markup().join(map(_finding, diagnosis.findings))),

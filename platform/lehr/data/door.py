@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from lehr.data.dataset import Images
 from lehr.data.load import OpenedSources
@@ -19,6 +19,7 @@ from lehr.data.sources.base import Source
 from lehr.data.streaming import Decoder, Stream, ThreadDecoder
 from lehr.job import TrainJob
 from lehr.machine import cores, memory
+from lehr.runs import DataFacts, UnreadableImages
 
 CACHE_SHARE = 0.3  # of the memory that could hold the decoded images
 
@@ -71,8 +72,12 @@ class Listener(Protocol):
         """What is being done right now."""
         ...
 
-    def note_data(self, facts: Mapping[str, Any]) -> None:
-        """What the run keeps about its data; adds to what it knows already."""
+    def note_data(self, facts: DataFacts) -> None:
+        """What the run keeps about its data."""
+        ...
+
+    def note_unreadable(self, images: UnreadableImages) -> None:
+        """Images that could not be read, which the run keeps beside the other facts."""
         ...
 
 
@@ -103,16 +108,16 @@ def choose(opened: OpenedSources, host: Host, listener: Listener) -> CachePolicy
     for line in (*notes, policy.sentence):
         listener.say(line)
     listener.note_data(
-        {
-            "rows": {name: source.rows for name, source in opened.sources.items()},
-            "classes": len(opened.main.classes),
-            "shape": list(opened.shape),
-            "bytes": opened.nbytes,
-            "held": "streamed" if policy.streamed else "cached",
-            "why": policy.sentence,
-            "notes": notes,
-            "unreadable": {"count": 0, "names": []},
-        }
+        DataFacts(
+            rows={name: source.rows for name, source in opened.sources.items()},
+            classes=len(opened.main.classes),
+            shape=tuple(opened.shape),
+            bytes=opened.nbytes,
+            held="streamed" if policy.streamed else "cached",
+            why=policy.sentence,
+            notes=tuple(notes),
+            unreadable=UnreadableImages(),
+        )
     )
     return policy
 
@@ -128,7 +133,7 @@ def load(opened: OpenedSources, policy: CachePolicy, host: Host, listener: Liste
     if names:
         few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         listener.say(f"{len(names)} unreadable image{'s' if len(names) > 1 else ''} skipped: {few}")
-        listener.note_data({"unreadable": {"count": len(names), "names": names[:1000]}})
+        listener.note_unreadable(UnreadableImages(len(names), tuple(names[:1000])))
     return images
 
 

@@ -10,7 +10,7 @@ from lehr.driver.kind import FILES_OF_EVERY_RUN, FOLDERS_OF_EVERY_RUN, Kind
 from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
 from lehr.job import Job, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
-from lehr.runs import Folder, RunFolder, collect_environment, names, step_of, steps_per_epoch
+from lehr.runs import Environment, Folder, RunFolder, names, step_of, steps_per_epoch
 
 
 def choose_run_folder(job: Job, *, fresh: bool) -> tuple[Folder, RunFolder | None]:
@@ -85,11 +85,11 @@ def open_run(kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, *
             folder.delete(name)
         existing = None
     if existing is None:
-        environment = collect_environment(seed=job.seed, source=job.folder)
+        environment = Environment.collect(seed=job.seed, source=job.folder)
         return RunFolder.create(folder, to_dict(job), environment)
     existing.begin()
     existing.clear_stop()
-    folder.delete("failure.json")
+    existing.clear_failure()
     if existing.job != to_dict(job):
         existing.write_job(to_dict(job))
     return existing

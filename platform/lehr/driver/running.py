@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lehr.errors import LehrError, RunHeld
 from lehr.job import Job
-from lehr.runs import Lease, RunFolder
+from lehr.runs import DataFacts, Lease, RunFolder, UnreadableImages
 from lehr.screen import Screen
 
 
@@ -71,7 +69,10 @@ class Running:
     def status(self, text: str) -> None:
         self.screen.status(text)
 
-    def note_data(self, facts: Mapping[str, Any]) -> None:
-        """Adds to what environment.json says about the run's data: of several data sets in a search, the last one."""
-        environment = self.run.environment
-        self.run.write_environment({**environment, "data": {**environment.get("data", {}), **facts}})
+    def note_data(self, facts: DataFacts) -> None:
+        """Keeps what is known of the run's data in environment.json: of several data sets in a search, the last one."""
+        self.run.write_environment(replace(self.run.environment, data=facts))
+
+    def note_unreadable(self, images: UnreadableImages) -> None:
+        """Adds the images that could not be read to what environment.json says about the run's data."""
+        self.note_data(replace(self.run.environment.data or DataFacts(), unreadable=images))

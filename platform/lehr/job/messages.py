@@ -126,7 +126,8 @@ def _branches(root: Schema, schema: Schema) -> Iterator[Schema]:
 
 
 def _tag(branch: Schema) -> str | None:
-    return branch.get("properties", {}).get("name", {}).get("const")
+    tag: str | None = branch.get("properties", {}).get("name", {}).get("const")
+    return tag
 
 
 def _step(root: Schema, here: list[Schema], part: str | int) -> list[Schema]:

@@ -76,12 +76,14 @@ class Renaming:
 
 def with_new_names(job: Mapping[str, Any]) -> dict[str, Any]:
     """A job that any version of lehr wrote, or changes to one by dotted path, with the new names of its fields."""
-    return _plain(job, (), _NEW)
+    renamed: dict[str, Any] = _plain(job, (), _NEW)
+    return renamed
 
 
 def with_first_names(job: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the first names of its fields: for what must not change when a field is renamed."""
-    return _plain(job, (), _OLD)
+    renamed: dict[str, Any] = _plain(job, (), _OLD)
+    return renamed
 
 
 def first_name(path: str) -> str:

@@ -226,8 +226,9 @@ class ModelSection(NamedSection):
 
 
 def _class_weights(value: Any) -> Literal["none", "balanced"] | list[float]:
-    if value in ("none", "balanced"):
-        return value
+    for choice in ("none", "balanced"):
+        if value == choice:
+            return choice
     weights = value if isinstance(value, list | tuple) else []
     if weights and all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in weights):
         return [float(weight) for weight in weights]
@@ -331,8 +332,10 @@ class CheckpointSection(Section):
 
 
 def _auto_or_not(value: Any) -> Literal["auto"] | bool:
-    if value == "auto" or isinstance(value, bool):
+    if isinstance(value, bool):
         return value
+    if value == "auto":
+        return "auto"
     raise ValueError(f"{show(value)} is not a choice; allowed: auto, true, false")
 
 
@@ -343,7 +346,7 @@ AutoOrNot = Annotated[
 
 def _compile(value: Any) -> bool | str:
     if isinstance(value, bool) or value == "reduce-overhead":
-        return value
+        return value if isinstance(value, bool) else "reduce-overhead"
     raise ValueError(f"{show(value)} is not a choice; allowed: true, false, reduce-overhead")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn, TypeAlias, cast
 
@@ -19,7 +20,7 @@ from lehr.predict.progress import PredictionProgress
 from lehr.predict.source_parts import prepare_source
 from lehr.predict.worker import PredictionSpec, predict_locally
 from lehr.result import find
-from lehr.runs import Folder, Overview, Progress, RunFolder
+from lehr.runs import DataFacts, Folder, Overview, Progress, RunFolder, UnreadableImages
 from lehr.runs.progress import State
 
 SHOW_SECONDS = 0.5  # between updates of the screen and progress.json
@@ -123,8 +124,8 @@ def _note_unreadable(run: RunFolder, progress: PredictionProgress) -> None:
     """Keeps the names of unreadable images in the run."""
     if progress.unreadable:
         names = [progress.source.name_of(row) for row in sorted(progress.unreadable)[:1000]]
-        data = {"rows": progress.source.rows, "unreadable": {"count": len(progress.unreadable), "names": names}}
-        run.write_environment({**run.environment, "data": data})
+        unreadable = UnreadableImages(len(progress.unreadable), tuple(names))
+        run.write_environment(replace(run.environment, data=DataFacts(progress.source.rows, unreadable=unreadable)))
 
 
 class _Shown:

@@ -23,7 +23,7 @@ from lehr.job import TrainJob
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
 from lehr.training.allocation import allocate
-from lehr.training.failures import Failure, describe, describe_lost_workers, last_line
+from lehr.training.failures import describe, describe_lost_workers, last_line
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
@@ -106,7 +106,7 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         thread.start()
         watch(running, thread, what_for)
         thread.join(timeout=3.0)
-        if errors and not run.folder.exists("failure.json"):
+        if errors and not run.failure():
             running.log_trace(describe(errors[0]).trace)
             raise _gave_up(running, job.workers.retries, errors[0])
 
@@ -149,7 +149,7 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
             running.screen.progress(progress)
             if run.outcome():
                 return
-        if run.folder.exists("failure.json") or not alive:
+        if run.failure() or not alive:
             return
         if waiting and time.monotonic() - moved > STILL_SECONDS:
             moved, newest = time.monotonic(), waiting()
@@ -169,8 +169,7 @@ def say_restart(running: Running) -> None:
 def conclude(running: Running) -> None:
     """Tells what a person wants to know at the end: how good, how long, where."""
     run, screen = running.run, running.screen
-    if run.folder.exists("failure.json"):
-        failure = Failure.read(run.folder)
+    if failure := run.failure():
         running.log_trace(failure.trace)
         run.write_progress(replace(run.typed_progress(), status="failed", message=failure.sentence))
         write_curves(run)

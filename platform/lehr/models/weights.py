@@ -46,7 +46,7 @@ def read_preprocessing(reference: str, storage: str, name: str) -> Preprocessing
 def referenced_run(reference: str, storage: str) -> Folder:
     """The run folder that `run:NAME` refers to: in the storage, or at a path or URI."""
     name = reference.removeprefix("run:")
-    return Folder.at(name) if "://" in name or name.startswith("/") else Folder.at(storage).child(*name.split("/"))
+    return Folder.at(name) if "://" in name or name.startswith("/") else Folder.at(storage).child(name)
 
 
 def head_of(model: nn.Module, outputs: int) -> str:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from lehr.monitoring import ray_side
 from lehr.monitoring.annotations import Annotator, annotator_from
 from lehr.monitoring.metrics import LABELS, Observation, samples
-from lehr.runs import Progress, RunFolder
+from lehr.runs import Environment, Progress, RunFolder
 
 MOST_CHILDREN = 64  # runs within a run that are exported at a time, so that the number of series stays bounded
 CHECK_ENDED_AGAIN_SECONDS = 60.0  # a run within a run that has ended may be resumed
@@ -130,8 +130,8 @@ class Exporter:
         if training is None:
             return progress
         if self._skipped is None:
-            data = self._run.folder.read_json("environment.json").get("data") or {}
-            self._skipped = int((data.get("unreadable") or {}).get("count", 0))
+            data = Environment.read(self._run.folder).data
+            self._skipped = data.unreadable.count if data and data.unreadable else 0
         return replace(progress, training=replace(training, skipped_images=training.skipped_images + self._skipped))
 
     def _set(self, seen: Observation, kind: str, path: str) -> None:

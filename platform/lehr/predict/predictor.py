@@ -15,7 +15,7 @@ from lehr.ensembles import CombineBy
 from lehr.errors import RunError
 from lehr.models.description import ModelDescription
 from lehr.predict.ensemble_description import EnsembleDescription
-from lehr.runs import Folder, read_model
+from lehr.runs import Folder, ModelFile, read_model
 
 
 class Network(nn.Module):
@@ -158,5 +158,4 @@ def load_predictor(folder: Folder, *, all_members: bool = False) -> Predictor:
 
 
 def _weights_digest(folder: Folder) -> str:
-    digest: str = folder.read_json("model/model.json")["weights"]["sha256"]
-    return digest
+    return ModelFile.read(folder).weights.sha256

@@ -1,38 +1,54 @@
 """The run folder: the one contract between jobs. `FORMAT.md`, beside this file, is its specification."""
 
 from lehr.runs.attempts import Attempt, CheckpointInfo, all_attempts, begin_attempt, newest_attempt
-from lehr.runs.checkpoints import Checkpoint, DamagedCheckpoint, load, name_of, names, newest_valid, prune, save, step_of
+from lehr.runs.checkpoints import Checkpoint, load, name_of, names, newest_valid, prune, save, size_of, step_of
 from lehr.runs.columns import COLUMNS, Column
-from lehr.runs.lease import Holder, Lease, read_holder
+from lehr.runs.endings import Failure, LostWorkers, StopRequest
+from lehr.runs.environment import DataFacts, Environment, GitState, Gpu, UnreadableImages
+from lehr.runs.fingerprint import Fingerprint
+from lehr.runs.job_file import FORMAT, JobFile
+from lehr.runs.lease import Holder, Lease
+from lehr.runs.manifest import DamagedCheckpoint, Manifest
+from lehr.runs.model import ModelFile, read_model, write_model
 from lehr.runs.progress import ENDED, BestValue, Overview, Progress, RunOutcome, Table, TrainingProgress
 from lehr.runs.records import Recorder, read_epochs, read_events, read_steps, without_timing
-from lehr.runs.run_folder import FORMAT, RunFolder, collect_environment, find_runs, steps_per_epoch
+from lehr.runs.run_folder import RunFolder, find_runs, steps_per_epoch
 from lehr.runs.storage import Folder
-from lehr.runs.weights import read_model, write_model
 
 __all__ = [
     "COLUMNS",
     "ENDED",
-    "BestValue",
-    "Overview",
-    "Progress",
-    "RunOutcome",
-    "Table",
-    "TrainingProgress",
     "FORMAT",
     "Attempt",
+    "BestValue",
     "Checkpoint",
     "CheckpointInfo",
     "Column",
     "DamagedCheckpoint",
+    "DataFacts",
+    "Environment",
+    "Failure",
+    "Fingerprint",
     "Folder",
+    "GitState",
+    "Gpu",
     "Holder",
+    "JobFile",
     "Lease",
+    "LostWorkers",
+    "Manifest",
+    "ModelFile",
+    "Overview",
+    "Progress",
     "Recorder",
     "RunFolder",
+    "RunOutcome",
+    "StopRequest",
+    "Table",
+    "TrainingProgress",
+    "UnreadableImages",
     "all_attempts",
     "begin_attempt",
-    "collect_environment",
     "find_runs",
     "load",
     "name_of",
@@ -42,10 +58,10 @@ __all__ = [
     "prune",
     "read_epochs",
     "read_events",
-    "read_holder",
     "read_model",
     "read_steps",
     "save",
+    "size_of",
     "step_of",
     "steps_per_epoch",
     "without_timing",

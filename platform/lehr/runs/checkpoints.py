@@ -1,31 +1,26 @@
-"""Checkpoints: complete once their manifest is there, verified to the last bit when read, nothing pickled trusted."""
+"""Checkpoints: complete once their manifest is written, verified byte for byte when read; no pickle is trusted."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lehr.errors import RunError
-
 from lehr.runs.attempts import all_attempts, part_attempt
+from lehr.runs.fingerprint import Fingerprint
+from lehr.runs.manifest import DamagedCheckpoint, Manifest
 from lehr.runs.storage import Folder, to_json
-from lehr.runs.weights import fingerprint, pack, unpack
+from lehr.runs.weights import pack, unpack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT_FORMAT = 1
-REQUIRED = {"model.safetensors", "state.json"}
-OPTIONAL = {"average.safetensors", "optimizer.pt"}
+_T = TypeVar("_T")
 _NAME = re.compile(r"step-(\d{10,})")
-
-
-class DamagedCheckpoint(RunError):
-    """A checkpoint that is incomplete or does not hold what its manifest says."""
 
 
 @dataclass
@@ -34,11 +29,12 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps taken.
-        model: the model's state dict; all values tensors.
+        model: the model's state dict; all values are tensors.
         average: the averaged weights, or None.
-        optimizer: tensors and plain values, as `torch.load(weights_only=True)` admits them; or None.
-        state: JSON values: "covered" is `Recorder.covered()`, the record parts that this checkpoint covers; the rest
-            is the loop's own. Comes back as JSON does, with "step": tuples as lists, keys as strings.
+        optimizer: its state dict, of tensors and plain values, as `torch.load(weights_only=True)` accepts it; or None.
+        state: JSON values, as state.json holds them: `covered` is `Recorder.covered()`, the parts of the record that
+            the checkpoint covers; the rest is the training loop's (`lehr.training.state.TrainingState`). They come back
+            with `step`, tuples as lists and keys as text.
     """
 
     step: int
@@ -49,15 +45,17 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
+        """Name of its folder."""
         return name_of(self.step)
 
     @property
-    def covered(self) -> dict[str, list[str]]:
+    def covered(self) -> Mapping[str, Sequence[str]]:
         """The parts of "steps" and "epochs" that it covers."""
         return self.state.get("covered") or {}
 
 
 def name_of(step: int) -> str:
+    """`step-0000000120`."""
     return f"step-{step:010d}"
 
 
@@ -67,9 +65,9 @@ def step_of(name: str) -> int:
 
 
 def save(folder: Folder, checkpoint: Checkpoint) -> str:
-    """Write `checkpoints/step-…/` of the run folder and return its name; the manifest, last, makes it valid.
+    """Writes `checkpoints/step-…/` of a run folder and returns its name. The manifest, written last, makes it valid.
 
-    A checkpoint of this step that exists already is replaced. Raises `RunError` for what could not be read back.
+    Replaces an existing checkpoint of this step. Raises `RunError` for what could not be read back.
     """
     files = {"model.safetensors": pack(checkpoint.model)}
     if checkpoint.average is not None:
@@ -77,45 +75,47 @@ def save(folder: Folder, checkpoint: Checkpoint) -> str:
     if checkpoint.optimizer is not None:
         files["optimizer.pt"] = _pack_optimizer(checkpoint.optimizer)
     files["state.json"] = to_json(checkpoint.state | {"step": checkpoint.step})
-    manifest = {
-        "format": CHECKPOINT_FORMAT,
-        "step": checkpoint.step,
-        # Its writer's number, 0 where unknown: whoever took a step has recorded it.
-        "attempt": max((part_attempt(part) for parts in checkpoint.covered.values() for part in parts), default=0),
-        "files": {name: fingerprint(data) for name, data in files.items()},
-    }
-    place = _place(folder, checkpoint.name)
-    _remove(place)
+    fingerprints = {name: Fingerprint.of(data) for name, data in files.items()}
+    own = _own_folder(folder, checkpoint.name)
+    _remove(own)
     for name, data in files.items():
-        place.write(name, data)
-    place.write_json("manifest.json", manifest)
+        own.write(name, data)
+    # Its writer, 0 where unknown: whoever took a step has recorded it.
+    writer = max((part_attempt(part) for parts in checkpoint.covered.values() for part in parts), default=0)
+    Manifest(checkpoint.step, writer, fingerprints).write(own)
     return checkpoint.name
 
 
 def load(folder: Folder, name: str) -> Checkpoint:
-    """Read and verify `checkpoints/<name>/`; tensors are on the CPU.
+    """Reads and verifies `checkpoints/<name>/`; tensors are on the CPU.
 
-    Raises `DamagedCheckpoint`, which says which file, and `RunError` for one written by a newer lehr.
+    Raises `DamagedCheckpoint`, which says which file is damaged, and `RunError` for one that a newer lehr wrote.
     """
-    place = _place(folder, name)
-    manifest = _manifest(place)
+    own = _own_folder(folder, name)
+    manifest = Manifest.read(own, step_of(name))
     if manifest is None:
-        raise DamagedCheckpoint(f"{place.uri}: is incomplete: it has no manifest.json, its writer was interrupted")
-    files = {file: _verified(place, file, expected) for file, expected in manifest["files"].items()}
+        raise DamagedCheckpoint(_incomplete(own))
+    files = {file: _verified(own, file, expected) for file, expected in manifest.files.items()}
 
-    def parsed(file: str, parse: Callable[[bytes], Any]) -> Any:
+    def parsed(file: str, parse: Callable[[bytes], _T]) -> _T:
         try:
-            return parse(files[file]) if file in files else None
+            return parse(files[file])
         except ValueError as error:
-            raise DamagedCheckpoint(f"{place.uri}/{file}: is damaged: {error}") from error
+            raise DamagedCheckpoint(f"{own.uri}/{file}: is damaged: {error}") from error
 
     return Checkpoint(
-        step=manifest["step"],
+        step=manifest.step,
         model=parsed("model.safetensors", unpack),
-        average=parsed("average.safetensors", unpack),
-        optimizer=parsed("optimizer.pt", _unpack_optimizer),
-        state=parsed("state.json", json.loads),
+        average=parsed("average.safetensors", unpack) if "average.safetensors" in files else None,
+        optimizer=parsed("optimizer.pt", _unpack_optimizer) if "optimizer.pt" in files else None,
+        state=parsed("state.json", _unpack_state),
     )
+
+
+def size_of(folder: Folder, name: str) -> int:
+    """Bytes of the checkpoint of this name; 0 for one that is incomplete."""
+    manifest = Manifest.read(_own_folder(folder, name), step_of(name))
+    return manifest.size if manifest else 0
 
 
 def names(folder: Folder) -> list[str]:
@@ -128,8 +128,8 @@ def newest_valid(
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that can be trusted, and a sentence for each newer one that was skipped.
 
-    Skipped are incomplete and damaged ones, and those that workers of a replaced attempt left behind.
-    Raises `StorageError` where the storage fails: that is no reason to fall back.
+    Skips those that are incomplete or damaged, and those that workers of a replaced attempt left behind.
+    Raises `StorageError` where the storage fails: that is no reason to fall back to an older one.
 
     Args:
         needs: the step of another checkpoint without which one is of no use, or None.
@@ -151,87 +151,70 @@ def newest_valid(
 
 
 def prune(folder: Folder, keep_last: int, keep_also: set[int]) -> None:
-    """Remove all complete checkpoints but the newest `keep_last` (at least one) and those of the steps `keep_also`.
+    """Removes all complete checkpoints but the newest `keep_last` (at least one) and those of the steps `keep_also`.
 
-    Older than the newest complete one, incomplete ones and those of replaced attempts go too.
+    Also removes those older than the newest complete one that are incomplete or of a replaced attempt.
     """
     survey = _survey(folder)
     good = [step for step, _, problem in survey if problem is None]
     keep = set(good[-max(keep_last, 1) :]) | keep_also
     for step, name, problem in survey:
-        # What is newer than the newest good one may be just being written.
+        # What is newer than the newest good one may still be in the making.
         if good and step < good[-1] and (problem is not None or step not in keep):
-            _remove(_place(folder, name))
+            _remove(_own_folder(folder, name))
 
 
 def _survey(folder: Folder) -> list[tuple[int, str, str | None]]:
-    """Step, name, and what is wrong by name and manifest alone, of each checkpoint, oldest first."""
+    """Of each checkpoint, oldest first: its step, its name, and what name and manifest alone show to be wrong."""
     # Later attempts that resumed from an earlier step have replaced what an attempt did after that step.
     history = all_attempts(folder)
     found = []
     for name in folder.child("checkpoints").folders():
-        match = _NAME.fullmatch(name)
-        if match is None:
+        if not _NAME.fullmatch(name):
             continue
-        step, place, problem = int(match[1]), _place(folder, name), None
+        step, own, problem = step_of(name), _own_folder(folder, name), None
         try:
-            manifest = _manifest(place)
+            manifest = Manifest.read(own, step)
         except DamagedCheckpoint as error:
             manifest, problem = None, str(error)
         if manifest is not None:
-            writer = manifest.get("attempt")
-            later = [a for a in history if writer and a.number > writer and a.step < step]
+            writer = manifest.attempt
+            later = [each for each in history if writer and each.number > writer and each.step < step]
             if later:
                 problem = (
-                    f"{place.uri}: is of attempt {writer}, which attempt {later[0].number} replaced "
+                    f"{own.uri}: is of attempt {writer}, which attempt {later[0].number} replaced "
                     f"from step {later[0].step} on"
                 )
         elif problem is None:
-            problem = f"{place.uri}: is incomplete: it has no manifest.json, its writer was interrupted"
+            problem = _incomplete(own)
         found.append((step, name, problem))
     return sorted(found)
 
 
-def _place(folder: Folder, name: str) -> Folder:
+def _own_folder(folder: Folder, name: str) -> Folder:
     if not _NAME.fullmatch(name):
-        raise RunError(f'"{name}" is no checkpoint; allowed: step- and ten digits, as step-0000000120')
+        raise RunError(f'"{name}" is not a checkpoint; allowed: step- and ten digits, such as step-0000000120')
     return folder.child("checkpoints", name)
 
 
-def _manifest(place: Folder) -> dict[str, Any] | None:
-    try:
-        manifest = place.read_json("manifest.json")
-    except FileNotFoundError:
-        return None
-    except RunError as error:
-        raise DamagedCheckpoint(str(error)) from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise DamagedCheckpoint(f"{place.uri}/manifest.json: is damaged: it names no format")
-    if manifest["format"] > CHECKPOINT_FORMAT:
-        raise RunError(f"{place.uri}: was written by a newer lehr (format {manifest['format']}); update lehr")
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not REQUIRED <= files.keys() <= REQUIRED | OPTIONAL:
-        raise DamagedCheckpoint(f"{place.uri}/manifest.json: is damaged: it does not name the files of a checkpoint")
-    if manifest.get("step") != int(place.name.removeprefix("step-")):
-        raise DamagedCheckpoint(f"{place.uri}/manifest.json: is damaged: it is of step {manifest.get('step')}")
-    return manifest
+def _incomplete(own: Folder) -> str:
+    return f"{own.uri}: is incomplete: it has no manifest.json, its writer was interrupted"
 
 
-def _verified(place: Folder, name: str, expected: Any) -> bytes:
+def _verified(own: Folder, name: str, expected: Fingerprint) -> bytes:
     try:
-        data = place.read(name)
+        data = own.read(name)
     except FileNotFoundError as error:
-        raise DamagedCheckpoint(f"{place.uri}/{name}: is missing") from error
-    actual = fingerprint(data)
-    if actual != expected:
-        raise DamagedCheckpoint(f"{place.uri}/{name}: is damaged: it is not the file that the manifest names")
+        raise DamagedCheckpoint(f"{own.uri}/{name}: is missing") from error
+    if Fingerprint.of(data) != expected:
+        raise DamagedCheckpoint(f"{own.uri}/{name}: is damaged: its checksum differs from manifest.json")
     return data
 
 
-def _remove(place: Folder) -> None:
+def _remove(own: Folder) -> None:
     # The manifest first: a half-deleted checkpoint must never look complete.
-    place.delete("manifest.json")
-    place.delete_all()
+    own.delete("manifest.json")
+    own.delete_all()
 
 
 def _pack_optimizer(optimizer: dict[str, Any]) -> bytes:
@@ -244,7 +227,7 @@ def _pack_optimizer(optimizer: dict[str, Any]) -> bytes:
     except Exception as error:  # whatever the user's own objects raise
         raise RunError(f"the optimizer's state cannot be saved: {error}") from error
     data = buffer.getvalue()
-    # Better refused now than found unreadable when it is needed. The list alone is cheap, but too strict.
+    # Better to refuse it now than to find it unreadable later. The list of globals is cheap to get, but too strict.
     unsafe = get_unsafe_globals_in_checkpoint(io.BytesIO(data))
     if unsafe:
         try:
@@ -257,10 +240,18 @@ def _pack_optimizer(optimizer: dict[str, Any]) -> bytes:
     return data
 
 
+def _unpack_state(data: bytes) -> dict[str, Any]:
+    state = json.loads(data)
+    if not isinstance(state, dict):
+        raise ValueError("it is not a mapping")
+    return state
+
+
 def _unpack_optimizer(data: bytes) -> dict[str, Any]:
     import torch
 
     try:
-        return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # whatever bytes made by somebody else may raise
-        raise ValueError("it holds something else than tensors and plain values, and was not unpickled") from error
+        raise ValueError("it holds more than tensors and plain values, and was not unpickled") from error
+    return state

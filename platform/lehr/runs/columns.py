@@ -1,4 +1,4 @@
-"""What the tables of a run's record hold, column by column."""
+"""The columns of the tables of a run's record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds. `timing` marks wall-clock figures, which no two runs share."""
+    """What a column holds. `timing` marks wall-clock figures, which differ between otherwise equal runs."""
 
     unit: str
     description: str

@@ -1,4 +1,4 @@
-"""Writing without waiting: the newest of many values, written in a thread of its own."""
+"""Writing without waiting: the latest of many values, written in a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _NOTHING = object()
 
 
 class LatestWriter(Generic[Value]):
-    """Writes what it is offered, one after the other; a value that is overtaken by a newer one is left out.
+    """Writes the values it is offered, one after the other; skips a value when a newer one is there.
 
-    Training offers its progress twice a second and must not wait for a disk's fsync or an object store.
+    Training offers its progress twice a second and must not wait for the fsync of a disk or for an object store.
     """
 
     def __init__(self, write: Callable[[Value], None]) -> None:
@@ -25,18 +25,18 @@ class LatestWriter(Generic[Value]):
         self._thread: threading.Thread | None = None
 
     def offer(self, value: Value) -> None:
-        """Has the value written soon. Raises the error of an earlier write that failed."""
+        """Writes the value soon. Raises the error of an earlier write, if one failed."""
         with self._changed:
             if self._error:
                 raise self._error
             self._waiting = value
             self._changed.notify()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True, name="newest")
+                self._thread = threading.Thread(target=self._run, daemon=True, name="latest-writer")
                 self._thread.start()
 
     def close(self) -> None:
-        """Waits until the last value is written. Nothing is written after this."""
+        """Waits until the last value is written. Writes nothing after that."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -52,6 +52,6 @@ class LatestWriter(Generic[Value]):
                 return
             try:
                 self._write(value)  # type: ignore[arg-type]
-            except BaseException as error:  # told to whoever offers the next one
+            except BaseException as error:  # raised when the next value is offered
                 self._error = error
                 return

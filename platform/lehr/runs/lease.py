@@ -1,9 +1,10 @@
 """One writer per run folder: a lease that is renewed while its process lives.
 
-`lease.json` names the holder. It is renewed every `BEAT_SECONDS`; unrenewed for `STALE_SECONDS` it is stale, and so
-at once where its process is known to be dead. On a disk a file lock makes taking and renewing one indivisible step,
-so exactly one of any number of racing processes wins. An object store has no locks: there a taker writes its name,
-waits, and looks whether it is still there; should two slip through nevertheless, the next beat tells one it has lost.
+`lease.json` names the holder, who renews it every `BEAT_SECONDS`. A lease is stale when it was not renewed for
+`STALE_SECONDS`, and as soon as its process is known to be dead. On a disk a file lock makes taking and renewing atomic,
+so exactly one of any number of racing processes wins. An object store has no locks: there a process writes its name,
+waits, and checks that it is still there. If two slip through nevertheless, the next renewal tells one of them that it
+has lost.
 """
 
 from __future__ import annotations
@@ -17,47 +18,72 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from lehr.errors import LehrError, RunError, RunHeld, StorageError
-
 from lehr.runs.attempts import newest_number
-from lehr.runs.timestamps import now, seconds_since
 from lehr.runs.storage import Folder
+from lehr.runs.timestamps import now, seconds_since
 
 try:
     import fcntl
-except ImportError:  # no POSIX locks here; then a disk is treated as an object store
+except ImportError:  # no POSIX locks here: a disk is treated as an object store
     fcntl = None  # type: ignore[assignment]
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
-SETTLE_SECONDS = 1.0  # how long a taker waits on an object store before it looks who won
-LOCK_SECONDS = 20.0  # how long to wait for others that are just taking or renewing
+SETTLE_SECONDS = 1.0  # how long a process waits on an object store before it checks who won
+LOCK_SECONDS = 20.0  # how long to wait for others that are taking or renewing the lease
 
 _NAME = "lease.json"
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Holder:
-    """Who writes to a run folder, as `lease.json` holds it. Times are UTC, ISO 8601."""
+    """`lease.json`: who writes to a run folder. Times are UTC, ISO 8601.
 
-    owner: str  # random, new for every lease
+    Attributes:
+        owner: random, new for every lease.
+        user, host: for people.
+        machine: one boot of one machine or container, within which process ids can be compared.
+        pid, process_started: the process, and when it was started in clock ticks since boot, since process ids are
+            reused; None where the system does not say.
+        attempt: the newest one; 0 before the first.
+        taken: when the lease was taken.
+        heartbeat: when it was last renewed.
+    """
+
+    owner: str
     user: str
     host: str
-    machine: str  # one boot of one machine (or container), so that process ids can be compared
+    machine: str
     pid: int
-    process_started: int | None  # clock ticks since boot (Linux); tells a reused process id apart
-    attempt: int  # the newest one, 0 before the first
+    process_started: int | None
+    attempt: int
     taken: str
     heartbeat: str
 
+    @classmethod
+    def read(cls, folder: Folder) -> Holder | None:
+        """Who holds or held the run folder; None if nobody does, or the file is damaged and so tells nothing."""
+        try:
+            value = folder.read_json(_NAME)
+            holder = cls(**{field.name: value[field.name] for field in fields(cls)})
+            seconds_since(holder.heartbeat)
+        except (FileNotFoundError, RunError, KeyError, TypeError, ValueError):
+            return None
+        return holder
+
+    def write(self, folder: Folder) -> None:
+        """Replaces lease.json."""
+        folder.write_json(_NAME, asdict(self))
+
     def is_alive(self) -> bool:
-        """Fresh by its heartbeat, and not known to be dead."""
+        """Whether its heartbeat is fresh and its process is not known to be dead."""
         if seconds_since(self.heartbeat) > STALE_SECONDS:
             return False
         return self.machine != this_machine() or is_running(self.pid, self.process_started)
@@ -69,22 +95,12 @@ class Holder:
         )
 
 
-def read_holder(folder: Folder) -> Holder | None:
-    """Who holds or held the run folder; None where nobody does, or where the lease is damaged and so says nothing."""
-    try:
-        value = folder.read_json(_NAME)
-        holder = Holder(**{field.name: value[field.name] for field in fields(Holder)})
-        seconds_since(holder.heartbeat)
-    except (FileNotFoundError, RunError, KeyError, TypeError, ValueError):
-        return None
-    return holder
-
-
 class Lease:
-    """The right to write to a run folder. Get one by `Lease.acquire`; use it as a context manager or `release()` it.
+    """The right to write to a run folder. `Lease.acquire` takes one; use it as a context manager or `release()` it.
 
     Attributes:
-        lost: set once somebody else has taken the run folder; the writer should stop.
+        holder: this process, as lease.json names it.
+        lost: set once another process has taken the run folder; the writer should stop.
     """
 
     def __init__(self, folder: Folder, holder: Holder, on_lost: Callable[[], None] | None) -> None:
@@ -96,10 +112,10 @@ class Lease:
 
     @classmethod
     def acquire(cls, folder: Folder, *, on_lost: Callable[[], None] | None = None) -> Lease:
-        """Take a free or stale lease and keep it renewed from a thread.
+        """Takes a free or stale lease, and renews it in a thread.
 
-        `on_lost` is called from that thread, once, when somebody else has taken over.
-        Raises `RunHeld`, which says who holds it and what to do.
+        `on_lost` is called once, in that thread, when another process has taken over.
+        Raises `RunHeld`, which says who holds the lease and what to do.
         """
         moment = now()
         holder = Holder(
@@ -117,7 +133,7 @@ class Lease:
             _make(folder)
         with _locked(folder) as locked:
             _refuse_if_held(folder, by_others_than=holder.owner)
-            folder.write_json(_NAME, asdict(holder))
+            holder.write(folder)
             if not locked:
                 time.sleep(SETTLE_SECONDS)
                 _refuse_if_held(folder, by_others_than=holder.owner)
@@ -126,16 +142,16 @@ class Lease:
         return lease
 
     def beat(self) -> None:
-        """Renew the lease, or find it lost. The thread does this; call it to be sure before something irrevocable."""
+        """Renews the lease, or finds it lost. The thread calls this; call it before something irrevocable too."""
         if self._run_is_gone():
             return
         with _locked(self.folder):
-            current = read_holder(self.folder)
+            current = Holder.read(self.folder)
             if current is None:
-                return  # deleted, with the run or to free it by hand: then the next to come may have it
+                return  # deleted, with the run or by hand to free it: another process may have it
             if current.owner == self.holder.owner:
-                self.holder.heartbeat, self.holder.attempt = now(), newest_number(self.folder)
-                self.folder.write_json(_NAME, asdict(self.holder))
+                self.holder = replace(self.holder, heartbeat=now(), attempt=newest_number(self.folder))
+                self.holder.write(self.folder)
                 return
         if not self.lost.is_set():
             self.lost.set()
@@ -144,7 +160,7 @@ class Lease:
                 self._on_lost()
 
     def release(self) -> None:
-        """Give the lease back; a second time, or once it is lost, nothing happens."""
+        """Gives the lease back. Does nothing the second time, or once the lease is lost."""
         if self._done.is_set():
             return
         self._done.set()
@@ -154,10 +170,10 @@ class Lease:
             return
         try:
             with _locked(self.folder):
-                current = read_holder(self.folder)
+                current = Holder.read(self.folder)
                 if current is not None and current.owner == self.holder.owner:
                     self.folder.delete(_NAME)
-        except LehrError as error:  # no reason to fail a run that is done: the lease goes stale
+        except LehrError as error:  # no reason to fail a run that is done: the lease will be stale soon
             _LOG.warning("could not give the lease back: %s", error)
 
     def __enter__(self) -> Lease:
@@ -169,7 +185,7 @@ class Lease:
         self.release()
 
     def _run_is_gone(self) -> bool:
-        """Whether the folder was deleted; on a disk, to look for the lease would make it anew."""
+        """Whether the folder was deleted; on a disk, taking the lock would create it again."""
         return self.folder.is_local and not self.folder.local_path.exists()
 
     def _beat_until_done(self) -> None:
@@ -181,7 +197,7 @@ class Lease:
 
 
 def this_machine() -> str:
-    """Names one boot of one machine; within it, one process namespace, since containers number their own processes."""
+    """A name for one boot of one machine and its process namespace, since each container numbers its own processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -192,7 +208,7 @@ def this_machine() -> str:
 def _process(pid: int) -> tuple[str, int | None]:
     """State letter and start time, in clock ticks since boot, of a process; ("?", None) where the system hides them."""
     try:
-        # After the command's name, which stands in parentheses and may hold any character.
+        # The fields after the command's name, which is in parentheses and may hold any character.
         values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return values[0], int(values[19])
     except OSError:
@@ -205,7 +221,7 @@ def process_started(pid: int) -> int | None:
 
 
 def is_running(pid: int, started: int | None) -> bool:
-    """False only where the process is known to be dead; /proc alone cannot tell, it may hide other users' processes."""
+    """False only if the process is known to be dead. /proc alone does not tell: it may hide other users' processes."""
     if os.name != "posix":
         return True
     try:
@@ -219,11 +235,11 @@ def is_running(pid: int, started: int | None) -> bool:
 
 
 def _refuse_if_held(folder: Folder, *, by_others_than: str) -> None:
-    holder = read_holder(folder)
+    holder = Holder.read(folder)
     if holder is not None and holder.owner != by_others_than and holder.is_alive():
         raise RunHeld(
-            f"{folder.uri}: is being written by {holder}; wait for it or end that process: a lease is taken over by "
-            f"itself {STALE_SECONDS:.0f} s after its last heartbeat"
+            f"{folder.uri}: is being written by {holder}; wait until it is done, or end that process: the run is free "
+            f"{STALE_SECONDS:.0f} s after the last heartbeat"
         )
 
 
@@ -231,12 +247,12 @@ def _make(folder: Folder) -> None:
     try:
         folder.local_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder.uri}: cannot make this folder: {error.strerror}") from error
+        raise StorageError(f"{folder.uri}: cannot create this folder: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def _locked(folder: Folder) -> Iterator[bool]:
-    """Hold the folder's file lock; yields whether there is such a thing here."""
+    """Holds the folder's file lock; yields whether the file system has locks."""
     if fcntl is None or not folder.is_local:
         yield False
         return
@@ -253,11 +269,11 @@ def _locked(folder: Folder) -> Iterator[bool]:
 
 
 def _try_lock(path: Path) -> tuple[IO[bytes], bool] | None:
-    """The open file and whether it is locked, which some file systems cannot; None if another process has locked it."""
+    """The open file and whether it is locked (some file systems have no locks); None if another process locked it."""
     file = open(path, "ab")  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The run folder may have been cleared meanwhile: a lock on a deleted file excludes nobody.
+        # The run folder may have been deleted meanwhile: a lock on a deleted file excludes nobody.
         if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
             return file, True
     except (BlockingIOError, FileNotFoundError):

@@ -1,37 +1,34 @@
-"""`progress.json` and `outcome.json`: how far a run is, and how it ended.
+"""`progress.json` and `outcome.json`: how far a run has come, and how it ended.
 
-The two have different readers. `progress.json` is replaced about once a second and is only ever *shown*: by the screen,
-`lehr status`, a notebook, the metrics. `outcome.json` is written once, when the run ends, and *decides*: whether there is
-anything left to do, which value an ensemble or a search compares. A reader of progress takes what it can: a field that is
-damaged, or that another version of lehr wrote, reads as if it were missing.
+They have different readers. `progress.json` is replaced about once a second and is only ever *shown*: by the screen,
+`lehr status`, a notebook, the metrics. `outcome.json` is written once, when the run ends, and *decides*: whether
+anything is left to do, and which value an ensemble or a search compares. Both are read tolerantly.
 """
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from lehr.errors import RunError
 from lehr.runs.storage import Folder
 from lehr.runs.timestamps import now
+from lehr.runs.tolerant import tolerant
 
 State = Literal["new", "running", "finished", "stopped", "failed"]
 Ended = Literal["finished", "stopped", "failed"]
 ENDED: tuple[Ended, ...] = get_args(Ended)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class BestValue:
-    """The best value of the metric that counts.
+    """The best value so far of the metric that the job is judged by.
 
     Attributes:
-        metric: its name; empty where there is none yet.
-        value: None before the first.
-        epoch, step: where it was reached, epochs counted from 1; None where that has no meaning.
+        metric: its name; empty while there is no value.
+        value: None before the first evaluation.
+        epoch, step: where it was reached, epochs counted from 1; None where they have no meaning.
         trial: folder of the trial that reached it, in a job made of trials.
     """
 
@@ -44,7 +41,7 @@ class BestValue:
 
 @dataclass(frozen=True)
 class LiveDiagnosis:
-    """What the curves so far make clear: its name, and a sentence for people. Empty where nothing is clear."""
+    """What the curves show so far: the name of the finding and a sentence. Empty while they show nothing clearly."""
 
     name: str = ""
     sentence: str = ""
@@ -64,7 +61,7 @@ class RecentSteps:
 class CheckpointProgress:
     """The newest checkpoint: when it was saved (seconds since 1970), and its size in bytes.
 
-    Before the first, `time` is when the attempt began: what a crash would cost is at most what was done since then.
+    Before the first, `time` is the start of the attempt: a crash loses at most what was done since then.
     """
 
     time: float | None = None
@@ -73,7 +70,7 @@ class CheckpointProgress:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far a training is. `epoch` has a fraction; `epochs_done` are whole epochs with their evaluation."""
+    """How far a training has come. `epoch` is fractional; `epochs_done` counts whole epochs, evaluation included."""
 
     attempt: int = 0
     workers: int = 1
@@ -94,7 +91,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class Table:
-    """A small table of texts."""
+    """A small table of text."""
 
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
@@ -102,7 +99,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung of a search that ends trials early: the epoch of it, and how many trials reached it and stopped there."""
+    """A rung of a search that ends trials early: its epoch, and how many trials reached it and were ended there."""
 
     epoch: int = 0
     reached: int = 0
@@ -111,17 +108,17 @@ class Rung:
 
 @dataclass(frozen=True)
 class Overview:
-    """How far a job without training steps of its own is: one made of trials, or a prediction.
+    """How far a job without training steps of its own has come: one made of trials, or a prediction.
 
     Attributes:
         headline: the one line that matters most.
-        done: share that is done, 0 to 1.
-        facts: a few figures, name to text.
-        table: its parts, the best ones first.
-        children: how many runs within it are in each state.
-        epochs_spent, epochs_saved: over all trials; saved are those that trials which ended early did not train.
-        rows, unreadable, out: of a prediction: rows written, images that could not be read, and where they are.
-        recipe_step: the step that a recipe is at.
+        done: share of the job that is done, 0 to 1.
+        facts: a few figures, as text by name.
+        table: its parts, the best first.
+        children: how many runs inside this one are in each state.
+        epochs_spent, epochs_saved: over all trials; saved are the epochs that trials ended early did not train.
+        rows, unreadable, out: of a prediction: rows written, images that could not be read, and the output folder.
+        recipe_step: the current step of a recipe.
         verdict: what the evaluation of an ensemble means, in sentences.
     """
 
@@ -143,15 +140,15 @@ class Overview:
 
 @dataclass(frozen=True)
 class Progress:
-    """`progress.json`: what the writer of a run last told of it.
+    """`progress.json`: what the writer of a run last reported.
 
     Attributes:
-        status: as the writer sees it; `RunFolder.status` also knows runs that were interrupted.
-        message: why it ended, as a sentence for people.
-        best: the best value of the metric that counts.
-        metrics: those of the newest whole epoch, later also of the test.
+        status: as the writer sees it; `RunFolder.status` also detects interrupted runs.
+        message: why the run ended, as a sentence.
+        best: the best value of the metric that the job is judged by.
+        metrics: of the newest complete epoch and, at the end, of the test split.
         seconds: where the time went: `total`, and its parts by name.
-        seconds_left: an estimate; None where there is nothing to go by.
+        seconds_left: an estimate; None where there is nothing to base it on.
         updated: when this was written, in seconds since 1970.
         training: of a training.
         overview: of every other kind of job.
@@ -176,7 +173,7 @@ class Progress:
 
     @classmethod
     def read(cls, folder: Folder) -> Progress:
-        """The progress of the run in `folder`; that of a new run where there is none, or none that can be read."""
+        """The progress of the run in `folder`; that of a new run if there is none, or it cannot be read."""
         try:
             return cls.from_json(folder.read_json("progress.json"))
         except (FileNotFoundError, RunError):
@@ -187,30 +184,29 @@ class Progress:
         folder.write_json("progress.json", self.to_json())
 
     @classmethod
-    def from_json(cls, told: Any) -> Progress:
+    def from_json(cls, value: object) -> Progress:
         """From the flat form that the file has."""
-        if not isinstance(told, dict):
+        if not isinstance(value, Mapping):
             return cls()
-        known = _tolerant(cls, told)
-        training = _tolerant(TrainingProgress, told) if "total_steps" in told else None
-        overview = _tolerant(Overview, told) if "headline" in told else None
-        return replace(known, training=training, overview=overview)
+        training = tolerant(TrainingProgress, value) if "total_steps" in value else None
+        overview = tolerant(Overview, value) if "headline" in value else None
+        return replace(tolerant(cls, value), training=training, overview=overview)
 
     def to_json(self) -> dict[str, Any]:
         """The flat form that the file has: the fields of `training` and `overview` beside the others."""
-        told = asdict(self)
-        training, overview = told.pop("training"), told.pop("overview")
-        return told | (training or {}) | (overview or {})
+        value = asdict(self)
+        training, overview = value.pop("training"), value.pop("overview")
+        return value | (training or {}) | (overview or {})
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """`outcome.json`: how a run ended. It is there from the end of an attempt until the next one begins.
+    """`outcome.json`: how a run ended. It exists from the end of an attempt until the next one begins.
 
     Attributes:
-        status: `finished`: nothing is left to do; `stopped`: it was asked to, and can be resumed; `failed`.
-        message: why, as a sentence for people.
-        best: the best value of the metric that counts; what ensembles, searches and transfers compare.
+        status: `finished`: nothing is left to do; `stopped`: on request, and it can be resumed; `failed`.
+        message: why, as a sentence.
+        best: the best value of the job's metric; ensembles, searches and transfers compare runs by it.
         metrics: of the model that was kept.
         ended: UTC, ISO 8601.
     """
@@ -223,75 +219,23 @@ class RunOutcome:
 
     @classmethod
     def of(cls, progress: Progress) -> RunOutcome:
-        """The outcome that a last progress tells of. Raises ValueError for a run that is not over."""
+        """The outcome that a last progress reports. Raises ValueError for a run that has not ended."""
         if progress.status not in ENDED:
             raise ValueError(f"a run that is {progress.status} has no outcome")
         return cls(progress.status, progress.message, progress.best, progress.metrics, now())
 
     @classmethod
     def read(cls, folder: Folder) -> RunOutcome | None:
-        """How the run in `folder` ended; None for one that did not end, and where the file is damaged.
+        """How the run in `folder` ended; None if it did not end, or the file is damaged.
 
-        A run that is taken for unfinished is resumed from its last checkpoint, and ends again: nothing is lost.
+        A finished run that counts as unfinished is resumed from its last checkpoint and ends again: nothing is lost.
         """
         try:
-            told = folder.read_json("outcome.json")
+            value = folder.read_json("outcome.json")
         except (FileNotFoundError, RunError):
             return None
-        known = isinstance(told, dict) and told.get("status") in ENDED
-        return _tolerant(cls, told) if known else None
+        return tolerant(cls, value) if isinstance(value, dict) and value.get("status") in ENDED else None
 
     def write(self, folder: Folder) -> None:
         """Replaces outcome.json."""
         folder.write_json("outcome.json", asdict(self))
-
-
-def _tolerant(kind: type[T], told: Mapping[str, Any]) -> T:
-    """A dataclass of what fits its fields; what does not fit is left at its default."""
-    found = {}
-    for name, hint in _hints(kind).items():  # type: ignore[arg-type]  # a class is hashable
-        if name in told:
-            value = _fit(hint, told[name])
-            if value is not _MISFIT:
-                found[name] = value
-    return kind(**found)
-
-
-_MISFIT: Any = object()
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {each.name: hints[each.name] for each in fields(kind)}
-
-
-def _fit(hint: Any, value: Any) -> Any:
-    """The value as the type hint has it, or `_MISFIT`."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if isinstance(hint, type) and is_dataclass(hint):
-        return _tolerant(hint, value) if isinstance(value, dict) else _MISFIT
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None if type(None) in inner else _MISFIT
-        found = (_fit(each, value) for each in inner if each is not type(None))
-        return next((each for each in found if each is not _MISFIT), _MISFIT)
-    if origin is Literal:
-        return value if value in inner else _MISFIT
-    if origin is tuple:
-        return _all_fit(inner[0], value) if isinstance(value, list | tuple) else _MISFIT
-    if origin is not None:  # Mapping[str, …]
-        if not isinstance(value, dict):
-            return _MISFIT
-        pairs = {str(name): _fit(inner[1], each) for name, each in value.items()}
-        return {name: each for name, each in pairs.items() if each is not _MISFIT}
-    if hint is float:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _MISFIT
-    if hint is int:
-        return value if isinstance(value, int) and not isinstance(value, bool) else _MISFIT
-    return value if isinstance(value, hint) else _MISFIT
-
-
-def _all_fit(hint: Any, values: Any) -> Any:
-    found = tuple(_fit(hint, each) for each in values)
-    return _MISFIT if any(each is _MISFIT for each in found) else found

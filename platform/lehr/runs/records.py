@@ -1,6 +1,6 @@
 """The record of a run: tables of immutable Parquet parts, and events as JSON lines.
 
-A part is never changed after it appeared; which parts count is the attempts' business (`attempts.py`).
+A part never changes once it is visible; `attempts.py` says which parts count.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lehr.errors import RunError
-
 from lehr.runs.attempts import KINDS, TABLES, Attempt, counted_parts, in_order, newest_attempt
-from lehr.runs.timestamps import now
 from lehr.runs.storage import Folder, to_json
+from lehr.runs.timestamps import now
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +24,7 @@ _T = TypeVar("_T")
 
 
 class Recorder:
-    """Writes the record of one attempt. Safe from several threads; several recorders of one attempt never collide."""
+    """Writes the record of one attempt. Threads may share a recorder, and recorders of one attempt never collide."""
 
     def __init__(self, folder: Folder, attempt: Attempt) -> None:
         self.folder, self.attempt = folder, attempt
@@ -34,25 +33,25 @@ class Recorder:
         self._lock = threading.Lock()
 
     def write_steps(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
-        """Add a part to `steps/` and return its name.
+        """Adds a part to `steps/` and returns its name.
 
-        `columns` are of equal length, one entry per step; None is "not measured", NaN and infinities stay what they
-        are. Declared columns left out are null; other names are metrics of the task's own, float64 of unit 1 (or text).
+        `columns` have equal length, one entry per step; None means "not measured", NaN and infinities are kept.
+        Declared columns that are left out are null; other names are the task's own metrics, float64 of unit 1, or text.
         Before a checkpoint, write all steps that it covers, and no later ones.
         """
         return self._write_table("steps", columns)
 
     def write_epochs(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
-        """Add a part to `epochs/`; as `write_steps`, one entry per epoch."""
+        """Adds a part to `epochs/`, as `write_steps` does; one entry per epoch."""
         return self._write_table("epochs", columns)
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
-        """Write at once that something happened. `message` is a sentence for people, `fields` hold JSON values."""
+        """Records at once that something happened. `message` is a sentence, `fields` hold JSON values."""
         base = {"time": now(), "attempt": self.attempt.number, "kind": kind, "message": message}
         self._add("events", "jsonl", to_json(base | fields | base, indent=None))
 
     def covered(self) -> dict[str, list[str]]:
-        """The parts that count now, inherited and own: what a checkpoint's state keeps under "covered"."""
+        """The parts that count now, inherited and own: the `covered` of a checkpoint's state."""
         with self._lock:
             return {kind: in_order([*self.attempt.inherits.get(kind, ()), *self._own[kind]]) for kind in TABLES}
 
@@ -72,12 +71,12 @@ class Recorder:
 
 
 def read_steps(folder: Folder) -> pa.Table:
-    """The steps that count, in order, with every declared column (nulls where it was not recorded)."""
+    """The steps that count, in order, with every declared column (null where it was not recorded)."""
     return _read_table(folder, "steps")
 
 
 def read_epochs(folder: Folder) -> pa.Table:
-    """The epochs that count, in order, with every declared column (nulls where it was not recorded)."""
+    """The epochs that count, in order, with every declared column (null where it was not recorded)."""
     return _read_table(folder, "epochs")
 
 
@@ -96,7 +95,7 @@ def _parse_events(data: bytes) -> list[dict[str, Any]]:
 
 
 def without_timing(table: pa.Table) -> pa.Table:
-    """The table without the columns that hold wall-clock time."""
+    """The table without the columns of wall-clock figures."""
     return table.select([field.name for field in table.schema if (field.metadata or {}).get(b"timing") != b"true"])
 
 
@@ -111,7 +110,7 @@ def _read_table(folder: Folder, kind: str) -> pa.Table:
 
 
 def _read_parts(folder: Folder, kind: str, parse: Callable[[bytes], _T]) -> list[_T]:
-    """Every counted part. A new attempt may drop parts while we read: then its list is read instead."""
+    """Every part that counts. If a new attempt drops parts meanwhile, those of its own list are read instead."""
 
     def read(name: str) -> _T:
         data = folder.read(f"{kind}/{name}")

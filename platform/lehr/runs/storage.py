@@ -1,9 +1,9 @@
 """A folder on any file system that `pyarrow.fs` reaches: the disk, S3, GCS.
 
-Three things are promised on all of them. A write is atomic: a reader finds the old bytes or the new, never a part.
-A missing file is `FileNotFoundError`. Every other failure is one sentence in a `StorageError`: at once on a disk
-(full, forbidden), after bounded retries on a remote store: a few seconds where it never answered, since its address may
-be wrong, and up to `PATIENCE_SECONDS` where it did, since then it will come back.
+All of them make three promises. A write is atomic: a reader finds the old bytes or the new ones, never a part. A
+missing file is `FileNotFoundError`. Every other failure is a `StorageError` of one sentence: at once on a disk (full,
+forbidden), and after bounded retries on a remote store: for a few seconds if it never answered, since its address may
+be wrong, and for up to `PATIENCE_SECONDS` if it did, since it will come back.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from lehr.errors import RunError, StorageError
-
-from lehr.runs.stores import Disk, Objects, Store
+from lehr.runs.stores import Disk, Objects, RandomAccessFile, Store
 
 FIRST_WAIT_SECONDS = 0.25  # doubles with every try, times a jitter of 0.5 to 1.5
 LONGEST_WAIT_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0  # how long a remote store that has answered before may be gone
 PATIENCE = "LEHR_STORAGE_PATIENCE"
-"""Environment variable: that time for this process, whether the store has answered before or not."""
-# Causes that waiting does not cure, as the stores name them in their messages.
+"""Environment variable: that time for this process, whether or not the store has answered before."""
+# Causes that waiting does not cure, as stores name them in their messages.
 HOPELESS = (
     "NO_SUCH_BUCKET",
     "ACCESS_DENIED",
@@ -43,10 +42,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Folder:
-    """A folder, which need not exist yet: the first write makes it. Cheap to create, safe to pickle (by its URI).
+    """A folder, which need not exist yet: the first write creates it. Cheap to make, safe to pickle (by its URI).
 
-    A name is one or more parts joined by `/`; no part is empty or starts with a dot, so nothing outside the folder can
-    be named and hidden temporary files stay ours. A wrong name raises `RunError`.
+    A name is one or more parts joined by `/`. No part is empty or starts with a dot, so a name cannot lead out of the
+    folder or to a hidden temporary file. A wrong name raises `RunError`.
     """
 
     def __init__(self, uri: str, store: Store, path: str) -> None:
@@ -61,14 +60,14 @@ class Folder:
         Credentials come from the environment (`AWS_ENDPOINT_URL` and the like). Raises `StorageError`.
 
         Args:
-            known: it was reached before, by another process: a remote store that does not answer will come back.
-            patience: seconds for which a remote store that is away is tried again, beyond a few tries. By default
-                LEHR_STORAGE_PATIENCE, which a job on a cluster has set so that a long outage stalls it and loses
-                nothing; else two minutes, if the store has answered before.
+            known: another process has reached it before, so a remote store that does not answer will come back.
+            patience: seconds for which an operation on a remote store that is away is tried again, beyond a few tries.
+                By default LEHR_STORAGE_PATIENCE, which is set for jobs on a cluster, so that a long outage stalls a job
+                and loses nothing; else two minutes, if the store has answered before.
         """
         text = os.fspath(where)
         if not text:
-            raise StorageError("an empty string names no folder; allowed: a path, file://, s3://, gs://")
+            raise StorageError("an empty string is not a folder; allowed: a path, file://, s3://, gs://")
         if text.startswith("file://"):
             text = unquote(urlsplit(text).path)
         if "://" in text:
@@ -88,16 +87,16 @@ class Folder:
             raise StorageError(f"{public}: credentials belong in the environment, not in the address of a folder")
         try:
             try:
-                # One PUT for a small object instead of a multipart upload: a third of the requests, and a killed
-                # writer leaves no orphaned upload behind.
+                # One PUT for a small object, not a multipart upload: a third of the requests, and a killed writer
+                # leaves no orphaned upload behind.
                 filesystem, path = FileSystem.from_uri(f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true")
             except pa.ArrowInvalid:
                 filesystem, path = FileSystem.from_uri(uri)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StorageError(f"{uri}: no such storage: {_cause(error)}") from error
         if not path:
-            raise StorageError(f"{uri}: names no bucket; allowed: {uri.split('://')[0]}://bucket/path")
-        return cls(uri, Objects(_repeating_little(filesystem), patience), path)
+            raise StorageError(f"{uri}: has no bucket; allowed: {uri.split('://')[0]}://bucket/path")
+        return cls(uri, Objects(_with_few_retries(filesystem), patience), path)
 
     @property
     def name(self) -> str:
@@ -106,6 +105,7 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
+        """Whether it is a path on a disk."""
         return isinstance(self._store, Disk)
 
     @property
@@ -116,12 +116,12 @@ class Folder:
         return Path(self._path)
 
     def child(self, *names: str) -> Folder:
-        """The folder of that name inside this one; `child("trials", "0007")` is `child("trials/0007")`."""
+        """The folder of that name inside this one, at any depth: `child("trials/0007")`, `child("trials", "0007")`."""
         name = "/".join(names)
         return self._folder(name, self._inside(name))
 
     def scratch(self) -> Folder:
-        """The hidden folder for what Ray needs to keep while a job runs. It is no part of the run: delete it after."""
+        """The hidden folder for Ray's files while a job runs. It is not part of the run: delete it afterwards."""
         return self._folder(".ray", f"{self._path}/.ray")
 
     def _folder(self, name: str, path: str) -> Folder:
@@ -131,23 +131,24 @@ class Folder:
         return Folder(f"{base}/{quote(name, safe='/=,+@:')}{mark}{query}", self._store, path)
 
     def read(self, name: str) -> bytes:
+        """The bytes of a file. Raises `FileNotFoundError` where there is none."""
         return self._do("read", name, self._store.read)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write or replace a file, atomically; on disk also durably (fsync)."""
+        """Writes or replaces a file, atomically; on disk also durably (fsync)."""
         self._do("write", name, lambda path: self._store.write(path, data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file that must not exist yet. False, and nothing changed, where it does.
+        """Writes a file that must not exist yet. Returns False, and changes nothing, if it does.
 
         On disk exactly one of any number of racing writers gets True, and the content is complete once visible. An
-        object store checks, puts and reads back: writers within the same instant are told apart only if their data
-        differs, so put something random into it where that matters.
+        object store checks, puts and reads back: it tells writers of the same instant apart only by their data, so put
+        something random into it where that matters.
         """
         return self._do("create", name, lambda path: self._store.create(path, data))
 
     def exists(self, name: str) -> bool:
-        """Whether a file or a folder of this name is there."""
+        """Whether there is a file or a folder of this name."""
         return self._do("look up", name, self._store.exists)
 
     def files(self, sub: str = "") -> list[str]:
@@ -159,19 +160,19 @@ class Folder:
         return sorted(name for name, is_file in self._list("") if not is_file)
 
     def delete(self, name: str) -> None:
-        """Remove a file; one that is missing already is fine."""
+        """Deletes a file, if there is one."""
         self._do("delete", name, self._store.delete)
 
     def delete_all(self) -> None:
-        """Remove this folder with everything in it; one that is missing already is fine."""
+        """Deletes this folder with everything in it, if there is one."""
         self._do("delete", None, self._store.delete_tree)
 
     def sweep(self) -> None:
-        """Remove the temporary files of writers that were killed, from here downwards. Only where nobody writes."""
+        """Deletes the temporary files of killed writers, here and below. Call it only while nobody writes."""
         self._do("clear", None, self._store.sweep)
 
     def read_json(self, name: str) -> Any:
-        """Raises `RunError` where the file is no JSON."""
+        """The value in a JSON file. Raises `RunError` for a file that is not JSON."""
         data = self.read(name)
         try:
             return json.loads(data)
@@ -179,10 +180,11 @@ class Folder:
             raise RunError(f"{self.uri}/{name}: is damaged: not JSON ({error})") from error
 
     def write_json(self, name: str, value: Any) -> None:
+        """Writes or replaces a JSON file, as `to_json` does. Raises `RunError` for a value that JSON cannot hold."""
         self.write(name, to_json(value))
 
-    def open_input_file(self, name: str) -> Any:
-        """A seekable `pyarrow.NativeFile`, as Parquet readers want it."""
+    def open_input_file(self, name: str) -> RandomAccessFile:
+        """The file opened for reading, as Parquet readers want it. Raises `FileNotFoundError` where there is none."""
         return self._do("open", name, self._store.open)
 
     def __repr__(self) -> str:
@@ -211,7 +213,7 @@ class Folder:
         return f"{self._path}/{name}"
 
     def _patience(self) -> float:
-        """Seconds for which an operation that fails is tried again, beyond a few tries."""
+        """Seconds for which a failing operation is tried again, beyond a few tries."""
         store = self._store
         if store.patience is not None:
             return store.patience
@@ -234,7 +236,7 @@ class Folder:
                 cause, waited = _cause(error), time.monotonic() - began
                 enough = attempt >= store.tries and waited >= self._patience()
                 if enough or any(word in cause for word in HOPELESS):
-                    store.answered = False  # gone for good: what follows need not wait as long again
+                    store.answered = False  # gone for good: later operations need not wait as long
                     after = f" (tried {attempt} times in {waited:.0f} s)" if attempt > 1 else ""
                     where = self.uri if name is None else f"{self.uri}/{name}"
                     raise StorageError(f"{where}: cannot {operation}: {cause}{after}") from error
@@ -245,8 +247,8 @@ class Folder:
         raise AssertionError("unreachable")
 
 
-def _repeating_little(filesystem: Any) -> Any:
-    """The same S3 file system, which tries a failed request twice and not 31 times: we try again, and count seconds."""
+def _with_few_retries(filesystem: Any) -> Any:
+    """An S3 file system that tries a failed request twice, not 31 times: `Folder` tries again, and counts seconds."""
     if filesystem.type_name != "s3":
         return filesystem
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
@@ -256,9 +258,9 @@ def _repeating_little(filesystem: Any) -> Any:
 
 
 def to_json(value: Any, indent: int | None = 1) -> bytes:
-    """JSON as Python writes it: floats to the last digit, and the tokens `NaN` and `Infinity` for what JSON lacks.
+    """JSON as Python writes it: floats to the last digit, and the tokens `NaN` and `Infinity`, which JSON lacks.
 
-    Scalars of NumPy and PyTorch become plain numbers. Raises `RunError` for what has no JSON form.
+    Scalars of NumPy and PyTorch become plain numbers. Raises `RunError` for a value that JSON cannot hold.
     """
 
     def plain(item: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a disk and an object store each do to keep the promises of `Folder`. Errors are `OSError`."""
+"""How a disk and an object store each keep the promises of `Folder`. Errors are `OSError`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,27 @@ REMOTE_TRIES = 5
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
 
+class RandomAccessFile(contextlib.AbstractContextManager["RandomAccessFile"], Protocol):
+    """What Parquet readers need of an open file; a `pyarrow.NativeFile` has it."""
+
+    def read(self, nbytes: int | None = None, /) -> bytes: ...
+    def seek(self, position: int, whence: int = 0, /) -> int: ...
+    def tell(self) -> int: ...
+    def close(self) -> None: ...
+
+
 class Store(Protocol):
+    """What `Folder` asks of a file system. A missing file is `FileNotFoundError`.
+
+    Attributes:
+        tries: how often a failing operation is tried at least.
+        patience: seconds for which it is tried again beyond `tries`; None: `Folder` decides.
+        answered: whether the store ever answered, in this process or another.
+    """
+
     tries: int
-    patience: float | None  # seconds for which what fails is tried again, beyond `tries`; None: as the caller thinks
-    answered: bool  # whether it ever did, in this process or another
+    patience: float | None
+    answered: bool
 
     def read(self, path: str) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...
@@ -29,10 +46,12 @@ class Store(Protocol):
     def delete(self, path: str) -> None: ...
     def delete_tree(self, path: str) -> None: ...
     def sweep(self, path: str) -> None: ...
-    def open(self, path: str) -> Any: ...
+    def open(self, path: str) -> RandomAccessFile: ...
 
 
 class Disk:
+    """A disk: a write is a temporary file that is renamed; it and its name are synced."""
+
     tries = 1
     patience: float | None = 0.0
     answered = False
@@ -58,7 +77,7 @@ class Disk:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                 raise
-            # No hard links here (some network and FUSE mounts): still exclusive, though not complete at once.
+            # No hard links here (some network and FUSE mounts): still exclusive, but visible before it is complete.
             try:
                 with open(path, "xb") as file:
                     file.write(data)
@@ -86,7 +105,7 @@ class Disk:
         try:
             shutil.rmtree(path)
         except FileNotFoundError:
-            if os.path.lexists(path):  # somebody else removed a file under our hands
+            if os.path.lexists(path):  # another process removed a file meanwhile
                 shutil.rmtree(path, ignore_errors=True)
 
     def sweep(self, path: str) -> None:
@@ -94,10 +113,11 @@ class Disk:
             for name in filter(_TEMPORARY.fullmatch, names):
                 Path(folder, name).unlink(missing_ok=True)
 
-    def open(self, path: str) -> Any:
+    def open(self, path: str) -> RandomAccessFile:
         from pyarrow.fs import LocalFileSystem
 
-        return LocalFileSystem().open_input_file(path)
+        file: RandomAccessFile = LocalFileSystem().open_input_file(path)
+        return file
 
     def _temporary(self, path: str, data: bytes) -> str:
         folder, name = os.path.split(path)
@@ -114,7 +134,7 @@ class Disk:
         return temporary
 
     def _sync_folder(self, path: str) -> None:
-        """Make the new name itself survive a power cut, where the file system can."""
+        """Makes the new name itself survive a power cut, where the file system can."""
         try:
             descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
         except OSError:
@@ -139,7 +159,8 @@ class Objects:
 
     def read(self, path: str) -> bytes:
         with self._filesystem.open_input_stream(path) as stream:
-            return stream.read()
+            data: bytes = stream.read()
+        return data
 
     def write(self, path: str, data: bytes) -> None:
         with self._filesystem.open_output_stream(path) as stream:
@@ -147,7 +168,7 @@ class Objects:
 
     def create(self, path: str, data: bytes) -> bool:
         if self.exists(path):
-            # A try of ours whose answer got lost is ours all the same.
+            # An earlier try of ours may have succeeded although its answer was lost.
             return self.read(path) == data
         self.write(path, data)
         return self.read(path) == data
@@ -155,7 +176,8 @@ class Objects:
     def exists(self, path: str) -> bool:
         from pyarrow.fs import FileType
 
-        return self._filesystem.get_file_info(path).type != FileType.NotFound
+        found: bool = self._filesystem.get_file_info(path).type != FileType.NotFound
+        return found
 
     def list(self, path: str) -> Iterable[tuple[str, bool]]:
         from pyarrow.fs import FileSelector
@@ -172,7 +194,8 @@ class Objects:
             self._filesystem.delete_dir(path)
 
     def sweep(self, path: str) -> None:
-        """A put leaves nothing behind."""
+        """Does nothing: a put leaves no temporary file."""
 
-    def open(self, path: str) -> Any:
-        return self._filesystem.open_input_file(path)
+    def open(self, path: str) -> RandomAccessFile:
+        file: RandomAccessFile = self._filesystem.open_input_file(path)
+        return file

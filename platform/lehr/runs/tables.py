@@ -1,4 +1,4 @@
-"""Tables of the record as Parquet. Apart from `records.py`: pyarrow and numpy take a fifth of a second to import."""
+"""Tables of the record as Parquet. Not in `records.py`, since pyarrow and numpy take a fifth of a second to import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lehr.errors import RunError
-
 from lehr.runs.columns import COLUMNS, Column
 
 
@@ -41,7 +40,7 @@ def joined(kind: str, parts: Sequence[pa.Table]) -> pa.Table:
 def _table(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.Table:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1:
-        raise RunError(f"{kind}: columns must be of one length; got {lengths or 'no columns'}")
+        raise RunError(f"{kind}: columns must have one length; got {lengths or 'no columns'}")
     rows = next(iter(lengths.values()))
     declared = COLUMNS[kind]
     arrays, fields = [], []
@@ -52,7 +51,7 @@ def _table(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.T
             array = _array(columns.get(name, [None] * rows), column)
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise RunError(f'{kind}: column "{name}" does not hold numbers: {error}') from error
-        if column or array.null_count < rows:  # all null, a column of the task's own has no type yet
+        if column or array.null_count < rows:  # a column of the task's own that is all null has no type yet
             arrays.append(array)
             fields.append(_field(name, array.type, column or Column("1", "metric of the task")))
     return pa.table(arrays, schema=pa.schema(fields))
@@ -63,7 +62,7 @@ def _array(values: Sequence[Any] | np.ndarray, column: Column | None) -> pa.Arra
     if column is None and any(isinstance(value, str) for value in plain):
         return pa.array(plain, type=pa.string())
     array = pa.array(plain, type=pa.float64(), from_pandas=False)  # NaN is a value, not a null
-    return array.cast(column.type) if column else array  # refuses fractions in a column of whole numbers
+    return array.cast(column.type) if column else array  # raises for fractions in a column of whole numbers
 
 
 def _field(name: str, type_: pa.DataType, column: Column) -> pa.Field:

@@ -1,4 +1,4 @@
-"""Time as the run folder writes it: UTC, ISO 8601 with microseconds and offset (`2031-05-01T12:00:00.000000+00:00`)."""
+"""Times as the run folder writes them: UTC, ISO 8601 with microseconds and offset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 
 def now() -> str:
+    """This moment, such as `2031-05-01T12:00:00.000000+00:00`."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

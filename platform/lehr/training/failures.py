@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lehr.errors import LehrError
-from lehr.runs import Folder
-from lehr.runs.storage import to_json
+from lehr.runs import Failure
 
 _NOT_THE_USERS = (str(Path(__file__).parents[1]), "site-packages", "lib/python")
 _LESS_MEMORY = (
@@ -24,31 +22,6 @@ _MEMORY: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
 )
 """Signs of full memory as torch, numpy and Ray word them, and the settings to change; the first match counts."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """`failure.json`: why a run or a trial failed, where another attempt would fail in the same way.
-
-    Attributes:
-        sentence: what happened, for the screen.
-        trace: the full trace, for the log.
-        exit_code: of the command line.
-    """
-
-    sentence: str
-    trace: str
-    exit_code: int
-
-    @classmethod
-    def read(cls, folder: Folder) -> Failure:
-        """The failure of the run in `folder`. Raises FileNotFoundError where there is none."""
-        content = folder.read_json("failure.json")
-        return cls(content["sentence"], content["trace"], content["exit_code"])
-
-    def create(self, folder: Folder) -> None:
-        """Writes the file, unless there is one already: the first failure is the cause of the others."""
-        folder.create("failure.json", to_json(asdict(self)))
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from lehr.runs import Recorder, RunFolder
+from lehr.runs import Recorder, RunFolder, size_of
 from lehr.runs.progress import CheckpointProgress, Ended, LiveDiagnosis, RecentSteps
 from lehr.training.live_progress import LiveProgress
 from lehr.training.setup import Plan
@@ -80,8 +80,7 @@ class MetricLogger:
 
     def saved(self, checkpoint: str) -> None:
         """Notes a new checkpoint, by name."""
-        files = self._folder.read_json(f"checkpoints/{checkpoint}/manifest.json")["files"].values()
-        newest = CheckpointProgress(time=time.time(), bytes=sum(file["size"] for file in files))
+        newest = CheckpointProgress(time=time.time(), bytes=size_of(self._folder, checkpoint))
         self._live.training = replace(self._live.training, checkpoint=newest)
 
     def flush(self) -> None:

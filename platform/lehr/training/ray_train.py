@@ -143,9 +143,9 @@ class _LossRecorder(UserCallback):
         self.folder = folder
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
-        folder = Folder.at(self.folder, known=True)
-        if not folder.exists("failure.json"):
-            folder.write_json("lost.json", {"sentence": describe_lost_workers(worker_exceptions)})
+        run = RunFolder(Folder.at(self.folder, known=True))
+        if not run.failure():
+            run.note_loss(describe_lost_workers(worker_exceptions))
 
 
 def _worker(config: _WorkerConfig) -> None:
@@ -155,7 +155,7 @@ def _worker(config: _WorkerConfig) -> None:
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     run = RunFolder.open(Folder.at(config["folder"], known=True))
-    if run.folder.exists("failure.json"):
+    if run.failure():
         return  # an earlier attempt failed for a reason that another one would meet again
     try:
         job = from_dict(config["job"])
@@ -165,7 +165,7 @@ def _worker(config: _WorkerConfig) -> None:
     except Exception as error:
         if not is_lost_peer(error):
             with suppress(LehrError):  # where nothing can be written, raising the error has to do
-                describe(error).create(run.folder)
+                run.fail(describe(error))
         raise
 
 

@@ -11,7 +11,7 @@ from lehr.curves.report import job_section
 from lehr.errors import RunError
 from lehr.formatting import format_seconds
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
-from lehr.runs import RunFolder
+from lehr.runs import DataFacts, RunFolder, UnreadableImages
 from lehr.transfer.charts import images_chart, time_chart
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.results import STRATEGY_NAMES, StrategyTrial, strategy_trials
@@ -135,12 +135,12 @@ def _percent(value: float | None) -> str:
 
 def _skipped_images(run: RunFolder) -> Markup:
     """Notes about the data, and the names of unreadable images; empty if there are none."""
-    data = run.environment.get("data", {})
-    body = Markup("").join(paragraph(note) for note in data.get("notes", []))
-    unreadable = data.get("unreadable", {})
-    if count := unreadable.get("count", 0):
+    data = run.environment.data or DataFacts()
+    body = Markup("").join(paragraph(note) for note in data.notes)
+    unreadable = data.unreadable or UnreadableImages()
+    if count := unreadable.count:
         sentence = "1 image could not be read and was" if count == 1 else f"{count:,} images could not be read and were"
-        body += paragraph(f"{sentence} not used:") + text("\n".join(unreadable["names"]))
+        body += paragraph(f"{sentence} not used:") + text("\n".join(unreadable.names))
     return body
 
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 from lehr.driver import changes
 from lehr.errors import RunError
 from lehr.job import to_dict
-from lehr.runs import RunFolder
-from lehr.training.failures import Failure
+from lehr.runs import Failure, RunFolder
 from lehr.trials.study import Outcome, Trial
 
 
@@ -18,7 +17,7 @@ def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
     Raises:
         RunError: the folder holds a trial of another job.
     """
-    folder, job = parent.folder.child(*trial.folder.split("/")), to_dict(trial.job)
+    folder, job = parent.folder.child(trial.folder), to_dict(trial.job)
     if not folder.exists("job.yaml"):
         return RunFolder.create(folder, job, parent.environment)
     child = RunFolder.open(folder)
@@ -34,13 +33,13 @@ def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
 
 def end_of(child: RunFolder) -> Outcome | None:
     """How a trial ended; None while something is left to do."""
-    if child.folder.exists("failure.json"):
-        return Outcome("failed", Failure.read(child.folder).sentence, child)
+    if failure := child.failure():
+        return Outcome("failed", failure.sentence, child)
     ended = child.outcome()
     return Outcome("finished", ended.message, child) if ended and ended.status == "finished" else None
 
 
 def keep_failure(child: RunFolder, failure: Failure) -> None:
     """Records why a trial failed; it will not be trained again."""
-    failure.create(child.folder)
+    child.fail(failure)
     child.write_progress(replace(child.typed_progress(), status="failed", message=failure.sentence))

@@ -41,7 +41,7 @@ from lehr.ray_cluster.waiting import wait_for
 from lehr.runs import Folder, RunFolder
 from lehr.runs.scratch import scratch
 from lehr.training.allocation import WorkerResources
-from lehr.training.failures import Failure, describe, last_line
+from lehr.training.failures import describe, last_line
 from lehr.training.group import Group
 from lehr.training.ray_train import fit, stop_watcher
 from lehr.training.setup import Plan
@@ -191,8 +191,8 @@ class _TrialRunner:
                     )
                 self.parent.counts["running"] -= 1
                 if outcome := end_of(child):
-                    if outcome.status == "failed":
-                        self.running.log_trace(Failure.read(child.folder).trace)
+                    if failure := child.failure():
+                        self.running.log_trace(failure.trace)
                     self.study.tell(trial, outcome)
                     self.parent.count(outcome.status)
             self.broker.clear.remote(folder)
@@ -283,7 +283,7 @@ def _trial_process(broker: Any, parent: str, config: Mapping[str, Any]) -> None:
     found: list[ray.ObjectRef] | None = ray.get(broker.get.remote(config["folder"]))
     if found is None:
         return
-    run = RunFolder.open(Folder.at(parent).child(*config["folder"].split("/")))
+    run = RunFolder.open(Folder.at(parent).child(config["folder"]))
     try:
         assignment = _opened(found[0])
         job = assignment.trial.job

@@ -25,7 +25,7 @@ JOB = "name: digits\nstorage: {storage}\ntrain: {{epochs: 1}}\n"
 def job(tmp_path: Path) -> str:
     file = tmp_path / "job.yaml"
     file.write_text(JOB.format(storage=tmp_path / "runs"))
-    RunFolder.create(Folder.at(tmp_path / "runs").child("digits"), {"kind": "train"}, {})
+    RunFolder.create(Folder.at(tmp_path / "runs").child("digits"), {"kind": "train"})
     return str(file)
 
 

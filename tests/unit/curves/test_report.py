@@ -74,7 +74,7 @@ def test_user_input_is_escaped(page: str) -> None:
 
 
 def test_a_run_without_steps_has_no_picture(tmp_path: Path) -> None:
-    run = RunFolder.create(Folder.at(tmp_path / "new"), to_dict(tiny()), {})
+    run = RunFolder.create(Folder.at(tmp_path / "new"), to_dict(tiny()))
     assert write_curves(run) is None
     assert not run.folder.exists("report.html")
 

@@ -128,7 +128,7 @@ def test_training_on_streamed_digits_is_training_on_cached_ones_in_the_same_orde
         if name == "cached":  # in the order that streaming has
             monkey = splits(job, streams).train.order
             data.train.order = monkey  # type: ignore[method-assign]
-        run = RunFolder.create(Folder.at(tmp_path / name), {"kind": "train"}, {})
+        run = RunFolder.create(Folder.at(tmp_path / name), {"kind": "train"})
         train(Plan.make(job, data), run, Group())
         runs.append(run)
     for one, other in zip(records(runs[0]), records(runs[1]), strict=True):
@@ -177,7 +177,7 @@ def test_what_a_decoder_raises_reaches_the_loop(parquet_file: Path) -> None:
 def test_a_run_notes_what_it_skipped(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "set.parquet", range(97), broken=(3, 50))
     job = tiny(data={"source": "parquet", "path": str(path), "skip_unreadable": "3%"}, train__epochs=2)
-    run = RunFolder.create(Folder.at(tmp_path / "run"), {"kind": "train"}, {})
+    run = RunFolder.create(Folder.at(tmp_path / "run"), {"kind": "train"})
     train(Plan.make(job, splits(job, OpenedSources(job).stream(ThreadDecoder(2)))), run, Group())
     skipped = sorted(event["message"] for event in run.events() if event["kind"] == "unreadable")
     assert skipped == [f"skipped {path} row {row} (cannot identify image file)" for row in (3, 50)]

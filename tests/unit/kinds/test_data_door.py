@@ -12,6 +12,7 @@ import lehr
 from lehr.data.dataset import Images
 from lehr.data.load import OpenedSources
 from lehr.data.streaming import Decoder, Stream
+from lehr.runs import DataFacts, UnreadableImages
 
 TRAINING: dict[str, Any] = {
     "data": {"source": "digits", "limit": 128},
@@ -70,13 +71,19 @@ def run(kind: str, storage: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -
     return lehr.run(job, {field: cache}, debug=True), seen
 
 
+def data_of(run: lehr.Run) -> DataFacts:
+    facts = run.folder.environment.data
+    assert facts is not None
+    return facts
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_streamed_job_loads_nothing_whole(kind: str, storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done, seen = run(kind, storage, "stream", monkeypatch)
     assert done.status in ("finished", "stopped")
     assert seen.streamed
     assert not seen.decoded
-    assert done.folder.environment["data"]["held"] == "streamed"
+    assert data_of(done).held == "streamed"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,7 +96,7 @@ def test_a_cached_job_decodes_each_set_once(
     assert seen.decoded == (
         2 if kind == "transfer" else 1
     )  # a transfer opens them for the features, and for the trials
-    assert done.folder.environment["data"]["held"] == "cached"
+    assert data_of(done).held == "cached"
     assert "cached, decoded once" in capsys.readouterr().out
 
 
@@ -113,4 +120,4 @@ def test_unreadable_images_of_trials_are_told(
     }
     done = lehr.run(job, debug=True)
     assert "1 unreadable image skipped: " in capsys.readouterr().out
-    assert done.folder.environment["data"]["unreadable"]["count"] == 1
+    assert (data_of(done).unreadable or UnreadableImages()).count == 1

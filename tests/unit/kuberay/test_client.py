@@ -184,7 +184,7 @@ def test_a_stop_asks_the_run_to_save_and_lets_the_job_end(cluster: Cluster, kube
             PROFILE.model_copy(update={"storage": storage, "volumes": {"a": str(tmp_path)}}),
         )
     )
-    run = RunFolder.create(Folder.at(storage).child("digits"), {"kind": "train"}, {})
+    run = RunFolder.create(Folder.at(storage).child("digits"), {"kind": "train"})
     kuberay.stop("digits")
     assert run.stop_requested() == "lehr stop"
     assert ("rayjobs", job.name) in cluster.objects

@@ -14,7 +14,16 @@ from lehr.job import from_dict, to_dict
 from lehr.monitoring import ray_side
 from lehr.monitoring.exporter import Exporter, exporting
 from lehr.monitoring.metrics import METRICS
-from lehr.runs import Folder, Progress, Recorder, RunFolder, begin_attempt
+from lehr.runs import (
+    DataFacts,
+    Environment,
+    Folder,
+    Progress,
+    Recorder,
+    RunFolder,
+    UnreadableImages,
+    begin_attempt,
+)
 from lehr.runs.progress import State
 
 from .examples import RECIPE, SEARCH, STEPS, TRAINING
@@ -42,7 +51,7 @@ def gauges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Gauge]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(Folder.at(tmp_path / "digits"), to_dict(tiny()), {})
+    return RunFolder.create(Folder.at(tmp_path / "digits"), to_dict(tiny()))
 
 
 def at_step(step: int, total_steps: int = 480, epochs: int = 20) -> Progress:
@@ -113,13 +122,13 @@ def test_only_new_content_counts_as_progress_and_not_a_clock_that_moves_on(
 
 
 def test_images_that_could_not_be_decoded_count_as_skipped(run: RunFolder, gauges: dict[str, Gauge]) -> None:
-    run.write_environment({"data": {"unreadable": {"count": 5, "names": []}}})
+    run.write_environment(Environment(data=DataFacts(unreadable=UnreadableImages(5))))
     poll(run, TRAINING)
     assert list(gauges["lehr_skipped_images"].values.values()) == [7]
 
 
 def trial(run: RunFolder, number: int, status: State) -> None:
-    child = RunFolder.create(run.folder.child("trials", f"{number:04d}"), to_dict(tiny()), {})
+    child = RunFolder.create(run.folder.child("trials", f"{number:04d}"), to_dict(tiny()))
     child.write_progress(replace(TRAINING, status=status))
 
 
@@ -140,7 +149,7 @@ def test_progress_of_a_trial_counts_as_progress_of_its_search(
     now = 5000.0
     monkeypatch.setattr("time.time", lambda: now)
     trial(run, 1, "running")
-    inner = RunFolder.create(run.folder.child("steps", "2"), to_dict(tiny()), {})
+    inner = RunFolder.create(run.folder.child("steps", "2"), to_dict(tiny()))
     inner.write_progress(SEARCH)
     trial(inner, 7, "running")
     exporter = poll(run, SEARCH, "recipe")
@@ -222,7 +231,7 @@ def test_each_new_cycle_of_the_learning_rate_is_annotated(
     tmp_path: Path, gauges: dict[str, Gauge], grafana: GrafanaServer
 ) -> None:
     job = tiny(schedule={"name": "cyclic", "cycles": 4}, train__epochs=8)
-    run = RunFolder.create(Folder.at(tmp_path / "cycles"), to_dict(job), {})
+    run = RunFolder.create(Folder.at(tmp_path / "cycles"), to_dict(job))
     exporter = Exporter(run, "train", {"LEHR_GRAFANA_URL": grafana.url, "LEHR_GRAFANA_TOKEN": TOKEN})
     begin_attempt(run.folder, workers=1, checkpoint=None, steps_per_epoch=6, total_steps=48)
     for step in (0, 11, 12, 25, 48):
@@ -238,10 +247,10 @@ def test_each_cycle_of_a_snapshot_ensemble_is_annotated_under_the_name_of_the_jo
 ) -> None:
     base = tiny(schedule={"name": "cyclic", "cycles": 2}, train__epochs=8)
     ensemble = from_dict({"kind": "ensemble", "method": "snapshot", "base": {**to_dict(base)}})
-    run = RunFolder.create(Folder.at(tmp_path / "five-in-one"), to_dict(ensemble), {})
+    run = RunFolder.create(Folder.at(tmp_path / "five-in-one"), to_dict(ensemble))
     exporter = Exporter(run, "ensemble", {"LEHR_GRAFANA_URL": grafana.url, "LEHR_GRAFANA_TOKEN": TOKEN})
     exporter.poll()
-    trained = RunFolder.create(run.folder.child("trials", "snapshots"), to_dict(base), {})
+    trained = RunFolder.create(run.folder.child("trials", "snapshots"), to_dict(base))
     begin_attempt(trained.folder, workers=1, checkpoint=None, steps_per_epoch=6, total_steps=48)
     for step in (0, 20, 30, 48):
         trained.write_progress(at_step(step, total_steps=48, epochs=8))

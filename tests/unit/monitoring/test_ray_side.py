@@ -21,7 +21,7 @@ from .examples import TRAINING
 def test_ray_serves_the_metrics_of_a_run_under_its_labels(ray_cluster: None, tmp_path: Path) -> None:
     import ray
 
-    run = RunFolder.create(Folder.at(tmp_path / "served"), to_dict(tiny()), {})
+    run = RunFolder.create(Folder.at(tmp_path / "served"), to_dict(tiny()))
     exporter = Exporter(run, "train", {})
     run.write_progress(TRAINING)
     wanted = {sample.metric.series for sample in samples(Observation(TRAINING, changed=1.0))}

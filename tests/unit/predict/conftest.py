@@ -17,7 +17,7 @@ from lehr.runs import Folder, RunFolder, write_model
 
 def make_run(folder: Path, seed: int = 0, classes: int = 10, mean: float = 0.3, channels: int = 1) -> RunFolder:
     """A run of a network with random weights that takes images of 8 × 8 pixels."""
-    run = RunFolder.create(Folder.at(folder), to_dict(tiny(seed=seed)), {})
+    run = RunFolder.create(Folder.at(folder), to_dict(tiny(seed=seed)))
     description: dict[str, Any] = {
         "model": {"name": "small_cnn", "options": {"width": 8, "norm": "batch"}},
         "classes": [str(number) for number in range(classes)],
@@ -49,7 +49,7 @@ def ensemble(tmp_path: Path) -> Callable[..., RunFolder]:
     from lehr.predict import EnsembleDescription, EnsembleMember
 
     def make(weights: tuple[float, float, float] = (1.0, 2.0, 1.0), by: Any = "probabilities") -> RunFolder:
-        run = RunFolder.create(Folder.at(tmp_path / f"runs/{by}"), to_dict(tiny()), {})
+        run = RunFolder.create(Folder.at(tmp_path / f"runs/{by}"), to_dict(tiny()))
         for number in range(3):
             make_run(run.folder.local_path / f"members/{number + 1:02}", seed=number, mean=0.3 if number else 0.5)
         members = tuple(EnsembleMember(f"members/{number:02}", weight) for number, weight in enumerate(weights, 1))

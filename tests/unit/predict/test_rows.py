@@ -86,7 +86,10 @@ def test_unreadable_images_keep_their_rows_and_are_named(tmp_path: Path, capsys:
     assert table["label"].null_count == 0
     assert "2 unreadable images, null in the output: " in (said := capsys.readouterr().out)
     assert f"{data} row 3 (cannot identify image file" in said
-    assert done.folder.environment["data"]["unreadable"]["count"] == 2
+    about = done.folder.environment.data
+    assert about is not None
+    assert about.unreadable is not None
+    assert about.unreadable.count == 2
 
 
 @pytest.mark.usefixtures("trained")

@@ -21,7 +21,7 @@ from lehr.trials.trainable import Trainable
 @pytest.mark.parametrize("work", [overfit_sample, run_rate_test])
 def test_a_stopped_measurement_leaves_no_result(work: Trainable, tmp_path: Path) -> None:
     job = tiny(train__batch_size=16)
-    run = RunFolder.create(Folder.at(tmp_path / "run"), to_dict(job), {})
+    run = RunFolder.create(Folder.at(tmp_path / "run"), to_dict(job))
     asked: list[int] = []
 
     def should_stop() -> str | None:

@@ -41,7 +41,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     for workers in (1, 2):
         found[workers] = tmp_path_factory.mktemp(f"workers-{workers}")
         for name in MEASUREMENTS:
-            RunFolder.create(Folder.at(found[workers] / name), to_dict(JOB), {})
+            RunFolder.create(Folder.at(found[workers] / name), to_dict(JOB))
         if workers == 1:
             measure(Group(), found[workers])
             continue

@@ -13,6 +13,7 @@ from lehr.errors import RunError
 from lehr.runs import (
     Attempt,
     Checkpoint,
+    CheckpointState,
     Folder,
     Recorder,
     all_attempts,
@@ -26,7 +27,7 @@ from lehr.runs import (
 
 
 def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
-    return Checkpoint(step, {}, state={"covered": recorder.covered()})
+    return Checkpoint(step, {}, state=CheckpointState(covered=recorder.covered()))
 
 
 def steps(folder: Folder) -> list[int]:

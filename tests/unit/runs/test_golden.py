@@ -12,21 +12,32 @@ import torch
 
 from lehr.runs import (
     COLUMNS,
+    BestSoFar,
+    BestValue,
+    DataFacts,
+    Failure,
     Folder,
+    GitState,
+    Gpu,
+    Holder,
+    NetworkDescription,
     RunFolder,
+    UnreadableImages,
     all_attempts,
     find_runs,
     load,
     newest_valid,
-    read_holder,
     read_model,
+    size_of,
+    steps_per_epoch,
     without_timing,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden"
+WHOLE = [path.name for path in sorted(GOLDEN.glob("format-*")) if path.name.count("-") == 1]
 
 
-@pytest.fixture(params=[*sorted(path.name for path in GOLDEN.glob("format-*")), "written now"])
+@pytest.fixture(params=[*WHOLE, "written now"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunFolder:
     if request.param != "written now":
         return RunFolder.open(GOLDEN / request.param)
@@ -42,16 +53,51 @@ def test_job_environment_and_state(run: RunFolder) -> None:
         "data": {"source": "digits"},
     }
     assert run.started == "2030-01-02T03:04:05.000000+00:00"
-    assert run.environment["seed"] == 7
+    assert (run.environment.seed, run.environment.host, run.environment.versions["lehr"]) == (7, "example", "0.1.0")
     assert run.status() == "finished"
-    assert run.progress()["loss"] == 0.5
     assert run.stop_requested() == "enough"
     assert [child.job["name"] for child in run.children("trials")] == ["trial"]
     assert run.name in [found.name for found in find_runs(run.folder.local_path.parent)]
 
 
+def test_how_it_ended(run: RunFolder) -> None:
+    outcome = run.outcome()
+    assert outcome is not None
+    assert outcome.status == "finished"
+    if run.format == 1:
+        return
+    assert outcome.message == "all epochs done"
+    assert outcome.best == BestValue("validation_accuracy", 0.75, epoch=2, step=8)
+    assert outcome.metrics == {"validation_accuracy": 0.75, "validation_loss": math.inf}
+    assert outcome.ended
+    progress = run.typed_progress()
+    assert (progress.status, progress.best, progress.metrics) == (outcome.status, outcome.best, outcome.metrics)
+    assert progress.training is not None
+    assert (progress.training.loss, progress.training.epochs_done, progress.seconds) == (0.5, 2, {"total": 1.5})
+    assert run.failure() == Failure("the disk was full", "Traceback (most recent call last): …", 1)
+    assert run.folder.read_json("lost.json") == {"sentence": "worker 1 was lost with its machine"}
+
+
+def test_what_is_known_of_machine_and_data(run: RunFolder) -> None:
+    if run.format == 1:
+        assert run.environment.data is None
+        return
+    assert run.environment.gpus == (Gpu("a GPU", 2**35),)
+    assert run.environment.git == GitState("0123456789abcdef0123456789abcdef01234567", dirty=True)
+    assert run.environment.data == DataFacts(
+        rows={"train": 100},
+        classes=2,
+        shape=(8, 8, 1),
+        bytes=6400,
+        held="cached",
+        why="6 kB of decoded images: cached",
+        notes=("a note",),
+        unreadable=UnreadableImages(1, ("a.jpg",)),
+    )
+
+
 def test_lease(run: RunFolder) -> None:
-    holder = read_holder(run.folder)
+    holder = Holder.read(run.folder)
     assert holder is not None
     assert (holder.user, holder.host, holder.pid, holder.attempt) == ("somebody", "example", 1234, 2)
     assert str(holder).startswith("somebody on example (process 1234), since 2030-01-02 03:04:05 UTC")
@@ -61,6 +107,8 @@ def test_attempts(run: RunFolder) -> None:
     first, second = all_attempts(run.folder)
     assert (first.number, first.workers, first.resumed_from, first.step) == (1, 1, None, 0)
     assert (second.number, second.workers, second.resumed_from, second.step) == (2, 2, "step-0000000004", 4)
+    assert second.total_steps == (None if run.format == 1 else 8)
+    assert steps_per_epoch(run) == (None if run.format == 1 else 4)
 
 
 def test_steps(run: RunFolder) -> None:
@@ -86,7 +134,7 @@ def test_epochs(run: RunFolder) -> None:
 def test_events(run: RunFolder) -> None:
     assert [(event["attempt"], event["kind"], event["message"]) for event in run.events()] == [
         (1, "started", "starts with 1 worker"),
-        (2, "resumed", "goes on from step 4 with 2 workers"),
+        (2, "resumed", f"{'goes on' if run.format == 1 else 'resumes'} from step 4 with 2 workers"),
     ]
 
 
@@ -106,7 +154,9 @@ def test_checkpoints(run: RunFolder) -> None:
         assert torch.equal(checkpoint.average["w"], w.double() / 7)
         assert checkpoint.optimizer is not None
         assert torch.equal(checkpoint.optimizer["state"][0]["momentum_buffer"], torch.ones(2, 3))
-        assert checkpoint.state["best"] == {"metric": "validation_loss", "value": math.inf, "step": None}
+        assert checkpoint.state.best == BestSoFar("validation_loss", math.inf)
+        assert checkpoint.state.epoch == checkpoint.step / 4
+        assert size_of(run.folder, checkpoint.name) > 1000
     assert newest.covered["steps"] == [
         "part-0001-000001.parquet",
         "part-0001-000002.parquet",
@@ -117,7 +167,8 @@ def test_checkpoints(run: RunFolder) -> None:
 def test_model(run: RunFolder) -> None:
     weights, description = read_model(run.folder)
     assert torch.equal(weights["w"], torch.arange(4.0))
-    assert description == {"model": {"name": "small_cnn"}, "classes": ["0", "eins"]}
+    assert description.network == NetworkDescription("small_cnn")
+    assert description.classes == ("0", "eins")
 
 
 def test_reading_changes_nothing(run: RunFolder) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import Popen
@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from lehr.errors import RunHeld, StorageError
-from lehr.runs import Folder, Holder, Lease, begin_attempt, lease, read_holder
+from lehr.runs import Folder, Holder, Lease, begin_attempt, lease
 
 
 def change(folder: Folder, **fields: Any) -> None:
-    holder = read_holder(folder)
+    holder = Holder.read(folder)
     assert holder is not None
-    folder.write_json("lease.json", asdict(holder) | fields)
+    replace(holder, **fields).write(folder)
 
 
 def seconds_ago(seconds: float) -> str:
@@ -86,7 +86,7 @@ def test_a_dead_process_on_this_machine_has_lost_its_lease_at_once(
     os.waitid(os.P_PID, held.pid, os.WEXITED | os.WNOWAIT)
     if reaped:
         held.wait()
-    holder = read_holder(local)
+    holder = Holder.read(local)
     assert holder is not None
     assert not holder.is_alive()
     with Lease.acquire(local) as mine:
@@ -101,7 +101,7 @@ def test_a_stopped_process_is_not_dead(local: Folder, held: Popen[str]) -> None:
 
 
 def test_a_reused_process_id_is_not_the_holder(local: Folder, held: Popen[str]) -> None:
-    holder = read_holder(local)
+    holder = Holder.read(local)
     assert holder is not None
     assert holder.process_started is not None
     change(local, process_started=holder.process_started - 1)
@@ -135,7 +135,7 @@ def test_a_process_of_the_same_id_in_another_container_is_somebody_else(local: F
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"owner": "me"}'])
 def test_a_damaged_lease_holds_nobody_up(local: Folder, content: bytes) -> None:
     local.write("lease.json", content)
-    assert read_holder(local) is None
+    assert Holder.read(local) is None
     Lease.acquire(local).release()
 
 
@@ -149,7 +149,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 @pytest.mark.usefixtures("fast")
 def test_the_heart_beats_and_names_the_newest_attempt(folder: Folder) -> None:
     def holder() -> Holder:
-        found = read_holder(folder)
+        found = Holder.read(folder)
         assert found is not None
         return found
 

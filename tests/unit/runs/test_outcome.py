@@ -15,7 +15,7 @@ from lehr.runs.progress import Ended
 
 
 def made(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(Folder.at(tmp_path / "run"), to_dict(tiny()), {})
+    return RunFolder.create(Folder.at(tmp_path / "run"), to_dict(tiny()))
 
 
 @pytest.mark.parametrize("status", ENDED)

@@ -162,7 +162,7 @@ def test_an_event_is_there_at_once_with_its_time_and_fields(recorder: Recorder) 
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"step": [0, 1], "loss": [1.0]}, "of one length"),
+        ({"step": [0, 1], "loss": [1.0]}, "must have one length"),
         ({}, "no columns"),
         ({"step": [0], "loss": ["low"]}, 'steps: column "loss" does not hold numbers'),
         ({"step": [0.5]}, 'steps: column "step" does not hold numbers'),

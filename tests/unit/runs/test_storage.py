@@ -150,9 +150,9 @@ def test_a_remote_folder_has_no_local_path(s3: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("", "names no folder"),
+        ("", "is not a folder"),
         ("nonsense://x/y", "no such storage"),
-        ("s3://", "names no bucket"),
+        ("s3://", "has no bucket"),
         ("s3://bucket/with space", "no such storage"),
         ("s3://key:secret@bucket/x", "credentials belong in the environment"),
     ],

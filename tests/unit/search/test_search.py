@@ -214,7 +214,7 @@ def test_a_damaged_record_says_so(tmp_path: Path) -> None:
 
 
 def test_nothing_is_reported_before_a_trial_has_finished_an_epoch(tmp_path: Path) -> None:
-    run = RunFolder.create(Folder.at(tmp_path / "tiny"), to_dict(search()), {})
+    run = RunFolder.create(Folder.at(tmp_path / "tiny"), to_dict(search()))
     for read in (report_of, winning_job):
         with pytest.raises(RunError, match="no trial that has finished an epoch yet"):
             read(run)

@@ -67,7 +67,7 @@ def train_tiny(tmp_path: Path) -> Callable[..., RunFolder]:
     def run(splits: Splits | None = None, **overrides: Any) -> RunFolder:
         plan = plan_of(splits, **overrides)
         folder = Folder.at(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
-        made = RunFolder.create(folder, to_dict(plan.job), {})
+        made = RunFolder.create(folder, to_dict(plan.job))
         train(plan, made, Group())
         return made
 

@@ -133,7 +133,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
     plan = plan_of(model__norm="batch", train__epochs=4, **options)
 
     def run(name: str, stops: int) -> Checkpoint:
-        made = RunFolder.create(Folder.at(tmp_path / name), to_dict(plan.job), {})
+        made = RunFolder.create(Folder.at(tmp_path / name), to_dict(plan.job))
         for _ in range(stops):
             asked = iter([None] * 4)
             assert train(plan, made, Group(), partial(next, asked, "asked")) == "stopped"

@@ -183,7 +183,7 @@ def test_a_resumed_run_trains_the_same_parameters_as_one_that_never_stopped(
     )  # fmt: skip
 
     def new(name: str) -> RunFolder:
-        return RunFolder.create(Folder.at(tmp_path / name), to_dict(plan.job), {})
+        return RunFolder.create(Folder.at(tmp_path / name), to_dict(plan.job))
 
     whole = new("whole")
     train(plan, whole, Group())

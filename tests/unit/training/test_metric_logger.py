@@ -16,7 +16,7 @@ from lehr.training.loop import train
 
 def test_damaged_progress_is_replaced_before_training_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of()
-    run = RunFolder.create(Folder.at(tmp_path / "run"), to_dict(plan.job), {})
+    run = RunFolder.create(Folder.at(tmp_path / "run"), to_dict(plan.job))
     run.folder.write("progress.json", b'{"status": "running", "epochs_dnoe": 1, "updated": 1.0}')
     write = RunFolder.write_progress
     slow = [0.3] * 3

@@ -342,6 +342,6 @@ def test_an_unfinished_run_has_no_weights_to_start_from(tmp_path: Path) -> None:
     from lehr.job import to_dict
     from lehr.runs import Folder
 
-    RunFolder.create(Folder.at(tmp_path / "runs/early"), to_dict(job_of()), {})
+    RunFolder.create(Folder.at(tmp_path / "runs/early"), to_dict(job_of()))
     with pytest.raises(JobError, match=r"model.weights: .*holds no finished model"):
         check_job(job_of(model__weights="run:early", storage=str(tmp_path / "runs")))

@@ -19,7 +19,7 @@ from lehr.trials import Each, Outcome, Trial, run_trials
 
 def running(tmp_path: Path) -> Running:
     folder = Folder.at(tmp_path / "parent")
-    run = RunFolder.open(folder) if folder.exists("job.yaml") else RunFolder.create(folder, to_dict(tiny()), {})
+    run = RunFolder.open(folder) if folder.exists("job.yaml") else RunFolder.create(folder, to_dict(tiny()))
     screen, lease = open_screen(io.StringIO()), Lease.acquire(folder)
     lease.release()
     return Running(tiny(), run, screen, tmp_path / "log.txt", True, 0.0, lease, "again")

@@ -1,0 +1,69 @@
+"""`job.yaml`: the job of a run as resolved, with the number of the run folder's format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lehr.errors import RunError
+from lehr.runs.storage import Folder
+
+FORMAT = 2
+MAX_VALUES = 100_000  # in a job; aliases counted each time
+NAME = "job.yaml"
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """`job.yaml`. A folder that holds one is a run.
+
+    Attributes:
+        format: number of the format that the run was created in.
+        job: as it was written; renamed fields may have their old names.
+    """
+
+    format: int
+    job: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Folder) -> JobFile:
+        """Raises `RunError` where there is none, where it is damaged, and for a format newer than this lehr's."""
+        try:
+            job = yaml.safe_load(folder.read(NAME))
+        except FileNotFoundError as error:
+            raise RunError(f"{folder.uri}: is not a run folder: it has no job.yaml") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunError(f"{folder.uri}/job.yaml: is damaged: it is not YAML") from error
+        number = job.pop("format", None) if isinstance(job, dict) else None
+        if type(number) is not int or number < 1:
+            raise RunError(f"{folder.uri}/job.yaml: is not the job of a run: it has no format")
+        if not _is_finite(job):
+            raise RunError(f"{folder.uri}/job.yaml: is damaged: it holds more than {MAX_VALUES} values")
+        if number > FORMAT:
+            newer = f"was written by a newer lehr (format {number}, this one reads up to {FORMAT}); update lehr"
+            raise RunError(f"{folder.uri}: {newer}")
+        return cls(number, job)
+
+    def write(self, folder: Folder) -> None:
+        """Replaces job.yaml. Raises `RunError` for a job that YAML cannot hold."""
+        folder.write(NAME, self.to_yaml(folder))
+
+    def to_yaml(self, folder: Folder) -> bytes:
+        """As the file has it. Raises `RunError`, which names the folder, for a job that YAML cannot hold."""
+        document = {"format": self.format} | {key: value for key, value in self.job.items() if key != "format"}
+        try:
+            return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+        except yaml.YAMLError as error:
+            raise RunError(f"{folder.uri}/job.yaml: cannot be written: {' '.join(map(str, error.args))}") from error
+
+
+def _is_finite(tree: object) -> bool:
+    """Whether it has at most `MAX_VALUES` values: YAML's aliases can make billions of one line, or a circle."""
+    waiting, seen = [tree], 0
+    while waiting and seen <= MAX_VALUES:
+        value, seen = waiting.pop(), seen + 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not waiting
