@@ -129,7 +129,7 @@ def test_each_gets_a_report(name: str, storage: Path) -> None:
 @pytest.mark.usefixtures("storage")
 def test_they_are_diagnosed() -> None:
     for name in ("format-1-train", "format-1-search/trials/0001", "format-1-ensemble/members/02"):
-        assert "Too short to say" in said("diagnose", name)
+        assert "Too short to judge" in said("diagnose", name)
 
 
 def test_a_run_resumes_with_more_epochs_from_its_last_checkpoint(
