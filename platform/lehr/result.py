@@ -60,7 +60,7 @@ class Run:
 
         What does not apply is left out: a training has no `trial`, and before the first epoch the dictionary is empty.
         """
-        best = (self.folder.outcome() or self.folder.typed_progress()).best
+        best = (self.folder.outcome() or self.folder.progress()).best
         known = {name: value for name, value in asdict(best).items() if value is not None}
         return known if best.value is not None else {}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,7 +28,7 @@ class Screen(Protocol):
         """What the job is doing right now, before there is progress to show."""
         ...
 
-    def progress(self, progress: Progress | Mapping[str, Any]) -> None:
+    def progress(self, progress: Progress) -> None:
         """How far the job is."""
         ...
 
@@ -85,8 +85,7 @@ class PlainScreen:
     def status(self, text: str) -> None:
         self.say(text)
 
-    def progress(self, progress: Progress | Mapping[str, Any]) -> None:
-        progress = _typed(progress)
+    def progress(self, progress: Progress) -> None:
         if overview := progress.overview:
             if overview.headline != self._last:
                 self._last = overview.headline
@@ -119,7 +118,7 @@ class LiveScreen:
     def status(self, text: str) -> None:
         self._show(Spinner("dots", Text(f" {text} …", style="dim")))
 
-    def progress(self, progress: Progress | Mapping[str, Any]) -> None:
+    def progress(self, progress: Progress) -> None:
         self._show(picture(progress))
 
     def say(self, text: str) -> None:
@@ -145,9 +144,8 @@ class LiveScreen:
             self._live.update(what)
 
 
-def picture(progress: Progress | Mapping[str, Any]) -> Group:
+def picture(progress: Progress) -> Group:
     """How far a run is, as the live view shows it: a bar, its figures, and what its curves say or its parts."""
-    progress = _typed(progress)
     if progress.overview:
         return overview(progress, progress.overview)
     return _training(progress, progress.training or TrainingProgress())
@@ -175,10 +173,8 @@ def _left(progress: Progress) -> str:
     return "" if left is None or progress.status in ENDED else f"{format_seconds(left)} left"
 
 
-def overview(progress: Progress | Mapping[str, Any], told: Overview | None = None) -> Group:
+def overview(progress: Progress, told: Overview) -> Group:
     """How far a job without steps of its own is: a bar, its figures, and a table of its parts."""
-    progress = _typed(progress)
-    told = told or progress.overview or Overview()
     bar = Table.grid(padding=(0, 2))
     share = min(max(told.done, 0.0), 1.0)
     bar.add_row(
@@ -199,13 +195,8 @@ def overview(progress: Progress | Mapping[str, Any], told: Overview | None = Non
     return Group(bar, facts, *([table] if told.table.rows else []))
 
 
-def _typed(progress: Progress | Mapping[str, Any]) -> Progress:
-    return progress if isinstance(progress, Progress) else Progress.from_json(dict(progress))
-
-
-def facts_of(progress: Progress | Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts_of(progress: Progress) -> list[tuple[str, str]]:
     """(name, value) of what matters most in a training, in the order it is shown."""
-    progress = _typed(progress)
     training, metrics = progress.training or TrainingProgress(), progress.metrics
     rows: list[tuple[str, float | None, str]] = [
         ("loss", training.loss, ".4f"),

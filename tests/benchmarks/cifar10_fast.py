@@ -44,7 +44,7 @@ def measure(job: TrainJob, splits: Splits, device: torch.device, folder: Path) -
     """(seconds of training, accuracy after the last epoch) of one run, from its first step to its last."""
     run = RunFolder.create(Folder.at(folder), to_dict(job))
     train(Plan.make(job, splits), run, Group(device=device))
-    seconds, last = run.progress()["seconds"], run.epochs().to_pylist()[-1]
+    seconds, last = run.progress().seconds, run.epochs().to_pylist()[-1]
     return seconds["total"] - seconds["evaluation"] - seconds["checkpoints"], last["averaged_validation_accuracy"]
 
 

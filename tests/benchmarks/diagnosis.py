@@ -126,7 +126,7 @@ class Bench:
         try:
             train(plan, run, Group())
         except TrainingError as error:
-            run.write_progress(replace(run.typed_progress(), status="failed", message=str(error)))
+            run.write_progress(replace(run.progress(), status="failed", message=str(error)))
         curves = Curves.read(run)
         accuracy = float(np.nanmax(curves.epoch_column("validation_accuracy"), initial=0.0))
         return Judged(condition, overrides, seed, diagnose(curves), accuracy, time.perf_counter() - began)

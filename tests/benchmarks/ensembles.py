@@ -66,7 +66,7 @@ def ensemble(folder: Path, seed: int, name: str, **job: Any) -> tuple[dict[str, 
     if found.baseline:
         accuracy["single"] = 1 - found.baseline.error
     accuracy |= {name: 1 - model.error for name, model in zip(found.names, found.members, strict=True)}
-    told = run.folder.typed_progress().overview
+    told = run.folder.progress().overview
     assert told is not None
     return accuracy, " ".join(told.verdict)
 

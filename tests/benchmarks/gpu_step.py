@@ -72,7 +72,7 @@ def ours(size: Size, images: Images) -> float:
         run = RunFolder.create(Folder.at(Path(folder) / "run"), to_dict(job))
         plan = Plan.make(job, Splits(images.rows(everything), images.rows(everything[: size.batch])))
         train(plan, run, Group(device=size.device))
-        seconds = run.progress()["seconds"]
+        seconds = run.progress().seconds
         return size.rows * size.epochs / (seconds["total"] - seconds["evaluation"] - seconds["checkpoints"])
 
 

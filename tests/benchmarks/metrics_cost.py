@@ -103,7 +103,7 @@ def measure(folder: str, on: threading.Event, pairs: int, found: list[tuple[Stre
 
     def reached() -> tuple[int, int, float]:
         """Epochs done, optimizer steps, and when that was written."""
-        progress = run.typed_progress()
+        progress = run.progress()
         training = progress.training or TrainingProgress()
         return training.epochs_done, training.step, progress.updated or 0.0
 

@@ -31,8 +31,10 @@ def measure(data: Path, folder: Path, epochs: int, rows: int, debug: bool = Fals
     wall = time.perf_counter() - started
     run = Run(folder / "share")
     progress = run.folder.progress()
-    print(f"{progress['epochs']} epochs of at most {rows:,} rows, best validation accuracy {run.best['value']:.2%}")
-    return {"wall": wall, **progress["seconds"]}
+    assert progress.training
+    epochs = progress.training.epochs
+    print(f"{epochs} epochs of at most {rows:,} rows, best validation accuracy {run.best['value']:.2%}")
+    return {"wall": wall, **progress.seconds}
 
 
 def report(seconds: dict[str, float]) -> None:

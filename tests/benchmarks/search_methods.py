@@ -63,7 +63,7 @@ def search(job: dict[str, Any], folder: str, debug: bool = False, **overrides: A
     changes = {path.replace("__", "."): value for path, value in overrides.items()}
     with silence():
         run = lehr.run(from_dict(job, {**changes, "storage": folder}), debug=debug)
-    outcome, overview = run.folder.outcome(), run.folder.typed_progress().overview
+    outcome, overview = run.folder.outcome(), run.folder.progress().overview
     assert outcome
     assert overview
     assert outcome.best.value is not None

@@ -120,7 +120,7 @@ def main() -> None:
         seconds, _ = ours(Path(place) / "short", TRIALS, EPOCHS)
         print(f"{TRIALS} short trials: {seconds:.1f} s, {60 * TRIALS / seconds:.1f} trials a minute", flush=True)
         long_seconds, run = ours(Path(place) / "long", LONG_TRIALS, LONG_EPOCHS)
-        trained = [child.typed_progress().seconds["total"] for child in run.folder.children("trials")]
+        trained = [child.progress().seconds["total"] for child in run.folder.children("trials")]
         ideal = sum(trained) / SLOTS
         print(
             f"{LONG_TRIALS} trials of {min(trained):.1f} to {max(trained):.1f} s: {long_seconds:.1f} s, ideal "

@@ -41,7 +41,7 @@ def ours() -> float:
         from lehr import Run
 
         run = Run(f"{folder}/overhead").folder
-        seconds = run.progress()["seconds"]
+        seconds = run.progress().seconds
         training = seconds["total"] - seconds["evaluation"] - seconds["checkpoints"]
         return sum(run.steps()["examples"].to_pylist()) / training
 

@@ -140,7 +140,7 @@ def table(
                 assert outcome
                 accuracy = outcome.metrics["test_accuracy"] if data == "cifar" else outcome.best.value
                 found.setdefault(child.name, []).append(100 * (accuracy or 0.0))
-                seconds.setdefault(child.name, []).append(child.typed_progress().seconds["total"])
+                seconds.setdefault(child.name, []).append(child.progress().seconds["total"])
             found.setdefault("auto", []).append(found[decision.chosen][-1])
             notes.append(f"{decision.chosen} {100 * decision.similarity.gain:+.1f}")
         for strategy in ("features", "finetune", "scratch", "auto"):

@@ -116,7 +116,7 @@ def test_a_notice_that_a_machine_goes_away_saves_at_once_and_the_other_workers_c
     finally:
         process.kill()
         process.wait()
-    assert "Go on with" in stderr
+    assert "Resume with" in stderr
     events = run.events()
     assert [event["kind"] for event in events][:2] == ["started", "warned"], events
     assert "is about to be taken away" in events[1]["message"]

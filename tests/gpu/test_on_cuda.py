@@ -85,7 +85,7 @@ def train_on(tmp_path: Path) -> Train:
         made = RunFolder.open(place) if place.exists("job.yaml") else RunFolder.create(place, to_dict(job))
 
         def should_stop() -> str | None:
-            progress = made.typed_progress().training
+            progress = made.progress().training
             return "enough" if stop and progress and progress.epochs_done >= stop else None
 
         train(Plan.make(job, images()), made, Group(device=device), should_stop)
@@ -154,7 +154,7 @@ def test_every_precision_learns(changes: dict[str, Any], train_on: Train) -> Non
     assert all(map(math.isfinite, losses(run)))
     assert accuracy(run) > 0.9
     assert run.status() == "finished"
-    progress = run.typed_progress().training
+    progress = run.progress().training
     assert progress is not None
     assert progress.gpu_memory_bytes is not None
     assert progress.gpu_memory_bytes > 0
@@ -173,7 +173,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train_on: Train) -> None:
     whole = train_on(GPU, changes, "whole")
     train_on(GPU, changes, "broken", stop=2)
     broken = train_on(GPU, changes, "broken")
-    progress = broken.typed_progress().training
+    progress = broken.progress().training
     assert progress is not None
     assert progress.attempt == 2
     assert len(losses(broken)) == len(losses(whole))

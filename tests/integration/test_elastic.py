@@ -70,7 +70,7 @@ def test_a_run_survives_the_loss_of_a_node_and_uses_it_again() -> None:
             process.wait()
     finally:
         cluster.shutdown()
-    assert "Go on with" in stderr
+    assert "Resume with" in stderr
     run = Run("runs/elastic").folder
     messages = [event["message"] for event in run.events() if event["kind"] in ("started", "resumed")]
     assert messages[0] == "starts with 2 workers"

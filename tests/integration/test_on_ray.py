@@ -90,7 +90,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_two_workers_train_and_leave_a_model(undisturbed: Run) -> None:
     assert undisturbed.status == "finished"
-    assert undisturbed.folder.progress()["workers"] == 2
+    training = undisturbed.folder.progress().training
+    assert training is not None
+    assert training.workers == 2
     assert undisturbed.metrics()["validation_accuracy"].max() > 0.9
     epochs = undisturbed.folder.epochs().to_pylist()
     assert [row["epoch"] for row in epochs] == list(range(1, 31))
@@ -122,11 +124,12 @@ def test_ctrl_c_saves_stops_and_says_how_to_go_on_and_a_second_one_ends_at_once(
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to every process in the foreground
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "Go on with: lehr run job.yaml name=stopped" in stderr
+    assert "Resume with: lehr run job.yaml name=stopped" in stderr
     assert "Stopping: saving a checkpoint first" in stdout
     progress = Run("runs/stopped").folder.progress()
-    assert progress["status"] == "stopped"
-    assert (Path("runs/stopped/checkpoints") / f"step-{progress['step']:010d}" / "manifest.json").exists()
+    assert progress.status == "stopped"
+    assert progress.training is not None
+    assert (Path("runs/stopped/checkpoints") / f"step-{progress.training.step:010d}" / "manifest.json").exists()
     assert left_behind(process.pid) == []
 
     impatient = start("stopped")

@@ -26,7 +26,7 @@ def diagnose(
     from lehr.result import find
 
     folder = find(run, storage_or_default(storage)).folder
-    outcome, training = folder.outcome(), folder.typed_progress().training
+    outcome, training = folder.outcome(), folder.progress().training
     if outcome and outcome.status == "failed" and not (training and training.step):
         raise LehrError(f"{run} failed before its first step: {outcome.message or 'no reason was recorded'}")
     diagnosis = diagnose_run(folder)

@@ -50,7 +50,7 @@ def runs(
 
 
 def _row(run: RunFolder) -> dict[str, Any]:
-    status, progress = run.status(), run.typed_progress()
+    status, progress = run.status(), run.progress()
     return {
         "name": run.name,
         "status": status,

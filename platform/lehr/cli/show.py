@@ -19,14 +19,14 @@ def show(run: RunName, storage: Storage = None) -> None:
     from lehr.screen import facts_of, overview
 
     found = find(run, storage_or_default(storage)).folder
-    console, progress = Console(highlight=False), found.typed_progress()
+    console, progress = Console(highlight=False), found.progress()
     console.print(f"[bold]{found.name}[/]  {found.status()}  {found.folder.uri}")
     if progress.message:
         console.print(progress.message, markup=False)
     if sentence := verdict(found):
         console.print(f"Verdict: {sentence}", markup=False)
     if progress.overview:
-        console.print(overview(progress))
+        console.print(overview(progress, progress.overview))
     elif progress.training:
         console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in facts_of(progress)))
         console.print(f"[dim]time[/] {format_time_table(progress.seconds)}")

@@ -31,7 +31,7 @@ def status(
     jobs = connect(cluster, kubernetes)
     submission = submitted(jobs, run)
     folder = run_folder_of(submission)
-    progress = folder.typed_progress() if folder else Progress()
+    progress = folder.progress() if folder else Progress()
     has_progress = progress.training is not None or progress.overview is not None
     if as_json:
         answer = {

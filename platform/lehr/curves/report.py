@@ -33,7 +33,7 @@ _TIME_COLORS = {
 
 def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt.VConcatChart) -> str:
     """The report of a run as HTML: diagnosis, charts, where the time went, epochs, events, environment, job."""
-    progress = run.typed_progress()
+    progress = run.progress()
     events = [(event["time"][:19].replace("T", " "), event["kind"], event["message"]) for event in run.events()]
     tables = [
         _epoch_table(curves),

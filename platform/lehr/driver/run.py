@@ -62,7 +62,7 @@ def _failures_in_one_sentence(running: Running) -> Iterator[None]:
         failure = describe(error)
         with suppress(LehrError):
             if running.run.outcome() is None:
-                told = running.run.typed_progress()
+                told = running.run.progress()
                 running.run.write_progress(replace(told, status="failed", message=failure.sentence))
         if isinstance(error, LehrError):
             raise

@@ -68,7 +68,7 @@ def _facts(run: RunFolder, job: EnsembleJob, found: EnsembleEvaluation) -> list[
         ("Members used", f"{found.used} of {len(found.names)}"),
         ("Calibration error", f"{found.ensemble.calibration:.2%}"),
         ("Evaluated on", f"{found.rows:,} {found.split} rows"),
-        ("Time", format_seconds(run.typed_progress().seconds.get("total", 0.0))),
+        ("Time", format_seconds(run.progress().seconds.get("total", 0.0))),
     ]
 
 

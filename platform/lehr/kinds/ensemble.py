@@ -57,7 +57,7 @@ def run(running: Running) -> None:
     EnsembleDescription(job.combine.by, tuple(members), job.selection).write(run.folder)
     found = evaluate_run(run, job)
     sentences = verdict(found, job.method, _cycle_epochs(run, job))
-    progress = _finished(run.typed_progress(), job.method, found, sentences)
+    progress = _finished(run.progress(), job.method, found, sentences)
     run.write_progress(progress)
     _write_report(run, job, found, sentences)
     running.screen.close()

@@ -43,7 +43,7 @@ def check(job: PredictJob) -> None:
 
 def report(run: RunFolder) -> NoReturn:
     """Raises RunError: predictions have no report."""
-    told = run.typed_progress().overview
+    told = run.progress().overview
     where = told.out if told and told.out else "its folder"
     raise RunError(f"{run.name} is a prediction, which has no report; its rows are in {where}")
 
@@ -77,7 +77,7 @@ def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_pa
     spec = _spec(running, job, predictor)
     progress = PredictionProgress(spec.source, job.data.skip_unreadable)
     # After --fresh there is no progress yet, and even parts of the same prediction are written again.
-    resumed = running.run.typed_progress().status != "new"
+    resumed = running.run.progress().status != "new"
     progress.add(keep_parts(spec.out, spec.fingerprint if resumed else None, len(spec.source.parts)))
     shown = _Shown(running, progress, spec.out, len(predictor.names))
     shown.update()

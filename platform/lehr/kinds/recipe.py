@@ -65,7 +65,7 @@ def do_steps(running: Running, job: RecipeJob, state: RecipeState) -> tuple[Reci
         state = RecipeState.read(run.folder)
         show_verdicts(running, step, state)
         if reason := run.stop_requested():
-            run.write_progress(replace(run.typed_progress(), status="stopped", message=reason))
+            run.write_progress(replace(run.progress(), status="stopped", message=reason))
             raise Interrupted(f"Stopped ({reason}) after {step.id}. Resume with: {running.command}")
     return state, step
 
@@ -121,7 +121,7 @@ def conclude(running: Running, job: RecipeJob, state: RecipeState, end: End) -> 
 
 def _write_end(run: RunFolder, job: RecipeJob, state: RecipeState, end: End) -> None:
     """Writes how the recipe ended and, if it is finished, the model that it keeps."""
-    before = run.typed_progress()
+    before = run.progress()
     overview = replace(
         before.overview or Overview(),
         headline=f"failed: {end.step.title.lower()}" if end.status == "failed" else end.status,

@@ -53,7 +53,7 @@ def train_here(running: Running, job: TrainJob) -> None:
 
     def should_stop() -> str | None:
         running.check_lease()
-        running.screen.progress(run.typed_progress())
+        running.screen.progress(run.progress())
         return run.stop_requested()
 
     torch.set_num_threads(cores())
@@ -131,12 +131,12 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
     run = running.run
     moved, said = time.monotonic(), ""
     every = 0.2 if run.folder.is_local else 2.0
-    before = run.typed_progress()
+    before = run.progress()
     last, attempt = before.updated, before.training.attempt if before.training else 0
     while True:
         running.check_lease()
         alive = thread.is_alive()
-        progress = run.typed_progress()
+        progress = run.progress()
         if progress.updated != last and progress.training:
             last = progress.updated
             moved, said = time.monotonic(), ""
@@ -171,12 +171,12 @@ def conclude(running: Running) -> None:
     run, screen = running.run, running.screen
     if failure := run.failure():
         running.log_trace(failure.trace)
-        run.write_progress(replace(run.typed_progress(), status="failed", message=failure.sentence))
+        run.write_progress(replace(run.progress(), status="failed", message=failure.sentence))
         write_curves(run)
         error = LehrError(f"{failure.sentence}\nThe full trace is in {running.log}")
         error.exit_code = failure.exit_code
         raise error
-    progress = run.typed_progress()
+    progress = run.progress()
     screen.progress(progress)
     if running.startup:
         progress = replace(progress, seconds={**progress.seconds, "startup": running.startup})

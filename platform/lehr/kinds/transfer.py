@@ -194,7 +194,7 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     assert outcome is not None  # it finished, or it could not be chosen
     message = f"{choice.strategy}: {choice.why}"
     metrics = {name: value for name, value in description.get("metrics", {}).items() if value is not None}
-    told = run.typed_progress()
+    told = run.progress()
     overview = replace(told.overview or Overview(), done=1.0)
     told = replace(told, status="finished", message=message, best=outcome.best, metrics=metrics, overview=overview)
     run.write_progress(told)

@@ -80,11 +80,11 @@ class Annotator:
                 _LOG.warning("annotations: %s", error)
 
     def _current_step(self) -> int | None:
-        training = self._trained.typed_progress().training
+        training = self._trained.progress().training
         return training.step if training else None
 
     def _send_cycles(self) -> None:
-        progress, before = self._trained.typed_progress(), self._step
+        progress, before = self._trained.progress(), self._step
         if not progress.training:
             return
         step = progress.training.step

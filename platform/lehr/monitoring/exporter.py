@@ -55,7 +55,7 @@ class Exporter:
         self._ended: dict[str, float] = {}
         self._skipped: int | None = None
         self._warned = False
-        self._updated_before = run.typed_progress().updated
+        self._updated_before = run.progress().updated
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="lehr-metrics", daemon=True)
 
@@ -75,7 +75,7 @@ class Exporter:
     def poll(self) -> None:
         """Reads the run folder once and exports what it says."""
         try:
-            progress = self._run.typed_progress()
+            progress = self._run.progress()
             if progress.updated != self._updated_before:  # else an earlier attempt wrote it
                 self._export(progress)
             if self._annotator:
@@ -117,7 +117,7 @@ class Exporter:
                 if time.time() - self._ended.get(path, 0.0) < CHECK_ENDED_AGAIN_SECONDS:
                     continue
                 child = RunFolder(run.folder.child(group, name))
-                theirs = child.typed_progress()
+                theirs = child.progress()
                 if theirs.status == "running":
                     yield path, child, theirs
                     yield from self._running_children(child, theirs, f"{path}/")

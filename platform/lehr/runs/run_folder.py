@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 
 _LOG = logging.getLogger(__name__)
-_SHAPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("status", "message", "headline", "recipe_step"), str),
-    **dict.fromkeys(("metrics", "best", "seconds", "facts", "table", "children", "diagnosis", "recent"), dict),
-    **dict.fromkeys(("step", "total_steps", "epochs", "epochs_done", "attempt"), int),
-}
-"""Types of those fields of progress.json that readers rely on; a field of another type is left out."""
 
 
 class RunFolder:
@@ -109,29 +103,15 @@ class RunFolder:
 
     # ── how far it has come ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def progress(self) -> dict[str, Any]:
-        """What the writer last reported, as the file has it; empty before the first report, and if it is damaged."""
-        try:
-            value = self.folder.read_json("progress.json")
-        except (FileNotFoundError, RunError):
-            return {}
-        if not isinstance(value, dict):
-            return {}
-        return {name: each for name, each in value.items() if isinstance(each, _SHAPES.get(name, object))}
-
-    def typed_progress(self) -> Progress:
+    def progress(self) -> Progress:
         """What the writer last reported; that of a new run before its first report. Only to be shown."""
         return Progress.read(self.folder)
 
-    def write_progress(self, progress: Progress | Mapping[str, Any]) -> None:
+    def write_progress(self, progress: Progress) -> None:
         """Replaces progress.json. The last one of an attempt also leaves outcome.json, which decides, before it."""
-        typed = progress if isinstance(progress, Progress) else Progress.from_json(progress)
-        if typed.status in ENDED:
-            RunOutcome.of(typed).write(self.folder)
-        if isinstance(progress, Progress):
-            progress.write(self.folder)
-        else:
-            self.folder.write_json("progress.json", dict(progress))
+        if progress.status in ENDED:
+            RunOutcome.of(progress).write(self.folder)
+        progress.write(self.folder)
 
     def outcome(self) -> RunOutcome | None:
         """How the run ended; None if it has not ended, or another attempt has begun since."""
@@ -144,7 +124,7 @@ class RunFolder:
         for last_look in (False, True):
             if found := self.outcome():
                 return found.status
-            if self.typed_progress().status == "new":
+            if self.progress().status == "new":
                 return "new"
             holder = lease.Holder.read(self.folder)
             if holder is not None and holder.is_alive():

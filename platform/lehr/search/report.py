@@ -64,7 +64,7 @@ def _facts(run: RunFolder, found: SearchResults) -> list[tuple[str, str]]:
         ("Failed", f"{states['failed']}"),
         ("Epochs", f"{spent} of {full}"),
     ]
-    if seconds := run.typed_progress().seconds.get("total"):
+    if seconds := run.progress().seconds.get("total"):
         facts.append(("Time", format_seconds(seconds)))
     return facts
 

@@ -36,7 +36,7 @@ class SearchStudy:
         self.grid = grid_combinations(self.space) if job.method == "grid" else None
         self.max_trials = max_trials(job, self.grid)
         self._next = 0
-        self._seconds_before = run.typed_progress().seconds.get("total", 0.0)  # of earlier attempts
+        self._seconds_before = run.progress().seconds.get("total", 0.0)  # of earlier attempts
         self._began = time.monotonic()
         self._trained: set[int] = set()  # the trials that trained an epoch in this attempt
 

@@ -36,7 +36,7 @@ def follow(backend: Backend, submission: Submission, screen: Screen | None = Non
                     screen.say(line)
             if live and not current.is_over:
                 run = run or run_folder_of(current)
-                progress = run.typed_progress() if run else Progress()
+                progress = run.progress() if run else Progress()
                 if not (progress.training or progress.overview):
                     screen.status(f"{current.status} on {backend.address}")
                 elif progress != shown:

@@ -47,7 +47,7 @@ def begin_logging(
     """Begins a new attempt in the run folder, and records what it begins with."""
     if not group.first:
         return NoLogger()
-    length, before = plan.length, run.typed_progress()
+    length, before = plan.length, run.progress()
     attempt = begin_attempt(
         run.folder,
         workers=group.size,

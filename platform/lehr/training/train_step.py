@@ -104,7 +104,7 @@ class TrainStep:
         return loss
 
     def _micro_batches(self, batch: Batch, rows: int) -> Iterator[tuple[Batch, AbstractContextManager[None]]]:
-        """The parts of the batch (`train.gradient_accumulation`); only the last one exchanges gradients among the workers.
+        """The parts of the batch (`train.gradient_accumulation`); the last one exchanges gradients among the workers.
 
         Part k is rows k × rows / parts … of the global batch, whatever the number of workers. Worker r of n has the
         rows r, r + n, …; its share of a part is one slice of them, which may be empty.

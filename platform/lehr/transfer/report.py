@@ -123,7 +123,7 @@ def _trials_table(trials: Sequence[StrategyTrial], all_images: float) -> Markup:
             _percent(each.accuracy),
             _percent(each.test_accuracy),
             "" if each.strategy == "features" else str(each.run.epochs().num_rows),
-            format_seconds(each.run.typed_progress().seconds.get("total", 0.0)),
+            format_seconds(each.run.progress().seconds.get("total", 0.0)),
         ]
         rows.append(row if tested else [*row[:3], *row[4:]])
     return table(rows, head if tested else [*head[:3], *head[4:]])
@@ -145,7 +145,7 @@ def _skipped_images(run: RunFolder) -> Markup:
 
 
 def _facts(run: RunFolder, decision: TransferDecision) -> list[tuple[str, str]]:
-    progress = run.typed_progress()
+    progress = run.progress()
     result = run.outcome() or progress
     facts: list[tuple[str, str | None]] = [
         ("State", progress.status),

@@ -27,7 +27,7 @@ class StrategyTrial:
     @property
     def result(self) -> RunOutcome | Progress:
         """How the trial ended, or how far it is."""
-        return self.run.outcome() or self.run.typed_progress()
+        return self.run.outcome() or self.run.progress()
 
     @property
     def accuracy(self) -> float | None:

@@ -59,7 +59,7 @@ class TransferStudy(Each):
         name, outcome = trial.folder.removeprefix("trials/"), self.outcomes.get(trial.folder)
         if outcome:
             accuracy = "" if outcome.best is None else f"{outcome.best:.2%}"
-            seconds = outcome.run.typed_progress().seconds.get("total", 0.0)
+            seconds = outcome.run.progress().seconds.get("total", 0.0)
             return name, outcome.status, accuracy, format_seconds(seconds)
         epochs, last = self._epochs.get(trial.folder, (0, None))
         return (name, f"epoch {epochs} of {trial.job.train.epochs}", f"{last or 0:.2%}", "") if epochs else None

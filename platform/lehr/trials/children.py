@@ -42,4 +42,4 @@ def end_of(child: RunFolder) -> Outcome | None:
 def keep_failure(child: RunFolder, failure: Failure) -> None:
     """Records why a trial failed; it will not be trained again."""
     child.fail(failure)
-    child.write_progress(replace(child.typed_progress(), status="failed", message=failure.sentence))
+    child.write_progress(replace(child.progress(), status="failed", message=failure.sentence))

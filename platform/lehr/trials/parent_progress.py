@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from lehr.driver import Running
 from lehr.runs import Progress
 from lehr.runs.progress import State
-from lehr.trials.study import Study, StudyProgress
+from lehr.trials.study import Study
 
 
 class ParentProgress:
@@ -29,7 +27,7 @@ class ParentProgress:
 
     def tell(self, status: State, message: str = "") -> None:
         """Writes and shows how far the job is; headline, figures and table come from the study."""
-        told = _typed(self.study.progress())
+        told = self.study.progress()
         headline = f"{self.counts['finished']} finished, {self.counts['running']} running"
         overview = replace(
             told.overview,
@@ -47,11 +45,3 @@ class ParentProgress:
         )
         self.running.run.write_progress(progress)
         self.running.screen.progress(progress)
-
-
-def _typed(told: StudyProgress | Mapping[str, Any]) -> StudyProgress:
-    if isinstance(told, StudyProgress):
-        return told
-    progress = Progress.from_json({"headline": "", **told})
-    assert progress.overview
-    return StudyProgress(progress.overview, progress.best, progress.seconds, progress.seconds_left)

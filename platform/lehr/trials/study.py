@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from lehr.job import TrainJob
 from lehr.runs import BestValue, Overview, RunFolder
@@ -74,7 +74,7 @@ class Study(Protocol):
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Receives the outcome of a trial."""
 
-    def progress(self) -> StudyProgress | dict[str, Any]:
+    def progress(self) -> StudyProgress:
         """How far the study is, for progress.json and the screen."""
         ...
 
@@ -96,5 +96,5 @@ class Each:
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         self.outcomes[trial.folder] = outcome
 
-    def progress(self) -> StudyProgress | dict[str, Any]:
+    def progress(self) -> StudyProgress:
         return StudyProgress(Overview(done=len(self.outcomes) / max(1, len(self.trials))))

@@ -14,7 +14,7 @@ HOPELESS = {"optimizer__lr": 10.0, "model__norm": "batch", "schedule": {"name": 
 
 
 def epochs_done(run: RunFolder) -> int:
-    training = run.typed_progress().training
+    training = run.progress().training
     assert training
     return training.epochs_done
 

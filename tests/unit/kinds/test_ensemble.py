@@ -55,7 +55,7 @@ def members_of(run: Run) -> dict[str, float]:
 
 
 def verdict_of(run: Run) -> tuple[str, ...]:
-    told = run.folder.typed_progress().overview
+    told = run.folder.progress().overview
     assert told is not None
     return told.verdict
 

@@ -84,7 +84,7 @@ def test_the_step_of_a_recipe_is_exported(run: RunFolder, gauges: dict[str, Gaug
 @pytest.mark.parametrize("progress", [TRAINING, SEARCH, RECIPE])
 def test_progress_is_read_back_complete(run: RunFolder, progress: Progress) -> None:
     run.write_progress(progress)
-    assert run.typed_progress() == progress
+    assert run.progress() == progress
 
 
 def test_nothing_is_exported_without_ray(

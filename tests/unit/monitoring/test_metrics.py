@@ -103,7 +103,7 @@ def test_a_job_that_reports_little_is_not_an_error(told: dict[str, Any]) -> None
 
 def test_a_real_run_has_every_metric_of_training(tmp_path: Path) -> None:
     run = train_here(tiny(train__epochs=2), tmp_path / "run", workers=2)
-    progress = run.typed_progress()
+    progress = run.progress()
     assert progress.training
     found = values(progress)
     training = {name for name in values(TRAINING) if "{" not in name}

@@ -70,7 +70,7 @@ def test_how_it_ended(run: RunFolder) -> None:
     assert outcome.best == BestValue("validation_accuracy", 0.75, epoch=2, step=8)
     assert outcome.metrics == {"validation_accuracy": 0.75, "validation_loss": math.inf}
     assert outcome.ended
-    progress = run.typed_progress()
+    progress = run.progress()
     assert (progress.status, progress.best, progress.metrics) == (outcome.status, outcome.best, outcome.metrics)
     assert progress.training is not None
     assert (progress.training.loss, progress.training.epochs_done, progress.seconds) == (0.5, 2, {"total": 1.5})

@@ -58,7 +58,7 @@ def test_a_job_comes_back_as_it_was_in_its_order(folder: Folder) -> None:
         assert each.environment.seed == 3
         assert each.started == each.environment.started != ""
         assert each.status() == "new"
-        assert each.typed_progress() == Progress()
+        assert each.progress() == Progress()
         assert each.steps().num_rows == each.epochs().num_rows == 0
         assert each.events() == []
 
@@ -116,7 +116,7 @@ def test_the_status_is_what_the_writer_reported_last(local: Folder, status: Stat
     run = RunFolder.create(local, JOB)
     run.write_progress(Progress(status=status, training=TrainingProgress(loss=math.nan)))
     assert run.status() == status
-    training = run.typed_progress().training
+    training = run.progress().training
     assert training is not None
     assert math.isnan(training.loss or 0.0)
 
@@ -226,7 +226,7 @@ def test_a_damaged_outcome_counts_as_unfinished(local: Folder, content: bytes) -
 def test_damaged_progress_reads_as_that_of_a_new_run(local: Folder, content: bytes) -> None:
     run = RunFolder.create(local, JOB)
     local.write("progress.json", content)
-    assert run.typed_progress() == Progress()
+    assert run.progress() == Progress()
     assert run.status() == "new"
 
 
@@ -239,7 +239,7 @@ def test_progress_comes_back_as_it_was_written(folder: Folder) -> None:
         training=TrainingProgress(attempt=2, step=15, total_steps=20, epoch=1.5, epochs=2, loss=0.1),
     )
     RunFolder.create(folder, JOB).write_progress(written)
-    assert RunFolder.open(folder.uri).typed_progress() == written
+    assert RunFolder.open(folder.uri).progress() == written
     assert written.share_done == 0.75
 
 

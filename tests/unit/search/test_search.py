@@ -43,7 +43,7 @@ def search(**changes: Any) -> Any:
 
 
 def overview_of(run: RunFolder) -> Overview:
-    found = run.typed_progress().overview
+    found = run.progress().overview
     assert found
     return found
 
@@ -71,7 +71,7 @@ def test_trials_that_fall_behind_end_early_and_keep_the_checkpoint_of_their_rung
         assert record.ended
         child = RunFolder.open(done.folder.child(record.folder))
         assert child.epochs().num_rows == len(record.scores) == record.ended.epoch < 4
-        outcome, training = child.outcome(), child.typed_progress().training
+        outcome, training = child.outcome(), child.progress().training
         assert outcome
         assert training
         assert outcome.message == record.ended.reason
@@ -79,7 +79,7 @@ def test_trials_that_fall_behind_end_early_and_keep_the_checkpoint_of_their_rung
 
 
 def test_the_progress_of_a_search_holds_the_best_trial_and_the_cost(done: RunFolder) -> None:
-    told, records = done.typed_progress(), read_records(done)
+    told, records = done.progress(), read_records(done)
     overview = overview_of(done)
     scores = {number: max(record.scores) for number, record in records.items()}
     assert told.status == "finished"

@@ -26,7 +26,7 @@ def test_damaged_progress_is_replaced_before_training_begins(tmp_path: Path, mon
         write(self, progress)
 
     def should_stop() -> None:
-        seen.append(run.typed_progress().training)
+        seen.append(run.progress().training)
 
     monkeypatch.setattr(RunFolder, "write_progress", written)
     seen: list[TrainingProgress | None] = []
