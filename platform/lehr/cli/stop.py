@@ -43,5 +43,5 @@ def stop(
         if time.monotonic() > deadline:
             raise LehrError(f"{run} has not ended after {allowed + GRACE_SECONDS} s; see: {command('logs', run, jobs)}")
         time.sleep(0.5)
-    last = [line for line in jobs.logs(submission).splitlines() if line.startswith(("Stopped ", "Ended "))]
+    last = [line for line in jobs.logs(submission).splitlines() if line.startswith(("Stopped", "Ended"))]
     print(last[-1] if last else f"{run} has stopped. Resume with: {resume_command(run, jobs)}")
