@@ -128,15 +128,15 @@ def _write_end(run: RunFolder, job: RecipeJob, state: RecipeState, end: End) -> 
         facts=facts(job, state),
         table=table(state),
     )
-    told = replace(before, status=end.status, message=end.sentence, updated=time.time(), overview=overview)
+    progress = replace(before, status=end.status, message=end.sentence, updated=time.time(), overview=overview)
     if state.final:
         kept = RunFolder.open(run.folder.child(state.final.kept))
         weights, about = read_model(kept.folder)
         write_model(run.folder, weights, about)
         if ended := kept.outcome():
-            told = replace(told, best=ended.best, metrics=ended.metrics)
-        told = replace(told, overview=replace(overview, done=1.0))
-    run.write_progress(told)
+            progress = replace(progress, best=ended.best, metrics=ended.metrics)
+        progress = replace(progress, overview=replace(overview, done=1.0))
+    run.write_progress(progress)
 
 
 KIND = Kind(check=check, run=run, report=report, folders=("recipe", "trials"))

@@ -64,14 +64,14 @@ def conclude(running: Running, study: SearchStudy) -> None:
 
 
 def _write_end(run: RunFolder, study: SearchStudy, message: str, *, found: bool) -> None:
-    told, states = study.progress(), Counter[str](map(study.state, study.outcomes))
+    progress, states = study.progress(), Counter[str](map(study.state, study.outcomes))
     ended = Progress(
         status="finished" if found else "failed",
         message=message,
-        best=told.best,
-        seconds=told.seconds,
+        best=progress.best,
+        seconds=progress.seconds,
         updated=time.time(),
-        overview=replace(told.overview, done=1.0, children=dict(states)),
+        overview=replace(progress.overview, done=1.0, children=dict(states)),
     )
     run.write_progress(ended)
 

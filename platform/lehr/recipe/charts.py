@@ -22,7 +22,7 @@ RANKS = {"best": CHOSEN, "this round": OTHER, "earlier rounds": EARLIER}
 
 
 def initial_loss_chart(r: InitialCheck) -> alt.ConcatChart:
-    """The loss before training beside that of a guess, and the number of training images of each class."""
+    """The loss before training next to that of a guess, and the number of training images of each class."""
     losses = [{"what": "this network", "loss": r.loss}, {"what": "a guess", "loss": r.guess}]
     first = (
         _data(losses)

@@ -195,7 +195,7 @@ def faults(r: InitialCheck) -> list[str]:
 
 
 def _noise(r: InitialCheck) -> float:
-    """How far the mean loss of so many images may lie from its expectation by chance: four standard errors."""
+    """How far the mean loss may lie from its expectation by chance: about four standard errors."""
     return max(4 * max(r.output_std, 0.1) / math.sqrt(r.rows), 0.05 * r.guess)
 
 

@@ -15,7 +15,7 @@ from lehr.recipe.trial_results import NO_TRAINING, Hyperparameters, TrainingPlan
 from lehr.recipe.verdicts import latest_verdict
 from lehr.training.optimizers import has_decay
 
-HIGHER = 2.0  # a decaying learning rate may start so many times higher than the best constant one
+HIGHER = 2.0  # factor by which a decaying learning rate may start above the best constant one
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def standard_error(accuracy: float, rows: int) -> float:
-    """Binomial standard error of an accuracy measured on so many images."""
+    """Binomial standard error of an accuracy measured on `rows` images."""
     return math.sqrt(max(accuracy * (1 - accuracy), 0.25 / max(rows, 1)) / max(rows, 1))
 
 

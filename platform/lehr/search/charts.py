@@ -245,7 +245,7 @@ def groups_chart(found: SearchResults, scale: MetricScale, path: str) -> alt.Lay
 
 
 def distinct_chart(found: SearchResults, path: str) -> alt.LayerChart:
-    """The values tried of one field, beside those that a grid (or random search) of as many trials would try."""
+    """The values of one field that the search tried, and those that a grid (or random search) would try."""
     dimension = found.space[path]
     values = [trial.values[path] for trial in found.trials if path in trial.values]
     rows = [{"x": value, "row": f"this search: {_count(values)}"} for value in values]

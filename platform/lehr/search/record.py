@@ -63,20 +63,20 @@ class TrialRecord:
             RunError: the file is damaged.
         """
         folder = search.folder.child(folder_of(number))
-        told = folder.read_json(FILE)
+        content = folder.read_json(FILE)
         try:
-            ended = EarlyEnd(**told["ended"]) if told["ended"] else None
-            return cls(number, with_new_names(told["values"]), tuple(map(float, told["scores"])), ended)
+            ended = EarlyEnd(**content["ended"]) if content["ended"] else None
+            return cls(number, with_new_names(content["values"]), tuple(map(float, content["scores"])), ended)
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{folder.uri}/{FILE} is damaged; start over with --fresh") from error
 
     def write(self, search: RunFolder) -> None:
-        told = {
+        content = {
             "values": self.values,
             "scores": list(self.scores),
             "ended": asdict(self.ended) if self.ended else {},
         }
-        search.folder.child(self.folder).write_json(FILE, told)
+        search.folder.child(self.folder).write_json(FILE, content)
 
 
 def folder_of(number: int) -> str:

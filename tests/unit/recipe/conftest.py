@@ -44,8 +44,8 @@ def cook(tmp_path: Path) -> Callable[..., RunFolder]:
     def run(**overrides: Any) -> RunFolder:
         shutil.copy(Path(__file__).with_name("broken.py"), tmp_path)
         (tmp_path / "job.yaml").write_text(yaml.safe_dump({"kind": "recipe", "name": "job", "base": BASE}))
-        told = {path.replace("__", "."): value for path, value in overrides.items()}
-        return run_job(load(tmp_path / "job.yaml", {"storage": str(tmp_path / "runs"), **told}), debug=True)
+        changes = {path.replace("__", "."): value for path, value in overrides.items()}
+        return run_job(load(tmp_path / "job.yaml", {"storage": str(tmp_path / "runs"), **changes}), debug=True)
 
     return run
 

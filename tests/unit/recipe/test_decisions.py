@@ -457,8 +457,8 @@ def test_the_reported_hyperparameters_are_those_of_the_model_that_is_kept(value:
     final = IN_FULL.model_copy(
         update={"trained": in_full, "kept": model.folder, "value": model.score("validation_accuracy")}
     )
-    told = facts(job(), replace(SEARCHED, final=final))
-    assert told["best"] == f"{model.format_best('validation_accuracy')} ({model.setting})"
+    shown = facts(job(), replace(SEARCHED, final=final))
+    assert shown["best"] == f"{model.format_best('validation_accuracy')} ({model.setting})"
 
 
 def test_a_time_becomes_epochs_at_the_measured_speed() -> None:

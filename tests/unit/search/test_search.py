@@ -79,16 +79,16 @@ def test_trials_that_fall_behind_end_early_and_keep_the_checkpoint_of_their_rung
 
 
 def test_the_progress_of_a_search_holds_the_best_trial_and_the_cost(done: RunFolder) -> None:
-    told, records = done.progress(), read_records(done)
+    progress, records = done.progress(), read_records(done)
     overview = overview_of(done)
     scores = {number: max(record.scores) for number, record in records.items()}
-    assert told.status == "finished"
-    assert told.best.value == max(scores.values())
+    assert progress.status == "finished"
+    assert progress.best.value == max(scores.values())
     assert overview.epochs_spent == sum(len(record.scores) for record in records.values())
     early = [record for record in records.values() if record.ended]
     assert overview.epochs_saved == sum(4 - len(record.scores) for record in early)
     assert overview.rungs[0] == Rung(epoch=1, reached=6, stopped=sum(len(r.scores) == 1 for r in early))
-    exported = {sample.metric.name for sample in samples(Observation(told))}
+    exported = {sample.metric.name for sample in samples(Observation(progress))}
     assert exported >= {"lehr_best", "lehr_children", "lehr_rung_reached", "lehr_rung_stopped", "lehr_epochs_saved"}
     assert len(overview.table.rows[0]) == len(overview.table.columns)
 
