@@ -51,7 +51,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`new`, `running`, `finished`, `stopped`, `failed` or `interrupted`, as it is now."""
+        """`new`, `running`, `finished`, `stopped`, `failed` or `interrupted`; read again at each access."""
         return self.folder.status()
 
     @property

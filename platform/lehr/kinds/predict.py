@@ -43,8 +43,8 @@ def check(job: PredictJob) -> None:
 
 def report(run: RunFolder) -> NoReturn:
     """Raises RunError: predictions have no report."""
-    told = run.progress().overview
-    where = told.out if told and told.out else "its folder"
+    overview = run.progress().overview
+    where = (overview and overview.out) or "its folder"
     raise RunError(f"{run.name} is a prediction, which has no report; its rows are in {where}")
 
 
@@ -158,9 +158,9 @@ class _Shown:
             unreadable=len(self.progress.unreadable),
             out=self.out.uri,
         )
-        told = Progress(status, message, seconds={"total": seconds}, updated=self.last, overview=overview)
-        self.running.run.write_progress(told)
-        self.running.screen.progress(told)
+        current = Progress(status, message, seconds={"total": seconds}, updated=self.last, overview=overview)
+        self.running.run.write_progress(current)
+        self.running.screen.progress(current)
 
     def summarise(self) -> None:
         """Ends with what was written, and where."""

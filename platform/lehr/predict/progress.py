@@ -1,4 +1,4 @@
-"""How far a prediction is, and whether it may go on. It only decides; `lehr.kinds.predict` shows it."""
+"""How far a prediction is, and whether it may continue. Nothing here is shown: see `lehr.kinds.predict`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ FILE = "transfer.json"
 
 @dataclass(frozen=True)
 class TransferDecision:
-    """How a transfer came to its strategy. It is written before the trials, and once more when one was chosen.
+    """How a transfer chooses its strategy: written before the trials, and again once a strategy is chosen.
 
     Attributes:
         train_rows, validation_rows: the number of images in these splits.
