@@ -16,10 +16,8 @@ import torch
 
 from lehr.runs import (
     FORMAT,
-    BestSoFar,
     BestValue,
     Checkpoint,
-    CheckpointState,
     DataFacts,
     Environment,
     Failure,
@@ -27,8 +25,6 @@ from lehr.runs import (
     GitState,
     Gpu,
     Holder,
-    ModelDescription,
-    NetworkDescription,
     Progress,
     Recorder,
     RunFolder,
@@ -88,12 +84,11 @@ def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
         model={"w": w, "tied": w, "half": w.bfloat16(), "count": torch.tensor(step), "mask": w > 1},
         average={"w": w.double() / 7},
         optimizer=optimizer.state_dict(),
-        state=CheckpointState(
-            epoch=step / 4,
-            best=BestSoFar("validation_loss", math.inf),
-            history=({"train_loss": 0.1 + 0.2},),
-            covered=recorder.covered(),
-        ),
+        state={
+            "epoch": step / 4,
+            "best": {"metric": "validation_loss", "value": math.inf, "step": None},
+            "covered": recorder.covered(),
+        },
     )
 
 
@@ -130,8 +125,7 @@ def make(where: Path) -> None:
     second.write_epochs({"epoch": [2], "step": [8], "validation_accuracy": [0.75], "note": ["better"]})
     save(folder, checkpoint(8, second))
     folder.write("checkpoints/step-0000000012/model.safetensors", b"its writer was killed")
-    description = ModelDescription(network=NetworkDescription("small_cnn"), classes=("0", "eins"))
-    write_model(folder, {"w": torch.arange(4.0)}, description)
+    write_model(folder, {"w": torch.arange(4.0)}, {"model": {"name": "small_cnn"}, "classes": ["0", "eins"]})
     run.write_environment(replace(ENVIRONMENT, data=DATA))
     training = TrainingProgress(
         attempt=2, workers=2, step=8, total_steps=8, epoch=2.0, epochs=2, epochs_done=2, loss=0.5

@@ -13,7 +13,6 @@ from lehr.errors import RunError
 from lehr.runs import (
     Attempt,
     Checkpoint,
-    CheckpointState,
     Folder,
     Recorder,
     all_attempts,
@@ -27,7 +26,7 @@ from lehr.runs import (
 
 
 def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
-    return Checkpoint(step, {}, state=CheckpointState(covered=recorder.covered()))
+    return Checkpoint(step, {}, state={"covered": recorder.covered()})
 
 
 def steps(folder: Folder) -> list[int]:

@@ -12,7 +12,6 @@ import torch
 
 from lehr.runs import (
     COLUMNS,
-    BestSoFar,
     BestValue,
     DataFacts,
     Failure,
@@ -20,7 +19,6 @@ from lehr.runs import (
     GitState,
     Gpu,
     Holder,
-    NetworkDescription,
     RunFolder,
     UnreadableImages,
     all_attempts,
@@ -154,8 +152,8 @@ def test_checkpoints(run: RunFolder) -> None:
         assert torch.equal(checkpoint.average["w"], w.double() / 7)
         assert checkpoint.optimizer is not None
         assert torch.equal(checkpoint.optimizer["state"][0]["momentum_buffer"], torch.ones(2, 3))
-        assert checkpoint.state.best == BestSoFar("validation_loss", math.inf)
-        assert checkpoint.state.epoch == checkpoint.step / 4
+        assert checkpoint.state["best"] == {"metric": "validation_loss", "value": math.inf, "step": None}
+        assert checkpoint.state["epoch"] == checkpoint.step / 4
         assert size_of(run.folder, checkpoint.name) > 1000
     assert newest.covered["steps"] == [
         "part-0001-000001.parquet",
@@ -167,8 +165,7 @@ def test_checkpoints(run: RunFolder) -> None:
 def test_model(run: RunFolder) -> None:
     weights, description = read_model(run.folder)
     assert torch.equal(weights["w"], torch.arange(4.0))
-    assert description.network == NetworkDescription("small_cnn")
-    assert description.classes == ("0", "eins")
+    assert description == {"model": {"name": "small_cnn"}, "classes": ["0", "eins"]}
 
 
 def test_reading_changes_nothing(run: RunFolder) -> None:
