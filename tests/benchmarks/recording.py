@@ -21,7 +21,7 @@ import torch
 from lehr.curves import write_curves
 from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.runs import Folder, Recorder, RunFolder, begin_attempt
+from lehr.runs import Folder, Progress, Recorder, RunFolder, begin_attempt
 from lehr.training.group import Group
 from lehr.training.resume import ResumePoint, begin_logging
 from lehr.training.setup import Plan
@@ -92,7 +92,7 @@ def million_steps(folder: Path, steps: int) -> RunFolder:
             "train_loss": 2.3 * (1 - accuracy) + 0.05,
         }
     )
-    run.write_progress({"status": "finished", "seconds": {"total": 1.0}, "metrics": {}})
+    run.write_progress(Progress(status="finished", seconds={"total": 1.0}))
     return run
 
 

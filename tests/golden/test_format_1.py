@@ -149,7 +149,7 @@ def test_a_run_resumes_with_more_epochs_from_its_last_checkpoint(
     newest, skipped = newest_valid(resumed.folder)
     assert newest is not None
     assert (newest.step, skipped) == (20, [])
-    assert len(newest.state.history) == 4
+    assert len(newest.state["history"]) == 4
     outcome = resumed.outcome()
     assert outcome is not None
     assert outcome.status == "finished"

@@ -190,4 +190,6 @@ def test_a_run_notes_what_each_of_its_workers_skipped(tmp_path: Path) -> None:
     run = train_here(tiny(data=data, train__epochs=2), tmp_path / "run", workers=2)
     skipped = [event["message"] for event in run.events() if event["kind"] == "unreadable"]
     assert sorted(skipped) == [f"skipped {path} row {row} (cannot identify image file)" for row in broken]
-    assert run.progress().training.skipped_images == len(broken)
+    training = run.progress().training
+    assert training is not None
+    assert training.skipped_images == len(broken)

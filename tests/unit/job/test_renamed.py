@@ -216,7 +216,7 @@ def test_a_run_that_was_made_before_a_field_was_renamed_is_unchanged(
     folder = Folder.at(tmp_path / "runs" / "old")
     folder.write("job.yaml", yaml.safe_dump({"format": 1, **old}, sort_keys=False).encode())
     run = RunFolder.open(folder)
-    run.write_progress({"status": "finished"})
+    folder.write_json("progress.json", {"status": "finished"})  # format 1 had no outcome.json
     assert run.job == to_dict(job)
     assert changes(run, job) == ""
     assert is_done(job, run)
