@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.support import Died, records, tiny, train_here, weights
 
+from lehr.job import TrainJob
 from lehr.runs import Folder, RunFolder
 
 JOB = tiny(train__early_stopping={"patience": 3}, train__averaging={"decay": 0.9})
@@ -25,7 +27,7 @@ def kill_at_write(ending: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         original(self, name, data)
 
-    Folder.write = write_or_die
+    setattr(Folder, "write", write_or_die)  # noqa: B010  # in a process that ends here
 
 
 def assert_equal(one: RunFolder, other: RunFolder) -> None:
@@ -52,7 +54,9 @@ def test_the_same_job_twice_leaves_identical_records(tmp_path: Path) -> None:
         pytest.param(MID_EPOCH, partial(kill_at_write, "checkpoints/step-0000000016/state.json"), id="in-mid-epoch"),
     ],
 )
-def test_killed_and_resumed_equals_never_killed(job, accident, workers: int, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_never_killed(
+    job: TrainJob, accident: Callable[..., None], workers: int, tmp_path: Path
+) -> None:
     whole = train_here(job, tmp_path / "whole", workers)
     with pytest.raises(Died) as died:
         train_here(job, tmp_path / "killed", workers, prepare=accident)

@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from lehr.durations import RunLength
 from lehr.errors import JobError
-from lehr.job import from_dict, to_dict
+from lehr.job import TrainJob, from_dict, to_dict
 from lehr.schedules import SCHEDULES, BaseSchedule, linear_rule
 
 LENGTH = RunLength(steps_per_epoch=10, total_steps=100)
@@ -22,7 +22,9 @@ LENGTH = RunLength(steps_per_epoch=10, total_steps=100)
 
 def schedule(name: str, **options: Any) -> BaseSchedule:
     """The schedule as a job file says it."""
-    return from_dict({"schedule": {"name": name, **options}}).schedule
+    job = from_dict({"schedule": {"name": name, **options}})
+    assert isinstance(job, TrainJob)
+    return job.schedule
 
 
 def rates(said: BaseSchedule, length: RunLength = LENGTH) -> list[float]:
@@ -132,8 +134,8 @@ def test_a_whole_run_has_the_rates_of_torch(name: str, options: dict[str, Any], 
 @pytest.mark.parametrize(("total", "cycles"), [(100, 4), (100, 3), (101, 5), (7, 2), (5, 5), (6, 1)])
 def test_equal_cycles_are_those_of_snapshot_ensembles(total: int, cycles: int) -> None:
     """Equation 2 of Huang et al., 2017, verbatim; their t counts from 1."""
-    length = math.ceil(total / cycles)
-    expected = [0.5 * (math.cos(math.pi * ((t - 1) % length) / length) + 1) for t in range(1, total + 1)]
+    cycle = math.ceil(total / cycles)
+    expected = [0.5 * (math.cos(math.pi * ((t - 1) % cycle) / cycle) + 1) for t in range(1, total + 1)]
     length, said = RunLength(total, total), schedule("cyclic", cycles=cycles)
     assert rates(said, length) == pytest.approx(expected, abs=1e-12)
     ends = said.cycle_ends(length)

@@ -68,6 +68,7 @@ storage:   ./runs
 def test_the_least_job_has_a_default_for_everything() -> None:
     job = load(write("jobs/train.yaml", "kind: train"))
     assert job == TrainJob() == from_dict({})
+    assert isinstance(job, TrainJob)
     assert str(job.train.checkpoint.every) == "1ep"
     assert (job.data.source, job.model.name, job.optimizer.name, job.workers.count) == (
         "digits",
@@ -238,11 +239,13 @@ def test_paths_are_relative_to_the_file_that_says_them(here: Path) -> None:
     write("base/base.yaml", "storage: runs\ndata: {source: images, path: ../pictures, test: held-out}")
     write("jobs/train.yaml", "extends: ../base/base.yaml\ndata: {validation: valid}")
     job = load("jobs/train.yaml")
+    assert isinstance(job, TrainJob)
     assert job.storage == f"{here}/base/runs"
     assert job.data.path == f"{here}/pictures"
     assert job.data.test == f"{here}/base/held-out"
     assert job.data.validation == f"{here}/jobs/valid"
     job = load("jobs/train.yaml", ["data.path=mine", "storage=../there"])
+    assert isinstance(job, TrainJob)
     assert (job.data.path, job.storage) == (f"{here}/mine", f"{here.parent}/there")
     assert (job.folder, job.source) == (here / "jobs", "jobs/train.yaml")
     assert load(here / "jobs" / "train.yaml").source == "jobs/train.yaml"
@@ -250,7 +253,9 @@ def test_paths_are_relative_to_the_file_that_says_them(here: Path) -> None:
 
 @pytest.mark.parametrize("text", ["s3://bucket/a/../b", "gs://b", "file:///x", "/abs/path", "run:best"])
 def test_uris_absolute_paths_and_runs_stay_as_they_are(text: str) -> None:
-    assert from_dict({"data": {"source": "images", "path": text}}).data.path == text
+    job = from_dict({"data": {"source": "images", "path": text}})
+    assert isinstance(job, TrainJob)
+    assert job.data.path == text
 
 
 def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:

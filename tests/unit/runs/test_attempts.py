@@ -155,7 +155,8 @@ def test_a_reader_whose_parts_a_new_attempt_deletes_reads_again(local: Folder, m
     first.write_steps({"step": [0]})
     saved = checkpoint(1, first)
     first.write_steps({"step": [1]})
-    read, raced = Folder.read, []
+    read = Folder.read
+    raced: list[Attempt] = []
 
     def read_while_another_begins(self: Folder, name: str) -> bytes:
         if name.startswith("steps/") and not raced:

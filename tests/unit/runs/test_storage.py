@@ -51,7 +51,8 @@ def test_create_never_replaces(folder: Folder) -> None:
 def test_of_many_racing_creators_on_a_disk_exactly_one_wins_and_nobody_sees_a_part(local: Folder) -> None:
     contents = [bytes([65 + i]) * 200_000 for i in range(8)]
     for round_ in range(20):
-        gate, won = threading.Barrier(len(contents)), []
+        gate = threading.Barrier(len(contents))
+        won: list[bytes] = []
 
         def take(content: bytes, name: str = f"r{round_}", gate: Any = gate, won: list[bytes] = won) -> None:
             gate.wait()
@@ -82,7 +83,7 @@ def test_create_stays_exclusive_without_hard_links(local: Folder, monkeypatch: p
 def test_missing_files_are_file_not_found(folder: Folder) -> None:
     for missing in (folder.read, folder.read_json, folder.open_input_file):
         with pytest.raises(FileNotFoundError):
-            missing("nothing")  # type: ignore[operator]
+            missing("nothing")
     assert not folder.exists("nothing")
 
 
@@ -106,7 +107,7 @@ def test_deleting_is_complete_and_may_be_repeated(folder: Folder) -> None:
 def test_names_that_lead_elsewhere_are_refused(local: Folder, name: str) -> None:
     for use in (local.exists, local.read, local.delete, lambda n: local.write(n, b""), local.child):
         with pytest.raises(RunError, match="cannot be a name in a run folder"):
-            use(name)  # type: ignore[operator]
+            use(name)
     assert not local.local_path.exists()
 
 
