@@ -54,9 +54,12 @@ def _members_used(found: EnsembleEvaluation, method: str) -> str:
     plural = "sets of weights" if method == "average" else f"{word}s"
     last = method == "snapshot" and used < total and bool((found.weights[-used:] > 0).all())
     if used == 1:
-        return "The last snapshot alone" if last else f"{word.capitalize()} {found.names[found.weights.argmax()]} alone"
+        name = found.names[found.weights.argmax()]
+        if method == "average":
+            return f"The {'raw weights' if name == 'raw' else f'{name} average'} alone"
+        return "The last snapshot alone" if last else f"{word.capitalize()} {name} alone"
     if used == total:
-        return f"All {total} {plural} combined"
+        return f"{'Both' if total == 2 else f'All {total}'} {plural} combined"
     return f"The last {used} of {total} {plural} combined" if last else f"{used} of {total} {plural} combined"
 
 

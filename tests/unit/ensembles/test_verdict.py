@@ -46,11 +46,12 @@ def said(
         ("snapshot", [1, 0, 0], "Snapshot 01 alone: "),
         ("independent", [0, 1, 1], "2 of 3 members combined: "),
         ("average", [1, 1, 1], "All 3 sets of weights combined: "),
-        ("average", [0, 1, 0], "Set of weights 02 alone: "),
+        ("average", [0, 1, 0], "The 02 average alone: "),
+        ("independent", [1, 1], "Both members combined: "),
     ],
 )
 def test_the_first_sentence_names_the_members_that_are_used(method: str, weights: list[float], expected: str) -> None:
-    assert said([0.1, 0.1, 0.1], 0.2, method, weights)[0].startswith(expected)
+    assert said([0.1] * len(weights), 0.2, method, weights)[0].startswith(expected)
 
 
 @pytest.mark.parametrize(
