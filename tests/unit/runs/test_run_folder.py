@@ -214,14 +214,6 @@ def test_the_outcome_decides_and_progress_is_only_shown(folder: Folder) -> None:
     assert run.status() == "interrupted"
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"status": "running"}', b'{"status": 7}'])
-def test_a_damaged_outcome_counts_as_unfinished(local: Folder, content: bytes) -> None:
-    run = RunFolder.create(local, JOB)
-    run.write_progress(Progress(status="finished"))
-    local.write("outcome.json", content)
-    assert run.outcome() is None
-
-
 @pytest.mark.parametrize("content", [b"{", b"[]", b"null", b'{"status": "unheard of", "metrics": 3, "seconds": []}'])
 def test_damaged_progress_reads_as_that_of_a_new_run(local: Folder, content: bytes) -> None:
     run = RunFolder.create(local, JOB)
