@@ -22,6 +22,9 @@ import torch.multiprocessing as mp
 from lehr.errors import LehrError
 from lehr.runs import RunFolder
 from lehr.training.failures import describe, describe_lost_workers, is_lost_peer
+from lehr.training.group import Group
+from lehr.training.loop import Attempt, Callbacks
+from lehr.training.setup import Plan
 from tests.faults.accidents import Accident
 from tests.faults.story import EVERY_EPOCH, command
 from tests.support import Died, largest_difference, records, tiny, train_here, weights
@@ -135,15 +138,13 @@ def test_a_run_that_resumes_with_fewer_or_more_workers_ends_the_same_to_nine_dig
 
 def warn_at(step: int) -> None:
     """Announces at a step that this machine is about to be taken away, and kills the process two steps later."""
-    import lehr.training.loop
     import lehr.training.synchronisation
-    from lehr.training.loop import Attempt
     from lehr.training.train_step import TrainStep
 
-    lehr.training.synchronisation.SYNC_SECONDS = 0.0  # workers meet after every step, for the test's sake
+    lehr.training.synchronisation.SYNC_SECONDS = 0.0  # synchronise after every step
     seen, take, make = [0], TrainStep.__call__, Attempt.__init__
 
-    def made(self: Any, plan: Any, run: Any, group: Any, callbacks: Any) -> None:
+    def made(self: Attempt, plan: Plan, run: RunFolder, group: Group, callbacks: Callbacks) -> None:
         make(self, plan, run, group, replace(callbacks, must_save=lambda: "spot" if seen[0] >= step else None))
 
     def take_or_die(self: Any, batch: Any, rows: int, number: int) -> Any:
@@ -152,8 +153,7 @@ def warn_at(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return take(self, batch, rows, number)
 
-    setattr(Attempt, "__init__", made)  # noqa: B010  # a whole process is lost here: nothing to undo
-    setattr(TrainStep, "__call__", take_or_die)  # noqa: B010
+    Attempt.__init__, TrainStep.__call__ = made, take_or_die  # type: ignore[method-assign, assignment]
 
 
 def test_a_notice_that_the_machine_is_taken_away_saves_at_once(tmp_path: Path) -> None:

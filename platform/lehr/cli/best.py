@@ -17,7 +17,7 @@ def best(
     ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write the job of a search's best trial, ready to be trained longer.
+    """Write the best trial of a search as a job file, ready to train longer.
 
     Example: lehr best search-grid best.yaml
     """

@@ -12,7 +12,7 @@ GROUPS = {
         "run": "Run a job, or resume a run that was stopped or killed",
         "search": "Search for the best hyperparameters, or preview the cost",
         "recipe": "Tune an untuned job step by step, then train it in full",
-        "best": "Write the job of a search's best trial, to train it for longer",
+        "best": "Write the best trial of a search as a job file, to train longer",
     },
     "Look at runs": {
         "runs": "List runs with their state and best result",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lehr.cli import run as run_command
+from lehr.cli.options import Debug, Fresh
 
 
 def recipe(
@@ -16,10 +17,10 @@ def recipe(
         typer.Argument(help="Changes to the job: budget=2h base.model=resnet20", show_default=False),
     ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Show the steps and their cost; train nothing.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
+    debug: Debug = False,
+    fresh: Fresh = False,
 ) -> None:
-    """Tune a job step by step and train it in full. The same as lehr run, with a preview.
+    """Tune a job step by step and train it in full. Same as lehr run, plus --preview.
 
     Example: lehr recipe jobs/recipe.yaml --preview
     Example: lehr recipe jobs/recipe.yaml budget=2h

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lehr.cli import run as run_command
+from lehr.cli.options import Debug, Fresh
 
 
 def search(
@@ -18,10 +19,10 @@ def search(
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the trials, rungs, epochs and time; train nothing.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="In one process, without Ray: breakpoints work.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what this run left and start over.")] = False,
+    debug: Debug = False,
+    fresh: Fresh = False,
 ) -> None:
-    """Search for good values of a job's fields. The same as lehr run, with a preview.
+    """Search for good values of a job's fields. Same as lehr run, plus --preview.
 
     Example: lehr search jobs/search-grid.yaml --preview
     Example: lehr search jobs/search-random-asha.yaml budget.trials=32
