@@ -33,7 +33,7 @@ class Run:
         run.predict(["one.png", "two.png"])
 
     Attributes:
-        folder: the run folder, for everything else that was recorded: the job, events, trials.
+        record: the run folder, for everything else that was recorded: the job, events, trials.
     """
 
     def __init__(self, folder: RunFolder | str | os.PathLike[str]) -> None:
@@ -42,17 +42,22 @@ class Run:
         Raises:
             RunError: there is no run, or a newer version of lehr wrote it.
         """
-        self.folder = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
+        self.record = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The same as `record`."""
+        return self.record
 
     @property
     def name(self) -> str:
         """The name of the run, which is that of its folder."""
-        return self.folder.name
+        return self.record.name
 
     @property
     def status(self) -> str:
         """`new`, `running`, `finished`, `stopped`, `failed` or `interrupted`; read again at each access."""
-        return self.folder.status()
+        return self.record.status()
 
     @property
     def best(self) -> dict[str, Any]:
@@ -60,7 +65,7 @@ class Run:
 
         What does not apply is left out: a training has no `trial`, and before the first epoch the dictionary is empty.
         """
-        best = (self.folder.outcome() or self.folder.progress()).best
+        best = (self.record.outcome() or self.record.progress()).best
         known = {name: value for name, value in asdict(best).items() if value is not None}
         return known if best.value is not None else {}
 
@@ -68,13 +73,13 @@ class Run:
         """The metrics after each epoch: one row per epoch, one column per metric.
 
         Accuracies are from 0 to 1, times in seconds. A job made of trials has no epochs of its own: see the runs in
-        `run.folder.children("trials")`.
+        `run.record.children("trials")`.
         """
-        return self.folder.epochs().to_pandas()
+        return self.record.epochs().to_pandas()
 
     def steps(self) -> pd.DataFrame:
         """One row per optimizer step: loss, learning rate, gradient norm, and times in seconds."""
-        return self.folder.steps().to_pandas()
+        return self.record.steps().to_pandas()
 
     def best_model(self) -> nn.Module:
         """The trained network with its best weights, in evaluation mode, on the CPU.
@@ -87,9 +92,9 @@ class Run:
         """
         from lehr.predict import EnsembleDescription, load_network
 
-        if EnsembleDescription.exists(self.folder.folder):
+        if EnsembleDescription.exists(self.record.folder):
             raise RunError(f"{self.name} is an ensemble of several networks; each is a run in {self.name}/members")
-        return load_network(self.folder.folder).model
+        return load_network(self.record.folder).model
 
     def predict(self, images: OneImage | Sequence[OneImage]) -> np.ndarray:
         """Class probabilities, float32 [images, classes]; of all members combined if the run is an ensemble.
@@ -127,16 +132,16 @@ class Run:
 
     def training_run(self) -> RunFolder:
         """A training behind this run: the first member of an ensemble, else the run itself."""
-        members = self.folder.children("members")
-        return members[0] if members else self.folder
+        members = self.record.children("members")
+        return members[0] if members else self.record
 
     def _predictor(self) -> Predictor:
         from lehr.predict import load_predictor
 
-        return load_predictor(self.folder.folder)
+        return load_predictor(self.record.folder)
 
     def __repr__(self) -> str:
-        return f"Run({self.folder.folder.uri!r}, {self.status})"
+        return f"Run({self.record.folder.uri!r}, {self.status})"
 
 
 def find(name: str, storage: str) -> Run:

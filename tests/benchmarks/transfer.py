@@ -131,7 +131,7 @@ def table(
         notes = []
         for seed in seeds:
             run = workspace.transfer(data, classes, count, seed)
-            decision = TransferDecision.read(run.folder.folder)
+            decision = TransferDecision.read(run.record.folder)
             assert decision is not None
             assert decision.chosen is not None
             assert decision.similarity is not None

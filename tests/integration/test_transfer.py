@@ -45,7 +45,7 @@ def offline(storage: Path, name: str, **overrides: Any) -> lehr.Run:
 
 def test_the_offline_template_chooses_and_the_run_is_a_model(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = offline(storage, "auto")
-    decision = TransferDecision.read(run.folder.folder)
+    decision = TransferDecision.read(run.record.folder)
     assert decision is not None
     assert decision.advice is not None
     names = {child.name for child in run.folder.children("trials")}
@@ -138,7 +138,7 @@ def test_the_results_on_ray_equal_those_in_one_process(storage: Path) -> None:
     here = lehr.run(JOBS / "transfer-offline.yaml", {**overrides, "name": "here"}, debug=True)
     there = lehr.run(JOBS / "transfer-offline.yaml", {**overrides, "name": "there"})
     for split in ("train", "validation"):
-        ours, theirs = (Features.read(run.folder.folder, split) for run in (here, there))
+        ours, theirs = (Features.read(run.record.folder, split) for run in (here, there))
         assert torch.equal(ours.ids, theirs.ids)
         assert torch.equal(ours.labels, theirs.labels)
         assert torch.allclose(ours.values, theirs.values, atol=1e-5)
@@ -207,7 +207,7 @@ def test_a_realistic_image_folder_trains_and_skipped_images_are_reported(photos:
     for words in ("Skipped images", "cut.jpg", "text.jpg", "no images and is ignored: empty", "röd"):
         assert words in page, words
     assert run.classes == ["blue ones", "röd"]
-    weights = run.folder.folder.read_json("model/model.json")["description"]["preprocess"]
+    weights = run.record.folder.read_json("model/model.json")["description"]["preprocess"]
     assert weights["mean"] == [0.485, 0.456, 0.406]
     accuracy = lehr.Run(tmp_path / "runs" / "photos" / "trials" / "features").best["value"]
     assert accuracy > 0.6  # red and blue are easy, even for random features; greyscale ones among them are not

@@ -24,7 +24,7 @@ def best(
     from lehr.result import find
     from lehr.search.winner import winning_job
 
-    text = winning_job(find(run, storage_or_default(storage)).folder)
+    text = winning_job(find(run, storage_or_default(storage)).record)
     if file is None:
         print(text, end="")
         return

@@ -26,6 +26,6 @@ def compare(
     from lehr.curves import write_comparison
     from lehr.result import find
 
-    folders = [find(run, storage_or_default(storage)).folder for run in runs]
+    folders = [find(run, storage_or_default(storage)).record for run in runs]
     for path in write_comparison(folders, out):
         print(path)

@@ -25,7 +25,7 @@ def diagnose(
     from lehr.curves import diagnose_run
     from lehr.result import find
 
-    folder = find(run, storage_or_default(storage)).folder
+    folder = find(run, storage_or_default(storage)).record
     outcome, training = folder.outcome(), folder.progress().training
     if outcome and outcome.status == "failed" and not (training and training.step):
         raise LehrError(f"{run} failed before its first step: {outcome.message or 'no reason was recorded'}")

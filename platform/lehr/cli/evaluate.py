@@ -40,7 +40,7 @@ def evaluate(
 
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = load_predictor(found.folder.folder, all_members=True).to(device)
+    predictor = load_predictor(found.record.folder, all_members=True).to(device)
     job = job_of(data, [])
     source = open_split(job.data, split, job.error)
     torch.set_num_threads(cores())

@@ -49,7 +49,7 @@ def export(
     from lehr.result import find
 
     found = find(run, storage_or_default(storage))
-    predictor = load_predictor(found.folder.folder)
+    predictor = load_predictor(found.record.folder)
     job = job_of(data, []) if data else from_dict(found.training_run().job)
     try:
         part = open_source(job.data, job.error).parts[0]  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ def report(run: RunName, storage: Storage = None) -> None:
     from lehr.kinds import report_of
     from lehr.result import find
 
-    found = find(run, storage_or_default(storage)).folder
+    found = find(run, storage_or_default(storage)).record
     report_of(found)
     for what, name in (("Report", "report.html"), ("Curves", "curves.png")):
         if found.folder.exists(name):

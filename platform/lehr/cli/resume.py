@@ -62,7 +62,7 @@ def stored_job(run: str, storage: str) -> Job:
     from lehr.job import from_dict
     from lehr.result import find
 
-    found = find(run, storage).folder
+    found = find(run, storage).record
     parent, _, name = found.folder.uri.rpartition("/")
     return from_dict({**found.job, "name": name, "storage": parent})
 

@@ -22,7 +22,7 @@ def rm(
     from lehr.result import find
     from lehr.runs import Lease
 
-    found = find(run, storage_or_default(storage)).folder
+    found = find(run, storage_or_default(storage)).record
     if not yes and not typer.confirm(f"Delete {found.folder.uri}?"):
         raise LehrError(f"{found.name} was not deleted.")
     with Lease.acquire(found.folder):

@@ -18,7 +18,7 @@ def show(run: RunName, storage: Storage = None) -> None:
     from lehr.result import find
     from lehr.screen import facts_of, overview
 
-    found = find(run, storage_or_default(storage)).folder
+    found = find(run, storage_or_default(storage)).record
     console, progress = Console(highlight=False), found.progress()
     console.print(f"[bold]{found.name}[/]  {found.status()}  {found.folder.uri}")
     if progress.message:

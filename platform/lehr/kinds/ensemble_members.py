@@ -208,7 +208,7 @@ def _best_trials(job: EnsembleJob, top: int, of: str) -> list[RunFolder]:
 
 def _find_run(job: EnsembleJob, name: str) -> RunFolder:
     try:
-        return find(name, job.storage).folder
+        return find(name, job.storage).record
     except RunError as error:
         raise job.error("members", str(error)) from None
 

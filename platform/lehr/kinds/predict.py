@@ -70,7 +70,7 @@ def run(running: Running) -> None:
 
 def _folder_of(job: PredictJob) -> Folder:
     """The folder of the run that predicts."""
-    return find(job.run, job.storage).folder.folder
+    return find(job.run, job.storage).record.folder
 
 
 def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_parts: PredictParts) -> None:

@@ -51,7 +51,7 @@ def ensemble(method: str, **more: Any) -> Run:
 
 def members_of(run: Run) -> dict[str, float]:
     """The weights of an ensemble's members, by run folder."""
-    return {member.run: member.weight for member in EnsembleDescription.read(run.folder.folder).members}
+    return {member.run: member.weight for member in EnsembleDescription.read(run.record.folder).members}
 
 
 def verdict_of(run: Run) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_snapshot_is_the_network_at_the_end_of_a_cycle(snapshots: Run) -> None:
-    trained = RunFolder.open(snapshots.folder.folder.child("trials/snapshots"))
+    trained = RunFolder.open(snapshots.record.folder.child("trials/snapshots"))
     rates = trained.steps()["learning_rate"].to_pylist()
     # 200 rows in batches of 64 are 4 steps an epoch, so 2 cycles of 8 steps: the paper's formula, with its t from 1.
     assert rates == pytest.approx([0.1 / 2 * (np.cos(np.pi * ((t - 1) % 8) / 8) + 1) for t in range(1, 17)])
@@ -87,14 +87,14 @@ def test_a_snapshot_is_the_network_at_the_end_of_a_cycle(snapshots: Run) -> None
 
 
 def test_the_single_network_has_the_same_budget_and_one_cosine_schedule(snapshots: Run) -> None:
-    single = RunFolder.open(snapshots.folder.folder.child("trials/single"))
+    single = RunFolder.open(snapshots.record.folder.child("trials/single"))
     assert single.steps().num_rows == 16
     rates = single.steps()["learning_rate"].to_pylist()
     assert rates == pytest.approx([0.05 / 2 * (np.cos(np.pi * t / 16) + 1) for t in range(16)])
 
 
 def test_weights_are_chosen_on_validation_rows_and_stored_in_the_run(snapshots: Run) -> None:
-    folder = snapshots.folder.folder
+    folder = snapshots.record.folder
     assert EnsembleDescription.read(folder).selection == "last"
     validation, judged = read_outputs(folder.child("trials/scores"), 2)
     assert judged is validation  # the digits have no test split
@@ -105,7 +105,7 @@ def test_weights_are_chosen_on_validation_rows_and_stored_in_the_run(snapshots: 
     logits = Run(folder.child("members/02").uri)
     assert len(validation.labels) == 359
     found = evaluate_run(snapshots.folder, job)
-    second = logits.folder.folder
+    second = logits.record.folder
     assert second.exists("model/model.json")
     assert found.members[1].error == pytest.approx(1 - _validation_accuracy(folder.child("trials/snapshots"), epoch=4))
 
@@ -118,7 +118,7 @@ def _validation_accuracy(folder: Any, epoch: int) -> float:
 def test_the_run_predicts_and_its_page_says_who_is_better(snapshots: Run) -> None:
     images = np.zeros((2, 8, 8, 1), np.uint8)
     np.testing.assert_allclose(snapshots.predict(images).sum(axis=1), 1, rtol=1e-5)
-    page = snapshots.folder.folder.read("report.html").decode()
+    page = snapshots.record.folder.read("report.html").decode()
     verdict = verdict_of(snapshots)
     assert re.search(r"\d+\.\d+% error on 359 validation rows; one network trained for as many epochs", verdict[0])
     for sentence in verdict:
@@ -183,7 +183,7 @@ def test_finished_runs_become_members_without_training() -> None:
     alone = [np.log(Run(f"runs/run-{seed}").predict(images)) for seed in (1, 2)]
     together = np.exp(np.mean(alone, axis=0))
     np.testing.assert_allclose(run.predict(images), together / together.sum(axis=1, keepdims=True), atol=1e-5)
-    assert not run.folder.folder.exists("trials/single")
+    assert not run.record.folder.exists("trials/single")
 
     other = {"kind": "train", **BASE, "name": "other", "seed": 5}
     lehr.run(other, debug=True)
@@ -237,13 +237,13 @@ def test_averages_are_members_along_with_the_raw_weights_of_the_same_run() -> No
     run = ensemble("average", averages=["ema", {"kind": "swa", "start": "50%"}])
     raw, ema, swa = run.folder.children("members")[1], *(run.folder.children("members")[n] for n in (0, 2))
     assert [raw.name, ema.name, swa.name] == ["raw", "ema", "swa"]
-    one, two = (RunFolder.open(run.folder.folder.child(f"trials/average-{n}")) for n in (1, 2))
+    one, two = (RunFolder.open(run.record.folder.child(f"trials/average-{n}")) for n in (1, 2))
     assert one.steps()["loss"].to_pylist() == two.steps()["loss"].to_pylist()
     last = load(two.folder, name_of(16))
     assert torch.equal(weights(raw)["head.weight"], last.model["head.weight"])
     assert last.average is not None
     assert torch.equal(weights(swa)["head.weight"], last.average["head.weight"])
-    assert EnsembleDescription.read(run.folder.folder).selection == "best"
+    assert EnsembleDescription.read(run.record.folder).selection == "best"
     assert sorted(members_of(run).values()) == [0, 0, 1]
     assert "the raw weights: " in verdict_of(run)[0]
 

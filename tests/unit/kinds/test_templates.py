@@ -53,7 +53,7 @@ def test_the_templates_of_an_independent_ensemble_and_of_a_prediction_with_it() 
     assert len(run.folder.children("members")) == 2
     job = lehr.load(JOBS / "predict.yaml", {"run": f"run:{run.name}", "members": True, "storage": "runs"})
     done = lehr.run(job, debug=True)
-    table = pq.read_table(done.folder.folder.child("predictions").local_path)
+    table = pq.read_table(done.record.folder.child("predictions").local_path)
     assert table["id"].to_pylist() == list(range(1797))
     assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 02"]
 

@@ -44,7 +44,7 @@ def predict_with(run: str, data: Path, **more: Any) -> tuple[Run, pa.Table]:
     section = {"source": "parquet", "path": str(data), "skip_unreadable": more.pop("skip", 0.01)}
     job = {"kind": "predict", "run": run, "data": section, **more}
     done = lehr.run(job, debug=True)
-    return done, pq.read_table(more.get("out") or done.folder.folder.child("predictions").local_path)
+    return done, pq.read_table(more.get("out") or done.record.folder.child("predictions").local_path)
 
 
 def test_every_row_is_predicted_once_and_in_order_with_the_probabilities_of_the_run(
