@@ -1,7 +1,7 @@
 """The errors a person sees: each is one sentence that says what, where and what is allowed.
 
-`lehr.cli` turns a `LehrError` into one red line and its exit code; anything else is a defect of lehr
-or of the user's own code, and its full trace goes to the log.
+`lehr.cli` turns a `LehrError` into one red line and its exit code. Anything else is an internal error, or an error in
+the user's own code; its full trace goes to the log.
 """
 
 from __future__ import annotations
