@@ -164,7 +164,7 @@ class InverseSqrt(BaseSchedule):
         said = self.timescale if self.timescale is not None else self.warmup if warmup else Duration(1, "ep")
         timescale = said.steps(length)
         if not timescale:
-            raise ValueError(f"timescale {said} is no step at all; allowed: one step or more")
+            raise ValueError(f"timescale {said} rounds to 0 steps; allowed: one step or more")
         return lambda step: 1 / math.sqrt(1 + max(step - warmup, 0) / timescale)
 
 
@@ -197,7 +197,7 @@ class Exponential(BaseSchedule):
     def curve(self, length: RunLength) -> Curve:
         warmup, every = self.warmup.steps(length), self.every.steps(length)
         if not every:
-            raise ValueError(f"every {self.every} is no step at all; allowed: one step or more")
+            raise ValueError(f"every {self.every} rounds to 0 steps; allowed: one step or more")
         return lambda step: self.gamma ** (max(step - warmup, 0) / every)
 
 

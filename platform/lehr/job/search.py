@@ -33,7 +33,7 @@ def _range(value: Any) -> Ends:
 def _log_range(value: Any) -> Ends:
     low, high = _range(value)
     if low <= 0:
-        raise ValueError(f"{show(value)} cannot be drawn by its logarithm; allowed: [low, high] with low above 0")
+        raise ValueError(f"{show(value)} cannot be sampled on a log scale; allowed: [low, high] with low above 0")
     return low, high
 
 

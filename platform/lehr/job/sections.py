@@ -209,7 +209,7 @@ def weights_reference(value: str | None) -> str | None:
     if value is None or re.fullmatch(rf"run:.+|pretrained(:\w+)?|.+({endings})", value, re.DOTALL):
         return value
     allowed = f"run:NAME, pretrained, pretrained:NAME or a file that ends in {', '.join(WEIGHT_FILES)}"
-    raise ValueError(f"{show(value)} are no weights; allowed: {allowed}")
+    raise ValueError(f"{show(value)} is not a valid weights reference; allowed: {allowed}")
 
 
 class ModelSection(NamedSection):

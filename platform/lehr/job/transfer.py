@@ -39,7 +39,7 @@ class FeaturesSection(Section):
         default=1,
         ge=1,
         le=100,
-        description="Versions of each training image: 1 as it is; each more with base.data.augment anew.",
+        description="Views of each training image: the first as it is, the others augmented by base.data.augment.",
     )
     hidden: int = Field(default=0, ge=0, description="Hidden units of the head. 0: a linear head.")
     rates: list[Annotated[float, Field(gt=0)]] = Field(
@@ -95,7 +95,7 @@ class TransferJob(Job):
     @model_validator(mode="after")
     def _network_is_the_backbone(self) -> TransferJob:
         if self.base.model != ModelSection():
-            raise ValueError("base.model: the network is said by backbone; allowed: no model in base")
+            raise ValueError("base.model: the network is set in backbone; remove model from base")
         if self.base.finetune is not None:
-            raise ValueError("base.finetune: fine-tuning is said by finetune, beside base")
+            raise ValueError("base.finetune: fine-tuning is set in finetune, beside base; remove it from base")
         return self

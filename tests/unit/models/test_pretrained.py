@@ -107,9 +107,9 @@ def test_a_damaged_file_gets_one_sentence(hub: Path, write: Callable[[Path], Non
     [
         ("pretrained", "small_cnn", "there are no published weights of small_cnn; allowed: a network of torchvision"),
         ("pretrained:IMAGENET1K_V9", "resnet18", "resnet18 has no weights named IMAGENET1K_V9; allowed: IMAGENET1K_V1"),
-        ("pretrained:", "resnet18", '"pretrained:" are no weights; allowed: run:NAME'),
+        ("pretrained:", "resnet18", '"pretrained:" is not a valid weights reference; allowed: run:NAME'),
         ("missing.pth", "resnet18", "there is no file "),
-        ("resnet18", "resnet18", '"resnet18" are no weights; allowed: run:NAME'),
+        ("resnet18", "resnet18", '"resnet18" is not a valid weights reference; allowed: run:NAME'),
     ],
 )
 def test_weights_that_do_not_exist_get_one_sentence(hub: Path, weights: str, name: str, sentence: str) -> None:

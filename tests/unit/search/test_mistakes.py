@@ -26,7 +26,7 @@ MISTAKES = [
     ("space: {optimizer.lr: {grid: []}}", "space.optimizer.lr.grid: [] has no values"),
     (
         "space: {optimizer.lr: {log_uniform: [0, 1]}}",
-        "space.optimizer.lr.log_uniform: [0, 1] cannot be drawn by its logarithm; allowed: [low, high] with low",
+        "space.optimizer.lr.log_uniform: [0, 1] cannot be sampled on a log scale; allowed: [low, high] with low",
     ),
     ("space: {optimizer.lr: {uniform: [1, 0]}}", "[1, 0] is not a range; allowed: [low, high] with low below high"),
     ("space: {model.width: {int: [1.5, 3]}}", "[1.5, 3] is not a range of whole numbers"),
