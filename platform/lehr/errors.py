@@ -1,4 +1,4 @@
-"""The errors a person sees: each is one sentence that says what, where and what is allowed.
+"""The errors that a person sees: each is one sentence that says what is wrong, where, and what is allowed.
 
 `lehr.cli` turns a `LehrError` into one red line and its exit code. Anything else is an internal error, or an error in
 the user's own code; its full trace goes to the log.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class LehrError(Exception):
-    """A known failure, told in one sentence. `exit_code` is what the command line returns for it."""
+    """A known failure, as one sentence. `exit_code` is what the command line returns for it."""
 
     exit_code = 1
 
@@ -20,8 +20,8 @@ class JobError(LehrError):
 
     Attributes:
         where: the file and line (`jobs/train.yaml:7`) or `command line`; empty when neither is known.
-        field: the dotted path of the field (`optimizer.lr`); empty when the whole file is meant.
-        what: what was there, what is allowed and, where there is one, the nearest right spelling.
+        field: the dotted path of the field (`optimizer.lr`); empty for the whole file.
+        what: what was there, what is allowed and, if there is one, the nearest correct spelling.
     """
 
     exit_code = 2
@@ -32,7 +32,7 @@ class JobError(LehrError):
 
 
 class RunError(LehrError):
-    """A run folder that cannot be used as asked: missing, damaged, of a newer format, or changed."""
+    """A run folder that cannot be used as requested: missing, damaged, of a newer format, or changed."""
 
 
 class RunHeld(RunError):
@@ -40,11 +40,11 @@ class RunHeld(RunError):
 
 
 class StorageError(LehrError):
-    """The storage refused or lost an operation after bounded retries."""
+    """The storage refused an operation, or failed after bounded retries."""
 
 
 class ClusterError(LehrError):
-    """A cluster cannot be reached, or refuses."""
+    """A cluster cannot be reached, or refuses a request."""
 
 
 class TrainingError(LehrError):

@@ -1,4 +1,4 @@
-"""How times and places read in a sentence."""
+"""Times, paths and folders as sentences show them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def format_time_table(seconds: Mapping[str, float]) -> str:
     names = {"startup": "start-up"}
     parts = {names.get(k, k): v for k, v in seconds.items() if k != "total"}
     parts["other"] = max(0.0, total - sum(parts.values()))
-    format_folder = sorted(((k, v) for k, v in parts.items() if v >= 0.05), key=lambda item: -item[1])
-    return ", ".join(f"{name} {value:.1f} s ({value / total:.0%})" for name, value in format_folder) if total else ""
+    largest_first = sorted(((k, v) for k, v in parts.items() if v >= 0.05), key=lambda item: -item[1])
+    return ", ".join(f"{name} {value:.1f} s ({value / total:.0%})" for name, value in largest_first) if total else ""
 
 
 def format_path(path: Path) -> str:
-    """The path relative to the current folder where that is shorter to read."""
+    """The path, relative to the current folder if it is inside it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def format_folder(folder: Folder) -> str:
-    """A run folder as a person here would write it: a short path, or its URI."""
+    """A folder as a person here would write it: a short path, or its URI."""
     return format_path(folder.local_path) if folder.is_local else folder.uri

@@ -1,4 +1,4 @@
-"""Where a path of a job is on this machine: a submitted job's working folder lies elsewhere on the cluster."""
+"""Where the paths of a job are on this machine: on a cluster, the job's folder is a copy in another place."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import sys
 from contextlib import suppress
 
 ROOT = "LEHR_ROOT"
-"""Environment variable of a submitted job: the folder that was packaged, as it was called where it came from."""
+"""Environment variable of a submitted job: the path that the packaged folder had on the machine it came from."""
 
 _WORKING = ""
-with suppress(OSError):  # Ray starts every process of a job in its copy of that folder
+with suppress(OSError):  # Ray starts every process of a job in its copy of the packaged folder
     _WORKING = os.getcwd()
 
 
 def packaged_path(path: str) -> str:
-    """The path itself, or the packaged copy of what it names.
+    """The path itself, or that of the packaged copy.
 
-    A job keeps the paths it was submitted with, so that it stays the same job wherever it runs; only whoever opens one
-    asks where it is.
+    A job keeps the paths that it was submitted with, so that it is the same job wherever it runs; only the code that
+    opens a file asks where the file is.
     """
     root = os.environ.get(ROOT)
     if root and (path == root or path.startswith(root.rstrip("/") + "/")):
@@ -29,7 +29,7 @@ def packaged_path(path: str) -> str:
 
 
 def add_to_path(folder: str | os.PathLike[str]) -> None:
-    """Lets a job's own modules be imported in this process, from the folder of its file."""
+    """Lets this process import the job's own modules from the folder of its file."""
     found = packaged_path(os.fspath(folder))
     if found not in sys.path:
         sys.path.insert(0, found)

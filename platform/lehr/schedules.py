@@ -27,7 +27,7 @@ Curve: TypeAlias = Callable[[int], float]
 
 
 class BaseSchedule(BaseModel):
-    """What every schedule has: a linear warmup and a linear cooldown, multiplied over its own curve."""
+    """The base of all schedules: a linear warmup and a linear cooldown, multiplied with the curve of the schedule."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -37,7 +37,7 @@ class BaseSchedule(BaseModel):
     cooldown: Duration = Field(default=ZERO, description="Linear fall to zero at the very end of the run. A duration.")
 
     def curve(self, length: RunLength) -> Curve:
-        """The factor on the rate as a function of the step, before warmup and cooldown.
+        """The factor on lr as a function of the step, without warmup and cooldown.
 
         Raises:
             ValueError: milestones, cycles or phases do not fit the run.
@@ -45,7 +45,7 @@ class BaseSchedule(BaseModel):
         raise NotImplementedError
 
     def bind(self, length: RunLength) -> Curve:
-        """The factor on the base rate as a function of the step.
+        """The factor on lr as a function of the step, with warmup and cooldown.
 
         Raises:
             ValueError: warmup, cooldown, milestones, cycles or phases do not fit the run.
@@ -67,11 +67,11 @@ class BaseSchedule(BaseModel):
         return factor
 
     def cycle_ends(self, length: RunLength) -> list[int]:
-        """For each cycle, the number of steps taken when it ends; most schedules have one, the whole run."""
+        """For each cycle, the number of steps taken when it ends; most schedules have one cycle, the whole run."""
         return [length.total_steps]
 
     def progress(self, length: RunLength) -> Curve:
-        """p(t): the share of the run after the warmup that is done before step t, in [0, 1]."""
+        """p(t): the share of the run after the warmup that is done before step t, from 0 to 1."""
         warmup = self.warmup.steps(length)
         span = length.total_steps - warmup
         return lambda step: min(max((step - warmup) / span, 0.0), 1.0) if span > 0 else 1.0
@@ -87,13 +87,13 @@ class Constant(BaseSchedule):
 
 
 class Step(BaseSchedule):
-    """η(t) = lr × gammaⁿ, n the number of milestones at or before t. They count from the start of the run.
+    """η(t) = lr × gammaⁿ, where n is the number of milestones at or before t, counted from the start of the run.
 
     The defaults are those of He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016, for CIFAR.
     """
 
     name: Literal["step"] = "step"
-    every: Duration | None = Field(default=None, description="A step down every so often. A duration.")
+    every: Duration | None = Field(default=None, description="The time between steps down. A duration.")
     milestones: list[Duration] | None = Field(
         default=None, min_length=1, description="Durations from the start, ascending. By default 50% and 75%."
     )
@@ -187,7 +187,7 @@ class Polynomial(BaseSchedule):
 class Exponential(BaseSchedule):
     """η(t) = lr × gamma^((t − w) / every): the same factor for every equal stretch of training.
 
-    By default down to a hundredth over the run; `{gamma: 0.95, every: 1ep}` is a twentieth less in every epoch.
+    By default it falls to a hundredth over the run; with `{gamma: 0.95, every: 1ep}`, by a twentieth in every epoch.
     """
 
     name: Literal["exponential"] = "exponential"
@@ -205,14 +205,16 @@ class Cyclic(BaseSchedule):
     """η(t) = lr × (e + (1 − e) × (1 + cos(π i / L)) / 2), i the step within its cycle of L steps.
 
     Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2017. Cycle k, counted from 0, has
-    ⌈L₀ growthᵏ⌉ steps. Either `length` says L₀, and the run must end with a cycle; or `cycles` says how many there are
-    in the run, and the last is cut where the run ends. Without warmup and growth the second is, with M = cycles,
+    ⌈L₀ growthᵏ⌉ steps. Either `length` is L₀, and the run must end with a cycle; or `cycles` is the number of cycles in
+    the run, and the last one ends with it. Without warmup and growth the second form is, with M = cycles,
     η(t) = lr / 2 × (cos(π mod(t, ⌈T / M⌉) / ⌈T / M⌉) + 1)
     of Huang et al., "Snapshot ensembles: Train 1, get M for free", 2017, who count t from 1.
     """
 
     name: Literal["cyclic"] = "cyclic"
-    cycles: int | None = Field(default=None, ge=1, description="Cycles in the run. By default 4, or as length says.")
+    cycles: int | None = Field(
+        default=None, ge=1, description="Cycles in the run. By default 4, or as many as length gives."
+    )
     length: Duration | None = Field(default=None, description="Length of the first cycle. A duration.")
     growth: float = Field(default=1.0, ge=1, le=100, description="How much longer each cycle is than the one before.")
     end_factor: float = Field(default=0.0, ge=0, le=1, description="The rate at the end of a cycle, as a share of lr.")
@@ -242,7 +244,7 @@ class Cyclic(BaseSchedule):
         return [min(start + steps, length.total_steps) for start, steps in self._cycles(length)]
 
     def _cycles(self, length: RunLength) -> list[tuple[int, int]]:
-        """The first step and the number of steps of each cycle. The last may reach beyond the end of the run."""
+        """The first step and the number of steps of each cycle. The last cycle may be longer than the run."""
         at, total = self.warmup.steps(length), length.total_steps
         wanted = None if self.length is not None else self.cycles or 4
         unfit = ValueError(f"{wanted} cycles of whole steps do not fit into {total - at} steps; allowed: fewer of them")
@@ -254,7 +256,7 @@ class Cyclic(BaseSchedule):
             first = (total - at) / sum(self.growth**k for k in range(wanted or 1))
         cycles: list[tuple[int, int]] = []
         while at < total and len(cycles) != wanted:
-            # A hair less: a whole number must not become the next one by rounding.
+            # A little less, so that rounding does not turn a whole number into the next one.
             steps = max(1, math.ceil(first * self.growth ** len(cycles) - 1e-9))
             cycles.append((at, steps))
             at += steps
@@ -298,9 +300,9 @@ class OneCycle(BaseSchedule):
 class WSD(BaseSchedule):
     """Warmup, stable, decay: η(t) = lr until the last D steps, then lr × (e + (1 − e) × f((t − (T − D)) / D)).
 
-    f(x) is 1 − x (`linear`), (1 + cos(π x)) / 2 (`cosine`) or 1 − √x (`sqrt`). Until the decay begins the rate does not
-    depend on the length of the run, so a run can be made longer. Hu et al., "MiniCPM", 2024; the shapes are compared by
-    Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations", 2024.
+    f(x) is 1 − x (`linear`), (1 + cos(π x)) / 2 (`cosine`) or 1 − √x (`sqrt`). Until the decay begins, the rate does
+    not depend on the length of the run, so that a run can be extended. Hu et al., "MiniCPM", 2024; Hägele et al.,
+    2024, compare the shapes, "Scaling laws and compute-optimal training beyond fixed training durations".
     """
 
     name: Literal["wsd"] = "wsd"
@@ -327,9 +329,9 @@ class WSD(BaseSchedule):
 
 
 def linear_rule(batch: int, base_batch: int, warmup: int) -> Curve:
-    """The factor on lr for a batch k times as large as the one lr is for: from 1 to k over `warmup` steps, then k.
+    """The factor on lr for a batch k times as large as the one that lr is for: from 1 to k in `warmup` steps, then k.
 
-    scale(t) = 1 + (k − 1) × min(t / warmup, 1), k = batch / base_batch. A k below 1 needs no warmup and gets none.
+    scale(t) = 1 + (k − 1) × min(t / warmup, 1), with k = batch / base_batch. A k below 1 needs no warmup and has none.
     Goyal et al., "Accurate, large minibatch SGD: Training ImageNet in 1 hour", 2017.
     """
     k = batch / base_batch
@@ -346,7 +348,7 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def _outside(what: str, steps: int, length: RunLength) -> str:
-    return f"{what} is {steps} steps of {length.total_steps}; allowed: more than none and less than the run"
+    return f"{what} is {steps} steps of {length.total_steps}; allowed: more than 0 and less than the run"
 
 
 AnySchedule: TypeAlias = (
@@ -356,7 +358,7 @@ SCHEDULES: dict[str, type[BaseSchedule]] = {cls.model_fields["name"].default: cl
 
 
 class _ShortForm:
-    """A bare name stands for the schedule with its defaults; no name means constant, and null a field's default."""
+    """A bare name is the schedule with its defaults; no name means constant, and null the default of a field."""
 
     @staticmethod
     def expand(value: Any) -> Any:

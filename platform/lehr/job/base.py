@@ -1,4 +1,4 @@
-"""What every job has: its name, seed and storage, where it was said, and paths made absolute."""
+"""What every job has: its name, seed and storage, where it comes from, and paths made absolute."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _name(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a job was said: what its error messages, its folder and its default name come from."""
+    """Where a job comes from; its error messages, its folder and its default name depend on it."""
 
     folder: Path = field(default_factory=Path.cwd)
     source: str = ""
@@ -66,7 +66,7 @@ class Job(Section):
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Equal in every field; where they were said does not matter."""
+        """Whether all fields are equal, wherever they come from."""
         return type(self) is type(other) and self.__dict__ == other.__dict__
 
     @property
@@ -90,7 +90,7 @@ class Job(Section):
         return self.name or self._origin.default_name or f"{self.kind}-{job_hash(self)[:8]}"
 
     def error(self, field: str, what: str) -> JobError:
-        """An error about the dotted `field` that points to the line or override that said it (or its section)."""
+        """An error about the dotted `field` that points to the line or override that sets it (or its section)."""
         path: FieldPath = tuple(int(part) if part.isdecimal() else part for part in field.split(".")) if field else ()
         tree = self._origin.tree
         return JobError(what, field=field, where=str(tree.locate(path)) if tree else "")

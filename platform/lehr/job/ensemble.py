@@ -20,7 +20,7 @@ OF_METHOD = {"cycles": "snapshot", "restart_rate": "snapshot", "members": "indep
 
 
 class Combination(Section):
-    """How the members' outputs become one, and which of them count; chosen on validation rows only."""
+    """How the outputs of the members are combined, and which members count; decided on validation rows only."""
 
     short: ClassVar[str | None] = "select"
 
@@ -29,9 +29,9 @@ class Combination(Section):
     )
     select: Literal["auto", "equal", "best", "last", "greedy", "fitted"] = Field(
         default="auto",
-        description="equal: all alike; best: one; last: the last m, with the best m; greedy: Caruana's selection; "
-        "fitted: weights of the lowest log loss. auto: last for snapshots, equal for independent members, best for "
-        "averages.",
+        description="equal: all members alike; best: the best one; last: the last m, with the best m; greedy: "
+        "Caruana's selection; fitted: the weights with the lowest log loss. auto: last for snapshots, equal for "
+        "independent members, best for averages.",
     )
     last: int | None = Field(default=None, ge=1, description="last: how many. By default chosen on validation rows.")
 
@@ -71,7 +71,7 @@ class EnsembleJob(Job):
     method: Literal["snapshot", "independent", "average"] = Field(
         default="snapshot",
         description="snapshot: one run with warm restarts, a member at the end of every cycle; independent: several "
-        "runs; average: the averages of one run's weights beside its raw ones.",
+        "runs; average: averages of one run's weights, beside the raw weights.",
     )
     base: Training = Field(default=Training(), description="The training that the members are made of.")
     cycles: int | None = Field(
@@ -90,7 +90,7 @@ class EnsembleJob(Job):
     )
     combine: Combination = Field(default=Combination(), description="How the members become one.")
     compare: bool = Field(
-        default=True, description="Train one network with a single cosine beside, for as many epochs, to compare with."
+        default=True, description="Also train one network for as many epochs with a single cosine, to compare with."
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""How pretrained weights are trained on: what stays frozen, for how long, and at which rate each layer moves."""
+"""How pretrained weights are fine-tuned: what stays frozen, for how long, and the learning rate of each layer."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from lehr.job.sections import Section
 class FinetuneSection(Section):
     """Fine-tuning of `model.weights`: the head first, then the blocks of the network below it, from the top.
 
-    A frozen block does not move: neither its parameters nor its running statistics, and its dropout is off.
+    A frozen block does not change: neither its parameters nor its running statistics, and its dropout is off.
     """
 
     head_first: Duration = Field(
-        default=Duration(20, "%"), description="How long only the head is trained. A duration; 100%: all along."
+        default=Duration(20, "%"), description="How long only the head is trained. A duration; 100%: the whole run."
     )
     lr_factor: float = Field(
         default=0.1, gt=0, le=1, description="Learning rate of the topmost block, as a share of the head's."
     )
     layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="Factor on the rate from each block to the one below it. 1: all alike."
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Factor on the rate from each block to the one below it. 1: the same for all.",
     )
     unfreeze: Duration = Field(
         default=Duration(0, "step"),
-        description="After head_first, one more block from the top each so long. A duration; 0: all at once.",
+        description="After head_first, the time between one block and the next one below. A duration; 0: all at once.",
     )
     frozen: int = Field(default=0, ge=0, description="Blocks from the bottom that are never trained.")
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",
-        description="Running statistics of batch norm below the head. frozen: those of the pretraining, throughout; "
-        "train: they move in the blocks that are trained.",
+        description="Running statistics of batch norm below the head. frozen: those of the pretraining, always; "
+        "train: they are updated in the blocks that are trained.",
     )

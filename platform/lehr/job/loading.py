@@ -23,17 +23,17 @@ from lehr.job.renamed import Renaming
 from lehr.job.sections import Section
 from lehr.job.text import nearest, not_a_choice, printable, show
 from lehr.job.training import NOT_OF_A_BASE, Training, TrainJob
-from lehr.job.tree import FieldPath, Node, Place, read_python, read_yaml
+from lehr.job.tree import FieldPath, Location, Node, read_python, read_yaml
 
 MAX_BYTES = 1_000_000
 Overrides = Mapping[str, Any] | Sequence[str]
 
 
 def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> Job:
-    """The job that a file says, with `overrides` over it.
+    """The job that a file describes, with `overrides` applied.
 
     Args:
-        path: a YAML file; it may say `extends: base.yaml`, relative to itself. A base's `name` is not inherited.
+        path: a YAML file; it may have `extends: base.yaml`, relative to itself. A base's `name` is not inherited.
         overrides: `{"optimizer.lr": 0.05}` or `["optimizer.lr=0.05"]`. A None or empty value resets to the default.
 
     Raises:
@@ -43,19 +43,19 @@ def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> Job:
     tree = _read(file)
     values = _as_mapping(overrides)
     origin = Origin(file.parent, _shown(file), default_name(file.stem, values))
-    return _build(_with_bases(tree, [file]), values, Place("command line"), origin)
+    return _build(_with_bases(tree, [file]), values, Location("command line"), origin)
 
 
 def from_dict(mapping: Mapping[str, Any], overrides: Overrides = ()) -> Job:
-    """The job that a mapping says; relative paths, and a base it extends, are relative to the current folder.
+    """The job that a mapping describes; relative paths, and a base it extends, are relative to the current folder.
 
     Raises:
         JobError: one sentence that says the field and what is allowed.
     """
     if not isinstance(mapping, Mapping):
         raise JobError(f"{show(mapping)} is not a job; allowed: a mapping such as {{'kind': 'train'}}")
-    tree = read_python(mapping, Place())
-    return _build(_with_bases(tree, []), _as_mapping(overrides), Place(), Origin())
+    tree = read_python(mapping, Location())
+    return _build(_with_bases(tree, []), _as_mapping(overrides), Location(), Origin())
 
 
 def _as_mapping(overrides: Overrides) -> dict[str, Any]:
@@ -64,27 +64,27 @@ def _as_mapping(overrides: Overrides) -> dict[str, Any]:
     return parse_overrides([overrides] if isinstance(overrides, str) else overrides)
 
 
-def _build(trees: list[Node], overrides: Mapping[str, Any], said: Place, origin: Origin) -> Job:
-    """Trees merged, the base first, and validated as the kind of job that the last of them says."""
+def _build(trees: list[Node], overrides: Mapping[str, Any], said: Location, origin: Origin) -> Job:
+    """The trees merged, the base first, and validated as the kind of job that the last of them names."""
     renaming = Renaming()
     trees = [*map(renaming.tree, trees), *renaming.overrides(override_trees(overrides, said))]
     kinds = [tree.value["kind"] for tree in trees if "kind" in tree.value and tree.value["kind"].value is not None]
     kind = kinds[-1].plain() if kinds else "train"
     if not isinstance(kind, str) or kind not in KINDS:
-        raise JobError(not_a_choice(kind, "kind", KINDS), field="kind", where=str(kinds[-1].place))
+        raise JobError(not_a_choice(kind, "kind", KINDS), field="kind", where=str(kinds[-1].location))
     cls, forms = KINDS[kind], _forms(KINDS[kind])
     tree, *above = (_with_inner_bases(tree, cls, renaming) for tree in trees)
     renaming.tell()
     for node in above:
         for key in _inner(cls):
-            if key in node.value and "kind" in node.value[key].value:  # a whole train job takes the place of another
+            if key in node.value and "kind" in node.value[key].value:  # a whole train job replaces another
                 tree.value.pop(key, None)
         tree = merge(tree, node, forms)
     for key in _inner(cls):
         for of_its_run in NOT_OF_A_BASE:
             if key in tree.value:
                 tree.value[key].value.pop(of_its_run, None)
-    tree = Node(tree.value, Place(origin.source, None, origin.folder))
+    tree = Node(tree.value, Location(origin.source, None, origin.folder))
     try:
         job = cls.model_validate(tree.plain(), context={"folder_of": lambda path: _folder(tree, path)})
     except ValidationError as error:
@@ -95,7 +95,7 @@ def _build(trees: list[Node], overrides: Mapping[str, Any], said: Place, origin:
 
 def _folder(tree: Node, path: FieldPath) -> Path:
     node = tree.find(path)
-    return node.place.folder if node else Path.cwd()
+    return node.location.folder if node else Path.cwd()
 
 
 def _forms(model: type[BaseModel], at: FieldPath = ()) -> Forms:
@@ -123,9 +123,9 @@ def derive(base: Training, overrides: Mapping[str, Any], *, parent: Job, name: s
     Raises:
         JobError: an override that the job cannot have; `field` is its path in the train job.
     """
-    tree = read_python({key: value for key, value in to_dict(base).items() if key not in NOT_OF_A_BASE}, Place())
+    tree = read_python({key: value for key, value in to_dict(base).items() if key not in NOT_OF_A_BASE}, Location())
     origin = Origin(parent.folder, parent.source, name)
-    job = _build([tree], {**overrides, "storage": parent.storage, "kind": "train"}, Place(), origin)
+    job = _build([tree], {**overrides, "storage": parent.storage, "kind": "train"}, Location(), origin)
     assert isinstance(job, TrainJob)
     return job
 
@@ -136,40 +136,40 @@ def _inner(cls: type[Job]) -> list[str]:
 
 
 def _with_inner_bases(tree: Node, cls: type[Job], renaming: Renaming) -> Node:
-    """The tree with each of its inner trainings spelt out: a file's name, or `extends` in it, replaced by the file."""
+    """The tree with each training in it in full: the name of a file, or `extends` in it, is replaced by the file."""
     items = dict(tree.value)
     for key in _inner(cls):
         said = items.get(key)
         if said is None or said.value is None:
             continue
         if isinstance(said.value, str):
-            said = Node({"extends": said}, said.place)
+            said = Node({"extends": said}, said.location)
         if not isinstance(said.value, dict):
             what = f"{show(said.plain())} is not a training; allowed: the file of a train job, or its sections"
-            raise JobError(what, field=key, where=str(said.place))
+            raise JobError(what, field=key, where=str(said.location))
         whole, *above = map(renaming.tree, _with_bases(said, []))
         for node in above:
             whole = merge(whole, node, _forms(Training))
         kind = whole.value.get("kind")
         if kind is not None and kind.value not in (None, "train"):
             what = f"{key} is a job of kind {show(kind.plain())}; allowed: kind: train"
-            raise JobError(what, field=f"{key}.kind", where=str(kind.place))
+            raise JobError(what, field=f"{key}.kind", where=str(kind.location))
         if "extends" in said.value:
-            whole.value["kind"] = Node("train", said.place)
+            whole.value["kind"] = Node("train", said.location)
         items[key] = whole
-    return Node(items, tree.place)
+    return Node(items, tree.location)
 
 
 def _with_bases(tree: Node, chain: list[Path]) -> list[Node]:
     """The tree and everything it extends, the deepest base first. `chain` is the files on the way here."""
     said = tree.value.get("extends")
-    tree = Node({key: node for key, node in tree.value.items() if key != "extends"}, tree.place)
+    tree = Node({key: node for key, node in tree.value.items() if key != "extends"}, tree.location)
     if said is None or said.value is None:
         return [tree]
-    where = str(said.place)
+    where = str(said.location)
     if not isinstance(said.value, str) or not said.value:
         raise JobError(f"{show(said.plain())} is not a file; allowed: a job file", field="extends", where=where)
-    file = Path(absolute(said.value, said.place.folder))
+    file = Path(absolute(said.value, said.location.folder))
     if file in chain:
         circle = " -> ".join(_shown(step) for step in [*chain[chain.index(file) :], file])
         raise JobError(f"a circle: {circle}", field="extends", where=where)
@@ -179,7 +179,7 @@ def _with_bases(tree: Node, chain: list[Path]) -> list[Node]:
 
 
 def _read(file: Path, asked: str = "") -> Node:
-    """The tree of one job file. `asked` is the line that extends it; it is what a missing file is blamed on."""
+    """The tree of one job file. `asked` is the line that extends it, to which the error about a missing file points."""
     shown = printable(_shown(file))
 
     def unreadable(why: str) -> JobError:
@@ -197,19 +197,19 @@ def _read(file: Path, asked: str = "") -> Node:
     if len(raw) > MAX_BYTES:
         raise unreadable(f"larger than {MAX_BYTES // 1_000_000} MB; a job file is a few lines of text")
     try:
-        tree = read_yaml(raw.decode("utf-8-sig"), Place(shown, 1, file.parent))
+        tree = read_yaml(raw.decode("utf-8-sig"), Location(shown, 1, file.parent))
     except UnicodeDecodeError:
         raise unreadable("not a text file in UTF-8") from None
     if tree is None or tree.value in (None, {}):
         raise unreadable("an empty job; the least it needs is one line: kind: train")
     if not isinstance(tree.value, dict):
         what = f"{show(tree.plain())} is not a job; allowed: lines of field: value, such as kind: train"
-        raise JobError(what, where=str(tree.place))
+        raise JobError(what, where=str(tree.location))
     return tree
 
 
 def _shown(file: Path) -> str:
-    """The file as a person here would write it: relative inside the current folder, else absolute."""
+    """The file as messages show it: relative inside the current folder, else absolute."""
     return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 

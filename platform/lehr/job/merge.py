@@ -1,4 +1,4 @@
-"""One tree said over another: a file over the file it extends, an override over a file."""
+"""One tree merged over another: a file over the file it extends, an override over a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from lehr.errors import JobError
 from lehr.job.text import show
-from lehr.job.tree import MAX_DEPTH, FieldPath, Node, Place, dotted, read_python, read_yaml
+from lehr.job.tree import MAX_DEPTH, FieldPath, Location, Node, dotted, read_python, read_yaml
 
 Forms = Mapping[FieldPath, tuple[str, Any]]
 """For each section: the key that a bare value stands for, and the default of that key."""
@@ -16,14 +16,13 @@ _IDENTITIES = ("name", "kind")
 
 
 def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
-    """`new` said over `old`: mappings key by key, anything else replaced, and `null` takes back what was said.
+    """`new` over `old`: mappings are merged key by key, anything else is replaced, and `null` removes a value.
 
-    A section that gets another `name` or `kind` is replaced whole: the options of one optimizer mean nothing to the
-    next.
-    A mapping with only numbers as keys changes single entries of a list.
+    A section that gets another `name` or `kind` is replaced as a whole: the options of one optimizer mean nothing to
+    the next. A mapping whose keys are all numbers changes single entries of a list.
 
     Raises:
-        JobError: an entry of a list that is not there.
+        JobError: there is no such entry in a list.
     """
     short, default = forms.get(path, _BY_NAME)
     above, below = new, old
@@ -32,7 +31,7 @@ def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
     elif path and isinstance(old.value, dict):
         above = _spelt_out(new, short)
     if isinstance(above.value, dict) and isinstance(below.value, list) and _only_numbers(above.value):
-        return Node(_entries(below.value, above.value, forms, path), below.place)
+        return Node(_entries(below.value, above.value, forms, path), below.location)
     both = isinstance(above.value, dict) and isinstance(below.value, dict)
     if not both or (path and _renamed(below, above, short, default)):
         return new
@@ -44,11 +43,11 @@ def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
             del items[key]
         else:
             items[key] = merge(items[key], node, forms, (*path, key))
-    return Node(items, above.place if above.place.line else below.place)
+    return Node(items, above.location if above.location.line else below.location)
 
 
 def _spelt_out(node: Node, short: str) -> Node:
-    return Node({short: node}, node.place) if isinstance(node.value, str | int | float) else node
+    return Node({short: node}, node.location) if isinstance(node.value, str | int | float) else node
 
 
 def _renamed(old: Node, new: Node, key: str, default: Any) -> bool:
@@ -65,7 +64,7 @@ def _entries(old: list[Node], new: dict[str, Node], forms: Forms, path: FieldPat
     for key, node in new.items():
         if len(key) > 9 or int(key) >= len(entries):
             what = f"there is no such entry; the list has {len(entries)}, counted from 0"
-            raise JobError(what, field=dotted((*path, key)), where=str(node.place))
+            raise JobError(what, field=dotted((*path, key)), where=str(node.location))
         entries[int(key)] = merge(entries[int(key)], node, forms, (*path, int(key)))
     return entries
 
@@ -78,24 +77,24 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         JobError: not `field=value`, or the value is not YAML.
     """
-    place = Place("command line")
+    location = Location("command line")
     values: dict[str, Any] = {}
     for text in texts:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
             what = f"{show(text)} is not an override; allowed: field=value, such as optimizer.lr=0.05"
-            raise JobError(what, where=place.where)
+            raise JobError(what, where=location.where)
         try:
-            node = read_yaml(value, place)
+            node = read_yaml(value, location)
         except JobError as error:
-            raise JobError(error.what, field=dotted((path.strip(),)), where=place.where) from None
+            raise JobError(error.what, field=dotted((path.strip(),)), where=location.where) from None
         values.pop(path.strip(), None)
         values[path.strip()] = None if node is None else node.plain()
     return values
 
 
-def override_trees(overrides: Mapping[str, Any], place: Place) -> list[Node]:
-    """One tree per override, whole sections and names before single keys: the order they came in does not matter.
+def override_trees(overrides: Mapping[str, Any], location: Location) -> list[Node]:
+    """One tree per override, whole sections and names before single keys, whatever their order.
 
     Raises:
         JobError: a path with an empty part, or a value that no file could hold.
@@ -107,11 +106,11 @@ def override_trees(overrides: Mapping[str, Any], place: Place) -> list[Node]:
         parts = path.split(".")
         if not all(parts) or len(parts) > MAX_DEPTH:
             what = f"{show(path)} is not a field; allowed: names joined by dots, such as optimizer.lr"
-            raise JobError(what, where=str(place))
+            raise JobError(what, where=str(location))
         if parts[0] == "extends":
-            raise JobError("only a job file can extend another", field=dotted(tuple(parts)), where=str(place))
-        node = read_python(value, place, tuple(parts))
+            raise JobError("only a job file can extend another", field=dotted(tuple(parts)), where=str(location))
+        node = read_python(value, location, tuple(parts))
         for part in reversed(parts):
-            node = Node({part: node}, place)
+            node = Node({part: node}, location)
         trees.append(node)
     return trees

@@ -24,14 +24,14 @@ def explain(error: ValidationError, job: type[BaseModel], tree: Node) -> JobErro
     found = []
     for mistake in error.errors(include_url=False):
         path = _field(mistake, schema, tree)
-        place = tree.locate(path)
-        order = (place.where != tree.place.where, place.line or 0)
-        found.append((order, path, place, _sentence(mistake, schema, path)))
+        location = tree.locate(path)
+        order = (location.where != tree.location.where, location.line or 0)
+        found.append((order, path, location, _sentence(mistake, schema, path)))
     found.sort(key=lambda item: item[0])
-    _, path, place, what = found[0]
+    _, path, location, what = found[0]
     if more := len(found) - 1:
         what += f" (and {more} more mistake{'s' if more > 1 else ''})"
-    return JobError(what, field=dotted(path), where=str(place))
+    return JobError(what, field=dotted(path), where=str(location))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What prediction over a data set needs."""
+"""`kind: predict`: prediction over a data set."""
 
 from __future__ import annotations
 

@@ -39,23 +39,25 @@ Decay = Annotated[float, Field(ge=0)]
 
 
 class RecipeSection(Section):
-    """How the steps go, where you know better than the recipe."""
+    """What you decide in advance, instead of the recipe."""
 
     learning_rates: LearningRates = Field(
-        default=[], description="Rates of the coarse search, instead of those that step 3 would find. By default found."
+        default=[], description="Learning rates of the coarse search. By default those that step 3 finds."
     )
     weight_decays: Annotated[list[Decay], Field(min_length=1)] = Field(
-        default=[1e-4, 1e-5, 0.0], description="Weight decays of the coarse search, the most wanted first."
+        default=[1e-4, 1e-5, 0.0], description="Weight decays of the coarse search, in order of preference."
     )
     range_test: bool = Field(
         default=False,
-        description="Find the rate in one short run through all rates, not a short run at each: cheaper, less sure.",
+        description="Find the learning rate by a range test, one short run in which the rate rises, instead of a short "
+        "run at each rate: cheaper, less certain.",
     )
     start_at: Literal["initial_loss", "overfit", "learning_rate", "coarse"] = Field(
         default="initial_loss", description="The first step; those before it are left out."
     )
     stop_after: Literal["initial_loss", "overfit", "learning_rate", "coarse", "refine"] | None = Field(
-        default=None, description="The last step for now; without it the same run goes on. By default all are done."
+        default=None,
+        description="The last step for now; remove it to continue the same run. By default all steps are done.",
     )
 
 

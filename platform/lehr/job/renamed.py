@@ -1,6 +1,6 @@
 """Fields that have a new name. An old spelling still works, and each load says so once, on one line of stderr.
 
-This is the only place that knows an old spelling: the sections, the schema and the documentation have the new names.
+This is the only location that knows an old spelling: the sections, the schema and the documentation have the new names.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lehr.errors import JobError
-from lehr.job.tree import FieldPath, Node, Place, dotted
+from lehr.job.tree import FieldPath, Location, Node, dotted
 
 RENAMED = (  # section, old name, new name
     ("train", "clip", "max_gradient_norm"),
@@ -60,7 +60,7 @@ class Renaming:
 
     def _tree(self, tree: Node, path: FieldPath) -> Node:
         if isinstance(tree.value, list):
-            return Node([self._tree(item, (*path, at)) for at, item in enumerate(tree.value)], tree.place)
+            return Node([self._tree(item, (*path, at)) for at, item in enumerate(tree.value)], tree.location)
         if not isinstance(tree.value, dict):
             return tree
         items: dict[str, Node] = {}
@@ -68,10 +68,10 @@ class Renaming:
             at = (*path, key)
             if (name := _renamed(at, _NEW)) != key:
                 if name in tree.value:
-                    raise _both(at, item.place)
-                self._found[f"{item.place}: ".removeprefix(": ") + "{} is now called {}".format(*_names(at))] = None
+                    raise _both(at, item.location)
+                self._found[f"{item.location}: ".removeprefix(": ") + "{} is now called {}".format(*_names(at))] = None
             items[name] = self._tree(item, at)
-        return Node(items, tree.place)
+        return Node(items, tree.location)
 
 
 def with_new_names(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _only_path(tree: Node) -> FieldPath:
     return path
 
 
-def _both(path: FieldPath, place: Place) -> JobError:
+def _both(path: FieldPath, location: Location) -> JobError:
     _, new = _names(path)
     what = f"is the old name of {new}, which is given too; allowed: {new} alone"
-    return JobError(what, field=dotted(path), where=str(place))
+    return JobError(what, field=dotted(path), where=str(location))

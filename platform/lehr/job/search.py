@@ -63,9 +63,9 @@ class Dimension(Section):
     grid: Values | None = Field(default=None, description="These values, in this order.")
     choice: Values | None = Field(default=None, description="One of these values; whole sections are allowed.")
     uniform: Range | None = Field(default=None, description="A number between two ends.")
-    log_uniform: LogRange | None = Field(default=None, description="A number between two ends, by its logarithm.")
+    log_uniform: LogRange | None = Field(default=None, description="A number between two ends, sampled on a log scale.")
     int: WholeRange | None = Field(default=None, description="A whole number from low to high, both included.")
-    points: Points | None = Field(default=None, description="Of a range: how many values a grid takes of it.")
+    points: Points | None = Field(default=None, description="Of a range: how many values a grid takes from it.")
     when: dict[str, Any] | None = Field(
         default=None, description="Only where other fields have these values: {optimizer.name: sgd}."
     )
@@ -120,7 +120,8 @@ class Stopping(Section):
     short: ClassVar[str | None] = "name"
 
     name: Literal["asha", "median", "none"] = Field(
-        default="asha", description="asha: only the best share goes on at each rung; median: not below the median."
+        default="asha",
+        description="asha: only the best share continues past a rung; median: no trial below the median continues.",
     )
     first: int = Field(
         default=1,
@@ -128,8 +129,10 @@ class Stopping(Section):
         description="Epochs before a trial can be ended: the first rung. By default two whole epochs after the warmup "
         "of the base.",
     )
-    factor: int = Field(default=3, ge=2, description="asha: one in so many goes on; each rung is so many times later.")
-    least: int = Field(default=5, ge=2, description="median: so many trials must have come as far to compare with.")
+    factor: int = Field(
+        default=3, ge=2, description="asha: one trial in this many continues; the next rung is this many times later."
+    )
+    least: int = Field(default=5, ge=2, description="median: how many trials must have come as far to compare with.")
 
 
 class Budget(Section):

@@ -1,7 +1,7 @@
 """The sections of a job file: one typed, frozen class per concern; each field has its unit and a default that works.
 
-Validators raise ValueError with the part of a sentence that says what was there and what is allowed;
-`lehr.job.messages` adds where it was said.
+Validators raise ValueError with what was there and what is allowed; `lehr.job.messages` makes it a sentence that says
+where.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from lehr.job.sources import SOURCES, source_form
 from lehr.job.text import not_a_choice, show
 
 LOCAL_PATH = "local path"
-"""Marks a field whose text is made absolute when a job is built, relative to the file that says it."""
+"""Marks a field whose text is made absolute when a job is built, relative to the file that sets it."""
 NO_PATHS = ("auto", "none", "pretrained")
 """Words that such a field may hold instead of a path."""
 
 
 class Section(BaseModel):
-    """What every section has: unknown keys are errors, `null` means the default, and maybe a short form.
+    """The base of all sections: unknown keys are errors, `null` means the default, and there may be a short form.
 
     `short` names the key that a bare value stands for: `optimizer: adam` is `optimizer: {name: adam}`.
     """
@@ -62,7 +62,7 @@ class Section(BaseModel):
 
 
 def _plain(value: Any) -> Any:
-    """A free option is what YAML can say: text, a finite number, true or false, null, or lists and mappings of them."""
+    """A free option: what YAML can hold, which is text, finite numbers, true, false, null, lists and mappings."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{show(value)} is not a finite number")
     if isinstance(value, list | tuple):
@@ -75,7 +75,7 @@ def _plain(value: Any) -> Any:
 
 
 class NamedSection(Section):
-    """A name and its free options; a bare name is enough. Which options there are, the named thing says."""
+    """A name and its free options; a bare name is enough. What is named decides which options there are."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_plain)]] = Field(init=False)
@@ -147,24 +147,24 @@ class DataSection(Section):
     )
     validation: Annotated[ShareOrPath, LOCAL_PATH] = Field(
         default="auto",
-        description="Share of the rows held out, stratified by class (0.2 or 20%), or a path of the same source. "
+        description="Share of the rows to hold out, stratified by class (0.2 or 20%), or a path to more of the source. "
         "auto: the source's own validation split, else 0.2.",
     )
     test: Annotated[str, LOCAL_PATH] = Field(
         default="auto",
         min_length=1,
-        description="Path of the same source that is scored once, at the end. auto: the source's own test split, if "
-        "it has one. none: no test.",
+        description="Path to rows of the source that are evaluated once, at the end. auto: the source's own test "
+        "split, if it has one. none: no test.",
     )
     augment: list[Augment] = Field(default=[], description="Augmentations of the training images, in order.")
     limit: int | None = Field(
-        default=None, ge=1, description="Use only so many rows, after a seeded shuffle. By default all."
+        default=None, ge=1, description="Use only this many rows, after a seeded shuffle. By default all."
     )
     classes: list[str] | None = Field(
         default=None, min_length=2, description="Use only the rows of these classes. By default all."
     )
     per_class: int | None = Field(
-        default=None, ge=1, description="Train on only so many rows of each class, by the seed. By default all."
+        default=None, ge=1, description="Train on only this many rows of each class, drawn by the seed. By default all."
     )
     split_seed: int | None = Field(
         default=None,
@@ -173,19 +173,19 @@ class DataSection(Section):
         description="Seed of the split and of limit, for runs of several seeds on the same rows. By default the job's.",
     )
     image_size: ImageSize | None = Field(
-        default=None, description="Pixels: one side or [height, width]. By default as they are in the source."
+        default=None, description="In pixels: one side or [height, width]. By default the size in the source."
     )
     skip_unreadable: SmallShare = Field(
         default=0.01, description="Share of the images that may be unreadable; they are skipped, named and counted."
     )
     cache: Literal["auto", "memory", "device", "stream"] = Field(
         default="auto",
-        description="Hold the decoded rows in shared memory, in each GPU's memory too (device: for small sets and fast "
-        "networks), or stream them. auto: memory if they fit.",
+        description="memory: keep the decoded images in shared memory; device: in each GPU's memory too, for small "
+        "data sets and fast networks; stream: decode them when they are needed. auto: memory if they fit.",
     )
     sampling: Literal["shuffle", "balanced"] = Field(
         default="shuffle",
-        description="What an epoch takes. shuffle: each row once; balanced: as many rows, every class equally often.",
+        description="Rows of an epoch. shuffle: each row once; balanced: as many rows, every class equally often.",
     )
 
     @field_validator("path")
@@ -204,7 +204,7 @@ WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def weights_reference(value: str | None) -> str | None:
-    """Refuses what cannot be weights to start from."""
+    """The reference itself. Raises ValueError for one that cannot be weights to start from."""
     endings = "|".join(map(re.escape, WEIGHT_FILES))
     if value is None or re.fullmatch(rf"run:.+|pretrained(:\w+)?|.+({endings})", value, re.DOTALL):
         return value
@@ -220,7 +220,7 @@ class ModelSection(NamedSection):
     )
     weights: Annotated[str | None, LOCAL_PATH, AfterValidator(weights_reference)] = Field(
         default=None,
-        description="Weights to start from: run:NAME; pretrained, the best that torchvision or timm has of this "
+        description="Weights to start from: run:NAME; pretrained, the best that torchvision or timm has for this "
         "network, or pretrained:IMAGENET1K_V1; or a .pth or .safetensors file. By default random, by the seed.",
     )
 
@@ -255,7 +255,7 @@ class LossSection(NamedSection):
 
 
 class ScaleRate(Section):
-    """The linear learning-rate rule: a batch k times as large takes a rate k times as high, after a warmup."""
+    """The linear scaling rule: with a batch k times as large the learning rate is k times as high, after a warmup."""
 
     base_batch: int = Field(default=256, ge=1, description="The global batch that optimizer.lr is meant for, in rows.")
     warmup: Duration = Field(
@@ -287,23 +287,25 @@ class EarlyStopping(Section):
     """Stop when the metric has not improved for a while."""
 
     patience: int = Field(default=5, ge=1, description="Epochs without improvement before training stops.")
-    min_change: float = Field(default=0.0, ge=0, description="What counts as improvement, in the metric's unit.")
+    min_change: float = Field(
+        default=0.0, ge=0, description="Smallest change that is an improvement, in the metric's unit."
+    )
     metric: str | None = Field(default=None, min_length=1, description="What to watch. By default train.metric.")
 
 
 class Averaging(Section):
-    """An average of the weights, kept beside them: `ema`, exponential, or `swa`, equal over the end of the run."""
+    """An average of the weights, kept beside them: `ema`, exponential, or `swa`, the mean over the end of the run."""
 
     short: ClassVar[str | None] = "kind"
 
-    kind: Literal["ema", "swa"] = Field(default="ema", description="ema: exponential moving average; swa: equal parts.")
+    kind: Literal["ema", "swa"] = Field(default="ema", description="ema: exponential moving average; swa: plain mean.")
     decay: float | None = Field(
         default=None, gt=0, lt=1, description="ema: share of the average kept at each optimizer step. By default 0.999."
     )
     start: Duration | None = Field(default=None, description="swa: when the average begins. By default 75%.")
-    every: Duration | None = Field(default=None, description="swa: how often weights join in. By default 1ep.")
+    every: Duration | None = Field(default=None, description="swa: how often the weights are added. By default 1ep.")
     statistics_rows: int | None = Field(
-        default=None, ge=1, description="swa: training rows to recompute batch-norm statistics on. By default 10000."
+        default=None, ge=1, description="swa: training rows for recomputing batch-norm statistics. By default 10000."
     )
 
     @model_validator(mode="after")
@@ -317,11 +319,13 @@ class Averaging(Section):
 
 
 class CheckpointSection(Section):
-    """When checkpoints are written and how many stay."""
+    """When checkpoints are written and how many are kept."""
 
     every: Duration = Field(default=Duration(1, "ep"), description="A duration: 1ep, 500step or 10%.")
-    keep: int = Field(default=2, ge=1, description="Last checkpoints that stay, besides the best.")
-    snapshots: bool = Field(default=False, description="One at the end of every cycle of a cyclic schedule stays too.")
+    keep: int = Field(default=2, ge=1, description="How many of the newest checkpoints are kept, besides the best.")
+    snapshots: bool = Field(
+        default=False, description="Also keep one from the end of every cycle of a cyclic schedule."
+    )
 
     @field_validator("every")
     @classmethod
@@ -357,20 +361,20 @@ Compile = Annotated[
 
 
 class TrainSection(Section):
-    """How long and how the training goes."""
+    """How long and how to train."""
 
     epochs: int = Field(default=20, ge=1, description="Passes over the training rows.")
     batch_size: int = Field(default=128, ge=1, description="Global batch: rows per optimizer step, over all workers.")
     early_stopping: EarlyStopping | None = Field(default=None, description="By default training runs all its epochs.")
     averaging: Averaging | None = Field(
         default=None,
-        description="By default weights are not averaged. With metric: averaged_validation_accuracy the average is "
-        "the run's model where it is best.",
+        description="By default weights are not averaged. With metric: averaged_validation_accuracy the run's model is "
+        "the average in its best epoch.",
     )
     metric: str = Field(
         default="validation_accuracy",
         min_length=1,
-        description="What the best checkpoint is best by. A name ending in _loss is minimised, others are maximised.",
+        description="Decides which checkpoint is the best. A name ending in _loss is minimised, others are maximised.",
     )
     precision: Literal["fp32", "fp64", "bf16", "fp16"] = Field(
         default="fp32", description="Floating-point type of the forward pass."
@@ -379,13 +383,13 @@ class TrainSection(Section):
     max_gradient_norm: float | None = Field(
         default=None,
         gt=0,
-        description="Largest gradient norm; larger gradients are scaled down to it. By default none.",
+        description="Largest gradient norm; larger gradients are scaled down to it. By default no limit.",
     )
     gradient_accumulation: int = Field(
         default=1,
         ge=1,
-        description="Parts that each global batch is computed in, one after the other, to save memory. The result is "
-        "that of the whole batch, except that batch norm takes its statistics per part.",
+        description="In how many parts each global batch is computed, one after the other, to save memory. The result "
+        "is that of the whole batch, except that batch norm has the statistics of each part.",
     )
     channels_last: AutoOrNot = Field(
         default="auto",
@@ -401,7 +405,9 @@ class TrainSection(Section):
         default=True, description="Batch norm over the global batch, so that the number of workers changes nothing."
     )
     evaluated_training_rows: int = Field(
-        default=1024, ge=0, description="Rows of a fixed clean training subset measured in evaluation mode. 0: off."
+        default=1024,
+        ge=0,
+        description="How many training rows, always the same, are evaluated like validation rows. 0: none.",
     )
     stop_on: list[Literal["diverged", "not_learning"]] = Field(
         default=[], description="Diagnoses that end the run as soon as they are clear: diverged, not_learning."
@@ -434,13 +440,13 @@ WorkerCount = Annotated[
 
 
 class WorkersSection(Section):
-    """The processes that train together: `auto`, a number of them, or a mapping with what each one gets."""
+    """The processes that train together: `auto`, how many, or a mapping with the resources of each."""
 
     short: ClassVar[str | None] = "count"
 
     count: WorkerCount = Field(
         default="auto",
-        description="How many, or [min, max] for an elastic run. auto: every GPU, else one on all cores.",
+        description="How many, or [min, max] for an elastic run. auto: one per GPU, else one on all cores.",
     )
     gpus: float = Field(default=0.0, ge=0, description="GPUs per worker; a share of one is allowed.")
     cpus: float | None = Field(

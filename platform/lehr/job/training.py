@@ -21,7 +21,7 @@ from lehr.job.sections import (
 from lehr.schedules import Constant, Schedule
 
 NOT_OF_A_BASE = ("kind", "name", "storage", "notes")
-"""What a job file says of its own run; left out where the file is the base of another job."""
+"""What a job file says about its own run; left out where the file is the base of another job."""
 
 
 class Training(Section):
@@ -34,7 +34,7 @@ class Training(Section):
     model: ModelSection = Field(default=ModelSection(), description="The network.")
     loss: LossSection = Field(default=LossSection(), description="What is minimised.")
     finetune: FinetuneSection | None = Field(
-        default=None, description="How model.weights are trained on. By default all layers alike, from the first step."
+        default=None, description="How model.weights are fine-tuned. By default all layers alike, from the first step."
     )
     optimizer: OptimizerSection = Field(default=OptimizerSection(), description="How the weights are updated.")
     schedule: Schedule = Field(default=Constant(), description="The learning rate over the run.")
@@ -46,7 +46,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _finetunes_weights(self) -> Training:
         if self.finetune and not self.model.weights:
-            raise ValueError("finetune trains pretrained weights on, and model.weights names none")
+            raise ValueError("finetune needs pretrained weights, and model.weights has none")
         return self
 
     @classmethod

@@ -1,4 +1,4 @@
-"""`kind: transfer`: a network that was pretrained on other images, brought to these."""
+"""`kind: transfer`: a network that was pretrained on other images, adapted to these."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BackboneSection(NamedSection):
 
     name: str = Field(
         min_length=1,
-        description="run:NAME, a run of our own; a torchvision name (resnet18), timm/NAME, or my_package.nets:Net.",
+        description="run:NAME, a run of your own; a torchvision name (resnet18), timm/NAME, or my_package.nets:Net.",
     )
     weights: Annotated[str | None, LOCAL_PATH, AfterValidator(weights_reference)] = Field(
         default=None,
@@ -70,26 +70,26 @@ StrategyChoice = Annotated[
 
 
 class TransferJob(Job):
-    """Bring a pretrained network to new images: by its features, by fine-tuning it, or by the better of them."""
+    """Adapt a pretrained network to new images: by its features, by fine-tuning it, or by the better of them."""
 
     kind: Literal["transfer"] = Field(default="transfer", description="What the job does.")
     backbone: BackboneSection = Field(description="The pretrained network.")
     strategy: StrategyChoice = Field(
         default="auto",
-        description="features: freeze it and train a head; finetune: train it on; scratch: the same network without "
-        "its weights; auto: what the size of the data and their likeness to the pretraining suggest, decided by "
-        "validation. A list tries several.",
+        description="features: freeze it and train a head; finetune: train it further; scratch: the same network "
+        "without its weights; auto: what the amount of data and its similarity to the pretraining suggest, decided on "
+        "validation rows. A list tries several.",
     )
     base: Training = Field(
-        default=Training(), description="The data, and how fine-tuning and training from scratch go: a train job."
+        default=Training(), description="The data, and the training for fine-tuning and from scratch: a train job."
     )
-    features: FeaturesSection = Field(default=FeaturesSection(), description="How strategy features trains the head.")
-    finetune: FinetuneSection = Field(default=FinetuneSection(), description="How strategy finetune goes.")
+    features: FeaturesSection = Field(default=FeaturesSection(), description="How strategy features trains its head.")
+    finetune: FinetuneSection = Field(default=FinetuneSection(), description="How strategy finetune trains.")
     compare_scratch: bool = Field(
-        default=True, description="With strategy auto, train from scratch too, to show in the report."
+        default=True, description="With strategy auto, also train from scratch, for the report."
     )
     images_per_class: list[Annotated[int, Field(ge=1)]] = Field(
-        default=[], description="Try the strategies with only so many training images of each class, too."
+        default=[], description="Also try the strategies with only this many training images of each class."
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What was said and where: a job file, an override or a Python mapping as a tree whose nodes know their place.
+"""A job file, an override or a Python mapping as a tree whose nodes know where they come from.
 
 The YAML is strict: only `true` and `false` are booleans (`no` and `on` are text), `1e-4` is a number, a key may appear
 once, tags are refused, and so are aliases that blow up.
@@ -27,10 +27,10 @@ _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Who said it: a line of a file, `command line`, or a Python caller (then `where` is empty).
+class Location:
+    """Where a value comes from: a line of a file, `command line`, or a Python caller (then `where` is empty).
 
-    `folder` is what relative paths said here are relative to.
+    Relative paths are relative to `folder`.
     """
 
     where: str = ""
@@ -43,13 +43,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Node:
-    """A value and its place. Mappings are dict[str, Node], lists are list[Node]."""
+    """A value and its location. Mappings are dict[str, Node], lists are list[Node]."""
 
     value: Any
-    place: Place
+    location: Location
 
     def plain(self) -> Any:
-        """The value without places."""
+        """The value without locations."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
@@ -66,14 +66,14 @@ class Node:
         return nodes
 
     def find(self, path: FieldPath) -> Node | None:
-        """The node at exactly `path`, if something was said there."""
+        """The node at exactly `path`, if there is one."""
         nodes = self.trail(path)
         return nodes[-1] if len(nodes) == len(path) + 1 else None
 
-    def locate(self, path: FieldPath) -> Place:
-        """The place of the nearest known ancestor of `path`; the whole file when nothing of it was said."""
+    def locate(self, path: FieldPath) -> Location:
+        """The location of `path` or of its nearest ancestor in the tree; the whole file if there is none."""
         nodes = self.trail(path)
-        return nodes[-1].place if len(nodes) > 1 else Place(self.place.where, None, self.place.folder)
+        return nodes[-1].location if len(nodes) > 1 else Location(self.location.where, None, self.location.folder)
 
 
 def dotted(path: FieldPath) -> str:
@@ -85,42 +85,44 @@ def dotted(path: FieldPath) -> str:
 class _Reader:
     """Turns YAML nodes or Python values into `Node`s, within bounds."""
 
-    place: Place
+    location: Location
     left: int = MAX_NODES
 
-    def check(self, path: FieldPath, place: Place) -> None:
+    def check(self, path: FieldPath, location: Location) -> None:
         self.left -= 1
         if self.left < 0:
-            raise JobError(f"more than {MAX_NODES} values, aliases counted each time", where=str(self.place))
+            raise JobError(f"more than {MAX_NODES} values, aliases counted each time", where=str(self.location))
         if len(path) > MAX_DEPTH:
-            raise JobError(_TOO_DEEP, where=str(place), field=dotted(path[:1]))
+            raise JobError(_TOO_DEEP, where=str(location), field=dotted(path[:1]))
 
-    def scalar(self, value: Any, path: FieldPath, place: Place) -> Node:
+    def scalar(self, value: Any, path: FieldPath, location: Location) -> Node:
         if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
-            raise JobError("holds a character that is not text", where=str(place), field=dotted(path))
+            raise JobError("holds a character that is not text", where=str(location), field=dotted(path))
         if isinstance(value, int) and abs(value) > _LARGEST:
-            raise JobError(f"{show(value)} is larger than any field takes", where=str(place), field=dotted(path))
-        return Node(value, place)
+            raise JobError(f"{show(value)} is larger than any field takes", where=str(location), field=dotted(path))
+        return Node(value, location)
 
     def from_python(self, value: Any, path: FieldPath = ()) -> Node:
-        self.check(path, self.place)
+        self.check(path, self.location)
         if isinstance(value, BaseModel):
             value = value.model_dump(mode="json")
         if isinstance(value, Mapping):
             items = {str(key): item for key, item in value.items()}
-            return Node({key: self.from_python(item, (*path, key)) for key, item in items.items()}, self.place)
+            return Node({key: self.from_python(item, (*path, key)) for key, item in items.items()}, self.location)
         if isinstance(value, list | tuple):
-            return Node([self.from_python(item, (*path, i)) for i, item in enumerate(value)], self.place)
+            return Node([self.from_python(item, (*path, i)) for i, item in enumerate(value)], self.location)
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         if isinstance(value, Duration):
             value = str(value)
         if value is not None and not isinstance(value, str | int | float):
-            raise JobError(f"{show(value)} is not what a job file can say", where=str(self.place), field=dotted(path))
-        return self.scalar(value, path, self.place)
+            raise JobError(
+                f"{show(value)} is not a value that a job file can hold", where=str(self.location), field=dotted(path)
+            )
+        return self.scalar(value, path, self.location)
 
-    def from_yaml(self, node: yaml.Node, path: FieldPath, place: Place) -> Node:
-        self.check(path, place)
+    def from_yaml(self, node: yaml.Node, path: FieldPath, location: Location) -> Node:
+        self.check(path, location)
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             items: dict[str, Node] = {}
             for key, item in node.value:
@@ -128,26 +130,28 @@ class _Reader:
                 if not isinstance(key, yaml.ScalarNode):
                     raise JobError("a key must be plain text", where=str(here), field=dotted(path))
                 if key.value in items:
-                    first = items[key.value].place.line
+                    first = items[key.value].location.line
                     what = f"said twice, first on line {first}" if first else "said twice"
                     raise JobError(what, where=str(here), field=dotted((*path, key.value)))
                 self.scalar(key.value, path, here)
                 items[key.value] = self.from_yaml(item, (*path, key.value), here)
-            return Node(items, place)
+            return Node(items, location)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            return Node([self.from_yaml(item, (*path, i), self.at(item)) for i, item in enumerate(node.value)], place)
+            return Node(
+                [self.from_yaml(item, (*path, i), self.at(item)) for i, item in enumerate(node.value)], location
+            )
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
             try:
-                return self.scalar(_SCALARS[node.tag](node.value), path, place)
+                return self.scalar(_SCALARS[node.tag](node.value), path, location)
             except ValueError:
                 what = f"{show(node.value)} is not a number that can be used"
-                raise JobError(what, where=str(place), field=dotted(path)) from None
+                raise JobError(what, where=str(location), field=dotted(path)) from None
         tag = printable(node.tag.replace(_TAG, "!!"))
-        raise JobError(f"the tag {tag} is not allowed; write plain YAML", where=str(place), field=dotted(path))
+        raise JobError(f"the tag {tag} is not allowed; write plain YAML", where=str(location), field=dotted(path))
 
-    def at(self, node: yaml.Node) -> Place:
-        line = node.start_mark.line + 1 if self.place.line else None
-        return Place(self.place.where, line, self.place.folder)
+    def at(self, node: yaml.Node) -> Location:
+        line = node.start_mark.line + 1 if self.location.line else None
+        return Location(self.location.where, line, self.location.folder)
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -200,36 +204,38 @@ _PROBLEMS = (  # what PyYAML says, and what it means for a person
 )
 
 
-def read_yaml(text: str, place: Place) -> Node | None:
-    """The tree of one YAML document, or None when it says nothing.
+def read_yaml(text: str, location: Location) -> Node | None:
+    """The tree of one YAML document, or None if it is empty.
 
     Raises:
-        JobError: not the YAML of a job; the sentence says the line, counted when `place.line` is set.
+        JobError: not the YAML of a job; the sentence says the line, counted when `location.line` is set.
     """
-    reader = _Reader(place)
+    reader = _Reader(location)
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _broken(place, line, "holds a character that is not text") from None
+        raise _broken(location, line, "holds a character that is not text") from None
     except yaml.MarkedYAMLError as error:
         mark, problem = error.problem_mark or error.context_mark, str(error.problem)
         for pattern, meaning in _PROBLEMS:
             if match := re.search(pattern, problem):
                 problem = match.expand(meaning)
                 break
-        raise _broken(place, mark.line + 1 if mark else None, f"not valid YAML: {problem}") from None
+        raise _broken(location, mark.line + 1 if mark else None, f"not valid YAML: {problem}") from None
     return None if root is None else reader.from_yaml(root, (), reader.at(root))
 
 
-def _broken(place: Place, line: int | None, what: str) -> JobError:
-    return JobError(printable(what), where=str(Place(place.where, line if place.line else None, place.folder)))
+def _broken(location: Location, line: int | None, what: str) -> JobError:
+    return JobError(
+        printable(what), where=str(Location(location.where, line if location.line else None, location.folder))
+    )
 
 
-def read_python(value: Any, place: Place, path: FieldPath = ()) -> Node:
+def read_python(value: Any, location: Location, path: FieldPath = ()) -> Node:
     """The tree of a Python value.
 
     Raises:
-        JobError: nested too deeply, too many values, or a value that no file could say.
+        JobError: nested too deeply, too many values, or a value that no file could hold.
     """
-    return _Reader(place).from_python(value, path)
+    return _Reader(location).from_python(value, path)

@@ -15,7 +15,7 @@ from lehr.job import Section, not_a_choice, parse_overrides
 from lehr.job.merge import merge, override_trees
 from lehr.job.messages import explain
 from lehr.job.text import show
-from lehr.job.tree import Node, Place, read_yaml
+from lehr.job.tree import Location, Node, read_yaml
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MANAGED = (  # set by KubeRay, in setContainerEnvVars and SetContainerTokenAuthEnvVars
@@ -256,12 +256,12 @@ def load_profile(path: str | os.PathLike[str], overrides: Iterable[str] = ()) ->
         raise JobError(f"no such cluster profile{_others(file)}", where=str(file)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(file)) from None
-    tree = read_yaml(text, Place(str(file), 1, file.parent))
+    tree = read_yaml(text, Location(str(file), 1, file.parent))
     if tree is None or not isinstance(tree.value, dict):
         raise JobError("not a cluster profile; it needs at least one line: image: name:tag", where=str(file))
-    for override in override_trees(parse_overrides(list(overrides)), Place("command line")):
+    for override in override_trees(parse_overrides(list(overrides)), Location("command line")):
         tree = merge(tree, override, {})
-    tree = Node(tree.value, Place(str(file), None, file.parent))
+    tree = Node(tree.value, Location(str(file), None, file.parent))
     try:
         return Profile.model_validate(tree.plain())
     except ValidationError as error:

@@ -281,7 +281,7 @@ def test_a_mistake_in_a_base_points_into_the_base(jobs: Path) -> None:
 PYTHON = [
     ({"optimizer": {"lr": "fast"}}, 'optimizer.lr: "fast" is not a number; allowed: a number above 0'),
     ({"kind": "trian"}, f'kind: "trian" is not a kind; did you mean train? allowed: {ALL_KINDS}'),
-    ({"seed": {1, 2}}, "seed: a Python set is not what a job file can say"),
+    ({"seed": {1, 2}}, "seed: a Python set is not a value that a job file can hold"),
     ({"notes": "\ud800"}, "notes: holds a character that is not text"),
     ({"schedule": {"name": 5}}, f"schedule.name: 5 is not a schedule; allowed: {SCHEDULE_NAMES}"),
     (["kind"], "[\"kind\"] is not a job; allowed: a mapping such as {'kind': 'train'}"),

@@ -217,5 +217,5 @@ def test_a_wrong_finetune_gets_one_sentence(
 
 
 def test_finetune_without_weights_gets_one_sentence() -> None:
-    with pytest.raises(JobError, match=r"finetune trains pretrained weights on, and model\.weights names none"):
+    with pytest.raises(JobError, match=r"finetune needs pretrained weights, and model\.weights has none"):
         plan_of(finetune={"lr_factor": 0.1})

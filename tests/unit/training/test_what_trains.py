@@ -285,7 +285,10 @@ def test_weights_are_drawn_from_the_seed_and_nothing_else() -> None:
         ({"name": "resnet20", "depth": 21}, "model: depth: 21 layers are not a residual network; allowed: 8, 14"),
         ({"name": "wide_resnet", "dropout": 1.0}, "model: dropout: 1.0 is not a share"),
         ({"name": "resnet18", "widht": 3}, "model: torchvision cannot build it: ResNet.__init__() got an unexpected"),
-        ({"name": "resnet18", "weights": "imagenet"}, 'model.weights: "imagenet" is not a valid weights'),
+        (
+            {"name": "resnet18", "weights": "imagenet"},
+            'model.weights: "imagenet" is not a valid weights reference; allowed: run:NAME',
+        ),
         ({"name": "resnet18", "weights": "run:nobody"}, "model.weights: "),
         ("alexnet", "model: alexnet does not take images of 12 × 12 pixels with 3 channels: Given input size"),
     ],
