@@ -54,7 +54,7 @@ ALLOWED = "allowed: epochs (5ep), steps (500step) or a share of the run (10%)"
         ("9" * 400 + "step", f'"{"9" * 57}..." is longer than any run; {ALLOWED}'),
     ],
 )
-def test_what_is_no_duration_is_refused_with_the_allowed_forms(text: str, sentence: str) -> None:
+def test_text_that_is_not_a_duration_is_refused_with_the_allowed_forms(text: str, sentence: str) -> None:
     with pytest.raises(ValueError) as caught:
         Duration.parse(text)
     assert str(caught.value) == sentence
@@ -62,7 +62,7 @@ def test_what_is_no_duration_is_refused_with_the_allowed_forms(text: str, senten
 
 @settings(max_examples=200, deadline=None)
 @given(st.floats(0, 100).map(lambda x: Duration(x, "%")) | st.integers(0, 10**12).map(lambda n: Duration(n, "step")))
-def test_a_duration_written_down_is_read_back_the_same(duration: Duration) -> None:
+def test_a_duration_survives_writing_and_reading(duration: Duration) -> None:
     assert Duration.parse(str(duration)) == duration
 
 

@@ -21,7 +21,7 @@ LENGTH = RunLength(steps_per_epoch=10, total_steps=100)
 
 
 def schedule(name: str, **options: Any) -> BaseSchedule:
-    """The schedule as a job file says it."""
+    """The schedule as a job file sets it."""
     job = from_dict({"schedule": {"name": name, **options}})
     assert isinstance(job, TrainJob)
     return job.schedule
@@ -158,7 +158,7 @@ def test_equal_cycles_are_those_of_snapshot_ensembles(total: int, cycles: int) -
         ({"length": "20step", "growth": 1.5, "warmup": "5step"}, [25, 55, 100]),
     ],
 )
-def test_cycles_say_where_they_end(options: dict[str, Any], ends: list[int]) -> None:
+def test_the_ends_of_cycles_are_known(options: dict[str, Any], ends: list[int]) -> None:
     assert schedule("cyclic", **options).cycle_ends(LENGTH) == ends
     assert schedule("cosine").cycle_ends(LENGTH) == [100]
 
@@ -198,7 +198,7 @@ def test_cycles_say_where_they_end(options: dict[str, Any], ends: list[int]) -> 
         ),
     ],
 )
-def test_what_does_not_fit_the_run_is_refused_before_it_starts(
+def test_options_that_do_not_fit_the_run_are_refused_before_it_starts(
     name: str, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ValueError) as caught:
@@ -273,7 +273,7 @@ def test_wsd_keeps_its_rate_until_the_decay_begins() -> None:
     warmup=st.sampled_from(["0step", "1step", "1ep", "10%"]),
     cooldown=st.sampled_from(["0step", "1step", "10%"]),
 )
-def test_rates_stay_between_nothing_and_lr(name: str, per_epoch: int, epochs: int, warmup: str, cooldown: str) -> None:
+def test_rates_stay_between_zero_and_lr(name: str, per_epoch: int, epochs: int, warmup: str, cooldown: str) -> None:
     found = rates(schedule(name, warmup=warmup, cooldown=cooldown), RunLength(per_epoch, per_epoch * epochs))
     assert all(0 <= rate <= 1 for rate in found)
     assert max(found) > 0.1

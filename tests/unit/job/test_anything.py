@@ -1,4 +1,4 @@
-"""Whatever a file or a command line says: it is a job, or it is refused in one sentence. Never another exception."""
+"""Whatever a file or a command line contains is a job, or is refused in one sentence: there is no other exception."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_job_written_down_is_read_back_equal(
     assert job_hash(from_dict(written)) == job_hash(job)
 
 
-def test_a_difference_is_said_by_dotted_path() -> None:
+def test_a_difference_is_reported_by_dotted_path() -> None:
     old, new = (
         to_dict(from_dict({})),
         to_dict(from_dict({"optimizer": {"lr": 0.05, "momentum": 0.9}, "schedule": "cosine"})),
@@ -91,7 +91,7 @@ def test_a_difference_is_said_by_dotted_path() -> None:
     assert describe_changes(difference(old, old)) == ""
 
 
-def test_a_difference_of_lists_and_sections_is_said_whole() -> None:
+def test_a_difference_of_lists_and_sections_is_reported_as_a_whole() -> None:
     old = {"augment": [{"name": "shift"}], "stop": None, "notes": "a\nb"}
     new = {"augment": [], "stop": {"patience": 5}, "notes": ""}
     assert describe_changes(difference(old, new)) == (
@@ -116,7 +116,7 @@ def test_the_hash_leaves_out_where_and_under_which_name_a_job_runs(said: dict[st
 
 
 @pytest.mark.parametrize("said", OTHER)
-def test_the_hash_tells_apart_what_computes_differently(said: dict[str, Any]) -> None:
+def test_jobs_that_compute_something_else_have_another_hash(said: dict[str, Any]) -> None:
     assert job_hash(from_dict(said)) != job_hash(from_dict({}))
 
 

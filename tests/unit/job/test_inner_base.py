@@ -54,7 +54,7 @@ def test_a_file_is_read_as_the_base_without_what_belongs_to_its_own_run(folder: 
         ("base: {optimizer: {lr: 0.2}}", ["base=base.yaml"], (0.3, 3)),
     ],
 )
-def test_bases_and_overrides_are_said_over_each_other(
+def test_bases_and_overrides_are_merged_in_order(
     folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, overrides: list[str], expected: tuple[float, int]
 ) -> None:
     monkeypatch.chdir(folder)
@@ -62,7 +62,7 @@ def test_bases_and_overrides_are_said_over_each_other(
     assert (job.base.optimizer.lr, job.base.train.epochs) == expected
 
 
-def test_another_base_file_replaces_the_first_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_base_file_replaces_the_first_one_completely(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     job = twice(folder, "base: base.yaml", ["base=other.yaml"])
     assert job.base.optimizer.lr != 0.3

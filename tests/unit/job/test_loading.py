@@ -1,4 +1,4 @@
-"""A job is what its file says, over what the file extends, with the overrides over both."""
+"""A job is its file merged over what the file extends, with the overrides over both."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(name: str, text: str) -> str:
 
 
 def changes(job: Job) -> dict[str, Any]:
-    """What differs from a job that says nothing."""
+    """What differs from a job with all defaults."""
     return {path: new for path, (_, new) in difference(to_dict(from_dict({})), to_dict(job)).items()}
 
 
@@ -65,7 +65,7 @@ storage:   ./runs
     assert (job.run_name, job.named_explicitly) == ("digits-cosine", True)
 
 
-def test_the_least_job_has_a_default_for_everything() -> None:
+def test_the_smallest_job_has_a_default_for_every_field() -> None:
     job = load(write("jobs/train.yaml", "kind: train"))
     assert job == TrainJob() == from_dict({})
     assert isinstance(job, TrainJob)
@@ -235,7 +235,7 @@ def test_a_file_extends_another_by_the_rule_of_overrides() -> None:
     assert (job.run_name, job.named_explicitly) == ("train", False)  # a base's name is its own
 
 
-def test_paths_are_relative_to_the_file_that_says_them(here: Path) -> None:
+def test_paths_are_relative_to_the_file_that_sets_them(here: Path) -> None:
     write("base/base.yaml", "storage: runs\ndata: {source: images, path: ../pictures, test: held-out}")
     write("jobs/train.yaml", "extends: ../base/base.yaml\ndata: {validation: valid}")
     job = load("jobs/train.yaml")
@@ -311,14 +311,14 @@ def test_long_names_end_in_a_hash_that_tells_them_apart() -> None:
     assert len(load(write("jobs/" + "x" * 200 + ".yaml", "kind: train"), [LONG]).run_name) <= 100
 
 
-def test_a_job_from_python_is_named_by_what_it_says() -> None:
+def test_a_job_from_python_is_named_by_its_content() -> None:
     assert from_dict({"seed": 1}).run_name == from_dict({}, {"seed": 1}).run_name
     assert from_dict({"seed": 1}).run_name != from_dict({"seed": 2}).run_name
     assert from_dict({"seed": 1, "storage": "x"}).run_name == from_dict({"seed": 1}).run_name
     assert from_dict({"name": "mine"}).run_name == "mine"
 
 
-def test_a_job_travels_between_processes_with_its_places(here: Path) -> None:
+def test_a_job_travels_between_processes_with_its_locations(here: Path) -> None:
     job = load(write("jobs/train.yaml", "\nmodel: mlp"))
     copy = pickle.loads(pickle.dumps(job))
     assert copy == job

@@ -1,4 +1,4 @@
-"""A wrong job gets one sentence: file, line, field, what was there, what is allowed, the nearest right spelling."""
+"""A wrong job gets one sentence: file, line, field, what was there, what is allowed, the nearest correct spelling."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_aliases_that_blow_up_are_refused_quickly(jobs: Path) -> None:
     assert sentence("jobs/train.yaml") == "jobs/train.yaml:1: more than 20000 values, aliases counted each time"
 
 
-def test_extending_what_is_not_there_or_itself_points_to_the_line_that_extends(jobs: Path) -> None:
+def test_extending_a_missing_file_or_itself_points_to_the_line_that_extends(jobs: Path) -> None:
     (jobs / "base.yaml").write_text("seed: 1\nextends: deep.yaml")
     (jobs / "deep.yaml").write_text("extends: base.yaml")
     (jobs / "empty.yaml").write_text("")
@@ -301,7 +301,7 @@ def test_a_wrong_python_override_names_the_field_alone() -> None:
     assert str(caught.value) == "optimizer.lr: -1 is too small; allowed: a number above 0"
 
 
-def test_an_error_says_its_parts_separately(jobs: Path) -> None:
+def test_an_error_has_its_parts_as_attributes(jobs: Path) -> None:
     (jobs / "train.yaml").write_text("kind: train\nseed: -1")
     with pytest.raises(JobError) as caught:
         load("jobs/train.yaml")

@@ -51,7 +51,7 @@ FINE: list[tuple[Any, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("function", "options"), FINE)
-def test_options_that_fit_pass(function: Any, options: dict[str, Any]) -> None:
+def test_valid_options_pass(function: Any, options: dict[str, Any]) -> None:
     check_call(function, options, skip=SKIP, field="x", error=from_dict({}).error)
 
 

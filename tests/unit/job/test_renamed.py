@@ -1,4 +1,4 @@
-"""A job with an old spelling of a field is the same job, and is told once what the field is called now."""
+"""A job with an old spelling of a field is the same job, and its new name is reported once."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_hash_is_that_of_the_version_that_had_the_old_names() -> None:
     assert job_hash(from_dict(golden.job)) == state["job_hash"]
 
 
-def test_a_file_says_once_on_one_line_what_each_field_is_called_now(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_load_reports_all_old_spellings_once_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     write("base.yaml", "kind: train\nschedule: {name: cosine, final: 0.1}\n")
     load(write("job.yaml", "extends: base.yaml\ntrain:\n  epochs: 3\n  clip: 1\n"), ["train.accumulate=2"])
     out, err = capsys.readouterr()
@@ -144,7 +144,7 @@ def test_a_file_says_once_on_one_line_what_each_field_is_called_now(capsys: pyte
         ("train: {max_gradient_norm: 1}", ["schedule=cosine"], ""),
     ],
 )
-def test_where_an_old_spelling_stands_is_told(
+def test_the_location_of_an_old_spelling_is_reported(
     text: str, overrides: list[str] | dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("inner.yaml", "kind: train\ntrain: {clip: 1}\n")
@@ -152,7 +152,7 @@ def test_where_an_old_spelling_stands_is_told(
     assert capsys.readouterr().err == says
 
 
-def test_a_mapping_in_python_is_told_without_a_place(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_spelling_in_python_is_reported_without_a_location(capsys: pytest.CaptureFixture[str]) -> None:
     from_dict({"train": {"clip": 1}}, {"schedule": {"name": "linear", "final": 0.1}})
     assert capsys.readouterr().err == (
         "train.clip is now called train.max_gradient_norm; schedule.final is now called schedule.end_factor\n"
@@ -193,7 +193,7 @@ def test_a_mistake_in_an_old_spelling_points_to_its_line_and_has_the_new_name() 
     assert str(caught.value) == "job.yaml:2: train.max_gradient_norm: 0 is too small; allowed: a number above 0"
 
 
-def test_the_default_name_is_made_of_the_override_as_it_was_said() -> None:
+def test_the_default_name_has_the_override_as_it_was_typed() -> None:
     assert load(write("job.yaml", "kind: train"), ["train.clip=1"]).run_name == "job-clip-1"
 
 

@@ -22,7 +22,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of an empty place on the S3 server, reached the way a user would: through the environment."""
+    """The address of an empty folder on the S3 server, reached as a user would: through the environment."""
     for name, value in s3_environment(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{secrets.token_hex(6)}"

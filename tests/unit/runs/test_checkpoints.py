@@ -1,4 +1,4 @@
-"""A checkpoint is whole and true, or it is not used."""
+"""A checkpoint is complete and verified, or it is not used."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def step_of_newest(folder: Folder) -> int | None:
 
 
 def reseal(folder: Folder, name: str, file: str, data: bytes) -> None:
-    """Replace a file and make the manifest agree, as somebody with bad intentions would."""
+    """Replaces a file and makes the manifest agree, as an attacker would."""
     place = folder.child("checkpoints", name)
     place.write(file, data)
     manifest = place.read_json("manifest.json")
@@ -102,7 +102,7 @@ def test_everything_comes_back_bit_for_bit(folder: Folder) -> None:
     assert str(fresh.state_dict()) == str(optimizer.state_dict())
 
 
-def test_what_was_not_there_comes_back_as_none(local: Folder) -> None:
+def test_optional_parts_that_were_not_saved_are_none(local: Folder) -> None:
     save(local, Checkpoint(1, {"w": torch.ones(1)}))
     again = load(local, "step-0000000001")
     assert again.average is None
@@ -135,7 +135,7 @@ def flip_a_bit(data: bytes) -> bytes:
     ],
     ids=["truncated", "emptied", "bit flipped", "longer", "deleted"],
 )
-def test_damage_is_found_named_and_stepped_over(
+def test_damage_is_found_named_and_skipped(
     local: Folder, file: str, damage: Callable[[bytes], bytes] | None, says: str
 ) -> None:
     for step in (10, 20):
@@ -168,7 +168,7 @@ def test_damage_is_found_named_and_stepped_over(
         b'{"format": 1, "step": 20, "files": {"model.safetensors": {}, "state.json": {}, "../../job.yaml": {}}}',
     ],
 )
-def test_a_damaged_manifest_is_stepped_over(local: Folder, manifest: bytes) -> None:
+def test_a_damaged_manifest_is_skipped(local: Folder, manifest: bytes) -> None:
     save(local, small(10))
     save(local, small(20))
     local.write("checkpoints/step-0000000020/manifest.json", manifest)
@@ -179,7 +179,7 @@ def test_a_damaged_manifest_is_stepped_over(local: Folder, manifest: bytes) -> N
     assert "is damaged" in skipped[0]
 
 
-def test_a_checkpoint_of_a_newer_lehr_is_not_stepped_over(local: Folder) -> None:
+def test_a_checkpoint_of_a_newer_lehr_is_not_skipped(local: Folder) -> None:
     save(local, small(10))
     save(local, small(20))
     manifest = local.read_json("checkpoints/step-0000000020/manifest.json")
@@ -189,7 +189,7 @@ def test_a_checkpoint_of_a_newer_lehr_is_not_stepped_over(local: Folder) -> None
     assert not isinstance(caught.value, DamagedCheckpoint)
 
 
-def test_a_storage_that_fails_is_no_reason_to_fall_back(local: Folder) -> None:
+def test_a_storage_error_does_not_fall_back_to_an_older_checkpoint(local: Folder) -> None:
     save(local, small(10))
     save(local, small(20))
     path = local.local_path / "checkpoints/step-0000000020/state.json"
@@ -325,7 +325,7 @@ def test_prune_keeps_the_last_and_the_best(folder: Folder) -> None:
     assert checkpoints.names(folder) == ["step-0000000040"]
 
 
-def test_prune_sweeps_stale_incomplete_ones_but_not_one_that_may_be_being_written(local: Folder) -> None:
+def test_prune_removes_old_incomplete_checkpoints_but_not_one_in_the_making(local: Folder) -> None:
     save(local, small(20))
     local.write("checkpoints/step-0000000010/model.safetensors", b"half")
     local.write("checkpoints/step-0000000030/model.safetensors", b"half")

@@ -1,4 +1,4 @@
-"""Values offered faster than they can be written: the newest is never lost, nobody waits, errors are told."""
+"""Values offered faster than they can be written: the latest is never lost, nobody waits, errors are raised."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from lehr.runs.latest import LatestWriter
 
 
-def test_what_is_overtaken_is_left_out_and_the_last_is_always_written() -> None:
+def test_values_may_be_skipped_but_the_last_one_is_always_written() -> None:
     written: list[int] = []
     first_is_being_written, go_on = threading.Event(), threading.Event()
 
@@ -28,7 +28,7 @@ def test_what_is_overtaken_is_left_out_and_the_last_is_always_written() -> None:
     assert written == [1, 4]
 
 
-def test_a_write_that_failed_is_told_at_the_next_offer() -> None:
+def test_a_failed_write_is_raised_at_the_next_offer() -> None:
     failed = threading.Event()
 
     def broken(value: int) -> None:

@@ -49,7 +49,7 @@ lease.release()
 
 @pytest.fixture
 def held(local: Folder, python: Callable[..., Popen[str]]) -> Popen[str]:
-    """A real process that holds the lease until it is spoken to."""
+    """A real process that holds the lease until it gets a line of input."""
     process = python(HOLD, local.uri)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -111,7 +111,7 @@ def test_a_reused_process_id_is_not_the_holder(local: Folder, held: Popen[str]) 
 @pytest.mark.parametrize(
     ("age", "alive"), [(0, True), (59, True), (61, False), (-3600, True)], ids=["now", "59 s", "61 s", "in the future"]
 )
-def test_elsewhere_only_the_heartbeat_tells(local: Folder, age: float, alive: bool) -> None:
+def test_on_another_machine_only_the_heartbeat_counts(local: Folder, age: float, alive: bool) -> None:
     Lease.acquire(local)
     # Another machine, where nothing is known of process ids: here this one would be dead.
     change(local, owner="theirs", machine="another", pid=2**22 + 1, heartbeat=seconds_ago(age))
@@ -122,7 +122,7 @@ def test_elsewhere_only_the_heartbeat_tells(local: Folder, age: float, alive: bo
         Lease.acquire(local).release()
 
 
-def test_a_process_of_the_same_id_in_another_container_is_somebody_else(local: Folder) -> None:
+def test_a_process_of_the_same_id_in_another_container_is_another_process(local: Folder) -> None:
     first = Lease.acquire(local)
     boot, _, namespace = first.holder.machine.partition("/")
     assert boot
@@ -133,7 +133,7 @@ def test_a_process_of_the_same_id_in_another_container_is_somebody_else(local: F
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"owner": "me"}'])
-def test_a_damaged_lease_holds_nobody_up(local: Folder, content: bytes) -> None:
+def test_a_damaged_lease_blocks_nobody(local: Folder, content: bytes) -> None:
     local.write("lease.json", content)
     assert Holder.read(local) is None
     Lease.acquire(local).release()
@@ -147,7 +147,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_the_heart_beats_and_names_the_newest_attempt(folder: Folder) -> None:
+def test_the_heartbeat_is_renewed_with_the_newest_attempt(folder: Folder) -> None:
     def holder() -> Holder:
         found = Holder.read(folder)
         assert found is not None
@@ -292,7 +292,7 @@ def test_a_lock_on_a_file_deleted_meanwhile_does_not_count(local: Folder, monkey
 
 
 @pytest.mark.usefixtures("fast")
-def test_on_an_object_store_one_of_two_takers_wins(s3: str) -> None:
+def test_on_an_object_store_one_of_two_processes_wins(s3: str) -> None:
     for round_ in range(3):
         folder = Folder.at(f"{s3}/{round_}")
         gate = threading.Barrier(2)
@@ -325,7 +325,7 @@ def test_a_disk_without_locks_works_like_an_object_store(local: Folder, monkeypa
         Lease.acquire(local)
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="cannot"):
         Lease.acquire(Folder.at(tmp_path / "file" / "run"))

@@ -56,13 +56,13 @@ def test_numbers_come_back_to_the_last_digit_with_nan_infinities_and_nulls(recor
         [torch.tensor(1.0), None],
     ],
 )
-def test_any_usual_sequence_of_numbers_is_taken(on_disk: Recorder, values: list[float]) -> None:
+def test_any_usual_sequence_of_numbers_is_accepted(on_disk: Recorder, values: list[float]) -> None:
     on_disk.write_steps({"loss": values})
     expected = [None if value is None else float(value) for value in values]
     assert str(read_steps(on_disk.folder).column("loss").to_pylist()) == str(expected)
 
 
-def test_every_column_says_its_unit_meaning_and_whether_it_is_wall_clock_time(on_disk: Recorder) -> None:
+def test_every_column_has_its_unit_and_meaning_and_is_marked_as_wall_clock_time(on_disk: Recorder) -> None:
     on_disk.write_epochs({"epoch": [1], "seconds": [2.0], "perplexity": [9.5]})
     on_disk.write_steps({"step": [0]})
     for kind, table in (("steps", read_steps(on_disk.folder)), ("epochs", read_epochs(on_disk.folder))):
@@ -142,7 +142,7 @@ def test_events_may_come_from_several_threads(on_disk: Recorder) -> None:
     assert len(read_events(on_disk.folder)) == 40
 
 
-def test_an_event_is_there_at_once_with_its_time_and_fields(recorder: Recorder) -> None:
+def test_an_event_is_written_at_once_with_its_time_and_fields(recorder: Recorder) -> None:
     before = datetime.now(UTC)
     recorder.event("diverged", "the loss is\nnot finite — ü\u2028", step=np.int64(7), loss=math.inf, time="not yours")
     (event,) = read_events(recorder.folder)

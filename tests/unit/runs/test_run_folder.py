@@ -133,7 +133,7 @@ with Lease.acquire(run.folder):
 """
 
 
-def test_running_is_believed_only_while_the_writer_lives(local: Folder, python: Callable[..., Popen[str]]) -> None:
+def test_a_run_is_running_only_while_its_writer_lives(local: Folder, python: Callable[..., Popen[str]]) -> None:
     run = RunFolder.create(local, JOB)
     killed, done = python(RUNNING_WRITER, local.uri), None
     assert killed.stdout is not None

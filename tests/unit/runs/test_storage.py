@@ -28,7 +28,7 @@ def test_what_is_written_is_read_back_and_replaced_whole(folder: Folder) -> None
     assert folder.read_json("c.json") == {"ä": [1, None, 0.1 + 0.2], "lost": float("-inf")}
 
 
-def test_listings_are_sorted_and_show_neither_temporary_files_nor_what_is_deeper(folder: Folder) -> None:
+def test_listings_are_sorted_and_show_neither_temporary_files_nor_deeper_ones(folder: Folder) -> None:
     for name in ("b", "a", "sub/y", "sub/x", "sub/deeper/z", "other/q"):
         folder.write(name, b"1")
     if folder.is_local:
@@ -158,7 +158,7 @@ def test_a_remote_folder_has_no_local_path(s3: str) -> None:
         ("s3://key:secret@bucket/x", "credentials belong in the environment"),
     ],
 )
-def test_an_address_that_cannot_be_is_one_sentence_without_secrets(uri: str, says: str) -> None:
+def test_an_impossible_address_is_one_sentence_without_secrets(uri: str, says: str) -> None:
     with pytest.raises(StorageError, match=says) as caught:
         Folder.at(uri)
     assert "secret" not in str(caught.value)
@@ -186,7 +186,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(local: Folder) -> N
     assert os.listdir(local.local_path) == ["a"]
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     folder = Folder.at(tmp_path / "file" / "run")
     with pytest.raises(StorageError, match="cannot write: "):
@@ -222,7 +222,7 @@ def flaky(local: Folder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     return make
 
 
-def test_a_store_that_recovers_is_not_noticed(flaky: Callable[..., tuple[Folder, Flaky]]) -> None:
+def test_an_outage_that_ends_is_not_noticed(flaky: Callable[..., tuple[Folder, Flaky]]) -> None:
     folder, store = flaky(4)
     assert folder.read("a") == b"1"
     assert store.calls == 5
@@ -236,7 +236,7 @@ def test_retries_are_bounded_and_end_in_one_sentence(flaky: Callable[..., tuple[
     assert store.calls == 5
 
 
-def test_what_waiting_cannot_cure_is_not_retried(flaky: Callable[..., tuple[Folder, Flaky]]) -> None:
+def test_errors_that_waiting_cannot_cure_are_not_retried(flaky: Callable[..., tuple[Folder, Flaky]]) -> None:
     folder, store = flaky(99, "AWS Error ACCESS_DENIED during GetObject")
     with pytest.raises(StorageError, match="ACCESS_DENIED"):
         folder.read("a")
