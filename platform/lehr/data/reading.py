@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from lehr.data.dataset import Images
-from lehr.data.decode import Decoded, decode
+from lehr.data.decode import Decoded, decode, different_sizes
 from lehr.data.sources.base import Source
 from lehr.errors import LehrError
 
@@ -41,7 +41,7 @@ def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float)
         if not pixels.size:
             pixels = np.zeros((source.rows, *piece.pixels.shape[1:]), np.uint8)
         if piece.pixels.shape[1:3] != pixels.shape[1:3]:
-            raise LehrError("data: the images differ in size; give data.image_size to resize them to")
+            raise different_sizes({pixels.shape[1:3], piece.pixels.shape[1:3]})
         if piece.pixels.shape[3] > pixels.shape[3]:  # the first coloured image after greyscale ones
             pixels = np.repeat(pixels, piece.pixels.shape[3], axis=3)
         pixels[start:end] = piece.pixels
