@@ -69,7 +69,7 @@ def train_loop(config: dict[str, str]) -> None:
     from lehr.models.small_cnn import SmallCNN
 
     table = pq.read_table(Path(lehr.__file__).parent / "data/digits.parquet")
-    images = np.stack([np.asarray(Image.open(io.BytesIO(image))) for image in table["image"].to_pylist()])
+    images = np.stack([np.asarray(Image.open(io.BytesIO(image))) for image in table["image"].to_numpy()])
     inputs, labels = torch.tensor(images)[:, None].float() / 255, torch.tensor(table["label"].to_numpy())
     model = ray.train.torch.prepare_model(SmallCNN(1, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)

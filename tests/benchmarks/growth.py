@@ -85,17 +85,16 @@ def trials(count: int, folder: Path) -> Row:
 
 def rows(count: int, folder: Path) -> Row:
     random = np.random.default_rng(0)
-    schema = pa.schema(
-        [("image", pa.binary()), ("label", pa.int64()), ("shape", pa.list_(pa.int32()))],
-        {"classes": ",".join("0123456789")},
-    )
+    columns: dict[str, pa.DataType] = {"image": pa.binary(), "label": pa.int64(), "shape": pa.list_(pa.int32())}
+    schema = pa.schema(columns, {"classes": ",".join("0123456789")})
     with pq.ParquetWriter(folder / "rows.parquet", schema) as writer:
         for first in range(0, count, 50_000):
             size = min(50_000, count - first)
             pixels = random.integers(0, 256, (size, 64), dtype=np.uint8)
             images = [pixels[i].tobytes() for i in range(size)]
-            labels = random.integers(0, 10, size)
-            writer.write_table(pa.table([images, labels, [[8, 8, 1]] * size], schema=schema))
+            labels = random.integers(0, 10, size).tolist()
+            table = pa.table({"image": images, "label": labels, "shape": [[8, 8, 1]] * size}, schema=schema)
+            writer.write_table(table)
     job = {
         "kind": "train",
         "data": {"source": "parquet", "path": str(folder / "rows.parquet"), "validation": 0.01},

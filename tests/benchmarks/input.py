@@ -43,7 +43,8 @@ class Encoded(Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, path: Path) -> None:
         table = pq.read_table(path)
-        self.images, self.labels = table["image"].to_pylist(), table["label"].to_pylist()
+        self.images: list[Any] = table["image"].to_pylist()
+        self.labels: list[Any] = table["label"].to_pylist()
 
     def __len__(self) -> int:
         return len(self.labels)

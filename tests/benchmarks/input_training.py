@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -143,7 +144,8 @@ def streamed(rounds: int, folder: Path, cpus: int) -> None:
 
     path = jpegs(folder / "jpegs.parquet")
     table = pq.read_table(path)
-    data = Encoded(table["image"].to_pylist(), table["label"].to_pylist())
+    images, labels = table["image"].to_pylist(), table["label"].to_pylist()
+    data = Encoded(cast(list[bytes], images), cast(list[int], labels))
     step = hand_written(Light(3, 10))
 
     def loader(workers: int) -> float:

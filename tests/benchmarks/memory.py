@@ -45,11 +45,13 @@ def images(path: Path, rows: int, of: int = 200) -> None:
         rough = Image.fromarray(np.random.default_rng(row).integers(0, 256, (16, 16, 3), dtype=np.uint8))
         rough.resize((64, 64), Image.Resampling.BICUBIC).save(file, "JPEG")
         encoded.append(file.getvalue())
-    schema = pa.schema([("image", pa.binary()), ("label", pa.int64())], {"classes": ",".join("0123456789")})
+    columns: dict[str, pa.DataType] = {"image": pa.binary(), "label": pa.int64()}
+    schema = pa.schema(columns, {"classes": ",".join("0123456789")})
     with pq.ParquetWriter(path, schema) as writer:
         for first in range(0, rows, 1000):
             some = range(first, min(first + 1000, rows))
-            writer.write_table(pa.table([[encoded[i % of] for i in some], [i % 10 for i in some]], schema=schema))
+            table = pa.table({"image": [encoded[i % of] for i in some], "label": [i % 10 for i in some]}, schema=schema)
+            writer.write_table(table)
 
 
 def measure(folder: Path, rows: int) -> dict[str, float]:

@@ -71,7 +71,7 @@ def ours(data: Path, run: RunFolder, out: Path) -> float:
 
 class Rows(Dataset[Any]):
     def __init__(self, path: Path) -> None:
-        self.images = pq.read_table(path)["image"].to_pylist()
+        self.images: list[Any] = pq.read_table(path)["image"].to_pylist()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,7 +94,7 @@ def by_hand(data: Path, run: RunFolder, out: Path) -> float:
     found = [model((images.float() / 255 - mean) / std).softmax(dim=1) for images in loader]
     probabilities = torch.cat(found).numpy()
     flat = pa.FixedSizeListArray.from_arrays(pa.array(probabilities.reshape(-1)), probabilities.shape[1])
-    pq.write_table(pa.table({"id": np.arange(len(probabilities)), "probabilities": flat}), out)
+    pq.write_table(pa.table({"id": pa.array(np.arange(len(probabilities))), "probabilities": flat}), out)
     return time.perf_counter() - began
 
 

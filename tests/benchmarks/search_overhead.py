@@ -66,7 +66,9 @@ def straightforward(folder: Path) -> float:
             train_loop_config=config,
             scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
             run_config=RunConfig(
-                name=f"trial-{config['lr']}", storage_path=str(folder), callbacks=[TuneReportCallback()]
+                name=f"trial-{config['lr']}",
+                storage_path=str(folder),
+                callbacks=[TuneReportCallback()],  # type: ignore[list-item]
             ),
         ).fit()
 

@@ -95,7 +95,7 @@ def train_on(tmp_path: Path) -> Train:
 
 
 def losses(run: RunFolder) -> list[float]:
-    return run.steps()["loss"].to_pylist()
+    return run.steps()["loss"].to_numpy().tolist()
 
 
 def accuracy(run: RunFolder, metric: str = "validation_accuracy") -> float:

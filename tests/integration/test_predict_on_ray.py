@@ -56,7 +56,7 @@ def test_a_pool_of_actors_writes_the_same_as_one_process(tmp_path: Path, monkeyp
     assert other["probabilities"].null_count == 1
     for name in ("probabilities", "member 01", "member 02"):
         kept = [row for row in range(ROWS) if row != 30]
-        ours, theirs = (np.stack(table[name].to_numpy()[kept]) for table in (one, other))
+        ours, theirs = (np.stack(table[name].to_numpy()[kept].tolist()) for table in (one, other))
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
@@ -87,4 +87,4 @@ def test_an_ensemble_trained_on_ray_predicts_on_ray(tmp_path: Path) -> None:
     table = pq.read_table("out")
     assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 03"]
     expected = Run("runs/job").predict(PIXELS[..., None])
-    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), expected, atol=1e-6)
+    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy().tolist()), expected, atol=1e-6)

@@ -129,5 +129,5 @@ def _arrays(table: pa.Table, order: str) -> dict[str, Floats]:
     return {name: array[index] for name, array in arrays.items()}
 
 
-def _numeric(column: pa.ChunkedArray) -> bool:
+def _numeric(column: pa.ChunkedArray[Any]) -> bool:
     return bool(pa.types.is_integer(column.type) or pa.types.is_floating(column.type))

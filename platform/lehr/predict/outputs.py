@@ -75,7 +75,8 @@ def _compute(predictor: Predictor, rows: DataSubset, group: Group, callbacks: Tr
         f"logits {number}": pa.FixedSizeListArray.from_arrays(pa.array(one.reshape(-1)), one.shape[1])
         for number, one in enumerate(each)
     }
-    return pa.table({"id": torch.cat(ids).numpy(), "label": torch.cat(labels).numpy(), **lists})
+    keys = {"id": pa.array(torch.cat(ids).numpy()), "label": pa.array(torch.cat(labels).numpy())}
+    return pa.table({**keys, **lists})
 
 
 def read_outputs(folder: Folder, members: int) -> tuple[Outputs, Outputs]:
@@ -106,8 +107,9 @@ def _read(folder: Folder, split: str, members: int) -> Outputs:
 
 
 def _matrix(column: pa.ChunkedArray, rows: int) -> np.ndarray:
-    flat: np.ndarray = column.combine_chunks().flatten().to_numpy()
-    return flat.reshape(rows, -1)
+    lists = column.combine_chunks()
+    assert isinstance(lists, pa.FixedSizeListArray)
+    return lists.flatten().to_numpy().reshape(rows, -1)
 
 
 def _progress(status: State, done: float) -> Progress:

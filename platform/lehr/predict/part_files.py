@@ -94,13 +94,13 @@ def part_table(
     """
     labels, unreadable = decoded.labels, np.isnan(found.probabilities[:, 0])
     best = np.where(unreadable, 0, found.probabilities.argmax(axis=1)).astype(np.int64)
-    indices = pa.array(best.astype(np.int32), mask=unreadable)
+    indices = pa.array(best.astype(np.int32), pa.int32(), mask=unreadable)
     columns = {
         "id": pa.array(np.arange(first, first + len(labels))),
         "name": pa.array([part.name(row) for row in range(len(labels))]),
         "label": pa.array(labels, mask=labels < 0),
         "prediction": pa.array(best, mask=unreadable),
-        "class": pa.DictionaryArray.from_arrays(indices, list(predictor.classes)),
+        "class": pa.DictionaryArray.from_arrays(indices, pa.array(predictor.classes, pa.string())),
         "probabilities": _lists(found.probabilities, unreadable),
     }
     for name, values in zip(predictor.names, () if found.members is None else found.members, strict=False):

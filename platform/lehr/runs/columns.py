@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Column:
     unit: str
     description: str
     timing: bool = False
-    type: str = "float64"
+    type: Literal["float64", "int64"] = "float64"
 
 
 COLUMNS: dict[str, dict[str, Column]] = {

@@ -16,11 +16,14 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from lehr.errors import RunError, StorageError
-from lehr.runs.stores import Disk, Objects, RandomAccessFile, Store
+from lehr.runs.stores import Disk, Objects, Store
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
 
 FIRST_WAIT_SECONDS = 0.25  # doubles with every try, times a jitter of 0.5 to 1.5
 LONGEST_WAIT_SECONDS = 5.0
@@ -183,7 +186,7 @@ class Folder:
         """Writes or replaces a JSON file, as `to_json` does. Raises `RunError` for a value that JSON cannot hold."""
         self.write(name, to_json(value))
 
-    def open_input_file(self, name: str) -> RandomAccessFile:
+    def open_input_file(self, name: str) -> NativeFile:
         """The file opened for reading, as Parquet readers want it. Raises `FileNotFoundError` where there is none."""
         return self._do("open", name, self._store.open)
 

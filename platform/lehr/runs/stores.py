@@ -10,19 +10,14 @@ import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
 
 REMOTE_TRIES = 5
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
-
-
-class RandomAccessFile(contextlib.AbstractContextManager["RandomAccessFile"], Protocol):
-    """What Parquet readers need of an open file; a `pyarrow.NativeFile` has it."""
-
-    def read(self, nbytes: int | None = None, /) -> bytes: ...
-    def seek(self, position: int, whence: int = 0, /) -> int: ...
-    def tell(self) -> int: ...
-    def close(self) -> None: ...
 
 
 class Store(Protocol):
@@ -46,7 +41,7 @@ class Store(Protocol):
     def delete(self, path: str) -> None: ...
     def delete_tree(self, path: str) -> None: ...
     def sweep(self, path: str) -> None: ...
-    def open(self, path: str) -> RandomAccessFile: ...
+    def open(self, path: str) -> NativeFile: ...
 
 
 class Disk:
@@ -113,11 +108,10 @@ class Disk:
             for name in filter(_TEMPORARY.fullmatch, names):
                 Path(folder, name).unlink(missing_ok=True)
 
-    def open(self, path: str) -> RandomAccessFile:
+    def open(self, path: str) -> NativeFile:
         from pyarrow.fs import LocalFileSystem
 
-        file: RandomAccessFile = LocalFileSystem().open_input_file(path)
-        return file
+        return LocalFileSystem().open_input_file(path)
 
     def _temporary(self, path: str, data: bytes) -> str:
         folder, name = os.path.split(path)
@@ -153,7 +147,7 @@ class Objects:
     tries = REMOTE_TRIES
     answered = False
 
-    def __init__(self, filesystem: Any, patience: float | None = None) -> None:
+    def __init__(self, filesystem: FileSystem, patience: float | None = None) -> None:
         self._filesystem = filesystem
         self.patience = patience
 
@@ -196,6 +190,5 @@ class Objects:
     def sweep(self, path: str) -> None:
         """Does nothing: a put leaves no temporary file."""
 
-    def open(self, path: str) -> RandomAccessFile:
-        file: RandomAccessFile = self._filesystem.open_input_file(path)
-        return file
+    def open(self, path: str) -> NativeFile:
+        return self._filesystem.open_input_file(path)

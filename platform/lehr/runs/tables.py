@@ -57,7 +57,7 @@ def _table(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.T
     return pa.table(arrays, schema=pa.schema(fields))
 
 
-def _array(values: Sequence[Any] | np.ndarray, column: Column | None) -> pa.Array:
+def _array(values: Sequence[Any] | np.ndarray, column: Column | None) -> pa.Array[Any]:
     plain = values if isinstance(values, np.ndarray) else [v.item() if hasattr(v, "item") else v for v in values]
     if column is None and any(isinstance(value, str) for value in plain):
         return pa.array(plain, type=pa.string())
@@ -65,7 +65,7 @@ def _array(values: Sequence[Any] | np.ndarray, column: Column | None) -> pa.Arra
     return array.cast(column.type) if column else array  # raises for fractions in a column of whole numbers
 
 
-def _field(name: str, type_: pa.DataType, column: Column) -> pa.Field:
+def _field(name: str, type_: pa.DataType, column: Column) -> pa.Field[Any]:
     timing = "true" if column.timing else "false"
     return pa.field(name, type_, metadata={"unit": column.unit, "description": column.description, "timing": timing})
 

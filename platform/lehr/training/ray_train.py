@@ -70,10 +70,10 @@ def fit(
             "work": work or _train,
         }
         trainer = TorchTrainer(
-            _worker,
-            train_loop_config=config,
-            scaling_config=ScalingConfig(
-                num_workers=resources.workers,
+            _worker,  # type: ignore[arg-type]
+            train_loop_config=dict(config),
+            scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the types are those of Ray Train 1
+                num_workers=resources.workers,  # type: ignore[arg-type]
                 use_gpu=resources.gpus > 0,
                 elastic_resize_monitor_interval_s=RESIZE_SECONDS,
                 resources_per_worker={"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})},
@@ -83,7 +83,7 @@ def fit(
                 name=folder.name,
                 storage_path=place,
                 failure_config=FailureConfig(max_failures=job.workers.retries),
-                callbacks=[_LossRecorder(folder.uri)],
+                callbacks=[_LossRecorder(folder.uri)],  # type: ignore[list-item]
             ),
         )
         trainer.fit()

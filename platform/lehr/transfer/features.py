@@ -76,6 +76,7 @@ class Features:
         try:
             table = pq.read_table(io.BytesIO(folder.read(name))).combine_chunks()
             values = table["features"].chunk(0) if table.num_rows else table["features"].combine_chunks()
+            assert isinstance(values, pa.FixedSizeListArray)
             array = values.values.to_numpy(zero_copy_only=False).reshape(len(table), values.type.list_size)
         except (FileNotFoundError, pa.ArrowException) as error:
             raise LehrError(f"{folder.uri}/{name}: missing or damaged; start over with --fresh") from error

@@ -66,7 +66,7 @@ def compute_on_ray(
     chunks = [chunk.numpy() for chunk in positions.split(BATCH_SIZE)]
     for view in range(views):
         computed = ray.data.from_numpy(chunks).map_batches(
-            Replica,
+            Replica,  # type: ignore[arg-type]  # Ray's types allow no further arguments, which fn_args gives
             fn_constructor_args=(plan.job, shared, random_weights, int(pool.cpus)),
             fn_args=(split, view),
             batch_size=None,
@@ -76,6 +76,7 @@ def compute_on_ray(
         )
         parts = []
         for batch in computed.iter_batches(batch_size=None, batch_format="numpy"):
+            assert isinstance(batch, dict)
             ids, labels = torch.from_numpy(batch["id"].copy()), torch.from_numpy(batch["label"].copy())
             values = torch.from_numpy(np.asarray(batch["features"], np.float32).copy())
             parts.append(Features(ids, labels, torch.full_like(ids, view), values))

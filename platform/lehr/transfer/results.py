@@ -43,7 +43,7 @@ class StrategyTrial:
         """(seconds since training began, validation accuracy in percent) after every epoch."""
         epochs = self.run.epochs()
         seconds = np.cumsum(epochs["seconds"].to_numpy()).tolist()
-        return seconds, [100 * value for value in epochs["validation_accuracy"].to_pylist()]
+        return seconds, (100 * epochs["validation_accuracy"].to_numpy()).tolist()
 
 
 def strategy_trials(run: RunFolder) -> list[StrategyTrial]:

@@ -112,7 +112,8 @@ class _TrialRunner:
         cpus = max(2, int(room.cpus))
         # Trials may hold every CPU: a task that asked for one would never start.
         self.host = RayHost(decode_at_once=cpus // room.count, spare_cpus=False, free_of_cpus=cpus)
-        self.broker = ray.remote(num_cpus=0)(Broker).remote()
+        actor: Any = ray.remote(num_cpus=0)(Broker)  # Ray's types know an actor's methods only if it decorates them
+        self.broker = actor.remote()
         self.data_thread = ThreadPoolExecutor(1, "trial-data")
         thread = threading.Thread(target=self._tune, args=(first[0].job,), daemon=True, name="ray-tune")
         thread.start()
@@ -141,7 +142,7 @@ class _TrialRunner:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.slots.count)  # otherwise the first trials start one by one
         run, self.retries = self.running.run, job.workers.retries
         try:
-            with scratch(run.folder, on_every_node=sum(node["Alive"] for node in ray.nodes()) > 1) as place:
+            with scratch(run.folder, on_every_node=sum(node["Alive"] for node in ray.nodes()) > 1) as place:  # type: ignore[no-untyped-call]
                 tune.Tuner(
                     tune.with_resources(partial(_trial_process, self.broker, run.folder.uri), self.slots.of_trial),
                     tune_config=tune.TuneConfig(
@@ -228,7 +229,7 @@ class _NotRestored:
         return {}
 
 
-class _StudySearcher(_NotRestored, Searcher):  # type: ignore[misc]  # Ray has no types
+class _StudySearcher(_NotRestored, Searcher):
     """The study as a search algorithm of Tune: it only passes on which trial comes next."""
 
     def __init__(self, runner: _TrialRunner) -> None:
@@ -252,7 +253,7 @@ class _StudySearcher(_NotRestored, Searcher):  # type: ignore[misc]  # Ray has n
         """As `save`."""
 
 
-class _TrialEnds(_NotRestored, tune.Callback):  # type: ignore[misc]
+class _TrialEnds(_NotRestored, tune.Callback):
     """Tells the runner that Tune has seen a trial end."""
 
     def __init__(self, runner: _TrialRunner) -> None:
@@ -280,7 +281,7 @@ class _Assignment:
 
 def _trial_process(broker: Any, parent: str, config: Mapping[str, Any]) -> None:
     """Runs a trial and returns however it ended: the run folder says how. Tune only handles a lost process."""
-    found: list[ray.ObjectRef] | None = ray.get(broker.get.remote(config["folder"]))
+    found: list[ray.ObjectRef[Any]] | None = ray.get(broker.get.remote(config["folder"]))
     if found is None:
         return
     run = RunFolder.open(Folder.at(parent).child(config["folder"]))
@@ -306,7 +307,7 @@ def _trial_process(broker: Any, parent: str, config: Mapping[str, Any]) -> None:
             torch.cuda.empty_cache()
 
 
-def _opened(reference: ray.ObjectRef) -> _Assignment:
+def _opened(reference: ray.ObjectRef[Any]) -> _Assignment:
     """The assignment. Raises TrainingError if it names something that this process cannot import."""
     try:
         assignment: _Assignment = ray.get(reference)

@@ -118,5 +118,5 @@ def test_a_real_run_has_every_metric_of_training(tmp_path: Path) -> None:
     assert found["lehr_communication_seconds"] >= 0
     assert step
     assert 0 < step < 5
-    norms = run.steps()["gradient_norm"].to_pylist()
+    norms = run.steps()["gradient_norm"].to_numpy().tolist()
     assert min(norms) <= found["lehr_gradient_norm"] <= max(norms)

@@ -35,7 +35,7 @@ def parquet(path: Path, bad: tuple[int, ...] = (), classes: str = "0,1,2,3,4,5,6
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
         images.append(b"not an image" if row in bad else buffer.getvalue())
-    table = pa.table({"image": images, "label": LABELS}).replace_schema_metadata({"classes": classes})
+    table = pa.table({"image": images, "label": LABELS.tolist()}).replace_schema_metadata({"classes": classes})
     pq.write_table(table, path, row_group_size=group)
     return path
 
@@ -57,7 +57,7 @@ def test_every_row_is_predicted_once_and_in_order_with_the_probabilities_of_the_
     assert table["id"].to_pylist() == list(range(ROWS))
     assert table["label"].to_pylist() == LABELS.tolist()
     expected = Run(trained).predict(PIXELS[..., None])
-    found = np.stack(table["probabilities"].to_numpy())
+    found = np.stack(table["probabilities"].to_numpy().tolist())
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert table["prediction"].to_pylist() == expected.argmax(axis=1).tolist()
     assert table["class"].to_pylist() == [str(best) for best in expected.argmax(axis=1)]
@@ -70,10 +70,10 @@ def test_the_members_of_an_ensemble_are_written_as_well_if_asked_for(
     run = ensemble((1.0, 0.0, 1.0))
     _, table = predict_with("probabilities", parquet(tmp_path / "data.parquet"), members=True)
     assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 03"]
-    together = (np.stack(table["member 01"].to_numpy()) + np.stack(table["member 03"].to_numpy())) / 2
-    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), together, atol=1e-6)
+    together = (np.stack(table["member 01"].to_numpy().tolist()) + np.stack(table["member 03"].to_numpy().tolist())) / 2
+    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy().tolist()), together, atol=1e-6)
     third = Run(run.folder.child("members/03").uri).predict(PIXELS[..., None])
-    np.testing.assert_allclose(np.stack(table["member 03"].to_numpy()), third, atol=1e-6)
+    np.testing.assert_allclose(np.stack(table["member 03"].to_numpy().tolist()), third, atol=1e-6)
 
 
 @pytest.mark.usefixtures("trained")
@@ -129,7 +129,7 @@ def test_the_files_of_another_prediction_are_not_kept(trained: RunFolder, tmp_pa
     make_run(tmp_path / "runs/two", seed=1)
     _, table = predict_with("two", data, out="out", name="second")
     other = Run(tmp_path / "runs/two").predict(PIXELS[..., None])
-    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), other, atol=1e-6)
+    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy().tolist()), other, atol=1e-6)
     assert not np.allclose(other, Run(trained).predict(PIXELS[..., None]), atol=1e-3)
 
 
@@ -209,10 +209,10 @@ def test_a_folder_of_images_without_labels_is_predicted_with_their_names(trained
         done = CliRunner().invoke(app, ["predict", "one", "photos", "out", "--debug"], catch_exceptions=False)
         assert "3 rows in " in done.output
     table = pq.read_table("out")
-    assert [Path(name).name for name in table["name"].to_pylist()] == ["a.png", "b.png", "c.png"]
+    assert [Path(str(name)).name for name in table["name"].to_pylist()] == ["a.png", "b.png", "c.png"]
     assert table["label"].null_count == 3
     expected = Run(trained).predict(PIXELS[[1, 0, 2]][..., None])
-    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy()), expected, atol=1e-6)
+    np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy().tolist()), expected, atol=1e-6)
     refused = CliRunner().invoke(app, ["evaluate", "one", "photos"])
     sentence = "photos: its images have no labels; allowed: a folder for each class, or Parquet files"
     assert str(refused.exception).endswith(sentence)

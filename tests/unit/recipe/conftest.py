@@ -58,7 +58,9 @@ def shuffled_labels(tmp_path: Path) -> Path:
     digits = OpenedSources(job).decode()["train"]
     labels = np.random.default_rng(0).permutation(digits.labels)
     images = [bytes(pixels) for pixels in png(digits.pixels)]
-    table = pa.table({"image": images, "label": labels}).replace_schema_metadata({"classes": ",".join(digits.classes)})
+    table = pa.table({"image": images, "label": labels.tolist()}).replace_schema_metadata(
+        {"classes": ",".join(digits.classes)}
+    )
     pq.write_table(table, tmp_path / "shuffled.parquet")
     return tmp_path / "shuffled.parquet"
 

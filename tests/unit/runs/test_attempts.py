@@ -30,7 +30,7 @@ def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
 
 
 def steps(folder: Folder) -> list[int]:
-    return read_steps(folder).column("step").to_pylist()
+    return [int(step) for step in read_steps(folder)["step"].to_numpy()]
 
 
 def start(folder: Folder, after: Checkpoint | None = None, workers: int = 1) -> Recorder:

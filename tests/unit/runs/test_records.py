@@ -77,6 +77,7 @@ def test_every_column_has_its_unit_and_meaning_and_is_marked_as_wall_clock_time(
                 b"timing": b"true" if column.timing else b"false",
             }
     field = read_epochs(on_disk.folder).schema.field("perplexity")
+    assert field.metadata
     assert (field.type, field.metadata[b"unit"], field.metadata[b"timing"]) == (pa.float64(), b"1", b"false")
     assert [n for kind in COLUMNS.values() for n, c in kind.items() if c.timing] == [
         "seconds",

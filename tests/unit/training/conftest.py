@@ -75,4 +75,4 @@ def train_tiny(tmp_path: Path) -> Callable[..., RunFolder]:
 
 
 def losses(run: RunFolder) -> list[float]:
-    return run.steps()["loss"].to_pylist()
+    return run.steps()["loss"].to_numpy().tolist()
