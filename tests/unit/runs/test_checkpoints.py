@@ -254,7 +254,7 @@ def test_a_writer_killed_at_any_point_leaves_a_whole_checkpoint(
         if checkpoint.step == (10 if overwrite else 20):
             assert "is incomplete" in skipped[0]
         seen.add(checkpoint.step)
-        # And training goes on from there as if nothing had been.
+        # Training resumes from there as if nothing had happened.
         save(folder, small(40))
         prune(folder, 1, set())
         assert names(folder) == ["step-0000000040"]
