@@ -6,11 +6,19 @@ the user's own code; its full trace goes to the log.
 
 from __future__ import annotations
 
+from lehr.credentials import mask
+
 
 class LehrError(Exception):
-    """A known failure, as one sentence. `exit_code` is what the command line returns for it."""
+    """A known failure, as one sentence. `exit_code` is what the command line returns for it.
+
+    Addresses in the sentence are shown without their credentials.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return mask(super().__str__())
 
 
 class JobError(LehrError):

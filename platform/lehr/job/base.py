@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
+from lehr.credentials import has_credentials
 from lehr.errors import JobError
 from lehr.job.compare import job_hash
 from lehr.job.sections import LOCAL_PATH, NO_PATHS, Section
@@ -57,11 +58,12 @@ class Job(Section):
 
     @model_validator(mode="after")
     def _make_paths_absolute(self, info: ValidationInfo) -> Job:
-        folder_of = (info.context or {}).get("folder_of", lambda path: Path.cwd())
-        for path, text in list(path_fields(self)):
-            if re.match(r"[^/]*://[^/]*:[^/]*@", text):  # it would be in the run folder, in messages and in names
+        for path, text in _texts(self.model_dump(exclude={"notes"})):
+            if has_credentials(text):  # it would be in the run folder, in messages and in names
                 what = "holds a password; allowed: credentials in the environment (AWS_SECRET_ACCESS_KEY and the like)"
                 raise JobError(what, field=".".join(map(str, path)))
+        folder_of = (info.context or {}).get("folder_of", lambda path: Path.cwd())
+        for path, text in list(path_fields(self)):
             self.__dict__.update(_with_value(self, path, absolute(text, folder_of(path))).__dict__)
         return self
 
@@ -117,6 +119,18 @@ def path_fields(section: BaseModel, *, runs: bool = False, at: FieldPath = ()) -
             (LOCAL_PATH in info.metadata and value not in NO_PATHS) or (runs and value.startswith("run:"))
         ):
             yield (*at, name), value
+
+
+def _texts(value: Any, at: FieldPath = ()) -> Iterator[tuple[FieldPath, str]]:
+    """Every text in a job, with its field."""
+    if isinstance(value, str):
+        yield at, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, (*at, key))
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _texts(item, (*at, number))
 
 
 def _with_value(model: BaseModel, path: FieldPath, value: str) -> BaseModel:

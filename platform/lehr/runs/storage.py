@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
+from lehr.credentials import has_credentials
 from lehr.errors import RunError, StorageError
 from lehr.runs.stores import Disk, Objects, Store
 
@@ -85,9 +86,8 @@ class Folder:
         import pyarrow as pa
         from pyarrow.fs import FileSystem
 
-        if urlsplit(uri).password is not None:
-            public = uri.split("://")[0] + "://…@" + uri.rpartition("@")[2]
-            raise StorageError(f"{public}: credentials belong in the environment, not in the address of a folder")
+        if has_credentials(uri):
+            raise StorageError(f"{uri}: credentials belong in the environment, not in the address of a folder")
         try:
             try:
                 # One PUT for a small object, not a multipart upload: a third of the requests, and a killed writer

@@ -156,6 +156,9 @@ def test_a_remote_folder_has_no_local_path(s3: str) -> None:
         ("s3://", "has no bucket"),
         ("s3://bucket/with space", "no such storage"),
         ("s3://key:secret@bucket/x", "credentials belong in the environment"),
+        ("s3://KEY:with/slash/secret@bucket/x", "credentials belong in the environment"),
+        ("s3://KEY:99/secret@bucket/x", "credentials belong in the environment"),
+        ("s3://bucket/x?session_token=secret", "credentials belong in the environment"),
     ],
 )
 def test_an_impossible_address_is_one_sentence_without_secrets(uri: str, says: str) -> None:
