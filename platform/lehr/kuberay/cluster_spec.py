@@ -14,6 +14,7 @@ from lehr.kuberay.profile import Nodes, Profile, Toleration
 
 Manifest = dict[str, Any]
 
+DISK = "ephemeral-storage"
 LABELS = {"app.kubernetes.io/managed-by": "lehr", "app.kubernetes.io/name": "lehr"}
 JOB_FOLDER = "/etc/lehr"
 USER = 1000  # of the image
@@ -54,7 +55,9 @@ class WorkerPods:
 def cluster_spec(profile: Profile, pods: WorkerPods, config: str, ray_version: str) -> Manifest:
     """The `rayClusterSpec`: a head that does not train, and the pods that do. `config` names the job's ConfigMap."""
     autoscaled = pods.least != pods.most or profile.workers.spot is not None
-    head = _pod(profile, "ray-head", _resources(profile.head.cpus, profile.head.memory), PORTS, _STOP_DRIVER)
+    head = _pod(
+        profile, "ray-head", _resources(profile.head.cpus, profile.head.memory, profile.head.disk), PORTS, _STOP_DRIVER
+    )
     _place(head["spec"], profile.head)
     head["spec"]["volumes"].append({"name": "job", "configMap": {"name": config}})
     head["spec"]["containers"][0]["volumeMounts"].append({"name": "job", "mountPath": JOB_FOLDER, "readOnly": True})
@@ -84,7 +87,7 @@ def _groups(profile: Profile, pods: WorkerPods) -> list[Manifest]:
     cluster would never be ready if a group waited for nodes that never come.
     """
     offered = profile.workers
-    resources = _resources(pods.workers * pods.cpus + offered.data_cpus, offered.memory)
+    resources = _resources(pods.workers * pods.cpus + offered.data_cpus, offered.memory, offered.disk)
     nodes: list[Nodes] = [offered]
     if pods.gpus and offered.gpu:
         resources = {kind: {**amounts, offered.gpu.resource: pods.gpus} for kind, amounts in resources.items()}
@@ -125,7 +128,8 @@ def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int]
         "securityContext": RESTRICTED,
         "volumeMounts": list(_SCRATCH),
     }
-    volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}, {"name": "ray-logs", "emptyDir": {}}]
+    limit = {"sizeLimit": resources["limits"][DISK]}  # of each; together they may not take more than that either
+    volumes: list[Manifest] = [{"name": each["name"], "emptyDir": dict(limit)} for each in _SCRATCH]
     if profile.secret:
         container["envFrom"] = [{"secretRef": {"name": profile.secret}}]
     for number, (claim, mount) in enumerate(profile.volumes.items()):
@@ -155,7 +159,7 @@ def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int]
 
 def submitter(profile: Profile) -> Manifest:
     """The pod that submits the job to Ray and follows its log. KubeRay adds its command."""
-    pod = _pod(profile, "ray-job-submitter", _resources(0.5, "512Mi"), {}, "true")
+    pod = _pod(profile, "ray-job-submitter", _resources(0.5, "512Mi", "1Gi"), {}, "true")
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     for unneeded in ("lifecycle", "env", "envFrom", "ports"):
         container.pop(unneeded, None)
@@ -181,7 +185,7 @@ def _toleration(taint: Toleration) -> Manifest:
     return {"key": taint.key, **match, "effect": taint.effect}
 
 
-def _resources(cpus: float, memory: str) -> Manifest:
+def _resources(cpus: float, memory: str, disk: str) -> Manifest:
     """Equal requests and limits: nothing is promised that others may take, and Ray counts what the pod really has."""
-    amounts = {"cpu": int(cpus) if cpus == int(cpus) else f"{math.ceil(cpus * 1000)}m", "memory": memory}
+    amounts = {"cpu": int(cpus) if cpus == int(cpus) else f"{math.ceil(cpus * 1000)}m", "memory": memory, DISK: disk}
     return {"requests": amounts, "limits": dict(amounts)}

@@ -71,6 +71,8 @@ def test_pods_follow_the_restricted_standard(overlay: Path) -> None:
             assert not container["image"].endswith(":latest")
             resources = container["resources"]
             assert resources["requests"] == resources["limits"]
+            assert resources["limits"]["ephemeral-storage"]
+        assert all(volume["emptyDir"]["sizeLimit"] for volume in spec["volumes"] if "emptyDir" in volume)
 
 
 def test_no_file_holds_a_secret(overlay: Path) -> None:
