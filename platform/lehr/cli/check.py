@@ -23,6 +23,9 @@ def check(
     folder: Annotated[
         Path | None, typer.Option(help="The folder to upload; see lehr submit.", show_default=False)
     ] = None,
+    include: Annotated[
+        list[Path] | None, typer.Option(help="What to upload as well; see lehr submit.", show_default=False)
+    ] = None,
 ) -> None:
     """Check that a cluster has what a job needs, without running it.
 
@@ -32,13 +35,15 @@ def check(
     """
     started = time.monotonic()
     from lehr.job import load
+    from lehr.submission.package import include_names
     from lehr.submission.submit import package_of, request_of, working_folder
 
     loaded = load(job, overrides or ())
     root = working_folder(loaded, folder)
+    request = request_of(loaded, root, only_check=True, include=include_names(root, include or []))
     jobs = ray_jobs(cluster)
-    jobs.package = lambda: package_of(loaded, root)
-    submission = jobs.submit(request_of(loaded, root, only_check=True))
+    jobs.package = lambda: package_of(loaded, root, request.include)
+    submission = jobs.submit(request)
     current, result = submission, None
     try:
         current, result = wait_for_check(jobs, submission)
@@ -49,6 +54,8 @@ def check(
         raise ended(jobs, current)
     if result is None:
         raise LehrError(f"{jobs.address} did not finish the check in {CHECK_SECONDS:.0f} s; is it very busy?")
+    for note in jobs.notes[:-1]:  # the last says what was uploaded
+        print(note)
     print("\n".join(map(str, result.findings)) or "No problems found: the job can run there.")
     print(f"Checked {jobs.address} in {time.monotonic() - started:.1f} s.")
     if result.is_refused:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import JobFile, Overrides
+from lehr.cli.options import DryRun, JobFile, Overrides
 
 
 def manifest(
@@ -24,6 +24,7 @@ def manifest(
     upload: Annotated[
         bool, typer.Option("--upload", help="Upload the job's own modules to the storage, where the cluster gets them.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Print a job as a RayJob for Kubernetes with KubeRay.
 
@@ -31,11 +32,18 @@ def manifest(
     """
     from lehr.job import load
     from lehr.kuberay import load_profile, prepare, storage_of, to_yaml
+    from lehr.kuberay.backend import notes, travels
     from lehr.kuberay.profile import profile_file
 
     cluster = load_profile(profile_file(profile, "--profile"), change or ())
     loaded = load(job, overrides or ())
     objects, modules = prepare(loaded, cluster)
+    if dry_run:
+        print("\n".join(modules.package.listing() if modules else ["no files"]))
+        print("\n".join([*travels(cluster), "Nothing was sent."]))
+        return
+    for note in notes(cluster, modules):
+        print(note, file=sys.stderr)
     if modules and upload:
         modules.store(storage_of(loaded, cluster))
     elif modules:

@@ -36,6 +36,7 @@ Kubernetes = Annotated[
 JobName = Annotated[str, typer.Argument(help="The name of a submitted run.", show_default=False)]
 Debug = Annotated[bool, typer.Option("--debug", help="Run in one process, without Ray: breakpoints work.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the earlier run of this name and start over.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print everything that would be sent, and send nothing.")]
 
 
 def storage_or_default(storage: str | None) -> str:

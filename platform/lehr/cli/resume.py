@@ -50,11 +50,13 @@ def resume(
                 "submit its job file again"
             )
         job = request.load()
-        submit_request(jobs, request, lambda: package_of(job, Path(request.root)), follow=follow, wait=wait)
+        jobs.package = lambda: package_of(job, Path(request.root), request.include)
+        submit_request(jobs, request, follow=follow, wait=wait)
         return
     job = stored_job(run, storage_or_default(storage))
     root = Path.cwd()
-    submit_request(jobs, request_of(job, root), lambda: package_of(job, root), follow=follow, wait=wait)
+    jobs.package = lambda: package_of(job, root)
+    submit_request(jobs, request_of(job, root), follow=follow, wait=wait)
 
 
 def stored_job(run: str, storage: str) -> Job:

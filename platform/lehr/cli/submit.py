@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, Fresh, JobFile, Kubernetes, Overrides, ray_jobs
-from lehr.errors import LehrError
+from lehr.cli.options import Cluster, DryRun, Fresh, JobFile, Kubernetes, Overrides, ray_jobs
+from lehr.errors import JobError, LehrError
 
 if TYPE_CHECKING:
     from lehr.submission.backend import Backend, Request, Submission
@@ -41,6 +40,13 @@ def submit(
     pip: Annotated[
         Path | None, typer.Option(help="Requirements file to install for the job.", show_default=False)
     ] = None,
+    include: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A file or folder to upload although it is ignored, looks like a secret or leads out of the folder.",
+            show_default=False,
+        ),
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -48,43 +54,70 @@ def submit(
             show_default=False,
         ),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Run a job on a cluster, with your own modules.
 
     Submitting a running job again attaches to it; submitting one that failed or was stopped resumes it.
 
     Example: lehr submit jobs/train.yaml optimizer.lr=0.05 --follow
+    Example: lehr submit jobs/train.yaml --dry-run
     """
     from lehr.job import load
+    from lehr.submission.package import include_names
     from lehr.submission.submit import package_of, request_of, working_folder
 
     loaded = load(job, overrides or ())
-    root = working_folder(loaded, folder)
+    if kubernetes:
+        _refuse_on_kubernetes(pip=pip, folder=folder, fresh=fresh)
+    root = loaded.folder if kubernetes else working_folder(loaded, folder)
     request = request_of(
         loaded, root, check=check, fresh=fresh, retries=retries, stop_wait=stop_wait,
-        env=_variables(env or []), pip=_requirements(pip),
+        env=_variables(env or []), pip=read_requirements(pip), include=include_names(root, include or []),
     )  # fmt: skip
-    if kubernetes:
+    if dry_run and kubernetes:
+        from lehr.kuberay import load_profile, own_modules
+        from lehr.kuberay.backend import travels
+
+        modules = own_modules(loaded, request.include)
+        show_dry_run(request, modules.package if modules else None, travels(load_profile(kubernetes)))
+    elif dry_run:
+        show_dry_run(request, package_of(loaded, root, request.include))
+    elif kubernetes:
         from lehr.kuberay.backend import Kubernetes as KubernetesBackend
 
-        submit_request(KubernetesBackend(kubernetes, loaded), request, None, follow=follow, wait=wait)
+        submit_request(KubernetesBackend(kubernetes, loaded), request, follow=follow, wait=wait)
     else:
-        submit_request(ray_jobs(cluster), request, lambda: package_of(loaded, root), follow=follow, wait=wait)
+        jobs = ray_jobs(cluster)
+        jobs.package = lambda: package_of(loaded, root, request.include)
+        submit_request(jobs, request, follow=follow, wait=wait)
 
 
-def submit_request(
-    jobs: Backend, request: Request, package: Callable[[], Package] | None, *, follow: bool, wait: bool = True
-) -> None:
-    """Submits a request, to a Ray cluster with its package, and prints what came of it.
+def show_dry_run(request: Request, package: Package | None, more: Sequence[str] = ()) -> None:
+    """Prints everything that would be sent, `more` too, and why the request would be refused."""
+    from lehr.submission.backend import refuse_secrets
+    from lehr.submission.submit import travels
+
+    print("\n".join([*travels(request, package), *more]))
+    try:
+        refuse_secrets(request)
+    except LehrError as refused:
+        print(f"would be refused: {refused}")
+    print("Nothing was sent.")
+
+
+def submit_request(jobs: Backend, request: Request, *, follow: bool, wait: bool = True) -> None:
+    """Submits a request and prints what came of it.
 
     Raises:
+        JobError: it holds secrets.
         LehrError: the cluster refused it, or it failed while it was watched.
     """
-    from lehr.submission.backend import command, newest
-    from lehr.submission.package import format_bytes
+    from lehr.submission.backend import command, newest, refuse_secrets
     from lehr.submission.ray_jobs import RayJobs
     from lehr.submission.submit import next_action
 
+    refuse_secrets(request)
     run = request.run
     existing = newest(jobs, run)
     action = next_action(request, existing, jobs)
@@ -96,13 +129,9 @@ def submit_request(
         if wait:
             watch(jobs, existing)
         return
-    if isinstance(jobs, RayJobs) and package:
-        packed = jobs.package = cache(package)
-        submission = jobs.submit(request, existing)
-        uploaded = "uploaded" if jobs.uploaded else "already uploaded"
-        print(f"{len(packed().files)} files, {format_bytes(packed().nbytes)}, from {request.root}: {uploaded}")
-    else:
-        submission = jobs.submit(request, existing)
+    submission = jobs.submit(request, existing)
+    for note in jobs.notes:
+        print(note)
     number = f", submission {submission.number}" if submission.number > 1 else ""
     print(f"Submitted {run} to {jobs.address}{number}.", flush=True)
     if follow:
@@ -170,23 +199,45 @@ def ended(jobs: Backend, submission: Submission, *, shown: bool = False) -> Lehr
     return LehrError("\n".join(lines[-20:]) or f"{run} failed before it started: {last_line(submission.message)}")
 
 
+def _refuse_on_kubernetes(*, pip: Path | None, folder: Path | None, fresh: bool) -> None:
+    """Options that nothing on Kubernetes would heed."""
+    refused = {
+        "--pip": (pip, "the packages belong into the image that the profile names"),
+        "--folder": (folder, "the Python files beside the job file are uploaded"),
+        "--fresh": (fresh, "delete the run first: lehr rm RUN"),
+    }
+    for option, (value, instead) in refused.items():
+        if value:
+            raise JobError(f"is not for Kubernetes; {instead}", field=option)
+
+
 def _variables(pairs: list[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise LehrError(f'--env: "{pair}" is not NAME=VALUE')
-        if name.startswith("RAY_AUTH"):
-            raise LehrError(f"--env: {name} is not sent, since a job's environment stays readable on the cluster")
+        if not equals or not (name.isidentifier() and name.isascii()):
+            given = name if name.isprintable() and not equals else "a pair without a name"
+            raise JobError(f'"{given}" is not NAME=VALUE', field="--env")
         found[name] = value
     return found
 
 
-def _requirements(path: Path | None) -> tuple[str, ...]:
+def read_requirements(path: Path | None) -> tuple[str, ...]:
+    """The lines of a requirements file as pip reads them: continued lines joined, comments left out."""
     if path is None:
         return ()
     try:
-        lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
-    except OSError as error:
-        raise LehrError(f"--pip: {path} cannot be read: {error.strerror}") from None
-    return tuple(line for line in lines if line)
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", field="--pip") from None
+    joined = re.sub(r"[ \t]*\\\r?\n[ \t]*", " ", text).splitlines()
+    lines = tuple(filter(None, (re.sub(r"(^|\s+)#.*", "", line).strip() for line in joined)))
+    for line in lines:
+        local = re.match(r"(-r|-c|--requirement|--constraint)\b|(-e\s*|--editable[\s=]+)?(\./|\.\./|/|\.$)", line)
+        if local or "@ file:" in line:
+            raise JobError(
+                f"{path}: {line} is a file on this machine, which the cluster does not have; put the lines of a "
+                f"requirements file into {path} itself, and your own modules into the folder that is uploaded",
+                field="--pip",
+            )
+    return lines

@@ -10,8 +10,9 @@ from lehr.job import Job
 from lehr.kuberay.client import AlreadySubmitted, KubeRay, NotFound
 from lehr.kuberay.jobs import ClusterJob
 from lehr.kuberay.manifest import prepare, storage_of
-from lehr.kuberay.profile import load_profile, profile_file
-from lehr.submission.backend import Request, Submission
+from lehr.kuberay.modules import Modules
+from lehr.kuberay.profile import Profile, load_profile, profile_file
+from lehr.submission.backend import Request, Submission, refuse_secrets
 
 
 class Kubernetes:
@@ -29,14 +30,18 @@ class Kubernetes:
         self.address = f"{self.client.address}, namespace {self.profile.namespace}"
         self.option = f"--kubernetes {file}"
         self.job = job
+        self.notes: list[str] = []
 
     def submit(self, request: Request, after: Submission | None = None) -> Submission:
         """Creates the RayJob. Retries and the time for stopping are the profile's."""
         assert self.job is not None, "a backend that submits is made with a job"
         job = self.job.model_copy(update={"name": request.run})
-        objects, modules = prepare(job, self.profile)
+        profile = self.profile.with_env(request.env)
+        refuse_secrets(request)
+        objects, modules = prepare(job, profile, request.include)
+        self.notes = notes(profile, modules)
         if modules:
-            modules.store(storage_of(job, self.profile))
+            modules.store(storage_of(job, profile))
         try:
             found = self.client.submit(objects)
         except AlreadySubmitted as already:
@@ -63,6 +68,26 @@ class Kubernetes:
 
     def stop(self, submission: Submission) -> None:
         self.client.stop(submission.id)
+
+
+def notes(profile: Profile, modules: Modules | None) -> list[str]:
+    """What a user should know before a job runs on Kubernetes, one sentence each."""
+    told = modules.package.told() if modules else []
+    if not profile.is_pinned:
+        told.append(
+            f"image: {profile.image} is a tag, which may name another image tomorrow; pin the one you tested: "
+            "name@sha256:… (docker inspect --format '{{index .RepoDigests 0}}' shows it)"
+        )
+    return told
+
+
+def travels(profile: Profile) -> list[str]:
+    """What goes to Kubernetes besides files, one line each, without the values of variables."""
+    return [
+        f"environment variables of the profile: {', '.join(sorted(profile.env)) or 'none'}; "
+        f"from a Secret: {profile.secret or 'none'}",
+        f"the manifest, with the job as resolved; image: {profile.image}",
+    ]
 
 
 def _submission(job: ClusterJob) -> Submission:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
@@ -71,13 +72,13 @@ def manifest(job: Job, profile: Profile, modules: str | None = None, ray_version
     return [config, rayjob]
 
 
-def prepare(job: Job, profile: Profile) -> tuple[list[Manifest], Modules | None]:
+def prepare(job: Job, profile: Profile, include: Collection[str] = ()) -> tuple[list[Manifest], Modules | None]:
     """The manifest of a job, and the modules that must be stored (`Modules.store`) before it starts, if there are any.
 
     Raises:
         JobError: the job cannot run on this cluster.
     """
-    modules, storage = own_modules(job), storage_of(job, profile)
+    modules, storage = own_modules(job, include), storage_of(job, profile)
     if modules and "://" not in storage:
         raise job.error(
             "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,16 @@ class Modules:
         return Folder.at(storage).child(ARCHIVES).create(self.name, self.archive())
 
 
-def own_modules(job: Job) -> Modules | None:
-    """The modules beside the job file, if the job names one of them (`nets:Net`); else None.
+def own_modules(job: Job, include: Collection[str] = ()) -> Modules | None:
+    """The modules beside the job file, if the job names one of them (`nets:Net`), and what `include` names; else None.
 
     Raises:
         JobError: they are too large to be only a job's code.
     """
     named = {name.partition(":")[0].split(".")[0] for name in _names(to_dict(job))}
-    if not any((job.folder / name).is_dir() or (job.folder / f"{name}.py").is_file() for name in named):
+    if not include and not any((job.folder / name).is_dir() or (job.folder / f"{name}.py").is_file() for name in named):
         return None
-    found = package(job.folder, suffix=".py")
+    found = package(job.folder, suffix=".py", include=include)
     if found.nbytes > LIMIT:
         raise job.error(
             "",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from lehr.credentials import has_credentials, is_secret
 from lehr.errors import ClusterError, JobError
 from lehr.job import Section, not_a_choice, parse_overrides
 from lehr.job.merge import merge, override_trees
@@ -45,7 +46,7 @@ def _matches(pattern: str, noun: str, allowed: str, limit: int = 253) -> Callabl
 
 
 def _image(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][\w./:@-]*", value, re.ASCII):
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][\w./:-]*(@sha256:[0-9a-f]{64})?", value, re.ASCII):
         raise ValueError(f"{show(value)} is not an image; allowed: registry/name:tag or registry/name@sha256:digest")
     tag = value.rpartition("/")[2].partition(":")[2]
     if "@sha256:" in value or (tag and tag != "latest"):
@@ -71,7 +72,7 @@ def _environment(value: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{show(name)} is not the name of an environment variable")
         if name in MANAGED:
             raise ValueError(f"{name} is set by KubeRay and must not be set here")
-        if re.search(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY", name.upper()):
+        if is_secret(name, value[name]):
             raise ValueError(
                 f"{name} would be readable in every manifest; put it into a Secret and name that: secret: NAME"
             )
@@ -99,6 +100,10 @@ Memory = Annotated[
     str,
     BeforeValidator(_matches(r"[1-9]\d*(Mi|Gi|Ti)", "an amount of memory", "512Mi, 8Gi"), json_schema_input_type=str),
 ]
+Disk = Annotated[
+    str,
+    BeforeValidator(_matches(r"[1-9]\d*(Mi|Gi|Ti)", "an amount of disk", "20Gi, 1Ti"), json_schema_input_type=str),
+]
 Folder = Annotated[
     str,
     BeforeValidator(
@@ -108,6 +113,9 @@ Folder = Annotated[
 Image = Annotated[str, BeforeValidator(_image, json_schema_input_type=str)]
 Seconds = Annotated[int, BeforeValidator(_seconds, json_schema_input_type=str | int)]
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
+
+
+_DISK = "Local disk of each pod: logs, temporary files, data that do not fit into memory. A pod that uses more ends."
 
 
 class Toleration(Section):
@@ -143,6 +151,7 @@ class Head(Nodes):
 
     cpus: float = Field(default=2.0, gt=0, description="CPU cores.")
     memory: Memory = Field(default="8Gi", description="Memory; about 30% of it is for the decoded data set.")
+    disk: Disk = Field(default="20Gi", description=_DISK)
 
 
 class Workers(Nodes):
@@ -155,6 +164,7 @@ class Workers(Nodes):
     cpus: float = Field(default=2.0, gt=0, description="CPU cores of each worker of a job without workers.cpus.")
     data_cpus: float = Field(default=1.0, ge=0, description="More CPU cores of each pod, for loading and decoding.")
     memory: Memory = Field(default="8Gi", description="Memory of each pod.")
+    disk: Disk = Field(default="20Gi", description=_DISK)
     gpu: Gpu | None = Field(default=None, description="The GPUs of the cluster. By default none.")
     spot: Nodes | None = Field(
         default=None, description="Spot nodes, tried first; if none is free, ordinary nodes are used."
@@ -213,7 +223,7 @@ class Profile(Section):
             raise ValueError(
                 "workers.gpus needs workers.gpu, which describes the GPUs; allowed: gpu: {} for nvidia.com/gpu"
             )
-        if self.storage and re.match(r"[a-z0-9]+://[^/@]*:[^/@]*@", self.storage):
+        if self.storage and has_credentials(self.storage):
             raise ValueError("storage holds a password; allowed: the address without it, and secret: NAME")
         if self.storage and not self.reaches(self.storage):
             raise ValueError(
@@ -228,6 +238,19 @@ class Profile(Section):
             path, why = (duplicate[0], "used twice") if duplicate else (reserved[0], "reserved")
             raise ValueError(f"volumes: {path} is {why}; allowed: a folder of its own, such as /data")
         return self
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the image is always the same one."""
+        return "@sha256:" in self.image
+
+    def with_env(self, variables: Mapping[str, str]) -> Profile:
+        """The profile with more environment variables. Raises JobError for one that does not belong in a manifest."""
+        try:
+            _environment(dict(variables))
+        except ValueError as error:
+            raise JobError(str(error), field="--env") from None
+        return self.model_copy(update={"env": {**self.env, **variables}})
 
     def reaches(self, path: str) -> bool:
         """Whether every pod sees this address or absolute path as the same thing."""

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lehr.credentials import has_credentials, is_secret
+from lehr.errors import JobError
 from lehr.paths import ROOT
 from lehr.ray_cluster.namespaces import namespace_of
 from lehr.runs.progress import ENDED, Ended
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 
 REQUEST = "LEHR_SUBMISSION"
 """The environment variable of a submitted job that holds its request, as JSON."""
+SAFE_WAY = (
+    "set it where the cluster's nodes start: export NAME=… before lehr cluster up or ray start; on Kubernetes, put it "
+    "into a Secret and name that in the profile (secret: NAME)"
+)
+"""How a secret reaches a job."""
 ENTRYPOINT = "python -m lehr.submission.supervise"
 
 PATIENCE_SECONDS = 900
@@ -50,6 +57,7 @@ class Request:
         client: versions where the job was submitted, by package.
         env: further environment variables of the job.
         pip: requirements to install for the job, as pip writes them.
+        include: what is packaged although it looks like a secret or is ignored, relative to `root`.
         check_token: marks the check's result in the job's log; see `lehr.submission.check_result`.
     """
 
@@ -66,6 +74,7 @@ class Request:
     client: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     pip: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
     check_token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def load(self) -> Job:
@@ -105,7 +114,7 @@ class Request:
         """
         parsed = json.loads(text)
         known = {each.name: parsed[each.name] for each in fields(cls) if each.name in parsed}
-        return cls(**{**known, "pip": tuple(known.get("pip", ()))})
+        return cls(**{**known, "pip": tuple(known.get("pip", ())), "include": tuple(known.get("include", ()))})
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> Request:
@@ -145,6 +154,8 @@ class Backend(Protocol):
     address: str
     option: str
     """What names the cluster on the command line (`--cluster http://host:8265`); empty where it is the default."""
+    notes: list[str]
+    """What the last `submit` left out of the upload or would tell its user, one sentence each."""
 
     def submit(self, request: Request, after: Submission | None = None) -> Submission:
         """Submits a job, `after` the newest submission of the run that the client knows.
@@ -168,6 +179,30 @@ class Backend(Protocol):
     def stop(self, submission: Submission) -> None:
         """Asks the job to save a checkpoint and end."""
         ...
+
+
+def refuse_secrets(request: Request) -> None:
+    """Refuses a request that holds secrets: Ray writes all of it into its logs and into the arguments of processes.
+
+    The job itself holds none: no job is made with credentials in an address.
+
+    Raises:
+        JobError: an environment variable looks like a secret, or a requirement holds credentials.
+    """
+    for name, value in request.env.items():
+        if name.startswith("RAY_AUTH") or is_secret(name, value):
+            raise JobError(
+                f"{name} looks like a secret, and what is sent with a job stays readable on the cluster; {SAFE_WAY}; "
+                "or send the name of a file on the nodes: NAME_FILE=/path",
+                field="--env",
+            )
+    for line in request.pip:
+        if has_credentials(line):
+            raise JobError(
+                f"{line} holds credentials, and what is sent with a job stays readable on the cluster; write ${{NAME}} "
+                f"instead, which pip takes from the environment, and {SAFE_WAY}",
+                field="--pip",
+            )
 
 
 def newest(backend: Backend, run: str) -> Submission | None:

@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping
 from typing import TypedDict
 from urllib.parse import quote
 
-from lehr.errors import ClusterError
+from lehr.errors import ClusterError, JobError
 from lehr.ray_cluster.dashboard import DashboardClient, last_line
 from lehr.runs.progress import ENDED
-from lehr.submission.backend import ENTRYPOINT, Request, Status, Submission
+from lehr.submission.backend import ENTRYPOINT, Request, Status, Submission, refuse_secrets
 from lehr.submission.check_result import CheckResult, is_result
 from lehr.submission.package import Package
 
+LONGEST_ENVIRONMENT = 100 * 1024
+"""Bytes of a runtime environment. Ray passes it on as one variable, for which Linux allows 128 KiB."""
 CHECK_PREFIX = "lehr-check-"
 """How the ids begin of submissions that only check the cluster."""
 STATUS: Mapping[str, Status] = {
@@ -64,13 +66,16 @@ class RayJobs:
         self.dashboard = DashboardClient(address)
         self.package = package
         self.uploaded: bool | None = None  # whether the last submit had to upload the package
+        self.notes: list[str] = []
 
     def submit(self, request: Request, after: Submission | None = None) -> Submission:
+        refuse_secrets(request)
         environment = request.runtime_env()
         if self.package:
             package = self.package()
             self.uploaded = self._upload(package)
             environment["working_dir"] = f"gcs://{package.name}"
+            self.notes = [*package.told(), f"{package.summary}: {'' if self.uploaded else 'already '}uploaded"]
         if request.only_check:
             self._forget_checks()
             number, name = 0, f"{CHECK_PREFIX}{secrets.token_hex(6)}"
@@ -85,6 +90,12 @@ class RayJobs:
             "runtime_env": environment,
             "metadata": metadata if number else {},
         }
+        if len(json.dumps(environment)) > LONGEST_ENVIRONMENT:
+            raise JobError(
+                f"{request.source or request.run}: the job and its requirements take "
+                f"{len(json.dumps(environment)) >> 10} KiB, and Ray passes on at most {LONGEST_ENVIRONMENT >> 10} KiB; "
+                "leave out the hashes of other platforms, or install the requirements on the nodes"
+            )
         status, text = self.dashboard.request("POST", "/api/jobs/", json.dumps(body).encode(), allowed=(400, 500))
         if status != 200 and "already exists" not in text:
             raise ClusterError(f"{self.address}: the job was refused: {last_line(text)}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
+from lehr.credentials import mask
 from lehr.driver import choose_run_folder
 from lehr.errors import LehrError, StorageError
 from lehr.job import Job, changes_of_run, describe_changes, extends, to_dict, with_new_names
@@ -49,11 +51,24 @@ def working_folder(job: Job, given: Path | None) -> Path:
     return Path.cwd() if job.folder.is_relative_to(Path.cwd()) else job.folder
 
 
-def package_of(job: Job, root: Path) -> Package:
-    """The working folder's package, without the job's run folders and the cluster's token."""
-    storage = [Path(job.storage)] if "://" not in job.storage else []
+def package_of(job: Job, root: Path, include: Collection[str] = ()) -> Package:
+    """The working folder's package, without the job's run folders and the cluster's token.
+
+    What `include` names, relative to `root`, is sent whatever it is.
+    """
+    without = {token_file().absolute(): "the cluster's token"}
+    if "://" not in job.storage:
+        without[Path(job.storage)] = "the job's run folders"
     data = [Path(path) for path in data_paths(job).values() if "://" not in path]
-    return package(root, without=[*storage, token_file().absolute()], data=[path for path in data if path.exists()])
+    return package(root, without=without, data=[path for path in data if path.exists()], include=include)
+
+
+def travels(request: Request, package: Package | None) -> list[str]:
+    """Everything that goes to a cluster with a request, one line each, without the values of variables."""
+    lines = package.listing() if package else ["no files"]
+    sent = {"environment variables": sorted(request.env), "requirements": list(map(mask, request.pip))}
+    lines += [f"{what}: {', '.join(names)}" for what, names in sent.items() if names]
+    return [*lines, f"the job as resolved, with the paths of its file and folder: {request.source}, {request.root}"]
 
 
 def data_paths(job: Job) -> dict[str, str]:

@@ -14,9 +14,12 @@ import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from lehr.credentials import mask
 from lehr.errors import LehrError, StorageError
 from lehr.submission.backend import Request
 from lehr.submission.held_runs import when_free
@@ -27,14 +30,24 @@ STORAGE_AWAY = 75  # EX_TEMPFAIL: the storage is unavailable, so another attempt
 CLUSTER_AWAY = 69  # EX_UNAVAILABLE: Ray or the network is unavailable, so another attempt is worthwhile too
 NETWORK_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)  # not every OSError: a missing file stays missing
 UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
+UNPACKED = "working_dir_files"
+"""Ray's folder of unpacked packages."""
 BACKOFF_SECONDS = (1.0, 10.0, 60.0)  # before the first, the second and later restarts
 
 
 def main() -> None:
+    close_package()
     request = Request.from_environment(os.environ)
     if sys.argv[1:] == ["job"]:
         sys.exit(run(request))
     sys.exit(supervise(request))
+
+
+def close_package() -> None:
+    """Hides the names in Ray's copy of the package from other users of this node; their content is hidden already."""
+    if Path.cwd().parent.name == UNPACKED:
+        with suppress(OSError):
+            os.chmod(".", 0o700)
 
 
 def supervise(request: Request) -> int:
@@ -103,8 +116,8 @@ def run(request: Request) -> int:
         from lehr.training.failures import describe
 
         failure = describe(error)
-        traceback.print_exc()
-        print(failure.sentence, flush=True)
+        print(mask(traceback.format_exc()), file=sys.stderr)
+        print(mask(failure.sentence), flush=True)
         is_away = isinstance(error, NETWORK_ERRORS) or (isinstance(error, OSError) and error.errno in UNREACHABLE)
         return CLUSTER_AWAY if is_away else 1
     return 0

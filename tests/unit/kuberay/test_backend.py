@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.unit.kuberay.kubernetes_api import Cluster, Server
 
+from lehr.cli.manifest import manifest
 from lehr.cli.stop import stop
-from lehr.errors import ClusterError
+from lehr.cli.submit import submit
+from lehr.errors import ClusterError, JobError
 from lehr.job import load
-from lehr.kuberay.backend import Kubernetes
+from lehr.kuberay.backend import Kubernetes, notes
 from lehr.submission.backend import Backend, Submission, command, newest, resume_command
 from lehr.submission.ray_jobs import RayJobs
 from lehr.submission.submit import next_action, request_of
@@ -72,6 +75,52 @@ def test_a_job_whose_run_folder_only_pods_reach_is_stopped_by_deleting_it(
     assert capsys.readouterr().out == f"mine has stopped. Resume with: lehr submit JOB --kubernetes {pods_only}\n"
     assert there.get(sent).status == "stopped"
     assert not [key for key in cluster.objects if key[0] == "rayjobs"]
+
+
+def test_no_secret_gets_into_a_manifest(cluster: Cluster, backend: Kubernetes) -> None:
+    request = request_of(backend.job, Path.cwd())  # type: ignore[arg-type]
+    with pytest.raises(JobError, match="--env: HF_TOKEN would be readable in every manifest; put it into a Secret and"):
+        backend.submit(replace(request, env={"HF_TOKEN": "canary"}))
+    with pytest.raises(JobError, match="--env: RAY_ADDRESS is set by KubeRay"):
+        backend.submit(replace(request, env={"RAY_ADDRESS": "x"}))
+    assert not cluster.objects
+    sent = backend.submit(replace(request, env={"MODE": "fast"}))
+    head = cluster.objects["rayjobs", sent.id]["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert {"name": "MODE", "value": "fast"} in head["template"]["spec"]["containers"][0]["env"]
+
+
+def test_an_image_that_may_change_is_told(backend: Kubernetes) -> None:
+    backend.submit(request_of(backend.job, Path.cwd()))  # type: ignore[arg-type]
+    (note,) = backend.notes
+    assert note.startswith("image: lehr:1 is a tag, which may name another image tomorrow; pin the one")
+    pinned = backend.profile.model_copy(update={"image": "lehr@sha256:" + "0" * 64})
+    assert notes(pinned, None) == []
+
+
+def test_an_option_that_kubernetes_would_not_heed_is_refused(tmp_path: Path) -> None:
+    job, profile = str(tmp_path / "mine.yaml"), str(tmp_path / "profile.yaml")
+    (tmp_path / "mine.yaml").write_text("kind: train\n")
+    for options in ({"pip": tmp_path / "r.txt"}, {"folder": tmp_path}, {"fresh": True}):
+        with pytest.raises(JobError, match=f"--{next(iter(options))}: is not for Kubernetes; "):
+            submit(job, kubernetes=profile, **options)  # type: ignore[arg-type]
+
+
+def test_a_dry_run_lists_the_modules_and_names_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "profile.yaml").write_text("image: lehr:1\nstorage: s3://b/r\nenv: {MODE: fast}\nsecret: keys\n")
+    (tmp_path / "mine.yaml").write_text("kind: train\nmodel: {name: 'nets:Net'}\n")
+    (tmp_path / "nets.py").write_text("x = 1\n")
+    (tmp_path / "elsewhere.py").symlink_to("/etc/hostname")
+    manifest(str(tmp_path / "mine.yaml"), profile=str(tmp_path / "profile.yaml"), dry_run=True)
+    printed = capsys.readouterr().out
+    assert "1 KiB  nets.py\n1 file, 1 KiB, from " in printed
+    assert "elsewhere.py  leads out of the folder: to /etc/hostname" in printed
+    assert "environment variables of the profile: MODE; from a Secret: keys\n" in printed
+    assert printed.endswith("Nothing was sent.\n")
+    assert "fast" not in printed
+    submit(str(tmp_path / "mine.yaml"), kubernetes=str(tmp_path / "profile.yaml"), dry_run=True, env=["A=b"])
+    printed = capsys.readouterr().out
+    assert "environment variables: A\n" in printed
+    assert "environment variables of the profile: MODE; from a Secret: keys\n" in printed
 
 
 def test_a_command_in_a_message_names_the_cluster(backend: Kubernetes) -> None:

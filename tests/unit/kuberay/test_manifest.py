@@ -69,6 +69,7 @@ def check_policies(job: dict[str, Any]) -> None:
         assert all(
             set(volume) <= {"name", "emptyDir", "configMap", "persistentVolumeClaim"} for volume in spec["volumes"]
         )
+        assert all(volume["emptyDir"]["sizeLimit"] for volume in spec["volumes"] if "emptyDir" in volume)
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in spec["containers"]:
@@ -79,6 +80,7 @@ def check_policies(job: dict[str, Any]) -> None:
             assert "privileged" not in locked
             assert "@sha256:" in container["image"] or container["image"].rpartition(":")[2] not in ("latest", "")
             assert container["resources"]["requests"] == container["resources"]["limits"]
+            assert container["resources"]["limits"]["ephemeral-storage"]
             mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
             assert "/tmp" in mounted
             for variable in container.get("env", []):
@@ -267,6 +269,7 @@ def test_the_job_is_sent_with_its_workers_spelt_out() -> None:
     assert group["template"]["spec"]["containers"][0]["resources"]["limits"] == {
         "cpu": 5,  # two of them for data
         "memory": "8Gi",
+        "ephemeral-storage": "20Gi",
         "nvidia.com/gpu": 1,
     }
 
@@ -393,6 +396,10 @@ WRONG_PROFILES = [
     ("env: {RAY_AUTH_TOKEN: x}", "RAY_AUTH_TOKEN is set by KubeRay"),
     ("env: {a-b: x}", '"a-b" is not the name of an environment variable'),
     ("head: {memory: 8gb}", '"8gb" is not an amount of memory; allowed: 512Mi, 8Gi'),
+    ("head: {disk: 8gb}", '"8gb" is not an amount of disk; allowed: 20Gi, 1Ti'),
+    ("image: lehr@sha256:abc", '"lehr@sha256:abc" is not an image; allowed: registry/name:tag or'),
+    ("storage: s3://key:with/slash@bucket/runs", "storage holds a password"),
+    ("env: {DATABASE_URL: 'postgres://me:word@host/db'}", "DATABASE_URL would be readable in every manifest"),
     ("head: {cpus: 0}", "0 is too small; allowed: a number above 0"),
     ("workers: {memory: 8}", "8 is not an amount of memory"),
     ("workers: {gpus: 1}", "workers.gpus needs workers.gpu"),

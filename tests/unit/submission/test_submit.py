@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from tests.dashboard import Dashboard
 
-from lehr.errors import LehrError
+from lehr.cli.submit import read_requirements
+from lehr.errors import JobError, LehrError
 from lehr.job import load, to_dict
 from lehr.submission.backend import Request, Submission
 from lehr.submission.ray_jobs import RayJobs
@@ -177,3 +178,104 @@ def test_a_finished_search_with_another_budget_is_submitted_again(tmp_path: Path
     existing = Submission("mine--1", "mine", 1, "finished", request=known)
     assert next_action(known, existing, jobs) == "nothing"
     assert next_action(larger, existing, jobs) == "submit"
+
+
+# ── what travels ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_dry_run_lists_everything_that_would_be_sent_and_needs_no_cluster(
+    dashboard: Dashboard, job: Path, tmp_path: Path
+) -> None:
+    project = job.parents[1]
+    (project / ".env").write_text("PASSWORD=canary\n")
+    (project / "elsewhere").symlink_to(tmp_path)
+    (project / "requirements.txt").write_text("--index-url https://me:canary@host/simple\ntimm==1.0\n")
+    words = ("submit", "jobs/mine.yaml", "--dry-run", "--pip", "requirements.txt", "--env", "HF_TOKEN=canary")
+    done = lehr(*words, cwd=project)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[-1] for line in lines[:3]] == ["jobs/mine.yaml", "nets.py", "requirements.txt"]
+    assert re.search(r"\n  \.env +looks like a secret: ", done.stdout)
+    assert re.search(rf"\n  elsewhere/ +leads out of the folder: to {re.escape(str(tmp_path))}", done.stdout)
+    assert "environment variables: HF_TOKEN\n" in done.stdout
+    assert "requirements: --index-url https://…@host/simple, timm==1.0\n" in done.stdout
+    assert "would be refused: --env: HF_TOKEN looks like a secret" in done.stdout
+    assert lines[-1] == "Nothing was sent."
+    assert "canary" not in done.stdout + done.stderr
+    assert dashboard.asked == []
+
+
+def test_what_is_left_out_is_told_and_what_is_named_goes_along_and_again_at_a_resume(
+    dashboard: Dashboard, job: Path
+) -> None:
+    project = job.parents[1]
+    (project / ".env").write_text("x")
+    (project / "tls.pem").write_text("x")
+    words = ("submit", "jobs/mine.yaml", "--cluster", dashboard.address, "--no-wait", "--include", "tls.pem")
+    sent = lehr(*words, cwd=project)
+    assert sent.stdout.splitlines()[:2] == [
+        "left out, since they look like secrets: .env; what the job needs must be named: --include PATH",
+        f"3 files, 1 KiB, from {project}: uploaded",
+    ]
+    dashboard.jobs["mine--1"]["status"] = "FAILED"
+    resumed = lehr("resume", "mine", "--cluster", dashboard.address, "--no-wait", cwd=project)
+    assert "3 files, 1 KiB" in resumed.stdout
+    assert len(dashboard.packages) == 1
+    gone = lehr("submit", "jobs/mine.yaml", "--include", "gone", "--dry-run", cwd=project)
+    assert gone.returncode == 2
+    assert gone.stderr == f"--include: gone is not in {project}, so it cannot be uploaded\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "requirements", "sentence"),
+    [
+        (["--env", "HF_TOKEN=canary"], "", "--env: HF_TOKEN looks like a secret, and what is sent with a job stays"),
+        (["--env", "URL=postgres://me:canary@host"], "", "--env: URL looks like a secret"),
+        (["--env", "RAY_AUTH_MODE=canary"], "", "--env: RAY_AUTH_MODE looks like a secret"),
+        (["--env", "=canary"], "", '--env: "a pair without a name" is not NAME=VALUE'),
+        (["--pip", "r.txt"], "-i https://me:canary@host/simple\n", "--pip: -i https://…@host/simple holds credentials"),
+        (
+            ["--pip", "r.txt"],
+            "x @ git+https://canary@host/x.git",
+            "write ${NAME} instead, which pip takes from",
+        ),
+        (["--pip", "r.txt"], "-r other.txt\n", "--pip: r.txt: -r other.txt is a file on this machine"),
+        (["--pip", "r.txt"], "-e .\n", "--pip: r.txt: -e . is a file on this machine"),
+        (["--pip", "r.txt"], "x --hash=sha256:0\n" * 7000, "and Ray passes on at most 100 KiB; leave out the hashes"),
+    ],
+)
+def test_secrets_are_refused_with_the_safe_way_before_anything_is_sent(
+    dashboard: Dashboard, job: Path, words: list[str], requirements: str, sentence: str
+) -> None:
+    (job.parents[1] / "r.txt").write_text(requirements)
+    done = lehr("submit", "jobs/mine.yaml", "--cluster", dashboard.address, *words, cwd=job.parents[1])
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "canary" not in done.stderr
+    assert "POST" not in {method for method, _ in dashboard.asked}
+
+
+def test_requirements_travel_as_pip_reads_them(job: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_text(
+        "\ufeff--require-hashes  # strict\n# a comment\n"
+        "--index-url https://me:${PIP_TOKEN}@host/simple\n"
+        "timm==1.0 \\\n    --hash=sha256:ab \\\n    --hash=sha256:cd\n"
+        "x @ https://host/x.whl#sha256=ef\n"
+    )
+    assert read_requirements(tmp_path / "r.txt") == (
+        "--require-hashes",
+        "--index-url https://me:${PIP_TOKEN}@host/simple",
+        "timm==1.0 --hash=sha256:ab --hash=sha256:cd",
+        "x @ https://host/x.whl#sha256=ef",
+    )
+
+
+def test_no_job_is_made_with_credentials_anywhere_in_it(job: Path) -> None:
+    for change in (
+        {"storage": "s3://KEY:with/slash@bucket/runs"},
+        {"data": {"source": "images", "path": "https://bucket/x?X-Amz-Signature=abc"}},
+        {"model": {"name": "my_nets:Net", "url": "https://me:word@host/weights"}},
+    ):
+        with pytest.raises(JobError, match="holds a password; allowed: credentials in the environment"):
+            load(job, change)
