@@ -6,6 +6,7 @@ These are rules of thumb: they know the usual shapes. A password under a plain n
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 HIDDEN = "…"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"'<>`]*)")
@@ -64,7 +65,7 @@ def _masked(scheme: str, rest: str) -> str:
 
 
 def _masked_parameter(found: re.Match[str]) -> str:
-    is_hidden = _SECRET_PARAMETER.fullmatch(found[2]) and not _VARIABLE.fullmatch(found[3])
+    is_hidden = _SECRET_PARAMETER.fullmatch(unquote(found[2])) and not _VARIABLE.fullmatch(found[3])
     return f"{found[1]}{found[2]}={HIDDEN if is_hidden else found[3]}"
 
 
@@ -79,6 +80,8 @@ def _end_of_credentials(scheme: str, rest: str) -> int:
         # A user alone is a token in https://, and a container or a login elsewhere (abfs://box@account, ssh://git@host).
         return end if (colon or _WEB.fullmatch(scheme)) and _VARIABLE.sub("", user) else 0
     _, colon, port = authority.rpartition(":")
-    if not colon or "@" not in rest or authority.startswith("[") or (port.isdecimal() and scheme not in _STORES):
+    if scheme in _STORES:
+        return (rest.rindex("@") if "@" in rest else len(rest)) if colon else 0  # s3://KEY:with/slash@bucket
+    if not colon or "@" not in rest or authority.startswith("[") or port.isdecimal():
         return 0
-    return rest.rindex("@")  # s3://KEY:with/slash@bucket
+    return rest.rindex("@")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -41,7 +42,15 @@ class Net(nn.Sequential):
     def __init__(self, channels: int, outputs: int, width: int = 4):
         super().__init__(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, outputs))
 """
+NEEDS_TOKEN = """\
+import os
+import my_nets
+assert os.environ["NODE_TOKEN"], "a secret that was set where the nodes started reaches the job"
+Net = my_nets.Net
+"""
 TOKEN = "0123456789abcdef0123456789abcdef"
+CANARY = "canary5d41402abc4b2a76"
+"""Stands for a secret: nothing may write it anywhere."""
 Lehr = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -62,6 +71,7 @@ def environment(place: Path) -> Iterator[dict[str, str]]:
             "LEHR_STATE": str(place / "state"),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(place / "token"),
+            "NODE_TOKEN": CANARY,
         }
 
 
@@ -228,6 +238,63 @@ def test_a_second_job_says_what_it_waits_for_until_all_its_workers_fit(lehr: Leh
     done = lehr("attach", "second")
     assert done.returncode == 0, done.stdout
     assert "epoch 3/3" in done.stdout
+
+
+def test_secrets_are_in_no_log_no_folder_and_no_process_list_and_files_are_for_their_owner(
+    lehr: Lehr, place: Path, environment: dict[str, str], s3: Any, tmp_path: Path
+) -> None:
+    for name in (".env", ".aws/credentials", "tls.pem"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(CANARY)
+    (tmp_path / "private.txt").write_text(CANARY)
+    (place / "outside").symlink_to(tmp_path)
+    (place / "needs_token.py").write_text(NEEDS_TOKEN)
+    (place / "requirements.txt").write_text(f"--index-url https://me:{CANARY}@host/simple\n")
+    words = ["submit", "job.yaml", "name=quiet", "model.name=needs_token:Net"]
+    for more in (["--env", f"HF_TOKEN={CANARY}"], ["--pip", "requirements.txt"], [f"storage=s3://K:{CANARY}/x@b/r"]):
+        refused = lehr(*words, *more)
+        assert refused.returncode == 2, refused.stdout
+        assert CANARY not in refused.stdout + refused.stderr
+    (place / "requirements.txt").unlink()
+
+    arguments: set[str] = set()
+    sessions: set[str] = set()
+    client = subprocess.Popen(
+        [sys.executable, "-m", "lehr", *words, "-f"], cwd=place, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    while client.poll() is None:
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            arguments |= {line} if CANARY in line else set()
+            sessions |= set(re.findall(r"--session-dir[= ](\S+)", line)) if f"{place}" in _state_of(process) else set()
+        time.sleep(0.2)
+    assert client.stdout
+    printed = client.stdout.read()
+    assert client.returncode == 0, printed
+    assert "left out, since they look like secrets: .aws/, .env, tls.pem;" in printed
+    assert f"left out, since they lead out of the folder: outside/ (to {tmp_path});" in printed
+    assert CANARY not in printed
+    assert arguments == set()
+
+    assert sessions
+    written = [file for folder in (*sessions, place / "state") for file in Path(folder).rglob("*") if file.is_file()]
+    assert [file for file in written if CANARY.encode() in file.read_bytes()] == []
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="runs/quiet/")
+    keys = [each["Key"] for page in pages for each in page["Contents"]]
+    assert keys
+    bodies = {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    assert [key for key, body in bodies.items() if CANARY.encode() in body] == []
+
+    unpacked = [file for file in written if "/working_dir_files/_ray_pkg_" in str(file) and file.suffix != ".lock"]
+    assert {file.name for file in unpacked} >= {"needs_token.py", "job.yaml"}
+    assert {oct(file.stat().st_mode & 0o777) for file in unpacked} <= {"0o600", "0o700"}
+
+
+def _state_of(process: psutil.Process) -> str:
+    try:
+        return process.environ().get("LEHR_STATE", "")
+    except psutil.Error:
+        return ""
 
 
 TEMPLATES = [  # in an order in which each finds the runs it needs

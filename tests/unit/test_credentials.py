@@ -20,6 +20,8 @@ MASKED = [
     ("s3://KEY:12/34+5@bucket/runs", "s3://…@bucket/runs"),  # not a port: buckets have none
     ("https://bucket/x?X-Amz-Signature=ab%2F&X-Amz-Date=1", "https://bucket/x?X-Amz-Signature=…&X-Amz-Date=1"),
     ("https://box/x?sv=1&sig=ab", "https://box/x?sv=1&sig=…"),
+    ("https://bucket/x?X-Amz-Sign%61ture=ab", "https://bucket/x?X-Amz-Sign%61ture=…"),
+    ("postgres://host/db?user=me&password=a", "postgres://host/db?user=me&password=…"),
     ("http://host:8265/?token=abc#access_token=d", "http://host:8265/?token=…#access_token=…"),
     ("s3://K:S@b: cannot be read, ask me@home", "s3://…@b: cannot be read, ask me@home"),
 ]
@@ -37,6 +39,8 @@ SHOWN = [
     "https://user:${TOKEN}@host/simple",  # pip reads it from the environment
     "https://${TOKEN}@host/simple",
     "run:digits me@home a:b@c",
+    "https://peer.example:9077 refused the write of agent ai:me@home",
+    "allowed: http://HOST:PORT or https://HOST/PATH",
 ]
 
 

@@ -87,7 +87,9 @@ class Folder:
         from pyarrow.fs import FileSystem
 
         if has_credentials(uri):
-            raise StorageError(f"{uri}: credentials belong in the environment, not in the address of a folder")
+            raise StorageError(
+                f"{''.join(uri.split())}: credentials belong in the environment, not in the address of a folder"
+            )
         try:
             try:
                 # One PUT for a small object, not a multipart upload: a third of the requests, and a killed writer

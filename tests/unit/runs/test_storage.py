@@ -158,6 +158,7 @@ def test_a_remote_folder_has_no_local_path(s3: str) -> None:
         ("s3://key:secret@bucket/x", "credentials belong in the environment"),
         ("s3://KEY:with/slash/secret@bucket/x", "credentials belong in the environment"),
         ("s3://KEY:99/secret@bucket/x", "credentials belong in the environment"),
+        ("s3://KEY:99 and secret@bucket/x", "credentials belong in the environment"),
         ("s3://bucket/x?session_token=secret", "credentials belong in the environment"),
     ],
 )
