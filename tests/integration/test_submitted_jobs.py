@@ -277,7 +277,8 @@ def test_secrets_are_in_no_log_no_folder_and_no_process_list_and_files_are_for_t
     assert arguments == set()
 
     assert sessions
-    written = [file for folder in (*sessions, place / "state") for file in Path(folder).rglob("*") if file.is_file()]
+    folders = [*map(Path, sessions), place / "state"]
+    written = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
     assert [file for file in written if CANARY.encode() in file.read_bytes()] == []
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="runs/quiet/")
     keys = [each["Key"] for page in pages for each in page["Contents"]]
