@@ -289,6 +289,8 @@ def test_secrets_are_in_no_log_no_folder_and_no_process_list_and_files_are_for_t
     unpacked = [file for file in written if "/working_dir_files/_ray_pkg_" in str(file) and file.suffix != ".lock"]
     assert {file.name for file in unpacked} >= {"needs_token.py", "job.yaml"}
     assert {oct(file.stat().st_mode & 0o777) for file in unpacked} <= {"0o600", "0o700"}
+    folders = [file.parent for file in unpacked if file.name == "needs_token.py"]
+    assert 0o700 in [folder.stat().st_mode & 0o777 for folder in folders], "closed by the supervisor, on the head"
 
 
 def _state_of(process: psutil.Process) -> str:

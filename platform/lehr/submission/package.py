@@ -11,7 +11,7 @@ import os
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ DATA_LIMIT = 20 * 2**20
 """Bytes of the job's own data that are sent with it."""
 MOST_SHOWN = 8
 _CHUNK = 2**20
+_TOO_MANY = f"more than {MOST_FILES:,} files"
 _FORMAT = b"2"  # part of the digest: a new way to pack makes new packages
 
 
@@ -83,7 +84,7 @@ class Package:
     def summary(self) -> str:
         """`3 files, 12 KiB, from /home/me/project`."""
         count = len(self.packed)
-        return f"{count} file{'' if count == 1 else 's'}, {format_bytes(self.nbytes)}, from {self.root}"
+        return f"{count} file{'' if count == 1 else 's'}, {format_bytes(self.nbytes)}, from {shown(str(self.root))}"
 
     def zip(self, inside: str = "") -> bytes:
         """The zip file, with all files in a folder `inside`. The same files give the same bytes.
@@ -212,7 +213,7 @@ def package(
             found.left_out += asked.left_out
             whole |= asked.files.keys()
     except TooManyFiles as stopped:
-        raise LehrError(_too_large(root, f"more than {MOST_FILES:,} files", stopped.survey.files)) from None
+        raise LehrError(_too_large(root, _TOO_MANY, dict.fromkeys(stopped.survey.files, 1), _count)) from None
     if found.nbytes > UNPACKED_LIMIT:
         raise LehrError(_too_large(root, format_bytes(found.nbytes), found.files))
     return _read(root, found, whole)
@@ -247,7 +248,7 @@ def _add_data(found: Survey, root: Path, path: Path, named: Mapping[Path, str]) 
         own = survey(root, path, skip=named)
         size, how = own.nbytes, format_bytes(own.nbytes)
     except TooManyFiles as stopped:
-        own, size, how = stopped.survey, DATA_LIMIT + 1, f"more than {MOST_FILES:,} files"
+        own, size, how = stopped.survey, DATA_LIMIT + 1, _TOO_MANY
     if size > DATA_LIMIT:
         found.left_out.append(LeftOut(f"{name}/" if path.is_dir() else name, "data", how))
     else:
@@ -290,8 +291,12 @@ def _with_reason(each: LeftOut) -> str:
     return shown(each.name) + reasons.get(each.kind, f" ({shown(each.why)})")
 
 
-def _too_large(root: Path, how: str, sizes: Mapping[str, int]) -> str:
-    named = ", ".join(f"{shown(name)} ({format_bytes(size)})" for name, size in _largest(sizes)[:5])
+def _count(files: int) -> str:
+    return f"{files:,} files"
+
+
+def _too_large(root: Path, how: str, sizes: Mapping[str, int], format_size: Callable[[int], str] = format_bytes) -> str:
+    named = ", ".join(f"{shown(name)} ({format_size(size)})" for name, size in _largest(sizes)[:5])
     return (
         f"{root} is too large for a cluster ({how}); the largest entries are {named}; list what the job does not need "
         "in .gitignore or .rayignore; large data belong on s3://…, gs://… or a shared file system"
@@ -299,8 +304,9 @@ def _too_large(root: Path, how: str, sizes: Mapping[str, int]) -> str:
 
 
 def _largest(sizes: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The entries of a folder by size; where one folder has nearly all of it, those of that folder."""
-    inside = ""
+    """The entries of a folder by size; where one folder has nearly all of it, that folder and its entries."""
+    inside: str = ""
+    around: list[tuple[str, int]] = []
     while True:
         entries: Counter[str] = Counter()
         for name, size in sizes.items():
@@ -309,5 +315,5 @@ def _largest(sizes: Mapping[str, int]) -> list[tuple[str, int]]:
                 entries[f"{inside}{first}{slash}"] += size
         ordered = entries.most_common()
         if not ordered or not ordered[0][0].endswith("/") or ordered[0][1] < 0.9 * sum(entries.values()):
-            return ordered
-        inside = ordered[0][0]
+            return around + ordered
+        inside, around = ordered[0][0], ordered[:1]

@@ -21,6 +21,10 @@ from lehr.submission.private_files import private_file, private_folder
 
 MOST_FILES = 20_000
 """Files and folders of a package."""
+DEEPEST = 100
+"""Folders inside each other."""
+LARGEST_IGNORE_FILE = 2**20
+"""Bytes."""
 IGNORE_FILES = (".gitignore", ".rayignore")
 VERSION_CONTROL = (".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", "CVS")
 CACHES = (
@@ -113,6 +117,9 @@ class _Walk:
 
     def folder(self, path: str, prefix: str, real: str, specs: Specs, above: tuple[str, ...]) -> None:
         """Everything in a folder. `real` is its path without links, `above` those of the folders around it."""
+        if len(above) > DEEPEST:
+            self.leave(prefix, "odd", f"deeper than {DEEPEST} folders")
+            return
         try:
             entries = sorted(os.listdir(path))
         except OSError as error:
@@ -222,6 +229,8 @@ def _specs(path: str, prefix: str) -> Iterator[tuple[str, GitIgnoreSpec]]:
         file = Path(path, name)
         if file.is_file():
             try:
+                if file.stat().st_size > LARGEST_IGNORE_FILE:
+                    raise ValueError("it is larger than 1 MiB")
                 lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
                 yield prefix, GitIgnoreSpec.from_lines(lines)
             except (OSError, ValueError) as error:

@@ -217,21 +217,23 @@ def test_a_folder_of_fifty_gigabytes_is_refused_before_anything_is_read(tmp_path
         package(tmp_path)
     assert time.monotonic() - began < 1
     sentence = str(refused.value)
-    assert "is too large for a cluster (55 GiB); the largest entries are src/data/most/ (5 GiB), src/data/" in sentence
+    assert (
+        "is too large for a cluster (55 GiB); the largest entries are src/data/ (55 GiB), src/data/most/ (5 GiB), src/"
+        in sentence
+    )
     assert "list what the job does not need in .gitignore or .rayignore" in sentence
 
 
 def test_a_folder_of_countless_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surveying, "MOST_FILES", 20)
-    monkeypatch.setattr(packaging, "MOST_FILES", 20)
     make(tmp_path, *(f"photos/{number}.png" for number in range(30)))
-    with pytest.raises(LehrError, match=r"more than 20 files\); the largest entries are photos/"):
+    with pytest.raises(LehrError, match=r"more than 20,000 files\); the largest entries are photos/ \(19 files\)"):
         package(tmp_path)
     made = package(tmp_path, data=[tmp_path / "photos"])
     assert made.files == ()
     assert made.told() == [
-        "left out, since they are data of more than 20 MiB: photos/ (more than 20 files); put them on storage that the "
-        "cluster reaches (s3://…, gs://…, a shared file system)"
+        "left out, since they are data of more than 20 MiB: photos/ (more than 20,000 files); put them on storage that "
+        "the cluster reaches (s3://…, gs://…, a shared file system)"
     ]
 
 
@@ -254,6 +256,24 @@ def test_what_no_package_can_hold_is_one_line_each(tmp_path: Path) -> None:
         assert name in told
     assert told.isprintable()
     assert all(line.isprintable() for line in made.listing())
+
+
+def test_a_bottomless_folder_and_an_ignore_file_without_end_are_one_sentence(tmp_path: Path) -> None:
+    make(tmp_path, "net.py")
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    made = package(tmp_path)
+    assert made.files == ("net.py",)
+    assert "deeper than 100 folders" in made.told()[0]
+    with open(tmp_path / ".gitignore", "wb") as file:
+        file.truncate(2**35)
+    with pytest.raises(LehrError, match=r"\.gitignore: cannot be read: it is larger than 1 MiB"):
+        package(tmp_path)
 
 
 def test_a_file_that_cannot_be_read_is_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,19 @@ def test_an_unreachable_network_is_worth_another_attempt(
     assert (code not in supervise.FINAL) is again
 
 
+def test_ray_s_copy_of_the_package_is_closed_to_others_and_no_other_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lehr.submission import supervise
+
+    for name, mode in (("working_dir_files/_ray_pkg_ab", 0o700), ("elsewhere/project", 0o755)):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name).chmod(0o755)
+        monkeypatch.chdir(tmp_path / name)
+        supervise.close_package()
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+
+
 @pytest.mark.parametrize("attempt", [0, 1])
 def test_only_the_first_attempt_starts_over(attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from lehr.submission import supervise
