@@ -102,7 +102,7 @@ def test_an_option_that_kubernetes_would_not_heed_is_refused(tmp_path: Path) -> 
     (tmp_path / "mine.yaml").write_text("kind: train\n")
     for options in ({"pip": tmp_path / "r.txt"}, {"folder": tmp_path}, {"fresh": True}):
         with pytest.raises(JobError, match=f"--{next(iter(options))}: is not for Kubernetes; "):
-            submit(job, kubernetes=profile, **options)  # type: ignore[arg-type]
+            submit(job, kubernetes=profile, **options)
 
 
 def test_a_dry_run_lists_the_modules_and_names_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

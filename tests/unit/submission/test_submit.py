@@ -140,6 +140,10 @@ def test_the_clusters_token_is_not_uploaded_with_the_working_folder(job: Path, m
     assert "token" in package_of(load(job), job.parent).files
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(job.parent / "token"))
     assert "token" not in package_of(load(job), job.parent).files
+    (job.parent / "state").mkdir()
+    (job.parent / "state/cluster.log").write_text("grows while it is packed")
+    monkeypatch.setenv("LEHR_STATE", str(job.parent / "state"))
+    assert "state/cluster.log" not in package_of(load(job), job.parent).files
 
 
 @pytest.mark.parametrize(
