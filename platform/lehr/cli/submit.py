@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lehr.submission.package import Package
     from lehr.submission.ray_jobs import RayJobs
 
+START_OVER = "delete the run with lehr rm, and then its RayJob: kubectl delete rayjob"
 CHECK_SECONDS = 120.0  # how long to wait for the cluster check
 
 
@@ -122,7 +123,8 @@ def submit_request(jobs: Backend, request: Request, *, follow: bool, wait: bool 
     existing = newest(jobs, run)
     action = next_action(request, existing, jobs)
     if action == "nothing":
-        print(f"{run} is finished on {jobs.address}. To start over, add --fresh.")
+        how = f"{START_OVER} {existing.id}" if existing and jobs.option.startswith("--kubernetes") else "add --fresh"
+        print(f"{run} is finished on {jobs.address}. To start over, {how}.")
         return
     if action == "attach" and existing:
         print(f"{run} is already {existing.status} on {jobs.address}; this is the same job.", flush=True)
@@ -204,7 +206,7 @@ def _refuse_on_kubernetes(*, pip: Path | None, folder: Path | None, fresh: bool)
     refused = {
         "--pip": (pip, "the packages belong into the image that the profile names"),
         "--folder": (folder, "the Python files beside the job file are uploaded"),
-        "--fresh": (fresh, "delete the run first: lehr rm RUN"),
+        "--fresh": (fresh, f"{START_OVER} RUN"),
     }
     for option, (value, instead) in refused.items():
         if value:

@@ -105,6 +105,15 @@ def test_an_option_that_kubernetes_would_not_heed_is_refused(tmp_path: Path) -> 
             submit(job, kubernetes=profile, **options)
 
 
+def test_a_finished_run_says_how_it_starts_over(
+    cluster: Cluster, backend: Kubernetes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent = backend.submit(request_of(backend.job, Path.cwd()))  # type: ignore[arg-type]
+    set_status(cluster, sent, "Complete", "SUCCEEDED")
+    submit(str(tmp_path / "mine.yaml"), kubernetes=str(tmp_path / "profile.yaml"))
+    assert "delete the run with lehr rm, and then its RayJob: kubectl delete rayjob mine." in capsys.readouterr().out
+
+
 def test_a_dry_run_lists_the_modules_and_names_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "profile.yaml").write_text("image: lehr:1\nstorage: s3://b/r\nenv: {MODE: fast}\nsecret: keys\n")
     (tmp_path / "mine.yaml").write_text("kind: train\nmodel: {name: 'nets:Net'}\n")

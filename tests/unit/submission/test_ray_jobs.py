@@ -48,7 +48,8 @@ def test_a_job_is_submitted_with_its_folder_its_environment_and_its_name(dashboa
 
 
 def test_two_clients_that_submit_a_run_at_once_get_one_job(dashboard: Dashboard, tmp_path: Path) -> None:
-    clients = [RayJobs(dashboard.address, lambda: small(tmp_path)) for _ in range(8)]
+    made = small(tmp_path)
+    clients = [RayJobs(dashboard.address, lambda: made) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         first = {each.id for each in pool.map(lambda client: client.submit(REQUEST), clients)}
     assert first == {"mine--1"}
