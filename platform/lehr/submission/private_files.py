@@ -6,7 +6,9 @@ A name that no line here knows passes, and so does a secret inside an ordinary f
 from __future__ import annotations
 
 import re
-from fnmatch import translate
+from fnmatch import fnmatch, translate
+
+from lehr.credentials import has_credentials
 
 FOLDERS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((".aws", ".azure", ".config/gcloud", ".oci", ".boto"), "credentials of a cloud"),
@@ -35,6 +37,11 @@ FILES: tuple[tuple[tuple[str, ...], str], ...] = (
     ((".databrickscfg", ".modal.toml", ".netlify", ".vercel"), "the token of a service"),
 )
 """Files, by the end of their path, and what is in them. Python files are code, whatever their name."""
+WITH_ADDRESSES = (
+    "*requirements*.txt", "constraints*.txt", "pipfile*", "pyproject.toml", "*.lock", ".gitmodules", "*.cfg", "*.ini",
+    "*.conf",
+)  # fmt: skip
+"""Files in which tools write the addresses of indexes and repositories, now and then with a password (lower case)."""
 HEAD = 64 * 1024
 """Bytes of a file that are looked at."""
 _PRIVATE_KEY = re.compile(rb"\s*(-----BEGIN [A-Z ]*PRIVATE KEY|PuTTY-User-Key-File)")
@@ -68,7 +75,12 @@ def private_content(path: str, head: bytes) -> str:
     """What the first bytes of a file show that must not travel; empty for most files."""
     if _PRIVATE_KEY.match(head):
         return "a private key"
-    return "the key of a service account" if path.lower().endswith(".json") and _KEY_IN_JSON.search(head) else ""
+    name = path.lower().rpartition("/")[2]
+    if name.endswith(".json") and _KEY_IN_JSON.search(head):
+        return "the key of a service account"
+    if any(fnmatch(name, each) for each in WITH_ADDRESSES) and has_credentials(head.decode("utf-8", "replace")):
+        return "an address with credentials"
+    return ""
 
 
 def _matched(known: tuple[re.Pattern[str], list[str]], path: str) -> str:

@@ -152,6 +152,18 @@ def test_a_key_is_known_by_its_content_whatever_its_name(tmp_path: Path) -> None
     assert "robot.json" in package(tmp_path, include=["robot.json"]).files
 
 
+@pytest.mark.parametrize("name", ["requirements.txt", "deep/dev-requirements.txt", "pyproject.toml", "setup.cfg"])
+def test_a_password_that_a_tool_wrote_into_an_address_stays(name: str, tmp_path: Path) -> None:
+    make(tmp_path, name, text="# pip-compile --index-url=https://me:word@host/simple\ntimm==1.0\n")
+    made = package(tmp_path)
+    assert made.files == ()
+    assert [(each.name, each.kind, each.why) for each in made.left_out] == [
+        (name, "secret", "an address with credentials")
+    ]
+    make(tmp_path, name, text="--index-url https://me:${TOKEN}@host/simple\nx @ git+ssh://git@host/x.git@v1\n")
+    assert package(tmp_path).files == (name,)
+
+
 def test_the_job_s_own_data_are_no_way_around(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     make(outside, "salaries.csv")

@@ -198,7 +198,8 @@ def test_a_dry_run_lists_everything_that_would_be_sent_and_needs_no_cluster(
     done = lehr(*words, cwd=project)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split()[-1] for line in lines[:3]] == ["jobs/mine.yaml", "nets.py", "requirements.txt"]
+    assert [line.split()[-1] for line in lines[:2]] == ["jobs/mine.yaml", "nets.py"]
+    assert re.search(r"\n  requirements.txt +looks like a secret: an address with credentials", done.stdout)
     assert re.search(r"\n  \.env +looks like a secret: ", done.stdout)
     assert re.search(rf"\n  elsewhere/ +leads out of the folder: to {re.escape(str(tmp_path))}", done.stdout)
     assert "environment variables: HF_TOKEN\n" in done.stdout
