@@ -92,7 +92,7 @@ def test_overrides_make_a_new_run_and_more_epochs_continue_it_where_the_rate_all
     assert "train.epochs: 2 -> 3" in refused.stderr
 
     assert run("optimizer.lr=0.1", "train.epochs=1").returncode == 0
-    assert Path("runs/job-lr-0.1-epochs-1/model/weights.safetensors").exists()
+    assert Path("runs/job-lr-0.1-epochs-1/model/weights-0001.safetensors").exists()
 
 
 def test_a_changed_file_without_a_name_is_a_new_run(job: Path) -> None:
