@@ -66,7 +66,8 @@ class Failing:
             fail(os.readlink(f"/proc/self/fd/{descriptor}"))
             sync(descriptor)
 
-        os.replace, os.link, os.fsync = failing(os.replace, 1), failing(os.link, 1), sync_or_fail
+        os.replace, os.link = failing(os.replace, 1), failing(os.link, 1)
+        os.fsync = sync_or_fail  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="module")
@@ -112,4 +113,4 @@ def assert_whole(folder: Path, whole: RunFolder, when: str) -> None:
         assert one.equals(other), when
     for name, value in weights(whole).items():
         assert value.equal(weights(run)[name]), when
-    assert SHOWN <= {path.name for path in folder.iterdir()}, when
+    assert {path.name for path in folder.iterdir()} >= SHOWN, when

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def job(tmp_path: Path) -> TrainJob:
 
 
 @pytest.fixture
-def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def announced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps of all checkpoints whose `save` has returned."""
     steps: list[int] = []
     save = loop.save
@@ -93,7 +93,7 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return name
 
     monkeypatch.setattr(loop, "save", announce)
-    yield steps
+    return steps
 
 
 def test_every_announced_checkpoint_survives_a_power_cut(

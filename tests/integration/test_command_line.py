@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from lehr.runs import name_of
+
 JOB = """\
 kind: train
 data: {source: digits, limit: 330}
@@ -120,7 +122,7 @@ def test_a_second_driver_is_refused_and_a_stopped_run_resumes(job: Path) -> None
     assert "Resume with: lehr run job.yaml name=long train.epochs=2000 --debug" in stderr
     stopped = _progress("long")
     assert stopped["status"] == "stopped"
-    assert Path(f"runs/long/checkpoints/step-{stopped['step']:010d}/manifest.json").exists()
+    assert Path(f"runs/long/checkpoints/{name_of(stopped['step'], 1)}/manifest.json").exists()
 
     third = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     _wait_for(lambda: _progress("long")["step"] > stopped["step"], third)

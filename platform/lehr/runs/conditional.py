@@ -32,7 +32,7 @@ def conditional_put(filesystem: FileSystem) -> Put | None:
     if not _is_installed(_NAMES.get(kind, "")):
         return None
     if kind == "s3":
-        _, (options,) = filesystem.__reduce__()
+        options: dict[str, Any] = filesystem.__reduce__()[1][0]  # type: ignore[assignment]
         wanted = ("access_key", "secret_key", "session_token", "endpoint_override", "region", "scheme")
         return _s3(**{name: options.get(name) for name in wanted})
     return _gcs()

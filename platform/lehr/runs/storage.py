@@ -134,7 +134,7 @@ class Folder:
         return Folder(f"{base}/{quote(name, safe='/=,+@:')}{mark}{query}", self._store, path)
 
     def make(self) -> None:
-        """Creates the folder, if there is none. On a disk its name and those of the folders above survive a power cut."""
+        """Creates the folder, if there is none. On a disk its name and those above it survive a power cut."""
         self._do("create", None, self._store.make)
 
     def read(self, name: str) -> bytes:

@@ -47,9 +47,9 @@ def merged(kind: str, parts: Sequence[bytes]) -> bytes:
 
 def before(kind: str, table: pa.Table, step: int) -> pa.Table:
     """The rows that a checkpoint of `step` covers: steps before it, and epochs that ended by then."""
-    limit = pa.scalar(step, pa.int64())
-    keep = pc.less(table["step"], limit) if kind == "steps" else pc.less_equal(table["step"], limit)
-    return table.filter(pc.fill_null(keep, step > 0))
+    steps = np.asarray(table["step"].to_numpy(), np.float64)  # NaN where a row has no step
+    late = steps >= step if kind == "steps" else steps > step
+    return table.filter(pa.array(~late & (step > 0)))
 
 
 def first_step(tables: Sequence[pa.Table]) -> int | None:

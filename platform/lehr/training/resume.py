@@ -27,7 +27,6 @@ from lehr.training.state import CURVES, TrainingState
 from lehr.training.stopping import Best
 from lehr.training.stopwatch import Stopwatch
 
-
 Row = Mapping[str, Any]
 """A row of the table of epochs: values by column; None where nothing was measured."""
 

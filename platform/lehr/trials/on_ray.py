@@ -281,7 +281,7 @@ class _Assignment:
     share: WorkerResources
 
 
-def _trial_process(broker: Any, parent: str, claim: Claim, config: Mapping[str, Any]) -> None:
+def _trial_process(broker: Any, parent: str, claim: Claim | None, config: Mapping[str, Any]) -> None:
     """Runs a trial and returns however it ended: the run folder says how. Tune only handles a lost process."""
     found: list[ray.ObjectRef[Any]] | None = ray.get(broker.get.remote(config["folder"]))
     if found is None:

@@ -385,7 +385,8 @@ def test_what_workers_of_a_replaced_attempt_save_later_is_not_resumed_from(
     assert step_of_newest(folder) == 15
     write(second, 20, value=2.0)
     write(second, 25)
-    write(zombie, 20), prune(folder, 1, set(), attempt=1)
+    write(zombie, 20)
+    prune(folder, 1, set(), attempt=1)
     assert load(folder, "step-0000000020-0002").model["w"][0] == 2.0
     assert step_of_newest(folder) == 25, "an old attempt removes nothing of a newer one"
     prune(folder, 9, set(), attempt=2)

@@ -17,7 +17,7 @@ from lehr.errors import LehrError, RunError
 from lehr.job import from_dict, load, to_dict
 from lehr.kinds import report_of, run_job
 from lehr.monitoring.metrics import Observation, samples
-from lehr.runs import BestValue, Folder, Overview, RunFolder
+from lehr.runs import BestValue, Folder, Overview, RunFolder, saved
 from lehr.runs.progress import Rung
 from lehr.search.analysis import edges, importance, read_search
 from lehr.search.record import EarlyEnd, TrialRecord, read_records
@@ -75,7 +75,7 @@ def test_trials_that_fall_behind_end_early_and_keep_the_checkpoint_of_their_rung
         assert outcome
         assert training
         assert outcome.message == record.ended.reason
-        assert f"step-{training.step:010}" in child.folder.child("checkpoints").folders()
+        assert training.step in saved(child.folder)
 
 
 def test_the_progress_of_a_search_holds_the_best_trial_and_the_cost(done: RunFolder) -> None:
