@@ -47,6 +47,10 @@ class RunHeld(RunError):
     """Another live process writes to this run folder."""
 
 
+class Superseded(RunHeld):
+    """A newer attempt writes this run: the one that finds it writes nothing more, and ends."""
+
+
 class StorageError(LehrError):
     """The storage refused an operation, or failed after bounded retries."""
 

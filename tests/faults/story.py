@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 
 from lehr.errors import LehrError
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.runs import RunFolder
+from lehr.runs import RunFolder, step_of
 from tests.faults.accidents import Accident, damage
 from tests.support import PRELOAD, Died, tiny, train_here
 
@@ -98,7 +98,7 @@ def run_story(
 
 def _saved(folder: Path) -> int:
     """The step of the newest complete checkpoint."""
-    return max((int(file.parent.name[5:]) for file in folder.glob("checkpoints/step-*/manifest.json")), default=0)
+    return max((step_of(file.parent.name) for file in folder.glob("checkpoints/step-*/manifest.json")), default=0)
 
 
 def command(job: TrainJob, folder: Path, prepare: Any = None) -> None:

@@ -155,7 +155,7 @@ def test_a_run_folder_with_corrupted_files_is_shown_or_refused(seed: int, small:
         assert_answered(*command)
 
 
-@pytest.mark.parametrize("name", ["progress.json", "diagnosis.json", "environment.json", "model/model.json"])
+@pytest.mark.parametrize("name", ["progress.json", "diagnosis.json", "environment.json", "model/model-0001.json"])
 @pytest.mark.parametrize("value", [[], {}, {"best": 1, "metrics": [], "seconds": None, "status": 7}, 3, None, "x"])
 def test_json_of_an_unexpected_shape_is_shown_or_refused(name: str, value: object, small: Path, tmp_path: Path) -> None:
     import shutil

@@ -77,7 +77,7 @@ def test_a_model_description_calls_only_networks(
 ) -> None:
     Path("bomb").write_bytes(pickle.dumps(Bomb(tmp_path / "pwned")))
     Path("hubconf.py").write_text("open('pwned', 'w')\ndef x(*a, **k): pass\n")
-    file = finished / "model/model.json"
+    file = finished / "model/model-0001.json"
     sealed = json.loads(file.read_text())
     sealed["description"]["model"] = {"name": name, "options": options}
     file.write_text(json.dumps(sealed))
@@ -105,7 +105,7 @@ def test_a_checkpoint_that_is_a_link_never_deletes_its_target(tmp_path: Path) ->
     (mine / "file").write_text("mine")
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints/step-0000000006").symlink_to(mine)
+    (run / "checkpoints/step-0000000006-0001").symlink_to(mine)
     with pytest.raises(Died):
         train_here(EVERY_EPOCH, run)
     assert (mine / "file").read_text() == "mine"

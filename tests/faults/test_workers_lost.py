@@ -161,7 +161,7 @@ def test_a_notice_that_the_machine_is_taken_away_saves_at_once(tmp_path: Path) -
     with pytest.raises(Died, match="-9"):
         train_here(EVERY_EPOCH, tmp_path / "run", prepare=partial(warn_at, 9))
     saved = sorted(file.name for file in (tmp_path / "run/checkpoints").iterdir())
-    assert saved == ["step-0000000006", "step-0000000010"]  # every 6 steps, and at the notice
+    assert saved == ["step-0000000006-0001", "step-0000000010-0001"]  # every 6 steps, and at the notice
     run = train_here(EVERY_EPOCH, tmp_path / "run")
     for one, other in zip(records(whole), records(run), strict=True):
         assert one.equals(other)

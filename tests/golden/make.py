@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from lehr.runs import (
     FORMAT,
+    Attempt,
     BestValue,
     Checkpoint,
     DataFacts,
@@ -72,6 +73,13 @@ BEST = BestValue("validation_accuracy", 0.75, epoch=2, step=8)
 METRICS = {"validation_accuracy": 0.75, "validation_loss": math.inf}
 
 
+class Zombie(Attempt):
+    """An attempt whose workers do not notice that it was replaced."""
+
+    def check(self, folder: Folder) -> None:
+        pass
+
+
 def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
     """Weights of several types, a tied pair, and values that JSON has no word for."""
     w = torch.arange(6, dtype=torch.float32).reshape(2, 3) / 3 + step
@@ -89,6 +97,7 @@ def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
             "best": {"metric": "validation_loss", "value": math.inf, "step": None},
             "covered": recorder.covered(),
         },
+        attempt=recorder.attempt.number,
     )
 
 
@@ -96,9 +105,11 @@ def make(where: Path) -> None:
     """Writes a run of two attempts, with everything that a run folder may hold."""
     folder = Folder.at(where)
     run = RunFolder.create(folder, JOB, ENVIRONMENT)
-    first = Recorder(folder, begin_attempt(folder, workers=1, checkpoint=None, steps_per_epoch=4, total_steps=8))
+    first = Recorder(
+        folder, begin_attempt(folder, workers=1, checkpoint=None, steps_per_epoch=4, total_steps=8), merge=2
+    )
     first.event("started", "starts with 1 worker")
-    for step in (0, 2):
+    for step in (0, 2):  # two parts, which become one
         first.write_steps(
             {
                 "step": [step, step + 1],
@@ -117,14 +128,19 @@ def make(where: Path) -> None:
     save(folder, saved)
     second = Recorder(folder, begin_attempt(folder, workers=2, checkpoint=saved, steps_per_epoch=4, total_steps=8))
     second.event("resumed", "resumes from step 4 with 2 workers", step=4)
-    # Workers of the first attempt that live on for a moment: none of this counts.
-    first.write_steps({"step": [4], "loss": [99.0]})
-    first.write_epochs({"epoch": [2], "validation_accuracy": [0.0]})
-    first.event("late", "does not count")
+    zombie = first
+    zombie.attempt = Zombie(**asdict(first.attempt))
+    # Workers of the first attempt that had made sure that it is the newest, and then slept: none of this counts.
+    zombie.write_steps({"step": [4], "loss": [99.0]})
+    zombie.write_epochs({"epoch": [2], "step": [8], "validation_accuracy": [0.0]})
+    zombie.event("late", "does not count")
+    late = checkpoint(6, zombie)
+    late.model["w"] += 99
+    save(folder, late)
     second.write_steps({"step": [4, 5], "loss": [1.0, 0.5], "margin": [None, 3.0]})
     second.write_epochs({"epoch": [2], "step": [8], "validation_accuracy": [0.75], "note": ["better"]})
     save(folder, checkpoint(8, second))
-    folder.write("checkpoints/step-0000000012/model.safetensors", b"its writer was killed")
+    folder.write("checkpoints/step-0000000012-0002/model.safetensors", b"its writer was killed")
     write_model(folder, {"w": torch.arange(4.0)}, {"model": {"name": "small_cnn"}, "classes": ["0", "eins"]})
     run.write_environment(replace(ENVIRONMENT, data=DATA))
     training = TrainingProgress(

@@ -20,6 +20,8 @@ from lehr.cli.main import app
 from lehr.job import from_dict, load
 from lehr.job.renamed import RENAMED
 from lehr.runs import RunFolder, all_attempts, newest_valid, steps_per_epoch
+from lehr.training.group import Group
+from lehr.training.resume import find_resume_point
 
 GOLDEN = Path(__file__).parent
 NAMES = ("format-1-train", "format-1-search", "format-1-ensemble")
@@ -149,7 +151,7 @@ def test_a_run_resumes_with_more_epochs_from_its_last_checkpoint(
     newest, skipped = newest_valid(resumed.folder)
     assert newest is not None
     assert (newest.step, skipped) == (20, [])
-    assert len(newest.state["history"]) == 4
+    assert len(find_resume_point(resumed.folder, Group()).history) == 4
     outcome = resumed.outcome()
     assert outcome is not None
     assert outcome.status == "finished"

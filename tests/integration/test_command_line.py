@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from lehr.runs import name_of
+
 JOB = """\
 kind: train
 data: {source: digits, limit: 330}
@@ -92,7 +94,7 @@ def test_overrides_make_a_new_run_and_more_epochs_continue_it_where_the_rate_all
     assert "train.epochs: 2 -> 3" in refused.stderr
 
     assert run("optimizer.lr=0.1", "train.epochs=1").returncode == 0
-    assert Path("runs/job-lr-0.1-epochs-1/model/weights.safetensors").exists()
+    assert Path("runs/job-lr-0.1-epochs-1/model/weights-0001.safetensors").exists()
 
 
 def test_a_changed_file_without_a_name_is_a_new_run(job: Path) -> None:
@@ -120,7 +122,7 @@ def test_a_second_driver_is_refused_and_a_stopped_run_resumes(job: Path) -> None
     assert "Resume with: lehr run job.yaml name=long train.epochs=2000 --debug" in stderr
     stopped = _progress("long")
     assert stopped["status"] == "stopped"
-    assert Path(f"runs/long/checkpoints/step-{stopped['step']:010d}/manifest.json").exists()
+    assert Path(f"runs/long/checkpoints/{name_of(stopped['step'], 1)}/manifest.json").exists()
 
     third = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     _wait_for(lambda: _progress("long")["step"] > stopped["step"], third)

@@ -236,7 +236,7 @@ def test_a_head_that_must_go_saves_first_and_the_next_cluster_resumes(place: Pla
     saved = training(place, "digits").step
     assert saved > 0
     checkpoints = sorted(path.name for path in (place.folder / "runs/runs/digits/checkpoints").iterdir())
-    assert checkpoints[-1] == f"step-{saved:010d}"
+    assert checkpoints[-1] == f"step-{saved:010d}-0001"
 
     next_cluster = Place(docker, place.folder)
     place.clean_up()

@@ -15,6 +15,7 @@ import pytest
 from tests.support import records, weights
 
 from lehr import Run
+from lehr.runs import name_of
 
 pytestmark = pytest.mark.ray
 
@@ -129,7 +130,7 @@ def test_ctrl_c_saves_stops_and_says_how_to_go_on_and_a_second_one_ends_at_once(
     progress = Run("runs/stopped").folder.progress()
     assert progress.status == "stopped"
     assert progress.training is not None
-    assert (Path("runs/stopped/checkpoints") / f"step-{progress.training.step:010d}" / "manifest.json").exists()
+    assert (Path("runs/stopped/checkpoints") / name_of(progress.training.step, 1) / "manifest.json").exists()
     assert left_behind(process.pid) == []
 
     impatient = start("stopped")

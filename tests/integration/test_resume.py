@@ -45,13 +45,19 @@ def test_the_same_job_twice_leaves_identical_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("job", "accident"),
     [
-        pytest.param(JOB, partial(kill_at_write, "checkpoints/step-0000000012/optimizer.pt"), id="in-a-checkpoint"),
         pytest.param(
-            JOB, partial(kill_at_write, "checkpoints/step-0000000012/manifest.json"), id="before-the-manifest"
+            JOB, partial(kill_at_write, "checkpoints/step-0000000012-0001/optimizer.pt"), id="in-a-checkpoint"
         ),
-        pytest.param(JOB, partial(kill_at_write, "checkpoints/step-0000000006/model.safetensors"), id="in-the-first"),
-        pytest.param(JOB, partial(kill_at_write, "model/model.json"), id="in-the-final-model"),
-        pytest.param(MID_EPOCH, partial(kill_at_write, "checkpoints/step-0000000016/state.json"), id="in-mid-epoch"),
+        pytest.param(
+            JOB, partial(kill_at_write, "checkpoints/step-0000000012-0001/manifest.json"), id="before-the-manifest"
+        ),
+        pytest.param(
+            JOB, partial(kill_at_write, "checkpoints/step-0000000006-0001/model.safetensors"), id="in-the-first"
+        ),
+        pytest.param(JOB, partial(kill_at_write, "model/model-0001.json"), id="in-the-final-model"),
+        pytest.param(
+            MID_EPOCH, partial(kill_at_write, "checkpoints/step-0000000016-0001/state.json"), id="in-mid-epoch"
+        ),
     ],
 )
 def test_killed_and_resumed_equals_never_killed(
@@ -70,15 +76,15 @@ def test_killed_and_resumed_equals_never_killed(
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(damage: str, tmp_path: Path) -> None:
     whole = train_here(JOB, tmp_path / "whole")
     with pytest.raises(Died):
-        train_here(JOB, tmp_path / "killed", prepare=partial(kill_at_write, "step-0000000018/model.safetensors"))
-    file = tmp_path / "killed/checkpoints/step-0000000012/model.safetensors"
+        train_here(JOB, tmp_path / "killed", prepare=partial(kill_at_write, "step-0000000018-0001/model.safetensors"))
+    file = tmp_path / "killed/checkpoints/step-0000000012-0001/model.safetensors"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
     resumed = train_here(JOB, tmp_path / "killed")
     assert_equal(whole, resumed)
     said = [event["message"] for event in resumed.events() if event["kind"] == "checkpoint_skipped"]
-    assert any("step-0000000012/model.safetensors" in message and "damaged" in message for message in said)
+    assert any("step-0000000012-0001/model.safetensors" in message and "damaged" in message for message in said)
     assert any("resumes from step 6" in event["message"] for event in resumed.events())
 
 

@@ -137,7 +137,7 @@ def test_a_killed_search_resumes_with_the_same_trials_and_repeats_none(tmp_path:
     process.kill()
     process.wait()
     before = read_records(RunFolder.open(str(folder)))
-    attempts = {path: path.read_bytes() for path in folder.rglob("attempts/*.json") if ended(path.parents[1])}
+    attempts = {path: path.read_bytes() for path in folder.rglob("attempts/????.json") if ended(path.parents[1])}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=250)
     after = read_records(RunFolder.open(str(folder)))
     assert len(before) < len(after) == 10

@@ -301,8 +301,13 @@ def _state_of(process: psutil.Process) -> str:
 
 
 TEMPLATES = [  # in an order in which each finds the runs it needs
-    ("train", "digits", ["train.epochs=2"], ["model/weights.safetensors"]),
-    ("cifar10", "cifar10", [f"data.path={STORAGE}/cifar10", "model.width=8", "train.epochs=2"], ["model/model.json"]),
+    ("train", "digits", ["train.epochs=2"], ["model/weights-0001.safetensors"]),
+    (
+        "cifar10",
+        "cifar10",
+        [f"data.path={STORAGE}/cifar10", "model.width=8", "train.epochs=2"],
+        ["model/model-0001.json"],
+    ),
     (
         "cifar10-fast",
         "fast",
@@ -310,13 +315,13 @@ TEMPLATES = [  # in an order in which each finds the runs it needs
             f"data.path={STORAGE}/cifar10", "data.validation=20%", "model.width=4", "train.epochs=2",
             "train.batch_size=32", "train.compile=false",
         ],
-        ["model/weights.safetensors"],
+        ["model/weights-0001.safetensors"],
     ),
     (
         "search-grid",
         "grid",
         [*SHORT, "space={optimizer.lr: [0.01, 0.1]}"],
-        ["trials/0001/model/model.json", "trials/0002/search.json", "report.html"],
+        ["trials/0001/model/model-0001.json", "trials/0002/search.json", "report.html"],
     ),
     (
         "search-random-asha",
@@ -328,7 +333,7 @@ TEMPLATES = [  # in an order in which each finds the runs it needs
         "recipe",
         "recipe",
         ["base.model.width=8", "base.data.limit=330", "base.train.epochs=2", "budget=24ep"],
-        ["recipe/3-learning-rate/result.json", "model/weights.safetensors", "report.html"],
+        ["recipe/3-learning-rate/result.json", "model/weights-0001.safetensors", "report.html"],
     ),
     (
         "snapshot-ensemble",
@@ -337,13 +342,13 @@ TEMPLATES = [  # in an order in which each finds the runs it needs
             f"base.data.path={STORAGE}/cifar10", "base.model={name: small_cnn, width: 8}",
             "base.train.epochs=2", "cycles=2",
         ],
-        ["ensemble.json", "members/01/model/model.json", "members/02/model/model.json"],
+        ["ensemble.json", "members/01/model/model-0000.json", "members/02/model/model-0000.json"],
     ),
     (
         "independent-ensemble",
         "independent",
         [*SHORT, "members=2"],
-        ["ensemble.json", "members/02/model/weights.safetensors"],
+        ["ensemble.json", "members/02/model/weights-0000.safetensors"],
     ),
     (
         "transfer",
@@ -352,14 +357,14 @@ TEMPLATES = [  # in an order in which each finds the runs it needs
             f"base.data.path={STORAGE}/photos", "base.data.image_size=64", "base.train.epochs=1",
             "backbone={name: shufflenet_v2_x0_5, weights: backbone.pth}", "features.steps=30",
         ],
-        ["transfer.json", "features/train.parquet", "model/weights.safetensors", "report.html"],
+        ["transfer.json", "features/train.parquet", "model/weights-0001.safetensors", "report.html"],
     ),
-    ("transfer-pretrain", "digits-six", ["train.epochs=2"], ["model/weights.safetensors"]),
+    ("transfer-pretrain", "digits-six", ["train.epochs=2"], ["model/weights-0001.safetensors"]),
     (
         "transfer-offline",
         "offline",
         ["base.train.epochs=2", "features.steps=30", "images_per_class=[2]"],
-        ["transfer.json", "model/weights.safetensors", "report.html"],
+        ["transfer.json", "model/weights-0001.safetensors", "report.html"],
     ),
     ("predict", "predict", ["run=run:digits"], ["predictions/part-000000.parquet"]),
 ]  # fmt: skip
@@ -382,7 +387,7 @@ def test_a_template_runs_on_a_cluster_and_its_results_are_read_from_s3(
     assert progress(lehr, run).status == "finished"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"runs/{run}/")
     there = {each["Key"].removeprefix(f"runs/{run}/"): each["Size"] for page in pages for each in page["Contents"]}
-    assert {"job.yaml", "environment.json", "progress.json", "outcome.json", *artifacts} <= there.keys()
+    assert {"job.yaml", "environment.json", "progress.json", "attempts/0001-outcome.json", *artifacts} <= there.keys()
     assert "lease.json" not in there
     assert all(there[name] for name in artifacts)
     shown = lehr("show", run)

@@ -17,7 +17,7 @@ from lehr import models
 from lehr.data.load import OpenedSources, splits
 from lehr.errors import JobError, LehrError
 from lehr.job import TrainJob, from_dict
-from lehr.runs import RunFolder
+from lehr.runs import ModelFile, RunFolder
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features
 from lehr.transfer.results import STRATEGY_NAMES
@@ -73,16 +73,16 @@ def test_features_and_finished_trials_are_kept_on_a_resume(storage: Path, monkey
     """A transfer that was killed after its features and its first trials resumes with the remaining ones."""
     offline(storage, "again", strategy=["features", "scratch"], images_per_class=[])
     place = storage / "again"
-    ended = ("progress.json", "outcome.json")
-    for name in (*ended, "report.html", "model/model.json", *(f"trials/scratch/{name}" for name in ended)):
+    ended = ("progress.json", "attempts/0001-outcome.json")
+    for name in (*ended, "report.html", "model/model-0001.json", *(f"trials/scratch/{name}" for name in ended)):
         (place / name).unlink()
     before = {file: file.stat().st_mtime_ns for file in (place / "features").iterdir()}
-    head = (place / "trials" / "features" / "outcome.json").stat().st_mtime_ns
+    head = (place / "trials" / "features" / "attempts" / "0001-outcome.json").stat().st_mtime_ns
     run = offline(storage, "again", strategy=["features", "scratch"], images_per_class=[])
     assert run.status == "finished"
     assert {file: file.stat().st_mtime_ns for file in (place / "features").iterdir()} == before
-    assert (place / "trials" / "features" / "outcome.json").stat().st_mtime_ns == head
-    assert (place / "model" / "model.json").exists()
+    assert (place / "trials" / "features" / "attempts" / "0001-outcome.json").stat().st_mtime_ns == head
+    assert (place / "model" / "model-0002.json").exists()
 
 
 def test_a_deep_head_on_several_views_is_read_back(storage: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_realistic_image_folder_trains_and_skipped_images_are_reported(photos:
     for words in ("Skipped images", "cut.jpg", "text.jpg", "no images and is ignored: empty", "röd"):
         assert words in page, words
     assert run.classes == ["blue ones", "röd"]
-    weights = run.record.folder.read_json("model/model.json")["description"]["preprocess"]
+    weights = ModelFile.read(run.record.folder).description["preprocess"]
     assert weights["mean"] == [0.485, 0.456, 0.406]
     accuracy = lehr.Run(tmp_path / "runs" / "photos" / "trials" / "features").best["value"]
     assert accuracy > 0.6  # red and blue are easy, even for random features; greyscale ones among them are not

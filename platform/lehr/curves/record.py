@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lehr.errors import RunError
 from lehr.reporting.smoothing import Floats, Indices
-from lehr.runs import RunFolder
+from lehr.runs import ModelFile, RunFolder
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _divergence_at_the_end(run: RunFolder) -> str:
 
 def _classes_of_model(run: RunFolder) -> int | None:
     try:
-        return len(run.folder.read_json("model/model.json")["description"]["classes"])
+        return len(ModelFile.read(run.folder).description["classes"])
     except (FileNotFoundError, RunError, KeyError, TypeError):
         return None
 

@@ -16,7 +16,7 @@ from lehr.errors import LehrError, RunHeld
 from lehr.formatting import format_folder, format_path
 from lehr.job import Job
 from lehr.paths import add_to_path
-from lehr.runs import Lease, RunFolder
+from lehr.runs import Claim, Lease, RunFolder
 from lehr.screen import open_screen, quiet
 
 
@@ -40,7 +40,7 @@ def run_with(
             screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, add --fresh: {command}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder))
-        run = open_run(kind, job, folder, existing, fresh=fresh)
+        run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh)
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(stop_signals(running))
         screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}   log: {format_path(log)}")

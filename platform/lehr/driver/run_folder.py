@@ -10,7 +10,9 @@ from lehr.driver.kind import FILES_OF_EVERY_RUN, FOLDERS_OF_EVERY_RUN, Kind
 from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
 from lehr.job import Job, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
-from lehr.runs import Environment, Folder, RunFolder, names, step_of, steps_per_epoch
+from lehr.runs import Claim, Environment, Folder, RunFolder, saved, steps_per_epoch
+from lehr.runs.attempts import newest_number
+from lehr.runs.progress import outcome_name
 
 
 def choose_run_folder(job: Job, *, fresh: bool) -> tuple[Folder, RunFolder | None]:
@@ -54,7 +56,7 @@ def keeps_rate(existing: RunFolder, job: Job) -> bool:
     """Whether all saved steps keep their learning rate under the new number of epochs."""
     from lehr.training.setup import learning_rate
 
-    steps = [step_of(name) for name in names(existing.folder)]
+    steps = saved(existing.folder)
     if not steps:  # nothing was saved, so every step is taken again
         return True
     old = from_dict(existing.job)
@@ -76,23 +78,30 @@ def is_done(job: Job, existing: RunFolder) -> bool:
     return not extends(existing.job, to_dict(job))
 
 
-def open_run(kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, *, fresh: bool) -> RunFolder:
+def open_run(
+    kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, claim: Claim, *, fresh: bool
+) -> RunFolder:
     """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
     if existing and fresh:
         for name in (*FOLDERS_OF_EVERY_RUN, *kind.folders):
             folder.child(name).delete_all()
-        for name in (*FILES_OF_EVERY_RUN, *kind.files):
+        for name in (*FILES_OF_EVERY_RUN, *kind.files, outcome_name(newest_number(folder))):
             folder.delete(name)
         existing = None
+    folder.make()  # the log and the lease are in it already, but nobody has synced its name
     if existing is None:
         environment = Environment.collect(seed=job.seed, source=job.folder)
-        return RunFolder.create(folder, to_dict(job), environment)
-    existing.begin()
-    existing.clear_stop()
-    existing.clear_failure()
-    if existing.job != to_dict(job):
-        existing.write_job(to_dict(job))
-    return existing
+        run = RunFolder.create(folder, to_dict(job), environment, claim)
+    else:
+        run = RunFolder.open(folder, claim)
+        run.begin()
+        run.clear_stop()
+        run.clear_failure()
+        if run.job != to_dict(job):
+            run.write_job(to_dict(job))
+    if not isinstance(job, TrainJob):  # the workers of a training begin its attempts
+        run.begin_attempt(workers=0)
+    return run
 
 
 def log_file(folder: Folder) -> Path:

@@ -16,8 +16,8 @@ from lehr.job import EnsembleJob, TrainJob, derive, from_dict, to_dict
 from lehr.job.ensemble import AVERAGES, CYCLES, MEMBERS
 from lehr.models.description import ModelDescription
 from lehr.result import find
-from lehr.runs import Folder, Overview, Progress, RunFolder, read_model, steps_per_epoch, write_model
-from lehr.runs.checkpoints import load, name_of, names, newest_valid
+from lehr.runs import Folder, Overview, Progress, RunFolder, has_model, read_model, steps_per_epoch
+from lehr.runs.checkpoints import load, newest_valid, saved
 from lehr.training.setup import cycle_ends
 from lehr.trials import Outcome, Trial
 
@@ -119,21 +119,21 @@ def _collect_snapshots(trained: TrainedEnsemble) -> Collected:
     if outcome.status == "failed":
         return [], []
     source, length = outcome.run, run_length(outcome.run, trained.plan.jobs[0])
-    ends, saved = cycle_ends(trained.plan.jobs[0], length), set(names(source.folder))
+    ends, there = cycle_ends(trained.plan.jobs[0], length), saved(source.folder)
     members = []
     for number, step in enumerate(ends, 1):
-        if name_of(step) in saved:
+        if step in there:
             what = f"snapshot {number} of {len(ends)}, after epoch {step / length.steps_per_epoch:g}"
             member = f"{number:02}"
-            _write_member(trained.run, member, source, partial(_snapshot_weights, source, step), what)
+            _write_member(trained.run, member, source, partial(_snapshot_weights, source, there[step]), what)
             members.append(member)
     missing = len(ends) - len(members)
     warnings = [f"{missing} of {len(ends)} cycles were not finished: {outcome.message}"] if missing else []
     return members, warnings
 
 
-def _snapshot_weights(run: RunFolder, step: int) -> dict[str, Tensor]:
-    return load(run.folder, name_of(step)).model
+def _snapshot_weights(run: RunFolder, name: str) -> dict[str, Tensor]:
+    return load(run.folder, name).model
 
 
 def run_length(run: RunFolder, job: TrainJob) -> RunLength:
@@ -197,7 +197,7 @@ def _plan_finished_runs(job: EnsembleJob) -> EnsemblePlan:
 def _best_trials(job: EnsembleJob, top: int, of: str) -> list[RunFolder]:
     """The best `top` trials of the search `of`."""
     parent = _find_run(job, of)
-    trials = [run for run in parent.children("trials") if run.folder.exists("model/model.json")]
+    trials = [run for run in parent.children("trials") if has_model(run.folder)]
     outcomes = [(run, outcome.best) for run in trials if (outcome := run.outcome())]
     ranked = [(best.value, run) for run, best in outcomes if best.value is not None]
     if not ranked:
@@ -268,12 +268,13 @@ def _write_member(
         what: where the weights come from, for people.
     """
     folder = parent.folder.child(f"members/{name}")
-    if folder.exists("model/model.json"):
+    if has_model(folder):
         return
-    member = (
-        RunFolder(folder) if folder.exists("job.yaml") else RunFolder.create(folder, source.job, source.environment)
-    )
+    if folder.exists("job.yaml"):
+        member = RunFolder(folder, parent.claim)
+    else:
+        member = RunFolder.create(folder, source.job, source.environment, parent.claim)
     described = ModelDescription.from_json(read_model(source.folder)[1])
     description = replace(described, origin={"run": source.name, "what": what}, metrics={})
-    write_model(folder, weights(), description.to_json())
+    member.write_model(weights(), description.to_json())
     member.write_progress(Progress("finished", what, overview=Overview(headline=what, done=1.0)))

@@ -22,7 +22,7 @@ from lehr.recipe.step_results import result_of
 from lehr.recipe.study import StepStudy
 from lehr.recipe.trial_results import all_trials, format_metric
 from lehr.recipe.verdicts import step_verdicts
-from lehr.runs import Overview, RunFolder, read_model, write_model
+from lehr.runs import Overview, RunFolder, read_model
 from lehr.training.setup import check_job
 from lehr.trials import run_trials
 
@@ -132,7 +132,7 @@ def _write_end(run: RunFolder, job: RecipeJob, state: RecipeState, end: End) -> 
     if state.final:
         kept = RunFolder.open(run.folder.child(state.final.kept))
         weights, about = read_model(kept.folder)
-        write_model(run.folder, weights, about)
+        run.write_model(weights, about)
         if ended := kept.outcome():
             progress = replace(progress, best=ended.best, metrics=ended.metrics)
         progress = replace(progress, overview=replace(overview, done=1.0))

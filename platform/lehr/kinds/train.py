@@ -98,7 +98,7 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
 
         def fit_to_end() -> None:
             try:
-                fit(job, run.folder, handles, each)
+                fit(job, run, handles, each)
             except BaseException as error:
                 errors.append(error)
 

@@ -19,7 +19,7 @@ from lehr.formatting import format_folder
 from lehr.job import TrainJob
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
-from lehr.runs import Overview, RunFolder, read_model, write_model
+from lehr.runs import Overview, RunFolder, read_model
 from lehr.training.setup import Plan, check_job
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features, compute_locally, rows_of_split, sample_positions, split_names
@@ -188,7 +188,7 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     choice = choose(candidates, accuracy, decision.validation_rows)
     chosen = study.outcomes[f"trials/{choice.strategy}"].run
     weights, description = read_model(chosen.folder)
-    write_model(run.folder, weights, description)
+    run.write_model(weights, description)
     replace(decision, chosen=choice.strategy, why=choice.why).write(run.folder)
     outcome = chosen.outcome()
     assert outcome is not None  # it finished, or it could not be chosen

@@ -1,7 +1,8 @@
 """The run folder: the one contract between jobs. `FORMAT.md`, beside this file, is its specification."""
 
 from lehr.runs.attempts import Attempt, CheckpointInfo, all_attempts, begin_attempt, newest_attempt
-from lehr.runs.checkpoints import Checkpoint, load, name_of, names, newest_valid, prune, save, size_of, step_of
+from lehr.runs.checkpoints import Checkpoint, load, name_of, newest_valid, prune, save, saved, size_of, step_of
+from lehr.runs.claim import Claim
 from lehr.runs.columns import COLUMNS, Column
 from lehr.runs.endings import Failure, LostWorkers, StopRequest
 from lehr.runs.environment import DataFacts, Environment, GitState, Gpu, UnreadableImages
@@ -9,7 +10,7 @@ from lehr.runs.fingerprint import Fingerprint
 from lehr.runs.job_file import FORMAT, JobFile
 from lehr.runs.lease import Holder, Lease
 from lehr.runs.manifest import DamagedCheckpoint, Manifest
-from lehr.runs.model import ModelFile, read_model, write_model
+from lehr.runs.model import ModelFile, has_model, read_model, write_model
 from lehr.runs.progress import ENDED, BestValue, Overview, Progress, RunOutcome, Table, TrainingProgress
 from lehr.runs.records import Recorder, read_epochs, read_events, read_steps, without_timing
 from lehr.runs.run_folder import RunFolder, find_runs, steps_per_epoch
@@ -23,6 +24,7 @@ __all__ = [
     "BestValue",
     "Checkpoint",
     "CheckpointInfo",
+    "Claim",
     "Column",
     "DamagedCheckpoint",
     "DataFacts",
@@ -50,9 +52,9 @@ __all__ = [
     "all_attempts",
     "begin_attempt",
     "find_runs",
+    "has_model",
     "load",
     "name_of",
-    "names",
     "newest_attempt",
     "newest_valid",
     "prune",
@@ -61,6 +63,7 @@ __all__ = [
     "read_model",
     "read_steps",
     "save",
+    "saved",
     "size_of",
     "step_of",
     "steps_per_epoch",

@@ -1,7 +1,8 @@
-"""Attempts: each start of a worker group has a number, and only the parts of a record that the newest one names count.
+"""Attempts: each start of a run's workers has a number, and only what the newest one counts is its record.
 
-The workers of a dead driver may write for a second or two after a new attempt began. The parts they add carry the old
-number and are in no list of the new attempt, so they never count.
+The number fences: it is claimed by compare-and-set for the holder of the lease, and everything that a writer leaves has
+its own number in its name. A writer that slept while another one took over finds a newer attempt before it writes, and
+what it had under way then lands under a number that nobody reads.
 """
 
 from __future__ import annotations
@@ -10,17 +11,29 @@ import contextlib
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import NamedTuple, Protocol
 
-from lehr.errors import RunError, StorageError
+from lehr.errors import RunError, StorageError, Superseded
 from lehr.runs.storage import Folder, to_json
 from lehr.runs.timestamps import now
+from lehr.runs.tolerant import tolerant
 
 TABLES = ("steps", "epochs")
 KINDS = (*TABLES, "events")
-_ATTEMPT = re.compile(r"(\d{4,})\.json")
-_PART = re.compile(r"part-(\d{4,})-(\d{6,})\.(?:parquet|jsonl)")
+_ATTEMPT = re.compile(r"(\d{4,})(?:-outcome)?\.json")
+_PART = re.compile(r"part-(\d{4,})-(\d{6,})(?:-(\d{6,}))?\.(?:parquet|jsonl)")
+
+Extent = Mapping[str, int]
+"""How many parts there are of each attempt: the highest sequence number, by the attempt's number as text."""
+
+
+class Right(Protocol):
+    """The right of one driver to have a run written; `lehr.runs.claim.Claim` is one."""
+
+    @property
+    def owner(self) -> str: ...
+    def check(self) -> None: ...  # raises `Superseded` once another driver has it
 
 
 class CheckpointInfo(Protocol):
@@ -31,35 +44,39 @@ class CheckpointInfo(Protocol):
     @property
     def step(self) -> int: ...
     @property
-    def covered(self) -> Mapping[str, Sequence[str]]: ...  # of "steps" and "epochs": the parts it covers
+    def covered(self) -> Mapping[str, Extent]: ...  # of "steps" and "epochs": the parts it covers
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """`attempts/0003.json`: one start of a worker group.
+    """`attempts/0003.json`: one start of a run's workers, or of the driver of a job without workers of its own.
 
     Attributes:
         attempt: its number, from 1.
         started: UTC, ISO 8601.
         workers: processes in the group.
         resumed_from, step: name and step of the checkpoint it resumed from; None and 0 for none.
-        inherits: of "steps", "epochs" and "events": the parts of earlier attempts that count.
-        missing: parts that the checkpoint covers but which are gone, as "steps/part-…".
+        inherits: of "steps", "epochs" and "events": how many parts of earlier attempts count.
+        missing: parts that the checkpoint covers but which are damaged or gone, as "steps/part-…".
         id: random; tells two writers of one number apart.
         steps_per_epoch: None where there are no epochs, and in runs of format 1.
         total_steps: of the whole run, as this attempt was asked for; None likewise.
+        owner: of the lease under which it began; empty where there was none.
+        damaged: the file cannot be read: nothing but the number is known.
     """
 
     attempt: int
-    started: str
-    workers: int
-    resumed_from: str | None
-    step: int
-    inherits: Mapping[str, Sequence[str]]
+    started: str = ""
+    workers: int = 0
+    resumed_from: str | None = None
+    step: int = 0
+    inherits: Mapping[str, Extent] = field(default_factory=dict)
     missing: Sequence[str] = ()
     id: str = ""
     steps_per_epoch: int | None = None
     total_steps: int | None = None
+    owner: str = ""
+    damaged: bool = False
 
     @property
     def number(self) -> int:
@@ -68,16 +85,36 @@ class Attempt:
 
     @classmethod
     def read(cls, folder: Folder, number: int) -> Attempt:
-        """An attempt at the run in `folder`. Raises `RunError` where it is damaged."""
-        value: Any = folder.read_json(_file(number))
+        """An attempt at the run in `folder`. One whose file is damaged or gone is `damaged`."""
         try:
-            return cls(**{each.name: value[each.name] for each in fields(cls) if each.name in value})
-        except (TypeError, KeyError) as error:
-            raise RunError(f"{folder.uri}/{_file(number)}: is damaged: it lacks {error}") from error
+            value = folder.read_json(_file(number))
+        except (FileNotFoundError, RunError):
+            value = None
+        if not isinstance(value, dict) or value.get("attempt") != number or not isinstance(value.get("step"), int):
+            return cls(number, damaged=True)
+        inherits = value.get("inherits")
+        known = {kind: extent(parts) for kind, parts in inherits.items()} if isinstance(inherits, dict) else {}
+        return replace(tolerant(cls, {**value, "attempt": number, "inherits": known}), damaged=False)
 
-    def create(self, folder: Folder) -> bool:
+    def claim(self, folder: Folder) -> bool:
         """Writes the attempt's file, unless there is one of its number; returns whether it wrote."""
-        return folder.create(_file(self.attempt), to_json(asdict(self)))
+        content = asdict(self)
+        del content["damaged"]
+        return folder.claim(_file(self.attempt), to_json(content))
+
+    def check(self, folder: Folder) -> None:
+        """Raises `Superseded` if a newer attempt at the run has begun."""
+        if (newest := newest_number(folder)) > self.attempt:
+            raise Superseded(f"{folder.uri}: attempt {newest} has replaced attempt {self.attempt}, which stops")
+
+
+class Part(NamedTuple):
+    """A part of a record, by its name: its attempt, and the first and last of the parts that it holds."""
+
+    attempt: int
+    first: int
+    last: int
+    name: str
 
 
 def begin_attempt(
@@ -87,42 +124,56 @@ def begin_attempt(
     checkpoint: CheckpointInfo | None,
     steps_per_epoch: int | None = None,
     total_steps: int | None = None,
+    claim: Right | None = None,
 ) -> Attempt:
     """Takes the next attempt number and drops the parts of the record that are later than `checkpoint`.
 
-    Call it once per start of the worker group, while holding the lease.
+    Call it once per start of the worker group, while the driver holds the lease.
 
     Args:
         folder: the run folder.
         workers: processes in the worker group.
         checkpoint: the one that the attempt resumes from; None starts at step 0 with an empty record.
         steps_per_epoch, total_steps: length of an epoch and of the run in optimizer steps.
+        claim: of the driver; None where nobody else can write the run.
+
+    Raises:
+        Superseded: the lease is another driver's.
     """
     covered = checkpoint.covered if checkpoint else {}
     while True:
-        number = newest_number(folder) + 1
-        there = {kind: folder.files(kind) for kind in KINDS}
-        inherits = {kind: in_order(set(covered.get(kind, ())) & set(there[kind])) for kind in TABLES}
-        inherits["events"] = in_order(name for name in there["events"] if part_attempt(name) in range(1, number))
-        missing = [f"{kind}/{name}" for kind in TABLES for name in covered.get(kind, ()) if name not in there[kind]]
+        parts = {kind: _intact(folder, kind, covered.get(kind, {})) for kind in TABLES}
+        parts["events"] = parts_of(folder, "events")
+        # A damaged disk may have lost an attempt's file: its parts still tell of it.
+        known = [part.attempt for kind in KINDS for part in parts[kind]]
+        number = max([newest_number(folder), *known]) + 1
+        if claim:  # after the number is drawn: whoever took the lease since then may have claimed the number
+            claim.check()
         attempt = Attempt(
             attempt=number,
             started=now(),
             workers=workers,
             resumed_from=checkpoint.name if checkpoint else None,
             step=checkpoint.step if checkpoint else 0,
-            inherits=inherits,
-            missing=missing,
+            inherits={
+                **{kind: dict(covered.get(kind, {})) for kind in TABLES},
+                "events": extent(part.name for part in parts["events"]),
+            },
+            missing=[f"{kind}/{name}" for kind in TABLES for name in _missing(covered.get(kind, {}), parts[kind])],
             id=secrets.token_hex(8),
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
+            owner=claim.owner if claim else "",
         )
-        if attempt.create(folder):
+        if attempt.claim(folder):
             break
     for kind in TABLES:
-        for name in set(there[kind]) - set(inherits[kind]):
-            with contextlib.suppress(StorageError):  # only tidiness: the part does not count anyway
-                folder.delete(f"{kind}/{name}")
+        intact = set(parts[kind])
+        for part in parts_of(folder, kind):
+            late = part.first > covered.get(kind, {}).get(str(part.attempt), 0)
+            if part.attempt < number and (late or part not in intact):
+                with contextlib.suppress(StorageError):  # only tidiness: the part does not count anyway
+                    folder.delete(f"{kind}/{part.name}")
     return attempt
 
 
@@ -139,29 +190,67 @@ def newest_attempt(folder: Folder) -> Attempt | None:
 
 def all_attempts(folder: Folder) -> list[Attempt]:
     """Every attempt at the run, oldest first."""
-    return [Attempt.read(folder, number) for number in sorted(_numbers(folder))]
+    return [Attempt.read(folder, number) for number in sorted(_numbers(folder)) if number]
 
 
-def counted_parts(folder: Folder, kind: str, attempt: Attempt) -> list[str]:
-    """The parts of `kind` in the record of `attempt`, oldest first: those it inherits, then its own."""
-    own = [name for name in folder.files(kind) if part_attempt(name) == attempt.number]
-    return in_order({*attempt.inherits.get(kind, ()), *own})
+def parts_of(folder: Folder, kind: str) -> list[Part]:
+    """The parts of `kind`, by attempt and sequence number. A part that is merged into another one is left out."""
+    found = [match for match in map(_PART.fullmatch, folder.files(kind)) if match]
+    parts = [Part(int(match[1]), int(match[2]), int(match[3] or match[2]), match[0]) for match in found]
+    merged = [part for part in parts if part.last > part.first]
+
+    def is_merged(part: Part) -> bool:
+        return any(
+            other.attempt == part.attempt and other.first <= part.first and part.last <= other.last and other != part
+            for other in merged
+        )
+
+    return sorted(part for part in parts if not is_merged(part))
 
 
-def part_attempt(name: str) -> int:
-    """The attempt that wrote a part; 0 for a file that is not a part."""
-    match = _PART.fullmatch(name)
-    return int(match[1]) if match else 0
+def part_name(attempt: int, first: int, last: int, suffix: str) -> str:
+    """The name of a part; `first` and `last` differ for one into which several were merged."""
+    numbers = f"{first:06d}" if first == last else f"{first:06d}-{last:06d}"
+    return f"part-{attempt:04d}-{numbers}.{suffix}"
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Part names by attempt, then by sequence number; other names are left out."""
-    found = [(int(match[1]), int(match[2]), match[0]) for match in map(_PART.fullmatch, names) if match]
-    return [name for _, _, name in sorted(found)]
+def extent(names: Iterable[str] | Mapping[str, int]) -> dict[str, int]:
+    """How many parts there are of each attempt, of a list of their names (as format 2 had it) or as JSON has it."""
+    if isinstance(names, Mapping):
+        return {key: value for key, value in names.items() if key.isdecimal() and isinstance(value, int)}
+    found: dict[str, int] = {}
+    for match in filter(None, map(_PART.fullmatch, names)):
+        number = str(int(match[1]))
+        found[number] = max(found.get(number, 0), int(match[3] or match[2]))
+    return found
 
 
-def _numbers(folder: Folder) -> list[int]:
-    return [int(match[1]) for match in map(_ATTEMPT.fullmatch, folder.files("attempts")) if match]
+def _intact(folder: Folder, kind: str, covered: Extent) -> list[Part]:
+    """The parts of a table; of those that are covered, only the ones that can be read."""
+    from lehr.runs.tables import from_parquet
+
+    def is_readable(part: Part) -> bool:
+        if part.first > covered.get(str(part.attempt), 0):
+            return True
+        try:
+            return bool(from_parquet(folder.read(f"{kind}/{part.name}")))
+        except (FileNotFoundError, ValueError):
+            return False
+
+    return [part for part in parts_of(folder, kind) if is_readable(part)]
+
+
+def _missing(covered: Extent, parts: Sequence[Part]) -> list[str]:
+    """The names of the parts that are covered but gone."""
+    there = {(part.attempt, number) for part in parts for number in range(part.first, part.last + 1)}
+    wanted = ((int(attempt), number) for attempt, last in covered.items() for number in range(1, last + 1))
+    return [
+        part_name(attempt, number, number, "parquet") for attempt, number in wanted if (attempt, number) not in there
+    ]
+
+
+def _numbers(folder: Folder) -> set[int]:
+    return {int(match[1]) for match in map(_ATTEMPT.fullmatch, folder.files("attempts")) if match}
 
 
 def _file(number: int) -> str:

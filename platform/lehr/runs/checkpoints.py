@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lehr.errors import RunError
-from lehr.runs.attempts import all_attempts, part_attempt
+from lehr.runs.attempts import Extent, all_attempts, extent
 from lehr.runs.fingerprint import Fingerprint
 from lehr.runs.manifest import DamagedCheckpoint, Manifest
 from lehr.runs.storage import Folder, to_json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _T = TypeVar("_T")
-_NAME = re.compile(r"step-(\d{10,})")
+_NAME = re.compile(r"step-(\d{10,})(?:-(\d{4,}))?")
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Checkpoint:
         state: JSON values, as state.json holds them: `covered` is `Recorder.covered()`, the parts of the record that
             the checkpoint covers; the rest is the training loop's (`lehr.training.state.TrainingState`). They come back
             with `step`, tuples as lists and keys as text.
+        attempt: number of the attempt that wrote or writes it; 0: unknown.
+        read_from: name of the folder that it was read from; empty for one that was not.
     """
 
     step: int
@@ -42,32 +44,41 @@ class Checkpoint:
     average: dict[str, Tensor] | None = None
     optimizer: dict[str, Any] | None = None
     state: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+    read_from: str = ""
 
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return name_of(self.step)
+        return self.read_from or name_of(self.step, self.attempt)
 
     @property
-    def covered(self) -> Mapping[str, Sequence[str]]:
-        """The parts of "steps" and "epochs" that it covers."""
-        return self.state.get("covered") or {}
+    def covered(self) -> Mapping[str, Extent]:
+        """The parts of "steps" and "epochs" that it covers: how many of each attempt."""
+        covered = self.state.get("covered")
+        return {kind: extent(parts) for kind, parts in covered.items()} if isinstance(covered, dict) else {}
 
 
-def name_of(step: int) -> str:
-    """`step-0000000120`."""
-    return f"step-{step:010d}"
+def name_of(step: int, attempt: int) -> str:
+    """`step-0000000120-0003`: a name that no other attempt writes."""
+    return f"step-{step:010d}-{attempt:04d}"
 
 
 def step_of(name: str) -> int:
     """The optimizer steps taken before the checkpoint of this name."""
-    return int(name.removeprefix("step-"))
+    return int(_parsed(name)[1])
 
 
-def save(folder: Folder, checkpoint: Checkpoint) -> str:
+def save(folder: Folder, checkpoint: Checkpoint, check: Callable[[], None] = lambda: None) -> str:
     """Writes `checkpoints/step-…/` of a run folder and returns its name. The manifest, written last, makes it valid.
 
-    Replaces an existing checkpoint of this step. Raises `RunError` for what could not be read back.
+    Replaces an existing checkpoint of this step and attempt. All of it is on the disk when this returns.
+
+    Args:
+        check: called before anything is written, and again before the manifest; raises `Superseded` to end it.
+
+    Raises:
+        RunError: it could not be read back.
     """
     files = {"model.safetensors": pack(checkpoint.model)}
     if checkpoint.average is not None:
@@ -76,14 +87,15 @@ def save(folder: Folder, checkpoint: Checkpoint) -> str:
         files["optimizer.pt"] = _pack_optimizer(checkpoint.optimizer)
     files["state.json"] = to_json(checkpoint.state | {"step": checkpoint.step})
     fingerprints = {name: Fingerprint.of(data) for name, data in files.items()}
-    own = _own_folder(folder, checkpoint.name)
+    written = name_of(checkpoint.step, checkpoint.attempt)
+    own = _own_folder(folder, written)
+    check()
     _remove(own)
     for name, data in files.items():
         own.write(name, data)
-    # Its writer, 0 where unknown: whoever took a step has recorded it.
-    writer = max((part_attempt(part) for parts in checkpoint.covered.values() for part in parts), default=0)
-    Manifest(checkpoint.step, writer, fingerprints).write(own)
-    return checkpoint.name
+    check()
+    Manifest(checkpoint.step, checkpoint.attempt, fingerprints).write(own)
+    return written
 
 
 def load(folder: Folder, name: str) -> Checkpoint:
@@ -109,6 +121,8 @@ def load(folder: Folder, name: str) -> Checkpoint:
         average=parsed("average.safetensors", unpack) if "average.safetensors" in files else None,
         optimizer=parsed("optimizer.pt", _unpack_optimizer) if "optimizer.pt" in files else None,
         state=parsed("state.json", _unpack_state),
+        attempt=manifest.attempt,
+        read_from=name,
     )
 
 
@@ -118,67 +132,84 @@ def size_of(folder: Folder, name: str) -> int:
     return manifest.size if manifest else 0
 
 
-def names(folder: Folder) -> list[str]:
-    """The complete checkpoints that count, oldest first; their contents are not verified."""
-    return [name for _, name, problem in _survey(folder) if problem is None]
+def saved(folder: Folder) -> dict[int, str]:
+    """The names of the complete checkpoints that count, by step, oldest first; their contents are not verified."""
+    return {found.step: found.name for found in _survey(folder) if found.problem is None}
 
 
-def newest_valid(
-    folder: Folder, needs: Callable[[Checkpoint], int | None] = lambda _: None
-) -> tuple[Checkpoint | None, list[str]]:
+def newest_valid(folder: Folder) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that can be trusted, and a sentence for each newer one that was skipped.
 
-    Skips those that are incomplete or damaged, and those that workers of a replaced attempt left behind.
+    Skips those that are incomplete or damaged, and those that a replaced attempt left behind.
     Raises `StorageError` where the storage fails: that is no reason to fall back to an older one.
-
-    Args:
-        needs: the step of another checkpoint without which one is of no use, or None.
     """
     skipped: list[str] = []
-    for _, name, problem in reversed(_survey(folder)):
+    for found in reversed(_survey(folder)):
         try:
-            if problem is not None:
-                raise DamagedCheckpoint(problem)
-            found = load(folder, name)
-            needed = needs(found)
-            if needed is not None and needed != found.step:
-                load(folder, name_of(needed))
-            return found, skipped
+            if found.problem is not None:
+                raise DamagedCheckpoint(found.problem)
+            return load(folder, found.name), skipped
         except DamagedCheckpoint as error:
-            which = "" if name in str(error) else f"{name}, which needs another: "
-            skipped.append(f"skipped checkpoint {which}{error}")
+            skipped.append(f"skipped checkpoint {error}")
     return None, skipped
 
 
-def prune(folder: Folder, keep_last: int, keep_also: set[int]) -> None:
+def prune(
+    folder: Folder, keep_last: int, keep_also: set[int], attempt: int, check: Callable[[], None] = lambda: None
+) -> None:
     """Removes all complete checkpoints but the newest `keep_last` (at least one) and those of the steps `keep_also`.
 
-    Also removes those older than the newest complete one that are incomplete or of a replaced attempt.
+    Also removes those older than the newest complete one that are incomplete, of a replaced attempt, or there twice.
+    An attempt removes its own and those of earlier attempts, never those of a later one.
+
+    Args:
+        attempt: the number of the one that asks.
+        check: called before anything is removed; raises `Superseded` to end it.
     """
     survey = _survey(folder)
-    good = [step for step, _, problem in survey if problem is None]
-    keep = set(good[-max(keep_last, 1) :]) | keep_also
-    for step, name, problem in survey:
+    good = {found.step: found.name for found in survey if found.problem is None}
+    if not good:
+        return
+    newest = max(good)
+    keep = set(sorted(good)[-max(keep_last, 1) :]) | keep_also
+    useless = [
+        found
+        for found in survey
         # What is newer than the newest good one may still be in the making.
-        if good and step < good[-1] and (problem is not None or step not in keep):
-            _remove(_own_folder(folder, name))
+        if found.step <= newest and found.attempt <= attempt
+        and not (found.name == good.get(found.step) and found.step in keep)
+    ]  # fmt: skip
+    if useless:
+        check()
+    for found in useless:
+        _remove(_own_folder(folder, found.name))
 
 
-def _survey(folder: Folder) -> list[tuple[int, str, str | None]]:
-    """Of each checkpoint, oldest first: its step, its name, and what name and manifest alone show to be wrong."""
+class _Found(NamedTuple):
+    """A checkpoint, and what name and manifest alone show to be wrong with it."""
+
+    step: int
+    attempt: int
+    name: str
+    problem: str | None
+
+
+def _survey(folder: Folder) -> list[_Found]:
+    """Every checkpoint, oldest first; of several of one step, that of the newest attempt comes last."""
     # Later attempts that resumed from an earlier step have replaced what an attempt did after that step.
-    history = all_attempts(folder)
+    history = [attempt for attempt in all_attempts(folder) if not attempt.damaged]
     found = []
     for name in folder.child("checkpoints").folders():
-        if not _NAME.fullmatch(name):
+        if not (match := _NAME.fullmatch(name)):
             continue
-        step, own, problem = step_of(name), _own_folder(folder, name), None
+        step, own, problem = int(match[1]), _own_folder(folder, name), None
+        writer = int(match[2] or 0)
         try:
             manifest = Manifest.read(own, step)
         except DamagedCheckpoint as error:
             manifest, problem = None, str(error)
         if manifest is not None:
-            writer = manifest.attempt
+            writer = writer or manifest.attempt
             later = [each for each in history if writer and each.number > writer and each.step < step]
             if later:
                 problem = (
@@ -187,13 +218,18 @@ def _survey(folder: Folder) -> list[tuple[int, str, str | None]]:
                 )
         elif problem is None:
             problem = _incomplete(own)
-        found.append((step, name, problem))
-    return sorted(found)
+        found.append(_Found(step, writer, name, problem))
+    return sorted(found, key=lambda each: (each.step, each.attempt, each.name))
+
+
+def _parsed(name: str) -> re.Match[str]:
+    if not (match := _NAME.fullmatch(name)):
+        raise RunError(f'"{name}" is not a checkpoint; allowed: a name such as step-0000000120-0003')
+    return match
 
 
 def _own_folder(folder: Folder, name: str) -> Folder:
-    if not _NAME.fullmatch(name):
-        raise RunError(f'"{name}" is not a checkpoint; allowed: step- and ten digits, such as step-0000000120')
+    _parsed(name)
     return folder.child("checkpoints", name)
 
 

@@ -42,20 +42,26 @@ class Failure:
         sentence: for the screen.
         trace: for the log; the traceback of the error.
         exit_code: what the command line returns.
+        owner: of the lease under which it happened; empty where there was none.
     """
 
     sentence: str = ""
     trace: str = ""
     exit_code: int = 1
+    owner: str = ""
 
     @classmethod
     def read(cls, folder: Folder) -> Failure | None:
         """The failure in a run folder; None if there is none. Raises `RunError` for a file that is not JSON."""
         return _read(cls, folder, "failure.json")
 
-    def create(self, folder: Folder) -> bool:
-        """Writes failure.json, unless there is one: the first worker that fails says why. Returns whether it wrote."""
-        return folder.create("failure.json", to_json(asdict(self)))
+    def create(self, folder: Folder) -> None:
+        """Writes failure.json, unless there is one of this owner: the first worker that fails says why."""
+        content = to_json(asdict(self))
+        if not folder.create("failure.json", content):
+            there = Failure.read(folder)
+            if there is None or there.owner != self.owner:
+                folder.write("failure.json", content)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import yaml
 from lehr.errors import RunError
 from lehr.runs.storage import Folder
 
-FORMAT = 2
+FORMAT = 3
 MAX_VALUES = 100_000  # in a job; aliases counted each time
 NAME = "job.yaml"
 

@@ -1,7 +1,7 @@
-"""`progress.json` and `outcome.json`: how far a run has come, and how it ended.
+"""`progress.json` and the outcome of an attempt: how far a run has come, and how it ended.
 
 They have different readers. `progress.json` is replaced about once a second and is only ever *shown*: by the screen,
-`lehr status`, a notebook, the metrics. `outcome.json` is written once, when the run ends, and *decides*: whether
+`lehr status`, a notebook, the metrics. The outcome is written once, when the attempt ends, and *decides*: whether
 anything is left to do, and which value an ensemble or a search compares. Both are read tolerantly.
 """
 
@@ -201,7 +201,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """`outcome.json`: how a run ended. It exists from the end of an attempt until the next one begins.
+    """`attempts/0003-outcome.json`: how attempt 3 ended, and so the run, if it is the newest attempt.
 
     Attributes:
         status: `finished`: nothing is left to do; `stopped`: on request, and it can be resumed; `failed`.
@@ -225,17 +225,22 @@ class RunOutcome:
         return cls(progress.status, progress.message, progress.best, progress.metrics, now())
 
     @classmethod
-    def read(cls, folder: Folder) -> RunOutcome | None:
-        """How the run in `folder` ended; None if it did not end, or the file is damaged.
+    def read(cls, folder: Folder, name: str) -> RunOutcome | None:
+        """The outcome in a file of a run folder; None if there is none, or it is damaged.
 
         A finished run that counts as unfinished is resumed from its last checkpoint and ends again: nothing is lost.
         """
         try:
-            value = folder.read_json("outcome.json")
+            value = folder.read_json(name)
         except (FileNotFoundError, RunError):
             return None
         return tolerant(cls, value) if isinstance(value, dict) and value.get("status") in ENDED else None
 
-    def write(self, folder: Folder) -> None:
-        """Replaces outcome.json."""
-        folder.write_json("outcome.json", asdict(self))
+    def write(self, folder: Folder, attempt: int) -> None:
+        """Replaces the outcome of an attempt."""
+        folder.write_json(outcome_name(attempt), asdict(self))
+
+
+def outcome_name(attempt: int) -> str:
+    """Name of the file that says how an attempt ended; of attempt 0, how a run ended before its first one."""
+    return f"attempts/{attempt:04d}-outcome.json"

@@ -8,18 +8,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from lehr.errors import RunError
-from lehr.runs import format_1, lease, records
-from lehr.runs.attempts import newest_attempt
+from lehr.errors import RunError, Superseded
+from lehr.runs import format_1, format_2, lease, records
+from lehr.runs.attempts import Attempt, CheckpointInfo, begin_attempt, newest_attempt, newest_number
+from lehr.runs.claim import Claim
 from lehr.runs.endings import Failure, LostWorkers, StopRequest
 from lehr.runs.environment import Environment
 from lehr.runs.job_file import FORMAT, JobFile
-from lehr.runs.progress import ENDED, Progress, RunOutcome
+from lehr.runs.model import write_model
+from lehr.runs.progress import ENDED, Progress, RunOutcome, outcome_name
 from lehr.runs.storage import Folder
 from lehr.runs.timestamps import now
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
 Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 
@@ -27,20 +30,32 @@ _LOG = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """A run, at `folder`. Its children (trials, members, steps of a recipe) are run folders themselves."""
+    """A run, at `folder`. Its children (trials, members, steps of a recipe) are run folders themselves.
 
-    def __init__(self, folder: Folder) -> None:
-        self.folder = folder
+    A process that writes it says so with a `claim`. It then writes under the number of an attempt, and no longer once
+    another process has begun a newer one: `check` and every method that writes raise `Superseded`.
+    """
+
+    def __init__(self, folder: Folder, claim: Claim | None = None) -> None:
+        self.folder, self.claim = folder, claim
+        self._number = newest_number(folder) if claim else 0
+        self._attempt: Attempt | None = None
         self._file: JobFile | None = None
         self._job: dict[str, Any] | None = None
         self._environment: Environment | None = None
 
     @classmethod
-    def create(cls, folder: Folder, job: Mapping[str, Any], environment: Environment | None = None) -> RunFolder:
+    def create(
+        cls,
+        folder: Folder,
+        job: Mapping[str, Any],
+        environment: Environment | None = None,
+        claim: Claim | None = None,
+    ) -> RunFolder:
         """Makes a new run of `job`. Raises `RunError` where there already is a run."""
         if folder.exists("job.yaml"):
             raise RunError(f"{folder.uri}: there already is a run; choose another name, or resume it with the same job")
-        run, document = cls(folder), JobFile(FORMAT, job).to_yaml(folder)
+        run, document = cls(folder, claim), JobFile(FORMAT, job).to_yaml(folder)
         run.write_environment(environment or Environment())
         # Written last: it makes the folder a run.
         if not folder.create("job.yaml", document):
@@ -48,9 +63,9 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, where: Folder | str | os.PathLike[str]) -> RunFolder:
+    def open(cls, where: Folder | str | os.PathLike[str], claim: Claim | None = None) -> RunFolder:
         """The run at a folder, path or URI. Raises `RunError` where there is none, or a newer lehr wrote it."""
-        run = cls(where if isinstance(where, Folder) else Folder.at(where))
+        run = cls(where if isinstance(where, Folder) else Folder.at(where), claim)
         run._file = JobFile.read(run.folder)
         return run
 
@@ -81,7 +96,10 @@ class RunFolder:
 
     def write_job(self, job: Mapping[str, Any]) -> None:
         """Replaces job.yaml: on a resume with a change that is allowed under one name."""
-        JobFile(self.format, job).write(self.folder)
+        self._write_job_file(JobFile(self.format, job))
+
+    def _write_job_file(self, file: JobFile) -> None:
+        file.write(self.folder)
         self._file = self._job = None
 
     @property
@@ -101,6 +119,53 @@ class RunFolder:
         self._environment = environment if environment.started else replace(environment, started=now())
         self._environment.write(self.folder)
 
+    # ── who writes it ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin_attempt(
+        self,
+        *,
+        workers: int,
+        checkpoint: CheckpointInfo | None = None,
+        steps_per_epoch: int | None = None,
+        total_steps: int | None = None,
+    ) -> Attempt:
+        """Takes the next attempt number; from now on this object writes under it. See `attempts.begin_attempt`."""
+        self._attempt = begin_attempt(
+            self.folder,
+            workers=workers,
+            checkpoint=checkpoint,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
+            claim=self.claim,
+        )
+        return self._attempt
+
+    def attempt_number(self) -> int:
+        """The number of the attempt that this process writes under.
+
+        That of the attempt which it began; else, for a driver, of the newest one that its own workers began, or that
+        was there when it took the lease.
+
+        Raises:
+            Superseded: somebody else has begun an attempt since then.
+        """
+        if self._attempt:
+            self._attempt.check(self.folder)
+            return self._attempt.number
+        newest = newest_number(self.folder)
+        if self.claim and newest > self._number:
+            if Attempt.read(self.folder, newest).owner != self.claim.owner:
+                raise Superseded(
+                    f"{self.folder.uri}: another process has begun attempt {newest}; this one stops and writes nothing "
+                    "more"
+                )
+            self._number = newest
+        return newest
+
+    def check(self) -> None:
+        """Raises `Superseded` if another process has begun a newer attempt."""
+        self.attempt_number()
+
     # ── how far it has come ─────────────────────────────────────────────────────────────────────────────────────────
 
     def progress(self) -> Progress:
@@ -108,15 +173,18 @@ class RunFolder:
         return Progress.read(self.folder)
 
     def write_progress(self, progress: Progress) -> None:
-        """Replaces progress.json. The last one of an attempt also leaves outcome.json, which decides, before it."""
+        """Replaces progress.json. The last one of an attempt also leaves its outcome, which decides, before it."""
+        number = self.attempt_number()
         if progress.status in ENDED:
-            RunOutcome.of(progress).write(self.folder)
+            RunOutcome.of(progress).write(self.folder, number)
         progress.write(self.folder)
 
     def outcome(self) -> RunOutcome | None:
         """How the run ended; None if it has not ended, or another attempt has begun since."""
-        if found := RunOutcome.read(self.folder):
+        if found := RunOutcome.read(self.folder, outcome_name(newest_number(self.folder))):
             return found
+        if self.format == 2:
+            return format_2.outcome(self.folder)
         return format_1.outcome(self.folder) if self.format == 1 else None
 
     def status(self) -> Status:
@@ -135,10 +203,18 @@ class RunFolder:
         return "interrupted"
 
     def begin(self) -> None:
-        """Another attempt begins: removes what the last one left about its end."""
-        self.folder.delete("outcome.json")
+        """Another attempt begins: removes what the last one left about its end. The run is of this format now."""
+        self.folder.delete(outcome_name(self.attempt_number()))
         if self.format == 1:
             format_1.begin(self.folder)
+        if self.format == 2:
+            format_2.begin(self.folder)
+        if self.format < FORMAT:
+            self._write_job_file(JobFile(FORMAT, self.job))
+
+    def write_model(self, weights: dict[str, Tensor], description: Mapping[str, Any]) -> None:
+        """Writes `model/`: the result of the run."""
+        write_model(self.folder, weights, description, self.attempt_number())
 
     # ── stopping and failing ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -157,11 +233,17 @@ class RunFolder:
 
     def fail(self, failure: Failure) -> None:
         """Notes a failure that another attempt would meet again; the first one noted stays."""
-        failure.create(self.folder)
+        if self.claim:
+            self.claim.check()
+        replace(failure, owner=self.claim.owner if self.claim else "").create(self.folder)
 
     def failure(self) -> Failure | None:
-        """Why the run failed in a way that another attempt would repeat; None if it did not."""
-        return Failure.read(self.folder)
+        """Why the run failed in a way that another attempt would repeat; None if it did not.
+
+        With a claim, only a failure under this claim counts.
+        """
+        found = Failure.read(self.folder)
+        return None if found and self.claim and found.owner not in ("", self.claim.owner) else found
 
     def clear_failure(self) -> None:
         """Removes the failure of an earlier attempt, if there is one."""

@@ -135,6 +135,10 @@ class Folder:
         base, mark, query = self.uri.partition("?")
         return Folder(f"{base}/{quote(name, safe='/=,+@:')}{mark}{query}", self._store, path)
 
+    def make(self) -> None:
+        """Creates the folder, if there is none. On a disk its name and those above it survive a power cut."""
+        self._do("create", None, self._store.make)
+
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises `FileNotFoundError` where there is none."""
         return self._do("read", name, self._store.read)
@@ -151,6 +155,15 @@ class Folder:
         something random into it where that matters.
         """
         return self._do("create", name, lambda path: self._store.create(path, data))
+
+    def claim(self, name: str, data: bytes) -> bool:
+        """Writes a file that must not exist yet, and tells at most one of any number of racing writers True.
+
+        Put something random into `data`. On a disk it is `create`. S3 and GCS decide it by a conditional put, if the
+        library `boto3` or `google-cloud-storage` is installed; otherwise, and on other stores, the writer waits for a
+        second and looks whose data is there.
+        """
+        return self._do("create", name, lambda path: self._store.claim(path, data))
 
     def exists(self, name: str) -> bool:
         """Whether there is a file or a folder of this name."""

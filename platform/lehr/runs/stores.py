@@ -8,15 +8,19 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from lehr.runs.conditional import conditional_put
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
     from pyarrow.fs import FileSystem
 
 REMOTE_TRIES = 5
+SETTLE_SECONDS = 1.0  # how long a writer waits before it looks who won, on a store without compare-and-set
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
 
@@ -33,9 +37,11 @@ class Store(Protocol):
     patience: float | None
     answered: bool
 
+    def make(self, path: str) -> None: ...
     def read(self, path: str) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...
     def create(self, path: str, data: bytes) -> bool: ...
+    def claim(self, path: str, data: bytes) -> bool: ...
     def exists(self, path: str) -> bool: ...
     def list(self, path: str) -> Iterable[tuple[str, bool]]: ...
     def delete(self, path: str) -> None: ...
@@ -45,11 +51,17 @@ class Store(Protocol):
 
 
 class Disk:
-    """A disk: a write is a temporary file that is renamed; it and its name are synced."""
+    """A disk: a write is a temporary file that is renamed; it, its name and the names of new folders are synced."""
 
     tries = 1
     patience: float | None = 0.0
     answered = False
+
+    def make(self, path: str) -> None:
+        os.makedirs(path, exist_ok=True)
+        while path != (above := os.path.dirname(path)) and os.access(above, os.W_OK):
+            self._sync(above)
+            path = above
 
     def read(self, path: str) -> bytes:
         return Path(path).read_bytes()
@@ -59,9 +71,9 @@ class Disk:
         try:
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            Path(temporary).unlink(missing_ok=True)
             raise
-        self._sync_folder(path)
+        self._sync(os.path.dirname(path))
 
     def create(self, path: str, data: bytes) -> bool:
         temporary = self._temporary(path, data)
@@ -76,12 +88,17 @@ class Disk:
             try:
                 with open(path, "xb") as file:
                     file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
             except FileExistsError:
                 return False
         finally:
             os.unlink(temporary)
-        self._sync_folder(path)
+        self._sync(os.path.dirname(path))
         return True
+
+    def claim(self, path: str, data: bytes) -> bool:
+        return self.create(path, data)
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
@@ -115,7 +132,7 @@ class Disk:
 
     def _temporary(self, path: str, data: bytes) -> str:
         folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
+        self._make(folder)
         temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
         try:
             with open(temporary, "xb") as file:
@@ -127,16 +144,28 @@ class Disk:
             raise
         return temporary
 
-    def _sync_folder(self, path: str) -> None:
-        """Makes the new name itself survive a power cut, where the file system can."""
+    def _make(self, folder: str) -> None:
+        """Makes a folder and those above it, and makes each new name survive a power cut."""
+        if os.path.isdir(folder):
+            return
+        above = os.path.dirname(folder)
+        if above != folder:
+            self._make(above)
+        os.makedirs(folder, exist_ok=True)
+        self._sync(above)
+
+    def _sync(self, folder: str) -> None:
+        """Makes the names in a folder survive a power cut, where the file system can."""
         try:
-            descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+            descriptor = os.open(folder, os.O_RDONLY)
         except OSError:
             return
         try:
             os.fsync(descriptor)
-        except OSError:
-            pass
+        except OSError as error:
+            # Some file systems cannot sync a folder. A disk that fails is another matter.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF):
+                raise
         finally:
             os.close(descriptor)
 
@@ -150,6 +179,9 @@ class Objects:
     def __init__(self, filesystem: FileSystem, patience: float | None = None) -> None:
         self._filesystem = filesystem
         self.patience = patience
+
+    def make(self, path: str) -> None:
+        """Does nothing: folders exist only as prefixes."""
 
     def read(self, path: str) -> bytes:
         with self._filesystem.open_input_stream(path) as stream:
@@ -165,6 +197,18 @@ class Objects:
             # An earlier try of ours may have succeeded although its answer was lost.
             return self.read(path) == data
         self.write(path, data)
+        return self.read(path) == data
+
+    def claim(self, path: str, data: bytes) -> bool:
+        put = conditional_put(self._filesystem)
+        wrote = put(path, data) if put else None
+        if wrote is not None:
+            # An earlier try of ours may have succeeded although its answer was lost.
+            return wrote or self.read(path) == data
+        if self.exists(path):
+            return self.read(path) == data
+        self.write(path, data)
+        time.sleep(SETTLE_SECONDS)  # of several writers the last one wins, and the others see its data after a while
         return self.read(path) == data
 
     def exists(self, path: str) -> bool:

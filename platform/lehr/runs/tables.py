@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lehr.errors import RunError
@@ -17,15 +18,15 @@ from lehr.runs.columns import COLUMNS, Column
 def to_parquet(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:
     """A part of a table, with every declared column. Raises RunError where the columns do not fit together."""
     buffer = io.BytesIO()
-    pq.write_table(_table(kind, columns), buffer)
+    pq.write_table(_table(kind, columns), buffer, write_page_checksum=True)
     return buffer.getvalue()
 
 
 def from_parquet(data: bytes) -> pa.Table:
     """A part of a table. Raises ValueError where it is damaged."""
     try:
-        return pq.ParquetFile(pa.BufferReader(data)).read()
-    except pa.ArrowException as error:
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error)) from error
 
 
@@ -35,6 +36,26 @@ def joined(kind: str, parts: Sequence[pa.Table]) -> pa.Table:
         return pa.concat_tables([_empty(kind), *parts], promote_options="default")
     except pa.ArrowException as error:
         raise ValueError(str(error)) from error
+
+
+def merged(kind: str, parts: Sequence[bytes]) -> bytes:
+    """Several parts as one. Raises ValueError where they do not fit together."""
+    buffer = io.BytesIO()
+    pq.write_table(joined(kind, [from_parquet(part) for part in parts]), buffer, write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def before(kind: str, table: pa.Table, step: int) -> pa.Table:
+    """The rows that a checkpoint of `step` covers: steps before it, and epochs that ended by then."""
+    steps = np.asarray(table["step"].to_numpy(), np.float64)  # NaN where a row has no step
+    late = steps >= step if kind == "steps" else steps > step
+    return table.filter(pa.array(~late & (step > 0)))
+
+
+def first_step(tables: Sequence[pa.Table]) -> int | None:
+    """The first step in some tables; None where there is none."""
+    found = [pc.min(table["step"]).as_py() for table in tables if table.num_rows]
+    return min((step for step in found if step is not None), default=None)
 
 
 def _table(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> pa.Table:

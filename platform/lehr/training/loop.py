@@ -19,17 +19,24 @@ from lehr.data.batches import batches
 from lehr.data.dataset import Batch, DataSubset
 from lehr.errors import TrainingError
 from lehr.job import job_hash
-from lehr.runs import Checkpoint, RunFolder, write_model
-from lehr.runs.checkpoints import load, name_of, prune, save
+from lehr.runs import Checkpoint, RunFolder
+from lehr.runs.checkpoints import load, prune, save
 from lehr.runs.progress import LiveDiagnosis
 from lehr.runs.records import read_epochs
 from lehr.training.evaluation import evaluate, statistics_inputs
 from lehr.training.group import Group
 from lehr.training.prepare import prepare_model
-from lehr.training.resume import begin_logging, find_resume_point
+from lehr.training.resume import (
+    begin_logging,
+    best_left,
+    describe_lost_best,
+    epochs_until,
+    find_resume_point,
+    load_step,
+)
 from lehr.training.setup import Plan
 from lehr.training.state import TrainingState
-from lehr.training.stopping import early_stop, first_exploded
+from lehr.training.stopping import Best, early_stop, first_exploded
 from lehr.training.stopwatch import Stopwatch
 from lehr.training.synchronisation import StepBuffer, Synchroniser
 from lehr.training.train_step import TrainStep
@@ -99,15 +106,13 @@ class Attempt:
     """One attempt at a run. Every worker has one, and they are in the same state after every step."""
 
     def __init__(self, plan: Plan, run: RunFolder, group: Group, callbacks: Callbacks) -> None:
-        self.plan, self.folder, self.group, self.callbacks = plan, run.folder, group, callbacks
+        self.plan, self.run, self.folder, self.group, self.callbacks = plan, run, run.folder, group, callbacks
         self.stopwatch = Stopwatch()
         self.learner = Learner(plan, group)
         resume = find_resume_point(run.folder, group)
         if resume.checkpoint:
             self.learner.restore(resume.checkpoint)
-            self.state = TrainingState.read(resume.checkpoint)
-        else:
-            self.state = TrainingState.start(plan.job.train)
+        self.state = resume.state(TrainingState.start(plan.job.train))
         self.logger = begin_logging(plan, run, group, self.stopwatch, self.state, resume)
         self.steps = StepBuffer(self.stopwatch)
         self.synchroniser = Synchroniser(group, self.state.step)
@@ -226,33 +231,50 @@ class Attempt:
         if not self.group.first:
             return
         with self.stopwatch.time("checkpoints"):
-            self.logger.flush()
-            checkpoint = self.learner.checkpoint(self.state, self.logger.covered())
-            self.logger.saved(save(self.folder, checkpoint))
+            logger = self.logger
+            logger.flush()
+            checkpoint = self.learner.checkpoint(self.state, logger.covered(), logger.attempt)
+            logger.saved(save(self.folder, checkpoint, logger.check))
             best = {self.state.best.step} if self.state.best.step else set()
-            prune(self.folder, self.plan.job.train.checkpoint.keep, best | self.plan.snapshots)
+            keep = best | self.plan.snapshots
+            prune(self.folder, self.plan.job.train.checkpoint.keep, keep, logger.attempt, logger.check)
 
     def write_best_model(self) -> None:
         """Scores the best weights on the test split, if there is one, and writes them as the run's model."""
-        best = self.state.best
-        assert best.step is not None
-        self.group.barrier()
         with self.stopwatch.time("checkpoints"):
-            checkpoint = load(self.folder, name_of(best.step))
-        average = checkpoint.average if best.metric.startswith("averaged_") else None
-        weights = average or checkpoint.model
-        self.learner.model.load_state_dict(weights)
+            best, checkpoint = self._best_on_disk()
+        average = checkpoint.average if checkpoint and best.metric.startswith("averaged_") else None
+        if checkpoint:  # else the last weights, which the model has
+            self.learner.model.load_state_dict(average or checkpoint.model)
         test = {}
         if self.plan.splits.test:
             with self.stopwatch.time("evaluation"):
                 test = self.learner.measure("test", self.plan.splits.test)
             self.logger.test(test)
+        weights = average or (checkpoint.model if checkpoint else self.learner.model.state_dict())
         if self.group.first:
             origin = {"step": best.step, "epoch": best.epoch, "weights": "average" if average else "raw"}
             metrics = {best.metric: best.value, **test}
             description = replace(self.plan.describe_model(), origin=origin, metrics=metrics)
             with self.stopwatch.time("checkpoints"):
-                write_model(self.folder, weights, description.to_json())
+                self.run.write_model(weights, description.to_json())
+
+    def _best_on_disk(self) -> tuple[Best, Checkpoint | None]:
+        """The best model so far with its checkpoint, the same on every worker.
+
+        If that checkpoint is lost, it is the best one that is left; None where none is.
+        """
+        self.group.barrier()
+        best, checkpoint = self.state.best, None
+        if self.group.first:
+            checkpoint = load_step(self.folder, best.step)
+            if checkpoint is None:
+                left = best_left(self.folder, best, epochs_until(self.folder, self.state.step))
+                self.logger.event("best_lost", describe_lost_best(best, left), step=self.state.step)
+                best, checkpoint = left, load_step(self.folder, left.step)
+        best, name = self.group.broadcast((best, checkpoint.name if checkpoint else None))
+        self.state = replace(self.state, best=best)
+        return best, checkpoint if self.group.first or name is None else load(self.folder, name)
 
 
 class Learner:
@@ -284,8 +306,13 @@ class Learner:
         """The task's metrics over all of `rows`, with the name of the split before theirs."""
         return {f"{split}_{name}": value for name, value in evaluate(self.model, rows, self.plan, self.group).items()}
 
-    def checkpoint(self, state: TrainingState, covered: dict[str, list[str]]) -> Checkpoint:
-        """A checkpoint of what is trained, and how far it is. `covered`: the record parts up to here."""
+    def checkpoint(self, state: TrainingState, covered: dict[str, dict[str, int]], attempt: int) -> Checkpoint:
+        """A checkpoint of what is trained, and how far it is.
+
+        Args:
+            covered: the record parts up to here, how many of each attempt.
+            attempt: the number of this one.
+        """
         return Checkpoint(
             step=state.step,
             model=self.model.state_dict(),
@@ -298,6 +325,7 @@ class Learner:
                 "scaler": self.train_step.scaler.state_dict(),
                 "covered": covered,
             },
+            attempt=attempt,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -78,6 +78,15 @@ class MetricLogger:
         """Adds the metrics of the test split to those of the last epoch."""
         self._live.metrics = {**self._live.metrics, **metrics}
 
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt."""
+        return self._recorder.attempt.number
+
+    def check(self) -> None:
+        """Raises `Superseded` if another process has begun a newer attempt."""
+        self._recorder.attempt.check(self._folder)
+
     def saved(self, checkpoint: str) -> None:
         """Notes a new checkpoint, by name."""
         newest = CheckpointProgress(time=time.time(), bytes=size_of(self._folder, checkpoint))
@@ -93,8 +102,8 @@ class MetricLogger:
             self._recorder.write_epochs({name: [row.get(name) for row in self._epochs] for name in names})
         self._steps, self._epochs = [], []
 
-    def covered(self) -> dict[str, list[str]]:
-        """The record parts that count now, for a checkpoint's state."""
+    def covered(self) -> dict[str, dict[str, int]]:
+        """The record parts that count now, how many of each attempt, for a checkpoint's state."""
         return self._recorder.covered()
 
     def finish(self, status: Ended, message: str, state: TrainingState) -> None:

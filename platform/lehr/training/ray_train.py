@@ -24,10 +24,10 @@ from ray.train.v2._internal.execution.context import get_train_context
 
 from lehr.data.load import splits
 from lehr.data.ray_data import Handle
-from lehr.errors import LehrError
+from lehr.errors import LehrError, RunHeld
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.paths import add_to_path
-from lehr.runs import Folder, RunFolder
+from lehr.runs import Claim, Folder, RunFolder
 from lehr.runs.scratch import scratch
 from lehr.training.allocation import WorkerResources
 from lehr.training.failures import describe, describe_lost_workers, is_lost_peer
@@ -43,7 +43,7 @@ WAIT_SECONDS = 300
 
 def fit(
     job: TrainJob,
-    folder: Folder,
+    run: RunFolder,
     shared: Mapping[str, Handle],
     resources: WorkerResources,
     work: Callable[[Plan, RunFolder, Group], object] | None = None,
@@ -53,6 +53,7 @@ def fit(
     Returns when the run has finished, stopped or failed; the run folder says which.
 
     Args:
+        run: the run folder; what the workers write, they write under its claim.
         shared: the decoded or streamed rows of every split, as handles that each worker opens.
         resources: what every worker gets.
         work: what every worker does; by default it trains, and watches the run folder for a stop request.
@@ -60,11 +61,13 @@ def fit(
     Raises:
         ray.train.TrainingFailedError: the worker group failed more often than that.
     """
+    folder = run.folder
     with scratch(folder, on_every_node=sum(node["Alive"] for node in ray.nodes()) > 1) as place:
         config: _WorkerConfig = {
             "job": to_dict(job),
             "job_folder": str(job.folder),
             "folder": folder.uri,
+            "claim": run.claim,
             "shared": shared,
             "threads": max(1, int(resources.cpus)),
             "work": work or _train,
@@ -83,7 +86,7 @@ def fit(
                 name=folder.name,
                 storage_path=place,
                 failure_config=FailureConfig(max_failures=job.workers.retries),
-                callbacks=[_LossRecorder(folder.uri)],  # type: ignore[list-item]
+                callbacks=[_LossRecorder(folder.uri, run.claim)],  # type: ignore[list-item]
             ),
         )
         trainer.fit()
@@ -95,6 +98,7 @@ class _WorkerConfig(TypedDict):
     job: dict[str, Any]
     job_folder: str
     folder: str
+    claim: Claim | None
     shared: Mapping[str, Handle]
     threads: int
     work: Callable[[Plan, RunFolder, Group], object]
@@ -139,11 +143,11 @@ def use_rays_network() -> None:
 class _LossRecorder(UserCallback):
     """Writes to the run folder why a worker group ended, for the next one to report. Runs in Train's controller."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, claim: Claim | None) -> None:
+        self.folder, self.claim = folder, claim
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
-        run = RunFolder(Folder.at(self.folder, known=True))
+        run = RunFolder(Folder.at(self.folder, known=True), self.claim)
         if not run.failure():
             run.note_loss(describe_lost_workers(worker_exceptions))
 
@@ -154,7 +158,7 @@ def _worker(config: _WorkerConfig) -> None:
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    run = RunFolder.open(Folder.at(config["folder"], known=True))
+    run = RunFolder.open(Folder.at(config["folder"], known=True), config["claim"])
     if run.failure():
         return  # an earlier attempt failed for a reason that another one would meet again
     try:
@@ -162,6 +166,8 @@ def _worker(config: _WorkerConfig) -> None:
         assert isinstance(job, TrainJob)
         images: dict[str, Any] = {name: handle.open() for name, handle in config["shared"].items()}
         config["work"](Plan.make(job, splits(job, images)), run, group)
+    except RunHeld:
+        return  # another driver writes this run; ours notices that it has lost the lease
     except Exception as error:
         if not is_lost_peer(error):
             with suppress(LehrError):  # where nothing can be written, raising the error has to do

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from lehr.runs import Attempt, Checkpoint, Folder, Recorder, RunFolder, all_attempts, begin_attempt
-from lehr.runs.checkpoints import load, name_of, newest_valid
+from lehr.errors import RunError
+from lehr.runs import (
+    Attempt,
+    Checkpoint,
+    DamagedCheckpoint,
+    Folder,
+    Recorder,
+    RunFolder,
+    all_attempts,
+    read_epochs,
+    saved,
+)
+from lehr.runs.checkpoints import load, newest_valid
 from lehr.training.group import Group
 from lehr.training.live_progress import LiveProgress
 from lehr.training.metric_logger import MetricLogger, NoLogger
 from lehr.training.setup import Plan
-from lehr.training.state import TrainingState
+from lehr.training.state import CURVES, TrainingState
 from lehr.training.stopping import Best
 from lehr.training.stopwatch import Stopwatch
+
+Row = Mapping[str, Any]
+"""A row of the table of epochs: values by column; None where nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -23,22 +38,85 @@ class ResumePoint:
     Attributes:
         checkpoint: None for a start from the first step.
         skipped: what was wrong with newer checkpoints, a sentence for each; known to the first worker.
+        best: the best model that is left, if that of the checkpoint is lost; else None.
+        lost: what happened to it, as a sentence; known to the first worker.
+        history: what the record holds of the epochs so far, as `TrainingState` has it.
     """
 
     checkpoint: Checkpoint | None
     skipped: Sequence[str] = ()
+    best: Best | None = None
+    lost: str = ""
+    history: tuple[Mapping[str, float], ...] = ()
+
+    def state(self, start: TrainingState) -> TrainingState:
+        """How far training is at this point; `start`: before the first step."""
+        if not self.checkpoint:
+            return start
+        state = replace(TrainingState.read(self.checkpoint), history=self.history)
+        return replace(state, best=self.best) if self.best else state
 
 
 def find_resume_point(folder: Folder, group: Group) -> ResumePoint:
-    """The newest valid checkpoint of a run folder, if there is one. The first worker chooses it for all."""
-    chosen, skipped = newest_valid(folder, _best_step) if group.first else (None, [])
-    name = group.broadcast(name_of(chosen.step) if chosen else None)
-    return ResumePoint(chosen if group.first or name is None else load(folder, name), skipped)
+    """The newest valid checkpoint of a run folder, if there is one. The first worker chooses it for all.
+
+    It is the newest one even where the best model, which is an older checkpoint, is lost: steps are worth more.
+    """
+    chosen, skipped = newest_valid(folder) if group.first else (None, [])
+    epochs = epochs_until(folder, chosen.step) if chosen else []
+    best, lost = _best_of(folder, chosen, epochs) if chosen else (None, "")
+    history = tuple({name: row[name] for name in CURVES if row.get(name) is not None} for row in epochs)
+    name, best, history = group.broadcast((chosen.name if chosen else None, best, history))
+    checkpoint = chosen if group.first or name is None else load(folder, name)
+    return ResumePoint(checkpoint, skipped, best, lost, history)
 
 
-def _best_step(checkpoint: Checkpoint) -> int | None:
-    """The step of the best model so far, which a run that resumes from this checkpoint may have to end with."""
-    return Best(**checkpoint.state["best"]).step
+def _best_of(folder: Folder, checkpoint: Checkpoint, epochs: Sequence[Row]) -> tuple[Best | None, str]:
+    """The best model that is left and what is lost, if the best model as of a checkpoint is lost."""
+    best = Best(**checkpoint.state["best"])
+    if best.step in (None, checkpoint.step) or load_step(folder, best.step):
+        return None, ""
+    left = best_left(folder, best, epochs)
+    return left, describe_lost_best(best, left)
+
+
+def load_step(folder: Folder, step: int | None) -> Checkpoint | None:
+    """The checkpoint of this step; None where there is none that verifies."""
+    name = saved(folder).get(step) if step is not None else None
+    try:
+        return load(folder, name) if name else None
+    except DamagedCheckpoint:
+        return None
+
+
+def epochs_until(folder: Folder, step: int) -> list[Row]:
+    """The rows of the epochs that ended by `step`; none where the record is damaged."""
+    try:
+        return [row for row in read_epochs(folder).to_pylist() if row["step"] <= step]
+    except RunError:
+        return []
+
+
+def best_left(folder: Folder, lost: Best, epochs: Sequence[Row]) -> Best:
+    """The best model among the checkpoints at the ends of these epochs that verify, by the metric of `lost`.
+
+    One without a value where there is no such checkpoint.
+    """
+    known = {row["step"]: row for row in epochs if row.get(lost.metric) is not None}
+    found = Best(lost.metric)
+    for step in sorted(known.keys() & saved(folder).keys()):
+        if load_step(folder, step):
+            found = found.update(known[step][lost.metric], step, known[step]["epoch"])
+    done = max((row["epoch"] for row in known.values()), default=0)
+    return replace(found, stale=done - found.epoch if found.epoch else 0)
+
+
+def describe_lost_best(lost: Best, left: Best) -> str:
+    """What it means that the checkpoint of the best epoch is damaged or gone."""
+    what = f"the best model, of epoch {lost.epoch} ({lost.metric} {lost.value:.4g}), is damaged or gone"
+    if left.epoch is None:
+        return f"{what}, and no checkpoint of an earlier epoch is left; the best one is chosen among the coming epochs"
+    return f"{what}; the best one left is of epoch {left.epoch} ({left.metric} {left.value:.4g})"
 
 
 def begin_logging(
@@ -48,8 +126,7 @@ def begin_logging(
     if not group.first:
         return NoLogger()
     length, before = plan.length, run.progress()
-    attempt = begin_attempt(
-        run.folder,
+    attempt = run.begin_attempt(
         workers=group.size,
         checkpoint=resume.checkpoint,
         steps_per_epoch=length.steps_per_epoch,
@@ -59,6 +136,12 @@ def begin_logging(
     recorder = Recorder(run.folder, attempt)
     for sentence in resume.skipped:
         recorder.event("checkpoint_skipped", sentence)
+    if resume.lost:
+        recorder.event("best_lost", resume.lost)
+    if attempt.missing:
+        count = len(attempt.missing)
+        some = ", ".join(attempt.missing[:3]) + (f" and {count - 3} more" if count > 3 else "")
+        recorder.event("record_lost", f"parts of the record are damaged or gone: {some}")
     reached, reason = before.training.step if before.training else 0, run.take_loss()
     if attempt.number > 1 and (reason or before.status == "running"):
         reason = reason or _likely_reason(run, attempt)

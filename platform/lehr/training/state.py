@@ -42,7 +42,7 @@ class TrainingState:
 
     @classmethod
     def read(cls, checkpoint: Checkpoint) -> TrainingState:
-        """The state that a checkpoint holds; older ones have no `first_loss` and no `history`."""
+        """The state that a checkpoint holds. Older ones have no `first_loss`; the record holds the `history`."""
         saved = checkpoint.state
         return cls(
             best=Best(**saved["best"]),
@@ -50,7 +50,6 @@ class TrainingState:
             step=checkpoint.step,
             epoch_loss=saved["epoch_loss"],
             first_loss=saved.get("first_loss"),
-            history=tuple(saved.get("history", ())),
         )
 
     def to_json(self) -> dict[str, object]:
@@ -60,7 +59,6 @@ class TrainingState:
             "patience": self.patience.to_json(),
             "epoch_loss": self.epoch_loss,
             "first_loss": self.first_loss,
-            "history": list(self.history),
         }
 
     def after_step(self) -> TrainingState:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lehr.job.transfer import FeaturesSection
 from lehr.models import head_of
-from lehr.runs import BestValue, Folder, Progress, Recorder, RunFolder, TrainingProgress, begin_attempt, write_model
+from lehr.runs import BestValue, Folder, Progress, Recorder, RunFolder, TrainingProgress
 from lehr.tasks import Task
 from lehr.training.group import Group
 from lehr.training.setup import Plan
@@ -41,7 +41,7 @@ class HeadTrainable:
             return
         began = time.perf_counter()
         steps = self.section.steps
-        attempt = begin_attempt(run.folder, workers=1, checkpoint=None, steps_per_epoch=steps, total_steps=steps)
+        attempt = run.begin_attempt(workers=1, steps_per_epoch=steps, total_steps=steps)
         features = self._read_features(plan)
         metric = plan.job.train.metric.removeprefix("averaged_").removeprefix("validation_")
         search = search_heads(features["train"], features["validation"], plan.task, self.section, metric, plan.job.seed)
@@ -81,7 +81,7 @@ class HeadTrainable:
         plain = plan.describe_model()
         network = replace(plain.network, hidden=self.section.hidden or None)
         description = replace(plain, network=network, origin=origin, metrics=metrics)
-        write_model(run.folder, model.state_dict(), description.to_json())
+        run.write_model(model.state_dict(), description.to_json())
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
     """
     folder, job = parent.folder.child(trial.folder), to_dict(trial.job)
     if not folder.exists("job.yaml"):
-        return RunFolder.create(folder, job, parent.environment)
-    child = RunFolder.open(folder)
+        return RunFolder.create(folder, job, parent.environment, parent.claim)
+    child = RunFolder.open(folder, parent.claim)
     if child.job != job:
         if changed := changes(child, trial.job):
             raise RunError(f"{parent.name}/{trial.folder} holds another trial ({changed}); start over: --fresh")
@@ -36,7 +36,9 @@ def end_of(child: RunFolder) -> Outcome | None:
     if failure := child.failure():
         return Outcome("failed", failure.sentence, child)
     ended = child.outcome()
-    return Outcome("finished", ended.message, child) if ended and ended.status == "finished" else None
+    if ended is None or ended.status == "stopped":
+        return None
+    return Outcome("finished" if ended.status == "finished" else "failed", ended.message, child)
 
 
 def keep_failure(child: RunFolder, failure: Failure) -> None:

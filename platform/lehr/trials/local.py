@@ -11,6 +11,7 @@ from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
 from lehr.data.streaming import Stream
 from lehr.driver import Interrupted, Running
+from lehr.errors import RunHeld
 from lehr.machine import cores
 from lehr.training.failures import describe
 from lehr.training.group import Group
@@ -47,6 +48,8 @@ def run_locally(running: Running, study: Study) -> None:
             try:
                 plan = Plan.make(trial.job, splits(trial.job, datasets.of(trial.job)))
                 trial.trainable(plan, child, group, callbacks)
+            except RunHeld:
+                raise
             except Exception as error:
                 keep_failure(child, describe(error))
             outcome = end_of(child)

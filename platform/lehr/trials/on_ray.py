@@ -33,12 +33,12 @@ from lehr.data.door import open_data
 from lehr.data.load import splits
 from lehr.data.ray_data import Handle, RayHost, share
 from lehr.driver import Interrupted, Running
-from lehr.errors import LehrError, TrainingError
+from lehr.errors import LehrError, RunHeld, TrainingError
 from lehr.job import TrainJob
 from lehr.paths import add_to_path
 from lehr.ray_cluster.connection import connect
 from lehr.ray_cluster.waiting import wait_for
-from lehr.runs import Folder, RunFolder
+from lehr.runs import Claim, Folder, RunFolder
 from lehr.runs.scratch import scratch
 from lehr.training.allocation import WorkerResources
 from lehr.training.failures import describe, last_line
@@ -144,7 +144,9 @@ class _TrialRunner:
         try:
             with scratch(run.folder, on_every_node=sum(node["Alive"] for node in ray.nodes()) > 1) as place:  # type: ignore[no-untyped-call]
                 tune.Tuner(
-                    tune.with_resources(partial(_trial_process, self.broker, run.folder.uri), self.slots.of_trial),
+                    tune.with_resources(
+                        partial(_trial_process, self.broker, run.folder.uri, run.claim), self.slots.of_trial
+                    ),
                     tune_config=tune.TuneConfig(
                         search_alg=_StudySearcher(self),
                         num_samples=-1,
@@ -279,26 +281,28 @@ class _Assignment:
     share: WorkerResources
 
 
-def _trial_process(broker: Any, parent: str, config: Mapping[str, Any]) -> None:
+def _trial_process(broker: Any, parent: str, claim: Claim | None, config: Mapping[str, Any]) -> None:
     """Runs a trial and returns however it ended: the run folder says how. Tune only handles a lost process."""
     found: list[ray.ObjectRef[Any]] | None = ray.get(broker.get.remote(config["folder"]))
     if found is None:
         return
-    run = RunFolder.open(Folder.at(parent).child(config["folder"]))
+    run = RunFolder.open(Folder.at(parent).child(config["folder"]), claim)
     try:
         assignment = _opened(found[0])
         job = assignment.trial.job
         add_to_path(job.folder)
         run_it = partial(_run_trainable, assignment.trial.trainable, broker, config["folder"], parent)
         if assignment.share.most > 1:
-            fit(job, run.folder, assignment.shared, assignment.share, run_it)
+            fit(job, run, assignment.shared, assignment.share, run_it)
+            if failure := run.failure():
+                keep_failure(run, failure)
             return
         torch.set_num_threads(max(1, int(assignment.share.cpus)))
         device = torch.device("cuda" if assignment.share.gpus and torch.cuda.is_available() else "cpu")
         data = {name: handle.open() for name, handle in assignment.shared.items()}
         run_it(Plan.make(job, splits(job, data)), run, Group(device=device))
-    except ray.exceptions.RayError:
-        raise  # the broker or the data are lost: another attempt may succeed
+    except (ray.exceptions.RayError, RunHeld):
+        raise  # the broker or the data are lost, or the trial is another process's now: it has not failed
     except Exception as error:
         keep_failure(run, describe(error))
     finally:

@@ -26,8 +26,8 @@ from lehr.kinds.ensemble import choose_weights, evaluate_run
 from lehr.kinds.ensemble_members import plan_ensemble
 from lehr.predict import EnsembleDescription
 from lehr.predict.outputs import read_outputs
-from lehr.runs import RunFolder
-from lehr.runs.checkpoints import load, name_of, names
+from lehr.runs import RunFolder, all_attempts, has_model
+from lehr.runs.checkpoints import load, saved
 
 BASE: dict[str, Any] = {
     "data": {"source": "digits", "limit": 200},
@@ -61,7 +61,7 @@ def verdict_of(run: Run) -> tuple[str, ...]:
 
 
 def attempts(run: RunFolder) -> int:
-    return len(run.folder.files("attempts"))
+    return len(all_attempts(run.folder))
 
 
 # ── snapshots ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -78,11 +78,11 @@ def test_a_snapshot_is_the_network_at_the_end_of_a_cycle(snapshots: Run) -> None
     rates = trained.steps()["learning_rate"].to_pylist()
     # 200 rows in batches of 64 are 4 steps an epoch, so 2 cycles of 8 steps: the paper's formula, with its t from 1.
     assert rates == pytest.approx([0.1 / 2 * (np.cos(np.pi * ((t - 1) % 8) / 8) + 1) for t in range(1, 17)])
-    assert names(trained.folder)[-2:] == [name_of(8), name_of(16)]  # although the job keeps only one
+    assert list(saved(trained.folder))[-2:] == [8, 16]  # although the job keeps only one
     members = snapshots.folder.children("members")
     for member, step in zip(members, (8, 16), strict=True):
         assert member.status() == "finished"
-        for name, value in load(trained.folder, name_of(step)).model.items():
+        for name, value in load(trained.folder, saved(trained.folder)[step]).model.items():
             assert torch.equal(weights(member)[name], value), name
 
 
@@ -106,7 +106,7 @@ def test_weights_are_chosen_on_validation_rows_and_stored_in_the_run(snapshots: 
     assert len(validation.labels) == 359
     found = evaluate_run(snapshots.folder, job)
     second = logits.record.folder
-    assert second.exists("model/model.json")
+    assert has_model(second)
     assert found.members[1].error == pytest.approx(1 - _validation_accuracy(folder.child("trials/snapshots"), epoch=4))
 
 
@@ -239,7 +239,7 @@ def test_averages_are_members_along_with_the_raw_weights_of_the_same_run() -> No
     assert [raw.name, ema.name, swa.name] == ["raw", "ema", "swa"]
     one, two = (RunFolder.open(run.record.folder.child(f"trials/average-{n}")) for n in (1, 2))
     assert one.steps()["loss"].to_pylist() == two.steps()["loss"].to_pylist()
-    last = load(two.folder, name_of(16))
+    last = load(two.folder, saved(two.folder)[16])
     assert torch.equal(weights(raw)["head.weight"], last.model["head.weight"])
     assert last.average is not None
     assert torch.equal(weights(swa)["head.weight"], last.average["head.weight"])

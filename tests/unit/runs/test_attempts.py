@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from lehr.errors import RunError
+from lehr.errors import RunError, Superseded
 from lehr.runs import (
     Attempt,
     Checkpoint,
+    Claim,
     Folder,
+    Lease,
     Recorder,
     all_attempts,
     begin_attempt,
@@ -26,7 +30,7 @@ from lehr.runs import (
 
 
 def checkpoint(step: int, recorder: Recorder) -> Checkpoint:
-    return Checkpoint(step, {}, state={"covered": recorder.covered()})
+    return Checkpoint(step, {}, state={"covered": recorder.covered()}, attempt=recorder.attempt.number)
 
 
 def steps(folder: Folder) -> list[int]:
@@ -45,23 +49,19 @@ def test_attempts_are_numbered_and_remember_where_they_came_from(folder: Folder)
     second = start(folder, checkpoint(2, first), workers=4)
     assert [a.number for a in all_attempts(folder)] == [1, 2]
     assert newest_attempt(folder) == second.attempt
-    assert second.attempt.resumed_from == "step-0000000002"
+    assert second.attempt.resumed_from == "step-0000000002-0001"
     assert (second.attempt.step, second.attempt.workers) == (2, 4)
-    assert second.attempt.inherits == {
-        "steps": ["part-0001-000001.parquet"],
-        "epochs": [],
-        "events": ["part-0001-000001.jsonl"],
-    }
+    assert second.attempt.inherits == {"steps": {"1": 1}, "epochs": {}, "events": {"1": 1}}
     assert folder.files("attempts") == ["0001.json", "0002.json"]
 
 
 def test_parts_later_than_the_checkpoint_are_dropped_and_events_are_kept(folder: Folder) -> None:
     first = start(folder)
     first.write_steps({"step": [0, 1]})
-    first.write_epochs({"epoch": [1]})
+    first.write_epochs({"epoch": [1], "step": [2]})
     saved = checkpoint(2, first)
     first.write_steps({"step": [2, 3]})
-    first.write_epochs({"epoch": [2]})
+    first.write_epochs({"epoch": [2], "step": [4]})
     first.event("late", "after the checkpoint")
     assert steps(folder) == [0, 1, 2, 3]
 
@@ -75,7 +75,8 @@ def test_parts_later_than_the_checkpoint_are_dropped_and_events_are_kept(folder:
     assert [(event["attempt"], event["kind"]) for event in read_events(folder)] == [(1, "late"), (2, "on")]
 
 
-def test_what_a_replaced_attempt_writes_later_never_counts(folder: Folder) -> None:
+def test_what_a_replaced_attempt_writes_later_never_counts(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Attempt, "check", lambda *_: None)  # it made sure that it is the newest, and then slept
     zombie = start(folder)
     zombie.write_steps({"step": [0, 1]})
     saved = checkpoint(2, zombie)
@@ -89,9 +90,9 @@ def test_what_a_replaced_attempt_writes_later_never_counts(folder: Folder) -> No
     assert read_events(folder) == []
 
     third = start(folder, checkpoint(3, second))
-    assert third.attempt.inherits["steps"] == ["part-0001-000001.parquet", "part-0002-000001.parquet"]
+    assert third.attempt.inherits["steps"] == {"1": 1, "2": 1}
     assert steps(folder) == [0, 1, 2]
-    assert folder.files("steps") == list(third.attempt.inherits["steps"]), "the late part is swept away"
+    assert folder.files("steps") == ["part-0001-000001.parquet", "part-0002-000001.parquet"], "late parts are removed"
 
 
 def test_an_attempt_that_died_at_once_changes_nothing(local: Folder) -> None:
@@ -156,11 +157,12 @@ def test_a_reader_whose_parts_a_new_attempt_deletes_reads_again(local: Folder, m
     saved = checkpoint(1, first)
     first.write_steps({"step": [1]})
     read = Folder.read
-    raced: list[Attempt] = []
+    raced: list[str] = []
 
     def read_while_another_begins(self: Folder, name: str) -> bytes:
         if name.startswith("steps/") and not raced:
-            raced.append(begin_attempt(local, workers=1, checkpoint=saved))
+            raced.append(name)
+            begin_attempt(local, workers=1, checkpoint=saved)
         return read(self, name)
 
     monkeypatch.setattr(Folder, "read", read_while_another_begins)
@@ -168,11 +170,83 @@ def test_a_reader_whose_parts_a_new_attempt_deletes_reads_again(local: Folder, m
     assert raced
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"attempt": 1}'])
-def test_a_damaged_attempt_is_one_sentence(local: Folder, content: bytes) -> None:
-    local.write("attempts/0001.json", content)
-    with pytest.raises(RunError, match=r"0001\.json: is damaged"):
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"attempt": 1}', None])
+@pytest.mark.parametrize("damaged", [1, 2, 3])
+def test_a_damaged_or_lost_file_of_an_attempt_loses_nothing(local: Folder, damaged: int, content: bytes | None) -> None:
+    """Before, neither a resume nor --fresh worked."""
+    first = start(local)
+    first.write_steps({"step": [0, 1]})
+    first.write_epochs({"epoch": [1], "step": [2]})
+    second = start(local, checkpoint(2, first))
+    second.write_steps({"step": [2, 3]})
+    second.write_epochs({"epoch": [2], "step": [4]})
+    third = start(local, checkpoint(4, second))
+    third.write_steps({"step": [4, 5]})
+    third.write_epochs({"epoch": [3], "step": [6]})
+    name = f"attempts/{damaged:04d}.json"
+    local.delete(name) if content is None else local.write(name, content)
+    assert steps(local) == [0, 1, 2, 3, 4, 5]
+    assert read_epochs(local)["epoch"].to_pylist() == [1, 2, 3]
+    fourth = start(local, checkpoint(6, third))
+    assert fourth.attempt.number == 4
+    fourth.write_steps({"step": [6]})
+    assert steps(local) == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("resumed", [70, 40])
+def test_many_small_parts_become_few_and_count_up_to_the_step_of_a_resume(folder: Folder, resumed: int) -> None:
+    """A run of 3,000 epochs had 6,000 parts, and each of its checkpoints named them all."""
+    first = start(folder)
+    for step in range(80):
+        if step == resumed:
+            saved = checkpoint(step, first)
+        first.write_steps({"step": [step]})
+    names = [f"part-0001-{number:06d}.parquet" for number in range(65, 81)]
+    assert folder.files("steps") == ["part-0001-000001-000064.parquet", *names]
+    assert steps(folder) == list(range(80))
+    assert first.covered()["steps"] == {"1": 80}
+    second = start(folder, saved)
+    assert not second.attempt.missing
+    assert steps(folder) == list(range(resumed))
+    second.write_steps({"step": [resumed]})
+    assert steps(folder) == list(range(resumed + 1))
+
+
+def test_a_merge_that_was_interrupted_counts_every_row_once(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Recorder(local, begin_attempt(local, workers=1, checkpoint=None), merge=3)
+    monkeypatch.setattr(Folder, "delete", lambda *_: None)
+    for step in range(4):
+        first.write_steps({"step": [step]})
+    assert len(local.files("steps")) == 5
+    assert steps(local) == [0, 1, 2, 3]
+
+
+def test_a_damaged_part_is_named_when_a_run_resumes_and_the_rest_of_the_record_is_kept(local: Folder) -> None:
+    first = start(local)
+    for step in range(3):
+        first.write_steps({"step": [step], "loss": [0.5 + step]})
+    saved = checkpoint(3, first)
+    name = "steps/part-0001-000002.parquet"
+    data = local.read(name)
+    at = data.index(struct.pack("<d", 1.5))
+    local.write(name, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(RunError, match="is damaged"):
         steps(local)
+    assert start(local, saved).attempt.missing == [name]
+    assert steps(local) == [0, 2]
+
+
+def test_no_attempt_begins_for_a_driver_that_has_lost_its_lease(local: Folder) -> None:
+    with Lease.acquire(local) as lease:
+        mine = Claim(local.uri, lease.holder.owner)
+        begin_attempt(local, workers=1, checkpoint=None, claim=mine)
+        replace(lease.holder, owner="another", user="somebody").write(local)
+        with pytest.raises(Superseded, match="was taken over by somebody"):
+            begin_attempt(local, workers=1, checkpoint=None, claim=mine)
+        local.delete("lease.json")
+        with pytest.raises(Superseded, match="was taken over by another process"):
+            begin_attempt(local, workers=1, checkpoint=None, claim=mine)
+    assert local.files("attempts") == ["0001.json"]
 
 
 def test_an_attempt_with_fields_of_a_later_writer_is_read(local: Folder) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from lehr.errors import RunError, StorageError
+from lehr.errors import RunError, StorageError, Superseded
 from lehr.runs import (
+    Attempt,
     Checkpoint,
     DamagedCheckpoint,
     Fingerprint,
@@ -36,9 +37,11 @@ from lehr.runs import (
 )
 
 
-def small(step: int, value: float = 1.0, covered: dict[str, list[str]] | None = None) -> Checkpoint:
+def small(
+    step: int, value: float = 1.0, covered: dict[str, dict[str, int]] | None = None, attempt: int = 0
+) -> Checkpoint:
     state = {"covered": covered} if covered else {}
-    return Checkpoint(step, {"w": torch.full((3,), value)}, optimizer={"lr": 0.1}, state=state)
+    return Checkpoint(step, {"w": torch.full((3,), value)}, optimizer={"lr": 0.1}, state=state, attempt=attempt)
 
 
 CONTENTS = ("average.safetensors", "model.safetensors", "optimizer.pt", "state.json")
@@ -46,6 +49,10 @@ CONTENTS = ("average.safetensors", "model.safetensors", "optimizer.pt", "state.j
 
 def names(folder: Folder) -> list[str]:
     return folder.child("checkpoints").folders()
+
+
+def complete(folder: Folder) -> list[str]:
+    return list(checkpoints.saved(folder).values())
 
 
 def step_of_newest(folder: Folder) -> int | None:
@@ -85,7 +92,7 @@ def test_everything_comes_back_bit_for_bit(folder: Folder) -> None:
     state = {"epoch": 1.5, "best": {"metric": "validation_loss", "value": math.inf, "step": 3}, "π": 0.1 + 0.2}
 
     name = save(folder, Checkpoint(120, model, {"w": base}, optimizer.state_dict(), state))
-    assert name == "step-0000000120"
+    assert name == "step-0000000120-0000"
     assert folder.child("checkpoints", name).files() == sorted([*CONTENTS, "manifest.json"])
     again = load(folder, name)
     assert (again.step, again.name) == (120, name)
@@ -104,7 +111,7 @@ def test_everything_comes_back_bit_for_bit(folder: Folder) -> None:
 
 def test_optional_parts_that_were_not_saved_are_none(local: Folder) -> None:
     save(local, Checkpoint(1, {"w": torch.ones(1)}))
-    again = load(local, "step-0000000001")
+    again = load(local, "step-0000000001-0000")
     assert again.average is None
     assert again.optimizer is None
     assert again.covered == {}
@@ -115,7 +122,7 @@ def test_the_newest_is_chosen_by_number(folder: Folder) -> None:
     for step in (9, 100, 20):
         save(folder, small(step))
     assert step_of_newest(folder) == 100
-    assert checkpoints.names(folder) == ["step-0000000009", "step-0000000020", "step-0000000100"]
+    assert complete(folder) == ["step-0000000009-0000", "step-0000000020-0000", "step-0000000100-0000"]
 
 
 def flip_a_bit(data: bytes) -> bytes:
@@ -140,18 +147,18 @@ def test_damage_is_found_named_and_skipped(
 ) -> None:
     for step in (10, 20):
         save(local, Checkpoint(step, {"w": torch.ones(9)}, {"w": torch.ones(9)}, {"lr": 0.1}))
-    place = local.child("checkpoints", "step-0000000020")
+    place = local.child("checkpoints", "step-0000000020-0000")
     if damage is None:
         place.delete(file)
     else:
         place.write(file, damage(place.read(file)))
-    with pytest.raises(DamagedCheckpoint, match=f"step-0000000020/{file}: {says}"):
-        load(local, "step-0000000020")
+    with pytest.raises(DamagedCheckpoint, match=f"step-0000000020-0000/{file}: {says}"):
+        load(local, "step-0000000020-0000")
     checkpoint, skipped = newest_valid(local)
     assert checkpoint is not None
     assert checkpoint.step == 10
     (sentence,) = skipped
-    assert f"step-0000000020/{file}: {says}" in sentence
+    assert f"step-0000000020-0000/{file}: {says}" in sentence
 
 
 @pytest.mark.parametrize(
@@ -171,19 +178,19 @@ def test_damage_is_found_named_and_skipped(
 def test_a_damaged_manifest_is_skipped(local: Folder, manifest: bytes) -> None:
     save(local, small(10))
     save(local, small(20))
-    local.write("checkpoints/step-0000000020/manifest.json", manifest)
+    local.write("checkpoints/step-0000000020-0000/manifest.json", manifest)
     checkpoint, skipped = newest_valid(local)
     assert checkpoint is not None
     assert checkpoint.step == 10
-    assert "step-0000000020" in skipped[0]
+    assert "step-0000000020-0000" in skipped[0]
     assert "is damaged" in skipped[0]
 
 
 def test_a_checkpoint_of_a_newer_lehr_is_not_skipped(local: Folder) -> None:
     save(local, small(10))
     save(local, small(20))
-    manifest = local.read_json("checkpoints/step-0000000020/manifest.json")
-    local.write_json("checkpoints/step-0000000020/manifest.json", manifest | {"format": 2})
+    manifest = local.read_json("checkpoints/step-0000000020-0000/manifest.json")
+    local.write_json("checkpoints/step-0000000020-0000/manifest.json", manifest | {"format": 2})
     with pytest.raises(RunError, match="newer lehr") as caught:
         newest_valid(local)
     assert not isinstance(caught.value, DamagedCheckpoint)
@@ -192,7 +199,7 @@ def test_a_checkpoint_of_a_newer_lehr_is_not_skipped(local: Folder) -> None:
 def test_a_storage_error_does_not_fall_back_to_an_older_checkpoint(local: Folder) -> None:
     save(local, small(10))
     save(local, small(20))
-    path = local.local_path / "checkpoints/step-0000000020/state.json"
+    path = local.local_path / "checkpoints/step-0000000020-0000/state.json"
     path.unlink()
     path.mkdir()  # a read that fails, and not because the file is missing
     with pytest.raises(StorageError):
@@ -256,8 +263,8 @@ def test_a_writer_killed_at_any_point_leaves_a_whole_checkpoint(
         seen.add(checkpoint.step)
         # Training resumes from there as if nothing had happened.
         save(folder, small(40))
-        prune(folder, 1, set())
-        assert names(folder) == ["step-0000000040"]
+        prune(folder, 1, set(), attempt=9)
+        assert names(folder) == ["step-0000000040-0000"]
     assert (10 if overwrite else 20) in seen
 
 
@@ -280,9 +287,9 @@ def test_a_pickle_bomb_with_a_true_checksum_executes_nothing(local: Folder, tmp_
         torch.save(content, buffer)
     else:
         pickle.dump(content, buffer)
-    reseal(local, "step-0000000020", "optimizer.pt", buffer.getvalue())
+    reseal(local, "step-0000000020-0000", "optimizer.pt", buffer.getvalue())
     with pytest.raises(DamagedCheckpoint, match=r"optimizer\.pt: .* was not unpickled"):
-        load(local, "step-0000000020")
+        load(local, "step-0000000020-0000")
     assert step_of_newest(local) == 10
     assert not (tmp_path / "exploded").exists()
     buffer.seek(0)
@@ -293,9 +300,9 @@ def test_a_pickle_bomb_with_a_true_checksum_executes_nothing(local: Folder, tmp_
 @pytest.mark.parametrize(("file", "data"), [("model.safetensors", b"x" * 50), ("state.json", b"{half")])
 def test_files_of_another_kind_with_a_true_checksum_are_damage(local: Folder, file: str, data: bytes) -> None:
     save(local, small(10))
-    reseal(local, "step-0000000010", file, data)
+    reseal(local, "step-0000000010-0000", file, data)
     with pytest.raises(DamagedCheckpoint, match=f"{file}: is damaged"):
-        load(local, "step-0000000010")
+        load(local, "step-0000000010-0000")
 
 
 def test_an_optimizer_that_could_not_be_read_back_is_refused_when_saved(local: Folder, tmp_path: Path) -> None:
@@ -318,20 +325,20 @@ def test_only_names_of_checkpoints_are_read(local: Folder, name: str) -> None:
 def test_prune_keeps_the_last_and_the_best(folder: Folder) -> None:
     for step in (10, 20, 30, 40):
         save(folder, small(step))
-    prune(folder, 2, {10})
-    assert checkpoints.names(folder) == ["step-0000000010", "step-0000000030", "step-0000000040"]
-    assert load(folder, "step-0000000010").step == 10
-    prune(folder, 0, set())
-    assert checkpoints.names(folder) == ["step-0000000040"]
+    prune(folder, 2, {10}, attempt=9)
+    assert complete(folder) == ["step-0000000010-0000", "step-0000000030-0000", "step-0000000040-0000"]
+    assert load(folder, "step-0000000010-0000").step == 10
+    prune(folder, 0, set(), attempt=9)
+    assert complete(folder) == ["step-0000000040-0000"]
 
 
 def test_prune_removes_old_incomplete_checkpoints_but_not_one_in_the_making(local: Folder) -> None:
     save(local, small(20))
-    local.write("checkpoints/step-0000000010/model.safetensors", b"half")
-    local.write("checkpoints/step-0000000030/model.safetensors", b"half")
+    local.write("checkpoints/step-0000000010-0000/model.safetensors", b"half")
+    local.write("checkpoints/step-0000000030-0000/model.safetensors", b"half")
     local.write("checkpoints/notes/mine.txt", b"not ours")
-    prune(local, 1, set())
-    assert names(local) == ["notes", "step-0000000020", "step-0000000030"]
+    prune(local, 1, set(), attempt=9)
+    assert names(local) == ["notes", "step-0000000020-0000", "step-0000000030-0000"]
 
 
 def test_a_half_deleted_checkpoint_is_never_valid(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,40 +350,68 @@ def test_a_half_deleted_checkpoint_is_never_valid(local: Folder, monkeypatch: py
 
     monkeypatch.setattr(Folder, "delete_all", killed)
     with pytest.raises(KeyboardInterrupt):
-        prune(local, 1, set())
-    assert names(local) == ["step-0000000010", "step-0000000020"]
-    assert checkpoints.names(local) == ["step-0000000020"]
+        prune(local, 1, set(), attempt=9)
+    assert names(local) == ["step-0000000010-0000", "step-0000000020-0000"]
+    assert complete(local) == ["step-0000000020-0000"]
 
 
-def test_what_workers_of_a_replaced_attempt_save_later_is_not_resumed_from(local: Folder) -> None:
+def sleeping(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Every writer has just made sure that it is the newest: what it does next, it does too late."""
+    monkeypatch.setattr(Attempt, "check", lambda *_: None)
+    return monkeypatch
+
+
+def test_what_workers_of_a_replaced_attempt_save_later_is_not_resumed_from(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeping(monkeypatch)
+
     def start(after: Checkpoint | None) -> Recorder:
-        return Recorder(local, begin_attempt(local, workers=1, checkpoint=after))
+        return Recorder(folder, begin_attempt(folder, workers=1, checkpoint=after))
 
-    def write(recorder: Recorder, step: int) -> Checkpoint:
-        recorder.write_steps({"step": [step]})
-        save(local, small(step, covered=recorder.covered()))
-        return load(local, f"step-{step:010d}")
+    def write(recorder: Recorder, step: int, value: float = 1.0) -> Checkpoint:
+        recorder.write_steps({"step": [step - 1]})
+        return load(folder, save(folder, small(step, value, recorder.covered(), recorder.attempt.number)))
 
     zombie = start(None)
     saved = write(zombie, 10)
     second = start(saved)
     write(zombie, 20)
-    checkpoint, skipped = newest_valid(local)
+    checkpoint, skipped = newest_valid(folder)
     assert checkpoint is not None
     assert checkpoint.step == 10
     assert "is of attempt 1, which attempt 2 replaced from step 10 on" in skipped[0]
     write(second, 15)
-    assert step_of_newest(local) == 15
+    assert step_of_newest(folder) == 15
+    write(second, 20, value=2.0)
     write(second, 25)
-    prune(local, 9, set())
-    assert checkpoints.names(local) == ["step-0000000010", "step-0000000015", "step-0000000025"]
-    assert names(local) == checkpoints.names(local)
+    write(zombie, 20)
+    prune(folder, 1, set(), attempt=1)
+    assert load(folder, "step-0000000020-0002").model["w"][0] == 2.0
+    assert step_of_newest(folder) == 25, "an old attempt removes nothing of a newer one"
+    prune(folder, 9, set(), attempt=2)
+    assert complete(folder) == ["step-0000000015-0002", "step-0000000020-0002", "step-0000000025-0002"]
+    assert names(folder) == complete(folder)
 
     fresh = start(None)
-    assert newest_valid(local)[0] is None, "a start from scratch leaves all earlier checkpoints behind"
+    assert newest_valid(folder)[0] is None, "a start from scratch leaves all earlier checkpoints behind"
     write(fresh, 5)
-    prune(local, 1, set())
-    assert step_of_newest(local) == 5
+    prune(folder, 1, set(), attempt=3)
+    assert step_of_newest(folder) == 5
+
+
+def test_a_replaced_attempt_writes_and_removes_nothing(folder: Folder) -> None:
+    old = begin_attempt(folder, workers=1, checkpoint=None)
+    saved = load(folder, save(folder, small(10, attempt=1), lambda: old.check(folder)))
+    begin_attempt(folder, workers=1, checkpoint=saved)
+    with pytest.raises(Superseded, match="attempt 2 has replaced attempt 1"):
+        save(folder, small(20, attempt=1), lambda: old.check(folder))
+    with pytest.raises(Superseded):
+        Recorder(folder, old).write_steps({"step": [0]})
+    save(folder, small(30, attempt=2))
+    with pytest.raises(Superseded):
+        prune(folder, 1, set(), 2, lambda: old.check(folder))
+    assert complete(folder) == ["step-0000000010-0001", "step-0000000030-0002"]
 
 
 def test_a_model_is_read_as_it_was_written(folder: Folder) -> None:
@@ -392,32 +427,51 @@ def test_a_model_is_read_as_it_was_written(folder: Folder) -> None:
 
 
 def test_a_model_file_has_the_weights_fingerprint_and_the_description(local: Folder) -> None:
-    write_model(local, {"w": torch.ones(1)}, {"classes": ["a"]})
-    data = local.read("model/weights.safetensors")
-    assert local.read_json("model/model.json") == {
+    write_model(local, {"w": torch.ones(1)}, {"classes": ["a"]}, attempt=3)
+    data = local.read("model/weights-0003.safetensors")
+    assert local.read_json("model/model-0003.json") == {
         "format": 1,
         "weights": {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()},
         "description": {"classes": ["a"]},
     }
-    assert ModelFile.read(local) == ModelFile(Fingerprint.of(data), {"classes": ["a"]})
+    assert ModelFile.read(local) == ModelFile(Fingerprint.of(data), {"classes": ["a"]}, 3)
+
+
+def test_the_model_of_the_newest_attempt_counts_whenever_an_older_one_writes_its_own(folder: Folder) -> None:
+    write_model(folder, {"w": torch.ones(1)}, {"of": 1}, attempt=1)
+    write_model(folder, {"w": torch.ones(1)}, {"of": 2}, attempt=2)
+    assert folder.files("model") == ["model-0002.json", "weights-0002.safetensors"]
+    write_model(folder, {"w": torch.ones(1)}, {"of": 1}, attempt=1)
+    assert read_model(folder)[1] == {"of": 2}
+
+
+def test_a_model_of_an_earlier_format_is_read(folder: Folder) -> None:
+    write_model(folder, {"w": torch.ones(1)}, {"of": 0}, attempt=1)
+    for name in ("model.json", "weights.safetensors"):
+        stem, _, suffix = name.partition(".")
+        folder.write(f"model/{name}", folder.read(f"model/{stem}-0001.{suffix}"))
+        folder.delete(f"model/{stem}-0001.{suffix}")
+    assert read_model(folder)[1] == {"of": 0}
+    write_model(folder, {"w": torch.ones(1)}, {"of": 2}, attempt=2)
+    assert folder.files("model") == ["model-0002.json", "weights-0002.safetensors"]
 
 
 def test_a_damaged_or_unfinished_model_is_one_sentence(local: Folder) -> None:
     with pytest.raises(RunError, match="holds no finished model"):
         read_model(local)
     write_model(local, {"w": torch.ones(9)}, {})
-    data, sealed = local.read("model/weights.safetensors"), local.read_json("model/model.json")
-    local.write("model/weights.safetensors", flip_a_bit(data))
-    with pytest.raises(RunError, match=r"weights\.safetensors: is damaged"):
+    data, sealed = local.read("model/weights-0000.safetensors"), local.read_json("model/model-0000.json")
+    local.write("model/weights-0000.safetensors", flip_a_bit(data))
+    with pytest.raises(RunError, match=r"weights-0000\.safetensors: is damaged"):
         read_model(local)
-    local.write("model/weights.safetensors", data)
-    local.write_json("model/model.json", sealed | {"format": 2})
+    local.write("model/weights-0000.safetensors", data)
+    local.write_json("model/model-0000.json", sealed | {"format": 2})
     with pytest.raises(RunError, match="has format 2"):
         read_model(local)
     for value in ([1], {}, sealed | {"description": []}, {"format": 1, "description": {}}):
-        local.write("model/model.json", json.dumps(value).encode())
+        local.write("model/model-0000.json", json.dumps(value).encode())
         with pytest.raises(RunError, match="does not describe a model"):
             read_model(local)
-    local.delete("model/model.json")
+    local.delete("model/model-0000.json")
     with pytest.raises(RunError, match="holds no finished model"):
         read_model(local)

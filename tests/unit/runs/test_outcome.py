@@ -1,4 +1,4 @@
-"""`outcome.json` decides how a run ended; whatever else is on disk, damaged or of an earlier attempt, does not."""
+"""The outcome of the newest attempt decides how a run ended; nothing else on the disk does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_run_ends_as_its_last_progress_said(status: Ended, tmp_path: Path) -> 
     run = made(tmp_path)
     best = BestValue("validation_accuracy", 0.5, epoch=2, step=20)
     run.write_progress(Progress(status=status, message="because", best=best, metrics={"test_loss": 1.5}))
-    outcome = RunOutcome.read(run.folder)
+    outcome = RunOutcome.read(run.folder, "attempts/0000-outcome.json")
     assert outcome is not None
     assert (outcome.status, outcome.message, outcome.best) == (status, "because", best)
     assert outcome.metrics == {"test_loss": 1.5}
@@ -34,7 +34,7 @@ def test_a_run_ends_as_its_last_progress_said(status: Ended, tmp_path: Path) -> 
 def test_a_damaged_outcome_is_none_so_that_the_run_can_be_resumed(content: bytes, tmp_path: Path) -> None:
     run = made(tmp_path)
     run.write_progress(Progress(status="finished"))
-    (tmp_path / "run/outcome.json").write_bytes(content)
+    (tmp_path / "run/attempts/0000-outcome.json").write_bytes(content)
     assert run.outcome() is None
     assert run.status() == "interrupted"
 

@@ -49,7 +49,7 @@ JOB = {
 def test_a_job_comes_back_as_it_was_in_its_order(folder: Folder) -> None:
     run = RunFolder.create(folder, JOB, Environment(seed=3))
     document = folder.read("job.yaml").decode()
-    assert document.startswith("format: 2\nkind: train\noptimizer:\n")
+    assert document.startswith("format: 3\nkind: train\noptimizer:\n")
     again = RunFolder.open(folder.uri)
     for each in (run, again):
         assert each.job == JOB
@@ -170,6 +170,7 @@ def test_the_first_failure_stays_until_it_is_cleared(folder: Folder) -> None:
         "sentence": "the disk is full",
         "trace": "Traceback …",
         "exit_code": 3,
+        "owner": "",
     }
     run.clear_failure()
     run.clear_failure()

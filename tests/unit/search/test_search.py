@@ -17,7 +17,7 @@ from lehr.errors import LehrError, RunError
 from lehr.job import from_dict, load, to_dict
 from lehr.kinds import report_of, run_job
 from lehr.monitoring.metrics import Observation, samples
-from lehr.runs import BestValue, Folder, Overview, RunFolder
+from lehr.runs import BestValue, Folder, Overview, RunFolder, saved
 from lehr.runs.progress import Rung
 from lehr.search.analysis import edges, importance, read_search
 from lehr.search.record import EarlyEnd, TrialRecord, read_records
@@ -75,7 +75,7 @@ def test_trials_that_fall_behind_end_early_and_keep_the_checkpoint_of_their_rung
         assert outcome
         assert training
         assert outcome.message == record.ended.reason
-        assert f"step-{training.step:010}" in child.folder.child("checkpoints").folders()
+        assert training.step in saved(child.folder)
 
 
 def test_the_progress_of_a_search_holds_the_best_trial_and_the_cost(done: RunFolder) -> None:
@@ -94,9 +94,9 @@ def test_the_progress_of_a_search_holds_the_best_trial_and_the_cost(done: RunFol
 
 
 def test_a_finished_search_trains_nothing_again(done: RunFolder) -> None:
-    before = sorted(done.folder.local_path.rglob("attempts/*.json"))
+    before = sorted(done.folder.local_path.rglob("attempts/????.json"))
     run_job(search(storage=str(done.folder.local_path.parent)), debug=True)
-    assert sorted(done.folder.local_path.rglob("attempts/*.json")) == before
+    assert sorted(done.folder.local_path.rglob("attempts/????.json")) == before
 
 
 def test_stopped_and_resumed_is_the_same_search(
@@ -145,7 +145,7 @@ def test_a_larger_budget_keeps_the_trials_of_the_smaller_one(tmp_path: Path) -> 
     run = run_job(search(**short, budget=4), debug=True)
     assert {number: read_records(run)[number] for number in before} == before
     assert len(read_records(run)) == 4
-    assert len(list(run.folder.local_path.rglob("attempts/*.json"))) == 4
+    assert len(list(run.folder.local_path.rglob("trials/*/attempts/????.json"))) == 4
 
 
 def test_tpe_gives_every_trial_values_of_its_own(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lehr.durations import RunLength
 from lehr.errors import JobError
 from lehr.job import to_dict
 from lehr.runs import Checkpoint, Folder, RunFolder, load, newest_valid, read_model
-from lehr.runs.checkpoints import names
+from lehr.runs.checkpoints import saved
 from lehr.training.averaging import Average
 from lehr.training.group import Group
 from lehr.training.loop import train
@@ -27,7 +27,7 @@ EVERY_STEP = {"train__checkpoint": {"every": "1step", "keep": 1000}}
 
 def checkpoints(run: RunFolder) -> list[Checkpoint]:
     """One for each step."""
-    return [load(run.folder, name) for name in names(run.folder)]
+    return [load(run.folder, name) for name in saved(run.folder).values()]
 
 
 def close(found: dict[str, Tensor], expected: dict[str, Tensor], names: Iterator[str] | None = None) -> None:
@@ -37,9 +37,9 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor], names: Iterator
 
 def test_ema_is_the_moving_average_of_the_weights(train_tiny: TrainTiny) -> None:
     run = train_tiny(train__averaging={"decay": 0.8}, model__norm="batch", **EVERY_STEP)
-    saved = checkpoints(run)
+    found = checkpoints(run)
     average = plan_of(model__norm="batch").build_model().state_dict()
-    for step, checkpoint in enumerate(saved):
+    for step, checkpoint in enumerate(found):
         decay = min(0.8, (1 + step) / (10 + step))
         average = {name: decay * value + (1 - decay) * checkpoint.model[name] for name, value in average.items()}
         assert checkpoint.average is not None
@@ -50,12 +50,12 @@ def test_ema_is_the_moving_average_of_the_weights(train_tiny: TrainTiny) -> None
 def test_swa_is_the_mean_of_the_weights_from_its_start(train_tiny: TrainTiny) -> None:
     """Of eight steps, every second one from step 3: the weights after 3, 5 and 7 steps."""
     run = train_tiny(train__averaging={"kind": "swa", "start": "3step", "every": "2step"}, **EVERY_STEP)
-    saved = checkpoints(run)
+    found = checkpoints(run)
     for steps, members in ((3, [3]), (4, [3]), (6, [3, 5]), (8, [3, 5, 7])):
         expected = {
-            name: torch.stack([saved[member - 1].model[name] for member in members]).mean(0) for name in saved[0].model
+            name: torch.stack([found[member - 1].model[name] for member in members]).mean(0) for name in found[0].model
         }
-        average = saved[steps - 1].average
+        average = found[steps - 1].average
         assert average is not None
         close(average, expected)
 
@@ -104,7 +104,7 @@ def test_raw_and_averaged_weights_are_both_evaluated_and_the_record_says_which_i
         assert epochs["validation_loss"].null_count == 0
         weights, description = read_model(run.folder)
         assert description["from"]["weights"] == which
-        best = load(run.folder, f"step-{description['from']['step']:010d}")
+        best = load(run.folder, saved(run.folder)[description["from"]["step"]])
         assert best.average is not None
         close(weights, best.average if which == "average" else best.model)
         # The recorded metric is that of the recorded weights.

@@ -164,7 +164,7 @@ def test_frozen_weights_do_not_change(
     decay = {"optimizer__weight_decay": 0.01, "optimizer__decay_norms": True}
     run = train_tiny(**pretrained, finetune=finetune, train__averaging=averaging, **decay)
     start = weights(RunFolder.open(pretrained["model"]["weights"].removeprefix("run:")))
-    checkpoint = Folder.at(run.folder.local_path).child("checkpoints", "step-0000000008")
+    checkpoint = Folder.at(run.folder.local_path).child("checkpoints", "step-0000000008-0001")
     from lehr.runs.weights import unpack
 
     assert moved(start, unpack(checkpoint.read("model.safetensors"))) == expected

@@ -9,7 +9,7 @@ from tests.unit.training.conftest import losses, plan_of
 
 from lehr.errors import JobError
 from lehr.runs import RunFolder
-from lehr.runs.checkpoints import name_of, names
+from lehr.runs.checkpoints import saved
 
 TrainTiny = Callable[..., RunFolder]
 
@@ -22,9 +22,9 @@ def test_snapshots_are_kept_when_other_checkpoints_are_pruned(train_tiny: TrainT
     outcome = run.outcome()
     assert outcome is not None
     assert outcome.best.step is not None
-    assert set(names(run.folder)) == {name_of(step) for step in (6, 12, 16, outcome.best.step)}
+    assert set(saved(run.folder)) == {6, 12, 16, outcome.best.step}
     assert losses(run) == losses(plain)
-    assert name_of(6) not in names(plain.folder)
+    assert 6 not in saved(plain.folder)
 
 
 def test_a_schedule_without_cycles_has_no_snapshots() -> None:

@@ -90,6 +90,8 @@ def test_a_checkpoint_restores_the_state_of_training() -> None:
     state = state.after_step().with_losses([1.5])
     assert (state.best.value, state.patience.value, state.first_loss, state.epoch_loss) == (0.4, 2.1, 2.5, 1.5)
     stored = json.loads(json.dumps(state.to_json()))
-    assert TrainingState.read(Checkpoint(step=3, model={}, state=stored)) == state
-    del stored["first_loss"], stored["history"]  # as older versions wrote it
+    assert TrainingState.read(Checkpoint(step=3, model={}, state=stored)) == replace(
+        state, history=()
+    )  # the record has it
+    del stored["first_loss"]  # as older versions wrote it
     assert TrainingState.read(Checkpoint(step=3, model={}, state=stored)) == replace(state, first_loss=None, history=())

@@ -45,10 +45,10 @@ def test_a_finished_trial_is_told_again_and_not_trained_again(tmp_path: Path) ->
     first = Each([trial(0), trial(1, seed=1)])
     run_trials(running(tmp_path), first)
     assert {outcome.status for outcome in first.outcomes.values()} == {"finished"}
-    attempts = sorted((tmp_path / "parent").rglob("attempts/*.json"))
+    attempts = sorted((tmp_path / "parent").rglob("attempts/????.json"))
     again = Each(first.trials)
     run_trials(running(tmp_path), again)
-    assert sorted((tmp_path / "parent").rglob("attempts/*.json")) == attempts
+    assert sorted((tmp_path / "parent").rglob("attempts/????.json")) == attempts
     assert {name: o.best for name, o in again.outcomes.items()} == {name: o.best for name, o in first.outcomes.items()}
 
 
@@ -59,7 +59,7 @@ def test_a_trial_ends_well_when_the_study_has_seen_enough(tmp_path: Path) -> Non
     assert study.seen == [("trials/0000", 1)]
     assert (outcome.status, outcome.message) == ("finished", "not better than the others")
     assert outcome.run.epochs().num_rows == 1
-    assert outcome.run.folder.exists("model/model.json")
+    assert outcome.run.folder.exists("model/model-0001.json")
 
 
 def test_a_trial_that_fails_is_kept_with_its_reason_and_the_next_goes_on(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_more_epochs_go_on_from_where_the_trial_ended(tmp_path: Path) -> None:
     longer = Each([trial(0, schedule="constant", train__epochs=3)])
     run_trials(running(tmp_path), longer)
     assert longer.outcomes["trials/0000"].run.epochs()["epoch"].to_pylist() == [1, 2, 3]
-    assert len(list((tmp_path / "parent").rglob("attempts/*.json"))) == 2
+    assert len(list((tmp_path / "parent").rglob("attempts/????.json"))) == 2
 
 
 def test_asked_to_stop_everything_is_saved_and_said(tmp_path: Path) -> None:
