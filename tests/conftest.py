@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from lehr import trust
+
 # A token file in the home folder would enable authentication in every Ray that a test starts.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test runs in its own temporary folder, so that `./runs` is its own and is removed afterwards."""
+    """Each test runs in its own temporary folder, so that `./runs` is its own and is removed afterwards.
+
+    What a test allows to run, it allows for itself alone.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LEHR_STORAGE", raising=False)
+    monkeypatch.setenv("LEHR_STATE", f"{tmp_path}-state")
+    monkeypatch.setattr(trust, "_granted", set())
 
 
 @pytest.fixture(scope="session")

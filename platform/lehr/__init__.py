@@ -55,6 +55,7 @@ def run(
     *,
     debug: bool = False,
     fresh: bool = False,
+    trust: Sequence[str] = (),
 ) -> Run:
     """Runs a job to its end, as `lehr run` does, and returns the run.
 
@@ -65,13 +66,16 @@ def run(
         overrides: changes to a file or mapping, such as `{"optimizer.lr": 0.05}`.
         debug: run in this process, without Ray, so that breakpoints work.
         fresh: delete what an earlier run with the same name left, and start over.
+        trust: runs that the job names (as a backbone, as members) whose own code may run too: their names, paths or
+            URIs. The code that the job itself names may.
 
     Raises:
         LehrError: the job is wrong (`JobError`), was stopped, or failed; the message is one sentence that says why.
     """
-    from lehr.job import Job, from_dict
+    from lehr.job import Job, from_dict, to_dict
     from lehr.kinds import run_job
-    from lehr.result import Run
+    from lehr.result import Run, trust_all
+    from lehr.trust import give
 
     if isinstance(job, Job):
         if overrides:
@@ -79,6 +83,8 @@ def run(
         loaded = job
     else:
         loaded = from_dict(job, overrides=overrides) if isinstance(job, Mapping) else load(job, overrides)
+    give(to_dict(loaded))
+    trust_all(trust, loaded.storage)
     return Run(run_job(loaded, debug=debug, fresh=fresh))
 
 

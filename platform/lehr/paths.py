@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 ROOT = "LEHR_ROOT"
 """Environment variable of a submitted job: the path that the packaged folder had on the machine it came from."""
@@ -26,6 +27,11 @@ def packaged_path(path: str) -> str:
         if os.path.exists(copy):
             return copy
     return path
+
+
+def state_folder() -> Path:
+    """What lehr keeps for this user on this machine: LEHR_STATE, else ~/.lehr."""
+    return Path(os.environ.get("LEHR_STATE") or "~/.lehr").expanduser()
 
 
 def add_to_path(folder: str | os.PathLike[str]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lehr.errors import LehrError, RunError
 from lehr.runs import Folder, RunFolder, find_runs
+from lehr.trust import Call, adopt, allow, calls_of, remember
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,13 +38,19 @@ class Run:
         record: the run folder, for everything else that was recorded: the job, events, trials.
     """
 
-    def __init__(self, folder: RunFolder | str | os.PathLike[str]) -> None:
+    def __init__(self, folder: RunFolder | str | os.PathLike[str], *, trust: bool = False) -> None:
         """Opens the run at a path or URI.
+
+        Args:
+            trust: let code that the run names by import path run: its model, its data source. This is remembered, for
+                as long as the run names the same code with the same options.
 
         Raises:
             RunError: there is no run, or a newer version of lehr wrote it.
         """
         self.record = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
+        if trust:
+            trust_run(self.record)
 
     @property
     def folder(self) -> RunFolder:
@@ -89,6 +97,7 @@ class Run:
         Raises:
             RunError: the run has no finished model, or its file is damaged; or the run is an ensemble, which has
                 several networks.
+            Untrusted: its network is code that nobody allowed; see `trust`.
         """
         from lehr.predict import EnsembleDescription, load_network
 
@@ -107,6 +116,7 @@ class Run:
 
         Raises:
             RunError: the run has no finished model.
+            Untrusted: its network is code that nobody allowed; see `trust`.
             LehrError: something in `images` is not an image.
         """
         import numpy as np
@@ -142,6 +152,48 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.record.folder.uri!r}, {self.status})"
+
+
+def code_of(run: RunFolder) -> list[Call]:
+    """The code that a run names by import path, in its job, its model, and those of its trials and members.
+
+    What is damaged names none.
+    """
+    from lehr.job import from_dict, to_dict
+    from lehr.models.description import ModelDescription
+    from lehr.runs import ModelFile
+
+    found = []
+    for each in (run, *run.children("members"), *run.children("trials")):
+        with suppress(LehrError):
+            found += calls_of(to_dict(from_dict(each.job)))
+        with suppress(LehrError):
+            found += ModelDescription.from_json(ModelFile.read(each.folder).description).network.calls
+    return found
+
+
+def trust_run(run: RunFolder) -> None:
+    """Lets code that a run names run, now and in later commands of this user on this machine."""
+    calls = code_of(run)
+    allow(calls)
+    remember(calls, Path.cwd())
+
+
+DIGEST = "sha256:"
+"""How `--trust` tells a digest of code, as one machine sends it to another, from a run."""
+
+
+def trust_all(named: Sequence[str], storage: str) -> None:
+    """Lets the code of these runs run: each by its name in the storage, by path or URI, or as `sha256:…`, a digest.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    for name in named:
+        if name.startswith(DIGEST):
+            adopt([name.removeprefix(DIGEST)])
+        else:
+            trust_run(find(name, storage).record)
 
 
 def find(name: str, storage: str) -> Run:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import RunName, Storage, storage_or_default
+from lehr.cli.options import RunName, Storage, Trust, storage_or_default
 
 
 def best(
@@ -16,14 +16,19 @@ def best(
         Path | None, typer.Argument(help="Where to write it. By default it is printed.", show_default=False)
     ] = None,
     storage: Storage = None,
+    trust: Trust = None,
 ) -> None:
     """Write the best trial of a search as a job file, ready to train longer.
 
+    Whatever a job file names may run, so one that names the code of a run needs --trust.
+
     Example: lehr best search-grid best.yaml
+    Example: lehr best theirs/search best.yaml --trust theirs/search
     """
-    from lehr.result import find
+    from lehr.result import find, trust_all
     from lehr.search.winner import winning_job
 
+    trust_all(trust or (), storage_or_default(storage))
     text = winning_job(find(run, storage_or_default(storage)).record)
     if file is None:
         print(text, end="")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, JobFile, ray_jobs
+from lehr.cli.options import Cluster, JobFile, Trust, ray_jobs
 from lehr.cli.submit import CHECK_SECONDS, ended, wait_for_check
 from lehr.errors import LehrError
 
@@ -26,6 +26,7 @@ def check(
     include: Annotated[
         list[Path] | None, typer.Option(help="What to upload as well; see lehr submit.", show_default=False)
     ] = None,
+    trust: Trust = None,
 ) -> None:
     """Check that a cluster has what a job needs, without running it.
 
@@ -40,7 +41,9 @@ def check(
 
     loaded = load(job, overrides or ())
     root = working_folder(loaded, folder)
-    request = request_of(loaded, root, only_check=True, include=include_names(root, include or []))
+    request = request_of(
+        loaded, root, only_check=True, include=include_names(root, include or []), trust=trust or ()
+    )
     jobs = ray_jobs(cluster)
     jobs.package = lambda: package_of(loaded, root, request.include)
     submission = jobs.submit(request)

@@ -104,12 +104,14 @@ def pack(
 
 def job_of(source: str, overrides: list[str]) -> TrainJob:
     """The job that names the data: a job file, or a job made for a folder, a file or a source."""
-    from lehr.job import TrainJob, from_dict, load
+    from lehr.job import TrainJob, from_dict, load, to_dict
+    from lehr.trust import give
 
     if source.endswith((".yaml", ".yml")):
         job = load(source, overrides)
     else:
         job = from_dict({"kind": "train", "data": _data(source)}, overrides=overrides)
+        give(to_dict(job))
     if not isinstance(job, TrainJob):
         raise LehrError(
             f"{source}: a job of kind {job.kind} has no data section of its own; allowed: a job of kind train"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import RunName, Storage, storage_or_default
+from lehr.cli.options import RunName, Storage, Trust, storage_or_default
 from lehr.cli.predict import DataSet, Split
 
 
@@ -19,11 +19,13 @@ def evaluate(
         Path, typer.Option("--output", "-o", help="The PNG file to write the confusion matrix to.")
     ] = Path("confusion.png"),
     storage: Storage = None,
+    trust: Trust = None,
 ) -> None:
     """Measure a run on labelled data: accuracy, recall and precision of each class, and the confusion matrix.
 
     Example: lehr evaluate train photos/
     Example: lehr evaluate cifar10 data/cifar10 --split test
+    Example: lehr evaluate theirs/run photos/ --trust theirs/run
     """
     import torch
     from rich.console import Console
@@ -36,8 +38,9 @@ def evaluate(
     from lehr.predict import load_predictor
     from lehr.predict.evaluate import confusion_picture
     from lehr.predict.evaluate import evaluate as measure
-    from lehr.result import find
+    from lehr.result import find, trust_all
 
+    trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predictor = load_predictor(found.record.folder, all_members=True).to(device)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lehr.cli.options import RunName, Storage, storage_or_default
+from lehr.cli.options import RunName, Storage, Trust, storage_or_default
 
 ROWS = 32  # to check the exported model on
 
@@ -25,6 +25,7 @@ def export(
         ),
     ] = None,
     storage: Storage = None,
+    trust: Trust = None,
 ) -> None:
     """Export a run, or all members of an ensemble as one model, to files that other programs load.
 
@@ -33,6 +34,7 @@ def export(
 
     Example: lehr export train
     Example: lehr export train models/digits --format onnx
+    Example: lehr export theirs/run --trust theirs/run
     """
     import json
 
@@ -42,15 +44,21 @@ def export(
     from lehr.data.decode import decode
     from lehr.data.sources import open_source
     from lehr.errors import LehrError
-    from lehr.formatting import format_path
-    from lehr.job import from_dict
+    from lehr.formatting import format_folder, format_path
+    from lehr.job import from_dict, to_dict
     from lehr.predict import load_predictor
     from lehr.predict.export import export_onnx, export_torch
-    from lehr.result import find
+    from lehr.result import find, trust_all
+    from lehr.trust import calls_of, check
 
+    trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     predictor = load_predictor(found.record.folder)
-    job = job_of(data, []) if data else from_dict(found.training_run().job)
+    if data:
+        job = job_of(data, [])
+    else:
+        job = from_dict(found.training_run().job)
+        check(calls_of({"data": to_dict(job).get("data")}), format_folder(found.record.folder))
     try:
         part = open_source(job.data, job.error).parts[0]  # type: ignore[attr-defined]
     except LehrError as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import DryRun, JobFile, Overrides
+from lehr.cli.options import DryRun, JobFile, Overrides, Trust
 
 
 def manifest(
@@ -25,6 +25,7 @@ def manifest(
         bool, typer.Option("--upload", help="Upload the job's own modules to the storage, where the cluster gets them.")
     ] = False,
     dry_run: DryRun = False,
+    trust: Trust = None,
 ) -> None:
     """Print a job as a RayJob for Kubernetes with KubeRay.
 
@@ -34,10 +35,11 @@ def manifest(
     from lehr.kuberay import load_profile, prepare, storage_of, to_yaml
     from lehr.kuberay.backend import notes, travels
     from lehr.kuberay.profile import profile_file
+    from lehr.submission.submit import trusted_with
 
     cluster = load_profile(profile_file(profile, "--profile"), change or ())
     loaded = load(job, overrides or ())
-    objects, modules = prepare(loaded, cluster)
+    objects, modules = prepare(loaded, cluster, trust=trusted_with(loaded, trust or ()))
     if dry_run:
         print("\n".join(modules.package.listing() if modules else ["no files"]))
         print("\n".join([*travels(cluster), "Nothing was sent."]))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from lehr.cli.options import JobFile
+from lehr.cli.options import JobFile, Trust
 
 
-def on_cluster(job: JobFile) -> None:
+def on_cluster(job: JobFile, trust: Trust = None) -> None:
     """Run a job on the cluster that this command was started on.
 
     Like lehr run, with two differences. A retry may start before the lease of the driver that died has expired; it
@@ -19,10 +19,12 @@ def on_cluster(job: JobFile) -> None:
     from lehr.driver import Interrupted
     from lehr.job import load
     from lehr.kinds import run_job
+    from lehr.result import trust_all
     from lehr.runs import Folder, RunFolder
     from lehr.submission.held_runs import when_free
 
     loaded = load(job)
+    trust_all(trust or (), loaded.storage)
     try:
         when_free(lambda: run_job(loaded, started=started, command="lehr submit JOB --kubernetes PROFILE"))
     except Interrupted as stopped:

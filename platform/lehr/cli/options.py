@@ -35,6 +35,16 @@ Kubernetes = Annotated[
 ]
 JobName = Annotated[str, typer.Argument(help="The name of a submitted run.", show_default=False)]
 Debug = Annotated[bool, typer.Option("--debug", help="Run in one process, without Ray: breakpoints work.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="RUN",
+        help="Let code that this run names by import path (its model, its data) run. Remembered until the run changes. "
+        "Can be given several times.",
+        show_default=False,
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the earlier run of this name and start over.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print everything that would be sent, and send nothing.")]
 

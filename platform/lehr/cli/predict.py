@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Debug, RunName, Storage, storage_or_default
+from lehr.cli.options import Debug, RunName, Storage, Trust, storage_or_default
 
 DataSet = Annotated[
     str,
@@ -34,6 +34,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
     debug: Debug = False,
     storage: Storage = None,
+    trust: Trust = None,
 ) -> None:
     """Predict every row of a data set and write Parquet files.
 
@@ -41,13 +42,16 @@ def predict(
 
     Example: lehr predict train photos/ predictions/
     Example: lehr predict snapshot-ensemble photos/ predictions/ --members
+    Example: lehr predict theirs/run photos/ predictions/ --trust theirs/run
     """
     started = time.time()
     from lehr.cli.data import job_of
     from lehr.driver import choose_run_folder
     from lehr.job import from_dict, to_dict
     from lehr.kinds import run_job
+    from lehr.result import trust_all
 
+    trust_all(trust or (), storage_or_default(storage))
     section = to_dict(job_of(data, []).data) | {"augment": [], "limit": None, "per_class": None, "classes": None}
     job = from_dict(
         {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, RunName, Storage, ray_jobs, storage_or_default
+from lehr.cli.options import Cluster, RunName, Storage, Trust, ray_jobs, storage_or_default
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
@@ -22,15 +22,19 @@ def resume(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the result of the cluster check.")] = True,
     here: Annotated[bool, typer.Option("--here", help="Resume on this machine, even with a cluster.")] = False,
+    trust: Trust = None,
 ) -> None:
     """Resume a run that failed or was stopped, from its last checkpoint.
 
     The run is resumed on the cluster, or on this machine where no cluster is given.
 
     Example: lehr resume digits --follow
+    Example: lehr resume digits --trust digits
     """
     from lehr.ray_cluster.local_cluster import running
+    from lehr.result import trust_all
 
+    trust_all(trust or (), storage_or_default(storage))
     if here or not (cluster or os.environ.get("RAY_API_SERVER_ADDRESS") or running()):
         resume_here(run, storage_or_default(storage))
         return
@@ -38,12 +42,13 @@ def resume(
 
     from lehr.cli.submit import submit_request
     from lehr.submission.backend import newest
-    from lehr.submission.submit import package_of, request_of, versions
+    from lehr.submission.submit import package_of, request_of, trusted_with, versions
 
     jobs = ray_jobs(cluster)
     known = newest(jobs, run)
     if known and known.request:
         request = replace(known.request, fresh=False, client=versions())
+        request = replace(request, trust=(*request.trust, *trusted_with(request.load(), trust or ())))
         if not Path(request.root).is_dir():
             raise LehrError(
                 f"{request.root}, the folder that {run} was submitted from, is not on this machine; to resume the run, "
@@ -60,13 +65,21 @@ def resume(
 
 
 def stored_job(run: str, storage: str) -> Job:
-    """The job of a run folder, to be run under its name in its storage."""
-    from lehr.job import from_dict
+    """The job of a run folder, to be run under its name in its storage.
+
+    Raises:
+        Untrusted: it names code that nobody allowed.
+    """
+    from lehr.formatting import format_folder
+    from lehr.job import from_dict, to_dict
     from lehr.result import find
+    from lehr.trust import calls_of, check
 
     found = find(run, storage).record
     parent, _, name = found.folder.uri.rpartition("/")
-    return from_dict({**found.job, "name": name, "storage": parent})
+    job = from_dict({**found.job, "name": name, "storage": parent})
+    check(calls_of(to_dict(job)), format_folder(found.folder))
+    return job
 
 
 def resume_here(run: str, storage: str) -> None:

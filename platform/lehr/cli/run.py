@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 
-from lehr.cli.options import Debug, Fresh, JobFile, Overrides
+from lehr.cli.options import Debug, Fresh, JobFile, Overrides, Trust
 
 
 def run(
@@ -13,17 +13,22 @@ def run(
     overrides: Overrides = None,
     debug: Debug = False,
     fresh: Fresh = False,
+    trust: Trust = None,
 ) -> None:
     """Run a job. A run that was stopped or killed resumes from its last checkpoint.
 
     Example: lehr run jobs/train.yaml
     Example: lehr run jobs/train.yaml optimizer.lr=0.1 schedule=linear --debug
+    Example: lehr run jobs/transfer.yaml --trust runs/backbone
     """
     started = time.time()
     from lehr.job import load
 
     loaded = load(job, overrides or ())
     from lehr.kinds import run_job
+    from lehr.result import trust_all
+
+    trust_all(trust or (), loaded.storage)
 
     command = shlex.join(["lehr", "run", job, *(overrides or ()), *(["--debug"] if debug else [])])
     run_job(loaded, debug=debug, fresh=fresh, started=started, command=command)

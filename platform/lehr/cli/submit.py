@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, DryRun, Fresh, JobFile, Kubernetes, Overrides, ray_jobs
+from lehr.cli.options import Cluster, DryRun, Fresh, JobFile, Kubernetes, Overrides, Trust, ray_jobs
 from lehr.errors import JobError, LehrError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def submit(
         ),
     ] = None,
     dry_run: DryRun = False,
+    trust: Trust = None,
 ) -> None:
     """Run a job on a cluster, with your own modules.
 
@@ -75,6 +76,7 @@ def submit(
     request = request_of(
         loaded, root, check=check, fresh=fresh, retries=retries, stop_wait=stop_wait,
         env=_variables(env or []), pip=read_requirements(pip), include=include_names(root, include or []),
+        trust=trust or (),
     )  # fmt: skip
     if dry_run and kubernetes:
         from lehr.kuberay import load_profile, own_modules

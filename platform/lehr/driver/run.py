@@ -14,10 +14,11 @@ from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
 from lehr.errors import LehrError, RunHeld
 from lehr.formatting import format_folder, format_path
-from lehr.job import Job
+from lehr.job import Job, to_dict
 from lehr.paths import add_to_path
 from lehr.runs import Claim, Lease, RunFolder
 from lehr.screen import open_screen, quiet
+from lehr.trust import calls_of, remember
 
 
 def run_with(
@@ -31,6 +32,7 @@ def run_with(
     command = command or f"lehr.run(…) of {job.run_name}"
     add_to_path(job.folder)
     kind.check(job)
+    remember(calls_of(to_dict(job)))
     folder, existing = choose_run_folder(job, fresh=fresh)
     log = log_file(folder)
     with ExitStack() as stack:

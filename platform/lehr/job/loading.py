@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from lehr import trust
 from lehr.errors import JobError
 from lehr.job.base import Job, Origin, absolute
 from lehr.job.compare import NOT_DEFINING, to_dict
@@ -30,7 +31,7 @@ Overrides = Mapping[str, Any] | Sequence[str]
 
 
 def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> Job:
-    """The job that a file describes, with `overrides` applied.
+    """The job that a file describes, with `overrides` applied. The user gives it: what it names may run.
 
     Args:
         path: a YAML file; it may have `extends: base.yaml`, relative to itself. A base's `name` is not inherited.
@@ -43,11 +44,15 @@ def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> Job:
     tree = _read(file)
     values = _as_mapping(overrides)
     origin = Origin(file.parent, _shown(file), default_name(file.stem, values))
-    return _build(_with_bases(tree, [file]), values, Location("command line"), origin)
+    job = _build(_with_bases(tree, [file]), values, Location("command line"), origin)
+    trust.give(to_dict(job))
+    return job
 
 
 def from_dict(mapping: Mapping[str, Any], overrides: Overrides = ()) -> Job:
     """The job that a mapping describes; relative paths, and a base it extends, are relative to the current folder.
+
+    The mapping may be that of a run, so code that it names is not allowed to run by this; see `lehr.trust`.
 
     Raises:
         JobError: one sentence that says the field and what is allowed.
@@ -127,6 +132,8 @@ def derive(base: Training, overrides: Mapping[str, Any], *, parent: Job, name: s
     origin = Origin(parent.folder, parent.source, name)
     job = _build([tree], {**overrides, "storage": parent.storage, "kind": "train"}, Location(), origin)
     assert isinstance(job, TrainJob)
+    if calls := trust.calls_of(to_dict(job)):
+        trust.allow_derived(trust.calls_of(to_dict(parent)), calls)
     return job
 
 

@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from lehr import trust
 from lehr.durations import RunLength
 from lehr.errors import LehrError, RunError
+from lehr.formatting import format_folder
 from lehr.job import EnsembleJob, TrainJob, derive, from_dict, to_dict
 from lehr.job.ensemble import AVERAGES, CYCLES, MEMBERS
 from lehr.models.description import ModelDescription
@@ -186,8 +188,9 @@ def _plan_finished_runs(job: EnsembleJob) -> EnsemblePlan:
         runs = [_find_run(job, str(name)) for name in job.members]
     jobs = []
     for run in runs:
-        read_model(run.folder)
+        network = ModelDescription.from_json(read_model(run.folder)[1]).network
         member = from_dict(run.job)
+        trust.check([*trust.calls_of(to_dict(member)), *network.calls], format_folder(run.folder))
         if not isinstance(member, TrainJob):
             raise job.error("members", f"{run.name} is a run of kind {member.kind}; allowed: runs of kind train")
         jobs.append(member)

@@ -22,6 +22,7 @@ from lehr.predict.worker import PredictionSpec, predict_locally
 from lehr.result import find
 from lehr.runs import DataFacts, Folder, Overview, Progress, RunFolder, UnreadableImages
 from lehr.runs.progress import State
+from lehr.trust import grants
 
 SHOW_SECONDS = 0.5  # between updates of the screen and progress.json
 
@@ -111,6 +112,7 @@ def _spec(running: Running, job: PredictJob, predictor: Predictor) -> Prediction
         batch_size=job.batch_size,
         code=str(job.folder),
         fingerprint=fingerprint_of(predictor.fingerprint, to_dict(job.data), job.split, source.rows, job.members),
+        grants=grants(),
     )
 
 

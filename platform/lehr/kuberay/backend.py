@@ -38,7 +38,7 @@ class Kubernetes:
         job = self.job.model_copy(update={"name": request.run})
         profile = self.profile.with_env(request.env)
         refuse_secrets(request)
-        objects, modules = prepare(job, profile, request.include)
+        objects, modules = prepare(job, profile, request.include, request.trust)
         self.notes = notes(profile, modules)
         if modules:
             modules.store(storage_of(job, profile))

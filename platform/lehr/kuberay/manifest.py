@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Collection
+import shlex
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -26,12 +27,19 @@ RUN, STORAGE = "lehr/run", "lehr/storage"
 LONGEST_NAME = 47  # KubeRay appends to it for the cluster and its pods (MaxRayJobNameLength)
 
 
-def manifest(job: Job, profile: Profile, modules: str | None = None, ray_version: str | None = None) -> list[Manifest]:
+def manifest(
+    job: Job,
+    profile: Profile,
+    modules: str | None = None,
+    ray_version: str | None = None,
+    trust: Sequence[str] = (),
+) -> list[Manifest]:
     """The objects that run a job on a cluster: a ConfigMap and a RayJob of the same name.
 
     Args:
         modules: address of the archive of the user's own modules (`Modules.uri`), if there is one.
         ray_version: Ray's version in the image, by default the one installed here.
+        trust: runs whose code may run too, and digests of such code; see `lehr.result.trust_all`.
 
     Raises:
         JobError: the job cannot run on this cluster; the sentence says what is allowed.
@@ -55,9 +63,10 @@ def manifest(job: Job, profile: Profile, modules: str | None = None, ray_version
     }
     queue = {"kueue.x-k8s.io/queue-name": profile.queue, "kueue.x-k8s.io/priority-class": profile.priority}
     labels = {**LABELS, **{key: value for key, value in queue.items() if value}}
+    options = [word for each in trust for word in ("--trust", each)]
     spec: Manifest = {
         "submissionMode": "K8sJobMode",
-        "entrypoint": f"lehr on-cluster {JOB_FOLDER}/job.yaml",
+        "entrypoint": shlex.join(["lehr", "on-cluster", f"{JOB_FOLDER}/job.yaml", *options]),
         "backoffLimit": profile.retries,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": profile.keep,
@@ -72,8 +81,13 @@ def manifest(job: Job, profile: Profile, modules: str | None = None, ray_version
     return [config, rayjob]
 
 
-def prepare(job: Job, profile: Profile, include: Collection[str] = ()) -> tuple[list[Manifest], Modules | None]:
+def prepare(
+    job: Job, profile: Profile, include: Collection[str] = (), trust: Sequence[str] = ()
+) -> tuple[list[Manifest], Modules | None]:
     """The manifest of a job, and the modules that must be stored (`Modules.store`) before it starts, if there are any.
+
+    Args:
+        trust: as for `manifest`.
 
     Raises:
         JobError: the job cannot run on this cluster.
@@ -85,7 +99,7 @@ def prepare(job: Job, profile: Profile, include: Collection[str] = ()) -> tuple[
             f"the job uses modules from {modules.folder}, but its storage {storage} is a volume that only pods reach; "
             "allowed: a bucket as storage, or the modules installed in the image",
         )
-    return manifest(job, profile, modules.uri(storage) if modules else None), modules
+    return manifest(job, profile, modules.uri(storage) if modules else None, trust=trust), modules
 
 
 def to_yaml(objects: list[Manifest]) -> str:

@@ -29,9 +29,7 @@ __all__ = [
 ]
 
 
-def build(
-    name: str, channels: int, outputs: int, options: dict[str, Any], seed: int, *, trusted: bool = True
-) -> nn.Module:
+def build(name: str, channels: int, outputs: int, options: dict[str, Any], seed: int) -> nn.Module:
     """The named network with random weights that depend on the seed alone. torch's global random state is not changed.
 
     Args:
@@ -40,12 +38,14 @@ def build(
         outputs: size of the head.
         options: the network's own options.
         seed: the seed of the weights.
-        trusted: name and options come from the user, not from a file that somebody else may have written.
 
     Raises:
         ValueError: there is no such network, or it does not accept an option's value.
+        Untrusted: the name is code that nobody allowed.
     """
-    model, _ = find(name, trusted=trusted)
+    model, taken = find(name, options)
+    if reserved := sorted(set(taken) & set(options)):
+        raise ValueError(f"{name} does not take {reserved[0]}, which is not an option of the network")
     parameters = inspect.signature(model).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = {parameter.name for parameter in parameters}

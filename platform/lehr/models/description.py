@@ -8,6 +8,7 @@ from typing import Any
 
 from lehr.errors import RunError
 from lehr.models.pretrained import Preprocessing
+from lehr.trust import Call, network
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class NetworkDescription:
     name: str
     options: Mapping[str, object] = field(default_factory=dict)
     hidden: int | None = None
+
+    @property
+    def calls(self) -> list[Call]:
+        """The code that makes it, if it is not a registered network."""
+        return network(self.name, self.options)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from lehr import trust
 from lehr.job import not_a_choice
 from lehr.job.text import nearest
 from lehr.models.registry import MODELS, Model
@@ -22,24 +19,38 @@ SIZE_PARAMETERS = ("channels", "outputs")
 """Parameters of a network that lehr sets itself, so that a job may not."""
 
 
-def find(name: str, *, trusted: bool = True) -> tuple[Model, Collection[str]]:
+TIMM_LOADS = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "scriptable",
+    "exportable",
+    "no_jit",
+)
+"""Parameters of `timm.create_model` itself, which load files and set global switches: no options of a network."""
+
+
+def find(name: str, options: Mapping[str, Any] | None = None) -> tuple[Model, Collection[str]]:
     """The callable behind a name, and those of its parameters that a job may not set.
 
     The user's own callables are given `channels` and `outputs` only if they have such parameters.
 
     Args:
         name: a built-in, torchvision or timm name, or `my_package.nets:Net`.
-        trusted: the name comes from the user, not from a file that somebody else may have written.
+        options: what it will be called with, besides those sizes; see `lehr.trust`.
 
     Raises:
         ValueError: there is no such network; the sentence gives the nearest name.
+        Untrusted: the name is code that nobody allowed.
     """
     if name in MODELS:
         return MODELS[name], SIZE_PARAMETERS
     if name.startswith("timm/"):
-        return _timm(name.removeprefix("timm/")), (*SIZE_PARAMETERS, "num_classes", "in_chans", "pretrained")
-    if ":" in name:
-        return _imported(name, trusted), SIZE_PARAMETERS
+        return _timm(name.removeprefix("timm/")), (*SIZE_PARAMETERS, "num_classes", "in_chans", *TIMM_LOADS)
+    if calls := trust.network(name, options or {}):
+        return _imported(calls[0]), SIZE_PARAMETERS
     models = torchvision().models
     published = models.list_models(module=models)
     if name not in published:
@@ -47,7 +58,7 @@ def find(name: str, *, trusted: bool = True) -> tuple[Model, Collection[str]]:
         hint = f"; did you mean {near}?" if near else ";"
         others = "those of torchvision.models (resnet18, vit_b_16, …), timm/NAME or my_package.nets:Net"
         raise ValueError(f'"{name}" is not a model{hint} allowed: {", ".join(MODELS)}, {others}')
-    return partial(_torchvision, name), (*SIZE_PARAMETERS, "weights", "progress", "num_classes")
+    return partial(_torchvision, name), (*SIZE_PARAMETERS, "weights", "pretrained", "progress", "num_classes")
 
 
 def _torchvision(name: str, channels: int, outputs: int, **options: Any) -> nn.Module:
@@ -101,34 +112,12 @@ def _timm(name: str) -> Model:
     return build
 
 
-def _imported(path: str, trusted: bool) -> Model:
+def _imported(call: trust.Call) -> Model:
     """The user's own network."""
-    module_name, _, attribute = path.partition(":")
-    if not trusted and module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise ValueError(f'"{path}" is in the standard library, is not a model and is not called')
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module exists, but not one that it imports
-        what = f'"{path}" is not a model: there is no module {error.name}'
-        raise ValueError(f"{what}; allowed: my_package.nets:Net, found beside the job file or installed") from None
-    found = getattr(module, attribute, None)
+        found: Model = trust.load(call)
+    except ValueError as error:
+        raise ValueError(f'"{call.path}" is not a model: {error}') from None
     if not callable(found):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        networks = [name for name in classes if issubclass(vars(module)[name], nn.Module)] or ["none"]
-        raise ValueError(not_a_choice(attribute, f"model in {module_name}", networks))
-    if not trusted and not _is_network(found):
-        raise ValueError(
-            f'"{path}" is not called, since somebody else may have written the run folder; allowed: a subclass of '
-            "torch.nn.Module, or a function of your own outside installed packages"
-        )
+        raise ValueError(f'"{call.path}" is not a model: it cannot be called; allowed: a class or a function')
     return found
-
-
-def _is_network(found: object) -> bool:
-    """Whether calling this can only build a network. `torch.hub.load`, for example, would run code from anywhere."""
-    if inspect.isclass(found):
-        return issubclass(found, nn.Module)
-    file = inspect.getsourcefile(found) if inspect.isfunction(found) else None
-    return file is not None and not {"site-packages", "dist-packages"} & set(Path(file).parts)

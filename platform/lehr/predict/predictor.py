@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lehr import models
+from lehr import models, trust
 from lehr.data.preprocess import Preprocess
 from lehr.ensembles import CombineBy
 from lehr.errors import RunError
+from lehr.formatting import format_folder
 from lehr.models.description import ModelDescription
 from lehr.predict.ensemble_description import EnsembleDescription
 from lehr.runs import Folder, ModelFile, read_model
@@ -119,15 +120,24 @@ class Predictor(nn.Module):
         return self.combine(self.logits(pixels))
 
 
-def load_network(folder: Folder) -> Network:
-    """The model of a run folder, on the CPU. Raises RunError if there is none, or its file is damaged."""
+def load_network(folder: Folder, of: Folder | None = None) -> Network:
+    """The model of a run folder, on the CPU.
+
+    Args:
+        of: the run that this one is a member of.
+
+    Raises:
+        RunError: there is no model, or its file is damaged.
+        Untrusted: its network is code that nobody allowed.
+    """
     weights, content = read_model(folder)
     description = ModelDescription.from_json(content)
+    trust.check(description.network.calls, format_folder(of or folder))
     preprocess = Preprocess.from_description(description.preprocess)
     spec, dtype, classes = description.network, getattr(torch, description.dtype), description.classes
     try:
         options = dict(spec.options)
-        model = models.build(spec.name, preprocess.channels, len(classes), options, seed=0, trusted=False)
+        model = models.build(spec.name, preprocess.channels, len(classes), options, seed=0)
         if spec.hidden:
             models.deepen_head(model, len(classes), spec.hidden)
     except ValueError as error:
@@ -150,7 +160,7 @@ def load_predictor(folder: Folder, *, all_members: bool = False) -> Predictor:
     ensemble = EnsembleDescription.read(folder)
     members = [member for member in ensemble.members if all_members or member.weight > 0]
     folders = [folder.child(member.run) for member in members]
-    networks, weights = [load_network(each) for each in folders], [member.weight for member in members]
+    networks, weights = [load_network(each, folder) for each in folders], [member.weight for member in members]
     digests = [_weights_digest(each) for each in folders]
     identity = json.dumps([ensemble.by, list(zip(weights, digests, strict=True))])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()

@@ -16,6 +16,7 @@ from lehr.predict.part_files import PartResult, part_table, write_part
 from lehr.predict.predictor import load_predictor
 from lehr.predict.rows import predict_decoded
 from lehr.runs import Folder
+from lehr.trust import adopt
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class PredictionSpec:
         batch_size: images per forward pass.
         code: the folder of the user's own modules.
         fingerprint: distinguishes this prediction from any other.
+        grants: what its processes may call; see `lehr.trust`.
     """
 
     run: Folder
@@ -43,6 +45,7 @@ class PredictionSpec:
     batch_size: int
     code: str
     fingerprint: str
+    grants: tuple[str, ...]
 
 
 class Worker:
@@ -51,6 +54,7 @@ class Worker:
     def __init__(self, spec: PredictionSpec, threads: int) -> None:
         """Raises RunError if the run has no model."""
         add_to_path(spec.code)
+        adopt(spec.grants)
         torch.set_num_threads(threads)
         self.spec = spec
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

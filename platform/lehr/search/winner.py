@@ -7,10 +7,12 @@ from typing import Any
 import yaml
 
 from lehr.errors import RunError
-from lehr.job import TrainJob, from_dict
+from lehr.formatting import format_folder
+from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import RunFolder
 from lehr.search.analysis import read_search
 from lehr.search.record import folder_of
+from lehr.trust import calls_of, check
 
 
 def winning_job(run: RunFolder) -> str:
@@ -18,6 +20,7 @@ def winning_job(run: RunFolder) -> str:
 
     Raises:
         RunError: the run is not a search, or no trial has finished an epoch.
+        Untrusted: the trial names code that nobody allowed; a job file would allow it.
     """
     found = read_search(run)
     if not found.ranked:
@@ -26,6 +29,7 @@ def winning_job(run: RunFolder) -> str:
     folder = folder_of(best.number)
     job = from_dict(RunFolder.open(run.folder.child(folder)).job)
     assert isinstance(job, TrainJob)
+    check(calls_of(to_dict(job)), format_folder(run.folder))
     about = [
         f"# The best trial of the search {run.name}: {folder}, {found.metric} {best.best:.4f}",
         f"# after up to {job.train.epochs} epochs. To train longer, add train.epochs={3 * job.train.epochs}.",

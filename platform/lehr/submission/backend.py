@@ -58,6 +58,7 @@ class Request:
         env: further environment variables of the job.
         pip: requirements to install for the job, as pip writes them.
         include: what is packaged although it looks like a secret or is ignored, relative to `root`.
+        trust: runs whose code may run too, and digests of such code; see `lehr.result.trust_all`.
         check_token: marks the check's result in the job's log; see `lehr.submission.check_result`.
     """
 
@@ -75,6 +76,7 @@ class Request:
     env: Mapping[str, str] = field(default_factory=dict)
     pip: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    trust: tuple[str, ...] = ()
     check_token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def load(self) -> Job:
@@ -83,6 +85,21 @@ class Request:
 
         job = from_dict(self.job)
         job._origin = replace(job._origin, folder=Path(self.folder), source=self.source)
+        return job
+
+    def given(self) -> Job:
+        """The job where it was submitted to: what it names may run there, and so may the code of the runs in `trust`.
+
+        Raises:
+            RunError: there is no run of a name in `trust`.
+        """
+        from lehr.job import to_dict
+        from lehr.result import trust_all
+        from lehr.trust import give
+
+        job = self.load()
+        give(to_dict(job))
+        trust_all(self.trust, job.storage)
         return job
 
     def runtime_env(self) -> dict[str, Any]:
@@ -114,7 +131,8 @@ class Request:
         """
         parsed = json.loads(text)
         known = {each.name: parsed[each.name] for each in fields(cls) if each.name in parsed}
-        return cls(**{**known, "pip": tuple(known.get("pip", ())), "include": tuple(known.get("include", ()))})
+        lists = {name: tuple(known.get(name, ())) for name in ("pip", "include", "trust")}
+        return cls(**{**known, **lists})
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> Request:

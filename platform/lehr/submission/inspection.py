@@ -138,7 +138,7 @@ def _as_train_job(training: Training) -> Job:
 
 def _job(request: Request) -> Job:
     add_to_path(request.folder)
-    return request.load()
+    return request.given()
 
 
 def _try_storage(storage: str, marker: str) -> tuple[str, bool | None]:

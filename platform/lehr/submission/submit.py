@@ -5,28 +5,39 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lehr.credentials import mask
 from lehr.driver import choose_run_folder
-from lehr.errors import LehrError, StorageError
-from lehr.job import Job, changes_of_run, describe_changes, extends, to_dict, with_new_names
+from lehr.errors import LehrError, RunError, StorageError
+from lehr.job import EnsembleJob, Job, PredictJob, changes_of_run, describe_changes, extends, to_dict, with_new_names
 from lehr.job.base import path_fields
+from lehr.paths import state_folder
 from lehr.ray_cluster.dashboard import token_file
-from lehr.ray_cluster.local_cluster import state_folder
+from lehr.result import DIGEST, code_of, find, trust_run
 from lehr.submission.backend import Backend, Request, Submission, command
 from lehr.submission.package import Package, package
+from lehr.trust import Call, calls_of, is_allowed, remember
 
 STORAGE_SECONDS = 5.0  # how long to wait for a storage that this machine may not even reach
+
+T = TypeVar("T")
 
 Action = Literal["submit", "attach", "nothing"]
 
 
-def request_of(job: Job, root: Path, **options: Any) -> Request:
-    """The request for a job whose working folder is `root`; `options` are further fields of `Request`."""
+def request_of(job: Job, root: Path, trust: Sequence[str] = (), **options: Any) -> Request:
+    """The request for a job whose working folder is `root`.
+
+    Args:
+        trust: runs that the job names whose code may run too.
+        options: further fields of `Request`.
+    """
     run = existing_name(job)
+    remember(calls_of(to_dict(job)), job.folder)
     return Request(
         run=run,
         job={**to_dict(job), "name": run},
@@ -34,6 +45,7 @@ def request_of(job: Job, root: Path, **options: Any) -> Request:
         folder=str(job.folder),
         source=job.source,
         client=versions(),
+        trust=trusted_with(job, trust),
         **options,
     )
 
@@ -67,7 +79,11 @@ def package_of(job: Job, root: Path, include: Collection[str] = ()) -> Package:
 def travels(request: Request, package: Package | None) -> list[str]:
     """Everything that goes to a cluster with a request, one line each, without the values of variables."""
     lines = package.listing() if package else ["no files"]
-    sent = {"environment variables": sorted(request.env), "requirements": list(map(mask, request.pip))}
+    sent = {
+        "environment variables": sorted(request.env),
+        "requirements": list(map(mask, request.pip)),
+        "code of other runs that may run": request.trust,
+    }
     lines += [f"{what}: {', '.join(names)}" for what, names in sent.items() if names]
     return [*lines, f"the job as resolved, with the paths of its file and folder: {request.source}, {request.root}"]
 
@@ -100,22 +116,69 @@ def existing_name(job: Job) -> str:
     Raises:
         RunError: an explicit name belongs to a run of another job.
     """
-    answer: list[str | LehrError] = []
+    return _from_storage(lambda: choose_run_folder(job, fresh=False)[0].name) or job.run_name
 
-    def ask() -> None:
+
+def trusted_with(job: Job, named: Sequence[str]) -> tuple[str, ...]:
+    """What the cluster may run beside what the job names: the code of the runs in `named`, and of those runs that the
+    job names which this user may run here. As digests; as a name where this machine does not reach the storage.
+
+    Raises:
+        RunError: there is no run of a name in `named`.
+    """
+    found: list[str] = []
+    for name in (*named, *_runs_of(job)):
+        explicit = name in named
+        calls = _from_storage(partial(_code, name, job.storage, explicit))
+        if calls is None:
+            found += [name] if explicit else []
+        else:
+            found += [f"{DIGEST}{call.digest}" for call in calls]
+    return tuple(dict.fromkeys(found))
+
+
+def _code(name: str, storage: str, explicit: bool) -> list[Call]:
+    """The code of a run that may run."""
+    try:
+        run = find(name, storage).record
+    except RunError:
+        if explicit:
+            raise
+        return []
+    if explicit:
+        trust_run(run)
+    return [call for call in code_of(run) if is_allowed(call)]
+
+
+def _runs_of(job: Job) -> list[str]:
+    """The runs that a job names."""
+    names = [text for _, text in path_fields(job, runs=True) if text.startswith("run:")]
+    if isinstance(job, PredictJob):
+        names.append(job.run)
+    if isinstance(job, EnsembleJob):
+        of = job.members["of"] if isinstance(job.members, dict) else job.members
+        names += [each for each in (of if isinstance(of, list) else [of]) if isinstance(each, str)]
+    return names
+
+
+def _from_storage(ask: Callable[[], T]) -> T | None:
+    """The answer; None where the storage does not give one in `STORAGE_SECONDS`. Raises other LehrErrors of `ask`."""
+    answer: list[T | LehrError] = []
+
+    def asked() -> None:
         try:
-            answer.append(choose_run_folder(job, fresh=False)[0].name)
+            answer.append(ask())
         except StorageError:
             pass
         except LehrError as error:
             answer.append(error)
 
-    asking = threading.Thread(target=ask, daemon=True)
+    asking = threading.Thread(target=asked, daemon=True)
     asking.start()
     asking.join(STORAGE_SECONDS)
     if answer and isinstance(answer[0], LehrError):
         raise answer[0]
-    return str(answer[0]) if answer else job.run_name
+    return answer[0] if answer else None
 
 
 def next_action(request: Request, existing: Submission | None, backend: Backend) -> Action:

@@ -105,7 +105,7 @@ def run(request: Request) -> int:
     started = time.time()
     try:
         when_free(
-            lambda: run_job(request.load(), fresh=request.fresh, started=started, command=f"lehr resume {request.run}")
+            lambda: run_job(request.given(), fresh=request.fresh, started=started, command=f"lehr resume {request.run}")
         )
     except LehrError as error:
         print(error, flush=True)

@@ -34,6 +34,7 @@ from lehr.training.failures import describe, describe_lost_workers, is_lost_peer
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
+from lehr.trust import adopt, grants
 
 RESIZE_SECONDS = 30.0
 """How often an elastic run checks whether it could have more workers. To use them it restarts from a checkpoint."""
@@ -71,6 +72,7 @@ def fit(
             "shared": shared,
             "threads": max(1, int(resources.cpus)),
             "work": work or _train,
+            "grants": grants(),
         }
         trainer = TorchTrainer(
             _worker,  # type: ignore[arg-type]
@@ -102,6 +104,7 @@ class _WorkerConfig(TypedDict):
     shared: Mapping[str, Handle]
     threads: int
     work: Callable[[Plan, RunFolder, Group], object]
+    grants: tuple[str, ...]
 
 
 class _WorkerGroup(Protocol):
@@ -155,6 +158,7 @@ class _LossRecorder(UserCallback):
 def _worker(config: _WorkerConfig) -> None:
     """What each worker runs."""
     add_to_path(config["job_folder"])
+    adopt(config["grants"])
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())

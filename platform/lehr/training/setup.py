@@ -38,7 +38,7 @@ def check_job(job: TrainJob) -> None:
     check_optimizer(job)
     augmentations(job)
     try:
-        model, taken = models.find(job.model.name)
+        model, taken = models.find(job.model.name, job.model.options)
     except ValueError as error:
         raise job.error("model.name", str(error)) from error
     check_call(model, job.model.options, skip=taken, field="model", error=job.error)

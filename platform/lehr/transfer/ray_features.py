@@ -18,13 +18,22 @@ from lehr.ray_cluster.waiting import wait_for
 from lehr.training.allocation import WorkerResources, capacity
 from lehr.training.setup import Plan
 from lehr.transfer.features import BATCH_SIZE, FeatureExtractor, Features, rows_of_split
+from lehr.trust import adopt, grants
 
 
 class Replica:
     """One copy of the network, in an actor of Ray Data."""
 
-    def __init__(self, job: TrainJob, shared: Mapping[str, Handle], random_weights: bool, threads: int) -> None:
+    def __init__(
+        self,
+        job: TrainJob,
+        shared: Mapping[str, Handle],
+        random_weights: bool,
+        threads: int,
+        granted: tuple[str, ...],
+    ) -> None:
         add_to_path(job.folder)
+        adopt(granted)
         torch.set_num_threads(threads)
         self.plan = Plan.make(job, splits(job, {name: handle.open() for name, handle in shared.items()}))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -67,7 +76,7 @@ def compute_on_ray(
     for view in range(views):
         computed = ray.data.from_numpy(chunks).map_batches(
             Replica,  # type: ignore[arg-type]  # Ray's types allow no further arguments, which fn_args gives
-            fn_constructor_args=(plan.job, shared, random_weights, int(pool.cpus)),
+            fn_constructor_args=(plan.job, shared, random_weights, int(pool.cpus), grants()),
             fn_args=(split, view),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=pool.most),

@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from lehr import trust
 from lehr.errors import RunError
+from lehr.formatting import format_folder
 from lehr.job import TrainJob, derive, to_dict
 from lehr.job.transfer import Strategy, TransferJob
 from lehr.models.description import ModelDescription
@@ -28,12 +30,20 @@ def check_backbone(job: TransferJob) -> None:
 
 
 def backbone_network(job: TransferJob) -> dict[str, Any]:
-    """Name and options of the backbone's network, as a model section takes them."""
+    """Name and options of the backbone's network, as a model section takes them.
+
+    Raises:
+        Untrusted: the backbone is a run whose network is code that nobody allowed.
+    """
     name = job.backbone.name
     if not name.startswith("run:"):
         return {"name": name, **job.backbone.options}
-    described = ModelDescription.from_json(read_model(referenced_run(name, job.storage))[1]).network
-    return {"name": described.name, **described.options, **job.backbone.options}
+    run = referenced_run(name, job.storage)
+    described = ModelDescription.from_json(read_model(run)[1]).network
+    trust.check(described.calls, format_folder(run))
+    options = {**described.options, **job.backbone.options}
+    trust.allow_derived([*described.calls, *trust.calls_of(to_dict(job))], trust.network(described.name, options))
+    return {**options, "name": described.name}
 
 
 def backbone_weights(job: TransferJob) -> str:

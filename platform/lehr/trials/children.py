@@ -9,6 +9,7 @@ from lehr.errors import RunError
 from lehr.job import to_dict
 from lehr.runs import Failure, RunFolder
 from lehr.trials.study import Outcome, Trial
+from lehr.trust import calls_of, remember
 
 
 def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
@@ -18,6 +19,7 @@ def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
         RunError: the folder holds a trial of another job.
     """
     folder, job = parent.folder.child(trial.folder), to_dict(trial.job)
+    remember(calls_of(job))
     if not folder.exists("job.yaml"):
         return RunFolder.create(folder, job, parent.environment, parent.claim)
     child = RunFolder.open(folder, parent.claim)

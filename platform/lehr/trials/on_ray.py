@@ -52,6 +52,7 @@ from lehr.trials.parent_progress import ParentProgress
 from lehr.trials.slots import Slots, slots
 from lehr.trials.study import Study, Trial
 from lehr.trials.trainable import Trainable, TrialCallbacks
+from lehr.trust import adopt, grants
 
 SHOW_SECONDS = 0.5  # between updates of the screen
 
@@ -210,7 +211,7 @@ class _TrialRunner:
         try:
             shared = self.datasets.of(trial.job)
             self.running.begin_training()
-            assignment = _Assignment(trial, dict(shared), self.slots.share)
+            assignment = _Assignment(trial, dict(shared), self.slots.share, grants())
         except LehrError as error:
             keep_failure(child, describe(error))
         except BaseException as error:
@@ -279,6 +280,7 @@ class _Assignment:
     trial: Trial
     shared: dict[str, Handle]
     share: WorkerResources
+    grants: tuple[str, ...]
 
 
 def _trial_process(broker: Any, parent: str, claim: Claim | None, config: Mapping[str, Any]) -> None:
@@ -291,6 +293,7 @@ def _trial_process(broker: Any, parent: str, claim: Claim | None, config: Mappin
         assignment = _opened(found[0])
         job = assignment.trial.job
         add_to_path(job.folder)
+        adopt(assignment.grants)
         run_it = partial(_run_trainable, assignment.trial.trainable, broker, config["folder"], parent)
         if assignment.share.most > 1:
             fit(job, run, assignment.shared, assignment.share, run_it)

@@ -6,26 +6,25 @@ and a column `label`: class names, or whole numbers from 0. The function is call
 
 from __future__ import annotations
 
-import importlib
-
+from lehr import trust
 from lehr.data.sources.base import ErrorFactory, Source
 from lehr.job import DataSection
 from lehr.paths import packaged_path
 
 
 def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
-    """Calls the function and takes the blocks of its dataset as parts. Needs Ray."""
-    module_name, _, name = section.source.partition(":")
+    """Calls the function and takes the blocks of its dataset as parts. Needs Ray.
+
+    Raises:
+        Untrusted: nobody allowed this function with this path; see `lehr.trust`.
+    """
+    (call,) = trust.source(section.source, section.path)
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            what = f'the module "{module_name}" is neither beside the job file nor installed'
-            raise job_error("data.source", what) from error
-        raise
-    function = getattr(module, name, None)
+        function = trust.load(call)
+    except ValueError as error:
+        raise job_error("data.source", str(error)) from error
     if not callable(function):
-        raise job_error("data.source", f'"{module_name}" has no function "{name}"')
+        raise job_error("data.source", f"{section.source} is not a function")
     dataset = function(packaged_path(section.path)) if section.path else function()
 
     from lehr.data.ray_data import dataset_source  # mistakes are reported before Ray is imported

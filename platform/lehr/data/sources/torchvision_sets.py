@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from lehr import trust
 from lehr.data.sources.base import ErrorFactory, Source
 from lehr.job import DataSection
 from lehr.paths import packaged_path
@@ -86,7 +87,12 @@ def cache_folder() -> Path:
 
 
 def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
-    """The training split of the data set, and its other splits of the same classes. Downloads what is missing."""
+    """The training split of the data set, and its other splits of the same classes. Downloads what is missing.
+
+    Raises:
+        Untrusted: with a path that only a run names: some of torchvision's data sets read pickles there.
+    """
+    trust.check(trust.source(section.source, section.path), "")
     name = section.source.partition(":")[2]
     cls = _class_named(name)
     if cls is None:

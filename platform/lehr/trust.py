@@ -1,0 +1,362 @@
+"""The one place where code that a job or a run names by import path is imported: denied unless somebody allowed it.
+
+A run folder is data, and somebody else may have written it. It may name registered things freely; whatever it names by
+import path (`my_nets:Net`) is code. A `Call` is one such name with its options. Calls are allowed by a job that the
+user gives, by `--trust RUN`, or because this user allowed the same call on this machine before. Nothing that is read
+from a run folder, a checkpoint or a results file allows anything.
+
+What is remembered are digests, in `trusted.json` of the user's state folder: of the call, and of the file in which its
+module was found. So a run whose code or options change must be trusted again, and so must a module of the same name in
+another place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lehr.errors import LehrError
+from lehr.paths import state_folder
+
+FILE, FORMAT = "trusted.json", 1
+
+
+class Untrusted(LehrError):
+    """A run names code that nobody allowed. `run` is how the user can name that run; empty where it is unknown."""
+
+    exit_code = 2
+
+    def __init__(self, call: Call, run: str = "") -> None:
+        self.call, self.run = call, run
+        what = f"{run or 'A run'} names {call} as its {call.field}"
+        why = "That is code, and somebody else may have written the run"
+        super().__init__(f"{what}. {why}. To run it: {_command(run or 'RUN')}")
+
+
+@dataclass(frozen=True)
+class Call:
+    """Code that is named by import path, and what it is called with.
+
+    Attributes:
+        field: what it is used as: `model`, `data source`.
+        path: `my_package.module:name`.
+        options: what it is called with, as plain values.
+    """
+
+    field: str
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits that change with the field, the path and every option."""
+        content = json.dumps([self.field, self.path, self.options], sort_keys=True, separators=(",", ":"), default=str)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def __str__(self) -> str:
+        folder = self.options.get("path") if self.path.startswith(READS_PICKLES) else None
+        return f"{self.path} in {folder}" if folder else self.path
+
+
+# ── which calls there are ───────────────────────────────────────────────────────────────────────────────────────────
+
+READS_PICKLES = "torchvision:"
+"""Data sets of torchvision are registered, but some read pickles in `data.path`: with a path they count as code."""
+
+
+def network(name: object, options: Mapping[str, Any]) -> list[Call]:
+    """The call that makes this network; none for a registered name."""
+    is_code = isinstance(name, str) and ":" in name and not name.startswith("timm/")
+    return [Call("model", str(name), dict(options))] if is_code else []
+
+
+def source(name: object, path: object) -> list[Call]:
+    """The call that opens this data source; none for a registered one."""
+    is_code = isinstance(name, str) and ":" in name and (path is not None or not name.startswith(READS_PICKLES))
+    return [Call("data source", str(name), {"path": path})] if is_code else []
+
+
+def _networks(section: object) -> list[Call]:
+    name, options = _named(section)
+    of_section = {key: value for key, value in options.items() if key != "weights"}
+    return [] if isinstance(name, str) and name.startswith("run:") else network(name, of_section)
+
+
+def _sources(section: object) -> list[Call]:
+    if not isinstance(section, Mapping):
+        return []
+    beside = [section.get(split) for split in ("validation", "test")]
+    paths = [section.get("path"), *(path for path in beside if isinstance(path, str) and path not in ("auto", "none"))]
+    return [call for path in paths for call in source(section.get("source"), path)]
+
+
+def _named(section: object) -> tuple[object, Mapping[str, Any]]:
+    """Name and options of a section that may be a bare name."""
+    if not isinstance(section, Mapping):
+        return section, {}
+    return section.get("name"), {key: value for key, value in section.items() if key != "name"}
+
+
+FIELDS: dict[str, Callable[[object], list[Call]]] = {
+    "model": _networks,
+    "backbone": _networks,
+    "data": _sources,
+}
+"""Every section of a job that may name code, and how its calls are found. Whatever is missing here is never allowed."""
+
+VARIED = ("space", "members")
+"""Sections that hold changes to the rest of the job, by dotted path."""
+
+
+def calls_of(job: Mapping[str, Any]) -> list[Call]:
+    """Every call that a job names, in sections and in the changes that its trials and members make to them.
+
+    A digest of one covers those changes too: they decide what its trials are called with.
+    """
+    changes = {key: job[key] for key in VARIED if isinstance(job.get(key), Mapping | list)}
+    found = [*_calls({key: value for key, value in job.items() if key not in changes})]
+    for change in changes.values():
+        found += [call for each in _changes(change) for call in _calls(each)]
+    return [Call(call.field, call.path, {**call.options, **changes}) for call in found] if changes else found
+
+
+def _calls(content: object) -> Iterator[Call]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            for each in value if isinstance(value, list) else [value]:
+                yield from FIELDS.get(key, lambda _: [])(each)
+            yield from _calls(value)
+    elif isinstance(content, list):
+        for each in content:
+            yield from _calls(each)
+
+
+def _changes(content: object) -> Iterator[dict[str, Any]]:
+    """Each change as the part of a job that it makes: `model.name: {values: [a, b]}` as `{model: {name: a}}`, …"""
+    if isinstance(content, list):
+        for each in content:
+            yield from _changes(each)
+    elif isinstance(content, Mapping):
+        for path, value in content.items():
+            values = value.get("values", value) if isinstance(value, Mapping) else value
+            for each in values if isinstance(values, list) else [values]:
+                for part in reversed(str(path).split(".")):
+                    each = {part: each}
+                yield each
+
+
+# ── who allowed them ────────────────────────────────────────────────────────────────────────────────────────────────
+
+_granted: set[str] = set()  # digests of calls that this process may make
+
+
+def allow(calls: Iterable[Call]) -> None:
+    """Lets this process make these calls. Only for what the user gives: never for what was read from a run."""
+    _granted.update(call.digest for call in calls)
+
+
+def give(job: Mapping[str, Any]) -> None:
+    """Allows what a job names that the user gives now: as a job file, as a mapping in Python, or as a submitted job."""
+    allow(calls_of(job))
+    allow(calls_of({key: value for key, value in job.items() if key not in VARIED}))
+
+
+def allow_derived(parents: Iterable[Call], children: Iterable[Call]) -> None:
+    """Allows what a job makes of itself: the children's calls of what it names itself, if all its own are allowed."""
+    children = list(children)
+    if children and all(map(is_allowed, parents := list(parents))):
+        named = {(call.field, call.path) for call in parents}
+        allow(call for call in children if (call.field, call.path) in named)
+
+
+def is_allowed(call: Call) -> bool:
+    """Whether this process may make the call: allowed in it, or by this user on this machine before."""
+    if call.digest not in _granted and _key(call, _file(_found(call))) in _read():
+        _granted.add(call.digest)
+    return call.digest in _granted
+
+
+def check(calls: Iterable[Call], run: str) -> None:
+    """Raises Untrusted for the first call that is not allowed.
+
+    Args:
+        run: the run that names them, as the user can name it.
+    """
+    for call in calls:
+        if not is_allowed(call):
+            raise Untrusted(call, run)
+
+
+def grants() -> tuple[str, ...]:
+    """What this process may call, for the processes that it starts on the same job."""
+    return tuple(sorted(_granted))
+
+
+def adopt(granted: Iterable[str]) -> None:
+    """Lets this process call what the process that started it may."""
+    _granted.update(granted)
+
+
+def load(call: Call) -> Any:
+    """Imports what a call names. Every import by a name that stands in a job or a run is this one.
+
+    Raises:
+        Untrusted: nobody allowed it.
+        LehrError: its module lies in a run folder.
+        ValueError: there is no such module, or nothing of that name in it.
+    """
+    check([call], "")
+    if folder := _run_around(_file(_found(call))):
+        raise LehrError(
+            f"{call.path} is found in the run folder {folder}; move the code out of it, beside the job file"
+        )
+    module_name, _, attribute = call.path.partition(":")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module exists, but not one that it imports
+        raise ValueError(f"there is no module {error.name}, neither beside the job file nor installed") from None
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        own = [name for name, value in vars(module).items() if callable(value) and name[:1] != "_"]
+        has = f"it has {', '.join(own[:12])}" if own else "it has nothing that can be called"
+        raise ValueError(f"{module_name} has no {attribute}; {has}") from None
+
+
+def _command(run: str) -> str:
+    """What the user types to run it all the same."""
+    if Path(sys.argv[0]).name in ("lehr", "__main__.py"):
+        return shlex.join(["lehr", *sys.argv[1:], "--trust", run])
+    return f"lehr.Run({run!r}, trust=True)"
+
+
+# ── where a module is found ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _found(call: Call, folder: str = "") -> ModuleSpec | None:
+    """Where the top package of a call is found: in `folder`, else on the path. Nothing is imported."""
+    top = call.path.partition(":")[0].partition(".")[0]
+    try:
+        return (PathFinder.find_spec(top, [folder]) if folder else None) or find_spec(top)
+    except (ImportError, ValueError):
+        return None
+
+
+def _file(spec: ModuleSpec | None) -> str:
+    """The file of a module, or the folder of a package without `__init__.py`; empty where there is none."""
+    if spec is None or spec.origin in ("built-in", "frozen"):
+        return ""
+    place = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
+    return os.path.realpath(place) if place else ""
+
+
+def _run_around(file: str) -> Path | None:
+    """The run folder that a file lies in, if any."""
+    for folder in Path(file).parents if file else ():
+        try:
+            with (folder / "job.yaml").open("rb") as job:
+                if re.search(rb"""(?m)(^|[{,])\s*["']?format["']?\s*:""", job.read(1_000_000)):
+                    return folder
+        except OSError:
+            continue
+    return None
+
+
+# ── what this user allowed on this machine before ───────────────────────────────────────────────────────────────────
+
+
+def remember(calls: Iterable[Call], folder: str | os.PathLike[str] = "") -> None:
+    """Keeps those calls that this process may make, so that later commands of this user may make them too.
+
+    Where the state folder cannot be written that is said once, and nothing else changes.
+
+    Args:
+        folder: where their modules are looked for first; by default only on the path.
+    """
+    wanted = {}
+    for call in calls:
+        if is_allowed(call) and (file := _file(_found(call, os.fspath(folder)))):
+            wanted[_key(call, file)] = f"{call.field} {call}"
+    if not wanted.keys() - _read().keys():
+        return
+    state = state_folder()
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(state):
+            _write(state / FILE, {"format": FORMAT, "calls": {**_read(), **wanted}})
+    except OSError as error:
+        _say(f"{state / FILE} cannot be written ({error.strerror}): this code must be trusted again next time")
+
+
+def _key(call: Call, file: str) -> str:
+    return hashlib.sha256(f"{call.digest}\n{file}".encode()).hexdigest()
+
+
+def _read() -> dict[str, str]:
+    """What is remembered, by key; nothing from a file that is damaged, or that others may write."""
+    file = state_folder() / FILE
+    try:
+        about = file.stat()
+        if about.st_uid != os.getuid() or about.st_mode & 0o022:
+            _say(f"{file} counts as empty, since others may write it; delete it, or: chmod 600 {file}")
+            return {}
+        content = json.loads(file.read_bytes())
+        if content["format"] != FORMAT:
+            raise ValueError
+        return {str(key): str(what) for key, what in content["calls"].items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        _say(f"{file} cannot be read ({error.strerror}) and counts as empty")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        _say(f"{file} is damaged and counts as empty; what you trusted earlier must be trusted again")
+    return {}
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{FILE}-", dir=file.parent)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as new:
+            json.dump(content, new, indent=1)
+            new.flush()
+            os.fsync(new.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """No two processes of this user add to the file at once."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_said: set[str] = set()
+
+
+def _say(sentence: str) -> None:
+    if sentence not in _said:
+        _said.add(sentence)
+        print(sentence, file=sys.stderr)
