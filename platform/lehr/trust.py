@@ -146,17 +146,24 @@ def _calls(content: object) -> Iterator[Call]:
 
 
 def _changes(content: object) -> Iterator[dict[str, Any]]:
-    """Each change as the part of a job that it makes: `model.name: {values: [a, b]}` as `{model: {name: a}}`, …"""
+    """Each change as the part of a job that it makes: `model.name: {grid: [a, b]}` as `{model: {name: a}}`, …"""
     if isinstance(content, list):
         for each in content:
             yield from _changes(each)
     elif isinstance(content, Mapping):
         for path, value in content.items():
-            values = value.get("values", value) if isinstance(value, Mapping) else value
-            for each in values if isinstance(values, list) else [values]:
+            for each in _alternatives(value):
                 for part in reversed(str(path).split(".")):
                     each = {part: each}
                 yield each
+
+
+def _alternatives(value: object) -> list[Any]:
+    """The value, and what a list or a dimension of a search lists."""
+    if isinstance(value, list):
+        return value
+    lists = [item for item in value.values() if isinstance(item, list)] if isinstance(value, Mapping) else []
+    return [value, *(each for listed in lists for each in listed)]
 
 
 # ── who allowed them ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -234,14 +241,15 @@ def load(call: Call) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        own = [name for name, value in vars(module).items() if callable(value) and name[:1] != "_"]
-        has = f"it has {', '.join(own[:12])}" if own else "it has nothing that can be called"
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+        has = f"it has {', '.join(own[:12])}" if own else "it defines nothing of its own"
         raise ValueError(f"{module_name} has no {attribute}; {has}") from None
 
 
 def _command(run: str) -> str:
     """What the user types to run it all the same."""
-    if Path(sys.argv[0]).name in ("lehr", "__main__.py"):
+    started = Path(sys.argv[0])
+    if started.name == "lehr" or started.parts[-2:] == ("lehr", "__main__.py"):
         return shlex.join(["lehr", *sys.argv[1:], "--trust", run])
     return f"lehr.Run({run!r}, trust=True)"
 

@@ -21,6 +21,7 @@ from lehr.data.decode import decode_image
 from lehr.errors import JobError, LehrError, RunError
 from lehr.job import from_dict, load
 from lehr.runs import Fingerprint, Folder, RunFolder
+from lehr.trust import Untrusted
 from tests.faults.story import EVERY_EPOCH, command
 from tests.faults.test_storage_faults import stop_at
 from tests.support import Died, records, train_here
@@ -72,7 +73,7 @@ def finished(tmp_path: Path) -> Path:
         ("pandas:read_pickle", {"filepath_or_buffer": "bomb"}),
     ],
 )
-def test_a_model_description_calls_only_networks(
+def test_a_model_description_calls_only_registered_networks(
     finished: Path, name: str, options: dict[str, object], tmp_path: Path
 ) -> None:
     Path("bomb").write_bytes(pickle.dumps(Bomb(tmp_path / "pwned")))
@@ -81,8 +82,55 @@ def test_a_model_description_calls_only_networks(
     sealed = json.loads(file.read_text())
     sealed["description"]["model"] = {"name": name, "options": options}
     file.write_text(json.dumps(sealed))
-    with pytest.raises(RunError, match="is not called"):
+    with pytest.raises(Untrusted, match=f"names {name} as its model"):
         Run(finished).best_model()
+    assert not Path("pwned").exists()
+
+
+@pytest.fixture
+def pickled_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A table with a column `KEY` whose values are pickles to pyarrow, once Ray Data has registered its type."""
+    import pyarrow as pa
+    import ray.data  # noqa: F401
+
+    kind = {b"ARROW:extension:name": b"ray.data.arrow_pickled_object", b"ARROW:extension:metadata": b""}
+
+    def table(key: str, **columns: Any) -> pa.Table:
+        fields = [pa.field(name, values.type) for name, values in columns.items()]
+        schema = pa.schema([*fields, pa.field(key, pa.large_binary(), metadata=kind)], {b"classes": b"a,b"})
+        bombs = pa.array(
+            [pickle.dumps(Bomb(tmp_path / "pwned"))] * len(next(iter(columns.values()))), pa.large_binary()
+        )
+        return pa.table([*columns.values(), bombs], schema=schema)
+
+    return table
+
+
+def test_a_pickled_column_in_a_table_of_a_run_is_refused(finished: Path, pickled_column: Any) -> None:
+    import pyarrow.parquet as pq
+
+    run = Run(finished)
+    (part,) = sorted((finished / "epochs").iterdir())[-1:]
+    whole = pq.read_table(part)
+    pq.write_table(pickled_column("extra", **{name: whole[name].combine_chunks() for name in whole.column_names}), part)
+    with pytest.raises(LehrError, match="its column extra is of type"):
+        run.metrics()
+    assert not Path("pwned").exists()
+    pq.read_table(part).to_pylist()  # the bomb does work
+    assert Path("pwned").exists()
+
+
+@pytest.mark.parametrize("column", ["image", "label", "shape"])
+def test_a_pickled_column_in_a_data_set_is_refused(column: str, pickled_column: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from lehr.data.load import OpenedSources
+
+    plain = {"image": pa.array([small_picture()] * 4, pa.large_binary()), "label": pa.array([0, 1, 0, 1])}
+    pq.write_table(pickled_column(column, **{k: v for k, v in plain.items() if k != column}), "set.parquet")
+    with pytest.raises(JobError, match=f"has a column {column} of type"):
+        OpenedSources(from_dict({"data": {"source": "parquet", "path": "set.parquet"}}))  # type: ignore[arg-type]
     assert not Path("pwned").exists()
 
 

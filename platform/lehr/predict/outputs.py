@@ -17,6 +17,7 @@ from lehr.errors import RunError
 from lehr.predict.predictor import Predictor, load_network
 from lehr.runs import Folder, Overview, Progress, RunFolder
 from lehr.runs.progress import State
+from lehr.runs.tables import from_parquet
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.trials import TrialCallbacks
@@ -98,8 +99,11 @@ def read_outputs(folder: Folder, members: int) -> tuple[Outputs, Outputs]:
 
 
 def _read(folder: Folder, split: str, members: int) -> Outputs:
-    with folder.open_input_file(f"outputs/{split}.parquet") as file:
-        table = pq.read_table(file)
+    name = f"outputs/{split}.parquet"
+    try:
+        table = from_parquet(folder.read(name))
+    except ValueError as error:
+        raise RunError(f"{folder.uri}/{name}: is damaged: {error}") from error
     columns = [name for name in table.column_names if name.startswith("logits")]
     logits = np.stack([_matrix(table[name], table.num_rows) for name in columns])
     baseline = logits[members] if len(logits) > members else None

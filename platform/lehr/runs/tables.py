@@ -23,11 +23,26 @@ def to_parquet(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> 
 
 
 def from_parquet(data: bytes) -> pa.Table:
-    """A part of a table. Raises ValueError where it is damaged."""
+    """A part of a table. Raises ValueError where it is damaged, or holds more than plain values.
+
+    Ray Data registers a type whose values pyarrow unpickles wherever they are looked at.
+    """
     try:
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error)) from error
+    for column in table.schema:
+        if is_extension(column.type):
+            raise ValueError(f"its column {column.name} is of type {column.type}, not plain values")
+    return table
+
+
+def is_extension(kind: pa.DataType) -> bool:
+    """Whether a type is, or is made of, one that some library registered with pyarrow."""
+    inner = [kind.field(number).type for number in range(kind.num_fields)]
+    if isinstance(kind, pa.DictionaryType):
+        inner.append(kind.value_type)
+    return isinstance(kind, pa.BaseExtensionType) or any(map(is_extension, inner))
 
 
 def joined(kind: str, parts: Sequence[pa.Table]) -> pa.Table:

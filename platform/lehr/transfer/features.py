@@ -22,6 +22,7 @@ from lehr.data.load import augmentations
 from lehr.data.randomness import key, permutation
 from lehr.errors import LehrError
 from lehr.runs import Folder
+from lehr.runs.tables import from_parquet
 from lehr.training.setup import Plan
 
 BATCH_SIZE = 256  # images per forward pass
@@ -74,11 +75,11 @@ class Features:
         """Reads `features/SPLIT.parquet` of a run folder. Raises LehrError if it is missing or damaged."""
         name = f"features/{split}.parquet"
         try:
-            table = pq.read_table(io.BytesIO(folder.read(name))).combine_chunks()
+            table = from_parquet(folder.read(name)).combine_chunks()
             values = table["features"].chunk(0) if table.num_rows else table["features"].combine_chunks()
             assert isinstance(values, pa.FixedSizeListArray)
             array = values.values.to_numpy(zero_copy_only=False).reshape(len(table), values.type.list_size)
-        except (FileNotFoundError, pa.ArrowException) as error:
+        except (FileNotFoundError, ValueError, pa.ArrowException) as error:
             raise LehrError(f"{folder.uri}/{name}: missing or damaged; start over with --fresh") from error
         ids, labels, views = (torch.from_numpy(table[c].to_numpy().astype(np.int64)) for c in ("id", "label", "view"))
         return cls(ids, labels, views, torch.from_numpy(array.copy()))

@@ -17,8 +17,9 @@ from lehr.data.door import cache_policy, in_bytes
 from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import Source, opener
 from lehr.errors import JobError, LehrError
-from lehr.job import TrainJob, from_dict
+from lehr.job import TrainJob, from_dict, to_dict
 from lehr.job.sources import SOURCES, SourceForm
+from lehr.trust import give
 
 from .conftest import CLASSES, image_of, png, write_parquet
 
@@ -26,6 +27,7 @@ from .conftest import CLASSES, image_of, png, write_parquet
 def opened(**data: Any) -> OpenedSources:
     job = from_dict({"kind": "train", "data": {key: str(v) if isinstance(v, Path) else v for key, v in data.items()}})
     assert isinstance(job, TrainJob)
+    give(to_dict(job))
     return OpenedSources(job)
 
 
@@ -210,8 +212,8 @@ def _folder(path: Path) -> Path:
         ),
         (lambda t: {"source": "parquet", "path": _folder(t / "x")}, '/x" contains no .parquet file'),
         (lambda t: {"source": "parquet", "path": _text(t / "x")}, '/x" is not a Parquet file'),
-        (lambda t: {"source": "nowhere.at:all"}, 'data.source: the module "nowhere.at" is neither beside'),
-        (lambda t: {"source": "json:all"}, 'data.source: "json" has no function "all"'),
+        (lambda t: {"source": "nowhere.at:all"}, "data.source: there is no module nowhere, neither beside"),
+        (lambda t: {"source": "json:all"}, "data.source: json has no all; it"),
     ],
 )
 def test_a_wrong_source_is_one_sentence(tmp_path: Path, data: Any, sentence: str) -> None:

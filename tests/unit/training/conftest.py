@@ -16,6 +16,7 @@ from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
+from lehr.trust import give
 
 ROWS, SIZE = 48, 12
 
@@ -56,6 +57,7 @@ def job_of(**overrides: Any) -> TrainJob:
 
 def plan_of(splits: Splits | None = None, **overrides: Any) -> Plan:
     job = job_of(**overrides)
+    give(to_dict(job))
     check_job(job)
     return Plan.make(job, splits or synthetic())
 

@@ -276,8 +276,8 @@ def test_weights_are_drawn_from_the_seed_and_nothing_else() -> None:
     [
         ("resnet21", 'model.name: "resnet21" is not a model; did you mean resnet'),
         ("resnet_18", 'model.name: "resnet_18" is not a model; did you mean resnet18?'),
-        ("nets:Nett", 'model.name: "Nett" is not a model in nets; allowed: Net, Wrong'),
-        ("nest:Net", 'model.name: "nest:Net" is not a model: there is no module nest; allowed: my_package.nets:Net'),
+        ("nets:Nett", 'model.name: "nets:Nett" is not a model: nets has no Nett; it has Net, Wrong, plain'),
+        ("nest:Net", 'model.name: "nest:Net" is not a model: there is no module nest, neither beside the job file nor'),
         ("timm/resnet18", "model.name: timm/resnet18 needs the library timm; install it"),
         ({"name": "nets:Net", "widht": 3}, "model.widht: unknown option; did you mean width? allowed: width"),
         ({"name": "nets:Net", "width": "3"}, 'model.width: "3" is not a whole number'),

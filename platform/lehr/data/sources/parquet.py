@@ -26,6 +26,7 @@ from lehr.data.sources.base import (
     split_folders,
 )
 from lehr.job import DataSection
+from lehr.runs.tables import is_extension
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,9 @@ def _check_columns(schema: pa.Schema, path: str, field: str, job_error: ErrorFac
     for column, fits, allowed in (
         ("label", pa.types.is_integer, "whole numbers"),
         ("image", _is_binary, "encoded images or raw pixels as binary"),
+        ("shape", lambda kind: not is_extension(kind), "lists of whole numbers"),
     ):
-        if not fits(schema.field(column).type):
+        if column in schema.names and not fits(schema.field(column).type):
             what = f"has a column {column} of type {schema.field(column).type}; allowed: {allowed}"
             raise job_error(field, f'"{path}" {what}')
 
