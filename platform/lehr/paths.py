@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -34,8 +35,23 @@ def state_folder() -> Path:
     return Path(os.environ.get("LEHR_STATE") or "~/.lehr").expanduser()
 
 
+def run_around(path: str | os.PathLike[str]) -> Path | None:
+    """The run folder that a file or folder lies in, or is, if any. A run folder has a `job.yaml` with a format."""
+    for folder in (Path(path), *Path(path).parents):
+        try:
+            with (folder / "job.yaml").open("rb") as job:
+                if re.search(rb"""(?m)(^|[{,])\s*["']?format["']?\s*:""", job.read(1_000_000)):
+                    return folder
+        except OSError:
+            continue
+    return None
+
+
 def add_to_path(folder: str | os.PathLike[str]) -> None:
-    """Lets this process import the job's own modules from the folder of its file."""
+    """Lets this process import the job's own modules from the folder of its file, if that is no run folder.
+
+    A run folder is data that somebody else may have written: a module in it could take the place of any other.
+    """
     found = packaged_path(os.fspath(folder))
-    if found not in sys.path:
+    if found not in sys.path and not run_around(found):
         sys.path.insert(0, found)

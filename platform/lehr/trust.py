@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from lehr.errors import LehrError
-from lehr.paths import state_folder
+from lehr.paths import run_around, state_folder
 
 FILE, FORMAT = "trusted.json", 1
 
@@ -69,7 +68,8 @@ class Call:
 
     def __str__(self) -> str:
         folder = self.options.get("path") if self.path.startswith(READS_PICKLES) else None
-        return f"{self.path} in {folder}" if folder else self.path
+        text = f"{self.path} in {folder}" if folder else self.path
+        return "".join(letter if letter.isprintable() else "?" for letter in text[:200])  # a stranger wrote it
 
 
 # ── which calls there are ───────────────────────────────────────────────────────────────────────────────────────────
@@ -227,7 +227,7 @@ def load(call: Call) -> Any:
         ValueError: there is no such module, or nothing of that name in it.
     """
     check([call], "")
-    if folder := _run_around(_file(_found(call))):
+    if (file := _file(_found(call))) and (folder := run_around(file)):
         raise LehrError(
             f"{call.path} is found in the run folder {folder}; move the code out of it, beside the job file"
         )
@@ -272,18 +272,6 @@ def _file(spec: ModuleSpec | None) -> str:
         return ""
     place = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
     return os.path.realpath(place) if place else ""
-
-
-def _run_around(file: str) -> Path | None:
-    """The run folder that a file lies in, if any."""
-    for folder in Path(file).parents if file else ():
-        try:
-            with (folder / "job.yaml").open("rb") as job:
-                if re.search(rb"""(?m)(^|[{,])\s*["']?format["']?\s*:""", job.read(1_000_000)):
-                    return folder
-        except OSError:
-            continue
-    return None
 
 
 # ── what this user allowed on this machine before ───────────────────────────────────────────────────────────────────

@@ -35,15 +35,14 @@ def recipe(
     if not preview:
         run_command.run(job, overrides, debug=debug, fresh=fresh)
         return
-    import sys
-
     from rich.console import Console
     from rich.table import Table
 
     from lehr.kinds import check
+    from lehr.paths import add_to_path
     from lehr.recipe.preview import preview as preview_rows
 
-    sys.path.insert(0, str(loaded.folder))
+    add_to_path(loaded.folder)
     check(loaded)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("step", "what it does", "what it costs"):

@@ -37,12 +37,11 @@ def search(
     if not preview:
         run_command.run(job, overrides, debug=debug, fresh=fresh)
         return
-    import sys
-
-    sys.path.insert(0, str(loaded.folder))
     from lehr.kinds import check
+    from lehr.paths import add_to_path
     from lehr.search.preview import preview as preview_lines
 
+    add_to_path(loaded.folder)
     check(loaded)
     for line in preview_lines(loaded):
         print(line)

@@ -17,7 +17,7 @@ from lehr import models, trust
 from lehr.errors import LehrError
 from lehr.job import derive, from_dict, load, to_dict
 from lehr.job.search import SearchJob
-from lehr.paths import state_folder
+from lehr.paths import add_to_path, state_folder
 from lehr.trust import Call, Untrusted, allow, calls_of, is_allowed, remember
 
 NET = Call("model", "my_nets:Net", {"width": 8})
@@ -84,7 +84,7 @@ def test_a_digest_changes_with_everything_that_the_code_is_called_with() -> None
 
 
 def test_code_is_denied_until_somebody_allows_it(my_nets: Path) -> None:
-    with pytest.raises(Untrusted, match="names my_nets:Net as its model. That is code, and somebody else"):
+    with pytest.raises(Untrusted, match=r"names my_nets:Net as its model\. That is code, and somebody else"):
         trust.load(NET)
     assert "my_nets" not in sys.modules
     allow([NET])
@@ -142,6 +142,8 @@ def test_code_in_a_run_folder_is_never_imported_even_where_it_is_allowed(
     inside.mkdir(parents=True)
     (tmp_path / "runs/x/job.yaml").write_text("format: 2\nkind: train\n")
     (inside / "planted.py").write_text("open('pwned', 'w')\n")
+    add_to_path(inside)
+    assert str(inside) not in sys.path
     monkeypatch.syspath_prepend(inside)
     call = Call("model", "planted:Net")
     allow([call])
@@ -157,6 +159,9 @@ def test_the_sentence_says_the_whole_command_to_type(monkeypatch: pytest.MonkeyP
         "To run it: lehr predict runs/x 'my photos' out --trust runs/x"
     )
     assert Untrusted(NET).exit_code == 2
+    assert str(Untrusted(Call("model", "a\x1b[2J\nb:c"), "x")).startswith(
+        "x names a?[2J?b:c as its model. That is code"
+    )
     monkeypatch.setattr(sys, "argv", ["notebook.py"])
     assert str(Untrusted(NET, "runs/x")).endswith("To run it: lehr.Run('runs/x', trust=True)")
 
