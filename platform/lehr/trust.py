@@ -12,6 +12,7 @@ another place.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -21,7 +22,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
@@ -46,7 +46,7 @@ class Untrusted(LehrError):
         super().__init__(f"{what}. {why}. To run it: {_command(run or 'RUN')}")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Call:
     """Code that is named by import path, and what it is called with.
 
@@ -58,7 +58,7 @@ class Call:
 
     field: str
     path: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def digest(self) -> str:

@@ -45,7 +45,7 @@ def export(
     from lehr.data.sources import open_source
     from lehr.errors import LehrError
     from lehr.formatting import format_folder, format_path
-    from lehr.job import from_dict, to_dict
+    from lehr.job import Job, from_dict, to_dict
     from lehr.predict import load_predictor
     from lehr.predict.export import export_onnx, export_torch
     from lehr.result import find, trust_all
@@ -54,6 +54,7 @@ def export(
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     predictor = load_predictor(found.record.folder)
+    job: Job
     if data:
         job = job_of(data, [])
     else:

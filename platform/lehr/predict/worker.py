@@ -45,7 +45,7 @@ class PredictionSpec:
     batch_size: int
     code: str
     fingerprint: str
-    grants: tuple[str, ...]
+    grants: tuple[str, ...] = ()
 
 
 class Worker:

@@ -176,9 +176,10 @@ def _from_storage(ask: Callable[[], T]) -> T | None:
     asking = threading.Thread(target=asked, daemon=True)
     asking.start()
     asking.join(STORAGE_SECONDS)
-    if answer and isinstance(answer[0], LehrError):
-        raise answer[0]
-    return answer[0] if answer else None
+    found = answer[0] if answer else None
+    if isinstance(found, LehrError):
+        raise found
+    return found
 
 
 def next_action(request: Request, existing: Submission | None, backend: Backend) -> Action:
