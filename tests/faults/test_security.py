@@ -120,6 +120,17 @@ def test_a_pickled_column_in_a_table_of_a_run_is_refused(finished: Path, pickled
     assert Path("pwned").exists()
 
 
+def test_a_registered_type_is_found_however_deep_it_lies() -> None:
+    import pyarrow as pa
+
+    from lehr.runs.tables import is_extension
+
+    held: Any = pa.uuid()
+    kinds = [held, pa.list_(held), pa.struct([("a", pa.int64()), ("b", pa.list_(held))]), pa.map_(pa.string(), held)]
+    assert all(map(is_extension, kinds))
+    assert not any(map(is_extension, [pa.int64(), pa.list_(pa.float32(), 3), pa.dictionary(pa.int32(), pa.string())]))
+
+
 @pytest.mark.parametrize("column", ["image", "label", "shape"])
 def test_a_pickled_column_in_a_data_set_is_refused(column: str, pickled_column: Any) -> None:
     import pyarrow as pa

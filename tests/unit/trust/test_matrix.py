@@ -26,6 +26,7 @@ from lehr.job import from_dict, to_dict
 from lehr.kinds import check, run_job
 from lehr.runs import Folder, RunFolder
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 CANARY = """
 from pathlib import Path
 from lehr.errors import LehrError
@@ -219,7 +220,16 @@ def test_no_command_runs_what_a_run_names_without_trust(
 
 
 @pytest.mark.parametrize(
-    "name", ["lehr.cli.rm:rm", "os:system", "builtins:exec", "torch.hub:load", "pandas:read_pickle"]
+    "name",
+    [
+        "lehr.cli.rm:rm",
+        "lehr.trust:adopt",  # what would allow the rest
+        "os:system",
+        "logging:os",  # the same by another name
+        "builtins:exec",
+        "torch.hub:load",
+        "pandas:read_pickle",
+    ],
 )
 def test_code_that_everybody_has_is_not_called_either(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not lehr's own, in an installation from a wheel or from its sources, and not that of the libraries."""
@@ -279,8 +289,10 @@ def test_a_backbone_or_members_with_code_are_refused_in_a_resumed_run_too(
     RunFolder.create(Folder.at("runs/theirs"), to_dict(from_dict({**job, "name": "theirs"})))
     Path("mine.yaml").write_text(yaml.safe_dump({**job, "name": "theirs"}))
     options = ("--here",) if kind == "resume" else ("--debug",)
-    with pytest.raises(trust.Untrusted, match="runs/run names canary:Net"):
-        lehr_command(*words, *options, monkeypatch=monkeypatch)
+    trusted = ("--trust", "theirs")  # which covers what that run names, and not what the runs that it names do
+    for more in ((), trusted):
+        with pytest.raises(trust.Untrusted, match="runs/run names canary:Net"):
+            lehr_command(*words, *options, *more, monkeypatch=monkeypatch)
     assert not sang()
 
 
@@ -292,6 +304,15 @@ def test_a_job_file_made_of_a_run_allows_nothing_that_the_run_named(
     with pytest.raises(trust.Untrusted, match=r"lehr best search mine.yaml --trust runs/search"):
         lehr_command("best", "search", "mine.yaml", monkeypatch=monkeypatch)
     assert not Path("mine.yaml").exists()
+
+
+def test_a_run_of_an_old_format_is_data_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(GOLDEN / "format-1-train", "runs/old")
+    plant_model("runs/old")
+    for words in (("evaluate", "old", "digits"), ("resume", "old", "--here"), ("export", "old")):
+        with pytest.raises(trust.Untrusted, match="runs/old names canary:Net"):
+            lehr_command(*words, monkeypatch=monkeypatch)
+    assert not sang()
 
 
 def test_from_python_a_run_is_data_until_it_is_trusted(place: Path) -> None:

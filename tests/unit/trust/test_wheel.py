@@ -39,10 +39,10 @@ def test_the_matrix_holds_in_a_wheel_install(tmp_path: Path) -> None:
     (installed / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     place.mkdir()
     shutil.copy(ROOT / "pyproject.toml", place)
-    (place / "tests").mkdir()
-    for name in ("__init__.py", "conftest.py"):
-        shutil.copy(ROOT / "tests" / name, place / "tests")
-    for name in ("test_matrix.py", "test_trust.py"):
-        shutil.copy(ROOT / "tests/unit/trust" / name, place / "tests")
+    tests = ("__init__.py", "conftest.py", "unit/trust/test_matrix.py", "unit/trust/test_trust.py")
+    for name in tests:
+        (place / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "tests" / name, place / "tests" / name)
+    shutil.copytree(ROOT / "tests/golden/format-1-train", place / "tests/golden/format-1-train")
     assert run(python, "-c", "import lehr; print(lehr.__file__)", cwd=place).startswith(str(installed))
     assert "failed" not in run(python, "-m", "pytest", "-p", "no:cacheprovider", "tests", cwd=place)
