@@ -10,7 +10,7 @@ import pytest
 import lehr
 from lehr import trust
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CODE = """
 import ray
@@ -40,7 +40,9 @@ def test_the_code_of_a_job_runs_in_every_process_of_it(
     }
     trained = lehr.run({**base, "name": "trained", "workers": {"count": 2}})  # Ray Train's workers
     space = {"model.width": [8, 16]}
-    searched = lehr.run({"kind": "search", "name": "search", "base": base, "space": space})  # the trials' processes
+    searched = lehr.run(
+        {"kind": "search", "name": "search", "method": "grid", "base": base, "space": space}
+    )  # the trials' processes
     combined = lehr.run({"kind": "ensemble", "name": "both", "method": "independent", "members": ["run:trained"] * 2})
     features = {key: base[key] for key in ("data", "train", "workers")}
     transfer = {"kind": "transfer", "name": "transfer", "backbone": "run:trained", "strategy": "features"}

@@ -35,11 +35,13 @@ def evaluate(
     from lehr.data.sources import open_split
     from lehr.formatting import format_path
     from lehr.machine import cores
+    from lehr.paths import add_to_path
     from lehr.predict import load_predictor
     from lehr.predict.evaluate import confusion_picture
     from lehr.predict.evaluate import evaluate as measure
     from lehr.result import find, trust_all
 
+    add_to_path(Path.cwd())  # where the user's own modules are
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -46,11 +46,13 @@ def export(
     from lehr.errors import LehrError
     from lehr.formatting import format_folder, format_path
     from lehr.job import Job, from_dict, to_dict
+    from lehr.paths import add_to_path
     from lehr.predict import load_predictor
     from lehr.predict.export import export_onnx, export_torch
     from lehr.result import find, trust_all
     from lehr.trust import calls_of, check
 
+    add_to_path(Path.cwd())  # where the user's own modules are
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     predictor = load_predictor(found.record.folder)

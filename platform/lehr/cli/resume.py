@@ -61,7 +61,7 @@ def resume(
     job = stored_job(run, storage_or_default(storage))
     root = Path.cwd()
     jobs.package = lambda: package_of(job, root)
-    submit_request(jobs, request_of(job, root), follow=follow, wait=wait)
+    submit_request(jobs, request_of(job, root, trust or ()), follow=follow, wait=wait)
 
 
 def stored_job(run: str, storage: str) -> Job:

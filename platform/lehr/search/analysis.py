@@ -17,6 +17,7 @@ from lehr.search.formats import format_value
 from lehr.search.record import TrialRecord, read_records, sign_of
 from lehr.search.samplers import distribution, to_optuna
 from lehr.search.space import Space, Values, position_of
+from lehr.trust import Untrusted
 
 EDGE = 0.1  # share of a range that counts as its edge
 FEWEST = 4  # trials below which importance would be noise
@@ -209,6 +210,8 @@ def _widened(found: SearchResults, path: str, dimension: Dimension, side: str) -
             from lehr.training.setup import check_job
 
             check_job(Space(found.job).trial({**found.ranked[0].values, path: value}, "trial")[0])
+        except Untrusted:
+            pass  # all is checked but what only the code of a stranger could refuse
         except JobError:
             continue
         return option | ({"when": dimension.when} if dimension.when else {})

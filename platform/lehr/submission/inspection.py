@@ -86,7 +86,7 @@ def inspect_cluster(job: Job, request: Request) -> Inspection:
 
 def inspect_node(request: Request, marker: str) -> NodeInspection:
     """What only this node can tell; its name and resources are left to the caller."""
-    job = _job(request)
+    job = request.load()
     storage_error, sees_marker = _try_storage(job.storage, marker)
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -108,7 +108,8 @@ def try_model(request: Request) -> str:
     from lehr.kinds import check
     from lehr.models import build, check_outputs
 
-    job = _job(request)
+    add_to_path(request.folder)
+    job = request.given()
     training = training_of(job)
     try:
         check(job)
@@ -134,11 +135,6 @@ def _not_built(error: BaseException) -> str:
 
 def _as_train_job(training: Training) -> Job:
     return from_dict({"kind": "train", **training.model_dump(mode="json")})
-
-
-def _job(request: Request) -> Job:
-    add_to_path(request.folder)
-    return request.given()
 
 
 def _try_storage(storage: str, marker: str) -> tuple[str, bool | None]:

@@ -85,8 +85,10 @@ def sang() -> bool:
 def lehr_command(*words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `lehr …` does in a new process of this user, as far as trust is concerned; raises what ends it."""
     trust._granted.clear()
-    monkeypatch.setattr(sys, "argv", ["lehr", *words])
-    app(list(words), standalone_mode=False, prog_name="lehr")
+    with monkeypatch.context() as process:
+        process.setattr(sys, "argv", ["lehr", *words])
+        process.setattr(sys, "path", sys.path[:])
+        app(list(words), standalone_mode=False, prog_name="lehr")
 
 
 # ── the fields ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -101,9 +103,9 @@ def edit_job(folder: str, change: Callable[[dict[str, Any]], None]) -> None:
 
 def plant_model(folder: str, name: str = "canary:Net", **options: Any) -> None:
     """The network that was trained, under another name: it takes the same weights."""
-    edit_job(folder, lambda job: job.update(model={"name": name, **(options or {"width": 8})}))
+    edit_job(folder, lambda job: job.get("base", job).update(model={"name": name, **(options or {"width": 8})}))
     file = Path(folder, "model/model.json")
-    if not file.exists():  # the trial that evaluates an ensemble
+    if not file.exists():
         return
     sealed = json.loads(file.read_text())
     sealed["description"]["model"] = {"name": name, "options": options or {"width": 8}}
@@ -111,13 +113,12 @@ def plant_model(folder: str, name: str = "canary:Net", **options: Any) -> None:
 
 
 def plant_data(folder: str) -> None:
-    edit_job(folder, lambda job: job["data"].update(source="canary:photos", path="/etc"))
+    edit_job(folder, lambda job: job.get("base", job)["data"].update(source="canary:photos", path="/etc"))
 
 
 def plant_in_all(plant: Callable[[str], None]) -> None:
     for job in Path("runs").glob("**/job.yaml"):
-        if "kind: train" in job.read_text():
-            plant(str(job.parent))
+        plant(str(job.parent))
 
 
 FIELDS: dict[str, Callable[[str], None]] = {"model.name": plant_model, "data.source": plant_data}
@@ -339,9 +340,10 @@ def test_trust_ends_with_the_first_change_of_what_was_trusted(place: Path, monke
 
 
 def test_the_runs_of_my_own_jobs_need_no_trust_on_this_machine(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my_code.py").write_text(CANARY)  # beside the job file
     mine = {
         "kind": "search",
-        "base": {**TRAIN, "model": {"name": "canary:Net", "width": 8}},
+        "base": {**TRAIN, "model": {"name": "my_code:Net", "width": 8}},
         "space": {"model.width": [8, 16]},
         "method": "grid",
     }
@@ -356,3 +358,6 @@ def test_the_runs_of_my_own_jobs_need_no_trust_on_this_machine(place: Path, monk
     Path("transfer.yaml").write_text(yaml.safe_dump({**TRANSFER, "backbone": {"name": "run:best"}}))
     lehr_command("run", "transfer.yaml", "--debug", monkeypatch=monkeypatch)
     lehr_command("evaluate", "transfer", "digits", monkeypatch=monkeypatch)
+    sys.modules.pop("my_code")
+    lehr_command("evaluate", "best", "digits", monkeypatch=monkeypatch)
+    lehr_command("resume", "best", "--here", monkeypatch=monkeypatch)
