@@ -45,6 +45,9 @@ class Untrusted(LehrError):
         why = "That is code, and somebody else may have written the run"
         super().__init__(f"{what}. {why}. To run it: {_command(run or 'RUN')}")
 
+    def __reduce__(self) -> tuple[type[Untrusted], tuple[Call, str]]:
+        return Untrusted, (self.call, self.run)  # from the process of a worker to that of the job
+
 
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -78,10 +81,10 @@ READS_PICKLES = "torchvision:"
 """Data sets of torchvision are registered, but some read pickles in `data.path`: with a path they count as code."""
 
 
-def network(name: object, options: Mapping[str, Any]) -> list[Call]:
-    """The call that makes this network; none for a registered name."""
+def named(used_as: str, name: object, options: Mapping[str, Any]) -> list[Call]:
+    """The call of what has this name, used as `model`, for example; none for a registered name."""
     is_code = isinstance(name, str) and ":" in name and not name.startswith("timm/")
-    return [Call("model", str(name), dict(options))] if is_code else []
+    return [Call(used_as, str(name), dict(options))] if is_code else []
 
 
 def source(name: object, path: object) -> list[Call]:
@@ -90,10 +93,22 @@ def source(name: object, path: object) -> list[Call]:
     return [Call("data source", str(name), {"path": path})] if is_code else []
 
 
-def _networks(section: object) -> list[Call]:
-    name, options = _named(section)
-    of_section = {key: value for key, value in options.items() if key != "weights"}
-    return [] if isinstance(name, str) and name.startswith("run:") else network(name, of_section)
+def _section(used_as: str, *own: str, reference: str = "") -> Callable[[object], list[Call]]:
+    """How the calls of a section with a name and options are found.
+
+    Args:
+        own: keys of the section itself, which are not passed on.
+        reference: how a name starts that is not called, but refers to something else.
+    """
+
+    def calls(section: object) -> list[Call]:
+        whole = section if isinstance(section, Mapping) else {"name": section}
+        name = whole.get("name")
+        if reference and isinstance(name, str) and name.startswith(reference):
+            return []
+        return named(used_as, name, {key: value for key, value in whole.items() if key not in ("name", *own)})
+
+    return calls
 
 
 def _sources(section: object) -> list[Call]:
@@ -104,16 +119,9 @@ def _sources(section: object) -> list[Call]:
     return [call for path in paths for call in source(section.get("source"), path)]
 
 
-def _named(section: object) -> tuple[object, Mapping[str, Any]]:
-    """Name and options of a section that may be a bare name."""
-    if not isinstance(section, Mapping):
-        return section, {}
-    return section.get("name"), {key: value for key, value in section.items() if key != "name"}
-
-
 FIELDS: dict[str, Callable[[object], list[Call]]] = {
-    "model": _networks,
-    "backbone": _networks,
+    "model": _section("model", "weights"),
+    "backbone": _section("model", "weights", reference="run:"),
     "data": _sources,
 }
 """Every section of a job that may name code, and how its calls are found. Whatever is missing here is never allowed."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from lehr.errors import RunError
 from lehr.models.pretrained import Preprocessing
-from lehr.trust import Call, network
+from lehr.trust import Call, named
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class NetworkDescription:
     @property
     def calls(self) -> list[Call]:
         """The code that makes it, if it is not a registered network."""
-        return network(self.name, self.options)
+        return named("model", self.name, self.options)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def find(name: str, options: Mapping[str, Any] | None = None) -> tuple[Model, Co
         return MODELS[name], SIZE_PARAMETERS
     if name.startswith("timm/"):
         return _timm(name.removeprefix("timm/")), (*SIZE_PARAMETERS, "num_classes", "in_chans", *TIMM_LOADS)
-    if calls := trust.network(name, options or {}):
+    if calls := trust.named("model", name, options or {}):
         return _imported(calls[0]), SIZE_PARAMETERS
     models = torchvision().models
     published = models.list_models(module=models)

@@ -42,7 +42,8 @@ def backbone_network(job: TransferJob) -> dict[str, Any]:
     described = ModelDescription.from_json(read_model(run)[1]).network
     trust.check(described.calls, format_folder(run))
     options = {**described.options, **job.backbone.options}
-    trust.allow_derived([*described.calls, *trust.calls_of(to_dict(job))], trust.network(described.name, options))
+    given = [*described.calls, *trust.calls_of(to_dict(job))]
+    trust.allow_derived(given, trust.named("model", described.name, options))
     return {**options, "name": described.name}
 
 

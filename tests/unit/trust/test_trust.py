@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import types
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,13 @@ def test_code_in_a_run_folder_is_never_imported_even_where_it_is_allowed(
     with pytest.raises(LehrError, match=r"in the run folder .*/runs/x; move the code out"):
         trust.load(call)
     assert not Path("pwned").exists()
+
+
+def test_the_sentence_comes_whole_from_another_process() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, pytest.raises(Untrusted) as caught:
+        pool.submit(trust.check, [NET], "runs/x").result()
+    assert caught.value.call == NET
+    assert str(caught.value).startswith("runs/x names my_nets:Net as its model")
 
 
 def test_the_sentence_says_the_whole_command_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
