@@ -87,6 +87,24 @@ def test_a_model_description_calls_only_registered_networks(
     assert not Path("pwned").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "hub"},
+        {"dtype": ["float32"]},
+        {"model": {"name": ["small_cnn"]}},
+        {"model": {"name": "x", "options": 1}},
+    ],
+)
+def test_a_model_description_of_other_things_is_damaged(finished: Path, change: dict[str, object]) -> None:
+    file = finished / "model/model.json"
+    sealed = json.loads(file.read_text())
+    sealed["description"].update(change)
+    file.write_text(json.dumps(sealed))
+    with pytest.raises(RunError, match="does not describe a model"):
+        Run(finished).best_model()
+
+
 @pytest.fixture
 def pickled_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A table with a column `KEY` whose values are pickles to pyarrow, once Ray Data has registered its type."""

@@ -10,6 +10,9 @@ from lehr.errors import RunError
 from lehr.models.pretrained import Preprocessing
 from lehr.trust import Call, named
 
+DTYPES = ("float32", "float64")
+"""The types of weights that lehr trains, as torch names them."""
+
 
 @dataclass(frozen=True)
 class NetworkDescription:
@@ -58,9 +61,12 @@ class ModelDescription:
             if not isinstance(content, Mapping):
                 raise TypeError("not a mapping")
             network = content["model"]
+            name, options = network["name"], network.get("options", {})
+            if not isinstance(name, str) or not isinstance(options, Mapping) or content["dtype"] not in DTYPES:
+                raise TypeError("not a network by name, with options, of a type that lehr trains")
             return cls(
                 task=content.get("task", "classification"),
-                network=NetworkDescription(network["name"], network.get("options", {}), network.get("hidden")),
+                network=NetworkDescription(name, options, network.get("hidden")),
                 classes=tuple(content["classes"]),
                 preprocess=content["preprocess"],
                 dtype=content["dtype"],
