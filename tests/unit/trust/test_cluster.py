@@ -29,7 +29,7 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=JOBS.values(), ids=JOBS.keys())
+@pytest.fixture(params=list(JOBS.values()), ids=list(JOBS))
 def job(request: pytest.FixtureRequest) -> Job:
     """A job that names a run with code."""
     RunFolder.create(Folder.at("runs/theirs"), from_dict(THEIRS).model_dump(mode="json"))
