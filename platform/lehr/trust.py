@@ -240,6 +240,8 @@ def load(call: Call) -> Any:
             f"{call.path} is found in the run folder {folder}; move the code out of it, beside the job file"
         )
     module_name, _, attribute = call.path.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ValueError(f'"{module_name}" is not the name of a module; allowed: my_package.module:name')
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:

@@ -242,6 +242,17 @@ def test_code_that_everybody_has_is_not_called_either(name: str, place: Path, mo
     assert not sang()
 
 
+@pytest.mark.parametrize(
+    "name", ["", ":", ":b", ".a:b", "a b:c", "\0:x", "timm/", "timm/a:b", "run:run", "x" * 9999 + ":y"]
+)
+def test_an_odd_name_is_a_sentence(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_model("runs/run", name)
+    with pytest.raises(LehrError) as told:
+        lehr_command("evaluate", "run", "digits", monkeypatch=monkeypatch)
+    assert len(str(told.value)) < 1000
+    assert not sang()
+
+
 # ── every field of every kind of job ────────────────────────────────────────────────────────────────────────────────
 
 HOSTILE: dict[str, dict[str, Any]] = {

@@ -175,10 +175,13 @@ def test_the_sentence_says_the_whole_command_to_type(monkeypatch: pytest.MonkeyP
     assert str(Untrusted(NET, "runs/x")).endswith("To run it: lehr.Run('runs/x', trust=True)")
 
 
-@pytest.mark.parametrize("trusted", [Call("model", "no_such:Net"), Call("model", "json:Net"), Call("model", "json:")])
+NAMES = ("no_such:Net", "json:Net", "json:", ":", ":b", ".a:b", "a/b:c", "..:x", "a b:c", "\0:x", "json:a:b")
+
+
+@pytest.mark.parametrize("trusted", [Call("model", f"{name}") for name in NAMES])
 def test_what_is_not_there_is_said_in_a_sentence(trusted: Call) -> None:
     allow([trusted])
-    with pytest.raises(ValueError, match=r"there is no module no_such|json has no "):
+    with pytest.raises(ValueError, match=r"there is no module no_such|json has no |is not the name of a module"):
         trust.load(trusted)
 
 
