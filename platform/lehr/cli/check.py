@@ -41,9 +41,7 @@ def check(
 
     loaded = load(job, overrides or ())
     root = working_folder(loaded, folder)
-    request = request_of(
-        loaded, root, only_check=True, include=include_names(root, include or []), trust=trust or ()
-    )
+    request = request_of(loaded, root, only_check=True, include=include_names(root, include or []), trust=trust or ())
     jobs = ray_jobs(cluster)
     jobs.package = lambda: package_of(loaded, root, request.include)
     submission = jobs.submit(request)
