@@ -30,7 +30,7 @@ def packaged_path(path: str) -> str:
     return path
 
 
-def state_folder() -> Path:
+def user_folder() -> Path:
     """What lehr keeps for this user on this machine: LEHR_STATE, else ~/.lehr."""
     return Path(os.environ.get("LEHR_STATE") or "~/.lehr").expanduser()
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from lehr.errors import LehrError
-from lehr.paths import run_around, state_folder
+from lehr.paths import run_around, user_folder
 
 FILE, FORMAT = "trusted.json", 1
 
@@ -301,7 +301,7 @@ def remember(calls: Iterable[Call], folder: str | os.PathLike[str] = "") -> None
             wanted[_key(call, file)] = f"{call.field} {call}"
     if not wanted.keys() - _read().keys():
         return
-    state = state_folder()
+    state = user_folder()
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(state):
@@ -316,7 +316,7 @@ def _key(call: Call, file: str) -> str:
 
 def _read() -> dict[str, str]:
     """What is remembered, by key; nothing from a file that is damaged, or that others may write."""
-    file = state_folder() / FILE
+    file = user_folder() / FILE
     try:
         about = file.stat()
         if about.st_uid != os.getuid() or about.st_mode & 0o022:

@@ -97,7 +97,7 @@ def test_a_model_description_calls_only_registered_networks(
     ],
 )
 def test_a_model_description_of_other_things_is_damaged(finished: Path, change: dict[str, object]) -> None:
-    file = finished / "model/model.json"
+    (file,) = finished.glob("model/model*.json")
     sealed = json.loads(file.read_text())
     sealed["description"].update(change)
     file.write_text(json.dumps(sealed))

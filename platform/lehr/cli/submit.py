@@ -119,6 +119,7 @@ def submit_request(jobs: Backend, request: Request, *, follow: bool, wait: bool 
     from lehr.submission.backend import command, newest, refuse_secrets
     from lehr.submission.ray_jobs import RayJobs
     from lehr.submission.submit import next_action
+    from lehr.trust import calls_of, remember
 
     refuse_secrets(request)
     run = request.run
@@ -134,6 +135,7 @@ def submit_request(jobs: Backend, request: Request, *, follow: bool, wait: bool 
             watch(jobs, existing)
         return
     submission = jobs.submit(request, existing)
+    remember(calls_of(request.job), request.folder)  # so that predict, here, may run what this job names
     for note in jobs.notes:
         print(note)
     number = f", submission {submission.number}" if submission.number > 1 else ""

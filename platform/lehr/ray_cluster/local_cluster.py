@@ -23,7 +23,6 @@ import psutil
 from lehr.errors import ClusterError, LehrError
 from lehr.machine import cores
 from lehr.monitoring.ray_env import dashboard_environment
-from lehr.paths import state_folder
 from lehr.ray_cluster.dashboard import DashboardClient, last_line
 
 START_SECONDS = 90.0
@@ -67,6 +66,11 @@ class LocalCluster:
         """Records the cluster, for later commands of this user."""
         _record_file().write_text(json.dumps(asdict(self)))
         _record_file().chmod(0o600)
+
+
+def state_folder() -> Path:
+    """Where this user's cluster on this machine is recorded: LEHR_STATE, else ~/.lehr."""
+    return Path(os.environ.get("LEHR_STATE") or "~/.lehr").expanduser()
 
 
 def running() -> LocalCluster | None:

@@ -15,12 +15,12 @@ from lehr.driver import choose_run_folder
 from lehr.errors import LehrError, RunError, StorageError
 from lehr.job import EnsembleJob, Job, PredictJob, changes_of_run, describe_changes, extends, to_dict, with_new_names
 from lehr.job.base import path_fields
-from lehr.paths import state_folder
 from lehr.ray_cluster.dashboard import token_file
+from lehr.ray_cluster.local_cluster import state_folder
 from lehr.result import DIGEST, code_of, find, trust_run
 from lehr.submission.backend import Backend, Request, Submission, command
 from lehr.submission.package import Package, package
-from lehr.trust import Call, calls_of, is_allowed, remember
+from lehr.trust import Call, is_allowed
 
 STORAGE_SECONDS = 5.0  # how long to wait for a storage that this machine may not even reach
 
@@ -37,7 +37,6 @@ def request_of(job: Job, root: Path, trust: Sequence[str] = (), **options: Any) 
         options: further fields of `Request`.
     """
     run = existing_name(job)
-    remember(calls_of(to_dict(job)), job.folder)
     return Request(
         run=run,
         job={**to_dict(job), "name": run},

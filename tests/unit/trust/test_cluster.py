@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from lehr import trust
+from lehr.cli.submit import submit_request
 from lehr.errors import RunError, StorageError
 from lehr.job import Job, from_dict, load
 from lehr.kuberay import load_profile, manifest
 from lehr.runs import Folder, RunFolder
 from lehr.submission import submit
-from lehr.submission.backend import Request
+from lehr.submission.backend import Request, Submission
 from lehr.submission.submit import request_of, trusted_with
 from lehr.trust import Call, allow, calls_of, is_allowed, remember
 
@@ -44,7 +45,7 @@ def test_trust_goes_with_a_submitted_job_and_covers_that_code_alone(job: Job) ->
     sent = Request.read(request_of(job, Path.cwd(), ["theirs"]).write())
     assert sent.trust == (DIGEST,)
     trust._granted.clear()
-    (trust.state_folder() / trust.FILE).unlink()  # as on the cluster
+    (trust.user_folder() / trust.FILE).unlink()  # as on the cluster
     assert not is_allowed(CALL)
     sent.given()
     assert is_allowed(CALL)
@@ -75,10 +76,32 @@ def test_a_job_counts_as_given_where_it_was_submitted_to(tmp_path: Path) -> None
     Path("job.yaml").write_text(json.dumps(THEIRS))
     request = request_of(load("job.yaml"), tmp_path)
     trust._granted.clear()
-    (trust.state_folder() / trust.FILE).unlink()
     Request.read(request.write()).load()
     assert not is_allowed(CALL)
     Request.read(request.write()).given()
+    assert is_allowed(CALL)
+
+
+class Cluster:
+    """A cluster that takes every job."""
+
+    address, option, notes = "http://cluster", "", ()
+
+    def jobs(self) -> list[Submission]:
+        return []
+
+    def submit(self, request: Request, after: Submission | None = None) -> Submission:
+        return Submission(id="1", run=request.run, number=1, status="pending", request=request)
+
+
+def test_what_was_submitted_may_run_here_later(tmp_path: Path) -> None:
+    Path("job.yaml").write_text(json.dumps(THEIRS))
+    request = request_of(load("job.yaml"), tmp_path)
+    trust._granted.clear()
+    assert not is_allowed(CALL)
+    load("job.yaml")
+    submit_request(Cluster(), request, follow=False, wait=False)  # type: ignore[arg-type]
+    trust._granted.clear()
     assert is_allowed(CALL)
 
 

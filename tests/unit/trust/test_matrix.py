@@ -104,12 +104,10 @@ def edit_job(folder: str, change: Callable[[dict[str, Any]], None]) -> None:
 def plant_model(folder: str, name: str = "canary:Net", **options: Any) -> None:
     """The network that was trained, under another name: it takes the same weights."""
     edit_job(folder, lambda job: job.get("base", job).update(model={"name": name, **(options or {"width": 8})}))
-    file = Path(folder, "model/model.json")
-    if not file.exists():
-        return
-    sealed = json.loads(file.read_text())
-    sealed["description"]["model"] = {"name": name, "options": options or {"width": 8}}
-    file.write_text(json.dumps(sealed))
+    for file in Path(folder).glob("model/model*.json"):
+        sealed = json.loads(file.read_text())
+        sealed["description"]["model"] = {"name": name, "options": options or {"width": 8}}
+        file.write_text(json.dumps(sealed))
 
 
 def plant_data(folder: str) -> None:

@@ -19,7 +19,7 @@ from lehr import models, trust
 from lehr.errors import LehrError
 from lehr.job import derive, from_dict, load, to_dict
 from lehr.job.search import SearchJob
-from lehr.paths import add_to_path, state_folder
+from lehr.paths import add_to_path, user_folder
 from lehr.trust import Call, Untrusted, allow, calls_of, is_allowed, remember
 
 NET = Call("model", "my_nets:Net", {"width": 8})
@@ -237,19 +237,19 @@ def test_what_was_allowed_is_remembered_for_the_same_code_in_the_same_place(
 
 def test_nothing_is_remembered_that_was_not_allowed(my_nets: Path) -> None:
     remember([NET])
-    assert not state_folder().exists()
+    assert not user_folder().exists()
     allow([NET])
     remember([NET, Call("model", "no_such:Net")])
-    assert list(json.loads((state_folder() / trust.FILE).read_text())["calls"].values()) == ["model my_nets:Net"]
+    assert list(json.loads((user_folder() / trust.FILE).read_text())["calls"].values()) == ["model my_nets:Net"]
 
 
 def test_the_file_is_for_its_owner_alone_and_whole_at_every_moment(my_nets: Path) -> None:
     allow([NET])
     remember([NET])
-    file = state_folder() / trust.FILE
+    file = user_folder() / trust.FILE
     assert file.stat().st_mode & 0o777 == 0o600
-    assert state_folder().stat().st_mode & 0o777 == 0o700
-    assert [entry.name for entry in state_folder().iterdir()] == [trust.FILE]
+    assert user_folder().stat().st_mode & 0o777 == 0o700
+    assert [entry.name for entry in user_folder().iterdir()] == [trust.FILE]
 
 
 def test_processes_that_remember_at_once_lose_nothing(my_nets: Path) -> None:
@@ -261,7 +261,7 @@ def test_processes_that_remember_at_once_lose_nothing(my_nets: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [subprocess.Popen([sys.executable, "-c", code, str(n)], env=environment) for n in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
-    assert len(json.loads((state_folder() / trust.FILE).read_text())["calls"]) == 60
+    assert len(json.loads((user_folder() / trust.FILE).read_text())["calls"]) == 60
 
 
 @pytest.mark.parametrize(
@@ -271,8 +271,8 @@ def test_a_damaged_file_is_told_and_counts_as_empty(
     content: str, my_nets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trust, "_said", set())
-    state_folder().mkdir(parents=True)
-    (state_folder() / trust.FILE).write_text(content)
+    user_folder().mkdir(parents=True)
+    (user_folder() / trust.FILE).write_text(content)
     assert not is_allowed(NET)
     assert "is damaged and counts as empty" in capsys.readouterr().err
     allow([NET])
@@ -288,12 +288,12 @@ def test_a_file_that_others_may_write_counts_as_empty(
     allow([NET])
     remember([NET])
     forget()
-    (state_folder() / trust.FILE).chmod(0o666)
+    (user_folder() / trust.FILE).chmod(0o666)
     assert not is_allowed(NET)
     assert "others may write it" in capsys.readouterr().err
 
 
-def test_a_state_folder_that_cannot_be_written_is_told_and_stops_nothing(
+def test_a_user_folder_that_cannot_be_written_is_told_and_stops_nothing(
     my_nets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("file").write_text("")
