@@ -29,7 +29,8 @@ import torch.multiprocessing as mp
 from lehr.data.load import OpenedSources, splits
 from lehr.errors import Superseded
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.runs import Claim, Folder, Lease, RunFolder
+from lehr.runs import Attempt, Claim, Folder, Lease, RunFolder, RunOutcome, all_attempts
+from lehr.runs.progress import outcome_name
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
@@ -110,7 +111,7 @@ def play(
             sleeper.carry_on()
         assert newest.end() == 0, told
         for sleeper in writers:
-            assert sleeper.end() != 0 or sleeper.ended_first, f"{told}: a replaced writer reports success"
+            assert sleeper.end() != 0 or sleeper.was_newest_at_its_end(), f"{told}: a replaced writer reports success"
     finally:
         for writer in writers:
             writer.kill()
@@ -127,11 +128,10 @@ class Writer:
 
     Attributes:
         stop_at: the file operation in which its first process stops by itself; 0 for never.
-        ended_first: it had brought the run to its end before it stopped.
     """
 
     def __init__(self, job: TrainJob, where: str, workers: int, environment: dict[str, str], stop_at: int) -> None:
-        self.where, self.stop_at, self.ended_first = where, stop_at, False
+        self.where, self.stop_at = where, stop_at
         self.place = Path(tempfile.mkdtemp())
         context = mp.get_context("forkserver")
         context.set_forkserver_preload([*PRELOAD, "boto3", "lehr.runs.lease"])
@@ -141,7 +141,7 @@ class Writer:
             process.start()
 
     def wait_until_begun(self) -> None:
-        self._wait(lambda: (self.place / "begun").exists())
+        self._wait(lambda: (self.place / "begun").exists() and bool((self.place / "begun").read_text()))
 
     def stop(self, after: float | None) -> None:
         """Returns once all processes have stopped: in an operation of the first one, or `after` so many seconds."""
@@ -154,7 +154,6 @@ class Writer:
         with suppress(psutil.NoSuchProcess):
             first = psutil.Process(self.processes[0].pid)
             self._wait(lambda: first.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
-        self.ended_first = RunFolder.open(self.where).status() == "finished"
 
     def carry_on(self) -> None:
         self._send(signal.SIGCONT)
@@ -166,6 +165,13 @@ class Writer:
             process.join(10)
             process.kill()
         return self.processes[0].exitcode
+
+    def was_newest_at_its_end(self) -> bool:
+        """Whether it ended before the next attempt began: its success is a true one, told too late."""
+        folder, owner = Folder.at(self.where), (self.place / "begun").read_text()
+        number = max(attempt.number for attempt in all_attempts(folder) if attempt.owner == owner)
+        outcome, following = RunOutcome.read(folder, outcome_name(number)), Attempt.read(folder, number + 1)
+        return outcome is not None and outcome.ended < following.started
 
     def kill(self) -> None:
         for process in self.processes:
@@ -206,14 +212,13 @@ def _work(
         folder.delete("lease.json")  # it is stale: its holder has slept for longer than a minute
         lease = Lease.acquire(folder)
         claim = Claim(where, lease.holder.owner)
-        Path(place, "begun").touch()
+        Path(place, "begun").write_text(lease.holder.owner)
         if stop_at:
             _stop_in(stop_at, Path(place))
     try:
         train(plan, RunFolder.open(where, claim), Group(rank, workers))
     except Superseded:
         os._exit(SUPERSEDED)
-    Path(place, "ended").touch()
     os._exit(0)
 
 

@@ -21,12 +21,18 @@ def choose_run_folder(job: Job, *, fresh: bool) -> tuple[Folder, RunFolder | Non
     If a run of another job has the name, a default name is changed (`train-2`) and an explicit one is refused.
 
     Raises:
-        RunError: the explicit name belongs to a run of another job; the difference is in the sentence.
+        RunError: the explicit name belongs to a run of another job; the difference is in the sentence. Or the folder
+            holds what is left of a run without its job.
     """
     storage = Folder.at(job.storage)
     for number in count(1):
         folder = storage.child(job.run_name if number == 1 else f"{job.run_name}-{number}")
         if not folder.exists("job.yaml"):
+            if not fresh and (left := sorted({*FOLDERS_OF_EVERY_RUN, "attempts", "trials"} & {*folder.folders()})):
+                raise RunError(
+                    f"{folder.uri}: holds {', '.join(left)} of a run but no job.yaml, which says what they are of; put "
+                    "that file back, or delete them and start over with --fresh"
+                )
             return folder, None
         existing = RunFolder.open(folder)
         changed = changes(existing, job)
@@ -82,7 +88,7 @@ def open_run(
     kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, claim: Claim, *, fresh: bool
 ) -> RunFolder:
     """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
-    if existing and fresh:
+    if fresh:
         for name in (*FOLDERS_OF_EVERY_RUN, *kind.folders):
             folder.child(name).delete_all()
         for name in (*FILES_OF_EVERY_RUN, *kind.files, outcome_name(newest_number(folder))):

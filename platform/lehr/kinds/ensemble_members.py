@@ -18,7 +18,7 @@ from lehr.job import EnsembleJob, TrainJob, derive, from_dict, to_dict
 from lehr.job.ensemble import AVERAGES, CYCLES, MEMBERS
 from lehr.models.description import ModelDescription
 from lehr.result import find
-from lehr.runs import Folder, Overview, Progress, RunFolder, has_model, read_model, steps_per_epoch
+from lehr.runs import DamagedCheckpoint, Folder, Overview, Progress, RunFolder, has_model, read_model, steps_per_epoch
 from lehr.runs.checkpoints import load, newest_valid, saved
 from lehr.training.setup import cycle_ends
 from lehr.trials import Outcome, Trial
@@ -122,16 +122,21 @@ def _collect_snapshots(trained: TrainedEnsemble) -> Collected:
         return [], []
     source, length = outcome.run, run_length(outcome.run, trained.plan.jobs[0])
     ends, there = cycle_ends(trained.plan.jobs[0], length), saved(source.folder)
-    members = []
+    members: list[str] = []
+    lost: list[str] = []
     for number, step in enumerate(ends, 1):
         if step in there:
             what = f"snapshot {number} of {len(ends)}, after epoch {step / length.steps_per_epoch:g}"
             member = f"{number:02}"
-            _write_member(trained.run, member, source, partial(_snapshot_weights, source, there[step]), what)
-            members.append(member)
-    missing = len(ends) - len(members)
+            try:
+                _write_member(trained.run, member, source, partial(_snapshot_weights, source, there[step]), what)
+            except DamagedCheckpoint as error:
+                lost.append(f"{what[:1].upper()}{what[1:]}, is left out: {error}")
+            else:
+                members.append(member)
+    missing = len(ends) - len(members) - len(lost)
     warnings = [f"{missing} of {len(ends)} cycles were not finished: {outcome.message}"] if missing else []
-    return members, warnings
+    return members, [*warnings, *lost]
 
 
 def _snapshot_weights(run: RunFolder, name: str) -> dict[str, Tensor]:

@@ -177,6 +177,7 @@ class RunFolder:
         number = self.attempt_number()
         if progress.status in ENDED:
             RunOutcome.of(progress).write(self.folder, number)
+            self.check()  # it counts only if nobody has begun another attempt meanwhile
         progress.write(self.folder)
 
     def outcome(self) -> RunOutcome | None:
