@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +11,20 @@ from lehr.runs import Folder
 
 
 def format_seconds(seconds: float) -> str:
-    """`45 s`, `3 min 20 s` or `2 h 05 min`."""
+    """`45 s`, `3 min 20 s` or `2 h 05 min`; `? s` for what is no time."""
+    if not math.isfinite(seconds):
+        return "? s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_figure(value: float, form: str) -> str:
+    """A number as `form` has it, such as `.4f`, and a huge one in a few digits."""
+    return format(value, form if abs(value) < 1e12 else ".4g")
 
 
 def format_time_table(seconds: Mapping[str, float]) -> str:

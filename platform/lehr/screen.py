@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from lehr.formatting import format_seconds
+from lehr.errors import StorageError
+from lehr.formatting import format_figure, format_seconds
+from lehr.printing import printable, raw
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 
 
@@ -41,23 +46,58 @@ class Screen(Protocol):
         ...
 
 
+class PrintableConsole(Console):
+    """A console for text that others wrote: it interprets no markup and no emoji codes, and shows control characters.
+
+    What is to look different is said by `style` and `rich.text.Text`. Everything that rich draws comes through here.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def console(file: TextIO | None = None, **options: Any) -> Console:
+    """The one console of commands and of the live view, on `file` (by default the standard output)."""
+    return PrintableConsole(file=raw(file or sys.stdout), markup=False, emoji=False, highlight=False, **options)
+
+
 def open_screen(file: TextIO) -> Screen:
     """A live view if `file` is a terminal, else plain lines."""
-    console = Console(file=file, highlight=False)
-    return LiveScreen(console) if console.is_terminal else PlainScreen(console)
+    shown = console(file)
+    return LiveScreen(shown) if shown.is_terminal else PlainScreen(shown)
+
+
+def open_log(log: Path) -> int:
+    """A descriptor that appends to a log file, whose mode follows the umask.
+
+    Raises OSError for a link, and for what is no regular file: somebody else may have put it there.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return descriptor
 
 
 @contextmanager
 def quiet(log: Path) -> Iterator[TextIO]:
     """Sends everything written to stdout and stderr, by this process and its children, to `log` (appended).
 
-    Yields the screen: a text file on the standard output as it was before.
+    Yields the screen: a text file on the standard output as it was before. Raises StorageError for a log that cannot be
+    written.
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log_fd = open_log(log)
+    except OSError as error:
+        raise StorageError(f"{log}: cannot be written: {error.strerror}") from error
     screen_fd, error_fd = os.dup(1), os.dup(2)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     os.close(log_fd)
@@ -154,17 +194,22 @@ def picture(progress: Progress) -> Group:
 def _training(progress: Progress, training: TrainingProgress) -> Group:
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
-        Text(f"epoch {min(int(training.epoch) + 1, training.epochs)}/{training.epochs}", style="bold"),
+        _text(f"epoch {min(int(training.epoch) + 1, training.epochs)}/{training.epochs}", style="bold"),
         ProgressBar(total=max(1, training.total_steps), completed=training.step, width=32),
-        Text(f"{progress.share_done:4.0%}"),
-        Text(_left(progress), style="dim"),
+        _text(f"{progress.share_done:4.0%}"),
+        _text(_left(progress), style="dim"),
     )
     facts = Table.grid(padding=(0, 3))
     known = facts_of(progress)
-    facts.add_row(*(Text(name, style="dim") for name, _ in known))
-    facts.add_row(*(Text(value) for _, value in known))
+    facts.add_row(*(_text(name, style="dim") for name, _ in known))
+    facts.add_row(*(_text(value) for _, value in known))
     found = training.diagnosis.sentence
-    return Group(bar, facts, *([Text(found, style="yellow")] if found else []))
+    return Group(bar, facts, *([_text(found, style="yellow")] if found else []))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text as wide as it will be printed."""
+    return Text(printable(text), style)
 
 
 def _left(progress: Progress) -> str:
@@ -178,20 +223,20 @@ def overview(progress: Progress, told: Overview) -> Group:
     bar = Table.grid(padding=(0, 2))
     share = min(max(told.done, 0.0), 1.0)
     bar.add_row(
-        Text(told.headline, style="bold"),
+        _text(told.headline, style="bold"),
         ProgressBar(total=1.0, completed=share, width=32),
-        Text(f"{share:4.0%}"),
-        Text(_left(progress), style="dim"),
+        _text(f"{share:4.0%}"),
+        _text(_left(progress), style="dim"),
     )
     facts = Table.grid(padding=(0, 3))
     if told.facts:
-        facts.add_row(*(Text(name, style="dim") for name in told.facts))
-        facts.add_row(*(Text(value) for value in told.facts.values()))
+        facts.add_row(*(_text(name, style="dim") for name in told.facts))
+        facts.add_row(*(_text(value) for value in told.facts.values()))
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in told.table.columns:
         table.add_column(name)
     for row in told.table.rows[:10]:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_text, row))
     return Group(bar, facts, *([table] if told.table.rows else []))
 
 
@@ -205,4 +250,4 @@ def facts_of(progress: Progress) -> list[tuple[str, str]]:
         ("learning rate", training.learning_rate, ".4g"),
         ("examples/s", training.examples_per_second, ",.0f"),
     ]
-    return [(name, format(value, form)) for name, value, form in rows if value is not None]
+    return [(name, format_figure(value, form)) for name, value, form in rows if value is not None]

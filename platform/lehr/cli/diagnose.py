@@ -18,7 +18,7 @@ def diagnose(
 ) -> None:
     """Diagnose a run from its learning curves.
 
-    Shows what is wrong or right, the evidence, and what to change.
+    Shows what is wrong or right, the evidence, and what to change. Writes nothing.
 
     Example: lehr diagnose train
     """
@@ -33,16 +33,18 @@ def diagnose(
     if as_json:
         print(json.dumps(diagnosis.to_json(), indent=2))
         return
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    from lehr.screen import console
+
+    shown = console(soft_wrap=True)
     for number, finding in enumerate(diagnosis.findings):
         if number:
-            console.print()
-        style = "green" if finding.good else "yellow"
-        console.print(f"[bold {style}]{finding.title}[/]  [dim]{finding.confidence} confidence[/]")
-        console.print(finding.sentence, markup=False)
-        console.print(finding.advice, markup=False)
+            shown.print()
+        style = "bold green" if finding.good else "bold yellow"
+        shown.print(Text.assemble((finding.title, style), "  ", (f"{finding.confidence} confidence", "dim")))
+        shown.print(finding.sentence)
+        shown.print(finding.advice)
         if finding.rerun:
-            console.print(f"  {finding.rerun}", markup=False)
-        console.print(f"Rule: {finding.rule}.", style="dim", markup=False)
+            shown.print(f"  {finding.rerun}")
+        shown.print(f"Rule: {finding.rule}.", style="dim")

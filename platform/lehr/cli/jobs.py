@@ -42,14 +42,15 @@ def jobs(
         for row in rows:
             print(json.dumps(row))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # whole lines for a pipe
+    from lehr.screen import console
+
+    shown = console()
+    if not shown.is_terminal:
+        shown.width = 200  # whole lines for a pipe
     if not rows:
-        console.print(f"No jobs on {connected.address}.")
+        shown.print(f"No jobs on {connected.address}.")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("name", "status", "kind", "submission", "started (UTC)", "run folder"):
@@ -57,7 +58,7 @@ def jobs(
     for row in rows:
         started = (row["started"] or "")[:16].replace("T", " ")
         table.add_row(row["name"], row["status"], row["kind"], str(row["submission"]), started, row["folder"])
-    console.print(table)
+    shown.print(table)
 
 
 def _row(each: Submission) -> Row:

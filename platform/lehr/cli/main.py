@@ -17,6 +17,7 @@ from typer.main import get_command as build
 
 from lehr.cli.commands import GROUPS, INTERNAL, SUMMARIES
 from lehr.errors import LehrError
+from lehr.printing import PrintableStream, printable, raw
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -142,7 +143,8 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the `lehr` command."""
+    """Entry point of the `lehr` command. Whatever it prints is printable: see `lehr.printing`."""
+    sys.stdout, sys.stderr = PrintableStream(sys.stdout), PrintableStream(sys.stderr)
     try:
         app(prog_name="lehr")
     except LehrError as error:
@@ -173,7 +175,7 @@ def fail(sentence: str, code: int) -> None:
     """Prints the first line in red and any further lines plain, on standard error, and exits with the code."""
     first, _, rest = sentence.partition("\n")
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
-    print(f"{red}{first}{plain}" + (f"\n{rest}" if rest else ""), file=sys.stderr)
+    print(f"{red}{printable(first)}{plain}" + (f"\n{printable(rest)}" if rest else ""), file=raw(sys.stderr))
     sys.exit(code)
 
 

@@ -85,12 +85,12 @@ def metrics() -> None:
 
     Example: lehr monitor metrics
     """
-    from rich.console import Console
     from rich.table import Table
 
     from lehr.monitoring.metrics import table
+    from lehr.screen import console
 
     shown = Table("name", "unit", "labels", "when", "meaning", box=None, pad_edge=False, header_style="dim")
     for name, _, unit, labels, when, meaning in table():
         shown.add_row(name, unit, labels, when, meaning)
-    Console(highlight=False).print(shown)
+    console().print(shown)

@@ -35,12 +35,12 @@ def recipe(
     if not preview:
         run_command.run(job, overrides, debug=debug, fresh=fresh)
         return
-    from rich.console import Console
     from rich.table import Table
 
     from lehr.kinds import check
     from lehr.paths import add_to_path
     from lehr.recipe.preview import preview as preview_rows
+    from lehr.screen import console
 
     add_to_path(loaded.folder)
     check(loaded)
@@ -49,8 +49,8 @@ def recipe(
         table.add_column(name)
     for row in preview_rows(loaded):
         table.add_row(*row)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+    shown = console()
+    shown.print(table)
+    shown.print(
         f"Budget of steps 3 to 7: {loaded.budget}. The recipe ends earlier if nothing improves or a step fails."
     )

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from lehr.cli.options import RunName, Storage, storage_or_default
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.table import Table
+
+FIRST, LAST = 4, 20  # epochs that are shown of a long run
+MOST_EVENTS = 200  # the newest ones
 
 
 def show(run: RunName, storage: Storage = None) -> None:
@@ -10,36 +19,56 @@ def show(run: RunName, storage: Storage = None) -> None:
 
     Example: lehr show train
     """
-    from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
     from lehr.curves import verdict
     from lehr.formatting import format_time_table
     from lehr.result import find
-    from lehr.screen import facts_of, overview
+    from lehr.runs import damage
+    from lehr.screen import console, facts_of, overview
 
     found = find(run, storage_or_default(storage)).record
-    console, progress = Console(highlight=False), found.progress()
-    console.print(f"[bold]{found.name}[/]  {found.status()}  {found.folder.uri}")
+    shown, progress = console(), found.progress()
+    shown.print(Text.assemble((found.name, "bold"), f"  {found.status()}  {found.folder.uri}"))
+    if problem := damage(found):
+        shown.print(problem, style="yellow")
     if progress.message:
-        console.print(progress.message, markup=False)
+        shown.print(progress.message)
     if sentence := verdict(found):
-        console.print(f"Verdict: {sentence}", markup=False)
+        shown.print(f"Verdict: {sentence}")
     if progress.overview:
-        console.print(overview(progress, progress.overview))
+        shown.print(overview(progress, progress.overview))
     elif progress.training:
-        console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in facts_of(progress)))
-        console.print(f"[dim]time[/] {format_time_table(progress.seconds)}")
-    epochs = found.epochs().to_pylist()
-    if epochs:
-        names = [n for n in epochs[0] if n not in ("step", "seconds") and any(row[n] is not None for row in epochs)]
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in names:
-            table.add_column(name.replace("_", " "), justify="right")
-        shown = epochs if len(epochs) <= 24 else [*epochs[:4], *epochs[-20:]]
-        for row in shown:
-            table.add_row(*("" if row[n] is None else f"{row[n]:.5g}" for n in names))
-        console.print(table)
-    for event in found.events():
-        console.print(f"[dim]{event['time'][:19].replace('T', ' ')}[/] {event['kind']}: ", end="")
-        console.print(event["message"], markup=False)
+        facts = [Text.assemble((name, "dim"), f" {value}") for name, value in facts_of(progress)]
+        shown.print(Text("  ").join(facts))
+        shown.print(Text.assemble(("time", "dim"), f" {format_time_table(progress.seconds)}"))
+    epochs = found.epochs()
+    if len(epochs):
+        shown.print(_table(epochs))
+    events = found.events()
+    if len(events) > MOST_EVENTS:
+        shown.print(f"The last {MOST_EVENTS} of {len(events):,} events:", style="dim")
+    for event in events[-MOST_EVENTS:]:
+        time = event["time"][:19].replace("T", " ")
+        shown.print(Text.assemble((time, "dim"), f" {event['kind']}: {event['message']}"), soft_wrap=True)
+
+
+def _table(epochs: pa.Table) -> Table:
+    """The first and the last epochs, in the columns that have a value."""
+    from rich.table import Table
+
+    count = len(epochs)
+    names = [
+        name for name in epochs.column_names if name not in ("step", "seconds") and epochs[name].null_count < count
+    ]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    some = [epochs] if count <= FIRST + LAST else [epochs[:FIRST], epochs[-LAST:]]
+    for row in (row for part in some for row in part.to_pylist()):
+        table.add_row(*(_cell(row[name]) for name in names))
+    return table
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, int | float) else "" if value is None else str(value)

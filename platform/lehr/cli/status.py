@@ -20,11 +20,11 @@ def status(
 
     Example: lehr status digits
     """
-    from rich.console import Console
+    from rich.text import Text
 
     from lehr.curves import verdict
     from lehr.runs import Progress
-    from lehr.screen import PlainScreen, picture
+    from lehr.screen import PlainScreen, console, picture
     from lehr.submission.backend import resume_command
     from lehr.submission.follow import run_folder_of
 
@@ -42,20 +42,21 @@ def status(
         }
         print(json.dumps(answer))
         return
-    console = Console(highlight=False)
+    shown = console()
     where = f"  {folder.folder.uri}" if folder else ""
-    console.print(f"[bold]{submission.run}[/]  {submission.status} on {jobs.address}{where}", soft_wrap=True)
+    head = Text.assemble((submission.run, "bold"), f"  {submission.status} on {jobs.address}{where}")
+    shown.print(head, soft_wrap=True)
     if has_progress:
-        if console.is_terminal:
-            console.print(picture(progress))
+        if shown.is_terminal:
+            shown.print(picture(progress))
         else:
-            PlainScreen(console).progress(progress)
+            PlainScreen(shown).progress(progress)
     if progress.message:
-        console.print(progress.message, markup=False)
+        shown.print(progress.message, markup=False)
     if folder and submission.is_over and (found := verdict(folder)):
-        console.print(f"Verdict: {found}", markup=False, soft_wrap=True)
+        shown.print(f"Verdict: {found}", markup=False, soft_wrap=True)
     last = [line for line in jobs.logs(submission).splitlines() if line.strip()][-1:]
     if last and not (has_progress and submission.is_over):
-        console.print(last[0], style="dim", markup=False, soft_wrap=True)
+        shown.print(last[0], style="dim", markup=False, soft_wrap=True)
     if submission.status in ("failed", "stopped"):
-        console.print(f"Resume with: {resume_command(submission.run, jobs)}", markup=False, soft_wrap=True)
+        shown.print(f"Resume with: {resume_command(submission.run, jobs)}", markup=False, soft_wrap=True)

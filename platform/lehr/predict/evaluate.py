@@ -108,7 +108,6 @@ def _predict_parts(predictor: Predictor, source: Source, batch_size: int) -> Ite
 def confusion_picture(found: Evaluation, title: str) -> bytes:
     """The confusion matrix as a PNG: colours show shares of each true class; up to 20 classes, cells show counts."""
     import altair as alt
-    import vl_convert
 
     from lehr.reporting import drawing
 
@@ -142,5 +141,4 @@ def confusion_picture(found: Evaluation, title: str) -> bytes:
         offset=12,
     )
     spec = alt.layer(*layers).properties(width=side, height=side, title=head).to_dict()
-    look = {"config": drawing.LIGHT, "background": "white", "padding": 20}
-    return vl_convert.vegalite_to_png(spec | look, scale=2)
+    return drawing.picture(spec)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import altair as alt
 import numpy as np
 from altair.utils import schemapi
 
+from lehr.printing import printable_tree
 from lehr.reporting.smoothing import Floats, moving_average, thin
 
 Rows = list[dict[str, Any]]
@@ -116,8 +117,14 @@ def line(
     points: bool = False,
     fill: bool = False,
 ) -> alt.Chart:
-    """A line through the points; `points` also marks each of them where they are few, `fill` shades the area below."""
-    values = [{"x": short(a), "y": short(b) if _drawable(b, scale) else None} for a, b in zip(x, y, strict=True)]
+    """A line through the points, at most `MOST_POINTS` of them.
+
+    `points` also marks each of them where they are few, `fill` shades the area below.
+    """
+    kept = thin(x, y, MOST_POINTS)
+    values = [
+        {"x": short(a), "y": short(b) if _drawable(b, scale) else None} for a, b in zip(x[kept], y[kept], strict=True)
+    ]
     marked = points and len(values) <= 120
     dots: Any = alt.OverlayMarkDef(size=22, color=color, filled=True) if marked else False
     chart = alt.Chart(inline(values))
@@ -249,8 +256,6 @@ def short(value: float) -> float:
 
 def png(chart: alt.VConcatChart, title: str, subtitle: Sequence[str]) -> bytes:
     """The chart as a PNG file at twice the screen's resolution, with a title above it. No browser is involved."""
-    import vl_convert
-
     titled = chart.properties(
         title=alt.TitleParams(
             title,
@@ -262,8 +267,15 @@ def png(chart: alt.VConcatChart, title: str, subtitle: Sequence[str]) -> bytes:
             subtitlePadding=5,
         )
     )
-    spec = titled.to_dict(validate=False) | {"config": LIGHT, "background": "white", "padding": 20}
-    return vl_convert.vegalite_to_png(spec, scale=2)
+    return picture(titled.to_dict(validate=False))
+
+
+def picture(spec: Mapping[str, Any]) -> bytes:
+    """A chart's specification as a PNG file. Its texts may hold anything: control characters are shown as escapes."""
+    import vl_convert
+
+    looks = {"config": LIGHT, "background": "white", "padding": 20}
+    return vl_convert.vegalite_to_png(printable_tree({**spec, **looks}), scale=2)
 
 
 # ── the theme ─────────────────────────────────────────────────────────────────────────────────────────────────────

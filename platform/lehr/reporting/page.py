@@ -1,7 +1,8 @@
 """The page of every report: one self-contained file, light and dark, for a phone as for a wide screen.
 
 A report is `page(title, lead, sections)`. The content of its sections comes from the functions below: `chart`, `table`,
-`finding`, `paragraph`, `text`. Each returns HTML in which everything that users wrote is escaped.
+`finding`, `paragraph`, `text`. Each returns HTML in which everything that users wrote is escaped; the page shows
+control characters instead of holding them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import functools
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from lehr.printing import printable, printable_tree
 from lehr.reporting import drawing
 
 
@@ -45,7 +47,9 @@ def page(title: str, lead: str, sections: Sequence[Section], facts: Sequence[tup
         sections: its cards, from the top.
         facts: (name, value) of the few figures that matter most.
     """
-    content: dict[str, Any] = {"title": title, "lead": lead, "sections": sections, "facts": facts}
+    shown = [replace(each, heading=printable(each.heading), body=Markup(printable(each.body))) for each in sections]
+    figures = [(printable(name), printable(value)) for name, value in facts]
+    content: dict[str, Any] = {"title": printable(title), "lead": printable(lead), "sections": shown, "facts": figures}
     scripts = {"library": chart_library(), "themes": _script({"light": drawing.LIGHT, "dark": drawing.DARK})}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_PAGE).render(**content, **{name: Markup(each) for name, each in scripts.items()})
@@ -63,7 +67,7 @@ def chart(drawn: Any, longest: int = 15, least: int = 260) -> Markup:
     """
     margin = 72 + 6.6 * min(longest, drawing.LONGEST_LABEL + 5)
     about = {"wide": margin, "narrow": min(margin, 196), "least": least}
-    spec = drawn.to_dict(validate=False)
+    spec = printable_tree(drawn.to_dict(validate=False))
     inner = Markup('<script type="application/json">{}</script>').format(Markup(_script([spec, about])))
     return Markup('<div class="chart">{}</div>').format(inner)
 

@@ -143,7 +143,7 @@ def test_help_imports_no_command() -> None:
     code = "import sys; sys.argv = ['lehr', '--help']\nfrom lehr.cli.main import app\napp(standalone_mode=False)\n"
     code += "print(sorted(name for name in sys.modules if name.startswith('lehr.')), 'pydantic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    expected = ["lehr.cli", "lehr.cli.commands", "lehr.cli.main", "lehr.credentials", "lehr.errors"]
+    expected = ["lehr.cli", "lehr.cli.commands", "lehr.cli.main", "lehr.credentials", "lehr.errors", "lehr.printing"]
     assert done.stdout.splitlines()[-1] == f"{expected} False"
 
 
