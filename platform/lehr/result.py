@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lehr.errors import LehrError, RunError
-from lehr.runs import Folder, RunFolder, find_runs
+from lehr.runs import Folder, RunFolder, list_runs
 from lehr.trust import Call, adopt, allow, calls_of, remember
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def find(name: str, storage: str) -> Run:
     from difflib import get_close_matches
 
     name = name.removeprefix("run:")
-    if "://" in name or Path(name).joinpath("job.yaml").is_file():
+    if "://" in name or os.path.isfile(os.path.join(name, "job.yaml")):
         return Run(name)
     try:
         folder = Folder.at(storage).child(name)
@@ -215,7 +215,11 @@ def find(name: str, storage: str) -> Run:
         raise
     except ValueError as error:
         raise RunError(f'"{name}" is not the name of a run: {error}') from None
-    known = [run.name for run in find_runs(storage)]
+    listing = list_runs(storage)
+    for entry in listing.odd:
+        if entry.name == name:
+            raise RunError(f"{storage}/{entry}")
+    known = [run.name for run in listing.runs]
     similar = get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(similar)}?" if similar else f"it holds {', '.join(known[:8]) or 'no runs'}"
     raise RunError(f'no run "{name}" in {storage}; {hint}')

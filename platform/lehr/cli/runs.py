@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,53 +11,83 @@ import typer
 from lehr.cli.options import Storage, storage_or_default
 
 if TYPE_CHECKING:
-    from lehr.runs import RunFolder
+    from lehr.runs import Folder, OddEntry, RunFolder
+
+AT_ONCE = 16  # runs whose files are read at the same time from an object store
 
 
 def runs(
     storage: Storage = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per run.")] = False,
 ) -> None:
-    """List runs with their state and best result.
+    """List runs with their state and best result, and say what is wrong with what cannot be read.
 
     Example: lehr runs
     Example: lehr runs --storage s3://lab/runs --json
     """
-    from lehr.runs import find_runs
+    from lehr.runs import Folder
 
-    folder = storage_or_default(storage)
-    rows = [_row(run) for run in find_runs(folder)]
+    where = storage_or_default(storage)
+    rows = rows_of(Folder.at(where))
     if as_json:
         for row in rows:
             print(json.dumps(row))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # whole lines for a pipe
-    if not rows:
-        console.print(f"No runs in {folder}.")
-        return
+    from lehr.formatting import format_figure
+    from lehr.printing import one_line
+    from lehr.screen import console
+
+    shown = console()
+    if not shown.is_terminal:
+        shown.width = 200  # whole lines for a pipe
+    readable = [row for row in rows if row["status"] != "unreadable"]
+    if not readable:
+        shown.print(f"No runs in {where}.")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("name", "state", "epoch", "best", "started"):
         table.add_column(name, overflow="fold")
-    for row in rows:
-        best = "" if row["best"] is None else f"{row['metric'].replace('_', ' ')} {row['best']:.4f}"
+    for row in readable:
+        best = "" if row["best"] is None else f"{row['metric'].replace('_', ' ')} {format_figure(row['best'], '.4f')}"
         epoch = "" if row["epochs"] is None else f"{row['epochs_done']}/{row['epochs']}"
         table.add_row(row["name"], row["status"], epoch, best, row["started"][:16].replace("T", " "))
-    console.print(table)
+    if readable:
+        shown.print(table)
+    for row in rows:
+        if row["problem"]:
+            shown.print(one_line(f"{row['name']}: {row['problem']}"), style="yellow", soft_wrap=True)
+
+
+def rows_of(storage: Folder) -> list[dict[str, Any]]:
+    """A row for each run, oldest first, and for each entry that cannot be read, which has the status "unreadable"."""
+    from lehr.runs import list_runs
+
+    listing = list_runs(storage)
+    with ThreadPoolExecutor(1 if storage.is_local else AT_ONCE) as pool:
+        rows = list(pool.map(_row, listing.runs))
+    return [*rows, *map(_odd, listing.odd)]
 
 
 def _row(run: RunFolder) -> dict[str, Any]:
-    status, progress = run.status(), run.progress()
-    return {
-        "name": run.name,
-        "status": status,
-        "epochs_done": progress.training.epochs_done if progress.training else None,
-        "epochs": progress.training.epochs if progress.training else None,
-        "metric": progress.best.metric or None,
-        "best": progress.best.value,
-        "started": run.started,
-    }
+    from lehr.runs import OddEntry, damage
+
+    try:
+        status, progress = run.status(), run.progress()
+        return {
+            "name": run.name,
+            "status": status,
+            "epochs_done": progress.training.epochs_done if progress.training else None,
+            "epochs": progress.training.epochs if progress.training else None,
+            "metric": progress.best.metric or None,
+            "best": progress.best.value,
+            "started": run.started,
+            "problem": damage(run) or None,
+        }
+    except Exception as error:  # whatever its files raise, the other runs are listed
+        return _odd(OddEntry(run.name, damage(run) or f"cannot be read: {error}"))
+
+
+def _odd(entry: OddEntry) -> dict[str, Any]:
+    empty = dict.fromkeys(("epochs_done", "epochs", "metric", "best"))
+    return {"name": entry.name, "status": "unreadable", **empty, "started": "", "problem": entry.what}

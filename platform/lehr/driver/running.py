@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from lehr.errors import LehrError, RunHeld
 from lehr.job import Job
 from lehr.runs import DataFacts, Lease, RunFolder, UnreadableImages
-from lehr.screen import Screen
+from lehr.screen import Screen, open_log
 
 
 class Interrupted(LehrError):
@@ -52,7 +53,7 @@ class Running:
             raise RunHeld(f"{self.run.name} was taken over by another process; this one stops and writes nothing more")
 
     def log_trace(self, trace: str) -> None:
-        with self.log.open("a") as file:
+        with os.fdopen(open_log(self.log), "a") as file:
             file.write(f"\n{trace}\n")
 
     def begin_training(self) -> None:

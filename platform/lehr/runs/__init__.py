@@ -5,15 +5,18 @@ from lehr.runs.checkpoints import Checkpoint, load, name_of, newest_valid, prune
 from lehr.runs.claim import Claim
 from lehr.runs.columns import COLUMNS, Column
 from lehr.runs.endings import Failure, LostWorkers, StopRequest
+from lehr.runs.entries import OddEntry
 from lehr.runs.environment import DataFacts, Environment, GitState, Gpu, UnreadableImages
 from lehr.runs.fingerprint import Fingerprint
 from lehr.runs.job_file import FORMAT, JobFile
 from lehr.runs.lease import Holder, Lease
+from lehr.runs.listing import Listing, damage, find_runs, list_runs
 from lehr.runs.manifest import DamagedCheckpoint, Manifest
 from lehr.runs.model import ModelFile, has_model, read_model, write_model
+from lehr.runs.ownership import check_writable, foreign_owner
 from lehr.runs.progress import ENDED, BestValue, Overview, Progress, RunOutcome, Table, TrainingProgress
 from lehr.runs.records import Recorder, read_epochs, read_events, read_steps, without_timing
-from lehr.runs.run_folder import RunFolder, find_runs, steps_per_epoch
+from lehr.runs.run_folder import RunFolder, steps_per_epoch
 from lehr.runs.storage import Folder
 
 __all__ = [
@@ -37,9 +40,11 @@ __all__ = [
     "Holder",
     "JobFile",
     "Lease",
+    "Listing",
     "LostWorkers",
     "Manifest",
     "ModelFile",
+    "OddEntry",
     "Overview",
     "Progress",
     "Recorder",
@@ -51,8 +56,12 @@ __all__ = [
     "UnreadableImages",
     "all_attempts",
     "begin_attempt",
+    "check_writable",
+    "damage",
     "find_runs",
+    "foreign_owner",
     "has_model",
+    "list_runs",
     "load",
     "name_of",
     "newest_attempt",

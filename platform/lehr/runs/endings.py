@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from lehr.errors import RunError
@@ -26,8 +26,15 @@ class StopRequest:
 
     @classmethod
     def read(cls, folder: Folder) -> StopRequest | None:
-        """The request in a run folder; None if there is none. Raises `RunError` for a file that is not JSON."""
-        return _read(cls, folder, "stop.json")
+        """The request in a run folder; None if there is none.
+
+        Whatever stands in the file, it is a request: `touch stop.json` is enough. Its reason is then the file's name.
+        """
+        try:
+            found = _read(cls, folder, "stop.json")
+        except RunError:
+            found = cls()
+        return replace(found, reason=found.reason or "stop.json") if found else None
 
     def write(self, folder: Folder) -> None:
         """Replaces stop.json."""

@@ -13,6 +13,7 @@ from lehr.runs.storage import Folder
 
 FORMAT = 3
 MAX_VALUES = 100_000  # in a job; aliases counted each time
+MOST_BYTES = 256 << 10  # of job.yaml; a job has a few thousand, and reading this much takes 3 s
 NAME = "job.yaml"
 
 
@@ -32,10 +33,10 @@ class JobFile:
     def read(cls, folder: Folder) -> JobFile:
         """Raises `RunError` where there is none, where it is damaged, and for a format newer than this lehr's."""
         try:
-            job = yaml.safe_load(folder.read(NAME))
+            job = yaml.load(folder.read(NAME, MOST_BYTES), _Loader)  # a safe loader
         except FileNotFoundError as error:
             raise RunError(f"{folder.uri}: is not a run folder: it has no job.yaml") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except _NOT_YAML as error:
             raise RunError(f"{folder.uri}/job.yaml: is damaged: it is not YAML") from error
         number = job.pop("format", None) if isinstance(job, dict) else None
         if type(number) is not int or number < 1:
@@ -58,6 +59,17 @@ class JobFile:
             return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
         except yaml.YAMLError as error:
             raise RunError(f"{folder.uri}/job.yaml: cannot be written: {' '.join(map(str, error.args))}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader without merge keys, which nobody writes into a job.yaml and which can take memory without end."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Does nothing, so that a merge key is a mistake."""
+
+
+# What the loader raises besides errors of its own: for bytes, tags, dates and numbers that are none, and for depth.
+_NOT_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 def _is_finite(tree: object) -> bool:

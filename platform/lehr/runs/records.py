@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+MOST_PART_BYTES = 256 << 20
+
 _T = TypeVar("_T")
 
 
@@ -168,7 +170,7 @@ def _read_parts(folder: Folder, kind: str, parse: Callable[[bytes], _T]) -> list
     """Every part that may count. If parts are dropped or merged meanwhile, looks again."""
 
     def read(part: Part) -> tuple[Part, _T]:
-        data = folder.read(f"{kind}/{part.name}")
+        data = folder.read(f"{kind}/{part.name}", MOST_PART_BYTES)
         try:
             return part, parse(data)
         except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from lehr.runs import format_1, format_2, lease, records
 from lehr.runs.attempts import Attempt, CheckpointInfo, begin_attempt, newest_attempt, newest_number
 from lehr.runs.claim import Claim
 from lehr.runs.endings import Failure, LostWorkers, StopRequest
+from lehr.runs.entries import entries
 from lehr.runs.environment import Environment
 from lehr.runs.job_file import FORMAT, JobFile
 from lehr.runs.model import write_model
@@ -264,9 +265,11 @@ class RunFolder:
     # ── what it recorded ────────────────────────────────────────────────────────────────────────────────────────────
 
     def children(self, kind: str) -> list[RunFolder]:
-        """The runs in the folder `kind` ("trials", "members", …), by name."""
-        parent = self.folder.child(kind)
-        return [RunFolder.open(parent.child(name)) for name in parent.folders() if parent.exists(f"{name}/job.yaml")]
+        """The runs in the folder `kind` ("trials", "members", …), by name; what cannot be read is logged."""
+        runs, odd = entries(self.folder.child(kind), RunFolder.open)
+        for entry in odd:
+            _LOG.warning("left out of %s/%s: %s", self.folder.uri, kind, entry)
+        return runs
 
     def steps(self) -> pa.Table:
         """A row per optimizer step; see `records.read_steps`."""
@@ -290,16 +293,3 @@ def steps_per_epoch(run: RunFolder) -> int | None:
     if newest and newest.steps_per_epoch:
         return newest.steps_per_epoch
     return format_1.steps_per_epoch(run.folder) if run.format == 1 else None
-
-
-def find_runs(storage: Folder | str | os.PathLike[str]) -> list[RunFolder]:
-    """The runs directly in a storage folder, oldest first. A run that cannot be read is left out and logged."""
-    parent = storage if isinstance(storage, Folder) else Folder.at(storage)
-    runs = []
-    for name in parent.folders():
-        if parent.exists(f"{name}/job.yaml"):
-            try:
-                runs.append(RunFolder.open(parent.child(name)))
-            except RunError as error:
-                _LOG.warning("left out: %s", error)
-    return sorted(runs, key=lambda run: (run.started, run.name))

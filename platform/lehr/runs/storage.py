@@ -8,6 +8,7 @@ be wrong, and for up to `PATIENCE_SECONDS` if it did, since it will come back.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from lehr.credentials import has_credentials
 from lehr.errors import RunError, StorageError
-from lehr.runs.stores import Disk, Objects, Store
+from lehr.runs.stores import Apart, Disk, Objects, Store
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -31,6 +32,7 @@ LONGEST_WAIT_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0  # how long a remote store that has answered before may be gone
 PATIENCE = "LEHR_STORAGE_PATIENCE"
 """Environment variable: that time for this process, whether or not the store has answered before."""
+MOST_JSON_BYTES = 32 << 20  # of a JSON file; the largest, of the longest runs, have a few megabytes
 # Causes that waiting does not cure, as stores name them in their messages.
 HOPELESS = (
     "NO_SUCH_BUCKET",
@@ -125,6 +127,10 @@ class Folder:
         name = "/".join(names)
         return self._folder(name, self._inside(name))
 
+    def writing_to(self, out: Folder) -> Folder:
+        """This folder for reading; what is written or deleted through it is written or deleted in `out` instead."""
+        return Folder(self.uri, Apart(self._store, self._path, out._store, out._path), self._path)
+
     def scratch(self) -> Folder:
         """The hidden folder for Ray's files while a job runs. It is not part of the run: delete it afterwards."""
         return self._folder(".ray", f"{self._path}/.ray")
@@ -139,9 +145,12 @@ class Folder:
         """Creates the folder, if there is none. On a disk its name and those above it survive a power cut."""
         self._do("create", None, self._store.make)
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a file. Raises `FileNotFoundError` where there is none."""
-        return self._do("read", name, self._store.read)
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """The bytes of a file, at most `limit`. Raises `FileNotFoundError` where there is none.
+
+        Raises `StorageError` for what is larger, and on a disk for what is no regular file: a FIFO, a device.
+        """
+        return self._do("read", name, lambda path: self._store.read(path, limit))
 
     def write(self, name: str, data: bytes) -> None:
         """Writes or replaces a file, atomically; on disk also durably (fsync)."""
@@ -191,10 +200,10 @@ class Folder:
 
     def read_json(self, name: str) -> Any:
         """The value in a JSON file. Raises `RunError` for a file that is not JSON."""
-        data = self.read(name)
+        data = self.read(name, MOST_JSON_BYTES)
         try:
             return json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{self.uri}/{name}: is damaged: not JSON ({error})") from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -253,6 +262,7 @@ class Folder:
                     raise
                 cause, waited = _cause(error), time.monotonic() - began
                 enough = attempt >= store.tries and waited >= self._patience()
+                enough |= error.errno == errno.EFBIG  # it will not shrink
                 if enough or any(word in cause for word in HOPELESS):
                     store.answered = False  # gone for good: later operations need not wait as long
                     after = f" (tried {attempt} times in {waited:.0f} s)" if attempt > 1 else ""

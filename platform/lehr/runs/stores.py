@@ -8,8 +8,9 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,7 +39,7 @@ class Store(Protocol):
     answered: bool
 
     def make(self, path: str) -> None: ...
-    def read(self, path: str) -> bytes: ...
+    def read(self, path: str, limit: int | None = None) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...
     def create(self, path: str, data: bytes) -> bool: ...
     def claim(self, path: str, data: bytes) -> bool: ...
@@ -58,15 +59,25 @@ class Disk:
     answered = False
 
     def make(self, path: str) -> None:
+        _refuse_links(path)
         os.makedirs(path, exist_ok=True)
         while path != (above := os.path.dirname(path)) and os.access(above, os.W_OK):
             self._sync(above)
             path = above
 
-    def read(self, path: str) -> bytes:
-        return Path(path).read_bytes()
+    def read(self, path: str, limit: int | None = None) -> bytes:
+        # A FIFO would be waited for and a device may have no end. O_NONBLOCK: opening one does not wait either.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            if limit is not None and found.st_size > limit:
+                raise _too_large(limit)
+            return _at_most(limit, file.read)
 
     def write(self, path: str, data: bytes) -> None:
+        _refuse_links(path)
         temporary = self._temporary(path, data)
         try:
             os.replace(temporary, path)
@@ -76,6 +87,7 @@ class Disk:
         self._sync(os.path.dirname(path))
 
     def create(self, path: str, data: bytes) -> bool:
+        _refuse_links(path)
         temporary = self._temporary(path, data)
         try:
             os.link(temporary, path)
@@ -106,24 +118,39 @@ class Disk:
     def list(self, path: str) -> Iterable[tuple[str, bool]]:
         try:
             with os.scandir(path) as entries:
-                return [(entry.name, entry.is_file()) for entry in entries]
+                return [(entry.name, _is_file(entry)) for entry in entries]
         except FileNotFoundError:
             return []
 
     def delete(self, path: str) -> None:
+        _refuse_links(path)
         Path(path).unlink(missing_ok=True)
 
     def delete_tree(self, path: str) -> None:
+        _refuse_links(path)
+        if os.path.islink(path):  # what it leads to belongs to somebody else
+            os.unlink(path)
+            return
+        # Renamed first, so that the name is free at once and what others still write does not land in it.
+        aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)[:100]}.{secrets.token_hex(6)}.tmp")
         try:
-            shutil.rmtree(path)
+            os.rename(path, aside)
         except FileNotFoundError:
-            if os.path.lexists(path):  # another process removed a file meanwhile
-                shutil.rmtree(path, ignore_errors=True)
+            return
+        except OSError:  # the folder that holds it is not ours to change, or it is a mount
+            aside = path
+        try:
+            shutil.rmtree(aside)
+        except FileNotFoundError:
+            if os.path.lexists(aside):  # another process removed a file meanwhile
+                shutil.rmtree(aside, ignore_errors=True)
 
     def sweep(self, path: str) -> None:
-        for folder, _, names in os.walk(path):
+        for folder, folders, names in os.walk(path):
             for name in filter(_TEMPORARY.fullmatch, names):
                 Path(folder, name).unlink(missing_ok=True)
+            for name in filter(_TEMPORARY.fullmatch, folders):  # whoever deleted it was killed
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
     def open(self, path: str) -> NativeFile:
         from pyarrow.fs import LocalFileSystem
@@ -170,6 +197,97 @@ class Disk:
             os.close(descriptor)
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
+def _refuse_links(path: str) -> None:
+    """Raises OSError where `path` leads through a link inside a run folder, to files that are none of the run's.
+
+    The run folder itself, and the storage that holds it, may be links.
+    """
+    parent = os.path.dirname(path)
+    while parent != os.path.dirname(parent):
+        above = os.path.dirname(parent)
+        if os.path.islink(parent) and _in_run(above):
+            raise OSError(errno.ELOOP, f"{parent} is a link, and nothing in a run is written or deleted through a link")
+        parent = above
+
+
+def _in_run(folder: str) -> bool:
+    """Whether a folder is a run, or inside one. (A project may have a job.yaml too, but no environment.json.)"""
+    while not all(os.path.lexists(os.path.join(folder, name)) for name in ("job.yaml", "environment.json")):
+        folder, below = os.path.dirname(folder), folder
+        if folder == below:
+            return False
+    return True
+
+
+def _at_most(limit: int | None, read: Callable[[int], bytes]) -> bytes:
+    """What `read(size)` gives, to the end. Raises OSError for more than `limit` bytes."""
+    data = read(-1 if limit is None else limit + 1)
+    if limit is not None and len(data) > limit:
+        raise _too_large(limit)
+    return data
+
+
+def _too_large(limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is larger than the {limit >> 10:,} kB that are read of such a file")
+
+
+class Apart:
+    """Reads from the folder `root` of one store; writes and deletes in the folder `place` of another.
+
+    So what a reader makes of somebody's run leaves the run as it is.
+    """
+
+    tries = 1
+    patience: float | None = None
+    answered = True
+
+    def __init__(self, store: Store, root: str, written: Store, place: str) -> None:
+        self._store, self._root, self._written, self._place = store, root, written, place
+
+    def _moved(self, path: str) -> str:
+        return self._place + path.removeprefix(self._root)
+
+    def make(self, path: str) -> None:
+        self._written.make(self._moved(path))
+
+    def read(self, path: str, limit: int | None = None) -> bytes:
+        return self._store.read(path, limit)
+
+    def write(self, path: str, data: bytes) -> None:
+        self._written.write(self._moved(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        return self._written.create(self._moved(path), data)
+
+    def claim(self, path: str, data: bytes) -> bool:
+        return self._written.claim(self._moved(path), data)
+
+    def exists(self, path: str) -> bool:
+        return self._store.exists(path)
+
+    def list(self, path: str) -> Iterable[tuple[str, bool]]:
+        return self._store.list(path)
+
+    def delete(self, path: str) -> None:
+        self._written.delete(self._moved(path))
+
+    def delete_tree(self, path: str) -> None:
+        self._written.delete_tree(self._moved(path))
+
+    def sweep(self, path: str) -> None:
+        self._written.sweep(self._moved(path))
+
+    def open(self, path: str) -> NativeFile:
+        return self._store.open(path)
+
+
 class Objects:
     """An object store: a put is atomic, folders exist only as prefixes."""
 
@@ -183,10 +301,9 @@ class Objects:
     def make(self, path: str) -> None:
         """Does nothing: folders exist only as prefixes."""
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, limit: int | None = None) -> bytes:
         with self._filesystem.open_input_stream(path) as stream:
-            data: bytes = stream.read()
-        return data
+            return _at_most(limit, lambda size: stream.read(None if size < 0 else size))
 
     def write(self, path: str, data: bytes) -> None:
         with self._filesystem.open_output_stream(path) as stream:

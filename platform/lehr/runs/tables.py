@@ -12,7 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lehr.errors import RunError
+from lehr.runs.bounded import read_row_groups
 from lehr.runs.columns import COLUMNS, Column
+
+MOST_BYTES = 256 << 20  # of a part, decoded: three million steps
 
 
 def to_parquet(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> bytes:
@@ -23,12 +26,13 @@ def to_parquet(kind: str, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> 
 
 
 def from_parquet(data: bytes) -> pa.Table:
-    """A part of a table. Raises ValueError where it is damaged, or holds more than plain values.
+    """A part of a table. Raises ValueError where it is damaged, too large, or holds more than plain values.
 
     Ray Data registers a type whose values pyarrow unpickles wherever they are looked at.
     """
     try:
-        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = read_row_groups(file, MOST_BYTES)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error)) from error
     for column in table.schema:

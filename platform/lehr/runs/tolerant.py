@@ -53,9 +53,14 @@ def _fit(hint: Any, value: Any) -> Any:
         pairs = {str(name): _fit(inner[1], each) for name, each in value.items()}
         return {name: each for name, each in pairs.items() if each is not _MISFIT}
     if hint is float:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _MISFIT
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return _MISFIT
+        try:
+            return float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            return _MISFIT
     if hint is int:
-        return value if isinstance(value, int) and not isinstance(value, bool) else _MISFIT
+        return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else _MISFIT
     return value if isinstance(value, hint) else _MISFIT
 
 

@@ -159,11 +159,11 @@ def test_a_reader_whose_parts_a_new_attempt_deletes_reads_again(local: Folder, m
     read = Folder.read
     raced: list[str] = []
 
-    def read_while_another_begins(self: Folder, name: str) -> bytes:
+    def read_while_another_begins(self: Folder, name: str, limit: int | None = None) -> bytes:
         if name.startswith("steps/") and not raced:
             raced.append(name)
             begin_attempt(local, workers=1, checkpoint=saved)
-        return read(self, name)
+        return read(self, name, limit)
 
     monkeypatch.setattr(Folder, "read", read_while_another_begins)
     assert steps(local) == [0]

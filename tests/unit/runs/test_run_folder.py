@@ -185,10 +185,20 @@ def test_a_loss_is_reported_once(folder: Folder) -> None:
     assert run.take_loss() == ""
 
 
-@pytest.mark.parametrize("name", ["stop.json", "failure.json", "lost.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b"\xff", b'{"reason": 3}'])
+def test_whatever_is_in_stop_json_it_is_a_request_to_stop(folder: Folder, content: bytes) -> None:
+    run = RunFolder.create(folder, JOB)
+    assert run.stop_requested() is None
+    folder.write("stop.json", content)
+    assert run.stop_requested() == "stop.json"
+    run.clear_stop()
+    assert run.stop_requested() is None
+
+
+@pytest.mark.parametrize("name", ["failure.json", "lost.json"])
 def test_a_damaged_note_is_one_sentence(local: Folder, name: str) -> None:
     run = RunFolder.create(local, JOB)
-    read = {"stop.json": run.stop_requested, "failure.json": run.failure, "lost.json": run.take_loss}[name]
+    read = {"failure.json": run.failure, "lost.json": run.take_loss}[name]
     for content in (b"{", b"[]", b"3"):
         local.write(name, content)
         with pytest.raises(RunError, match=f"{name}: is damaged"):

@@ -207,11 +207,11 @@ class Flaky(Disk):
     def __init__(self, failures: int, message: str = "SLOW_DOWN") -> None:
         self.failures, self.message, self.calls = failures, message, 0
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, limit: int | None = None) -> bytes:
         self.calls += 1
         if self.calls <= self.failures:
             raise OSError(self.message)
-        return super().read(path)
+        return super().read(path, limit)
 
 
 @pytest.fixture
