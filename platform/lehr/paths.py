@@ -1,13 +1,19 @@
-"""Where the paths of a job are on this machine: on a cluster, the job's folder is a copy in another place."""
+"""Where the paths of a job are on this machine (on a cluster, its folder is a copy), and what lehr keeps of a user."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from lehr.errors import StorageError
+
+STATE = "LEHR_STATE"
+"""Environment variable: the folder for what lehr keeps of a user on a machine; by default ~/.lehr."""
 ROOT = "LEHR_ROOT"
 """Environment variable of a submitted job: the path that the packaged folder had on the machine it came from."""
 
@@ -32,19 +38,45 @@ def packaged_path(path: str) -> str:
 
 def user_folder() -> Path:
     """What lehr keeps for this user on this machine: LEHR_STATE, else ~/.lehr."""
-    return Path(os.environ.get("LEHR_STATE") or "~/.lehr").expanduser()
+    return Path(os.environ.get(STATE) or "~/.lehr").expanduser()
 
 
 def run_around(path: str | os.PathLike[str]) -> Path | None:
     """The run folder that a file or folder lies in, or is, if any. A run folder has a `job.yaml` with a format."""
     for folder in (Path(path), *Path(path).parents):
         try:
+            if not (folder / "job.yaml").is_file():  # a FIFO would be waited for
+                continue
             with (folder / "job.yaml").open("rb") as job:
                 if re.search(rb"""(?m)(^|[{,])\s*["']?format["']?\s*:""", job.read(1_000_000)):
                     return folder
         except OSError:
             continue
     return None
+
+
+def state_folder(name: str) -> Path:
+    """A folder of this name for what lehr keeps of this user on this machine. Nobody else can write it.
+
+    It is in LEHR_STATE, else in ~/.lehr; for a user without a home of his own, among the temporary files. Raises
+    StorageError where that folder is somebody else's.
+    """
+    folder = user_folder() / name
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    folder = Path(tempfile.gettempdir()) / f"lehr-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be created: {error.strerror}; set LEHR_STATE to a folder") from error
+    if not mine:
+        raise StorageError(f"{folder}: is not a folder that only this user can write; set LEHR_STATE to one")
+    (folder / name).mkdir(mode=0o700, exist_ok=True)
+    return folder / name
 
 
 def add_to_path(folder: str | os.PathLike[str]) -> None:

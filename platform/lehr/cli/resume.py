@@ -84,5 +84,9 @@ def stored_job(run: str, storage: str) -> Job:
 
 def resume_here(run: str, storage: str) -> None:
     from lehr.kinds import run_job
+    from lehr.result import find
+    from lehr.runs import foreign_owner
 
+    if owner := foreign_owner(find(run, storage).record.folder):
+        print(f"{run} is a run of {owner}; what is added to it is written as this user.")
     run_job(stored_job(run, storage), command=f"lehr resume {run}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from itertools import count
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from lehr.driver.kind import FILES_OF_EVERY_RUN, FOLDERS_OF_EVERY_RUN, Kind
 from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
 from lehr.job import Job, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
-from lehr.runs import Claim, Environment, Folder, RunFolder, saved, steps_per_epoch
+from lehr.paths import state_folder
+from lehr.runs import Claim, Environment, Folder, RunFolder, check_writable, saved, steps_per_epoch
 from lehr.runs.attempts import newest_number
 from lehr.runs.progress import outcome_name
 
@@ -111,7 +111,11 @@ def open_run(
 
 
 def log_file(folder: Folder) -> Path:
-    """The log file: in a local run folder, else among the temporary files of this machine."""
+    """The log file: in a local run folder, else in a folder of this user's.
+
+    Raises RunError, with what to type instead, where this user may not write the run.
+    """
+    check_writable(folder)
     if folder.is_local:
         return folder.local_path / "log.txt"
-    return Path(tempfile.gettempdir()) / "lehr-logs" / f"{folder.name}.txt"
+    return state_folder("logs") / f"{folder.name}.txt"
