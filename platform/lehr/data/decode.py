@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lehr.data.sources.base import number_from_environment
 from lehr.errors import LehrError
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by number of channels
 ORIENTATION = 0x0112  # the EXIF tag
-READ_ERRORS = (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for bytes or arrays that are not an image."""
+Image.preinit()
+for _plugin in ("AvifImagePlugin", "TiffImagePlugin", "WebPImagePlugin"):  # those that preinit() leaves out
+    with contextlib.suppress(ImportError):
+        import_module(f"PIL.{_plugin}")
+FORMATS = tuple(each for each in ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP") if each in Image.OPEN)
+"""Pillow's names of the formats that are read. Pillow knows forty more, some of which start other programs."""
+MOST_PIXELS = "LEHR_MOST_PIXELS"
+"""Environment variable: the most pixels of an image that is decoded; by default `DEFAULT_MOST_PIXELS`."""
+DEFAULT_MOST_PIXELS = 120_000_000
+"""A photograph of 100 megapixels is read. Each pixel takes up to 4 bytes while its image is decoded."""
+
+
+class UnreadableImage(ValueError):
+    """Bytes that are no image of a format that is read, or an image that is damaged or too large; says why."""
+
+
+def most_pixels() -> int:
+    """The most pixels of an image that is decoded. Raises LehrError for a LEHR_MOST_PIXELS that is not a number."""
+    return number_from_environment(MOST_PIXELS, DEFAULT_MOST_PIXELS)
 
 
 def decode_image(encoded: bytes, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
@@ -26,16 +46,39 @@ def decode_image(encoded: bytes, size: tuple[int, int] | None, channels: int | N
         size: (height, width) to resize to, bilinear; None keeps the image's own.
         channels: 1 or 3; None gives 1 for greyscale files and 3 for all others.
 
+    Of several frames it is the first.
+
     Raises:
-        READ_ERRORS: it is not an image file, or it is damaged or cut off.
+        UnreadableImage: it is no image file, it is damaged or cut off, or it has more pixels than are read.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        # Without the tag the image is upright already; the copy saved is a third of the time for a small image.
-        upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
-        upright.load()
-    if channels is None:
-        channels = 1 if upright.mode in ("1", "L", "I", "I;16", "LA") else 3
-    return _to_array(upright, size, channels)
+    limit = most_pixels()
+    Image.MAX_IMAGE_PIXELS = limit  # beyond it Pillow warns, beyond twice as much it refuses; see below
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            if image.width * image.height > limit:
+                raise UnreadableImage(_too_large(image.width, image.height, limit))
+            # Without the tag the image is upright already; the copy saved is a third of the time for a small image.
+            upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
+            upright.load()
+        if channels is None:
+            channels = 1 if upright.mode in ("1", "L", "I", "I;16", "LA") else 3
+        return _to_array(upright, size, channels)
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"no image of a known format: {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage(f"it has more than {2 * limit:,} pixels, a decompression bomb; {_allow(limit)}") from None
+    except Exception as error:  # decoders raise all sorts of errors for bytes that are no image
+        raise UnreadableImage(str(error).split(" <_io")[0].strip() or type(error).__name__) from error
+
+
+def _too_large(width: int, height: int, limit: int) -> str:
+    return f"it has {width:,} × {height:,} pixels, a decompression bomb or a very large image; {_allow(limit)}"
+
+
+def _allow(limit: int) -> str:
+    return f"allowed: {limit:,}, or what {MOST_PIXELS} is set to"
 
 
 def _to_array(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
@@ -77,9 +120,9 @@ def decode(table: pa.Table, size: tuple[int, int] | None, channels: int | None =
     for row, (encoded, shape) in enumerate(zip(table["image"].to_pylist(), shapes, strict=True)):
         try:
             images.append(_decode_one(encoded, shape, size, channels))
-        except READ_ERRORS as error:
+        except UnreadableImage as error:
             images.append(None)
-            unreadable.append((row, str(error).split(" <_io")[0].strip() or type(error).__name__))
+            unreadable.append((row, str(error)))
     labels = table["label"].to_numpy().astype(np.int64)
     known = {image.shape[:2] for image in images if image is not None}
     if len(known) > 1:
@@ -102,15 +145,20 @@ def different_sizes(sizes: Iterable[tuple[int, int]]) -> LehrError:
 def _decode_one(
     image: bytes | None, shape: list[int] | None, size: tuple[int, int] | None, channels: int | None
 ) -> np.ndarray:
-    """One image of a part's table; raw pixels if it has a shape. Raises one of READ_ERRORS."""
+    """One image of a part's table; raw pixels if it has a shape. Raises UnreadableImage."""
     if image is None:
-        raise ValueError("the row has no image")
-    return decode_image(image, size, channels) if shape is None else _from_raw(image, shape, size, channels)
+        raise UnreadableImage("the row has no image")
+    if shape is None:
+        return decode_image(image, size, channels)
+    try:
+        return _from_raw(image, shape, size, channels)
+    except (TypeError, ValueError) as error:
+        raise UnreadableImage(str(error)) from error
 
 
 def _from_raw(pixels: bytes, shape: list[int], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
     height, width, depth = shape
-    if depth not in MODES or not height * width:
+    if depth not in MODES or min(height, width) < 1:
         raise ValueError(f"the shape {height} × {width} × {depth} is not an image with 1 or 3 channels")
     array = np.frombuffer(pixels, np.uint8).reshape(height, width, depth)
     if (size is None or size == (height, width)) and (channels is None or channels == depth):
@@ -144,7 +192,9 @@ def as_pixels(image: object, size: tuple[int, int], channels: int) -> np.ndarray
             image = Image.fromarray(image.squeeze(-1) if image.ndim == 3 and image.shape[2] == 1 else image)
         if isinstance(image, Image.Image):
             return _to_array(ImageOps.exif_transpose(image), size, channels)
-    except READ_ERRORS as error:
+    except LehrError:
+        raise
+    except Exception as error:  # a PIL image may be decoded only now
         raise LehrError(f"cannot be read as an image: {error}") from error
     what = f"a {type(image).__name__} is not an image"
     raise LehrError(f"{what}; allowed: a path, the bytes of an image file, a PIL image or a uint8 array")

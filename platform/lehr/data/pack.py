@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from pyarrow.fs import FileSelector
+from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
 from lehr.data.sources.base import Source, class_metadata, file_system, join_path
 from lehr.errors import LehrError
@@ -42,14 +45,39 @@ def pack(source: Source, target: str, advance: Callable[[int], None] = lambda ro
         raise LehrError(f"{target}: cannot be reached: {str(error).splitlines()[0]}") from error
     if taken:
         raise LehrError(f"{target}: is not empty; allowed: an empty folder, or one that does not exist yet")
-    if not source.other_splits:
-        return _write_shards(source, target, advance)
-    splits = {"train": source, **source.other_splits}
-    return sum(_write_shards(split, join_path(target, name), advance) for name, split in splits.items())
+    with _whole(filesystem, path) as place:
+        if not source.other_splits:
+            return _write_shards(source, filesystem, place, advance)
+        splits = {"train": source, **source.other_splits}
+        return sum(_write_shards(split, filesystem, f"{place}/{name}", advance) for name, split in splits.items())
 
 
-def _write_shards(source: Source, target: str, advance: Callable[[int], None]) -> int:
-    filesystem, path = file_system(target)
+@contextmanager
+def _whole(filesystem: FileSystem, path: str) -> Iterator[str]:
+    """Where to write what becomes the folder `path` once the block ends: a killed pack is no data set of fewer rows.
+
+    An object store has no renaming: there the files are written in place, and deleted if the block raises.
+
+    Raises LehrError where it cannot be written.
+    """
+    local = isinstance(filesystem, LocalFileSystem)
+    folder, name = os.path.split(path.rstrip("/"))
+    place = f"{folder}/.{name}.{secrets.token_hex(6)}" if local else path
+    try:
+        try:
+            yield place
+            if local:
+                os.replace(place, path)
+        except BaseException:
+            with suppress(OSError):
+                filesystem.delete_dir_contents(place)
+                filesystem.delete_dir(place)
+            raise
+    except OSError as error:
+        raise LehrError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
+
+
+def _write_shards(source: Source, filesystem: FileSystem, path: str, advance: Callable[[int], None]) -> int:
     filesystem.create_dir(path, recursive=True)
     schema = SCHEMA.with_metadata(class_metadata(source.classes))
     writer, files, size = None, 0, 0
@@ -65,8 +93,6 @@ def _write_shards(source: Source, target: str, advance: Callable[[int], None]) -
             if size > FILE_BYTES:
                 writer.close()
                 writer = None
-    except OSError as error:
-        raise LehrError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from error
     finally:
         if writer is not None:
             writer.close()

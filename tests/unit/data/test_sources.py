@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from lehr.data.decode import FORMATS
 from lehr.data.door import cache_policy, in_bytes
 from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import Source, opener
@@ -173,7 +174,7 @@ def test_too_many_unreadable_images_fail_the_job_with_their_names(tmp_path: Path
     assert str(caught.value).startswith(
         "data: 2 of 97 images are unreadable, more than data.skip_unreadable allows (0.01 of"
     )
-    assert f"{path} row 3 (cannot identify image file)" in str(caught.value)
+    assert f"{path} row 3 (no image of a known format: {', '.join(FORMATS)})" in str(caught.value)
     assert f"{path} row 50" in str(caught.value)
 
 

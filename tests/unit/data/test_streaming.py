@@ -13,6 +13,7 @@ import lehr.data.streaming as streaming
 from lehr.data.augment import Augment
 from lehr.data.batches import batches
 from lehr.data.dataset import UNREADABLE, BatchSampler, DataSubset
+from lehr.data.decode import FORMATS
 from lehr.data.load import OpenedSources, splits
 from lehr.data.randomness import key
 from lehr.data.sources import Part
@@ -25,6 +26,8 @@ from lehr.training.loop import train
 from lehr.training.setup import Plan
 
 from .conftest import write_parquet
+
+UNKNOWN = f"no image of a known format: {', '.join(FORMATS)}"
 
 
 class Counting(ThreadDecoder):
@@ -180,7 +183,7 @@ def test_a_run_notes_what_it_skipped(tmp_path: Path) -> None:
     run = RunFolder.create(Folder.at(tmp_path / "run"), {"kind": "train"})
     train(Plan.make(job, splits(job, OpenedSources(job).stream(ThreadDecoder(2)))), run, Group())
     skipped = sorted(event["message"] for event in run.events() if event["kind"] == "unreadable")
-    assert skipped == [f"skipped {path} row {row} (cannot identify image file)" for row in (3, 50)]
+    assert skipped == [f"skipped {path} row {row} ({UNKNOWN})" for row in (3, 50)]
 
 
 def test_a_run_notes_what_each_of_its_workers_skipped(tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_a_run_notes_what_each_of_its_workers_skipped(tmp_path: Path) -> None:
     data = {"source": "parquet", "path": str(path), "skip_unreadable": "5%", "cache": "stream", "validation": 0.1}
     run = train_here(tiny(data=data, train__epochs=2), tmp_path / "run", workers=2)
     skipped = [event["message"] for event in run.events() if event["kind"] == "unreadable"]
-    assert sorted(skipped) == [f"skipped {path} row {row} (cannot identify image file)" for row in broken]
+    assert sorted(skipped) == [f"skipped {path} row {row} ({UNKNOWN})" for row in broken]
     training = run.progress().training
     assert training is not None
     assert training.skipped_images == len(broken)

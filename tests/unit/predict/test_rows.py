@@ -85,7 +85,7 @@ def test_unreadable_images_keep_their_rows_and_are_named(tmp_path: Path, capsys:
     assert table["prediction"].null_count == table["class"].null_count == 2
     assert table["label"].null_count == 0
     assert "2 unreadable images, null in the output: " in (said := capsys.readouterr().out)
-    assert f"{data} row 3 (cannot identify image file" in said
+    assert f"{data} row 3 (no image of a known format" in said
     about = done.folder.environment.data
     assert about is not None
     assert about.unreadable is not None

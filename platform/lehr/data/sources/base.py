@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from lehr.errors import JobError, LehrError
 from lehr.paths import packaged_path
+from lehr.printing import one_line
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
 
 T = TypeVar("T")
@@ -176,6 +178,29 @@ def file_system(path: str) -> tuple[FileSystem, str]:
         raise ValueError(f'"{path}" cannot be reached: {str(error).splitlines()[0]}') from error
 
 
+def list_entries(filesystem: FileSystem, folder: str) -> list[tuple[str, FileType]]:
+    """Everything below a folder: (path relative to it, type), hidden ones left out.
+
+    Raises:
+        OSError, ValueError: it cannot be listed, or holds a name that is no UTF-8; the sentence names it.
+    """
+    found = filesystem.get_file_info(FileSelector(folder, recursive=True))
+    try:
+        entries = [(info.path[len(folder) :].lstrip("/"), info.type) for info in found]
+    except UnicodeDecodeError:
+        raise ValueError(f"the name {_not_utf8(folder)} is not UTF-8; rename it") from None
+    return [(name, kind) for name, kind in entries if not any(part.startswith(".") for part in name.split("/"))]
+
+
+def _not_utf8(folder: str) -> str:
+    """The first name below a local folder that is not UTF-8, printable."""
+    for _, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+                return one_line(name)
+    return "of a file in it"
+
+
 def read_with_retries(path: str, read: Callable[[], T]) -> T:
     """Returns `read()`, which reads the file at `path`. Remote files are retried while their store may recover.
 
@@ -216,12 +241,33 @@ def split_folders(names: Sequence[str]) -> dict[str, str]:
     return found if "train" in found and len(found) == len(names) else {}
 
 
+def number_from_environment(variable: str, default: int) -> int:
+    """A limit that the user may set. Raises LehrError where that is not a whole number above 0."""
+    said = os.environ.get(variable)
+    if said is None:
+        return default
+    if not said.isdecimal() or not int(said):
+        raise LehrError(f'{variable}: "{said}" is not a limit; allowed: a whole number above 0')
+    return int(said)
+
+
 def class_names(metadata: Mapping[bytes, bytes] | None) -> tuple[str, ...] | None:
-    """Class names from a Parquet schema's metadata: comma-separated, or a JSON list if a name contains a comma."""
+    """Class names from a Parquet schema's metadata: comma-separated, or a JSON list if a name contains a comma.
+
+    Raises ValueError for what is neither.
+    """
     text = (metadata or {}).get(b"classes", b"").decode()
     if not text:
         return None
-    return tuple(json.loads(text)) if text.startswith("[") else tuple(text.split(","))
+    if not text.startswith("["):
+        return tuple(text.split(","))
+    try:
+        names = json.loads(text)
+    except RecursionError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("not a list of names")
+    return tuple(names)
 
 
 def class_metadata(classes: Sequence[str]) -> dict[str, str]:

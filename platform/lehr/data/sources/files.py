@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileType
 
-from lehr.data.sources.base import ErrorFactory, Part, Source, file_system
+from lehr.data.sources.base import ErrorFactory, Part, Source, file_system, list_entries
 from lehr.data.sources.images import ENDINGS, FILES_PER_PART, FilesPart
 from lehr.job import DataSection
 
@@ -35,7 +35,5 @@ def images_in(folder: str) -> list[str]:
         OSError, ValueError: the folder does not exist or cannot be listed.
     """
     filesystem, path = file_system(folder)
-    entries = filesystem.get_file_info(FileSelector(path, recursive=True))
-    names = [entry.path[len(path) :].lstrip("/") for entry in entries if entry.type == FileType.File]
-    visible = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    return sorted(name for name in visible if name.lower().endswith(ENDINGS))
+    names = [name for name, kind in list_entries(filesystem, path) if kind == FileType.File]
+    return sorted(name for name in names if name.lower().endswith(ENDINGS))

@@ -7,6 +7,7 @@ them contains all classes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,13 +18,23 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path, read_with_retries, split_folders
+from lehr.data.sources.base import (
+    ErrorFactory,
+    Source,
+    file_system,
+    join_path,
+    list_entries,
+    read_with_retries,
+    split_folders,
+)
 from lehr.job import DataSection
+from lehr.runs.stores import Disk
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FILES_PER_PART = 256
+MOST_BYTES = 1 << 30  # of a file: 120 million pixels of 16 bits in three channels, not compressed, have less
 
 
 @dataclass(frozen=True)
@@ -61,11 +72,18 @@ class FilesPart:
 
 
 def _read(filesystem: FileSystem, path: str) -> bytes:
+    """The bytes of a file; none, which count as an unreadable image, for one that is gone or is no file with an end."""
     try:
+        if isinstance(filesystem, LocalFileSystem):
+            return Disk().read(path, MOST_BYTES)
         with filesystem.open_input_stream(path) as file:
             return file.read()
     except FileNotFoundError:
-        return b""  # deleted since the folder was listed: counts as an unreadable image
+        return b""
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EFBIG, errno.ENXIO, errno.ELOOP, errno.EISDIR):
+            return b""
+        raise
 
 
 def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
@@ -97,15 +115,11 @@ def _list(root: str, job_error: ErrorFactory) -> list[Entry]:
             raise job_error("data.path", f'"{root}" does not exist')
         if kind == FileType.File:
             raise job_error("data.path", f'"{root}" is a file; allowed: a folder with one folder of images per class')
-        found = filesystem.get_file_info(FileSelector(path, recursive=True))
+        found = list_entries(filesystem, path)
     except (OSError, ValueError) as error:
         raise job_error("data.path", f"cannot be read: {str(error).splitlines()[0]}") from error
-    entries = [(info.path[len(path) :].lstrip("/"), info.type == FileType.Directory) for info in found]
-    return [
-        (name, is_folder)
-        for name, is_folder in entries
-        if not any(piece.startswith(".") for piece in name.split("/")) and (is_folder or name.lower().endswith(ENDINGS))
-    ]
+    entries = [(name, kind == FileType.Directory) for name, kind in found]
+    return [(name, is_folder) for name, is_folder in entries if is_folder or name.lower().endswith(ENDINGS)]
 
 
 def _by_top_folder(entries: list[Entry]) -> dict[str, list[Entry]]:

@@ -21,12 +21,25 @@ from lehr.data.sources.base import (
     class_names,
     file_system,
     join_path,
+    number_from_environment,
     read_with_retries,
     replace_labels,
     split_folders,
 )
+from lehr.errors import LehrError
 from lehr.job import DataSection
+from lehr.runs.bounded import TooLarge, read_row_groups
 from lehr.runs.tables import is_extension
+
+MOST_BYTES = "LEHR_MOST_ROW_GROUP_BYTES"
+"""Environment variable: the most bytes of a row group when decoded; by default `DEFAULT_MOST_BYTES`."""
+DEFAULT_MOST_BYTES = 2 << 30
+MOST_ROWS = 1 << 24  # in a row group; other programs write at most 2 ** 20
+
+
+def most_bytes() -> int:
+    """The most bytes of a decoded row group. Raises LehrError for a LEHR_MOST_ROW_GROUP_BYTES that is not a number."""
+    return number_from_environment(MOST_BYTES, DEFAULT_MOST_BYTES)
 
 
 @dataclass(frozen=True)
@@ -63,9 +76,14 @@ class ParquetPart:
         def read() -> pa.Table:
             filesystem, path = file_system(self.path)
             with filesystem.open_input_file(path) as file:
-                return pq.ParquetFile(file).read_row_group(self.row_group, columns=names)
+                return read_row_groups(pq.ParquetFile(file), most_bytes(), names, [self.row_group])
 
-        table = read_with_retries(self.path, read)
+        try:
+            table = read_with_retries(self.path, read)
+        except TooLarge as error:
+            what = f"row group {self.row_group} of {self.path} cannot be read: {error}"
+            allowed = f"at most a thousandfold, and {most_bytes():,} bytes or what {MOST_BYTES} is set to"
+            raise LehrError(f"data: {what}; allowed: {allowed}") from error
         if "label" in names and table["label"].null_count:  # a missing label is outside the classes, which is checked
             labels = table["label"].cast(pa.int64()).fill_null(pa.scalar(-1, pa.int64()))
             return replace_labels(table, labels.to_numpy())
@@ -87,9 +105,9 @@ def _open(root: str, field: str, job_error: ErrorFactory) -> Source:
         if kind == FileType.File:
             return parquet_files([root], root, field, job_error)
         inside = filesystem.get_file_info(FileSelector(path, recursive=True))
+        paths = [entry.path.removeprefix(path).lstrip("/") for entry in inside if entry.path.endswith(".parquet")]
     except (OSError, ValueError) as error:
         raise job_error(field, f"cannot be read: {str(error).splitlines()[0]}") from error
-    paths = [entry.path.removeprefix(path).lstrip("/") for entry in inside if entry.path.endswith(".parquet")]
     if not paths:
         raise job_error(field, f'"{root}" contains no .parquet file')
     splits = split_folders(sorted({name.split("/")[0] for name in paths if "/" in name}))
@@ -106,7 +124,11 @@ def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFacto
     for path in paths:
         schema, metadata = _footer(path, field, job_error)
         _check_columns(schema, path, field, job_error)
-        names = class_names(schema.metadata)
+        _check_sizes(metadata, path, field, job_error)
+        try:
+            names = class_names(schema.metadata)
+        except ValueError as error:
+            raise job_error(field, f'"{path}" has class names in its metadata that cannot be read: {error}') from None
         if classes is not None and names is not None and names != classes:
             raise job_error(field, f'"{path}" has different class names from the files before it')
         classes = classes or names
@@ -148,6 +170,19 @@ def _check_columns(schema: pa.Schema, path: str, field: str, job_error: ErrorFac
         if column in schema.names and not fits(schema.field(column).type):
             what = f"has a column {column} of type {schema.field(column).type}; allowed: {allowed}"
             raise job_error(field, f'"{path}" {what}')
+
+
+def _check_sizes(metadata: pq.FileMetaData, path: str, field: str, job_error: ErrorFactory) -> None:
+    """Raises JobError for row groups that are no data set: of too many rows, or of shapes without end."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_rows > MOST_ROWS:
+            what = f"has {group.num_rows:,} rows in its row group {number}; allowed: {MOST_ROWS:,}"
+            raise job_error(field, f'"{path}" {what}')
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.split(".")[0] == "shape" and column.num_values > 3 * group.num_rows:
+                what = "has shapes of more than three numbers; allowed: height, width, channels"
+                raise job_error(field, f'"{path}" {what}')
 
 
 def _is_binary(type_: pa.DataType) -> bool:

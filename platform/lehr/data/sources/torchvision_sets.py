@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from lehr import trust
 from lehr.data.sources.base import ErrorFactory, Source
@@ -59,13 +59,14 @@ class TorchvisionPart:
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         data = _open(self.dataset, self.root, self.options)
+        EpsImagePlugin.gs_binary = False  # torchvision opens files of every format, and this one starts a program
         rows = range(len(self.items)) if rows is None else rows
         images, shapes = [], []
         for row in rows:
             try:
                 image = data[self.items[row]][0]
                 pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
-            except (OSError, ValueError):
+            except Exception:  # decoders raise all sorts of errors for bytes that are no image
                 pixels = np.empty((0, 0), np.uint8)
             images.append(pixels.tobytes())
             shapes.append([*pixels.shape, 1][:3])
