@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import RunName, Storage, Trust, storage_or_default
+from lehr.cli.options import Force, RunName, Storage, Trust, storage_or_default
 
 
 def best(
@@ -17,6 +17,7 @@ def best(
     ] = None,
     storage: Storage = None,
     trust: Trust = None,
+    force: Force = False,
 ) -> None:
     """Write the best trial of a search as a job file, ready to train longer.
 
@@ -25,14 +26,16 @@ def best(
     Example: lehr best search-grid best.yaml
     Example: lehr best theirs/search best.yaml --trust theirs/search
     """
+    from lehr.output import refuse_existing, write_whole
     from lehr.result import find, trust_all
     from lehr.search.winner import winning_job
 
+    if file is not None:
+        refuse_existing(file, force=force)
     trust_all(trust or (), storage_or_default(storage))
     text = winning_job(find(run, storage_or_default(storage)).record)
     if file is None:
         print(text, end="")
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    write_whole(file, text)
     print(f"Wrote {file}. Train it: lehr run {file}")

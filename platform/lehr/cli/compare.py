@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Storage, storage_or_default
+from lehr.cli.options import Force, Storage, storage_or_default
 
 
 def compare(
@@ -16,6 +16,7 @@ def compare(
     ],
     storage: Storage = None,
     out: Annotated[Path, typer.Option(help="Folder for compare.html and compare.png.")] = Path("."),
+    force: Force = False,
 ) -> None:
     """Plot the curves of several runs on the same axes.
 
@@ -23,9 +24,14 @@ def compare(
 
     Example: lehr compare train train-lr-0.1 --out comparison
     """
-    from lehr.curves import write_comparison
+    from lehr.curves import comparison
+    from lehr.output import refuse_existing, write_whole
     from lehr.result import find
 
+    page, picture = out / "compare.html", out / "compare.png"
+    refuse_existing(page, picture, force=force)
     folders = [find(run, storage_or_default(storage)).record for run in runs]
-    for path in write_comparison(folders, out):
-        print(path)
+    text, drawn = comparison(folders)
+    write_whole(page, text)
+    write_whole(picture, drawn)
+    print(page, picture, sep="\n")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lehr.cli.options import Force
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def show(
     output: Annotated[str, typer.Option("--output", "-o", help="The PNG file to write.")] = "samples.png",
     samples: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 4,
     epochs: Annotated[int, typer.Option(min=0, help="Augmented versions to draw beside each image.")] = 2,
+    force: Force = False,
 ) -> None:
     """Draw samples, augmented as in the job, and count the rows per class.
 
@@ -44,34 +47,38 @@ def show(
     """
     import numpy as np
     import torch
-    from rich.console import Console
     from rich.table import Table
 
     from lehr.data.load import OpenedSources, augmentations
     from lehr.data.sample_grid import draw_sample_grid
     from lehr.data.streaming import ThreadDecoder
     from lehr.machine import cores
+    from lehr.output import refuse_existing, whole
+    from lehr.printing import one_line
+    from lehr.screen import console
 
+    refuse_existing(Path(output), force=force)
     job = job_of(source, overrides or [])
     opened = OpenedSources(job)
     streams = opened.stream(ThreadDecoder(cores()))
     classes, labels = opened.main.classes, streams["train"].labels
     counts = {name: np.bincount(stream.labels, minlength=len(classes)) for name, stream in streams.items()}
-    console = Console(highlight=False)
+    shown = console()
     table = Table("class", box=None, pad_edge=False, header_style="dim")
     for name in counts:
         table.add_column("rows" if len(counts) == 1 else name, justify="right")
     for label, name in enumerate(classes):
-        table.add_row(name, *(f"{count[label]:,}" for count in counts.values()))
+        table.add_row(one_line(name), *(f"{count[label]:,}" for count in counts.values()))
     table.add_row("all", *(f"{count.sum():,}" for count in counts.values()), style="bold")
-    console.print(table)
+    shown.print(table)
     for note in opened.main.notes:
-        console.print(note, markup=False)
+        shown.print(note)
     chosen = [np.flatnonzero(labels == label)[:samples] for label in range(len(classes))]
     rows = streams["train"].rows(torch.from_numpy(np.concatenate(chosen[:MOST_CLASSES])))
-    shown = epochs if job.data.augment else 0
-    draw_sample_grid(rows, augmentations(job), counts["train"].tolist(), shown, Path(output))
-    console.print(f"Samples: {output}", markup=False)
+    versions = epochs if job.data.augment else 0
+    with whole(Path(output)) as part:
+        draw_sample_grid(rows, augmentations(job), counts["train"].tolist(), versions, part)
+    shown.print(f"Samples: {output}")
 
 
 @app.command("pack")
@@ -86,16 +93,16 @@ def pack(
 
     Example: lehr data pack torchvision:CIFAR10 data/cifar10
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from lehr.data.load import OpenedSources
     from lehr.data.pack import pack as write
+    from lehr.screen import console
 
     opened = OpenedSources(job_of(source, overrides or []))
     main = opened.main
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+    with Progress(*columns, transient=True, console=console(sys.stderr)) as progress:
         task = progress.add_task("", total=main.rows + sum(split.rows for split in main.other_splits.values()))
         files = write(main, target, lambda rows: progress.advance(task, rows))
     splits = "".join(f", {split.rows:,} for {name}" for name, split in main.other_splits.items())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import RunName, Storage, Trust, storage_or_default
+from lehr.cli.options import Force, RunName, Storage, Trust, storage_or_default
 from lehr.cli.predict import DataSet, Split
 
 
@@ -20,6 +20,7 @@ def evaluate(
     ] = Path("confusion.png"),
     storage: Storage = None,
     trust: Trust = None,
+    force: Force = False,
 ) -> None:
     """Measure a run on labelled data: accuracy, recall and precision of each class, and the confusion matrix.
 
@@ -28,19 +29,22 @@ def evaluate(
     Example: lehr evaluate theirs/run photos/ --trust theirs/run
     """
     import torch
-    from rich.console import Console
     from rich.table import Table
 
     from lehr.cli.data import job_of
     from lehr.data.sources import open_split
     from lehr.formatting import format_path
     from lehr.machine import cores
+    from lehr.output import refuse_existing, write_whole
     from lehr.paths import add_to_path
     from lehr.predict import load_predictor
     from lehr.predict.evaluate import confusion_picture
     from lehr.predict.evaluate import evaluate as measure
+    from lehr.printing import one_line
     from lehr.result import find, trust_all
+    from lehr.screen import console
 
+    refuse_existing(output, force=force)
     add_to_path(Path.cwd())  # where the user's own modules are
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
@@ -50,18 +54,18 @@ def evaluate(
     source = open_split(job.data, split, job.error)
     torch.set_num_threads(cores())
     measured = measure(predictor, source)
-    console = Console(highlight=False)
-    console.print(
+    shown = console()
+    shown.print(
         f"Accuracy {measured.accuracy:.2%} on {measured.rows:,} rows, log loss {measured.loss:.4f}, "
         f"calibration error {measured.calibration:.2%}"
     )
     if measured.members:
-        console.print("Members: " + ", ".join(f"{name} {value:.2%}" for name, value in measured.members.items()))
+        shown.print("Members: " + ", ".join(f"{name} {value:.2%}" for name, value in measured.members.items()))
     if measured.unreadable:
         names = ", ".join(source.name_of(row) for row, _ in measured.unreadable[:3])
         more = ", …" if len(measured.unreadable) > 3 else ""
         count = len(measured.unreadable)
-        console.print(f"{count} unreadable image{'s' * (count > 1)}, not counted: {names}{more}", markup=False)
+        shown.print(f"{count} unreadable image{'s' * (count > 1)}, not counted: {names}{more}")
     table = Table("class", box=None, pad_edge=False, header_style="dim")
     for name in ("rows", "recall", "precision"):
         table.add_column(name, justify="right")
@@ -70,8 +74,8 @@ def evaluate(
         rows, recall, precision = measured.of_class(number)
         other = measured.most_confused(number)
         figures = ("" if value != value else f"{value:.2%}" for value in (recall, precision))
-        table.add_row(name, f"{rows:,}", *figures, f"{other[0]} ({other[1]:,})" if other else "")
-    console.print(table)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(confusion_picture(measured, f"{found.name} on {source.name}"))
-    console.print(f"Confusion matrix: {format_path(output.absolute())}", markup=False)
+        confused = one_line(f"{other[0]} ({other[1]:,})") if other else ""
+        table.add_row(one_line(name), f"{rows:,}", *figures, confused)
+    shown.print(table)
+    write_whole(output, confusion_picture(measured, f"{found.name} on {source.name}"))
+    shown.print(f"Confusion matrix: {format_path(output.absolute())}")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lehr.cli.options import RunName, Storage, Trust, storage_or_default
+from lehr.cli.options import Force, RunName, Storage, Trust, storage_or_default
 
 ROWS = 32  # to check the exported model on
 
@@ -26,6 +26,7 @@ def export(
     ] = None,
     storage: Storage = None,
     trust: Trust = None,
+    force: Force = False,
 ) -> None:
     """Export a run, or all members of an ensemble as one model, to files that other programs load.
 
@@ -46,12 +47,16 @@ def export(
     from lehr.errors import LehrError
     from lehr.formatting import format_folder, format_path
     from lehr.job import Job, from_dict, to_dict
+    from lehr.output import refuse_existing, whole, write_whole
     from lehr.paths import add_to_path
     from lehr.predict import load_predictor
     from lehr.predict.export import export_onnx, export_torch
     from lehr.result import find, trust_all
     from lehr.trust import calls_of, check
 
+    forms = {"torch": (export_torch, out / "model.pt2"), "onnx": (export_onnx, out / "model.onnx")}
+    chosen = [forms[name] for name in forms if form in ("both", name)]
+    refuse_existing(out / "classes.json", *(path for _, path in chosen), force=force)
     add_to_path(Path.cwd())  # where the user's own modules are
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
@@ -68,13 +73,11 @@ def export(
         raise LehrError(f"{error}; to check the export on other data, add --data") from None
     decoded = decode(part.read(range(min(ROWS, part.rows))), predictor.size, predictor.channels)
     pixels = torch.from_numpy(decoded.pixels).permute(0, 3, 1, 2).contiguous()
-    out.mkdir(parents=True, exist_ok=True)
     height, width = predictor.size
     inputs = {"classes": predictor.classes, "height": height, "width": width, "channels": predictor.channels}
-    (out / "classes.json").write_text(json.dumps(inputs, ensure_ascii=False) + "\n")
-    for name, write, suffix in (("torch", export_torch, "pt2"), ("onnx", export_onnx, "onnx")):
-        if form in ("both", name):
-            done = write(predictor, pixels, out / f"model.{suffix}")
-            where = format_path(done.path.absolute())
-            difference = f"{done.difference:.1g} on {len(pixels)} rows"
-            print(f"{where}: probabilities differ from the run's by at most {difference}")
+    write_whole(out / "classes.json", json.dumps(inputs, ensure_ascii=False) + "\n")
+    for write, path in chosen:
+        with whole(path) as file:
+            done = write(predictor, pixels, file)
+        difference = f"{done.difference:.1g} on {len(pixels)} rows"
+        print(f"{format_path(path.absolute())}: probabilities differ from the run's by at most {difference}")

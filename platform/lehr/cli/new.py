@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.errors import LehrError
+from lehr.cli.options import Force
 
 
 def new(
@@ -18,7 +18,7 @@ def new(
     file: Annotated[
         Path | None, typer.Argument(help="The file to write. By default TEMPLATE.yaml.", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a job file from a template, ready to run and to change.
 
@@ -26,6 +26,7 @@ def new(
     Example: lehr new train my-job.yaml
     """
     from lehr.job.templates import names, needed, read
+    from lehr.output import refuse_existing, write_whole
 
     if template is None:
         for name in names():
@@ -35,14 +36,12 @@ def new(
     target = file or Path(f"{template.removesuffix('.yaml')}.yaml")
     if target.is_dir():
         target = target / f"{template.removesuffix('.yaml')}.yaml"
-    if target.exists() and not force:
-        raise LehrError(f"{target} exists already; name another file, or overwrite it with --force")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    refuse_existing(target, force=force)
+    write_whole(target, text)
     for base in needed(text):  # the job files that it extends go beside it
         beside = target.parent / f"{base}.yaml"
         if not beside.exists():
-            beside.write_text(read(base), encoding="utf-8")
+            write_whole(beside, read(base))
             print(f"{beside}: {_what(read(base))}")
     print(f"{target}: {_what(text)}\nRun it: lehr run {target}")
 

@@ -45,6 +45,7 @@ Trust = Annotated[
         show_default=False,
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the earlier run of this name and start over.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print everything that would be sent, and send nothing.")]
 

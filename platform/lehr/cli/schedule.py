@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lehr.cli.options import Force
 from lehr.errors import JobError, LehrError
 
 
@@ -30,6 +31,7 @@ def schedule(
     out: Annotated[
         Path | None, typer.Option(help="Also write the plots to this file: .png, .svg or .html.", show_default=False)
     ] = None,
+    force: Force = False,
 ) -> None:
     """Plot learning-rate schedules side by side.
 
@@ -41,10 +43,13 @@ def schedule(
     from lehr.curves.schedule_plots import ScheduleCurve, chart, plot, side_by_side, write
     from lehr.durations import RunLength
     from lehr.job import TrainJob, from_dict
+    from lehr.output import refuse_existing, whole
     from lehr.schedules import SCHEDULES
 
     if out and out.suffix not in (".png", ".svg", ".html"):
         raise LehrError(f"--out: {out} is not a picture file; allowed: a name that ends in .png, .svg or .html")
+    if out:
+        refuse_existing(out, force=force)
     shared = {"warmup": warmup, "cooldown": cooldown}
     length = RunLength(steps_per_epoch, steps_per_epoch * epochs)
     curves = []
@@ -59,8 +64,8 @@ def schedule(
     widest = max(len(line) for lines in plots for line in lines)
     print(side_by_side(plots, max(1, (shutil.get_terminal_size().columns + 3) // (widest + 3))))
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write(chart(curves), out)
+        with whole(out) as part:
+            write(chart(curves), part)
         print(f"\nPicture: {out}")
 
 

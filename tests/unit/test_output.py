@@ -1,0 +1,111 @@
+"""Files for the user are whole or absent, and never replace others unasked."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from lehr.cli.best import best
+from lehr.cli.compare import compare
+from lehr.cli.data import pack, show
+from lehr.cli.evaluate import evaluate
+from lehr.cli.export import export
+from lehr.cli.new import new
+from lehr.cli.schedule import schedule
+from lehr.errors import LehrError, StorageError
+from lehr.output import refuse_existing, whole, write_whole
+
+COMMANDS = {
+    "best": (lambda out: best("any", out / "best.yaml"), "best.yaml"),
+    "compare": (lambda out: compare(["a", "b"], out=out), "compare.png"),
+    "data show": (lambda out: show("digits", output=str(out / "samples.png")), "samples.png"),
+    "evaluate": (lambda out: evaluate("any", "digits", output=out / "confusion.png"), "confusion.png"),
+    "export": (lambda out: export("any", out), "model.onnx"),
+    "export, its classes": (lambda out: export("any", out), "classes.json"),
+    "new": (lambda out: new("train", out / "train.yaml"), "train.yaml"),
+    "schedule": (lambda out: schedule(["cosine"], out=out / "rates.svg"), "rates.svg"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_replaces_no_file_unasked(name: str, tmp_path: Path) -> None:
+    command, file = COMMANDS[name]
+    (tmp_path / file).write_text("mine")
+    with pytest.raises(LehrError, match=rf"{file} exists already; name another .*, or overwrite it with --force$"):
+        command(tmp_path)
+    assert (tmp_path / file).read_text() == "mine"
+    assert os.listdir(tmp_path) == [file]
+
+
+def test_a_command_replaces_a_file_where_it_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "rates.svg").write_text("mine")
+    schedule(["cosine"], epochs=2, steps_per_epoch=10, out=tmp_path / "rates.svg", force=True)
+    assert (tmp_path / "rates.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("what", ["folder", "device", "link"])
+def test_not_even_force_replaces_what_is_no_file(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.png"
+    if what == "folder":
+        path.mkdir()
+    elif what == "device":
+        path.symlink_to("/dev/null")
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(LehrError, match=r"out\.png is not a file that can be replaced"):
+        refuse_existing(path, force=True)
+
+
+def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "new/folder/model.onnx"
+    with suppress(KeyboardInterrupt), whole(path) as part:
+        assert part.suffix == ".onnx"
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert os.listdir(path.parent) == []
+    write_whole(path, "old")
+    with suppress(KeyboardInterrupt), whole(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    write_whole(path, b"new")
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["model.onnx"]
+
+
+def test_a_file_has_the_mode_that_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        write_whole(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o664
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"file/inside\.png: cannot be written: "):
+        write_whole(tmp_path / "file/inside.png", b"x")
+
+
+def test_a_pack_that_fails_leaves_no_data_set_of_fewer_rows(tmp_path: Path) -> None:
+    def stop(rows: int) -> None:
+        raise KeyboardInterrupt
+
+    from lehr.cli.data import job_of
+    from lehr.data.load import OpenedSources
+    from lehr.data.pack import pack as write
+
+    source = OpenedSources(job_of("digits", [])).main
+    with pytest.raises(KeyboardInterrupt):
+        write(source, str(tmp_path / "packed"), stop)
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "packed").mkdir()
+    pack("digits", str(tmp_path / "packed"))
+    assert os.listdir(tmp_path) == ["packed"]
+    with pytest.raises(LehrError, match="is not empty"):
+        pack("digits", str(tmp_path / "packed"))
