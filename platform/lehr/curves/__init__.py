@@ -11,22 +11,14 @@ from lehr.runs import RunFolder
 
 if TYPE_CHECKING:
     from lehr.curves.findings import Diagnosis
-    from lehr.curves.record import Curves
 
 
 def diagnose_run(run: RunFolder) -> Diagnosis:
-    """What the curves of a run show so far; also written to `diagnosis.json` in its folder."""
+    """What the curves of a run show so far. Writes nothing."""
+    from lehr.curves.diagnosis import diagnose
     from lehr.curves.record import Curves
 
-    return _diagnose(run, Curves.read(run))
-
-
-def _diagnose(run: RunFolder, curves: Curves) -> Diagnosis:
-    from lehr.curves.diagnosis import diagnose
-
-    diagnosis = diagnose(curves)
-    diagnosis.write(run.folder)
-    return diagnosis
+    return diagnose(Curves.read(run))
 
 
 def verdict(run: RunFolder) -> str:
@@ -47,11 +39,13 @@ def write_curves(run: RunFolder) -> Path | None:
         The local path of the picture; None where nothing was recorded yet, and for a run on remote storage.
     """
     from lehr.curves import charts, report  # the libraries that draw take a second to import
+    from lehr.curves.diagnosis import diagnose
     from lehr.curves.record import Curves
     from lehr.reporting.drawing import png
 
     curves = Curves.read(run)
-    diagnosis = _diagnose(run, curves)
+    diagnosis = diagnose(curves)
+    diagnosis.write(run.folder)
     if not len(curves.steps["step"]):
         return None
     drawn = charts.run_chart(curves)
@@ -60,8 +54,8 @@ def write_curves(run: RunFolder) -> Path | None:
     return run.folder.local_path / "curves.png" if run.folder.is_local else None
 
 
-def write_comparison(runs: Sequence[RunFolder], out: Path) -> tuple[Path, Path]:
-    """Writes `compare.html` and `compare.png` into the folder `out`: the curves of several runs on the same axes.
+def comparison(runs: Sequence[RunFolder]) -> tuple[str, bytes]:
+    """The curves of several runs on the same axes: a page, and a picture as PNG.
 
     Raises:
         RunError: fewer than two runs, or one of them has recorded no steps yet.
@@ -77,10 +71,7 @@ def write_comparison(runs: Sequence[RunFolder], out: Path) -> tuple[Path, Path]:
     for curves in read:
         if not len(curves.steps["step"]):
             raise RunError(f"{curves.name} has recorded no steps yet, so it cannot be compared")
-    page, picture = out / "compare.html", out / "compare.png"
-    out.mkdir(parents=True, exist_ok=True)
-    page.write_text(report.compare_page(read, [diagnose(curves) for curves in read]), encoding="utf-8")
+    page = report.compare_page(read, [diagnose(curves) for curves in read])
     changed = report.differences(read)
     difference = f"Differences: {', '.join(changed)}" if changed else "The same job"
-    picture.write_bytes(png(charts.compare_chart(read), report.comparison_title(read), [difference]))
-    return page, picture
+    return page, png(charts.compare_chart(read), report.comparison_title(read), [difference])

@@ -15,8 +15,8 @@ def diverged(s: Signals) -> Finding | None:
     """The loss becomes NaN, rises for good, or explodes in the first steps and never recovers."""
     loss, limits = s.curves.steps["loss"], s.limits
     not_finite = np.flatnonzero(~np.isfinite(loss))
-    lowest = float(np.nanmin(s.loss))
-    where = float(s.grid[int(np.nanargmin(s.loss))])
+    known = np.where(np.isfinite(s.loss), s.loss, np.inf)  # all of it may be NaN
+    lowest, where = float(known.min()), float(s.grid[int(known.argmin())])
     end = s.loss_at(1.0)
     climbed = (end - lowest) / s.initial_loss
     peak = float(np.nanmax(loss[1:], initial=0.0)) / s.initial_loss

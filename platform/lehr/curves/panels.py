@@ -49,9 +49,10 @@ def accuracy_panel(curves: Curves) -> alt.LayerChart | None:
     if not np.isfinite(validation).any():
         return None
     scale = draw.accuracy_scale(np.concatenate([train, validation]))
+    kept = thin(x, validation, draw.MOST_POINTS)
     band = [
         {"x": draw.short(e), "low": draw.short(low), "high": draw.short(high)}
-        for e, low, high in zip(x, validation, train, strict=True)
+        for e, low, high in zip(x[kept], validation[kept], train[kept], strict=True)
         if np.isfinite(low) and np.isfinite(high)
     ]
     gap = (

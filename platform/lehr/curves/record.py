@@ -48,8 +48,8 @@ class Curves:
         started: Mapping[str, Any] = next((event for event in starts if event["kind"] == "started"), {})
         diverged = [str(event["message"]) for event in events if event["kind"] == "diverged"]
         return cls(
-            steps=_arrays(run.steps(), "step"),
-            epochs=_arrays(run.epochs(), "epoch"),
+            steps=_arrays(run.steps(), "step", f"{run.folder.uri}/steps"),
+            epochs=_arrays(run.epochs(), "epoch", f"{run.folder.uri}/epochs"),
             job=run.job,
             classes=_count(started, "classes") or _classes_of_model(run),
             validation_rows=_count(started, "validation_rows"),
@@ -76,10 +76,12 @@ class Curves:
         )
 
     def option(self, path: str, default: Any = None) -> Any:
-        """A field of the job by its dotted path."""
+        """A field of the job by its dotted path; where the default is a number, it stands for whatever is none."""
         value: Any = self.job
         for part in path.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(default, int | float) and not (isinstance(value, int | float) and abs(value) < MOST):
+            return default
         return default if value is None else value
 
     @property
@@ -122,9 +124,23 @@ def _classes_of_model(run: RunFolder) -> int | None:
         return None
 
 
-def _arrays(table: pa.Table, order: str) -> dict[str, Floats]:
+PLACES = {"step": {"step", "epoch", "learning_rate"}, "epoch": {"step", "epoch"}}
+"""By the column that orders a table, what every row has; all other columns may hold any number, or none."""
+MOST = 1e15
+
+
+def _arrays(table: pa.Table, order: str, where: str) -> dict[str, Floats]:
+    """The columns of numbers in order. Raises RunError where a row has no place."""
     numbers = {name: column for name, column in zip(table.column_names, table.columns, strict=True) if _numeric(column)}
     arrays = {name: np.asarray(column.to_numpy(zero_copy_only=False), np.float64) for name, column in numbers.items()}
+    for name in PLACES[order] & arrays.keys():
+        values = arrays[name]
+        if len(values) and not (np.isfinite(values) & (values >= 0) & (values <= MOST)).all():
+            raise RunError(f"{where}: is damaged: {name.replace('_', ' ')} holds what is no number from 0 to {MOST:g}")
+    # A float32 ends at 3e38: what is beyond 1e100 is as good as infinite, and neither scales nor averages can hold it.
+    arrays = {
+        name: np.where(np.abs(array) > 1e100, np.copysign(np.inf, array), array) for name, array in arrays.items()
+    }
     index = last_of_each(arrays[order].astype(np.int64))
     return {name: array[index] for name, array in arrays.items()}
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lehr.curves import advice, fatal
 from lehr.curves.findings import Finding, grade
-from lehr.curves.signals import Signals
+from lehr.curves.signals import LEAST_LOSS, Signals
 
 Rule = Callable[[Signals], Finding | None]
 
@@ -120,7 +120,8 @@ def plateau(s: Signals) -> Finding | None:
     """The loss fell, then reached a plateau with the learning rate still high."""
     begin = 1 - s.limits.plateau_span
     middle = (begin + 1) / 2
-    fall, update = 1 - s.mean_loss(middle, 1.0) / s.mean_loss(begin, middle), s.update_ratio(begin, 1.0)
+    fall = 1 - s.mean_loss(middle, 1.0) / (s.mean_loss(begin, middle) or LEAST_LOSS)
+    update = s.update_ratio(begin, 1.0)
     rate_left = float(s.learning_rate[-1] / s.learning_rate.max())
     fitted = s.final(s.training) >= s.limits.fitted
     if (

@@ -90,7 +90,9 @@ def write(picture: alt.ConcatChart, path: Path) -> None:
         buffer = io.BytesIO()
         picture.save(buffer, format="png", scale_factor=1.8)
         # The picture has a few flat colours, so a palette looks the same in a third of the bytes.
-        Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+        Image.open(buffer, formats=("PNG",)).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
 
 
 def plot(schedule: ScheduleCurve, width: int = 36, height: int = 5) -> list[str]:

@@ -14,6 +14,7 @@ from lehr.reporting.smoothing import Floats, slope, smooth
 
 GRID = 200  # intervals of the run, at whose ends the smoothed loss is read
 SPAN = 1 / 25  # window of the smoothed loss, as a share of the run
+LEAST_LOSS = 1e-12  # stands for a first loss of 0, by which others are divided
 USUAL_VALIDATION_ROWS = 1000  # where the run does not say
 
 
@@ -55,7 +56,7 @@ class Signals:
     def initial_loss(self) -> float:
         """The loss before the first update: a learning rate that is far too high ruins it within a step or two."""
         known = self.curves.steps["loss"][np.isfinite(self.curves.steps["loss"])]
-        return float(known[0]) if len(known) else math.nan
+        return (float(known[0]) or LEAST_LOSS) if len(known) else math.nan
 
     @cached_property
     def noise(self) -> float:
