@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from lehr.errors import RunError, StorageError, Superseded
-from lehr.runs.storage import Folder, to_json
+from lehr.runs.storage import Folder, to_sealed_json
 from lehr.runs.timestamps import now
 from lehr.runs.tolerant import tolerant
 
@@ -100,7 +100,7 @@ class Attempt:
         """Writes the attempt's file, unless there is one of its number; returns whether it wrote."""
         content = asdict(self)
         del content["damaged"]
-        return folder.claim(_file(self.attempt), to_json(content))
+        return folder.claim(_file(self.attempt), to_sealed_json(content))
 
     def check(self, folder: Folder) -> None:
         """Raises `Superseded` if a newer attempt at the run has begun."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from lehr.errors import RunError
-from lehr.runs.storage import Folder, to_json
+from lehr.runs.storage import Folder, to_sealed_json
 from lehr.runs.tolerant import tolerant
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Failure:
 
     def create(self, folder: Folder) -> None:
         """Writes failure.json, unless there is one of this owner: the first worker that fails says why."""
-        content = to_json(asdict(self))
+        content = to_sealed_json(asdict(self))
         if not folder.create("failure.json", content):
             there = Failure.read(folder)
             if there is None or there.owner != self.owner:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ FORMAT = 3
 MAX_VALUES = 100_000  # in a job; aliases counted each time
 MOST_BYTES = 256 << 10  # of job.yaml; a job has a few thousand, and reading this much takes 3 s
 NAME = "job.yaml"
+_SEAL = re.compile(rb"# sha256: ([0-9a-f]{64})\n\Z")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class JobFile:
     def read(cls, folder: Folder) -> JobFile:
         """Raises `RunError` where there is none, where it is damaged, and for a format newer than this lehr's."""
         try:
-            job = yaml.load(folder.read(NAME, MOST_BYTES), _Loader)  # a safe loader
+            data = folder.read(NAME, MOST_BYTES)
+            job = yaml.load(data, _Loader)  # a safe loader
         except FileNotFoundError as error:
             raise RunError(f"{folder.uri}: is not a run folder: it has no job.yaml") from error
         except _NOT_YAML as error:
@@ -43,6 +47,11 @@ class JobFile:
             raise RunError(f"{folder.uri}/job.yaml: is not the job of a run: it has no format")
         if not _is_finite(job):
             raise RunError(f"{folder.uri}/job.yaml: is damaged: it holds more than {MAX_VALUES} values")
+        if (sealed := _SEAL.search(data)) and sealed[1].decode() != _digest(data[: sealed.start()]):
+            raise RunError(
+                f"{folder.uri}/job.yaml: was changed after lehr had written it, on purpose or by a damaged disk: its "
+                "checksum differs; if the change is yours, delete the last line of the file"
+            )
         if number > FORMAT:
             newer = f"was written by a newer lehr (format {number}, this one reads up to {FORMAT}); update lehr"
             raise RunError(f"{folder.uri}: {newer}")
@@ -56,9 +65,14 @@ class JobFile:
         """As the file has it. Raises `RunError`, which names the folder, for a job that YAML cannot hold."""
         document = {"format": self.format} | {key: value for key, value in self.job.items() if key != "format"}
         try:
-            return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+            content = yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
         except yaml.YAMLError as error:
             raise RunError(f"{folder.uri}/job.yaml: cannot be written: {' '.join(map(str, error.args))}") from error
+        return content + f"# sha256: {_digest(content)}\n".encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 class _Loader(yaml.SafeLoader):

@@ -9,12 +9,13 @@ be wrong, and for up to `PATIENCE_SECONDS` if it did, since it will come back.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,6 +43,9 @@ HOPELESS = (
     "PERMISSION_DENIED",
     "UNAUTHENTICATED",
 )
+
+SEAL = "sha256"
+"""The last field of a JSON file: a digest of the others."""
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
@@ -199,16 +203,20 @@ class Folder:
         self._do("clear", None, self._store.sweep)
 
     def read_json(self, name: str) -> Any:
-        """The value in a JSON file. Raises `RunError` for a file that is not JSON."""
+        """The value in a JSON file. Raises `RunError` for a file that is not JSON, or not as it was written."""
         data = self.read(name, MOST_JSON_BYTES)
         try:
-            return json.loads(data)
+            value = json.loads(data)
+            changed = isinstance(value, dict) and (seal := value.pop(SEAL, None)) is not None and seal != _digest(value)
         except (ValueError, RecursionError) as error:
             raise RunError(f"{self.uri}/{name}: is damaged: not JSON ({error})") from error
+        if changed:
+            raise RunError(f"{self.uri}/{name}: is damaged: its checksum differs")
+        return value
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes or replaces a JSON file, as `to_json` does. Raises `RunError` for a value that JSON cannot hold."""
-        self.write(name, to_json(value))
+        """Writes or replaces a JSON file; a mapping is sealed. Raises `RunError` for a value that JSON cannot hold."""
+        self.write(name, to_sealed_json(value) if isinstance(value, Mapping) else to_json(value))
 
     def open_input_file(self, name: str) -> NativeFile:
         """The file opened for reading, as Parquet readers want it. Raises `FileNotFoundError` where there is none."""
@@ -302,6 +310,16 @@ def to_json(value: Any, indent: int | None = 1) -> bytes:
         return (json.dumps(value, default=plain, ensure_ascii=False, indent=indent) + "\n").encode()
     except (TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"cannot write this as JSON: {error}") from error
+
+
+def to_sealed_json(value: Mapping[str, Any]) -> bytes:
+    """JSON as `to_json` makes it, with a last field that holds a digest of the others: `read_json` checks it."""
+    content = json.loads(to_json(value))
+    return to_json({**content, SEAL: _digest(content)})
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _cause(error: BaseException) -> str:
