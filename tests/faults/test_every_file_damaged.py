@@ -20,7 +20,7 @@ import torch
 
 import lehr
 from lehr.driver import Interrupted
-from lehr.errors import LehrError
+from lehr.errors import LehrError, RunError
 from lehr.runs import RunFolder, all_attempts, has_model
 from lehr.training.metric_logger import MetricLogger
 from tests.support import records, weights
@@ -167,16 +167,22 @@ def consequence(kind: Kind, whole: RunFolder) -> str:
     assert run.status() == whole.status()
     if len(whole.children("members")) > len(run.children("members")):
         return "a member is left out, told"
-    said = [compare(one, other) for one, other in zip(trainings(whole), trainings(run), strict=True)]
+    said = [compare(one, Path(run.folder.uri, name)) for name, one in trainings(whole).items()]
     assert_same_result(whole, run)
     return "; ".join(sorted(set(filter(None, said)))) or "nothing"
 
 
-def compare(whole: RunFolder, run: RunFolder) -> str:
+def compare(whole: RunFolder, folder: Path) -> str:
+    """What one training lost, in words; empty for nothing."""
+    try:
+        run = RunFolder.open(folder)
+        found = records(run)
+    except RunError:  # it had ended, so that nobody writes it again
+        return "a finished trial, told when it is read"
     told = {event["kind"] for event in run.events()}
     # Both resume with their last attempt: one from where the stopped run was, the other from where it could.
     repeated = all_attempts(whole.folder)[-1].step - all_attempts(run.folder)[-1].step
-    for one, other in zip(records(whole), records(run), strict=True):
+    for one, other in zip(records(whole), found, strict=True):
         if not one.equals(other):
             if len(all_attempts(run.folder)) == 1:
                 return "parts of the record of a finished trial"
@@ -196,11 +202,11 @@ def assert_same_result(whole: RunFolder, run: RunFolder) -> None:
             assert value.equal(weights(run)[key]), key
 
 
-def trainings(run: RunFolder) -> list[RunFolder]:
-    """The trainings in a run that have a record, in order of their folders."""
-    folders = sorted(path.parent for path in Path(run.folder.uri).rglob("job.yaml"))
-    found = [RunFolder.open(folder) for folder in folders]
-    return [each for each in found if each.folder.files("epochs")]
+def trainings(run: RunFolder) -> dict[str, RunFolder]:
+    """The trainings in a run that have a record, by the names of their folders."""
+    root = Path(run.folder.uri)
+    found = {str(path.parent.relative_to(root)): RunFolder.open(path.parent) for path in root.rglob("job.yaml")}
+    return {name: each for name, each in found.items() if each.folder.files("epochs")}
 
 
 def resume(kind: Kind, name: str) -> RunFolder:
