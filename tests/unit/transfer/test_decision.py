@@ -43,7 +43,7 @@ def test_a_decision_is_read_back_as_it_was_written(decision: TransferDecision, t
 
 def test_a_choice_is_in_the_file_only_once_there_is_one(tmp_path: Path) -> None:
     def keys() -> list[str]:
-        return list(json.loads((tmp_path / "transfer.json").read_text()))
+        return list(Folder.at(tmp_path).read_json("transfer.json"))
 
     before = ["train_rows", "validation_rows", "classes", "seconds_per_image", "candidates", "advice", "similarity"]
     assert TransferDecision.read(Folder.at(tmp_path)) is None
