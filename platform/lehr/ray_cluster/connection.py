@@ -6,19 +6,29 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 # Read when ray is imported. Nothing is reported to anyone, and GPUs stay visible to tasks that ask for none.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+import grpc
 import ray
 from ray._private import ray_constants
+from ray._raylet import Config, GcsClient
+from ray.exceptions import AuthenticationError, RayError
 
+from lehr.errors import ClusterError
 from lehr.machine import cores
-from lehr.ray_cluster.orphans import end_orphans, mark_children
+from lehr.ray_cluster.folders import ray_folder
+from lehr.ray_cluster.orphans import end_orphans, marked_children
+from lehr.ray_cluster.token import make_token, token
 from lehr.runs.scratch import clear_scratch
+
+ANSWER_SECONDS = 5.0
+"""How long the cluster that RAY_ADDRESS names may take to answer."""
 
 OWN_RAY = {
     "RAY_enable_metrics_collection": "0",
@@ -46,32 +56,38 @@ def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     tasks that they wait for, and would hang silently. It also counts enough CPUs for as many workers as the job asks
     for, since several workers on one core are slow but correct. A Ray that this process is already connected to is used
     as it is.
+
+    Raises:
+        ClusterError: nothing answers at RAY_ADDRESS, or the cluster there does not accept this user's token.
     """
+    named = os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
-        if os.environ.get("RAY_ADDRESS"):
+        if named:
             yield _shared()
         else:
             total = ray.cluster_resources()
             yield Resources(total.get("CPU", 0) - 1, total.get("GPU", 0))
         return
-    if os.environ.get("RAY_ADDRESS"):
-        with _own_signals():
-            # A submitted job's namespace names its run, so that others see whose resources they wait for.
-            ray.init(namespace=os.environ.get("RAY_NAMESPACE"), log_to_driver=True)
-        try:
-            yield _shared()
-        finally:
-            ray.shutdown()
+    if named:
+        with _answering(named):
+            with _own_signals(), _on_loopback() if _is_loopback(named) else nullcontext():
+                # A submitted job's namespace names its run, so that others see whose resources they wait for.
+                ray.init(namespace=os.environ.get("RAY_NAMESPACE"), log_to_driver=True)
+            try:
+                yield _shared()
+            finally:
+                ray.shutdown()
         return
     for name, value in OWN_RAY.items():
         os.environ.setdefault(name, value)
     end_orphans()
     clear_scratch()
-    mark_children()
+    make_token()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
     # "local": without an address Ray would join any cluster that somebody has started on this machine.
-    with _own_signals(), _on_loopback():
-        ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True)
+    with _own_signals(), _on_loopback(), marked_children():
+        folder = str(ray_folder())
+        ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True, _temp_dir=folder)
     try:
         yield Resources(needed, ray.cluster_resources().get("GPU", 0))
     finally:
@@ -83,6 +99,81 @@ def _shared() -> Resources:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
     return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
+
+
+@contextmanager
+def _answering(address: str) -> Iterator[None]:
+    """Makes sure that a cluster answers at `host:port`, and within this context sends it a token if it asks for one.
+
+    Ray itself would try for minutes, and sends a token to a named address only where RAY_AUTH_MODE=token.
+    """
+    name = f"RAY_ADDRESS={address}"
+    leave = "to train on this machine instead, type: unset RAY_ADDRESS"
+    if address == "auto" or "://" in address:  # found by Ray, or the address of another protocol
+        yield
+        return
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise ClusterError(f"{name} is not the address of a Ray cluster; allowed: host:port; {leave}")
+    if not _speaks(address):
+        raise ClusterError(f"{name}: no Ray cluster answers there within {ANSWER_SECONDS:.0f} s; {leave}")
+    try:
+        enabled = _accepts_us(address)
+    except AuthenticationError:
+        raise ClusterError(
+            f"{name}: the cluster does not accept this user's token; put the cluster's token into ~/.ray/auth_token, "
+            f"or name its file: export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE; {leave}"
+        ) from None
+    except RayError as error:
+        raise ClusterError(f"{name}: no Ray cluster answers there: {error}; {leave}") from None
+    try:
+        yield
+    finally:
+        if enabled:
+            _set_token_mode(False)
+
+
+def _speaks(address: str) -> bool:
+    """Whether something answers in the protocol of Ray's daemons. Ray's own client waits for 40 s."""
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def _accepts_us(address: str) -> bool:
+    """Asks the cluster as this user; returns whether that took the token. Raises AuthenticationError if it refuses."""
+    try:
+        GcsClient(address=address)
+        return False
+    except AuthenticationError:
+        if "RAY_AUTH_MODE" in os.environ or not token():
+            raise
+    _set_token_mode(True)
+    try:
+        GcsClient(address=address)
+        return True
+    except BaseException:
+        _set_token_mode(False)
+        raise
+
+
+def _set_token_mode(on: bool) -> None:
+    if on:
+        os.environ["RAY_AUTH_MODE"] = "token"
+    else:
+        os.environ.pop("RAY_AUTH_MODE", None)
+    Config.initialize("")  # Ray reads the variable only then
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager
