@@ -1,10 +1,15 @@
-"""Who a process is: the boot and the namespace that number it, its id, and when it was started in ticks since boot.
+"""Who a process is, and what it left behind.
+
+A process is named by the boot and the namespace that number it, its id, and when it was started in ticks since boot.
 
 A process id alone is reused, and every container numbers its own processes. A start time by the wall clock moves when
 the clock is set. The ticks since boot, which `/proc` shows, do not.
 
 Nothing is known here of processes on another machine, in another boot, or in another namespace: they are never called
 dead, and never found to be the one that was meant.
+
+What a process starts within `marked_children` carries its name in the environment, with all that descends from it,
+whatever becomes of the processes between. So it can be found and ended, at the end or by a later process.
 """
 
 from __future__ import annotations
@@ -13,9 +18,14 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+MARK = "LEHR_STARTED_FOR"
+"""The environment variable that names the process for which a process was started."""
+# It is not LEHR_DRIVER, as in version 0.1, which ends whatever has a name there that it cannot read.
 
 _TEXT = re.compile(r"(\d+)-(\d+|unknown)-([0-9a-f]{16})")
 _FIRST_TIME_NAMESPACE = "time:[4026531834]"  # PROC_TIME_INIT_INO, fixed in Linux
@@ -143,6 +153,55 @@ def is_running(process: Process) -> bool:
 def is_here(process: Process) -> bool:
     """True only if the process is known to run here, so that its id may be sent a signal."""
     return _HERE.is_here(process)
+
+
+@contextmanager
+def marked_children() -> Iterator[None]:
+    """Every process that this process starts within this context is marked, with all that descend from it."""
+    # Without SPT_NOENV, setproctitle, which Ray's agents use, overwrites the environment with the title.
+    names = {MARK: str(this_process()), "SPT_NOENV": "1"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def end_orphans() -> list[int]:
+    """Kills the marked processes that this process can see and whose own is known to be dead; returns their ids.
+
+    Those of a process in another container are left alone, since nothing is known of it here.
+    """
+    return _end(lambda owner: not is_running(owner))
+
+
+def end_marked(patience: float = 0.0) -> list[int]:
+    """Kills the marked processes of this process that have not ended after `patience` seconds; returns their ids."""
+    this = this_process()
+    return _end(lambda owner: owner == this, patience)
+
+
+def _end(unwanted: Callable[[Process], bool], patience: float = 0.0) -> list[int]:
+    import psutil
+
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it has ended meanwhile, or belongs to another user
+            owner = Process.parse(each.environ().get(MARK, ""))
+            if owner and each.pid != os.getpid() and unwanted(owner):
+                found.append(each)
+    if patience:
+        found = psutil.wait_procs(found, timeout=patience)[1]
+    for each in found:
+        with suppress(psutil.Error):
+            each.kill()  # psutil checks that it is still the same process
+    psutil.wait_procs(found, timeout=5)
+    return [each.pid for each in found]
 
 
 def _without_proc(pid: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import sys
@@ -101,7 +102,10 @@ def quiet(log: Path) -> Iterator[TextIO]:
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     os.close(log_fd)
-    screen = os.fdopen(screen_fd, "w", buffering=1, encoding=sys.stdout.encoding or "utf-8", errors="replace")
+    encoding = sys.stdout.encoding or "utf-8"
+    screen = io.TextIOWrapper(
+        io.BufferedWriter(_MayClose(screen_fd, "w")), encoding=encoding, errors="replace", line_buffering=True
+    )
     try:
         yield screen
     finally:
@@ -112,6 +116,18 @@ def quiet(log: Path) -> Iterator[TextIO]:
         os.dup2(error_fd, 2)
         os.close(error_fd)
         screen.close()
+
+
+class _MayClose(io.FileIO):
+    """A terminal that may close, or a pipe whose reader may leave: what nobody sees any more is no error."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EIO, errno.EPIPE):
+                raise
+            return len(data)
 
 
 class PlainScreen:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -22,13 +24,18 @@ from ray.exceptions import AuthenticationError, RayError
 
 from lehr.errors import ClusterError
 from lehr.machine import cores
+from lehr.processes import end_marked, end_orphans, marked_children
 from lehr.ray_cluster.folders import ray_folder
-from lehr.ray_cluster.orphans import end_orphans, marked_children
 from lehr.ray_cluster.token import make_token, token
 from lehr.runs.scratch import clear_scratch
 
 ANSWER_SECONDS = 5.0
 """How long the cluster that RAY_ADDRESS names may take to answer."""
+LOST_SECONDS = 45.0
+"""After so long without an answer a cluster is given up. Ray itself ends this process after 60 s, without a word."""
+END_SECONDS = 5.0
+"""How long Ray's own processes may take to end before they are killed."""
+GO_ON = "what was saved is kept, and running the job again goes on from there"
 
 OWN_RAY = {
     "RAY_enable_metrics_collection": "0",
@@ -74,7 +81,8 @@ def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
                 # A submitted job's namespace names its run, so that others see whose resources they wait for.
                 ray.init(namespace=os.environ.get("RAY_NAMESPACE"), log_to_driver=True)
             try:
-                yield _shared()
+                with _watching(_Answers(named).lost):
+                    yield _shared()
             finally:
                 ray.shutdown()
         return
@@ -84,14 +92,17 @@ def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     clear_scratch()
     make_token()
     needed = max(cores(), int(workers * (cpus_per_worker or 1)))
-    # "local": without an address Ray would join any cluster that somebody has started on this machine.
-    with _own_signals(), _on_loopback(), marked_children():
-        folder = str(ray_folder())
-        ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True, _temp_dir=folder)
+    folder, patience = str(ray_folder()), 0.5
     try:
-        yield Resources(needed, ray.cluster_resources().get("GPU", 0))
+        # "local": without an address Ray would join any cluster that somebody has started on this machine.
+        with _own_signals(), _on_loopback(), marked_children(), _deaf_to_hangups(), _known_by_address():
+            ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True, _temp_dir=folder)
+        patience = END_SECONDS
+        with _watching(_own_head_lost):
+            yield Resources(needed, ray.cluster_resources().get("GPU", 0))
     finally:
         ray.shutdown()
+        end_marked(patience)  # now and then Ray leaves a worker; of a start that was interrupted, its agents
 
 
 def _shared() -> Resources:
@@ -188,6 +199,100 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _known_by_address() -> Iterator[None]:
+    """The processes of a Ray that starts within this context know its address.
+
+    Some ask for the state of their own actors (Ray Train's placement group cleaner does, and ends what is not there).
+    Without an address they would ask the Ray that somebody has started last on this machine.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    names = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
+
+
+@contextmanager
+def _deaf_to_hangups() -> Iterator[None]:
+    """Processes that start within this context do not get SIGHUP.
+
+    When a terminal closes, everything that it started gets the signal. Ray's processes must outlive it, so that the
+    workers can save a checkpoint; the driver then ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _watching(lost: Callable[[], str]) -> Iterator[None]:
+    """Raises ClusterError in the main thread once `lost` returns a sentence; it is called every second."""
+    main = threading.main_thread()
+    if threading.current_thread() is not main or not hasattr(signal, "SIGURG"):
+        yield
+        return
+    done, why = threading.Event(), [""]
+
+    def on_signal(number: int, frame: object) -> None:
+        if not done.is_set():
+            raise ClusterError(why[0])
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            if sentence := lost():
+                why[0] = sentence
+                signal.pthread_kill(main.ident or 0, signal.SIGURG)  # the main thread may wait for Ray
+                done.wait(5.0)  # the error may have met code that suppresses errors
+
+    before = signal.signal(signal.SIGURG, on_signal)  # by default it does nothing
+    thread = threading.Thread(target=watch, daemon=True, name="ray-watch")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        signal.signal(signal.SIGURG, before)
+
+
+def _own_head_lost() -> str:
+    """Whether a process of this job's own Ray has ended that nothing works without, as a sentence."""
+    node = ray._private.worker._global_node
+    for name, _ in node.dead_processes() if node else ():
+        if name in ("gcs_server", "raylet"):
+            return f"Ray's process {name} ended unexpectedly (it was killed, or it crashed); {GO_ON}"
+    return ""
+
+
+class _Answers:
+    """Whether the cluster at an address still answers; it may restart its head within `LOST_SECONDS`."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.last, self.asked = address, time.monotonic(), time.monotonic()
+
+    def lost(self) -> str:
+        """A sentence once it has not answered for too long."""
+        moment = time.monotonic()
+        if moment - self.asked >= 10.0:
+            self.asked = moment
+            if ":" not in self.address or "://" in self.address or _speaks(self.address):
+                self.last = time.monotonic()
+        if time.monotonic() - self.last < LOST_SECONDS:
+            return ""
+        return f"RAY_ADDRESS={self.address}: the cluster has not answered for {LOST_SECONDS:.0f} s; {GO_ON}"
 
 
 @contextmanager

@@ -30,10 +30,9 @@ import psutil
 from lehr.errors import ClusterError, LehrError
 from lehr.machine import cores
 from lehr.monitoring.ray_env import dashboard_environment
-from lehr.processes import Process, is_here, is_running, process
+from lehr.processes import MARK, Process, is_here, is_running, process
 from lehr.ray_cluster.dashboard import DashboardClient, last_line
 from lehr.ray_cluster.folders import make_state_folder, ray_folder, state_folder
-from lehr.ray_cluster.orphans import MARK
 from lehr.ray_cluster.token import is_disabled, make_token, token_file
 
 EVERYWHERE = ("0.0.0.0", "::")

@@ -18,9 +18,8 @@ import yaml
 from tests.dashboard import Dashboard
 
 from lehr.errors import LehrError
-from lehr.processes import Process, process
+from lehr.processes import MARK, Process, process
 from lehr.ray_cluster import folders, local_cluster
-from lehr.ray_cluster.orphans import MARK
 
 # A leader with a child in its session, and one that has moved to a process group of its own, as Ray's raylet does.
 LEADER = """\

@@ -1,4 +1,4 @@
-"""Only processes of drivers that are known to be dead are ended."""
+"""What a process left behind is ended, and nothing else: only what carries its name, once it is known to be dead."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from lehr.processes import process, this_process
-from lehr.ray_cluster.orphans import MARK, end_orphans, marked_children
+from lehr.processes import MARK, end_marked, end_orphans, marked_children, process, this_process
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -71,3 +70,29 @@ def test_what_a_notebook_starts_after_a_run_is_not_marked(monkeypatch: pytest.Mo
         assert os.environ["SPT_NOENV"] == "1"
     assert os.environ[MARK] == "theirs"
     assert "SPT_NOENV" not in os.environ
+
+
+ASKED = """\
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_at_the_end_a_process_waits_for_its_own_children_and_then_ends_what_is_left() -> None:
+    def start(seconds: float) -> subprocess.Popen[str]:
+        child = subprocess.Popen([sys.executable, "-c", ASKED, str(seconds)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        with child.stdout as output:
+            assert output.readline() == "ready\n"
+        return child
+
+    unmarked = start(60)
+    with marked_children():
+        quick, slow = start(0.2), start(60)
+    assert end_marked(patience=1.5) == [slow.pid]
+    assert not any(psutil.pid_exists(each.pid) for each in (quick, slow))
+    assert unmarked.poll() is None
+    unmarked.kill()
+    unmarked.wait()
