@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
@@ -102,10 +102,7 @@ def quiet(log: Path) -> Iterator[TextIO]:
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     os.close(log_fd)
-    encoding = sys.stdout.encoding or "utf-8"
-    screen = io.TextIOWrapper(
-        io.BufferedWriter(_MayClose(screen_fd, "w")), encoding=encoding, errors="replace", line_buffering=True
-    )
+    screen = cast(TextIO, _Unbuffered(screen_fd, sys.stdout.encoding or "utf-8"))
     try:
         yield screen
     finally:
@@ -118,16 +115,39 @@ def quiet(log: Path) -> Iterator[TextIO]:
         screen.close()
 
 
-class _MayClose(io.FileIO):
-    """A terminal that may close, or a pipe whose reader may leave: what nobody sees any more is no error."""
+class _Unbuffered(io.TextIOBase):
+    """Text to a terminal that may close, or a pipe whose reader may leave: what nobody sees any more is no error.
 
-    def write(self, data: Any) -> int:
+    Python's own text files cannot be entered again by a signal's handler that has something to say.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self._descriptor, self._encoding = descriptor, encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def write(self, text: str) -> int:
+        left = text.encode(self._encoding, "replace")
         try:
-            return super().write(data)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
         except OSError as error:
             if error.errno not in (errno.EIO, errno.EPIPE):
                 raise
-            return len(data)
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.close(self._descriptor)
 
 
 class PlainScreen:

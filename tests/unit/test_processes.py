@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,11 +99,11 @@ def test_this_process_is_running_and_is_here() -> None:
          "other-time", "same-id-in-a-container", "foreign-proc"],
 )  # fmt: skip
 def test_a_process_is_judged_only_where_it_is_known(
-    tmp_path: Path, signal: Callable[[int, int], None], there: dict[str, object], running: bool, here: bool
+    tmp_path: Path, signal: Callable[[int, int], None], there: dict[str, Any], running: bool, here: bool
 ) -> None:
     noted = Processes(proc(tmp_path / "then", started={7: 100})).one(7)
     assert noted.started == 100
-    now = Processes(proc(tmp_path / "now", **there), signal)  # type: ignore[arg-type]
+    now = Processes(proc(tmp_path / "now", **there), signal)
     assert (now.is_running(noted), now.is_here(noted)) == (running, here)
 
 
@@ -115,12 +116,8 @@ def test_without_proc_nothing_but_the_id_is_known(tmp_path: Path) -> None:
 
 
 def test_a_machine_is_one_boot_with_one_numbering_of_processes(tmp_path: Path) -> None:
-    names = [
-        Processes(proc(tmp_path / str(number), **there)).machine()
-        for number, there in enumerate(
-            [{}, {}, {"boot": OTHER_BOOT}, {"pids": "pid:[1]"}, {"time": "time:[1]"}],  # type: ignore[var-annotated]
-        )
-    ]
+    there: list[dict[str, Any]] = [{}, {}, {"boot": OTHER_BOOT}, {"pids": "pid:[1]"}, {"time": "time:[1]"}]
+    names = [Processes(proc(tmp_path / str(number), **each)).machine() for number, each in enumerate(there)]
     assert names[0] == names[1] == f"{BOOT}/pid:[4026531836]"
     assert len(set(names)) == 4
 

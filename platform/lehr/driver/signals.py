@@ -37,9 +37,12 @@ def stop_signals(running: Running) -> Iterator[None]:
             leave(130)
         asked = True
         if not running.training:
-            raise Interrupted(f"Stopped before the first step. Start again with: {running.command}")
+            running.interrupted = f"Stopped before the first step. Start again with: {running.command}"
+            raise Interrupted(running.interrupted)
         running.run.request_stop(signal.Signals(number).name)
-        running.screen.say("Stopping: saving a checkpoint first. Ctrl-C again ends at once.")
+        # In another thread, since the signal may have interrupted a line that is being written.
+        said = "Stopping: saving a checkpoint first. Ctrl-C again ends at once."
+        threading.Thread(target=running.screen.say, args=(said,), name="lehr-stopping").start()
 
     stopping = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

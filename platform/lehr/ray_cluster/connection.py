@@ -16,10 +16,10 @@ from ipaddress import ip_address
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import ray
 from ray._private import ray_constants
-from ray._raylet import Config, GcsClient
+from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
 from lehr.errors import ClusterError
@@ -33,6 +33,7 @@ ANSWER_SECONDS = 5.0
 """How long the cluster that RAY_ADDRESS names may take to answer."""
 LOST_SECONDS = 45.0
 """After so long without an answer a cluster is given up. Ray itself ends this process after 60 s, without a word."""
+WATCH_SECONDS, REPEAT_SECONDS = 1.0, 5.0
 END_SECONDS = 5.0
 """How long Ray's own processes may take to end before they are killed."""
 GO_ON = "what was saved is kept, and running the job again goes on from there"
@@ -239,7 +240,7 @@ def _deaf_to_hangups() -> Iterator[None]:
 
 @contextmanager
 def _watching(lost: Callable[[], str]) -> Iterator[None]:
-    """Raises ClusterError in the main thread once `lost` returns a sentence; it is called every second."""
+    """Raises ClusterError in the main thread once `lost`, which is called every second, returns a sentence."""
     main = threading.main_thread()
     if threading.current_thread() is not main or not hasattr(signal, "SIGURG"):
         yield
@@ -251,11 +252,11 @@ def _watching(lost: Callable[[], str]) -> Iterator[None]:
             raise ClusterError(why[0])
 
     def watch() -> None:
-        while not done.wait(1.0):
+        while not done.wait(WATCH_SECONDS):
             if sentence := lost():
                 why[0] = sentence
                 signal.pthread_kill(main.ident or 0, signal.SIGURG)  # the main thread may wait for Ray
-                done.wait(5.0)  # the error may have met code that suppresses errors
+                done.wait(REPEAT_SECONDS)  # the error may have met code that suppresses errors
 
     before = signal.signal(signal.SIGURG, on_signal)  # by default it does nothing
     thread = threading.Thread(target=watch, daemon=True, name="ray-watch")
@@ -271,7 +272,8 @@ def _watching(lost: Callable[[], str]) -> Iterator[None]:
 def _own_head_lost() -> str:
     """Whether a process of this job's own Ray has ended that nothing works without, as a sentence."""
     node = ray._private.worker._global_node
-    for name, _ in node.dead_processes() if node else ():
+    dead: list[tuple[str, object]] = node.dead_processes() if node else []
+    for name, _ in dead:
         if name in ("gcs_server", "raylet"):
             return f"Ray's process {name} ended unexpectedly (it was killed, or it crashed); {GO_ON}"
     return ""

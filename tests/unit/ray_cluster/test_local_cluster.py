@@ -78,7 +78,7 @@ def test_down_ends_every_process_of_its_sessions_and_no_other(leader_dies_first:
         local_cluster.stop()
 
 
-@pytest.mark.parametrize("step", [1, -1, 3600, -3600, 86400, -86400])
+@pytest.mark.parametrize("step", [1, -86400])
 def test_down_ends_the_cluster_although_the_clock_was_set_meanwhile(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     leader, children = started()
     record(process(leader.pid))
