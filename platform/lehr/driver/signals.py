@@ -19,6 +19,10 @@ from lehr.driver.running import Interrupted, Running
 from lehr.processes import end_marked
 
 
+class _Stop(BaseException):
+    """The job ends here. No `Exception`, so that no code takes it for an error of what it called."""
+
+
 @contextmanager
 def stop_signals(running: Running) -> Iterator[None]:
     """The first Ctrl-C (SIGTERM, SIGHUP) makes the workers save and stop; another Ctrl-C ends everything at once."""
@@ -38,7 +42,7 @@ def stop_signals(running: Running) -> Iterator[None]:
         asked = True
         if not running.training:
             running.interrupted = f"Stopped before the first step. Start again with: {running.command}"
-            raise Interrupted(running.interrupted)
+            raise _Stop
         running.run.request_stop(signal.Signals(number).name)
         # In another thread, since the signal may have interrupted a line that is being written.
         said = "Stopping: saving a checkpoint first. Ctrl-C again ends at once."
@@ -50,6 +54,8 @@ def stop_signals(running: Running) -> Iterator[None]:
     before = {number: signal.signal(number, on_signal) for number in stopping}
     try:
         yield
+    except _Stop:
+        raise Interrupted(running.interrupted) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -238,6 +238,10 @@ def _deaf_to_hangups() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+class _Lost(BaseException):
+    """Ray is lost. No `Exception`, so that no code takes it for an error of what it called."""
+
+
 @contextmanager
 def _watching(lost: Callable[[], str]) -> Iterator[None]:
     """Raises ClusterError in the main thread once `lost`, which is called every second, returns a sentence."""
@@ -249,20 +253,22 @@ def _watching(lost: Callable[[], str]) -> Iterator[None]:
 
     def on_signal(number: int, frame: object) -> None:
         if not done.is_set():
-            raise ClusterError(why[0])
+            raise _Lost
 
     def watch() -> None:
         while not done.wait(WATCH_SECONDS):
             if sentence := lost():
                 why[0] = sentence
                 signal.pthread_kill(main.ident or 0, signal.SIGURG)  # the main thread may wait for Ray
-                done.wait(REPEAT_SECONDS)  # the error may have met code that suppresses errors
+                done.wait(REPEAT_SECONDS)  # it may have met code that suppresses everything
 
     before = signal.signal(signal.SIGURG, on_signal)  # by default it does nothing
     thread = threading.Thread(target=watch, daemon=True, name="ray-watch")
     thread.start()
     try:
         yield
+    except _Lost:
+        raise ClusterError(why[0]) from None
     finally:
         done.set()
         thread.join()

@@ -101,10 +101,20 @@ def test_a_reader_that_has_seen_enough_does_not_end_the_run() -> None:
     assert driver.wait(timeout=20) == 130
 
 
+def take_for_an_error_of_the_job() -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    except Exception as error:  # as building a model does
+        raise ValueError("the model is wrong") from error
+
+
 def test_a_stop_that_the_code_suppressed_which_was_called_is_not_lost(tmp_path: Path) -> None:
     none = cast(Any, None)
     running = Running(none, none, open_screen(sys.stdout), tmp_path / "log.txt", False, 0.0, none, "again")
-    with stop_signals(running), suppress(Exception):  # as Ray's start does here and there
+    with pytest.raises(Interrupted, match="Stopped before the first step"), stop_signals(running):
+        take_for_an_error_of_the_job()
+    with stop_signals(running), suppress(BaseException):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
     with pytest.raises(Interrupted, match="Stopped before the first step"):

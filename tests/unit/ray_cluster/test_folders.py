@@ -40,7 +40,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Path]
     shutil.rmtree(base)
 
 
-@pytest.mark.parametrize("length", [0, 24, 82, 200])
+@pytest.mark.parametrize("length", [0, 24, 59, 82, 200])
 def test_a_socket_of_ray_fits_whatever_tmpdir_is(length: int, temporary: Callable[[int], Path]) -> None:
     given = temporary(length)
     folder = ray_folder()
