@@ -144,10 +144,13 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the `lehr` command. Whatever it prints is printable: see `lehr.printing`."""
+    """Entry point of the `lehr` command. Whatever it prints is printable: see `lehr.printing`.
+
+    Where Ray was used, it ends this process and never returns.
+    """
     sys.stdout, sys.stderr = PrintableStream(sys.stdout), PrintableStream(sys.stderr)
     try:
-        _main()
+        run_command()
     except SystemExit as ending:
         if "ray" not in sys.modules:
             raise
@@ -156,7 +159,8 @@ def main() -> None:
         finish(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
 
 
-def _main() -> None:
+def run_command() -> None:
+    """Runs the command that the arguments name, and raises SystemExit with its exit code."""
     try:
         app(prog_name="lehr")
     except LehrError as error:
