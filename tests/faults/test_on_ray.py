@@ -17,7 +17,7 @@ from lehr import Run
 from tests.integration.test_on_ray import left_behind, start, wait_for_epoch
 from tests.support import records, weights
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LONG = "train.epochs=200"  # long enough to be struck on a fast machine, too
 
