@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from lehr.errors import LehrError
+from lehr.paths import user_folder
 from lehr.processes import this_machine
 
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
@@ -24,11 +25,11 @@ def state_folder() -> Path:
 
     Machines may share a home folder, and a container may share it with its host: each has a folder of its own.
     """
-    if named := os.environ.get("LEHR_STATE"):
-        return Path(named).expanduser()
+    if os.environ.get("LEHR_STATE"):
+        return user_folder()
     namespace = this_machine().partition("/")[2].partition("/")[0]
     container = "" if namespace in ("", _FIRST_NAMESPACE) else f"-{namespace.strip('pid:[]')}"
-    return Path("~/.lehr").expanduser() / f"{platform.node() or 'localhost'}{container}"
+    return user_folder() / f"{platform.node() or 'localhost'}{container}"
 
 
 def make_state_folder() -> Path:
