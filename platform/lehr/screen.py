@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
@@ -101,7 +102,7 @@ def quiet(log: Path) -> Iterator[TextIO]:
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     os.close(log_fd)
-    screen = os.fdopen(screen_fd, "w", buffering=1, encoding=sys.stdout.encoding or "utf-8", errors="replace")
+    screen = cast(TextIO, _Unbuffered(screen_fd, sys.stdout.encoding or "utf-8"))
     try:
         yield screen
     finally:
@@ -112,6 +113,41 @@ def quiet(log: Path) -> Iterator[TextIO]:
         os.dup2(error_fd, 2)
         os.close(error_fd)
         screen.close()
+
+
+class _Unbuffered(io.TextIOBase):
+    """Text to a terminal that may close, or a pipe whose reader may leave: what nobody sees any more is no error.
+
+    Python's own text files cannot be entered again by a signal's handler that has something to say.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self._descriptor, self._encoding = descriptor, encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def write(self, text: str) -> int:
+        left = text.encode(self._encoding, "replace")
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            if error.errno not in (errno.EIO, errno.EPIPE):
+                raise
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.close(self._descriptor)
 
 
 class PlainScreen:

@@ -17,7 +17,7 @@ from lehr import Run
 from tests.integration.test_on_ray import left_behind, start, wait_for_epoch
 from tests.support import records, weights
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LONG = "train.epochs=200"  # long enough to be struck on a fast machine, too
 
@@ -91,8 +91,10 @@ def test_a_killed_head_ends_the_job_with_a_message_and_the_next_run_resumes(name
     wait_for_epoch(5, "headless", process)
     (daemon,) = of_session(process.pid, lambda command: f"/{name} " in command or command.endswith(f"/{name}"))
     daemon.kill()
-    _, stderr = process.communicate(timeout=240)
-    assert process.returncode != 0
+    _, stderr = process.communicate(timeout=40)  # Ray itself would end it after 60 s, without a word
+    assert process.returncode == 1
+    assert stderr.startswith(f"Ray's process {name} ended unexpectedly"), stderr
+    assert "goes on from there" in stderr
     assert "Traceback" not in stderr
     again = start("headless", LONG)
     _, stderr = again.communicate(timeout=240)
@@ -100,6 +102,18 @@ def test_a_killed_head_ends_the_job_with_a_message_and_the_next_run_resumes(name
     assert_undisturbed(Run("runs/headless"), whole)
     assert left_behind(process.pid) == []
     assert left_behind(again.pid) == []
+
+
+def test_a_killed_controller_costs_one_restart_and_nothing_else(whole: Run) -> None:
+    process = start("uncontrolled", LONG)
+    wait_for_epoch(5, "uncontrolled", process)
+    (controller,) = of_session(process.pid, lambda command: "TrainController" in command)
+    controller.kill()
+    stdout, stderr = process.communicate(timeout=400)
+    assert process.returncode == 0, stderr
+    assert "the process that watches the workers was lost (it was killed, or it crashed)." in stdout
+    assert_undisturbed(Run("runs/uncontrolled"), whole)
+    assert left_behind(process.pid) == []
 
 
 def test_ray_listens_only_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,8 @@ def lehr(place: Path, environment: dict[str, str]) -> Iterator[Lehr]:
 
     up = call("cluster", "up", "--nodes", "3", "--cpus", "2")
     assert up.returncode == 0, up.stderr
-    leaders = [pid for pid, _ in json.loads((place / "state/cluster.json").read_text())["leaders"]]
+    record = json.loads((place / "state/cluster.json").read_text())
+    leaders = [int(leader.split("-")[0]) for leader in record["leaders"]]
     yield call
     down = call("cluster", "down")
     assert down.returncode == 0, down.stderr

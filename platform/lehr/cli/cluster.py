@@ -26,19 +26,29 @@ def up(
             min=1, max=65535, help="Port of the dashboard. By default 8265, or a free port.", show_default=False
         ),
     ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address that the dashboard listens on. 0.0.0.0: on every network of this machine.")
+    ] = "127.0.0.1",
 ) -> None:
     """Start a Ray cluster with a dashboard on this machine.
 
-    The cluster keeps running when the terminal closes.
+    The cluster keeps running when the terminal closes. It accepts only requests with its token, which is in
+    ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN; lehr and Ray send it by themselves.
 
     Example: lehr cluster up --nodes 2 --cpus 4
     """
     from lehr.ray_cluster import local_cluster
+    from lehr.ray_cluster.folders import state_folder
+    from lehr.ray_cluster.token import is_disabled
 
-    found = local_cluster.start(nodes=nodes, cpus=cpus, port=port)
+    found = local_cluster.start(nodes=nodes, cpus=cpus, port=port, host=host)
     print(f"A cluster of {nodes} node{'' if nodes == 1 else 's'} is running. Dashboard: {found.address}")
+    if is_disabled():
+        print("RAY_AUTH_MODE=disabled: every user of this machine can run commands as you, until: lehr cluster down")
+    else:
+        print("The dashboard asks for a token. To see it, type: lehr cluster token")
     if found.prometheus:
-        grafana = local_cluster.state_folder() / "monitoring/grafana"
+        grafana = state_folder() / "monitoring/grafana"
         print(f"Prometheus: {found.prometheus}   dashboards for Grafana: {grafana}")
     print("Submit a job: lehr submit JOB   stop the cluster: lehr cluster down")
 
@@ -61,6 +71,21 @@ def status(cluster: Cluster = None) -> None:
         print(f"{each.status}: {each.run}")
     if not unfinished:
         print("No job is running.")
+
+
+@app.command("token")
+def show_token() -> None:
+    """Print the token that the dashboard of this user's clusters asks for.
+
+    Example: lehr cluster token
+    """
+    from lehr.errors import LehrError
+    from lehr.ray_cluster.token import token
+
+    found = token()
+    if not found:
+        raise LehrError("there is no token yet; lehr cluster up makes one")
+    print(found)
 
 
 @app.command("down")

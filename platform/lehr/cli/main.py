@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
@@ -143,8 +144,23 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the `lehr` command. Whatever it prints is printable: see `lehr.printing`."""
+    """Entry point of the `lehr` command. Whatever it prints is printable: see `lehr.printing`.
+
+    Where Ray was used, it ends this process and never returns.
+    """
     sys.stdout, sys.stderr = PrintableStream(sys.stdout), PrintableStream(sys.stderr)
+    try:
+        run_command()
+    except SystemExit as ending:
+        if "ray" not in sys.modules:
+            raise
+        from lehr.driver.signals import finish
+
+        finish(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
+
+
+def run_command() -> None:
+    """Runs the command that the arguments name, and raises SystemExit with its exit code."""
     try:
         app(prog_name="lehr")
     except LehrError as error:
@@ -175,7 +191,9 @@ def fail(sentence: str, code: int) -> None:
     """Prints the first line in red and any further lines plain, on standard error, and exits with the code."""
     first, _, rest = sentence.partition("\n")
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
-    print(f"{red}{printable(first)}{plain}" + (f"\n{printable(rest)}" if rest else ""), file=raw(sys.stderr))
+    with suppress(OSError):  # a terminal that is closed
+        text = f"{red}{printable(first)}{plain}" + (f"\n{printable(rest)}" if rest else "")
+        print(text, file=raw(sys.stderr), flush=True)
     sys.exit(code)
 
 

@@ -46,7 +46,7 @@ def delete(folder: Folder) -> None:
 
     check_writable(folder)
     linked = folder.is_local and os.path.islink(folder.local_path)
-    with Lease.acquire(folder):
+    with Lease.acquire(folder, say=print):
         # Until it is gone the lease is renewed, so nobody begins to write. On a disk the folder is renamed first, and
         # a folder that is gone is never created again; in an object store the renewal may leave its file behind.
         (Folder.at(os.path.realpath(folder.local_path)) if linked else folder).delete_all()

@@ -41,7 +41,7 @@ def run_with(
         if existing and not fresh and is_done(job, existing):
             screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, add --fresh: {command}")
             return existing
-        lease = stack.enter_context(Lease.acquire(folder))
+        lease = stack.enter_context(Lease.acquire(folder, say=screen.say))
         run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh)
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(stop_signals(running))

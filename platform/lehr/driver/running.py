@@ -34,6 +34,7 @@ class Running:
         lease: this process's right to write the run folder.
         command: the command that runs this job again, for messages.
         startup: seconds until training began; None before.
+        interrupted: why the job ends, once it was asked to stop before there was something to save.
     """
 
     job: Job
@@ -46,9 +47,15 @@ class Running:
     command: str
     training: bool = False
     startup: float | None = None
+    interrupted: str = ""
 
     def check_lease(self) -> None:
-        """Raises RunHeld if another process has taken over the run, because this one did not respond for too long."""
+        """Raises RunHeld if another process has taken over the run, because this one did not respond for too long.
+
+        Raises Interrupted if the job was asked to stop while code was called that suppressed it.
+        """
+        if self.interrupted:
+            raise Interrupted(self.interrupted)
         if self.lease.lost.is_set():
             raise RunHeld(f"{self.run.name} was taken over by another process; this one stops and writes nothing more")
 

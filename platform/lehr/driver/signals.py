@@ -1,20 +1,31 @@
-"""Stop signals: the first one saves and stops, a second Ctrl-C ends everything at once."""
+"""Stop signals: the first one saves and stops, a second Ctrl-C ends everything at once.
+
+SIGHUP, which a terminal sends when it closes, counts as SIGTERM. Where it was ignored from the start, as with `nohup`,
+it stays ignored.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 from lehr.driver.running import Interrupted, Running
+from lehr.processes import end_marked
+
+
+class _Stop(BaseException):
+    """The job ends here. No `Exception`, so that no code takes it for an error of what it called."""
 
 
 @contextmanager
 def stop_signals(running: Running) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) makes the workers save and stop; another Ctrl-C ends everything at once."""
+    """The first Ctrl-C (SIGTERM, SIGHUP) makes the workers save and stop; another Ctrl-C ends everything at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -22,21 +33,29 @@ def stop_signals(running: Running) -> Iterator[None]:
 
     def on_signal(number: int, frame: Any) -> None:
         nonlocal asked
-        if asked and number == signal.SIGTERM:
-            return  # the supervisor and the cluster may both send it
+        if asked and number != signal.SIGINT:
+            return  # the supervisor and the cluster may both send one, and a shell passes a hangup on
         if asked:
             running.screen.close()
             running.screen.say(f"Ended at once. What was saved before is kept; resume with: {running.command}")
             leave(130)
         asked = True
         if not running.training:
-            raise Interrupted(f"Stopped before the first step. Start again with: {running.command}")
+            running.interrupted = f"Stopped before the first step. Start again with: {running.command}"
+            raise _Stop
         running.run.request_stop(signal.Signals(number).name)
-        running.screen.say("Stopping: saving a checkpoint first. Ctrl-C again ends at once.")
+        # In another thread, since the signal may have interrupted a line that is being written.
+        said = "Stopping: saving a checkpoint first. Ctrl-C again ends at once."
+        threading.Thread(target=running.screen.say, args=(said,), name="lehr-stopping").start()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    stopping = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        stopping.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in stopping}
     try:
         yield
+    except _Stop:
+        raise Interrupted(running.interrupted) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -51,4 +70,17 @@ def leave(code: int) -> None:
             child.kill()
         except psutil.NoSuchProcess:
             continue
+    end_marked()  # those whose parent died first
+    os._exit(code)
+
+
+def finish(code: int) -> NoReturn:
+    """Ends this process after its exit functions, without taking its modules apart.
+
+    Threads of Ray and torch may still run then, and have crashed (SIGSEGV) in an interpreter that is being taken apart.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a terminal that is closed
+            stream.flush()
     os._exit(code)

@@ -113,8 +113,8 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
 
 def _gave_up(running: Running, retries: int, error: BaseException) -> LehrError:
     """Why Ray Train no longer restarts the workers, in one sentence."""
-    times = f"{retries + 1} times, the last time because " if retries else "because "
     failures = getattr(error, "worker_failures", None)
+    times = f"{retries + 1} times, the last time because " if failures and retries else "because "
     why = describe_lost_workers(failures) if failures else last_line(error)
     return LehrError(
         f"training failed {times}{why}; what was saved is kept, and running the job again resumes from there; "

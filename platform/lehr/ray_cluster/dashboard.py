@@ -7,14 +7,15 @@ import os
 import re
 import urllib.error
 import urllib.request
-from http.client import HTTPException
-from pathlib import Path
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
 from lehr.errors import ClusterError
+from lehr.ray_cluster.token import is_disabled, token
 
 TIMEOUT_SECONDS = 30.0
+CONNECT_SECONDS = 5.0
 
 
 class DashboardClient:
@@ -69,9 +70,12 @@ class DashboardClient:
             text = error.read().decode("utf-8", "replace")
             if error.code in allowed:
                 return error.code, text
-            raise ClusterError(f"{self.address}: {_refusal(error.code, text)}") from None
+            which = _named_by(self.address) if error.code == 404 else ""
+            raise ClusterError(f"{self.address}: {_refusal(error.code, text)}{which}") from None
         except (OSError, HTTPException, ValueError) as error:
-            raise ClusterError(f"{self.address}: no Ray cluster answers there: {_reason(error)}") from None
+            raise ClusterError(
+                f"{self.address}: no Ray cluster answers there: {_reason(error)}{_named_by(self.address)}"
+            ) from None
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -81,7 +85,30 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(_NoRedirects)
+class _Impatient(HTTPConnection):
+    """Waits for an answer longer than for a machine that may be gone."""
+
+    def connect(self) -> None:
+        self.timeout = CONNECT_SECONDS
+        super().connect()
+        self.sock.settimeout(TIMEOUT_SECONDS)
+
+
+class _ImpatientTLS(HTTPSConnection, _Impatient):
+    pass
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_Impatient, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_ImpatientTLS, req)
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects, _Http, _Https)
 
 
 def dashboard_address(given: str | None, local: str | None = None) -> str:
@@ -110,30 +137,12 @@ def dashboard_address(given: str | None, local: str | None = None) -> str:
     return address.rstrip("/")
 
 
-def token() -> str | None:
-    """The cluster's token, from where Ray looks for it: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
-
-    Raises:
-        ClusterError: the file that RAY_AUTH_TOKEN_PATH names cannot be read, or what was found is not a token.
-    """
-    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
-        return None
-    if value := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return _checked(value, "RAY_AUTH_TOKEN")
-    named, path = os.environ.get("RAY_AUTH_TOKEN_PATH"), token_file()
-    try:
-        return _checked(path.read_text().strip(), str(path)) or None
-    except (OSError, UnicodeDecodeError) as error:
-        if named:
-            why = getattr(error, "strerror", None) or "it is not text"
-            raise ClusterError(f"RAY_AUTH_TOKEN_PATH: {path} cannot be read: {why}") from None
-        return None
-
-
-def token_file() -> Path:
-    """The file that holds the token, where it is not in RAY_AUTH_TOKEN."""
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+def _named_by(address: str) -> str:
+    """What to change where the environment named the address, and nobody may remember it."""
+    named = os.environ.get("RAY_API_SERVER_ADDRESS", "").rstrip("/")
+    if not named or address not in (named, f"http://{named}"):
+        return ""
+    return " (RAY_API_SERVER_ADDRESS names it); pass --cluster http://host:8265, or type: unset RAY_API_SERVER_ADDRESS"
 
 
 def last_line(text: str) -> str:
@@ -142,18 +151,11 @@ def last_line(text: str) -> str:
     return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])[:300] if lines else "no reason given"
 
 
-def _checked(value: str, where: str) -> str:
-    if not value.isascii() or not value.isprintable() or " " in value:
-        raise ClusterError(f"{where} does not hold a token; allowed: one line of letters, digits and punctuation")
-    return value
-
-
 def _refusal(code: int, text: str) -> str:
     if code == 401:
-        off = os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled"
         return (
             "the cluster asks for a token, and none was found; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put it "
-            "into ~/.ray/auth_token" + (" (RAY_AUTH_MODE=disabled keeps it from being sent)" if off else "")
+            "into ~/.ray/auth_token" + (" (RAY_AUTH_MODE=disabled keeps it from being sent)" if is_disabled() else "")
         )
     if code == 403:
         return "the cluster does not accept this token; does it belong to another cluster?"

@@ -1,10 +1,13 @@
 """One writer per run folder: a lease that is renewed while its process lives.
 
-`lease.json` names the holder, who renews it every `BEAT_SECONDS`. A lease is stale when it was not renewed for
-`STALE_SECONDS`, and as soon as its process is known to be dead. On a disk a file lock makes taking and renewing atomic,
-so exactly one of any number of racing processes wins. An object store has no locks: there a process writes its name,
-waits, and checks that it is still there. If two slip through nevertheless, the next renewal tells one of them that it
-has lost.
+`lease.json` names the holder, who renews it every `BEAT_SECONDS`. A lease is stale as soon as its process is known to
+be dead, and otherwise once whoever wants it has seen its heartbeat stand still for `STALE_SECONDS` of its own time.
+Clocks of two machines are never compared for that: they only tell whether a heartbeat looks fresh, which refuses at
+once, or must be watched.
+
+On a disk a file lock makes taking and renewing atomic, so exactly one of any number of racing processes wins. An object
+store has no locks: there a process writes its name, waits, and checks that it is still there. If two slip through
+nevertheless, the next renewal tells one of them that it has lost.
 """
 
 from __future__ import annotations
@@ -19,14 +22,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from lehr.errors import LehrError, RunError, RunHeld, StorageError
+from lehr.processes import Process, is_running, this_machine, this_process
 from lehr.runs.attempts import newest_number
 from lehr.runs.storage import Folder
-from lehr.runs.timestamps import now, seconds_since
+from lehr.runs.timestamps import now
 
 try:
     import fcntl
@@ -37,6 +42,7 @@ BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 SETTLE_SECONDS = 1.0  # how long a process waits on an object store before it checks who won
 LOCK_SECONDS = 20.0  # how long to wait for others that are taking or renewing the lease
+WATCH_SECONDS = 1.0  # how often to look at a heartbeat that may stand still
 
 _NAME = "lease.json"
 _LOG = logging.getLogger(__name__)
@@ -73,25 +79,42 @@ class Holder:
         try:
             value = folder.read_json(_NAME)
             holder = cls(**{field.name: value[field.name] for field in fields(cls)})
-            seconds_since(holder.heartbeat)
+            holder.age()
+            texts = (holder.owner, holder.user, holder.host, holder.machine, holder.taken)
+            whole = isinstance(holder.pid, int) and isinstance(holder.process_started, int | None)
         except (FileNotFoundError, RunError, KeyError, TypeError, ValueError):
             return None
-        return holder
+        return holder if whole and all(isinstance(text, str) for text in texts) else None
 
     def write(self, folder: Folder) -> None:
         """Replaces lease.json."""
         folder.write_json(_NAME, asdict(self))
 
+    def age(self) -> float:
+        """Seconds since the last heartbeat, by this machine's clock; negative if it lies in the future."""
+        return (datetime.fromisoformat(now()) - datetime.fromisoformat(self.heartbeat)).total_seconds()
+
+    def is_dead(self) -> bool:
+        """Whether its process is known to be dead; of another machine, boot or container nothing is known."""
+        return not is_running(Process.at(self.machine, self.pid, self.process_started))
+
+    def is_fresh(self) -> bool:
+        """Whether the heartbeat is recent by this machine's clock, so that nobody needs to watch it."""
+        return 0 <= self.age() <= STALE_SECONDS
+
     def is_alive(self) -> bool:
-        """Whether its heartbeat is fresh and its process is not known to be dead."""
-        if seconds_since(self.heartbeat) > STALE_SECONDS:
-            return False
-        return self.machine != this_machine() or is_running(self.pid, self.process_started)
+        """Whether it seems to be alive, without waiting: not known to be dead, and its heartbeat is not old.
+
+        Only for showing: where the other machine's clock is wrong, so may be this.
+        """
+        return self.age() <= STALE_SECONDS and not self.is_dead()
 
     def __str__(self) -> str:
+        age = self.age()
+        beat = f"{age:.0f} s ago" if age >= 0 else f"{-age:.0f} s in the future by this machine's clock"
         return (
             f"{self.user} on {self.host} (process {self.pid}), since {self.taken[:19].replace('T', ' ')} UTC, "
-            f"last heartbeat {seconds_since(self.heartbeat):.0f} s ago"
+            f"last heartbeat {beat}"
         )
 
 
@@ -111,20 +134,33 @@ class Lease:
         self._thread = threading.Thread(target=self._beat_until_done, name="lehr-lease", daemon=True)
 
     @classmethod
-    def acquire(cls, folder: Folder, *, on_lost: Callable[[], None] | None = None) -> Lease:
+    def acquire(
+        cls,
+        folder: Folder,
+        *,
+        on_lost: Callable[[], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Lease:
         """Takes a free or stale lease, and renews it in a thread.
 
-        `on_lost` is called once, in that thread, when another process has taken over.
-        Raises `RunHeld`, which says who holds the lease and what to do.
+        Where only watching tells whether the holder is alive, this takes up to `STALE_SECONDS`.
+
+        Args:
+            on_lost: called once, in that thread, when another process has taken over.
+            say: called before watching, with a sentence that says why this takes a while.
+
+        Raises:
+            RunHeld: another process holds the lease; the sentence says who, and what to do.
         """
-        moment = now()
+        stale = _replaceable(folder, say)
+        moment, this = now(), this_process()
         holder = Holder(
             owner=secrets.token_hex(16),
             user=_user(),
             host=platform.node(),
             machine=this_machine(),
-            pid=os.getpid(),
-            process_started=process_started(os.getpid()),
+            pid=this.pid,
+            process_started=this.started,
             attempt=newest_number(folder),
             taken=moment,
             heartbeat=moment,
@@ -132,11 +168,11 @@ class Lease:
         if folder.is_local:
             _make(folder)
         with _locked(folder) as locked:
-            _refuse_if_held(folder, by_others_than=holder.owner)
+            _refuse_if_held(folder, stale)
             holder.write(folder)
             if not locked:
                 time.sleep(SETTLE_SECONDS)
-                _refuse_if_held(folder, by_others_than=holder.owner)
+                _refuse_if_held(folder, holder)
         lease = cls(folder, holder, on_lost)
         lease._thread.start()
         return lease
@@ -196,51 +232,78 @@ class Lease:
                 _LOG.warning("could not renew the lease: %s", error)
 
 
-def this_machine() -> str:
-    """A name for one boot of one machine and its process namespace, since each container numbers its own processes."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return platform.node()
+class Watch:
+    """How long this process has seen the heartbeat of each lease stand still, by its own clock.
+
+    Args:
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[Holder, float, float]] = {}  # by URI: the lease, seconds, when looked at last
+
+    def seconds(self, folder: Folder, holder: Holder) -> float:
+        """For how long this lease, as it was read just now, is known to stand still."""
+        before, seconds, last = self._seen.get(folder.uri, (holder, 0.0, self._clock()))
+        moment = self._clock()
+        # After a longer gap this process may have been stopped, and then so may have been the other one.
+        seconds = seconds + min(moment - last, BEAT_SECONDS) if _same(before, holder) else 0.0
+        self._seen[folder.uri] = (holder, seconds, moment)
+        return seconds
 
 
-def _process(pid: int) -> tuple[str, int | None]:
-    """State letter and start time, in clock ticks since boot, of a process; ("?", None) where the system hides them."""
-    try:
-        # The fields after the command's name, which is in parentheses and may hold any character.
-        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return values[0], int(values[19])
-    except OSError:
-        return "?", None
+_WATCH, _sleep = Watch(), time.sleep
 
 
-def process_started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot; None where the system hides it."""
-    return _process(pid)[1]
+def _replaceable(
+    folder: Folder,
+    say: Callable[[str], None] | None,
+) -> Holder | None:
+    """The lease that may be replaced: that of a dead process, or one whose heartbeat stood still. None: there is none.
 
-
-def is_running(pid: int, started: int | None) -> bool:
-    """False only if the process is known to be dead. /proc alone does not tell: it may hide other users' processes."""
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # alive, but not ours to signal
-    state, actual = _process(pid)
-    return state not in "ZX" and (actual is None or started is None or actual == started)
-
-
-def _refuse_if_held(folder: Folder, *, by_others_than: str) -> None:
-    holder = Holder.read(folder)
-    if holder is not None and holder.owner != by_others_than and holder.is_alive():
-        raise RunHeld(
-            f"{folder.uri}: is being written by {holder}; wait until it is done, or end that process: the run is free "
-            f"{STALE_SECONDS:.0f} s after the last heartbeat"
+    Raises:
+        RunHeld: its heartbeat looks fresh, or moved meanwhile.
+    """
+    first = Holder.read(folder)
+    if first is None or first.is_dead():
+        return first
+    seen = _WATCH.seconds(folder, first)
+    if seen < STALE_SECONDS and first.is_fresh():
+        raise _held(folder, first)
+    if say and seen < STALE_SECONDS:
+        say(
+            f"{folder.name} is held by {first}; watching for {STALE_SECONDS - seen:.0f} s whether that process lives, "
+            "since clocks do not tell"
         )
+    while seen < STALE_SECONDS:
+        _sleep(WATCH_SECONDS)
+        holder = Holder.read(folder)
+        if holder is None or holder.is_dead():
+            return holder
+        if not _same(holder, first):
+            raise _held(folder, holder)
+        seen = _WATCH.seconds(folder, holder)
+    return first
+
+
+def _same(one: Holder, other: Holder) -> bool:
+    """Whether a lease was not renewed and did not change hands."""
+    return (one.owner, one.heartbeat) == (other.owner, other.heartbeat)
+
+
+def _refuse_if_held(folder: Folder, replaceable: Holder | None) -> None:
+    """Raises RunHeld if somebody holds the lease but the `replaceable` one, or a process that is known to be dead."""
+    holder = Holder.read(folder)
+    if holder is not None and not (replaceable and _same(holder, replaceable)) and not holder.is_dead():
+        raise _held(folder, holder)
+
+
+def _held(folder: Folder, holder: Holder) -> RunHeld:
+    return RunHeld(
+        f"{folder.uri}: is being written by {holder}; wait until it is done, or end that process: the run is free "
+        f"once its heartbeat has stood still for {STALE_SECONDS:.0f} s"
+    )
 
 
 def _make(folder: Folder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -11,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lehr.errors import LehrError
-from lehr.runs.lease import is_running, process_started
+from lehr.processes import Process, is_running, this_process
 from lehr.runs.storage import Folder
 
-_NAME = re.compile(r"lehr-ray-(\d+)-(\d+|None)-.*")
+_NAME = re.compile(r"lehr-ray-(\d+-\w+-\w+)-.*")
 
 
 @contextmanager
@@ -25,8 +24,7 @@ def scratch(run: Folder, *, on_every_node: bool = False) -> Iterator[str]:
         on_every_node: other machines must reach it although the run folder is a path: they share its file system.
     """
     if run.is_local and not on_every_node:
-        owner = f"{os.getpid()}-{process_started(os.getpid())}"
-        with tempfile.TemporaryDirectory(prefix=f"lehr-ray-{owner}-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"lehr-ray-{this_process()}-", ignore_cleanup_errors=True) as folder:
             yield folder
         return
     remote = run.scratch()
@@ -38,8 +36,9 @@ def scratch(run: Folder, *, on_every_node: bool = False) -> Iterator[str]:
 
 
 def clear_scratch() -> None:
-    """Deletes what killed processes left on this machine's disk."""
+    """Deletes what killed processes left among the temporary files; what others in a shared folder left is theirs."""
     for folder in Path(tempfile.gettempdir()).glob("lehr-ray-*"):
         match = _NAME.fullmatch(folder.name)
-        if match and not is_running(int(match[1]), None if match[2] == "None" else int(match[2])):
+        owner = match and Process.parse(match[1])
+        if owner and not is_running(owner):
             shutil.rmtree(folder, ignore_errors=True)

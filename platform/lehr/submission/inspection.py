@@ -22,8 +22,8 @@ from lehr.errors import LehrError
 from lehr.job import Job, Training, from_dict
 from lehr.job.sources import source_form
 from lehr.paths import add_to_path
+from lehr.processes import this_machine
 from lehr.runs import Folder
-from lehr.runs.lease import this_machine
 from lehr.submission.backend import Request
 from lehr.submission.check import Inspection, NodeInspection, findings, training_of
 from lehr.submission.check_result import CheckResult

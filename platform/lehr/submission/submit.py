@@ -15,8 +15,8 @@ from lehr.driver import choose_run_folder
 from lehr.errors import LehrError, RunError, StorageError
 from lehr.job import EnsembleJob, Job, PredictJob, changes_of_run, describe_changes, extends, to_dict, with_new_names
 from lehr.job.base import path_fields
-from lehr.ray_cluster.dashboard import token_file
-from lehr.ray_cluster.local_cluster import state_folder
+from lehr.paths import user_folder
+from lehr.ray_cluster.token import token_file
 from lehr.result import DIGEST, code_of, find, trust_run
 from lehr.submission.backend import Backend, Request, Submission, command
 from lehr.submission.package import Package, package
@@ -68,7 +68,7 @@ def package_of(job: Job, root: Path, include: Collection[str] = ()) -> Package:
 
     What `include` names, relative to `root`, is sent whatever it is.
     """
-    without = {token_file().absolute(): "the cluster's token", state_folder().absolute(): "lehr's own files"}
+    without = {token_file().absolute(): "the cluster's token", user_folder().absolute(): "lehr's own files"}
     if "://" not in job.storage:
         without[Path(job.storage)] = "the job's run folders"
     data = [Path(path) for path in data_paths(job).values() if "://" not in path]

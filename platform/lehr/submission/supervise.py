@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lehr.credentials import mask
-from lehr.errors import LehrError, StorageError
+from lehr.errors import ClusterError, LehrError, StorageError
 from lehr.submission.backend import Request
 from lehr.submission.held_runs import when_free
 
@@ -109,7 +109,8 @@ def run(request: Request) -> int:
         )
     except LehrError as error:
         print(error, flush=True)
-        return STORAGE_AWAY if isinstance(error, StorageError) else error.exit_code
+        away = {StorageError: STORAGE_AWAY, ClusterError: CLUSTER_AWAY}
+        return next((code for kind, code in away.items() if isinstance(error, kind)), error.exit_code)
     except KeyboardInterrupt:
         return 130
     except Exception as error:

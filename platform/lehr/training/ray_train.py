@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, TypedDict
 
 # Read when Ray Train is imported. Its controller polls the workers once per interval: at the default of 2 s, a start,
@@ -18,9 +19,11 @@ os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "60")
 import psutil
 import ray
 import torch
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.execution.context import get_train_context
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from lehr.data.load import splits
 from lehr.data.ray_data import Handle
@@ -74,7 +77,8 @@ def fit(
             "work": work or _train,
             "grants": grants(),
         }
-        trainer = TorchTrainer(
+        trainer = partial(
+            TorchTrainer,
             _worker,  # type: ignore[arg-type]
             train_loop_config=dict(config),
             scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the types are those of Ray Train 1
@@ -91,7 +95,30 @@ def fit(
                 callbacks=[_LossRecorder(folder.uri, run.claim)],  # type: ignore[list-item]
             ),
         )
-        trainer.fit()
+        _fit(trainer, RunFolder(folder), job.workers.retries)
+
+
+def _fit(trainer: Callable[[], TorchTrainer], run: RunFolder, retries: int) -> None:
+    """Trains to the end. Ray Train restarts workers; where the process that does so is lost, this starts it again."""
+    for _ in range(retries + 1):
+        try:
+            trainer().fit()
+            return
+        except RayActorError:
+            if run.outcome() or run.failure():
+                return
+            run.note_loss("the process that watches the workers was lost (it was killed, or it crashed)")
+            _free_resources()
+    raise LehrError(f"the process that watches the workers was lost {retries + 1} times")
+
+
+def _free_resources() -> None:
+    """Gives back what a lost worker group held on the job's own Ray; on a cluster, Ray Train's cleaner does that."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    for name, group in placement_group_table().items():
+        if group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
 
 
 class _WorkerConfig(TypedDict):

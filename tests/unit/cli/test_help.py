@@ -151,7 +151,7 @@ def test_help_imports_no_command() -> None:
     ("typed", "offered"),
     [
         ("lehr r", {"run", "recipe", "runs", "report", "rm", "resume"}),
-        ("lehr cluster ", {"up", "status", "down"}),
+        ("lehr cluster ", {"up", "status", "token", "down"}),
         ("lehr run --f", {"--fresh"}),
         ("lehr on", set()),
     ],

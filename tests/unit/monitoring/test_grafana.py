@@ -241,7 +241,7 @@ def test_the_command_reads_the_token_from_a_file_and_serves_a_grafana_below_a_pa
         options = ["--grafana", f"{server.url}/", "--token-file", "token", "--prometheus", PROMETHEUS]
         monkeypatch.setattr("sys.argv", ["lehr", "monitor", "install", *options])
         with pytest.raises(SystemExit) as ended:
-            main.main()
+            main.run_command()
         assert ended.value.code == 0
         assert list(server.dashboards) == [*OURS, "rayDefaultDashboard", "rayDataDashboard", "rayTrainDashboard"]
         assert capsys.readouterr().out.splitlines()[:2] == [
@@ -250,6 +250,6 @@ def test_the_command_reads_the_token_from_a_file_and_serves_a_grafana_below_a_pa
         ]
         (tmp_path / "token").write_text("wrong")
         with pytest.raises(SystemExit) as ended:
-            main.main()
+            main.run_command()
         assert ended.value.code == 1
         assert capsys.readouterr().err == f"{server.url} did not accept the token: the token is not valid (401)\n"

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from lehr.errors import RunHeld, StorageError
+from lehr.processes import this_machine
 from lehr.runs import Folder, Holder, Lease, begin_attempt, lease
 
 
@@ -37,6 +38,10 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.2)
 
 
+WRONG = (
+    b'{"owner": "o", "user": "u", "host": "h", "machine": "m", "pid": "7", "process_started": null, "attempt": 1,'
+    b' "taken": "2031-05-01T12:00:00+00:00", "heartbeat": "2031-05-01T12:00:00+00:00"}'
+)
 HOLD = """
 import sys
 from lehr.runs import Folder, Lease
@@ -108,31 +113,135 @@ def test_a_reused_process_id_is_not_the_holder(local: Folder, held: Popen[str]) 
     Lease.acquire(local).release()
 
 
-@pytest.mark.parametrize(
-    ("age", "alive"), [(0, True), (59, True), (61, False), (-3600, True)], ids=["now", "59 s", "61 s", "in the future"]
-)
-def test_on_another_machine_only_the_heartbeat_counts(local: Folder, age: float, alive: bool) -> None:
-    Lease.acquire(local)
-    # Another machine, where nothing is known of process ids: here this one would be dead.
-    change(local, owner="theirs", machine="another", pid=2**22 + 1, heartbeat=seconds_ago(age))
-    if alive:
+class OurTime:
+    """This process's own clock. While it sleeps, the holder, whose clock is `ahead` of ours, may renew its lease."""
+
+    def __init__(self, folder: Folder, ahead: float, beats: bool) -> None:
+        self.folder, self.ahead, self.beats = folder, ahead, beats
+        self.now = self.beaten = 0.0
+        self.slept = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += 1
+        if self.beats and self.now - self.beaten >= lease.BEAT_SECONDS:
+            self.beaten = self.now
+            change(self.folder, heartbeat=seconds_ago(-self.ahead - self.now))
+
+
+@pytest.fixture
+def theirs(local: Folder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., OurTime]:
+    """A lease of another machine, where nothing is known of process ids: here this one would be dead."""
+
+    def make(age: float, beats: bool) -> OurTime:
+        Lease.acquire(local)
+        change(local, owner="theirs", machine="another", pid=2**22 + 1, heartbeat=seconds_ago(age))
+        time = OurTime(local, -age, beats)
+        monkeypatch.setattr(lease, "_WATCH", lease.Watch(time.clock))
+        monkeypatch.setattr(lease, "_sleep", time.sleep)
+        return time
+
+    return make
+
+
+SKEWS = {"1 s": 1.0, "1 h": 3600.0, "1 d": 86400.0}
+
+
+@pytest.mark.parametrize("skew", [*SKEWS.values(), *(-each for each in SKEWS.values()), 0.0, 59.0])
+def test_a_living_lease_of_another_machine_is_kept_however_wrong_a_clock_is(
+    local: Folder, theirs: Callable[..., OurTime], skew: float
+) -> None:
+    time = theirs(skew, beats=True)
+    with pytest.raises(RunHeld):
+        Lease.acquire(local)
+    assert time.now <= 2 * lease.BEAT_SECONDS
+    assert (time.slept == 0) == (0 <= skew <= lease.STALE_SECONDS), "a fresh one refuses at once, another is watched"
+
+
+@pytest.mark.parametrize("skew", [61.0, *(-each for each in SKEWS.values()), 3600.0, 86400.0])
+def test_a_dead_lease_of_another_machine_is_taken_after_a_minute_of_watching_however_wrong_a_clock_is(
+    local: Folder, theirs: Callable[..., OurTime], skew: float
+) -> None:
+    time, said = theirs(skew, beats=False), list[str]()
+    Lease.acquire(local, say=said.append).release()
+    assert lease.STALE_SECONDS <= time.now <= lease.STALE_SECONDS + 5
+    (sentence,) = said
+    assert "watching for 60 s whether that process lives" in sentence
+    assert ("in the future" in sentence) == (skew < 0)
+
+
+def test_time_in_which_this_process_was_stopped_was_not_watched(
+    local: Folder, theirs: Callable[..., OurTime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = theirs(3600.0, beats=False)
+
+    def stopped(seconds: float) -> None:
+        time.sleep(seconds)
+        if time.slept == 1:
+            time.now += 3600  # then the other one may have been stopped too, and goes on
+            time.beats = True
+
+    monkeypatch.setattr(lease, "_sleep", stopped)
+    with pytest.raises(RunHeld):
+        Lease.acquire(local)
+
+
+def test_who_asks_again_and_again_has_watched_meanwhile(local: Folder, theirs: Callable[..., OurTime]) -> None:
+    time = theirs(0.0, beats=False)
+    for _ in range(12):
         with pytest.raises(RunHeld):
             Lease.acquire(local)
-    else:
-        Lease.acquire(local).release()
+        time.now += 5
+    change(local, heartbeat=seconds_ago(61))
+    time.beats = True
+    with pytest.raises(RunHeld):  # the heartbeat moved
+        Lease.acquire(local)
+    time.beats, time.slept = False, 0
+    change(local, heartbeat=seconds_ago(0))
+    for _ in range(12):
+        with pytest.raises(RunHeld):
+            Lease.acquire(local)
+        time.now += 5
+    Lease.acquire(local).release()
+    assert time.slept == 0
+
+
+def test_a_clock_that_is_set_while_the_holder_lives_costs_it_nothing(
+    local: Folder, held: Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.02)
+    for step in (*SKEWS.values(), *(-each for each in SKEWS.values())):
+        shifted = (datetime.now(UTC) + timedelta(seconds=step)).isoformat()
+        monkeypatch.setattr(lease, "now", lambda shifted=shifted: shifted)
+        threading.Timer(0.1, change, [local], {"heartbeat": shifted}).start()
+        with pytest.raises(RunHeld):
+            Lease.acquire(local)
+        time.sleep(0.15)
+
+
+@pytest.mark.parametrize(("age", "shown"), [(0, True), (59, True), (61, False), (-3600, True)])
+def test_a_list_of_runs_judges_a_lease_without_waiting(local: Folder, age: float, shown: bool) -> None:
+    Lease.acquire(local)
+    change(local, owner="theirs", machine="another", pid=2**22 + 1, heartbeat=seconds_ago(age))
+    holder = Holder.read(local)
+    assert holder is not None
+    assert holder.is_alive() == shown
 
 
 def test_a_process_of_the_same_id_in_another_container_is_another_process(local: Folder) -> None:
     first = Lease.acquire(local)
     boot, _, namespace = first.holder.machine.partition("/")
     assert boot
-    assert namespace == os.readlink("/proc/self/ns/pid")
+    assert namespace.startswith(os.readlink("/proc/self/ns/pid"))
     change(local, owner="theirs", machine=f"{boot}/pid:[1]", pid=2**22 + 1)
     with pytest.raises(RunHeld):
         Lease.acquire(local)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"owner": "me"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"owner": "me"}', WRONG])
 def test_a_damaged_lease_blocks_nobody(local: Folder, content: bytes) -> None:
     local.write("lease.json", content)
     assert Holder.read(local) is None
@@ -249,7 +358,8 @@ def test_of_racing_processes_exactly_one_wins_a_free_or_stale_lease(
         return Counter(racer.stdout.readline().strip() for racer in racers if racer.stdout is not None)
 
     assert hear() == {"ready": 3}
-    stale = {"owner": "dead", "user": "u", "host": "h", "machine": "m", "pid": 1, "process_started": 1, "attempt": 1}
+    dead = {"machine": this_machine(), "pid": os.getpid(), "process_started": 1}
+    stale = {"owner": "dead", "user": "u", "host": "h", **dead, "attempt": 1}
     for round_ in range(60):
         folder = Folder.at(tmp_path / f"{round_}")
         if round_ % 2:
