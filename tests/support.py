@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import tempfile
@@ -21,6 +22,7 @@ from lehr.data.load import OpenedSources, splits
 from lehr.data.streaming import ThreadDecoder
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import Folder, RunFolder, read_model, without_timing
+from lehr.runs.storage import to_sealed_json
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
@@ -122,6 +124,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def forge(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a JSON file of a run folder, and its checksum with it, as an attacker would."""
+    value = json.loads(file.read_text())
+    value.pop("sha256", None)
+    change(value)
+    file.write_bytes(to_sealed_json(value))
 
 
 def records(run: RunFolder) -> tuple[pa.Table, pa.Table]:

@@ -47,8 +47,16 @@ class RunHeld(RunError):
     """Another live process writes to this run folder."""
 
 
-class Superseded(RunHeld):
-    """A newer attempt writes this run: the one that finds it writes nothing more, and ends."""
+class RunLost(RunError):
+    """This process wrote the run and may not do so any more: it writes nothing more, and ends."""
+
+
+class Superseded(RunLost):
+    """A newer attempt writes the run, or another driver has its lease."""
+
+
+class RunDeleted(RunLost):
+    """The run folder was deleted: nothing may create it again."""
 
 
 class StorageError(LehrError):

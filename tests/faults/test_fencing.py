@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,9 @@ class Writer:
         folder, owner = Folder.at(self.where), (self.place / "begun").read_text()
         number = max(attempt.number for attempt in all_attempts(folder) if attempt.owner == owner)
         outcome, following = RunOutcome.read(folder, outcome_name(number)), Attempt.read(folder, number + 1)
-        return outcome is not None and outcome.ended < following.started
+        # An attempt notes when it started just before it claims its number.
+        claimed = datetime.fromisoformat(following.started) + timedelta(seconds=1)
+        return outcome is not None and datetime.fromisoformat(outcome.ended) < claimed
 
     def kill(self) -> None:
         for process in self.processes:

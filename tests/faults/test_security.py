@@ -24,7 +24,7 @@ from lehr.runs import Fingerprint, Folder, RunFolder
 from lehr.trust import Untrusted
 from tests.faults.story import EVERY_EPOCH, command
 from tests.faults.test_storage_faults import stop_at
-from tests.support import Died, records, train_here
+from tests.support import Died, forge, records, train_here
 
 SECRET = "tops3cret-value"
 
@@ -46,9 +46,8 @@ def test_a_pickle_in_a_checkpoint_is_skipped_and_the_run_resumes(tmp_path: Path)
     target, newest = tmp_path / "pwned", sorted((tmp_path / "run/checkpoints").iterdir())[-1]
     bomb = pickle.dumps({"state": {}, "param_groups": Bomb(target)})
     (newest / "optimizer.pt").write_bytes(bomb)
-    manifest = json.loads((newest / "manifest.json").read_text())
-    manifest["files"]["optimizer.pt"] = asdict(Fingerprint.of(bomb))
-    (newest / "manifest.json").write_text(json.dumps(manifest))
+    fingerprint = asdict(Fingerprint.of(bomb))
+    forge(newest / "manifest.json", lambda manifest: manifest["files"].update({"optimizer.pt": fingerprint}))
     run = train_here(EVERY_EPOCH, tmp_path / "run")
     assert not target.exists()
     assert any("was not unpickled" in event["message"] for event in run.events())
@@ -78,10 +77,8 @@ def test_a_model_description_calls_only_registered_networks(
 ) -> None:
     Path("bomb").write_bytes(pickle.dumps(Bomb(tmp_path / "pwned")))
     Path("hubconf.py").write_text("open('pwned', 'w')\ndef x(*a, **k): pass\n")
-    file = finished / "model/model-0001.json"
-    sealed = json.loads(file.read_text())
-    sealed["description"]["model"] = {"name": name, "options": options}
-    file.write_text(json.dumps(sealed))
+    network = {"name": name, "options": options}
+    forge(finished / "model/model-0001.json", lambda file: file["description"].update(model=network))
     with pytest.raises(Untrusted, match=f"names {name} as its model"):
         Run(finished).best_model()
     assert not Path("pwned").exists()
@@ -97,10 +94,7 @@ def test_a_model_description_calls_only_registered_networks(
     ],
 )
 def test_a_model_description_of_other_things_is_damaged(finished: Path, change: dict[str, object]) -> None:
-    (file,) = finished.glob("model/model*.json")
-    sealed = json.loads(file.read_text())
-    sealed["description"].update(change)
-    file.write_text(json.dumps(sealed))
+    forge(finished / "model/model-0001.json", lambda file: file["description"].update(change))
     with pytest.raises(RunError, match="does not describe a model"):
         Run(finished).best_model()
 

@@ -12,7 +12,7 @@ from lehr.driver.kind import Kind
 from lehr.driver.run_folder import choose_run_folder, is_done, log_file, open_run
 from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
-from lehr.errors import LehrError, RunHeld
+from lehr.errors import LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
 from lehr.job import Job, to_dict
 from lehr.paths import add_to_path
@@ -58,7 +58,7 @@ def _failures_in_one_sentence(running: Running) -> Iterator[None]:
 
     try:
         yield
-    except (RunHeld, Interrupted):
+    except (RunHeld, RunLost, Interrupted):
         raise  # the run folder belongs to another process now, or already says how the run ended
     except Exception as error:
         failure = describe(error)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lehr.errors import LehrError, RunHeld
+from lehr.errors import LehrError, RunDeleted, RunHeld
 from lehr.job import Job
 from lehr.runs import DataFacts, Lease, RunFolder, UnreadableImages
 from lehr.screen import Screen, open_log
@@ -52,8 +52,12 @@ class Running:
     def check_lease(self) -> None:
         """Raises RunHeld if another process has taken over the run, because this one did not respond for too long.
 
-        Raises Interrupted if the job was asked to stop while code was called that suppressed it.
+        Raises RunDeleted if the run folder is gone, and Interrupted if the job was asked to stop while code was called
+        that suppressed it.
         """
+        folder = self.run.folder
+        if folder.is_local and not (folder.local_path / "job.yaml").exists():
+            raise RunDeleted(f"{folder.uri}: was deleted while it was being written; this job stops")
         if self.interrupted:
             raise Interrupted(self.interrupted)
         if self.lease.lost.is_set():

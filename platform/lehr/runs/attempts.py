@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-from lehr.errors import RunError, StorageError, Superseded
+from lehr.errors import RunDeleted, RunError, StorageError, Superseded
 from lehr.runs.storage import Folder, to_sealed_json
 from lehr.runs.timestamps import now
 from lehr.runs.tolerant import tolerant
@@ -103,8 +103,10 @@ class Attempt:
         return folder.claim(_file(self.attempt), to_sealed_json(content))
 
     def check(self, folder: Folder) -> None:
-        """Raises `Superseded` if a newer attempt at the run has begun."""
-        if (newest := newest_number(folder)) > self.attempt:
+        """Raises `Superseded` if a newer attempt at the run has begun, `RunDeleted` if this one is gone."""
+        if (newest := newest_number(folder)) < self.attempt:
+            raise RunDeleted(f"{folder.uri}: was deleted while it was being written; this job stops")
+        if newest > self.attempt:
             raise Superseded(f"{folder.uri}: attempt {newest} has replaced attempt {self.attempt}, which stops")
 
 

@@ -323,5 +323,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _cause(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{os.strerror(error.errno)}; free some, then run the job again: it resumes from what was saved"
     text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip()
     return text.splitlines()[0] if text else type(error).__name__

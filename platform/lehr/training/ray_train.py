@@ -27,7 +27,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from lehr.data.load import splits
 from lehr.data.ray_data import Handle
-from lehr.errors import LehrError, RunHeld
+from lehr.errors import LehrError, RunLost
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.paths import add_to_path
 from lehr.runs import Claim, Folder, RunFolder
@@ -197,8 +197,8 @@ def _worker(config: _WorkerConfig) -> None:
         assert isinstance(job, TrainJob)
         images: dict[str, Any] = {name: handle.open() for name, handle in config["shared"].items()}
         config["work"](Plan.make(job, splits(job, images)), run, group)
-    except RunHeld:
-        return  # another driver writes this run; ours notices that it has lost the lease
+    except RunLost:
+        return  # ours is no longer the driver that writes this run, and notices it too
     except Exception as error:
         if not is_lost_peer(error):
             with suppress(LehrError):  # where nothing can be written, raising the error has to do

@@ -11,7 +11,7 @@ from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
 from lehr.data.streaming import Stream
 from lehr.driver import Interrupted, Running
-from lehr.errors import RunHeld
+from lehr.errors import RunLost
 from lehr.machine import cores
 from lehr.training.failures import describe
 from lehr.training.group import Group
@@ -48,7 +48,7 @@ def run_locally(running: Running, study: Study) -> None:
             try:
                 plan = Plan.make(trial.job, splits(trial.job, datasets.of(trial.job)))
                 trial.trainable(plan, child, group, callbacks)
-            except RunHeld:
+            except RunLost:
                 raise
             except Exception as error:
                 keep_failure(child, describe(error))

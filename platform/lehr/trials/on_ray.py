@@ -33,7 +33,7 @@ from lehr.data.door import open_data
 from lehr.data.load import splits
 from lehr.data.ray_data import Handle, RayHost, share
 from lehr.driver import Interrupted, Running
-from lehr.errors import LehrError, RunHeld, TrainingError
+from lehr.errors import LehrError, RunLost, TrainingError
 from lehr.job import TrainJob
 from lehr.paths import add_to_path
 from lehr.ray_cluster.connection import connect
@@ -304,7 +304,7 @@ def _trial_process(broker: Any, parent: str, claim: Claim | None, config: Mappin
         device = torch.device("cuda" if assignment.share.gpus and torch.cuda.is_available() else "cpu")
         data = {name: handle.open() for name, handle in assignment.shared.items()}
         run_it(Plan.make(job, splits(job, data)), run, Group(device=device))
-    except (ray.exceptions.RayError, RunHeld):
+    except (ray.exceptions.RayError, RunLost):
         raise  # the broker or the data are lost, or the trial is another process's now: it has not failed
     except Exception as error:
         keep_failure(run, describe(error))

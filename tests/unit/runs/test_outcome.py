@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import tiny, train_here
 
+from lehr.errors import RunDeleted
 from lehr.job import to_dict
 from lehr.kinds import run_job
 from lehr.runs import ENDED, BestValue, Folder, Lease, Progress, RunFolder, RunOutcome
 from lehr.runs.progress import Ended
+from lehr.training.metric_logger import MetricLogger
 
 
 def made(tmp_path: Path) -> RunFolder:
@@ -77,6 +81,24 @@ def test_a_crash_after_a_finished_run_was_extended_is_not_told_as_its_success(
         run_job(job.model_copy(update={"train": job.train.model_copy(update={"epochs": 3})}), debug=True)
     assert run.outcome() is None
     assert run.status() == "interrupted"
+
+
+def test_a_run_that_is_deleted_while_it_is_written_ends_with_a_sentence_and_stays_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before: "everything is saved", in a folder without a job; or `KeyError: 'epochs_done'`."""
+    record = MetricLogger.epoch
+
+    def delete_first(self: MetricLogger, *arguments: Any) -> None:
+        shutil.rmtree(tmp_path / "gone", ignore_errors=True)
+        record(self, *arguments)
+
+    monkeypatch.setattr(MetricLogger, "epoch", delete_first)
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    with pytest.raises(RunDeleted, match="was deleted while it was being written"):
+        run_job(tiny(storage=str(tmp_path), name="gone"), debug=True)
+    assert not (tmp_path / "gone" / "job.yaml").exists()
+    assert not list((tmp_path / "gone").rglob("*.json"))
 
 
 def test_what_a_run_of_plain_processes_leaves_decides_the_same(tmp_path: Path) -> None:

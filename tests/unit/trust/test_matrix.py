@@ -6,7 +6,6 @@ command says so in one sentence or does not need the code and works. With `--tru
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support import forge
 
 import lehr
 from lehr import trust
@@ -104,11 +104,9 @@ def edit_job(folder: str, change: Callable[[dict[str, Any]], None]) -> None:
 def plant_model(folder: str, name: str = "canary:Net", **options: Any) -> None:
     """The network that was trained, under another name: it takes the same weights."""
     edit_job(folder, lambda job: job.get("base", job).update(model={"name": name, **(options or {"width": 8})}))
+    network = {"name": name, "options": options or {"width": 8}}
     for file in Path(folder).glob("model/model*.json"):
-        sealed = json.loads(file.read_text())
-        sealed.pop("sha256", None)  # whoever forges a model forges its checksum, or leaves it out
-        sealed["description"]["model"] = {"name": name, "options": options or {"width": 8}}
-        file.write_text(json.dumps(sealed))
+        forge(file, lambda model: model["description"].update(model=network))
 
 
 def plant_data(folder: str) -> None:
@@ -343,10 +341,10 @@ def test_from_python_a_run_is_data_until_it_is_trusted(place: Path) -> None:
 def test_trust_ends_with_the_first_change_of_what_was_trusted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant_model("runs/run")
     lehr_command("evaluate", "run", "digits", "--trust", "run", monkeypatch=monkeypatch)
-    lehr_command("evaluate", "run", "digits", monkeypatch=monkeypatch)  # remembered
+    lehr_command("evaluate", "run", "digits", "--force", monkeypatch=monkeypatch)  # remembered
     plant_model("runs/run", width=8, dropout=0.1)
     with pytest.raises(trust.Untrusted):
-        lehr_command("evaluate", "run", "digits", monkeypatch=monkeypatch)
+        lehr_command("evaluate", "run", "digits", "--force", monkeypatch=monkeypatch)
 
 
 def test_the_runs_of_my_own_jobs_need_no_trust_on_this_machine(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,10 +362,10 @@ def test_the_runs_of_my_own_jobs_need_no_trust_on_this_machine(place: Path, monk
     lehr_command("run", "best.yaml", "--debug", monkeypatch=monkeypatch)
     Path("top.yaml").write_text(yaml.safe_dump({**JOBS["top"], "members": {"top": 2, "of": "run:mine"}}))
     lehr_command("run", "top.yaml", "--debug", monkeypatch=monkeypatch)
-    lehr_command("evaluate", "top", "digits", monkeypatch=monkeypatch)
+    lehr_command("evaluate", "top", "digits", "--force", monkeypatch=monkeypatch)
     Path("transfer.yaml").write_text(yaml.safe_dump({**TRANSFER, "backbone": {"name": "run:best"}}))
     lehr_command("run", "transfer.yaml", "--debug", monkeypatch=monkeypatch)
-    lehr_command("evaluate", "transfer", "digits", monkeypatch=monkeypatch)
+    lehr_command("evaluate", "transfer", "digits", "--force", monkeypatch=monkeypatch)
     sys.modules.pop("my_code")
-    lehr_command("evaluate", "best", "digits", monkeypatch=monkeypatch)
+    lehr_command("evaluate", "best", "digits", "--force", monkeypatch=monkeypatch)
     lehr_command("resume", "best", "--here", monkeypatch=monkeypatch)
