@@ -55,13 +55,13 @@ class Running:
         Raises RunDeleted if the run folder is gone, and Interrupted if the job was asked to stop while code was called
         that suppressed it.
         """
-        folder = self.run.folder
-        if folder.is_local and not (folder.local_path / "job.yaml").exists():
-            raise RunDeleted(f"{folder.uri}: was deleted while it was being written; this job stops")
         if self.interrupted:
             raise Interrupted(self.interrupted)
         if self.lease.lost.is_set():
             raise RunHeld(f"{self.run.name} was taken over by another process; this one stops and writes nothing more")
+        folder = self.run.folder
+        if folder.is_local and not (folder.local_path / "job.yaml").exists():
+            raise RunDeleted(f"{folder.uri}: was deleted while it was being written; this job stops")
 
     def log_trace(self, trace: str) -> None:
         with os.fdopen(open_log(self.log), "a") as file:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from tests.support import tiny
 
+from lehr import trust
 from lehr.data.load import OpenedSources, splits
 from lehr.data.streaming import ThreadDecoder
 from lehr.errors import JobError
+from lehr.job import TrainJob, to_dict
 
 from .conftest import image_of, write_parquet
 
@@ -60,6 +62,13 @@ def test_ray_streams_what_one_process_streams(parquet_file: Path, spare_cpus: bo
         assert torch.equal(one.targets, other.targets)
 
 
+def given(source: str, **more: str) -> TrainJob:
+    """A job with a data source of its user, who gave it."""
+    job = tiny(data={"source": source, **more})
+    trust.allow(trust.calls_of(to_dict(job)))
+    return job
+
+
 def test_a_function_that_returns_a_ray_dataset(
     tmp_path: Path, parquet_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,15 +76,15 @@ def test_a_function_that_returns_a_ray_dataset(
 
     (tmp_path / "their_data.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    opened = OpenedSources(tiny(data={"source": "their_data:arrays"}))
+    opened = OpenedSources(given("their_data:arrays"))
     images = opened.decode(read_with_ray)["train"]
     assert images.classes == ("a", "b")
     assert images.labels.tolist() == [0, 1] * 20
     assert all((images.pixels[row] == image_of(row)).all() for row in range(40))
     assert opened.main.name_of(39) == "row 39 of the dataset"
-    job = tiny(data={"source": "their_data:folder", "path": str(parquet_file)})
+    job = given("their_data:folder", path=str(parquet_file))
     streamed = splits(job, OpenedSources(job).stream(ThreadDecoder(1))).train
     batch = streamed.gather(torch.arange(5))
     assert all((batch.inputs[k].permute(1, 2, 0).numpy() == image_of(int(batch.ids[k]))).all() for k in range(5))
     with pytest.raises(JobError, match=r"their_data:wrong returned a list; allowed: a ray\.data\.Dataset"):
-        OpenedSources(tiny(data={"source": "their_data:wrong"}))
+        OpenedSources(given("their_data:wrong"))

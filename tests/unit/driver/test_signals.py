@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -44,6 +45,14 @@ with quiet(Path("log.txt")) as file:
     screen.close()
 finish(130 if reasons else 0)
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_nohup() -> Iterator[None]:
+    """The terminal's hangup has its default meaning, for this process and those it starts, however the tests run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def saved() -> str:

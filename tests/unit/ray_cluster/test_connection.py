@@ -31,6 +31,7 @@ def test_an_address_where_no_cluster_answers_is_named_with_what_to_type(
     address: str, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)  # other tests of this process share a Ray
     address = address.replace("SILENT", f"127.0.0.1:{silent}")
     monkeypatch.setenv("RAY_ADDRESS", address)
     started = time.monotonic()

@@ -18,6 +18,7 @@ import yaml
 import lehr
 from lehr.job.sources import SOURCES
 from lehr.kinds import KINDS
+from lehr.runs import job_file
 from lehr.runs.tables import is_extension
 
 LIBRARY = Path(lehr.__file__).parent
@@ -28,7 +29,8 @@ OWN_TABLES = {  # modules that import by a name, which stands in a table of lehr
     "data/sources/__init__.py": [f"lehr.data.sources.{form.module}" for form in SOURCES.values()],
     "cli/main.py": ["lehr.cli."],
 }
-MAY_IMPORT_BY_NAME = {"trust.py", *OWN_TABLES}
+OTHER_TABLES = {"data/decode.py"}  # Pillow's plugins, by names that stand there
+MAY_IMPORT_BY_NAME = {"trust.py", *OWN_TABLES, *OTHER_TABLES}
 
 
 def unsafe(code: str, name: str) -> Iterator[str]:
@@ -58,7 +60,9 @@ def unsafe(code: str, name: str) -> Iterator[str]:
 def test_the_library_reads_no_pickle_and_imports_by_name_in_one_place() -> None:
     files = {file.relative_to(LIBRARY).as_posix(): file.read_text(encoding="utf-8") for file in LIBRARY.rglob("*.py")}
     found = {(name, each) for name, code in files.items() for each in unsafe(code, name)}
-    assert not found
+    # With a loader of its own, which is a safe one that knows less.
+    assert found == {("runs/job_file.py", "yaml.load")}
+    assert issubclass(job_file._Loader, yaml.SafeLoader)
     assert all(module.startswith("lehr.") for modules in OWN_TABLES.values() for module in modules)
 
 
