@@ -76,7 +76,7 @@ class Preprocess:
         return torch.addcmul(shift, floats, scale, out=floats if ours else None)
 
     def describe(self) -> Preprocessing:
-        """As plain values, for `preprocess` in `model/model.json`."""
+        """As plain values, for `preprocess` in the description of a model."""
         return Preprocessing(height=self.height, width=self.width, channels=self.channels, mean=self.mean, std=self.std)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What prediction needs of a trained model beside its weights: `description` in `model/model.json`."""
+"""What prediction needs of a trained model beside its weights: `description` in the file of `model/`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ModelDescription:
                 metrics=content.get("metrics", {}),
             )
         except (AttributeError, KeyError, TypeError) as error:
-            raise RunError("model/model.json does not describe a model") from error
+            raise RunError("model/ does not describe a model") from error
 
     def to_json(self) -> dict[str, Any]:
         """The form that the file has."""

@@ -20,7 +20,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 class Preprocessing(TypedDict):
     """How images are prepared for a network, as plain values: its input size, and mean and std per channel.
 
-    `mean` and `std` are those of pixels / 255. `model/model.json` of a run folder contains one as `preprocess`.
+    `mean` and `std` are those of pixels / 255. The description of a run's model contains one as `preprocess`.
     """
 
     height: int

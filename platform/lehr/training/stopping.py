@@ -41,7 +41,7 @@ class Best:
         return asdict(self)
 
     def shown(self) -> BestValue:
-        """As progress.json and outcome.json have it."""
+        """As progress and outcome have it."""
         return BestValue(self.metric, self.value, self.epoch, self.step)
 
 
