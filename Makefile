@@ -25,13 +25,13 @@ gpu: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.results
 
-# FAULTS: the number of random fault stories; FUZZ: the number of tries of each fuzz test. Prints a table of what was broken
+# FAULTS: the number of random fault stories, and of random schedules of writers that sleep; FUZZ: the number of tries of each fuzz test. Prints a table of what was broken
 # at the end. Started again after an interruption, it skips the stories that are already in faults.jsonl.
 FAULTS ?= 200
 FUZZ   ?= 2000
 
 faults: $(VENV)/.installed-test
-	FAULTS=$(FAULTS) FUZZ=$(FUZZ) FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/pytest tests/faults --timeout 1800
+	FAULTS=$(FAULTS) FENCING=$(FAULTS) IO=all FUZZ=$(FUZZ) FAULTS_LOG=$(CURDIR)/faults.jsonl $(BIN)/pytest tests/faults --timeout 1800
 	$(BIN)/python -m tests.faults.table faults.jsonl
 	rm faults.jsonl
 
