@@ -25,8 +25,9 @@ gpu: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks.results
 
-# FAULTS: the number of random fault stories, and of random schedules of writers that sleep; FUZZ: the number of tries of each fuzz test. Prints a table of what was broken
-# at the end. Started again after an interruption, it skips the stories that are already in faults.jsonl.
+# FAULTS: the number of random fault stories, and of random schedules of writers that sleep; FUZZ: the number of tries of
+# each fuzz test. Prints a table of what was broken at the end. Started again after an interruption, it skips the stories
+# that are already in faults.jsonl.
 FAULTS ?= 200
 FUZZ   ?= 2000
 
