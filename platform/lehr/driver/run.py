@@ -39,6 +39,9 @@ def run_with(
         screen = open_screen(sys.stdout if debug else stack.enter_context(quiet(log)))
         stack.callback(screen.close)
         if existing and not fresh and is_done(job, existing):
+            if not folder.exists("report.html"):  # the attempt that finished could not write it any more
+                with suppress(LehrError):  # or there is nothing to report
+                    kind.report(existing)
             screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, add --fresh: {command}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder, say=screen.say))

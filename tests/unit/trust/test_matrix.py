@@ -6,6 +6,7 @@ command says so in one sentence or does not need the code and works. With `--tru
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support import forge
 
 import lehr
 from lehr import trust
@@ -106,7 +106,10 @@ def plant_model(folder: str, name: str = "canary:Net", **options: Any) -> None:
     edit_job(folder, lambda job: job.get("base", job).update(model={"name": name, **(options or {"width": 8})}))
     network = {"name": name, "options": options or {"width": 8}}
     for file in Path(folder).glob("model/model*.json"):
-        forge(file, lambda model: model["description"].update(model=network))
+        model = json.loads(file.read_text())
+        model.pop("sha256", None)  # whoever forges a model leaves its checksum out
+        model["description"].update(model=network)
+        file.write_text(json.dumps(model))
 
 
 def plant_data(folder: str) -> None:
