@@ -1,6 +1,14 @@
 """The run folder: the one contract between jobs. `FORMAT.md`, beside this file, is its specification."""
 
-from lehr.runs.attempts import Attempt, CheckpointInfo, all_attempts, begin_attempt, newest_attempt
+from lehr.runs.attempts import (
+    Attempt,
+    CheckpointInfo,
+    all_attempts,
+    begin_attempt,
+    claim_attempt,
+    newest_attempt,
+    start_attempt,
+)
 from lehr.runs.checkpoints import Checkpoint, load, name_of, newest_valid, prune, save, saved, size_of, step_of
 from lehr.runs.claim import Claim
 from lehr.runs.columns import COLUMNS, Column
@@ -57,6 +65,7 @@ __all__ = [
     "all_attempts",
     "begin_attempt",
     "check_writable",
+    "claim_attempt",
     "damage",
     "find_runs",
     "foreign_owner",
@@ -74,6 +83,7 @@ __all__ = [
     "save",
     "saved",
     "size_of",
+    "start_attempt",
     "step_of",
     "steps_per_epoch",
     "without_timing",

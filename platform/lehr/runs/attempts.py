@@ -3,6 +3,8 @@
 The number fences: it is claimed by compare-and-set for the holder of the lease, and everything that a writer leaves has
 its own number in its name. A writer that slept while another one took over finds a newer attempt before it writes, and
 what it had under way then lands under a number that nobody reads.
+
+An attempt claims its number first and chooses its checkpoint afterwards: what it chooses from, nobody saves or prunes.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -21,7 +23,8 @@ from lehr.runs.tolerant import tolerant
 
 TABLES = ("steps", "epochs")
 KINDS = (*TABLES, "events")
-_ATTEMPT = re.compile(r"(\d{4,})(?:-outcome)?\.json")
+_CLAIM = ("attempt", "started", "workers", "id", "owner")  # what is known of an attempt when it claims its number
+_ATTEMPT = re.compile(r"(\d{4,})(?:-start|-outcome)?\.json")
 _PART = re.compile(r"part-(\d{4,})-(\d{6,})(?:-(\d{6,}))?\.(?:parquet|jsonl)")
 
 Extent = Mapping[str, int]
@@ -51,32 +54,34 @@ class CheckpointInfo(Protocol):
 class Attempt:
     """`attempts/0003.json`: one start of a run's workers, or of the driver of a job without workers of its own.
 
+    `attempts/0003-start.json` says what it starts with; all fields but the first five are from there.
+
     Attributes:
         attempt: its number, from 1.
         started: UTC, ISO 8601.
         workers: processes in the group.
+        id: random; tells two writers of one number apart.
+        owner: of the lease under which it began; empty where there was none.
         resumed_from, step: name and step of the checkpoint it resumed from; None and 0 for none.
         inherits: of "steps", "epochs" and "events": how many parts of earlier attempts count.
         missing: parts that the checkpoint covers but which are damaged or gone, as "steps/part-…".
-        id: random; tells two writers of one number apart.
         steps_per_epoch: None where there are no epochs, and in runs of format 1.
         total_steps: of the whole run, as this attempt was asked for; None likewise.
-        owner: of the lease under which it began; empty where there was none.
-        damaged: the file cannot be read: nothing but the number is known.
+        open: what it starts with is not known: it has not chosen yet, or died before, or its file is damaged.
     """
 
     attempt: int
     started: str = ""
     workers: int = 0
+    id: str = ""
+    owner: str = ""
     resumed_from: str | None = None
     step: int = 0
     inherits: Mapping[str, Extent] = field(default_factory=dict)
     missing: Sequence[str] = ()
-    id: str = ""
     steps_per_epoch: int | None = None
     total_steps: int | None = None
-    owner: str = ""
-    damaged: bool = False
+    open: bool = False
 
     @property
     def number(self) -> int:
@@ -85,22 +90,29 @@ class Attempt:
 
     @classmethod
     def read(cls, folder: Folder, number: int) -> Attempt:
-        """An attempt at the run in `folder`. One whose file is damaged or gone is `damaged`."""
-        try:
-            value = folder.read_json(_file(number))
-        except (FileNotFoundError, RunError):
-            value = None
-        if not isinstance(value, dict) or value.get("attempt") != number or not isinstance(value.get("step"), int):
-            return cls(number, damaged=True)
-        inherits = value.get("inherits")
-        known = {kind: extent(parts) for kind, parts in inherits.items()} if isinstance(inherits, dict) else {}
-        return replace(tolerant(cls, {**value, "attempt": number, "inherits": known}), damaged=False)
+        """An attempt at the run in `folder`; nothing but the number is known of one whose files are damaged or gone."""
+        value = _read(folder, _file(number), number)
+        # Formats 1 to 3 have all of it in one file.
+        start = value if isinstance(value.get("step"), int) else _read(folder, _start_file(number), number)
+        known = {key: part for key, part in (start | value).items() if key != "step"}
+        if not isinstance(start.get("step"), int):
+            return replace(tolerant(cls, known | {"attempt": number}), open=True)
+        inherits = start.get("inherits")
+        counts = {kind: extent(parts) for kind, parts in inherits.items()} if isinstance(inherits, dict) else {}
+        known |= {"attempt": number, "step": start["step"], "inherits": counts}
+        return replace(tolerant(cls, known), open=False)
 
     def claim(self, folder: Folder) -> bool:
         """Writes the attempt's file, unless there is one of its number; returns whether it wrote."""
-        content = asdict(self)
-        del content["damaged"]
+        content = {name: getattr(self, name) for name in _CLAIM}
         return folder.claim(_file(self.attempt), to_sealed_json(content))
+
+    def start(self, folder: Folder) -> bool:
+        """Writes what the attempt starts with, unless that is written; returns whether it wrote."""
+        content = {
+            name: value for name, value in asdict(self).items() if name not in ("started", "workers", "owner", "open")
+        }
+        return folder.claim(_start_file(self.attempt), to_sealed_json(content))
 
     def check(self, folder: Folder) -> None:
         """Raises `Superseded` if a newer attempt at the run has begun, `RunDeleted` if this one is gone."""
@@ -128,52 +140,89 @@ def begin_attempt(
     total_steps: int | None = None,
     claim: Right | None = None,
 ) -> Attempt:
-    """Takes the next attempt number and drops the parts of the record that are later than `checkpoint`.
+    """Claims the next attempt number and starts the attempt, for a checkpoint that nobody else may save or prune."""
+    claimed = claim_attempt(folder, workers=workers, claim=claim)
+    return start_attempt(
+        folder, claimed, checkpoint=checkpoint, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+    )
+
+
+def claim_attempt(folder: Folder, *, workers: int, claim: Right | None = None) -> Attempt:
+    """Takes the next attempt number: from now on no older attempt may write.
 
     Call it once per start of the worker group, while the driver holds the lease.
 
     Args:
         folder: the run folder.
         workers: processes in the worker group.
-        checkpoint: the one that the attempt resumes from; None starts at step 0 with an empty record.
-        steps_per_epoch, total_steps: length of an epoch and of the run in optimizer steps.
         claim: of the driver; None where nobody else can write the run.
+
+    Returns:
+        The attempt, open until `start_attempt` says what it starts with.
 
     Raises:
         Superseded: the lease is another driver's.
     """
-    covered = checkpoint.covered if checkpoint else {}
     while True:
-        parts = {kind: _intact(folder, kind, covered.get(kind, {})) for kind in TABLES}
-        parts["events"] = parts_of(folder, "events")
         # A damaged disk may have lost an attempt's file: its parts still tell of it.
-        known = [part.attempt for kind in KINDS for part in parts[kind]]
+        known = [part.attempt for kind in KINDS for part in parts_of(folder, kind)]
         number = max([newest_number(folder), *known]) + 1
         if claim:  # after the number is drawn: whoever took the lease since then may have claimed the number
             claim.check()
-        attempt = Attempt(
-            attempt=number,
-            started=now(),
-            workers=workers,
-            resumed_from=checkpoint.name if checkpoint else None,
-            step=checkpoint.step if checkpoint else 0,
-            inherits={
-                **{kind: dict(covered.get(kind, {})) for kind in TABLES},
-                "events": extent(part.name for part in parts["events"]),
-            },
-            missing=[f"{kind}/{name}" for kind in TABLES for name in _missing(covered.get(kind, {}), parts[kind])],
-            id=secrets.token_hex(8),
-            steps_per_epoch=steps_per_epoch,
-            total_steps=total_steps,
-            owner=claim.owner if claim else "",
-        )
+        owner = claim.owner if claim else ""
+        attempt = Attempt(number, now(), workers, secrets.token_hex(8), owner, open=True)
         if attempt.claim(folder):
             break
+    for earlier in all_attempts(folder):
+        if earlier.open and earlier.number < number:  # should it only sleep, it cannot start any more
+            folder.claim(_start_file(earlier.number), to_sealed_json({"attempt": earlier.number, "step": None}))
+    return attempt
+
+
+def start_attempt(
+    folder: Folder,
+    claimed: Attempt,
+    *,
+    checkpoint: CheckpointInfo | None,
+    steps_per_epoch: int | None = None,
+    total_steps: int | None = None,
+) -> Attempt:
+    """Starts an attempt and drops the parts of the record that are later than `checkpoint`.
+
+    Args:
+        folder: the run folder.
+        claimed: by `claim_attempt`.
+        checkpoint: the one that the attempt resumes from, chosen after the claim; None starts at step 0 with an empty
+            record.
+        steps_per_epoch, total_steps: length of an epoch and of the run in optimizer steps.
+
+    Raises:
+        Superseded: a newer attempt has begun.
+    """
+    covered = checkpoint.covered if checkpoint else {}
+    parts = {kind: _intact(folder, kind, covered.get(kind, {})) for kind in TABLES}
+    attempt = replace(
+        claimed,
+        resumed_from=checkpoint.name if checkpoint else None,
+        step=checkpoint.step if checkpoint else 0,
+        inherits={
+            **{kind: dict(covered.get(kind, {})) for kind in TABLES},
+            "events": extent(part.name for part in parts_of(folder, "events")),
+        },
+        missing=[f"{kind}/{name}" for kind in TABLES for name in _missing(covered.get(kind, {}), parts[kind])],
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        open=False,
+    )
+    attempt.check(folder)
+    if not attempt.start(folder):
+        attempt.check(folder)
+        raise RunError(f"{folder.uri}/{_start_file(attempt.number)}: another process has written this file")
     for kind in TABLES:
         intact = set(parts[kind])
         for part in parts_of(folder, kind):
             late = part.first > covered.get(kind, {}).get(str(part.attempt), 0)
-            if part.attempt < number and (late or part not in intact):
+            if part.attempt < attempt.number and (late or part not in intact):
                 with contextlib.suppress(StorageError):  # only tidiness: the part does not count anyway
                     folder.delete(f"{kind}/{part.name}")
     return attempt
@@ -184,10 +233,13 @@ def newest_number(folder: Folder) -> int:
     return max(_numbers(folder), default=0)
 
 
-def newest_attempt(folder: Folder) -> Attempt | None:
-    """The newest attempt at the run; None before the first."""
-    number = newest_number(folder)
-    return Attempt.read(folder, number) if number else None
+def newest_attempt(folder: Folder, recorded: Collection[int] = ()) -> Attempt | None:
+    """The newest attempt that has started, or that is among those which `recorded` something; None before the first."""
+    for number in sorted(_numbers(folder), reverse=True):
+        attempt = Attempt.read(folder, number)
+        if number in recorded or not attempt.open:
+            return attempt
+    return None
 
 
 def all_attempts(folder: Folder) -> list[Attempt]:
@@ -255,5 +307,18 @@ def _numbers(folder: Folder) -> set[int]:
     return {int(match[1]) for match in map(_ATTEMPT.fullmatch, folder.files("attempts")) if match}
 
 
+def _read(folder: Folder, name: str, number: int) -> dict[str, object]:
+    """The content of one of an attempt's files; empty where it is damaged or gone."""
+    try:
+        value = folder.read_json(name)
+    except (FileNotFoundError, RunError):
+        return {}
+    return value if isinstance(value, dict) and value.get("attempt") == number else {}
+
+
 def _file(number: int) -> str:
     return f"attempts/{number:04d}.json"
+
+
+def _start_file(number: int) -> str:
+    return f"attempts/{number:04d}-start.json"

@@ -197,7 +197,7 @@ class _Found(NamedTuple):
 def _survey(folder: Folder) -> list[_Found]:
     """Every checkpoint, oldest first; of several of one step, that of the newest attempt comes last."""
     # Later attempts that resumed from an earlier step have replaced what an attempt did after that step.
-    history = [attempt for attempt in all_attempts(folder) if not attempt.damaged]
+    history = [attempt for attempt in all_attempts(folder) if not attempt.open]
     found = []
     for name in folder.child("checkpoints").folders():
         if not (match := _NAME.fullmatch(name)):

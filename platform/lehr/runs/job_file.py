@@ -13,7 +13,7 @@ import yaml
 from lehr.errors import RunError
 from lehr.runs.storage import Folder
 
-FORMAT = 3
+FORMAT = 4
 MAX_VALUES = 100_000  # in a job; aliases counted each time
 MOST_BYTES = 256 << 10  # of job.yaml; a job has a few thousand, and reading this much takes 3 s
 NAME = "job.yaml"

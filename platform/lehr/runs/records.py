@@ -145,11 +145,11 @@ def _read_table(folder: Folder, kind: str) -> pa.Table:
 def _rows_that_count(folder: Folder, kind: str, parts: Sequence[tuple[Part, pa.Table]]) -> list[pa.Table]:
     """The tables without the rows from which on a later attempt started again.
 
-    Where the file of an attempt is damaged, it started with the first step that it recorded.
+    An attempt whose start is not known started with the first step that it recorded.
     """
     from lehr.runs.tables import before, first_step
 
-    begins = {attempt.number: None if attempt.damaged else attempt.step for attempt in all_attempts(folder)}
+    begins = {attempt.number: None if attempt.open else attempt.step for attempt in all_attempts(folder)}
     by_attempt: dict[int, list[pa.Table]] = {}
     for part, table in parts:
         by_attempt.setdefault(part.attempt, []).append(table)
@@ -183,8 +183,9 @@ def _read_parts(folder: Folder, kind: str, parse: Callable[[bytes], _T]) -> list
 
     before: list[Part] | None = None
     while True:
-        newest = newest_attempt(folder)
-        parts = [part for part in parts_of(folder, kind) if newest is None or _may_count(part, kind, newest)]
+        there = parts_of(folder, kind)
+        newest = newest_attempt(folder, {part.attempt for part in there})
+        parts = [part for part in there if newest is None or _may_count(part, kind, newest)]
         try:
             with ThreadPoolExecutor(8) as pool:
                 return list(pool.map(read, parts))
@@ -196,6 +197,6 @@ def _read_parts(folder: Folder, kind: str, parse: Callable[[bytes], _T]) -> list
 
 def _may_count(part: Part, kind: str, newest: Attempt) -> bool:
     """Whether the newest attempt wrote or inherits the part."""
-    if newest.damaged or part.attempt >= newest.number:
+    if newest.open or part.attempt >= newest.number:
         return True
     return part.first <= newest.inherits.get(kind, {}).get(str(part.attempt), 0)

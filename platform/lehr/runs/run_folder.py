@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lehr.errors import RunError, Superseded
 from lehr.runs import format_1, format_2, lease, records
-from lehr.runs.attempts import Attempt, CheckpointInfo, begin_attempt, newest_attempt, newest_number
+from lehr.runs.attempts import Attempt, CheckpointInfo, claim_attempt, newest_attempt, newest_number, start_attempt
 from lehr.runs.claim import Claim
 from lehr.runs.endings import Failure, LostWorkers, StopRequest
 from lehr.runs.entries import entries
@@ -122,24 +122,35 @@ class RunFolder:
 
     # ── who writes it ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def begin_attempt(
+    def claim_attempt(self, *, workers: int) -> Attempt:
+        """Takes the next attempt number; from now on this object writes under it. See `attempts.claim_attempt`."""
+        self._attempt = claim_attempt(self.folder, workers=workers, claim=self.claim)
+        return self._attempt
+
+    def start_attempt(
         self,
         *,
-        workers: int,
         checkpoint: CheckpointInfo | None = None,
         steps_per_epoch: int | None = None,
         total_steps: int | None = None,
     ) -> Attempt:
-        """Takes the next attempt number; from now on this object writes under it. See `attempts.begin_attempt`."""
-        self._attempt = begin_attempt(
+        """Says what the attempt that was claimed starts with. See `attempts.start_attempt`."""
+        assert self._attempt, "no attempt was claimed"
+        self._attempt = start_attempt(
             self.folder,
-            workers=workers,
+            self._attempt,
             checkpoint=checkpoint,
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
-            claim=self.claim,
         )
         return self._attempt
+
+    def begin_attempt(
+        self, *, workers: int, steps_per_epoch: int | None = None, total_steps: int | None = None
+    ) -> Attempt:
+        """Claims and starts an attempt that resumes from no checkpoint."""
+        self.claim_attempt(workers=workers)
+        return self.start_attempt(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
 
     def attempt_number(self) -> int:
         """The number of the attempt that this process writes under.

@@ -109,6 +109,8 @@ class Attempt:
         self.plan, self.run, self.folder, self.group, self.callbacks = plan, run, run.folder, group, callbacks
         self.stopwatch = Stopwatch()
         self.learner = Learner(plan, group)
+        if group.first:  # before the checkpoint is chosen: from now on nobody else saves or prunes one
+            run.claim_attempt(workers=group.size)
         resume = find_resume_point(run.folder, group)
         if resume.checkpoint:
             self.learner.restore(resume.checkpoint)

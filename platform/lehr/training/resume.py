@@ -122,15 +122,12 @@ def describe_lost_best(lost: Best, left: Best) -> str:
 def begin_logging(
     plan: Plan, run: RunFolder, group: Group, stopwatch: Stopwatch, state: TrainingState, resume: ResumePoint
 ) -> MetricLogger:
-    """Begins a new attempt in the run folder, and records what it begins with."""
+    """Starts the attempt that the first worker has claimed, and records what it starts with."""
     if not group.first:
         return NoLogger()
     length, before = plan.length, run.progress()
-    attempt = run.begin_attempt(
-        workers=group.size,
-        checkpoint=resume.checkpoint,
-        steps_per_epoch=length.steps_per_epoch,
-        total_steps=length.total_steps,
+    attempt = run.start_attempt(
+        checkpoint=resume.checkpoint, steps_per_epoch=length.steps_per_epoch, total_steps=length.total_steps
     )
     run.begin()
     recorder = Recorder(run.folder, attempt)

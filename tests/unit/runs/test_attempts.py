@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +21,14 @@ from lehr.runs import (
     Recorder,
     all_attempts,
     begin_attempt,
+    claim_attempt,
     newest_attempt,
     read_epochs,
     read_events,
     read_steps,
+    save,
+    saved,
+    start_attempt,
     without_timing,
 )
 
@@ -52,7 +56,7 @@ def test_attempts_are_numbered_and_remember_where_they_came_from(folder: Folder)
     assert second.attempt.resumed_from == "step-0000000002-0001"
     assert (second.attempt.step, second.attempt.workers) == (2, 4)
     assert second.attempt.inherits == {"steps": {"1": 1}, "epochs": {}, "events": {"1": 1}}
-    assert folder.files("attempts") == ["0001.json", "0002.json"]
+    assert folder.files("attempts") == ["0001-start.json", "0001.json", "0002-start.json", "0002.json"]
 
 
 def test_parts_later_than_the_checkpoint_are_dropped_and_events_are_kept(folder: Folder) -> None:
@@ -105,6 +109,47 @@ def test_an_attempt_that_died_at_once_changes_nothing(local: Folder) -> None:
     assert steps(local) == [0, 1, 2]
 
 
+def test_an_attempt_that_has_claimed_but_not_started_changes_nothing(folder: Folder) -> None:
+    first = start(folder)
+    first.write_steps({"step": [0, 1]})
+    save(folder, checkpoint(2, first))
+    first.write_steps({"step": [2, 3]})
+    save(folder, checkpoint(4, first))
+    claimed = claim_attempt(folder, workers=2)
+    with pytest.raises(Superseded, match="attempt 2 has replaced attempt 1"):
+        first.write_steps({"step": [4]})
+    assert steps(folder) == [0, 1, 2, 3]
+    assert list(saved(folder)) == [2, 4]
+    assert newest_attempt(folder) == first.attempt
+    assert all_attempts(folder)[1] == claimed
+
+    third = start(folder, checkpoint(4, first))
+    assert third.attempt.number == 3
+    assert steps(folder) == [0, 1, 2, 3]
+
+
+def test_an_attempt_that_sleeps_between_its_claim_and_its_start_does_not_start(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start(folder)
+    first.write_steps({"step": [0, 1]})
+    early = checkpoint(2, first)
+    first.write_steps({"step": [2, 3]})
+    save(folder, late := checkpoint(4, first))
+    sleeper = claim_attempt(folder, workers=1)
+    third = start(folder, late)
+    third.write_steps({"step": [4]})
+    with monkeypatch.context() as patch:  # it made sure that it is the newest, and then slept
+        patch.setattr(Attempt, "check", lambda *_: None)
+        with pytest.raises(RunError, match=r"0002-start\.json: another process has written this file"):
+            start_attempt(folder, sleeper, checkpoint=early)
+    with pytest.raises(Superseded, match="attempt 3 has replaced attempt 2"):
+        start_attempt(folder, sleeper, checkpoint=early)
+    assert [attempt.open for attempt in all_attempts(folder)] == [False, True, False]
+    assert steps(folder) == [0, 1, 2, 3, 4]
+    assert list(saved(folder)) == [4]
+
+
 def test_starting_from_scratch_empties_the_record(local: Folder) -> None:
     first = start(local)
     first.write_steps({"step": [0, 1]})
@@ -125,12 +170,15 @@ def test_the_directory_read_as_one_table_is_the_record(local: Folder) -> None:
     assert "seconds" not in without_timing(whole).column_names
 
 
-def test_racing_starters_get_different_numbers(local: Folder) -> None:
+def test_racing_starters_get_different_numbers_and_the_newest_starts(local: Folder) -> None:
     gate, got = threading.Barrier(6), []
+    started: list[int] = []
 
     def begin() -> None:
         gate.wait()
-        got.append(begin_attempt(local, workers=1, checkpoint=None))
+        got.append(claimed := claim_attempt(local, workers=1))
+        with suppress(Superseded):
+            started.append(start_attempt(local, claimed, checkpoint=None).number)
 
     threads = [threading.Thread(target=begin) for _ in range(6)]
     for thread in threads:
@@ -138,7 +186,9 @@ def test_racing_starters_get_different_numbers(local: Folder) -> None:
     for thread in threads:
         thread.join()
     assert sorted(a.number for a in got) == [1, 2, 3, 4, 5, 6]
-    assert all_attempts(local) == sorted(got, key=lambda a: a.number)
+    assert max(started) == 6
+    assert [a.number for a in all_attempts(local) if not a.open] == sorted(started)
+    assert [a.id for a in all_attempts(local)] == [a.id for a in sorted(got, key=lambda a: a.number)]
 
 
 def test_parts_that_are_gone_are_named_and_do_not_stop_a_resume(local: Folder) -> None:
@@ -246,13 +296,12 @@ def test_no_attempt_begins_for_a_driver_that_has_lost_its_lease(local: Folder) -
         local.delete("lease.json")
         with pytest.raises(Superseded, match="was taken over by another process"):
             begin_attempt(local, workers=1, checkpoint=None, claim=mine)
-    assert local.files("attempts") == ["0001.json"]
+    assert local.files("attempts") == ["0001-start.json", "0001.json"]
 
 
 def test_an_attempt_with_fields_of_a_later_writer_is_read(local: Folder) -> None:
     attempt = begin_attempt(local, workers=1, checkpoint=None)
-    value: dict[str, Any] = local.read_json("attempts/0001.json")
-    local.write_json("attempts/0001.json", value | {"later": 1})
+    for name in ("attempts/0001.json", "attempts/0001-start.json"):
+        value: dict[str, Any] = local.read_json(name)
+        local.write_json(name, value | {"later": 1})
     assert newest_attempt(local) == attempt
-    make: Callable[..., Attempt] = Attempt
-    assert make(**value) == attempt

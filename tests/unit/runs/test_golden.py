@@ -106,7 +106,7 @@ def test_lease(run: RunFolder) -> None:
 def test_attempts(run: RunFolder) -> None:
     first, second = all_attempts(run.folder)
     assert (first.number, first.workers, first.resumed_from, first.step) == (1, 1, None, 0)
-    resumed_from = "step-0000000004" + ("-0001" if run.format == 3 else "")
+    resumed_from = "step-0000000004" + ("-0001" if run.format >= 3 else "")
     assert (second.number, second.workers, second.resumed_from, second.step) == (2, 2, resumed_from, 4)
     assert second.total_steps == (None if run.format == 1 else 8)
     assert steps_per_epoch(run) == (None if run.format == 1 else 4)

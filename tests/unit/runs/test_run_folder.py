@@ -49,7 +49,7 @@ JOB = {
 def test_a_job_comes_back_as_it_was_in_its_order(folder: Folder) -> None:
     run = RunFolder.create(folder, JOB, Environment(seed=3))
     document = folder.read("job.yaml").decode()
-    assert document.startswith("format: 3\nkind: train\noptimizer:\n")
+    assert document.startswith(f"format: {FORMAT}\nkind: train\noptimizer:\n")
     again = RunFolder.open(folder.uri)
     for each in (run, again):
         assert each.job == JOB
