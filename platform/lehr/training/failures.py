@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from pathlib import Path
 
 from lehr.errors import LehrError
+from lehr.own_code import place, raised
 from lehr.runs import Failure
 
-_NOT_THE_USERS = (str(Path(__file__).parents[1]), "site-packages", "lib/python")
 _LESS_MEMORY = (
     "try a smaller train.batch_size (train.gradient_accumulation keeps the effective one), or fewer workers per machine"
 )
@@ -69,9 +68,6 @@ def describe(error: BaseException) -> Failure:
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, LehrError):
         return Failure(str(error), trace, error.exit_code)
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_USERS)]
-    where = f" at {theirs[-1].filename}:{theirs[-1].lineno} ({theirs[-1].line})" if theirs else ""
-    what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    what, where = raised(error), place(error)
     full = full_memory(f"{type(error).__name__}: {error}")
     return Failure(f"{full} ({what}{where})" if full else f"{what}{where}", trace, exit_code=1)
