@@ -154,7 +154,6 @@ def test_a_check_of_a_healthy_cluster_finds_no_problems(lehr: Lehr) -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["storage=./runs"], "a path on each node's own disk, and the cluster has 3 nodes; every node would"),
         (["storage=s3://no-such-bucket/runs"], "refused: s3://no-such-bucket/runs cannot be written from "),
         (["workers.count=9"], "refused: 9 workers with 1 CPU each need 9, and the cluster has 6"),
         (["workers.gpus=1"], "refused: 2 workers with 1 GPU each need 2, and the cluster has 0"),

@@ -95,14 +95,15 @@ def _storage(job: Job, request: Request, seen: Inspection) -> Iterator[Finding]:
             "give the nodes credentials and network access, or use another storage",
         )
         return
-    if "://" not in job.storage and len(seen.nodes) > 1:
+    apart = [node.name for node in seen.nodes if node.sees_marker is False]
+    if apart and "://" not in job.storage:
         yield Finding(
             "refused",
-            f"storage is {job.storage}, a path on each node's own disk, and the cluster has {len(seen.nodes)} nodes",
-            "every node would see a different folder",
-            "use s3://… or gs://…, or file:///… for a file system that all nodes share",
+            f"storage is {job.storage}, a path on each node's own disk: {_named(apart)} does not see the head's folder",
+            "workers would not find each other's files",
+            "use s3://… or gs://…, or a path on a file system that all nodes share",
         )
-    elif apart := [node.name for node in seen.nodes if node.sees_marker is False]:
+    elif apart:
         yield Finding(
             "refused",
             f"{job.storage} is not the same folder on {_named(apart)} as on the head",

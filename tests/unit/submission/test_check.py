@@ -31,6 +31,7 @@ def test_nothing_is_found_on_a_healthy_cluster() -> None:
     assert check({"workers": 2}, Inspection(two())) == ()
     assert check({}, Inspection([node()])) == ()
     assert check({"workers": 2, "storage": "./runs"}, Inspection([node()])) == ()
+    assert check({"workers": 2, "storage": "./runs"}, Inspection(two(sees_marker=True))) == (), "one machine"
     assert check({"workers": {"count": 2, "gpus": 1}}, Inspection([node(gpus=1), node("two (b)", gpus=1)])) == ()
     assert check({"workers": 2, "storage": "file:///nfs/runs"}, Inspection(two(sees_marker=True))) == ()
 
@@ -47,10 +48,11 @@ CASES: list[tuple[str, dict[str, Any], Inspection, str, str]] = [
     (
         "a local path with several nodes",
         {"storage": "/home/me/runs"},
-        Inspection(two()),
+        Inspection(two(sees_marker=False)),
         "refused",
-        "storage is /home/me/runs, a path on each node's own disk, and the cluster has 2 nodes; every node would see "
-        "a different folder; use s3://… or gs://…, or file:///… for a file system that all nodes share",
+        "storage is /home/me/runs, a path on each node's own disk: two (bbbbbb) does not see the head's folder; "
+        "workers would not find each other's files; use s3://… or gs://…, or a path on a file system that all nodes "
+        "share",
     ),
     (
         "a shared folder that is not shared",
