@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from lehr.errors import JobError, LehrError
 
@@ -30,21 +30,31 @@ if TYPE_CHECKING:
 __all__ = ["Job", "JobError", "LehrError", "Run", "TrainJob", "load", "run"]
 
 
-def load(job: str | PathLike[str], overrides: Mapping[str, Any] | Sequence[str] = ()) -> Job:
-    """Reads a job file.
+@overload
+def load(job: str | PathLike[str]) -> Any: ...  # which of them depends on what is there
+@overload
+def load(job: str | PathLike[str], overrides: Mapping[str, Any] | Sequence[str]) -> Job: ...
+def load(job: str | PathLike[str], overrides: Mapping[str, Any] | Sequence[str] = ()) -> Job | Run:
+    """Reads a job file, or opens a run: `lehr.load("runs/photos").predict("cat.jpg")`.
 
     Args:
-        job: the file.
+        job: the file, or the path or URI of a run folder.
         overrides: changes to it, as on the command line (`["optimizer.lr=0.05"]`) or as a mapping from dotted paths
             (`{"optimizer.lr": 0.05}`).
 
     Returns:
-        The job, checked and with defaults filled in.
+        The job, checked and with defaults filled in; or the run.
 
     Raises:
         JobError: the file or an override is wrong; the sentence says where and what is allowed.
+        RunError: the folder is not a run.
     """
     from lehr.job import load as load_job
+
+    if not overrides and (os.path.isdir(job) or "://" in str(job)):
+        from lehr.result import Run
+
+        return Run(job)
 
     return load_job(job, overrides)
 
@@ -73,6 +83,7 @@ def run(
         LehrError: the job is wrong (`JobError`), was stopped, or failed; the message is one sentence that says why.
     """
     from lehr.job import Job, from_dict, to_dict
+    from lehr.job import load as load_job
     from lehr.kinds import run_job
     from lehr.result import Run, trust_all
     from lehr.trust import give
@@ -82,7 +93,7 @@ def run(
             raise JobError("overrides apply to files and mappings; change a Job object with model_copy")
         loaded = job
     else:
-        loaded = from_dict(job, overrides=overrides) if isinstance(job, Mapping) else load(job, overrides)
+        loaded = from_dict(job, overrides=overrides) if isinstance(job, Mapping) else load_job(job, overrides)
     give(to_dict(loaded))
     trust_all(trust, loaded.storage)
     return Run(run_job(loaded, debug=debug, fresh=fresh))

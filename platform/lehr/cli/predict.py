@@ -1,15 +1,23 @@
-"""`lehr predict`: predict every row of a data set with a run."""
+"""`lehr predict`: what a run says of one image, of a folder of them, or of every row of a data set."""
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import sys
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Debug, RunName, Storage, Trust, storage_or_default
+from lehr.cli.options import Debug, Force, RunName, Storage, Trust, storage_or_default
+from lehr.errors import JobError
+
+if TYPE_CHECKING:
+    from lehr.predict.answers import Answer, ImageFile
 
 DataSet = Annotated[
     str,
@@ -21,36 +29,209 @@ DataSet = Annotated[
     ),
 ]
 Split = Annotated[str, typer.Option(help="The split, if the data have several: train, validation or test.")]
+STDIN = "-"
+SHOWN = 5  # of a folder's least certain images
+DATA_FILES = (".yaml", ".yml", ".parquet")
 
 
 def predict(
     run: RunName,
-    data: DataSet,
-    out: Annotated[str, typer.Argument(help="Folder or URI for the Parquet files.", show_default=False)],
-    split: Split = "train",
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE… | FOLDER | DATA OUT",
+            help="Images (- for one from standard input) or a folder of images, whose classes are shown. Or a data "
+            "set, as a folder, a file, a source or a job file, and the folder or URI for Parquet files.",
+            show_default=False,
+        ),
+    ],
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images: how many classes to show of each. [default: 3]", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Images: print JSON, a list with an entry for each.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A folder of images: the page to write. [default: predictions.html]"),
+    ] = None,
+    force: Force = False,
+    split: Annotated[
+        str | None, typer.Option(help="A data set: train, validation or test. [default: train]", show_default=False)
+    ] = None,
     members: Annotated[
-        bool, typer.Option("--members", help="Also write the probabilities of each member of an ensemble.")
+        bool, typer.Option("--members", help="A data set: also write the probabilities of each member of an ensemble.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="A data set: images per forward pass. [default: 256]", show_default=False)
+    ] = None,
     debug: Debug = False,
     storage: Storage = None,
     trust: Trust = None,
 ) -> None:
-    """Predict every row of a data set and write Parquet files.
+    """Predict images, and show their classes; or every row of a data set, into Parquet files.
 
-    All members of an ensemble predict in a single pass over the data. Parts that an earlier attempt wrote are kept.
+    All members of an ensemble predict in a single pass. Of a data set, parts that an earlier attempt wrote are kept.
 
+    Example: lehr predict train cat.jpg
+    Example: lehr predict train photos/
     Example: lehr predict train photos/ predictions/
-    Example: lehr predict snapshot-ensemble photos/ predictions/ --members
-    Example: lehr predict theirs/run photos/ predictions/ --trust theirs/run
+    Example: lehr predict snapshot-ensemble torchvision:CIFAR10 predictions/ --members
     """
     started = time.time()
+    if shows_answers(places):
+        of_data = {"--split": split, "--members": members, "--batch-size": batch_size, "--debug": debug}
+        _refuse(of_data, "belongs to a data set: lehr predict RUN DATA OUT")
+        _show_answers(run, places, top or 3, as_json, output, force, storage, trust)
+        return
+    of_images = {"--top": top, "--json": as_json, "--output": output, "--force": force}
+    _refuse(of_images, "belongs to images: lehr predict RUN IMAGE… or lehr predict RUN FOLDER")
+    _predict_data_set(run, places, split or "train", members, batch_size or 256, debug, storage, trust, started)
+
+
+def shows_answers(places: list[str]) -> bool:
+    """Whether what is given are images, or a folder of them, whose classes are to be shown.
+
+    Raises JobError for a mixture, and for a data set without a place for its predictions.
+    """
+    files = [place for place in places if place == STDIN or (os.path.isfile(place) and not place.endswith(DATA_FILES))]
+    if len(files) == len(places):
+        return True
+    only = places[0]
+    if len(places) == 1:
+        if os.path.isdir(only) and not any(Path(only).rglob("*.parquet")):
+            return True
+        if "://" in only or ":" in only or os.path.exists(only) or only.isidentifier():
+            raise JobError(f"{only}: name the folder for the Parquet files too: lehr predict RUN {only} predictions/")
+        raise JobError(f'"{only}" does not exist here; allowed: images, a folder of images, or DATA OUT')
+    if files or len(places) > 2:
+        others = [place for place in places if place not in files]
+        missing = [place for place in others if not os.path.exists(place)]
+        what = f'"{missing[0]}" does not exist here' if missing else f"{others[0]} is not one image"
+        raise JobError(f"{what}; allowed: several images, one folder of images, or DATA OUT")
+    return False
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    for name, value in options.items():
+        if value not in (None, False):
+            raise JobError(f"{name} {why}")
+
+
+def _show_answers(
+    run: str,
+    places: list[str],
+    top: int,
+    as_json: bool,
+    output: Path | None,
+    force: bool,
+    storage: str | None,
+    trust: list[str] | None,
+) -> None:
+    folder = places[0] if len(places) == 1 and os.path.isdir(places[0]) else None
+    if folder is None and (output or force):
+        raise JobError("--output and --force belong to a folder of images, which gets a page")
+    page = output or Path("predictions.html")
+    if folder and not as_json:
+        from lehr.output import refuse_existing
+
+        refuse_existing(page, force=force)
+    from lehr.machine import cores
+    from lehr.paths import add_to_path
+    from lehr.result import find, trust_all
+
+    add_to_path(Path.cwd())  # where the user's own modules are
+    trust_all(trust or (), storage_or_default(storage))
+    found = find(run, storage_or_default(storage))
+    files = images_in(folder) if folder else [image_at(place) for place in places]
+
+    import torch
+
+    from lehr.predict import load_predictor
+    from lehr.predict.answers import answers, answers_page
+
+    torch.set_num_threads(cores())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    given = list(answers(load_predictor(found.record.folder).to(device), files))
+    if as_json:
+        print(json.dumps([each.to_json(top) for each in given], indent=1, ensure_ascii=False))
+    elif folder:
+        _summarise(given, top)
+        from lehr.formatting import format_path
+        from lehr.output import write_whole
+
+        write_whole(page, answers_page(found.name, given, files))
+        print(f"Page: {format_path(page.absolute())}")
+    else:
+        _print(given, top)
+    if not folder and any(each.problem for each in given):
+        raise typer.Exit(1)
+
+
+def image_at(place: str) -> ImageFile:
+    """An image that the user names: a file, or `-` for what comes from standard input."""
+    return (place, sys.stdin.buffer.read if place == STDIN else Path(place).read_bytes)
+
+
+def images_in(folder: str) -> list[ImageFile]:
+    """The images of a folder and its subfolders, by name. Raises JobError where there are none."""
+    from lehr.data.sources.images import ENDINGS
+
+    root = Path(folder)
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    if not found:
+        raise JobError(f"{folder}: there is no image in it, nor in its folders; read are {', '.join(ENDINGS)}")
+    return [(str(path.relative_to(root)), path.read_bytes) for path in found]
+
+
+def _print(given: list[Answer], top: int) -> None:
+    """A line for each image: its name, then its classes, the most probable first."""
+    from lehr.printing import one_line
+
+    wide = max(len(one_line(each.name)) for each in given)
+    for each in given:
+        if each.problem:
+            print(f"{one_line(each.name)}: not readable: {one_line(each.problem)}", file=sys.stderr)
+            continue
+        classes = "   ".join(f"{one_line(name)} {share:.1%}" for name, share in each.ranked[:top])
+        print(f"{one_line(each.name):<{wide}}  {classes}")
+
+
+def _summarise(given: list[Answer], top: int) -> None:
+    """How many images of each class there are, and the least certain ones."""
+    from lehr.predict.answers import counts, least_certain
+    from lehr.printing import one_line
+
+    print(f"{len(given):,} images: " + ", ".join(f"{one_line(name)} {count:,}" for name, count in counts(given)))
+    if problems := [each for each in given if each.problem]:
+        some = ", ".join(f"{one_line(each.name)} ({one_line(each.problem)})" for each in problems[:3])
+        print(f"{len(problems):,} not readable: {some}{', …' if len(problems) > 3 else ''}")
+    if doubtful := least_certain(given)[:SHOWN]:
+        print("The least certain:")
+        _print(doubtful, top)
+
+
+def _predict_data_set(
+    run: str,
+    places: list[str],
+    split: str,
+    members: bool,
+    batch_size: int,
+    debug: bool,
+    storage: str | None,
+    trust: list[str] | None,
+    started: float,
+) -> None:
     from lehr.cli.data import job_of
     from lehr.driver import choose_run_folder
     from lehr.job import from_dict, to_dict
     from lehr.kinds import run_job
     from lehr.result import trust_all
 
+    data, out = places
     trust_all(trust or (), storage_or_default(storage))
     section = to_dict(job_of(data, []).data) | {"augment": [], "limit": None, "per_class": None, "classes": None}
     job = from_dict(

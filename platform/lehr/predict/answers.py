@@ -1,0 +1,124 @@
+"""What a run says of single images, without Ray: a class with its probability, and a page of them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from lehr.data.decode import UnreadableImage, decode_image
+from lehr.predict.predictor import Predictor
+from lehr.predict.rows import predict
+from lehr.reporting.page import Section, page, paragraph, table
+
+BATCH = 64
+MOST_SHOWN = 200  # images of a page
+THUMBNAIL = 96  # pixels, the longer side
+
+ImageFile = tuple[str, Callable[[], bytes]]
+"""The name of an image, and what reads its bytes."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run says of one image.
+
+    Attributes:
+        name: the image's file.
+        ranked: (class, probability) of every class, the most probable first; empty for an unreadable image.
+        problem: why the image could not be read; empty if it could.
+    """
+
+    name: str
+    ranked: tuple[tuple[str, float], ...] = ()
+    problem: str = ""
+
+    def to_json(self, top: int) -> dict[str, Any]:
+        """For programs: `name`, and `class`, `probability` and the `top` classes, or `error`."""
+        if self.problem:
+            return {"name": self.name, "error": self.problem}
+        name, probability = self.ranked[0]
+        best = [{"class": each, "probability": share} for each, share in self.ranked[:top]]
+        return {"name": self.name, "class": name, "probability": probability, "top": best}
+
+
+def answers(predictor: Predictor, images: Iterable[ImageFile]) -> Iterator[Answer]:
+    """What the run says of each image, in order. A batch of them is in memory at a time."""
+    waiting = iter(images)
+    while batch := list(islice(waiting, BATCH)):
+        pixels: list[np.ndarray] = []
+        problems: dict[int, str] = {}
+        for number, (_, read) in enumerate(batch):
+            try:
+                pixels.append(decode_image(read(), predictor.size, predictor.channels))
+            except (UnreadableImage, OSError) as error:
+                problems[number] = str(error)
+        shares = iter(predict(predictor, np.stack(pixels)).probabilities if pixels else ())
+        for number, (name, _) in enumerate(batch):
+            problem = problems.get(number, "")
+            yield Answer(name, problem=problem) if problem else Answer(name, _ranked(predictor.classes, next(shares)))
+
+
+def _ranked(classes: Sequence[str], shares: np.ndarray) -> tuple[tuple[str, float], ...]:
+    return tuple((classes[number], float(shares[number])) for number in np.argsort(-shares, kind="stable"))
+
+
+def counts(given: Iterable[Answer]) -> list[tuple[str, int]]:
+    """How many images there are of each class, the most frequent first."""
+    return Counter(each.ranked[0][0] for each in given if each.ranked).most_common()
+
+
+def least_certain(given: Iterable[Answer]) -> list[Answer]:
+    """The answers to readable images, those with the lowest probability first."""
+    return sorted((each for each in given if each.ranked), key=lambda each: each.ranked[0][1])
+
+
+def answers_page(run: str, given: Sequence[Answer], files: Iterable[ImageFile]) -> str:
+    """A page of the images with their answers, the least certain first, and those that could not be read.
+
+    Args:
+        run: the name of the run.
+        given: the answers, as many as there are images.
+        files: the images, to draw them.
+    """
+    unreadable = [each for each in given if each.problem]
+    ordered = least_certain(given)
+    read = dict(files)
+    rows = [
+        (_picture(read[each.name]), each.name, *(f"{name} {share:.1%}" for name, share in each.ranked[:2]))
+        for each in ordered[:MOST_SHOWN]
+    ]
+    left = len(ordered) - len(rows)
+    sections = [Section("Images of each class", table(counts(given)))] if ordered else []
+    if rows:
+        more = (
+            Markup("")
+            if left <= 0
+            else paragraph(f"{left:,} more images, each more certain, are not shown.", soft=True)
+        )
+        sections.append(Section("The least certain first", table(rows) + more))
+    if unreadable:
+        sections.append(Section("Not readable", table([(each.name, each.problem) for each in unreadable[:MOST_SHOWN]])))
+    facts = [("images", f"{len(given):,}"), ("not readable", f"{len(unreadable):,}")]
+    return page(f"Predictions of {run}", "What the run says of each image, and how sure it is", sections, facts)
+
+
+def _picture(read: Callable[[], bytes]) -> Markup:
+    """The image as a small picture; empty where it cannot be drawn any more."""
+    with suppress(UnreadableImage, OSError):
+        small = Image.fromarray(decode_image(read(), None, 3))
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=80)
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        return Markup('<img alt="" src="data:image/jpeg;base64,{}">').format(encoded)
+    return Markup("")
