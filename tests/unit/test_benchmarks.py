@@ -24,6 +24,7 @@ BY_HAND = {
     "conditions",
     "diagnosis",
     "ensembles",
+    "practice",
     "recipe",
     "results",
     "search_methods",

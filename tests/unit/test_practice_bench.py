@@ -1,0 +1,86 @@
+"""The bench of verdicts cannot be tuned to: its cases for development are not those that are reported."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.benchmarks.practice.cases import NETWORKS, NEVER_SEEN, Case, draft, draw_cases, split_of
+from tests.benchmarks.practice.data_sets import LOADERS, Rows
+from tests.benchmarks.practice.faults import FAULTS, UNFINISHED
+from tests.benchmarks.practice.judge import Verdict, interval, summary
+
+from lehr.curves.findings import Confidence, Finding
+
+REPORT, DEVELOP = draw_cases("report", 400, 20300102), draw_cases("develop", 400, 20300102)
+
+
+def said(name: str, confidence: Confidence = "medium", fault: str = "", cost: float = 0.3, gap: float = 0.0) -> Verdict:
+    first = Finding(name, name, "", "", confidence, "")
+    return Verdict("case", FAULTS.get(fault, UNFINISHED), first, 0.9 - cost, 0.9, gap, 400)
+
+
+def test_no_fault_is_reported_on_a_data_set_that_it_was_developed_on() -> None:
+    pairs = [{(case.fault, case.data) for case in cases if case.fault} for cases in (DEVELOP, REPORT)]
+    assert not pairs[0] & pairs[1]
+    assert not {fault for fault, _ in pairs[0]} & NEVER_SEEN
+    assert {fault for fault, _ in pairs[1]} >= NEVER_SEEN
+    assert len(FAULTS) >= 30
+
+
+def test_the_date_decides_the_cases_and_a_third_are_sound() -> None:
+    assert draw_cases("report", 400, 20300102) == REPORT
+    assert draw_cases("report", 400, 20300103) != REPORT
+    assert 0.26 < sum(not case.fault for case in REPORT) / len(REPORT) < 0.41
+    assert {case.network for case in REPORT} == set(NETWORKS)
+    assert all(split_of(case.fault, case.data) == "report" for case in REPORT if case.fault)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_changes_the_run_and_nothing_changes_its_twin(name: str) -> None:
+    network = (FAULTS[name].networks or ("cnn",))[0]
+    drawn, twin, fault = draft(Case(0, 5, "shapes", network, name))
+    again, _, _ = draft(Case(0, 5, "shapes", network, name))
+    assert fault.name == name
+
+    def differ(one: Rows, other: Rows) -> bool:
+        return not (np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels))
+
+    assert drawn.job != twin.job or differ(drawn.train, twin.train) or differ(drawn.validation, twin.validation)
+    assert drawn.job == again.job
+    assert not differ(drawn.train, again.train)
+    assert len(drawn.train) > 10
+    assert len(drawn.validation) > 10
+
+
+@pytest.mark.parametrize("name", ["shapes", "textures", "digits"])
+def test_the_rows_of_a_data_set_are_of_all_its_classes(name: str) -> None:
+    rows = LOADERS[name]()
+    assert set(rows.labels) == set(range(len(rows.classes)))
+    assert rows.images.dtype == np.uint8
+
+
+def test_a_verdict_is_judged_by_what_is_wrong_with_the_run() -> None:
+    assert said("frozen", fault="frozen_body").judgement == "right"
+    assert said("underfitting", fault="frozen_body").judgement == "acceptable"
+    assert said("nothing_seen", fault="frozen_body").judgement == "silent"
+    assert said("healthy", fault="frozen_body").judgement == "wrong"
+    assert said("healthy", fault="frozen_body", cost=0.01).judgement == "sound", "it cost nothing"
+    assert said("overfitting", fault="frozen_body", cost=0.01).judgement == "alarm"
+    assert said("healthy", fault="leak", cost=0.0).judgement == "wrong", "a leak is one even if it costs nothing"
+    assert said("healthy", cost=0.3).judgement == "wrong", "three times the epochs were much better"
+    assert said("too_short", cost=0.3).judgement == "right"
+    assert said("overfitting", cost=0.0, gap=0.3).judgement == "sound", "it is true"
+
+
+def test_confidence_counts_against_a_wrong_verdict() -> None:
+    table = dict(
+        summary([said("healthy", "medium", "leak"), said("plateau", "low", "leak"), said("leak", "high", "leak")])
+    )
+    assert table["right or acceptable"].startswith("1 of 3 (33%")
+    assert table["wrong with confidence"].startswith("1 of 3")
+    assert table["holds, of those said with high confidence"].startswith("1 of 1 (100%")
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    assert interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)  # Brown, Cai and DasGupta, 2001
+    assert interval(0, 0) == (0.0, 1.0)
