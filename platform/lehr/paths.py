@@ -36,6 +36,24 @@ def packaged_path(path: str) -> str:
     return path
 
 
+STORES = {name: name for name in ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")} | {"s3a": "s3", "s3n": "s3"}
+"""The schemes of addresses that files are read from and written to, and how each is spelt."""
+WEB = ("http", "https", "ftp", "ftps", "sftp", "scp", "hf")
+
+
+def misspelt_address(text: str) -> str:
+    """What is wrong with an address of files, such as `s3:/bucket/x`, and the right spelling; empty for all else."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)(.*)", text, re.DOTALL)
+    scheme = found[1].lower() if found else ""
+    if found and scheme in WEB:
+        what = f'"{text}" is an address of the web, from which files cannot be read one by one'
+        return f"{what}; allowed: a folder that they are downloaded to, or s3://BUCKET/PATH, gs://BUCKET/PATH"
+    if not found or scheme not in (*STORES, "file") or text.startswith("file://"):
+        return ""
+    right = f"{STORES[scheme]}://{found[3]}" if scheme in STORES else f"file:///{found[3]}"
+    return "" if text == right else f'"{text}" is not an address of files; did you mean {right}?'
+
+
 def user_folder() -> Path:
     """What lehr keeps for this user on this machine: LEHR_STATE, else ~/.lehr."""
     return Path(os.environ.get(STATE) or "~/.lehr").expanduser()

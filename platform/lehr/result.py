@@ -111,8 +111,9 @@ class Run:
         `run.classes` names the columns.
 
         Args:
-            images: one image or a list of images: paths, the bytes of encoded files, PIL images, or uint8 arrays
-                [height, width] or [height, width, channels]; or one uint8 array [images, height, width, channels].
+            images: one image or a list of images: paths, the bytes of encoded files, PIL images, or arrays or tensors
+                [height, width], [height, width, channels] or [channels, height, width] of uint8, uint16 or floats from
+                0 to 1; or one array or tensor of them, with four dimensions.
 
         Raises:
             RunError: the run has no finished model.
@@ -125,14 +126,13 @@ class Run:
         from lehr.predict.rows import predict
 
         several: Sequence[object]
-        if isinstance(images, np.ndarray):
-            several = list(images) if images.ndim == 4 else [images]
+        if hasattr(images, "__array__"):
+            several = list(images) if getattr(images, "ndim", 0) == 4 else [images]
         else:
             several = images if isinstance(images, Sequence) and not isinstance(images, (str, bytes)) else [images]
         predictor = self._predictor()
-        size, channels = predictor.size, predictor.channels
-        pixels = [as_pixels(image, size, channels) for image in several]
-        stacked = np.stack(pixels) if pixels else np.empty((0, *size, channels), np.uint8)
+        pixels = [as_pixels(image, predictor.wanted) for image in several]
+        stacked = np.stack(pixels) if pixels else np.empty((0, *predictor.size, predictor.channels), np.uint8)
         return predict(predictor, stacked).probabilities
 
     @property

@@ -62,8 +62,7 @@ def ours(data: Path, run: RunFolder, out: Path) -> float:
     predictor = load_predictor(run.folder)
     section = DataSection(source="parquet", path=str(data))
     source = prepare_source(open_source(section, lambda field, what: AssertionError(what)), predictor)  # type: ignore[arg-type,return-value]
-    size, channels = predictor.size, predictor.channels
-    spec = PredictionSpec(run.folder, Folder.at(out), source, size, channels, False, BATCH, os.getcwd(), "benchmark")
+    spec = PredictionSpec(run.folder, Folder.at(out), source, predictor.wanted, False, BATCH, os.getcwd(), "benchmark")
     results = predict_on_ray(spec, range(len(source.parts)), WorkersSection())
     assert sum(result.rows for result in results) == source.rows
     return time.perf_counter() - began

@@ -18,6 +18,7 @@ import pytest
 
 from lehr import Run
 from lehr.data.decode import decode_image
+from lehr.data.pixels import PixelFormat
 from lehr.errors import JobError, LehrError, RunError
 from lehr.job import from_dict, load
 from lehr.runs import Fingerprint, Folder, RunFolder
@@ -228,7 +229,7 @@ def test_an_image_that_decompresses_to_gigabytes_is_unreadable() -> None:
 
     began = time.monotonic()
     table = pa.table({"image": pa.array([picture, small_picture()], pa.large_binary()), "label": [0, 1]})
-    decoded = decode(table, (8, 8))
+    decoded = decode(table, PixelFormat((8, 8)))
     assert [row for row, _ in decoded.unreadable] == [0]
     assert "decompression bomb" in decoded.unreadable[0][1]
     assert time.monotonic() - began < 5
@@ -239,7 +240,7 @@ def small_picture() -> bytes:
 
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
-    assert decode_image(buffer.getvalue(), None, None).shape == (8, 8, 3)
+    assert decode_image(buffer.getvalue()).shape == (8, 8, 3)
     return buffer.getvalue()
 
 

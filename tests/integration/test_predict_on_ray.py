@@ -41,10 +41,8 @@ def test_a_pool_of_actors_writes_the_same_as_one_process(tmp_path: Path, monkeyp
     numbers = list(range(len(source.parts)))
 
     def spec(out: str) -> PredictionSpec:
-        size, channels = predictor.size, predictor.channels
-        return PredictionSpec(
-            run.folder, Folder.at(tmp_path / out), source, size, channels, True, 8, str(tmp_path), "fingerprint"
-        )
+        out_folder = Folder.at(tmp_path / out)
+        return PredictionSpec(run.folder, out_folder, source, predictor.wanted, True, 8, str(tmp_path), "fingerprint")
 
     here = list(predict_locally(spec("here"), numbers, 1))
     there = list(predict_on_ray(spec("there"), numbers, WorkersSection(count=2)))

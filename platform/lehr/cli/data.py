@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lehr.cli.options import Force
-from lehr.errors import LehrError
+from lehr.errors import JobError, LehrError
 
 if TYPE_CHECKING:
     from lehr.job import TrainJob
@@ -59,7 +59,7 @@ def show(
 
     refuse_existing(Path(output), force=force)
     job = job_of(source, overrides or [])
-    opened = OpenedSources(job)
+    opened = OpenedSources(job, to_train=False)
     streams = opened.stream(ThreadDecoder(cores()))
     classes, labels = opened.main.classes, streams["train"].labels
     counts = {name: np.bincount(stream.labels, minlength=len(classes)) for name, stream in streams.items()}
@@ -71,7 +71,7 @@ def show(
         table.add_row(one_line(name), *(f"{count[label]:,}" for count in counts.values()))
     table.add_row("all", *(f"{count.sum():,}" for count in counts.values()), style="bold")
     shown.print(table)
-    for note in opened.main.notes:
+    for note in opened.notes:
         shown.print(note)
     chosen = [np.flatnonzero(labels == label)[:samples] for label in range(len(classes))]
     rows = streams["train"].rows(torch.from_numpy(np.concatenate(chosen[:MOST_CLASSES])))
@@ -99,7 +99,7 @@ def pack(
     from lehr.data.pack import pack as write
     from lehr.screen import console
 
-    opened = OpenedSources(job_of(source, overrides or []))
+    opened = OpenedSources(job_of(source, overrides or []), to_train=False)
     main = opened.main
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
     with Progress(*columns, transient=True, console=console(sys.stderr)) as progress:
@@ -128,7 +128,10 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
 
 def _data(source: str) -> dict[str, str]:
     from lehr.job.sources import SOURCES, source_form
+    from lehr.paths import misspelt_address
 
+    if problem := misspelt_address(source):
+        raise LehrError(problem)
     if Path(source).exists() or "://" in source:
         if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
             return {"source": "parquet", "path": source}
@@ -141,10 +144,10 @@ def _data(source: str) -> dict[str, str]:
 
 def _loose(folder: str) -> bool:
     """Whether most images are in the folder itself, and not in subfolders named after classes."""
-    from lehr.data.sources.files import images_in
+    from lehr.data.sources.images import list_images
 
     try:
-        names = images_in(folder)
-    except (OSError, ValueError):
+        names = list_images(folder, lambda field, what: JobError(what, field=field)).files
+    except LehrError:
         return False  # opening it will say why
     return sum("/" not in name for name in names) > len(names) / 2

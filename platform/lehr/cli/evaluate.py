@@ -55,6 +55,8 @@ def evaluate(
     torch.set_num_threads(cores())
     measured = measure(predictor, source)
     shown = console()
+    for note in source.notes:
+        shown.print(note)
     shown.print(
         f"Accuracy {measured.accuracy:.2%} on {measured.rows:,} rows, log loss {measured.loss:.4f}, "
         f"calibration error {measured.calibration:.2%}"

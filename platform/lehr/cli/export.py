@@ -71,7 +71,7 @@ def export(
         part = open_source(job.data, job.error).parts[0]  # type: ignore[attr-defined]
     except LehrError as error:
         raise LehrError(f"{error}; to check the export on other data, add --data") from None
-    decoded = decode(part.read(range(min(ROWS, part.rows))), predictor.size, predictor.channels)
+    decoded = decode(part.read(range(min(ROWS, part.rows))), predictor.wanted)
     pixels = torch.from_numpy(decoded.pixels).permute(0, 3, 1, 2).contiguous()
     height, width = predictor.size
     inputs = {"classes": predictor.classes, "height": height, "width": width, "channels": predictor.channels}

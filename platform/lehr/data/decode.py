@@ -1,28 +1,30 @@
-"""From encoded image files to arrays, once, on CPUs. Pixels stay uint8."""
+"""From encoded image files to arrays, once, on CPUs. Pixels are uint8; `lehr.data.pixels` says how they become that."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from lehr.data.pixels import AS_STORED, ORIENTATION, PixelFormat, Stored, channels_last, from_array, from_image
 from lehr.data.sources.base import number_from_environment
 from lehr.errors import LehrError
 
-MODES = {1: "L", 3: "RGB"}  # Pillow's, by number of channels
-ORIENTATION = 0x0112  # the EXIF tag
 Image.preinit()
 for _plugin in ("AvifImagePlugin", "TiffImagePlugin", "WebPImagePlugin"):  # those that preinit() leaves out
     with contextlib.suppress(ImportError):
         import_module(f"PIL.{_plugin}")
-FORMATS = tuple(each for each in ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP") if each in Image.OPEN)
+with contextlib.suppress(ImportError):  # what reads HEIC, if the user has installed it
+    import_module("pillow_heif").register_heif_opener()
+_READ = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = tuple(each for each in _READ if each in Image.OPEN)
 """Pillow's names of the formats that are read. Pillow knows forty more, some of which start other programs."""
 MOST_PIXELS = "LEHR_MOST_PIXELS"
 """Environment variable: the most pixels of an image that is decoded; by default `DEFAULT_MOST_PIXELS`."""
@@ -39,38 +41,62 @@ def most_pixels() -> int:
     return number_from_environment(MOST_PIXELS, DEFAULT_MOST_PIXELS)
 
 
-def decode_image(encoded: bytes, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+def decode_image(encoded: bytes, wanted: PixelFormat = AS_STORED) -> np.ndarray:
     """One image file as uint8 [height, width, channels], rotated upright by its EXIF tag.
-
-    Args:
-        size: (height, width) to resize to, bilinear; None keeps the image's own.
-        channels: 1 or 3; None gives 1 for greyscale files and 3 for all others.
 
     Of several frames it is the first.
 
     Raises:
-        UnreadableImage: it is no image file, it is damaged or cut off, or it has more pixels than are read.
+        UnreadableImage: it is no image file, it is damaged or cut off, it has more pixels than are read, or values
+            without a black and a white.
     """
+    with _opened(encoded) as image:
+        stored, orientation = Stored.of(image), _orientation(image)
+        image.load()
+        return from_image(image, stored, wanted, orientation)
+
+
+def stored_as(encoded: bytes) -> Stored:
+    """How an image file holds its values, without decoding them. Raises UnreadableImage."""
+    with _opened(encoded) as image:
+        return Stored.of(image)
+
+
+@contextlib.contextmanager
+def _opened(encoded: bytes) -> Iterator[Image.Image]:
+    """The image file, opened. Whatever Pillow raises in the block becomes an UnreadableImage."""
     limit = most_pixels()
     Image.MAX_IMAGE_PIXELS = limit  # beyond it Pillow warns, beyond twice as much it refuses; see below
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > limit:
                 raise UnreadableImage(_too_large(image.width, image.height, limit))
-            # Without the tag the image is upright already; the copy saved is a third of the time for a small image.
-            upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
-            upright.load()
-        if channels is None:
-            channels = 1 if upright.mode in ("1", "L", "I", "I;16", "LA") else 3
-        return _to_array(upright, size, channels)
-    except UnreadableImage:
+            yield image
+    except (UnreadableImage, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise UnreadableImage(f"no image of a known format: {', '.join(FORMATS)}") from None
+        raise UnreadableImage(_unidentified(encoded)) from None
     except Image.DecompressionBombError:
         raise UnreadableImage(f"it has more than {2 * limit:,} pixels, a decompression bomb; {_allow(limit)}") from None
     except Exception as error:  # decoders raise all sorts of errors for bytes that are no image
         raise UnreadableImage(str(error).split(" <_io")[0].strip() or type(error).__name__) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that the image's EXIF names; 1, upright, where it names none or cannot be read."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except MemoryError:
+        raise
+    except Exception:  # other tags are damaged; the pixels may still be whole
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _unidentified(encoded: bytes) -> str:
+    if encoded[:4] in (b"II*\0", b"MM\0*"):
+        return "a TIFF of a kind that Pillow does not read, such as floats in colour or of 64 bits"
+    return f"no image of a known format: {', '.join(FORMATS)}"
 
 
 def _too_large(width: int, height: int, limit: int) -> str:
@@ -79,13 +105,6 @@ def _too_large(width: int, height: int, limit: int) -> str:
 
 def _allow(limit: int) -> str:
     return f"allowed: {limit:,}, or what {MOST_PIXELS} is set to"
-
-
-def _to_array(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
-    converted = image if image.mode == MODES[channels] else image.convert(MODES[channels])
-    if size is not None and converted.size != (size[1], size[0]):
-        converted = converted.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(converted, dtype=np.uint8).reshape(converted.size[1], converted.size[0], channels)
 
 
 @dataclass(frozen=True)
@@ -103,23 +122,22 @@ class Decoded:
     unreadable: tuple[tuple[int, str], ...] = ()
 
 
-def decode(table: pa.Table, size: tuple[int, int] | None, channels: int | None = None) -> Decoded:
+def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     """The images and labels of a part's table (`Part.read`). Images that cannot be read are listed, not raised.
 
     Args:
-        table: columns `image` (binary), `label` (integers) and, for raw pixels, `shape`.
-        size: (height, width) to resize to; None keeps the images' own, which must then all be the same.
-        channels: 1 or 3; None gives 3 unless all images are greyscale.
+        table: columns `image` (binary), `label` (integers) and, for raw pixels, `shape` and `dtype`.
+        wanted: what to decode to. Without a size, all images must have the same; without channels, there are 3 unless
+            all images are greyscale.
 
     Raises:
-        LehrError: the images differ in size and `size` is None.
+        LehrError: the images differ in size and `wanted` has no size.
     """
-    shapes = table["shape"].to_pylist() if "shape" in table.schema.names else [None] * len(table)
     images: list[np.ndarray | None] = []
     unreadable = []
-    for row, (encoded, shape) in enumerate(zip(table["image"].to_pylist(), shapes, strict=True)):
+    for row, (encoded, shape, dtype) in enumerate(raw_rows(table)):
         try:
-            images.append(_decode_one(encoded, shape, size, channels))
+            images.append(_decode_one(encoded, shape, dtype, wanted))
         except UnreadableImage as error:
             images.append(None)
             unreadable.append((row, str(error)))
@@ -127,8 +145,8 @@ def decode(table: pa.Table, size: tuple[int, int] | None, channels: int | None =
     known = {image.shape[:2] for image in images if image is not None}
     if len(known) > 1:
         raise different_sizes(known)
-    height, width = known.pop() if known else size or (0, 0)
-    channels = channels or max((image.shape[2] for image in images if image is not None), default=1)
+    height, width = known.pop() if known else wanted.size or (0, 0)
+    channels = wanted.channels or max((image.shape[2] for image in images if image is not None), default=1)
     pixels = np.zeros((len(images), height, width, channels), np.uint8)
     for row, image in enumerate(images):
         if image is not None:
@@ -142,59 +160,58 @@ def different_sizes(sizes: Iterable[tuple[int, int]]) -> LehrError:
     return LehrError(f"data: the images differ in size ({some}, …); set data.image_size to resize them")
 
 
-def _decode_one(
-    image: bytes | None, shape: list[int] | None, size: tuple[int, int] | None, channels: int | None
-) -> np.ndarray:
+def raw_rows(table: pa.Table) -> Iterator[tuple[bytes | None, list[int] | None, str | None]]:
+    """Of each row of a part's table: its image, the shape if that is raw pixels, and their type if it is not uint8."""
+    nothing = [None] * len(table)
+    columns = (table[name].to_pylist() if name in table.schema.names else nothing for name in ("shape", "dtype"))
+    return zip(table["image"].to_pylist(), *columns, strict=True)
+
+
+def _decode_one(image: bytes | None, shape: list[int] | None, dtype: str | None, wanted: PixelFormat) -> np.ndarray:
     """One image of a part's table; raw pixels if it has a shape. Raises UnreadableImage."""
     if image is None:
         raise UnreadableImage("the row has no image")
     if shape is None:
-        return decode_image(image, size, channels)
+        return decode_image(image, wanted)
     try:
-        return _from_raw(image, shape, size, channels)
+        return from_array(_raw(image, shape, dtype), wanted)
     except (TypeError, ValueError) as error:
         raise UnreadableImage(str(error)) from error
 
 
-def _from_raw(pixels: bytes, shape: list[int], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+def _raw(pixels: bytes, shape: list[int], dtype: str | None) -> np.ndarray:
     height, width, depth = shape
-    if depth not in MODES or min(height, width) < 1:
-        raise ValueError(f"the shape {height} × {width} × {depth} is not an image with 1 or 3 channels")
-    array = np.frombuffer(pixels, np.uint8).reshape(height, width, depth)
-    if (size is None or size == (height, width)) and (channels is None or channels == depth):
-        return array
-    return _to_array(Image.fromarray(array[:, :, 0] if depth == 1 else array), size, channels or depth)
+    if depth not in (1, 3, 4) or min(height, width) < 1:
+        raise ValueError(f"the shape {height} × {width} × {depth} is not an image with 1, 3 or 4 channels")
+    return np.frombuffer(pixels, dtype or np.uint8).reshape(height, width, depth)
 
 
-def as_pixels(image: object, size: tuple[int, int], channels: int) -> np.ndarray:
+def as_pixels(image: object, wanted: PixelFormat) -> np.ndarray:
     """One image as uint8 [height, width, channels] with values from 0 to 255.
 
     Args:
-        image: a path, the bytes of an image file, a PIL image, or a uint8 array [height, width] or
-            [height, width, channels] with values from 0 to 255.
-        size: (height, width) to resize to, bilinear.
-        channels: 1 or 3.
+        image: a path, the bytes of an image file, a PIL image, or an array or tensor [height, width],
+            [height, width, channels] or [channels, height, width]: of whole numbers without a sign, whose type says
+            what is white, of floats from 0 to 1, or of others if `wanted` has a range.
+        wanted: what it becomes.
 
     Raises:
         LehrError: `image` is none of these, or cannot be read as an image.
     """
     try:
         if isinstance(image, (str, Path)):
-            return decode_image(Path(image).read_bytes(), size, channels)
+            return decode_image(Path(image).read_bytes(), wanted)
         if isinstance(image, bytes):
-            return decode_image(image, size, channels)
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim not in (2, 3):
-                raise LehrError(
-                    f"an array of {image.dtype} and shape {image.shape} is not an image; "
-                    "allowed: uint8 [height, width] or [height, width, channels]"
-                )
-            image = Image.fromarray(image.squeeze(-1) if image.ndim == 3 and image.shape[2] == 1 else image)
+            return decode_image(image, wanted)
         if isinstance(image, Image.Image):
-            return _to_array(ImageOps.exif_transpose(image), size, channels)
-    except LehrError:
+            stored, orientation = Stored.of(image), _orientation(image)
+            image.load()
+            return from_image(image, stored, wanted, orientation)
+        if hasattr(image, "__array__"):
+            return from_array(channels_last(np.asarray(image)), wanted)
+    except (LehrError, MemoryError):
         raise
     except Exception as error:  # a PIL image may be decoded only now
         raise LehrError(f"cannot be read as an image: {error}") from error
     what = f"a {type(image).__name__} is not an image"
-    raise LehrError(f"{what}; allowed: a path, the bytes of an image file, a PIL image or a uint8 array")
+    raise LehrError(f"{what}; allowed: a path, the bytes of an image file, a PIL image, an array or a tensor")

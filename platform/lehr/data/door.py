@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from lehr.data.dataset import Images
 from lehr.data.load import OpenedSources
+from lehr.data.pixels import PixelFormat
 from lehr.data.reading import read
 from lehr.data.sources.base import Source
 from lehr.data.streaming import Decoder, Stream, ThreadDecoder
@@ -37,7 +40,11 @@ class Host(Protocol):
         """Bytes of the memory that could hold decoded images, and what that memory is, in words."""
         ...
 
-    def read(self, source: Source, size: tuple[int, int] | None, skip: float) -> Images:
+    def has_gpu(self) -> bool:
+        """Whether the images can be in the memory of a GPU."""
+        ...
+
+    def read(self, source: Source, wanted: PixelFormat, skip: float) -> Images:
         """Decodes a whole source."""
         ...
 
@@ -54,8 +61,11 @@ class LocalHost:
     def room(self) -> tuple[int, str]:
         return memory(), "this machine's memory"
 
-    def read(self, source: Source, size: tuple[int, int] | None, skip: float) -> Images:
-        return read(source, size, skip)
+    def has_gpu(self) -> bool:
+        return torch.cuda.is_available()
+
+    def read(self, source: Source, wanted: PixelFormat, skip: float) -> Images:
+        return read(source, wanted, skip)
 
     def decoder(self) -> Decoder:
         return ThreadDecoder(cores())
@@ -102,9 +112,12 @@ def open_data(job: TrainJob, host: Host, listener: Listener) -> Data:
 
 def choose(opened: OpenedSources, host: Host, listener: Listener) -> CachePolicy:
     """Decides whether the images are streamed, and says so."""
+    listener.status(f"looking at {sum(source.rows for source in opened.sources.values()):,} images")
     room, where = host.room()
     policy = cache_policy(opened.job.data.cache, opened.nbytes, max(0, room - host.held_bytes), where)
-    notes = [note for source in opened.sources.values() for note in source.notes]
+    notes = list(opened.notes)
+    if opened.job.data.cache == "device" and not host.has_gpu():
+        notes.append("data.cache=device: there is no GPU, so the images stay in this machine's memory")
     for line in (*notes, policy.sentence):
         listener.say(line)
     listener.note_data(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -12,14 +13,16 @@ from torch import Tensor
 
 from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, wrong_value
 from lehr.data.dataset import DataSubset, Images, Splits, stratified_split
+from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
-from lehr.data.reading import Read, check_labels, probe, read
+from lehr.data.reading import Read, check_labels, first_rows, has_colour, probe, read
 from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 from lehr.job import DataSection, TrainJob, check_call, not_a_choice
 from lehr.job.sections import NO_PATHS
+from lehr.job.sources import source_form
 
 VALIDATION_SHARE = 0.2  # held out if the job does not say and the source has no validation split
 
@@ -35,13 +38,16 @@ def image_size(section: DataSection) -> tuple[int, int] | None:
 class OpenedSources:
     """A job's sources, opened and checked but not yet decoded."""
 
-    def __init__(self, job: TrainJob) -> None:
-        """Raises JobError for a source or an augmentation that the job cannot use."""
+    def __init__(self, job: TrainJob, *, to_train: bool = True) -> None:
+        """Raises JobError for a source or an augmentation that the job cannot use.
+
+        Args:
+            to_train: also refuse a source of one class, from which nothing can be learned.
+        """
         self.job = job
         self.main = self._chosen(open_source(job.data, job.error))
         if not self.main.classes:
             raise job.error("data.source", f"{job.data.source} has no labels to train with; allowed: in a prediction")
-        self.size = image_size(job.data)
         self.extra: dict[str, Source] = {}
         for split, wanted in (("validation", job.data.validation), ("test", job.data.test)):
             if wanted == "auto" and split in self.main.other_splits:
@@ -49,11 +55,31 @@ class OpenedSources:
             elif isinstance(wanted, str) and wanted not in NO_PATHS:
                 self.extra[split] = self._with_same_classes(split, self._beside(split, wanted))
         augmentations(job)
+        if to_train:
+            self._refuse_one_class()
 
     def _beside(self, split: str, path: str) -> Source:
-        section = self.job.data.model_copy(update={"path": path})
-        source = open_source(section, lambda _, what: self.job.error(f"data.{split}", what))
-        return source.select_classes(tuple(self.job.data.classes)) if self.job.data.classes else source
+        """The rows at another path. Raises JobError where the source has none there, or they are others than meant."""
+        data, field = self.job.data, f"data.{split}"
+        form = source_form(data.source)
+        if form is None or form.path == "none" or form.downloads:
+            words = "auto or a share of its rows, such as 0.2" if split == "validation" else "auto or none"
+            raise self.job.error(field, f'the source {data.source} has no other rows at "{path}"; allowed: {words}')
+        if path == data.path:
+            raise self.job.error(field, f'"{path}" is data.path, the rows to train on; allowed: other rows')
+        section = data.model_copy(update={"path": path})
+        source = open_source(section, lambda _, what: self.job.error(field, what))
+        if source.other_splits:
+            known = ", ".join(["train", *source.other_splits])
+            raise self.job.error(field, f'"{path}" has splits of its own, {known}; allowed: the path of one of them')
+        return source.select_classes(tuple(data.classes)) if data.classes else source
+
+    def _refuse_one_class(self) -> None:
+        """Raises JobError where there is nothing to tell apart."""
+        if len(self.main.classes) == 1:
+            hint = f". {self.main.hint}" if self.main.hint else ""
+            what = f'"{self.main.name}" has one class, {self.main.classes[0]}; allowed: two or more{hint}'
+            raise self.job.error("data.path" if self.job.data.path else "data.source", what)
 
     def _chosen(self, source: Source) -> Source:
         """The source, restricted to the classes that the job asks for."""
@@ -70,7 +96,8 @@ class OpenedSources:
     def _with_same_classes(self, split: str, source: Source) -> Source:
         if unknown := [name for name in source.classes if name not in self.main.classes]:
             names = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
-            raise self.job.error(f"data.{split}", f"its classes {names} are not among those of the training data")
+            hint = f". {source.hint}" if source.hint else ""
+            raise self.job.error(f"data.{split}", f"its classes {names} are not among those of the training data{hint}")
         return source.relabel(self.main.classes)
 
     @property
@@ -79,9 +106,32 @@ class OpenedSources:
         return {"train": self.main, **self.extra}
 
     @cached_property
+    def wanted(self) -> PixelFormat:
+        """What the images of all sources are decoded to. Where the job does not say their channels, any training image
+        in colour decides, so that this may read as far as to the first."""
+        channels = self.job.data.channels
+        found = (3 if has_colour(self.main) else 1) if channels == "auto" else channels
+        return PixelFormat(image_size(self.job.data), found, self.job.data.pixel_range)
+
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the training images, taken from the first few."""
-        return probe(self.main, self.size)
+        """(height, width, channels) of the training images; the size is that of the first few."""
+        return probe(self.main, self.wanted)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the data, one sentence each."""
+        found = [note for source in self.sources.values() for note in source.notes]
+        for name, source in self.sources.items():
+            grey, bits = first_rows(source)
+            which = "the images" if name == "train" else f"the images for {name}"
+            if bits > 8 and self.wanted.range is None:
+                found.append(f"{which} have {bits} bits for each value, which become 8; see data.pixel_range")
+            if name != "train" and grey in ({True}, {False}) and grey != {self.wanted.channels == 1}:
+                ours = "grey" if self.wanted.channels == 1 else "in colour"
+                theirs = "grey" if grey == {True} else "in colour"
+                found.append(f"{which} are {theirs}; they are converted, since those for training are {ours}")
+        return tuple(found)
 
     @property
     def nbytes(self) -> int:
@@ -91,7 +141,7 @@ class OpenedSources:
     def decode(self, read: Read = read) -> dict[str, Images]:
         """Every source, decoded, by its name."""
         skip = self.job.data.skip_unreadable
-        images = {name: read(source, self.size, skip) for name, source in self.sources.items()}
+        images = {name: read(source, self.wanted, skip) for name, source in self.sources.items()}
         for name, decoded in images.items():
             self._check_shape(name, decoded.pixels.shape[1:], images["train"].pixels.shape[1:])
         return images
@@ -99,17 +149,21 @@ class OpenedSources:
     def stream(self, decoder: Decoder) -> dict[str, Stream]:
         """Every source, by its name, as rows that are decoded on demand."""
         streams = {}
+        wanted = replace(self.wanted, size=self.shape[:2])
         for name, source in self.sources.items():
-            self._check_shape(name, probe(source, self.size), self.shape)
+            self._check_shape(name, probe(source, self.wanted), self.shape)
             labels = source.labels()
             check_labels(labels, source)
-            streams[name] = Stream(source, labels, self.shape, decoder, self.job.data.skip_unreadable)
+            streams[name] = Stream(source, labels, wanted, decoder, self.job.data.skip_unreadable)
         return streams
 
     def _check_shape(self, split: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
         if tuple(shape) != tuple(wanted):
-            theirs, ours = (f"{s[1]} × {s[0]} pixels with {s[2]} channels" for s in (shape, wanted))
-            raise LehrError(f"data.{split}: its images are {theirs}, those for training {ours}; see data.image_size")
+            theirs, ours = (f"{s[1]} × {s[0]} pixels" for s in (shape, wanted))
+            what = (
+                f"its images are {theirs}, those for training {ours}; set data.image_size, such as {list(wanted[:2])}"
+            )
+            raise LehrError(f"data.{split}: {what}")
 
 
 def augmentations(job: TrainJob, compiled: bool = False) -> Augment:
@@ -142,7 +196,17 @@ def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
         train_ids = train_ids[permutation(key(seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
     if job.data.per_class is not None:
         train_ids = _at_most_per_class(train, train_ids, job.data.per_class, seed)
+    _refuse_one_class(job, train, train_ids)
     return Splits(train.rows(train_ids), validation, _all_rows(data["test"]) if "test" in data else None)
+
+
+def _refuse_one_class(job: TrainJob, train: Images | Stream, ids: Tensor) -> None:
+    """Raises JobError where the rows that are left for training are all of one class."""
+    labels = train.rows(ids).labels
+    if len(labels) and len(train.classes) > 1 and bool((labels == labels[0]).all()):
+        field = "data.limit" if job.data.limit is not None else "data"
+        what = f"all {len(labels)} rows to train on are of one class, {train.classes[int(labels[0])]}"
+        raise job.error(field, f"{what}; allowed: rows of two classes or more")
 
 
 def _at_most_per_class(data: Images | Stream, ids: Tensor, count: int, seed: int) -> Tensor:

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
+from lehr.data.decode import raw_rows
+from lehr.data.pixels import PixelFormat, from_array
 from lehr.data.sources.base import Source, class_metadata, file_system, join_path
 from lehr.errors import LehrError
 
@@ -120,9 +122,11 @@ def _encoded(table: pa.Table) -> pa.Table:
     if "shape" not in table.schema.names:
         return table.select(["image", "label"]).cast(SCHEMA)
     images = []
-    for image, shape in zip(table["image"].to_pylist(), table["shape"].to_pylist(), strict=True):
+    for image, shape, dtype in raw_rows(table):
         if shape is not None and image:
-            pixels = np.frombuffer(image, np.uint8).reshape(shape)
+            pixels = np.frombuffer(image, dtype or np.uint8).reshape(shape)
+            if pixels.dtype != np.uint16 or shape[2] > 1:  # a PNG holds 16 bits of grey unchanged
+                pixels = from_array(pixels, PixelFormat(channels=shape[2]))
             file = io.BytesIO()
             Image.fromarray(pixels[:, :, 0] if shape[2] == 1 else pixels).save(file, "PNG")
             image = file.getvalue()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lehr.data.dataset import DataSubset
+from lehr.data.pixels import PixelFormat
 from lehr.models.pretrained import Preprocessing
 
 
@@ -19,6 +20,7 @@ class Preprocess:
     Attributes:
         height, width, channels: size of the network's input.
         mean, std: per channel, of pixels / 255.
+        pixel_range: the values in image files that become black and white; None: those of their depth.
     """
 
     height: int
@@ -26,6 +28,12 @@ class Preprocess:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pixel_range: tuple[float, float] | None = None
+
+    @property
+    def wanted(self) -> PixelFormat:
+        """What an image is decoded to for the network."""
+        return PixelFormat((self.height, self.width), self.channels, self.pixel_range)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,13 +85,21 @@ class Preprocess:
 
     def describe(self) -> Preprocessing:
         """As plain values, for `preprocess` in the description of a model."""
-        return Preprocessing(height=self.height, width=self.width, channels=self.channels, mean=self.mean, std=self.std)
+        plain = Preprocessing(
+            height=self.height, width=self.width, channels=self.channels, mean=self.mean, std=self.std
+        )
+        if self.pixel_range is not None:
+            plain["pixel_range"] = self.pixel_range
+        return plain
 
     @classmethod
     def from_description(cls, description: Preprocessing) -> Preprocess:
         """The inverse of `describe`."""
         size = description["height"], description["width"], description["channels"]
-        return cls(*size, tuple(description["mean"]), tuple(description["std"]))
+        limits = description.get("pixel_range")
+        return cls(
+            *size, tuple(description["mean"]), tuple(description["std"]), (limits[0], limits[1]) if limits else None
+        )
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,27 +13,25 @@ from ray.data import DataContext
 
 from lehr.data.dataset import Images
 from lehr.data.decode import Decoded
+from lehr.data.pixels import PixelFormat, channels_last
 from lehr.data.ray_read import Parts
 from lehr.data.reading import assemble, read
 from lehr.data.sources.base import ErrorFactory, Part, Source
 from lehr.data.streaming import Decoder, Stream, decode_rows
+from lehr.errors import LehrError
 
 FEW_IMAGES = 5000
 """Up to this many images are decoded by the calling process, faster than the actors of Ray Data start."""
 
 
-def read_anywhere(
-    source: Source, size: tuple[int, int] | None, skip: float = 0.0, *, free_of_cpus: int | None = None
-) -> Images:
+def read_anywhere(source: Source, wanted: PixelFormat, skip: float = 0.0, *, free_of_cpus: int | None = None) -> Images:
     """Decodes a whole source: few images in this process, more with Ray Data (see `read_with_ray`)."""
     if source.rows <= FEW_IMAGES:
-        return read(source, size, skip)
-    return read_with_ray(source, size, skip, free_of_cpus=free_of_cpus)
+        return read(source, wanted, skip)
+    return read_with_ray(source, wanted, skip, free_of_cpus=free_of_cpus)
 
 
-def read_with_ray(
-    source: Source, size: tuple[int, int] | None, skip: float = 0.0, *, free_of_cpus: int | None = None
-) -> Images:
+def read_with_ray(source: Source, wanted: PixelFormat, skip: float = 0.0, *, free_of_cpus: int | None = None) -> Images:
     """Decodes a whole source with Ray Data, part by part on the cluster's CPUs.
 
     Args:
@@ -43,7 +41,7 @@ def read_with_ray(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     how: dict[str, Any] = {} if free_of_cpus is None else {"num_cpus": 0, "concurrency": free_of_cpus}
-    dataset = ray.data.read_datasource(Parts(source, size), override_num_blocks=len(source.parts), **how)
+    dataset = ray.data.read_datasource(Parts(source, wanted), override_num_blocks=len(source.parts), **how)
     return assemble(_pieces(dataset), source, skip)
 
 
@@ -92,8 +90,8 @@ class RayDecoder:
         self.at_once = at_once
         self._decode = ray.remote(num_cpus=1 if spare_cpus else 0, max_retries=3)(decode_rows)
 
-    def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> _Pending:
-        return _Pending(self._decode.remote(part, rows, size, channels))
+    def submit(self, part: Part, rows: list[int], wanted: PixelFormat) -> _Pending:
+        return _Pending(self._decode.remote(part, rows, wanted))
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class SharedStream:
 
     source: ray.ObjectRef
     labels: ray.ObjectRef
-    shape: tuple[int, int, int]
+    wanted: PixelFormat
     skip: float
     decoder: Decoder
 
@@ -119,11 +117,11 @@ class SharedStream:
         """Raises TypeError for a stream that only this process can decode."""
         if not isinstance(stream.decoder, RayDecoder):
             raise TypeError("only a stream that Ray decodes can be shared")
-        return cls(ray.put(stream.source), ray.put(stream.labels), stream.shape, stream.skip, stream.decoder)
+        return cls(ray.put(stream.source), ray.put(stream.labels), stream.wanted, stream.skip, stream.decoder)
 
     def open(self) -> Stream:
         source, labels = ray.get([self.source, self.labels])
-        return Stream(source, labels, self.shape, self.decoder, self.skip)
+        return Stream(source, labels, self.wanted, self.decoder, self.skip)
 
 
 Handle = Shared | SharedStream
@@ -154,8 +152,11 @@ class RayHost:
     def room(self) -> tuple[int, str]:
         return smallest_store(), "the smallest object store"
 
-    def read(self, source: Source, size: tuple[int, int] | None, skip: float) -> Images:
-        return read_anywhere(source, size, skip, free_of_cpus=self.free_of_cpus)
+    def has_gpu(self) -> bool:
+        return ray.cluster_resources().get("GPU", 0) > 0
+
+    def read(self, source: Source, wanted: PixelFormat, skip: float) -> Images:
+        return read_anywhere(source, wanted, skip, free_of_cpus=self.free_of_cpus)
 
     def decoder(self) -> RayDecoder:
         return RayDecoder(self.decode_at_once, self.spare_cpus)
@@ -183,21 +184,41 @@ class BlockPart:
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         table = ray.get(self.ref)
         chosen = range(self.rows) if rows is None else rows
-        images, shapes = [], []
+        images: list[bytes | None] = []
+        shapes: list[list[int] | None] = []
+        dtypes: list[str | None] = []
         for image in (table["image"][row].as_py() for row in chosen):
-            raw = None if isinstance(image, bytes) else np.asarray(image, np.uint8)
-            images.append(image if raw is None else raw.tobytes())
-            shapes.append(None if raw is None else [*raw.shape, 1][:3])
+            pixels = (
+                None if image is None or isinstance(image, bytes) else _pixels(image, table.schema.field("image").type)
+            )
+            images.append(image if pixels is None else pixels.tobytes())
+            shapes.append(None if pixels is None else list(pixels.shape))
+            dtypes.append(None if pixels is None else pixels.dtype.name)
         return pa.table(
             {
                 "image": pa.array(images, pa.large_binary()),
                 "label": pa.array([self.of_rows[row] for row in chosen], pa.int64()),
                 "shape": pa.array(shapes, pa.list_(pa.int32())),
+                "dtype": pa.array(dtypes, pa.string()),
             }
         )
 
     def name(self, row: int) -> str:
         return f"row {self.first + row} of the dataset"
+
+
+def _pixels(image: Any, kind: pa.DataType) -> np.ndarray:
+    """One image of a dataset as [height, width, channels], of the type that its column has.
+
+    Raises LehrError for what is none.
+    """
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    dtype = kind.to_pandas_dtype() if pa.types.is_primitive(kind) else None
+    try:
+        return np.ascontiguousarray(channels_last(np.asarray(image, dtype)))
+    except (TypeError, ValueError) as error:
+        raise LehrError(f"data: an image of the dataset cannot be read: {error}") from error
 
 
 def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:
@@ -207,17 +228,20 @@ def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:
     DataContext.get_current().execution_options.preserve_order = True
     refs = dataset.select_columns(["image", "label"]).to_arrow_refs()
     blocks = [(ref, ray.get(ref)["label"].to_pylist()) for ref in refs]
-    values = sorted({label for _, labels in blocks for label in labels})
-    if not values:
+    found = {label for _, labels in blocks for label in labels}
+    if not found:
         raise refuse("data.source", f"the dataset of {name} has no rows")
-    if all(isinstance(value, str) for value in values):
-        classes = tuple(values)
-        index = {value: number for number, value in enumerate(values)}
-    elif all(isinstance(value, int) and value >= 0 for value in values):
-        classes = tuple(str(number) for number in range(values[-1] + 1))
-        index = {value: value for value in values}
+    if None in found:
+        raise refuse("data.source", f"{name} has rows without a label (None); allowed: a label in every row")
+    if all(isinstance(value, str) for value in found):
+        classes = tuple(sorted(found))
+        index = {value: number for number, value in enumerate(classes)}
+    elif all(isinstance(value, int) and value >= 0 for value in found):
+        classes = tuple(str(number) for number in range(max(found) + 1))
+        index = {value: int(value) for value in found}
     else:
-        raise refuse("data.source", f"{name} has labels such as {values[0]!r}; allowed: names, or whole numbers from 0")
+        odd = next(each for each in found if not isinstance(each, int) or each < 0)
+        raise refuse("data.source", f"{name} has labels such as {odd!r}; allowed: names, or whole numbers from 0")
     parts, first = [], 0
     for ref, labels in blocks:
         if labels:

@@ -11,6 +11,7 @@ from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from lehr.data.decode import decode
+from lehr.data.pixels import PixelFormat
 from lehr.data.sources.base import Part, Source
 
 
@@ -19,20 +20,18 @@ class Parts(Datasource):
 
     Args:
         source: the source.
-        size: (height, width) to resize to, as `decode` takes it.
-        channels: 1 or 3, as `decode` takes it.
+        wanted: what to decode to, as `decode` takes it.
         numbers: read only the parts of these numbers; by default all.
     """
 
     def __init__(
         self,
         source: Source,
-        size: tuple[int, int] | None,
-        channels: int | None = None,
+        wanted: PixelFormat,
         numbers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self._source, self._size, self._channels = source, size, channels
+        self._source, self._wanted = source, wanted
         self._numbers = range(len(source.parts)) if numbers is None else numbers
 
     def get_name(self) -> str:
@@ -47,20 +46,20 @@ class Parts(Datasource):
         """One task for each part, whatever `parallelism` asks for. Rows are never limited."""
         return [
             ReadTask(
-                partial(_blocks, self._source.parts[number], number, self._size, self._channels),
+                partial(_blocks, self._source.parts[number], number, self._wanted),
                 BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None),
             )
             for number in self._numbers
         ]
 
 
-def _blocks(part: Part, number: int, size: tuple[int, int] | None, channels: int | None) -> list[pa.Table]:
-    return [_block(part, number, size, channels)]
+def _blocks(part: Part, number: int, wanted: PixelFormat) -> list[pa.Table]:
+    return [_block(part, number, wanted)]
 
 
-def _block(part: Part, number: int, size: tuple[int, int] | None, channels: int | None) -> pa.Table:
+def _block(part: Part, number: int, wanted: PixelFormat) -> pa.Table:
     """A table of one row with the decoded arrays as raw bytes, so that nothing is copied image by image."""
-    decoded = decode(part.read(), size, channels)
+    decoded = decode(part.read(), wanted)
     return pa.table(
         {
             "part": [number],

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
 
 import numpy as np
+import pyarrow as pa
 
 from lehr.data.dataset import Images
-from lehr.data.decode import Decoded, decode, different_sizes
-from lehr.data.sources.base import Source
+from lehr.data.decode import Decoded, UnreadableImage, decode, different_sizes, raw_rows, stored_as
+from lehr.data.pixels import PixelFormat
+from lehr.data.sources.base import NO_LABEL, Source
 from lehr.errors import LehrError
 
-Read = Callable[[Source, tuple[int, int] | None, float], Images]
+Read = Callable[[Source, PixelFormat, float], Images]
+
+FIRST_ROWS = 64
+"""Images that are looked at before all are read."""
 
 
-def read(source: Source, size: tuple[int, int] | None, skip: float = 0.0) -> Images:
+def read(source: Source, wanted: PixelFormat, skip: float = 0.0) -> Images:
     """Decodes a whole source in this process. `skip` is the share of images that may be unreadable, 0 to 1."""
-    return assemble(((number, decode(part.read(), size)) for number, part in enumerate(source.parts)), source, skip)
+    return assemble(((number, decode(part.read(), wanted)) for number, part in enumerate(source.parts)), source, skip)
 
 
 def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float) -> Images:
@@ -42,7 +49,7 @@ def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float)
             pixels = np.zeros((source.rows, *piece.pixels.shape[1:]), np.uint8)
         if piece.pixels.shape[1:3] != pixels.shape[1:3]:
             raise different_sizes({pixels.shape[1:3], piece.pixels.shape[1:3]})
-        if piece.pixels.shape[3] > pixels.shape[3]:  # the first coloured image after greyscale ones
+        if piece.pixels.shape[3] > pixels.shape[3]:  # without channels wanted: the first coloured one after grey ones
             pixels = np.repeat(pixels, piece.pixels.shape[3], axis=3)
         pixels[start:end] = piece.pixels
     check_labels(labels, source)
@@ -51,7 +58,12 @@ def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float)
 
 
 def check_labels(labels: np.ndarray, source: Source) -> None:
-    """Raises LehrError for a label outside the classes."""
+    """Raises LehrError for a label that is missing (see `NO_LABEL`) or outside the classes."""
+    if len(missing := np.flatnonzero(labels == NO_LABEL)):
+        raise LehrError(
+            f"data: {source.name_of(int(missing[0]))} has no label (null), and so have {len(missing)} of "
+            f"{len(labels)} rows; allowed: a label in every row, or the rows without one left out of the files"
+        )
     wrong = np.flatnonzero((labels < 0) | (labels >= len(source.classes)))
     if len(wrong):
         raise LehrError(
@@ -72,15 +84,41 @@ def check_unreadable(unreadable: Mapping[int, str], source: Source, skip: float,
     )
 
 
-def probe(source: Source, size: tuple[int, int] | None, rows: int = 64) -> tuple[int, int, int]:
+def probe(source: Source, wanted: PixelFormat, rows: int = FIRST_ROWS) -> tuple[int, int, int]:
     """(height, width, channels) of the images, taken from the first few.
 
     Raises:
         LehrError: none of them can be read, or they differ in size and no size to resize to was given.
     """
     part = source.parts[0]
-    first = decode(part.read(range(min(rows, part.rows))), size)
+    first = decode(part.read(range(min(rows, part.rows))), wanted)
     if len(first.unreadable) == len(first.labels):
         raise LehrError(f"data: {part.name(0)} and what follows cannot be read: {first.unreadable[0][1]}")
     height, width, channels = first.pixels.shape[1:]
     return height, width, channels
+
+
+def has_colour(source: Source) -> bool:
+    """Whether any image is in colour. It reads no further than to the first that is, and decodes none."""
+    first = (part.read(range(1)) for part in source.parts[:1])  # most sets end here
+    return any(not grey for table in chain(first, (part.read() for part in source.parts)) for grey, _ in _stored(table))
+
+
+def first_rows(source: Source, rows: int = FIRST_ROWS) -> tuple[set[bool], int]:
+    """Of the first few images: whether they are greyscale, and the most bits that a value of theirs has."""
+    part = source.parts[0]
+    found = list(_stored(part.read(range(min(rows, part.rows)))))
+    return {grey for grey, _ in found}, max((bits for _, bits in found), default=8)
+
+
+def _stored(table: pa.Table) -> Iterator[tuple[bool, int]]:
+    """Of each image of a part's table that can be read: whether it is greyscale, and the bits of its values."""
+    for image, shape, dtype in raw_rows(table):
+        if image is None:
+            continue
+        if shape is not None:
+            yield shape[2] == 1, 8 * np.dtype(dtype or np.uint8).itemsize
+            continue
+        with suppress(UnreadableImage):
+            stored = stored_as(image)
+            yield stored.grey, stored.bits

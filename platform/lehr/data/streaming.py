@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lehr.data.dataset import UNREADABLE, Batch, DataSubset
 from lehr.data.decode import Decoded, decode
+from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import bits
 from lehr.data.reading import check_unreadable
 from lehr.data.sources.base import Part, Source
@@ -43,7 +44,7 @@ class Decoder(Protocol):
     at_once: int
     """How many parts are decoded at the same time."""
 
-    def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Pending: ...
+    def submit(self, part: Part, rows: list[int], wanted: PixelFormat) -> Pending: ...
 
 
 class ThreadDecoder:
@@ -53,13 +54,13 @@ class ThreadDecoder:
         self.at_once = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Pending:
-        return self._pool.submit(decode_rows, part, rows, size, channels)
+    def submit(self, part: Part, rows: list[int], wanted: PixelFormat) -> Pending:
+        return self._pool.submit(decode_rows, part, rows, wanted)
 
 
-def decode_rows(part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Decoded:
+def decode_rows(part: Part, rows: list[int], wanted: PixelFormat) -> Decoded:
     """Decodes some rows of a part, in the order given."""
-    return decode(part.read(rows), size, channels)
+    return decode(part.read(rows), wanted)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Stream:
 
     Attributes:
         labels: int64 [rows].
-        shape: (height, width, channels) of every image.
+        wanted: what every image is decoded to; it has a size and channels.
         skip: the share of images that may be unreadable, 0 to 1.
         unreadable: row id -> reason, as far as this process knows.
         reported: those of them that are already among the events of the run.
@@ -76,7 +77,7 @@ class Stream:
 
     source: Source
     labels: np.ndarray
-    shape: tuple[int, int, int]
+    wanted: PixelFormat
     decoder: Decoder
     skip: float = 0.0
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -85,6 +86,14 @@ class Stream:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.source.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        size, channels = self.wanted.size, self.wanted.channels
+        assert size is not None, "a stream knows the size of its images"
+        assert channels is not None, "a stream knows the channels of its images"
+        return *size, channels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -202,8 +211,7 @@ class StreamedSubset(DataSubset):
         return pixels, labels
 
     def _submit(self, number: int, rows: list[int]) -> Pending:
-        height, width, channels = self.stream.shape
-        return self.stream.decoder.submit(self.stream.source.parts[number], rows, (height, width), channels)
+        return self.stream.decoder.submit(self.stream.source.parts[number], rows, self.stream.wanted)
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:

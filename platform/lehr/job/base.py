@@ -17,6 +17,7 @@ from lehr.job.compare import job_hash
 from lehr.job.sections import LOCAL_PATH, NO_PATHS, Section
 from lehr.job.text import show
 from lehr.job.tree import FieldPath, Node
+from lehr.paths import misspelt_address
 
 
 def _name(value: Any) -> str:
@@ -64,6 +65,8 @@ class Job(Section):
                 raise JobError(what, field=".".join(map(str, path)))
         folder_of = (info.context or {}).get("folder_of", lambda path: Path.cwd())
         for path, text in list(path_fields(self)):
+            if problem := misspelt_address(text):
+                raise JobError(problem, field=".".join(map(str, path)))
             self.__dict__.update(_with_value(self, path, absolute(text, folder_of(path))).__dict__)
         return self
 

@@ -29,6 +29,9 @@ MAY_CHANGE = (
 )
 """Fields, with what is in them, that may change under one name: the run stays the same run."""
 
+ADDED_DATA = {"channels": "auto", "pixel_range": None}
+"""Fields of `data` that jobs did not have at first: with these values they say nothing, and the hash stays as it was."""
+
 Changes = dict[str, tuple[Any, Any]]
 """(old, new) by dotted path; None stands for a field that is not there."""
 
@@ -82,6 +85,19 @@ def _bare(value: Any) -> str:
 
 def job_hash(job: BaseModel) -> str:
     """16 hex digits that stay the same as long as what defines the run does; see `NOT_DEFINING`."""
-    defining = {key: value for key, value in with_first_names(to_dict(job)).items() if key not in NOT_DEFINING}
+    defining = {
+        key: value
+        for key, value in _with_first_fields(with_first_names(to_dict(job))).items()
+        if key not in NOT_DEFINING
+    }
     text = json.dumps(defining, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _with_first_fields(value: Any, key: str = "") -> Any:
+    """The same job without the fields that were added later, where they have their defaults."""
+    if not isinstance(value, Mapping):
+        return value
+    added = ADDED_DATA if key == "data" else {}
+    kept = {name: item for name, item in value.items() if name not in added or item != added[name]}
+    return {name: _with_first_fields(item, name) for name, item in kept.items()}

@@ -129,6 +129,24 @@ def _image_size(value: Any) -> int | tuple[int, int]:
     raise ValueError(f"{show(value)} is not an image size; allowed: pixels (32) or [height, width] ([32, 48])")
 
 
+def _channels(value: Any) -> Literal["auto"] | int:
+    if value == "auto" or (type(value) is int and value in (1, 3, 4)):
+        return "auto" if value == "auto" else value
+    raise ValueError(f"{show(value)} is not a number of channels; allowed: auto, 1, 3, 4")
+
+
+def _pixel_range(value: Any) -> tuple[float, float]:
+    ends = value if isinstance(value, list | tuple) else []
+    if len(ends) == 2 and all(type(end) in (int, float) and math.isfinite(end) for end in ends) and ends[0] < ends[1]:
+        return float(ends[0]), float(ends[1])
+    raise ValueError(f"{show(value)} is not a range of values; allowed: [BLACK, WHITE], such as [0, 4095]")
+
+
+Channels = Annotated[
+    Literal["auto"] | int,
+    BeforeValidator(_channels, json_schema_input_type=Literal["auto", 1, 3, 4]),
+]
+PixelRange = Annotated[tuple[float, float], BeforeValidator(_pixel_range, json_schema_input_type=list[float])]
 SmallShare = Annotated[float, BeforeValidator(_small_share, json_schema_input_type=float | str)]
 SourceName = Annotated[str, BeforeValidator(_source, json_schema_input_type=str)]
 ShareOrPath = Annotated[float | str, BeforeValidator(_share_or_path, json_schema_input_type=float | str)]
@@ -175,18 +193,39 @@ class DataSection(Section):
     image_size: ImageSize | None = Field(
         default=None, description="In pixels: one side or [height, width]. By default the size in the source."
     )
+    channels: Channels = Field(
+        default="auto",
+        description="1: grey; 3: red, green and blue; 4: with transparency, which is left out otherwise. All images "
+        "are converted. auto: 3 if any training image is in colour, else 1.",
+    )
+    pixel_range: PixelRange | None = Field(
+        default=None,
+        description="[BLACK, WHITE]: the values in the files that become black and white. By default those of the "
+        "images' depth, such as 0 and 65535 of 16 bits, and 0 and 1 of floats; other values need it.",
+    )
     skip_unreadable: SmallShare = Field(
         default=0.01, description="Share of the images that may be unreadable; they are skipped, named and counted."
     )
     cache: Literal["auto", "memory", "device", "stream"] = Field(
         default="auto",
         description="memory: keep the decoded images in shared memory; device: in each GPU's memory too, for small "
-        "data sets and fast networks; stream: decode them when they are needed. auto: memory if they fit.",
+        "data sets and fast networks (without a GPU: memory); stream: decode them when they are needed. auto: memory, "
+        "if they fit.",
     )
     sampling: Literal["shuffle", "balanced"] = Field(
         default="shuffle",
         description="Rows of an epoch. shuffle: each row once; balanced: as many rows, every class equally often.",
     )
+
+    @field_validator("validation", "test")
+    @classmethod
+    def _a_word_that_has_a_meaning(cls, value: float | str, info: ValidationInfo) -> float | str:
+        if value == "pretrained" or (value == "none" and info.field_name == "validation"):
+            allowed = (
+                "auto, a share (0.2 or 20%), or a path" if info.field_name == "validation" else "auto, none, a path"
+            )
+            raise ValueError(f"{show(value)} means nothing here; allowed: {allowed}")
+        return value
 
     @field_validator("path")
     @classmethod

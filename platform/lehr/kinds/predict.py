@@ -24,6 +24,7 @@ from lehr.runs import DataFacts, Folder, Overview, Progress, RunFolder, Unreadab
 from lehr.runs.progress import State
 from lehr.trust import grants
 
+USED = ("source", "path", "skip_unreadable")  # fields of `data` that a prediction has
 SHOW_SECONDS = 0.5  # between updates of the screen and progress.json
 
 PredictParts: TypeAlias = Callable[[PredictionSpec, Sequence[int]], Iterator[PartResult]]
@@ -32,9 +33,10 @@ PredictParts: TypeAlias = Callable[[PredictionSpec, Sequence[int]], Iterator[Par
 
 def check(job: PredictJob) -> None:
     """Raises JobError for options that predictions do not have, LehrError if the model or the output is unusable."""
-    for field in ("augment", "limit", "per_class", "classes"):
-        if getattr(job.data, field):
-            raise job.error(f"data.{field}", "a prediction uses every image, unchanged; remove this field")
+    for field, info in type(job.data).model_fields.items():
+        if field not in USED and getattr(job.data, field) != info.get_default(call_default_factory=True):
+            what = "a prediction uses every image, prepared as for the training of its run; remove this field"
+            raise job.error(f"data.{field}", what)
     load_predictor(_folder_of(job))
     if job.out:
         read_parts(Folder.at(job.out))
@@ -76,6 +78,8 @@ def _folder_of(job: PredictJob) -> Folder:
 
 def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_parts: PredictParts) -> None:
     spec = _spec(running, job, predictor)
+    for note in spec.source.notes:
+        running.say(note)
     progress = PredictionProgress(spec.source, job.data.skip_unreadable)
     # After --fresh there is no progress yet, and even parts of the same prediction are written again.
     resumed = running.run.progress().status != "new"
@@ -106,8 +110,7 @@ def _spec(running: Running, job: PredictJob, predictor: Predictor) -> Prediction
         run=_folder_of(job),
         out=Folder.at(job.out) if job.out else running.run.folder.child("predictions"),
         source=source,
-        size=predictor.size,
-        channels=predictor.channels,
+        wanted=predictor.wanted,
         members=job.members,
         batch_size=job.batch_size,
         code=str(job.folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 class Preprocessing(TypedDict):
     """How images are prepared for a network, as plain values: its input size, and mean and std per channel.
 
-    `mean` and `std` are those of pixels / 255. The description of a run's model contains one as `preprocess`.
+    `mean` and `std` are those of pixels / 255; `pixel_range` has the values in image files that become black and white,
+    if they are not those of the images' depth. The description of a run's model contains one as `preprocess`.
     """
 
     height: int
@@ -28,6 +29,7 @@ class Preprocessing(TypedDict):
     channels: int
     mean: Sequence[float]
     std: Sequence[float]
+    pixel_range: NotRequired[Sequence[float]]
 
 
 class PublishedWeights(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lehr.data.decode import Decoded
+from lehr.data.reading import check_labels
 from lehr.data.sources import Source
 from lehr.ensembles import expected_calibration_error, log_loss
 from lehr.errors import LehrError
@@ -72,7 +73,9 @@ def evaluate(predictor: Predictor, source: Source, batch_size: int = 256) -> Eva
         raise LehrError(f"{source.name}: its images have no labels; allowed: a folder for each class, or Parquet files")
     if unknown := [name for name in source.classes if name not in predictor.classes]:
         names = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
-        raise LehrError(f"{source.name}: the run does not know the classes {names}")
+        hint = f". {source.hint}" if source.hint else ""
+        raise LehrError(f"{source.name}: the run does not know the classes {names}{hint}")
+    check_labels(source.labels(), source)
     labels, outputs, members, unreadable = [], [], [], []
     for first, decoded, found in _predict_parts(predictor, prepare_source(source, predictor), batch_size):
         assert found.members is not None
@@ -101,7 +104,7 @@ def evaluate(predictor: Predictor, source: Source, batch_size: int = 256) -> Eva
 def _predict_parts(predictor: Predictor, source: Source, batch_size: int) -> Iterator[tuple[int, Decoded, Predictions]]:
     """Of each part: the id of its first row, its decoded rows, and the predictions for them, with those of members."""
     starts, numbers = source.starts, range(len(source.parts))
-    for number, decoded in decode_ahead(source, predictor.size, predictor.channels, numbers, cores()):
+    for number, decoded in decode_ahead(source, predictor.wanted, numbers, cores()):
         yield int(starts[number]), decoded, predict_decoded(predictor, decoded, True, batch_size)
 
 

@@ -57,8 +57,9 @@ class Predictor(nn.Module):
         names: the members' names, in order; one name for a run that is not an ensemble.
         by: what is averaged over members: `probabilities` or `logits`.
         classes: the class names, in the order of the outputs.
+        wanted: what its images are decoded to.
         size: (height, width) of the images in pixels.
-        channels: 1 or 3.
+        channels: 1, 3 or 4.
         fingerprint: changes whenever the weights, the members or their combination change.
     """
 
@@ -76,11 +77,15 @@ class Predictor(nn.Module):
         super().__init__()
         first = networks[0]
         for network, name in zip(networks, names, strict=True):
-            if network.classes != first.classes or network.preprocess.shape != first.preprocess.shape:
-                raise RunError(f"{name} has other classes or takes images of another shape than {names[0]}")
+            if network.classes != first.classes or network.preprocess.wanted != first.preprocess.wanted:
+                what = "has other classes or takes images of another shape than"
+                if network.classes == first.classes and network.preprocess.shape == first.preprocess.shape:
+                    what = "was trained with another data.pixel_range than"
+                raise RunError(f"{name} {what} {names[0]}")
         self.networks = nn.ModuleList(networks)
         self.names, self.by, self.fingerprint = tuple(names), by, fingerprint
         self.classes = first.classes
+        self.wanted = first.preprocess.wanted
         self.channels, height, width = first.preprocess.shape
         self.size = (height, width)
         shares = torch.tensor(weights, dtype=torch.float32)

@@ -46,7 +46,7 @@ def predict_on_ray(spec: PredictionSpec, numbers: Sequence[int], workers: Worker
     room = int(total["GPU"] / gpus) if gpus else int((total["CPU"] - 1) / cpus)
     wanted = workers.count if isinstance(workers.count, int) else room
     count = max(1, min(wanted, room, len(numbers)))
-    parts = Parts(spec.source, spec.size, spec.channels, numbers)
+    parts = Parts(spec.source, spec.wanted, numbers)
     decoded = ray.data.read_datasource(parts, override_num_blocks=len(numbers))
     written = decoded.map_batches(
         Actor,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from lehr.data.decode import Decoded, decode
+from lehr.data.pixels import PixelFormat
 from lehr.data.sources import Source
 from lehr.paths import add_to_path
 from lehr.predict.part_files import PartResult, part_table, write_part
@@ -27,8 +28,7 @@ class PredictionSpec:
         run: the folder of the run that predicts.
         out: the folder that the files are written to.
         source: the rows, as `lehr.predict.source_parts.prepare_source` returns them.
-        size: (height, width) of the images that the run takes, in pixels.
-        channels: 1 or 3.
+        wanted: what images are decoded to for the run.
         members: whether to write the probabilities of each member as well.
         batch_size: images per forward pass.
         code: the folder of the user's own modules.
@@ -39,8 +39,7 @@ class PredictionSpec:
     run: Folder
     out: Folder
     source: Source
-    size: tuple[int, int]
-    channels: int
+    wanted: PixelFormat
     members: bool
     batch_size: int
     code: str
@@ -72,17 +71,17 @@ class Worker:
 def predict_locally(spec: PredictionSpec, numbers: Sequence[int], threads: int) -> Iterator[PartResult]:
     """Predicts the parts with these numbers in this process."""
     worker = Worker(spec, threads)
-    for number, decoded in decode_ahead(spec.source, spec.size, spec.channels, numbers, threads):
+    for number, decoded in decode_ahead(spec.source, spec.wanted, numbers, threads):
         yield worker.predict_part(number, decoded)
 
 
 def decode_ahead(
-    source: Source, size: tuple[int, int], channels: int, numbers: Sequence[int], threads: int
+    source: Source, wanted: PixelFormat, numbers: Sequence[int], threads: int
 ) -> Iterator[tuple[int, Decoded]]:
     """The parts with these numbers, in that order; threads decode the next few while one is used."""
 
     def decoded(number: int) -> tuple[int, Decoded]:
-        return number, decode(source.parts[number].read(), size, channels)
+        return number, decode(source.parts[number].read(), wanted)
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         waiting = deque(pool.submit(decoded, number) for number in numbers[:threads])

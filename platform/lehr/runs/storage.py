@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from lehr.credentials import has_credentials
 from lehr.errors import RunError, StorageError
+from lehr.paths import misspelt_address
 from lehr.runs.stores import Apart, Disk, Objects, Store
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Folder:
         text = os.fspath(where)
         if not text:
             raise StorageError("an empty string is not a folder; allowed: a path, file://, s3://, gs://")
+        if problem := misspelt_address(text):
+            raise StorageError(problem)
         if text.startswith("file://"):
             text = unquote(urlsplit(text).path)
         if "://" in text:

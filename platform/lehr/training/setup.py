@@ -229,10 +229,14 @@ def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
             theirs = read_preprocessing(job.model.weights, job.storage, job.model.name)
         except (ValueError, RunError) as error:
             raise job.error("model.weights", str(error)) from error
+    limits = job.data.pixel_range
     if theirs is None:
-        return Preprocess.fit(rows)
-    _, height, width = rows.shape
-    return replace(Preprocess.from_description(theirs), height=height, width=width)
+        return replace(Preprocess.fit(rows), pixel_range=limits)
+    channels, height, width = rows.shape
+    if channels == 4 and theirs["channels"] != 4:
+        what = f"the weights {job.model.weights} take images of {theirs['channels']} channels; allowed: auto, 1, 3"
+        raise job.error("data.channels", what)
+    return replace(Preprocess.from_description(theirs), height=height, width=width, pixel_range=limits)
 
 
 def check_metrics(job: TrainJob, task: Task[Any]) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from lehr.cli.data import job_of
 from lehr.data.decode import FORMATS, UnreadableImage, decode, decode_image
 from lehr.data.load import OpenedSources
+from lehr.data.pixels import PixelFormat
 from lehr.data.reading import read
 from lehr.data.sources import Source, open_source
 from lehr.data.sources import parquet as parquet_source
@@ -78,7 +79,7 @@ def test_no_image_reaches_ghostscript(ghostscript: Path, tmp_path: Path, name: s
         (tmp_path / "photos" / label / "1.png").write_bytes(encoded("PNG"))
     sources = OpenedSources(job_of(str(tmp_path / "photos"), []))
     with pytest.raises(LehrError, match=rf"2 of 4 images are unreadable.*{name} \(no image of a known format: "):
-        read(sources.main, (8, 8), 0.0)
+        read(sources.main, PixelFormat((8, 8)), 0.0)
     assert not ghostscript.exists()
     with pytest.raises(OSError, match=r"EPS|cannot|Ghostscript|gs"):  # the program would have been called
         Image.open(io.BytesIO(EPS)).load()
@@ -89,7 +90,7 @@ def test_no_image_reaches_ghostscript(ghostscript: Path, tmp_path: Path, name: s
 def test_the_usual_formats_are_read(form: str) -> None:
     if form not in (*FORMATS, "MPO"):
         pytest.skip(f"this Pillow has no {form}")
-    assert decode_image(encoded(form), None, 3).shape == (8, 8, 3)
+    assert decode_image(encoded(form), PixelFormat(channels=3)).shape == (8, 8, 3)
 
 
 def test_an_image_of_more_pixels_than_are_allowed_is_unreadable_and_says_how_to_allow_it(
@@ -98,21 +99,21 @@ def test_an_image_of_more_pixels_than_are_allowed_is_unreadable_and_says_how_to_
     bomb, photograph = png(13_300, 13_300), png(11_648, 8_736)
     table = pa.table({"image": pa.array([bomb, encoded("PNG")], pa.large_binary()), "label": [0, 1]})
     began = time.monotonic()
-    decoded = decode(table, (8, 8))
+    decoded = decode(table, PixelFormat((8, 8)))
     assert time.monotonic() - began < 1
     said = "it has 13,300 × 13,300 pixels, a decompression bomb or a very large image; allowed: 120,000,000, or what "
     assert decoded.unreadable == ((0, f"{said}LEHR_MOST_PIXELS is set to"),)
-    assert decode_image(photograph, (8, 8), 1).shape == (8, 8, 1)
+    assert decode_image(photograph, PixelFormat((8, 8), 1)).shape == (8, 8, 1)
     monkeypatch.setenv("LEHR_MOST_PIXELS", "1000")
     with pytest.raises(UnreadableImage, match="allowed: 1,000"):
-        decode_image(png(32, 32), None, None)
+        decode_image(png(32, 32))
     with pytest.raises(UnreadableImage, match="more than 2,000 pixels"):  # Pillow's own limit
-        decode_image(png(100, 100), None, None)
+        decode_image(png(100, 100))
     monkeypatch.setenv("LEHR_MOST_PIXELS", "10000")
-    assert decode_image(png(100, 100), None, None).shape == (100, 100, 1)
+    assert decode_image(png(100, 100)).shape == (100, 100, 1)
     monkeypatch.setenv("LEHR_MOST_PIXELS", "many")
     with pytest.raises(LehrError, match=r'^LEHR_MOST_PIXELS: "many" is not a limit'):
-        decode_image(encoded("PNG"), None, None)
+        decode_image(encoded("PNG"))
 
 
 def many_frames(form: str) -> bytes:
@@ -126,7 +127,7 @@ def many_frames(form: str) -> bytes:
 def test_of_many_frames_only_the_first_is_decoded(form: str) -> None:
     data = many_frames(form)
     began = time.monotonic()
-    assert decode_image(data, None, 3).shape == (8, 8, 3)
+    assert decode_image(data, PixelFormat(channels=3)).shape == (8, 8, 3)
     assert time.monotonic() - began < 0.5
 
 
@@ -136,7 +137,7 @@ def test_a_text_or_profile_that_inflates_without_end_makes_an_image_unreadable(k
     assert len(data) < 300_000
     began = time.monotonic()
     with pytest.raises(UnreadableImage, match="too large"):
-        decode_image(data, None, None)
+        decode_image(data)
     assert time.monotonic() - began < 1
 
 
@@ -153,13 +154,13 @@ def test_whatever_a_decoder_raises_the_image_is_unreadable_and_says_why(form: st
     table = pa.table({"image": pa.array(images, pa.large_binary()), "label": [0] * len(images)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reasons = [why for _, why in decode(table, (8, 8), 3).unreadable]
+        reasons = [why for _, why in decode(table, PixelFormat((8, 8), 3)).unreadable]
     assert reasons
     assert all(reasons)
 
 
 @pytest.mark.parametrize(
-    "error", [RecursionError("deep"), MemoryError(), struct.error("short"), RuntimeError("decoder")]
+    "error", [RecursionError("deep"), struct.error("short"), RuntimeError("decoder"), EOFError(), SyntaxError("broken")]
 )
 def test_every_error_of_a_decoder_counts(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **options: object) -> None:
@@ -167,13 +168,13 @@ def test_every_error_of_a_decoder_counts(error: Exception, monkeypatch: pytest.M
 
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(UnreadableImage, match=str(error) or type(error).__name__):
-        decode_image(b"x", None, None)
+        decode_image(b"x")
 
 
 @pytest.mark.parametrize("shape", [[-1, 8, 3], [0, 0, 1], [8, 8], [8, 8, 3, 1], [2**31, 2**31, 1], [None, 8, 3]])
 def test_raw_pixels_of_a_shape_that_is_none_are_unreadable(shape: list[int]) -> None:
     table = pa.table({"image": [bytes(192)], "label": [0], "shape": pa.array([shape], pa.list_(pa.int64()))})
-    assert len(decode(table, (8, 8)).unreadable) == 1
+    assert len(decode(table, PixelFormat((8, 8))).unreadable) == 1
 
 
 # ── folders ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,7 +190,7 @@ def test_what_is_no_file_is_an_unreadable_image_and_is_not_waited_for(tmp_path: 
         file.truncate(1 << 40)
     source = opened(tmp_path)
     with pytest.raises(LehrError, match="3 of 5 images are unreadable"):
-        read(source, (8, 8), 0.0)
+        read(source, PixelFormat((8, 8)), 0.0)
 
 
 def test_a_name_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
@@ -199,7 +200,9 @@ def test_a_name_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
         pass
     for source in ("images", "files"):
         job = job_of("digits", [f"data.source={source}", f"data.path={tmp_path}"])
-        with pytest.raises(JobError, match=r"data\.path: cannot be read: the name \\xff\.png is not UTF-8; rename it"):
+        with pytest.raises(
+            JobError, match=r"data\.path: cannot be read: the name a/\\xff\.png is not UTF-8; rename it"
+        ):
             open_source(job.data, job.error)
 
 

@@ -27,7 +27,8 @@ def lehr_data(*words: object) -> str:
 
 
 def opened(source: str, path: Path) -> OpenedSources:
-    return OpenedSources(from_dict({"kind": "train", "data": {"source": source, "path": str(path)}}))  # type: ignore[arg-type]
+    job = from_dict({"kind": "train", "data": {"source": source, "path": str(path)}})
+    return OpenedSources(job, to_train=False)  # type: ignore[arg-type]
 
 
 def test_packed_class_folders_have_the_same_rows(

@@ -29,7 +29,7 @@ def opened(**data: Any) -> OpenedSources:
     job = from_dict({"kind": "train", "data": {key: str(v) if isinstance(v, Path) else v for key, v in data.items()}})
     assert isinstance(job, TrainJob)
     give(to_dict(job))
-    return OpenedSources(job)
+    return OpenedSources(job, to_train=False)
 
 
 def rows_of(source: Source) -> int:
@@ -79,7 +79,10 @@ def test_class_folders_contain_only_files_with_an_image_ending(class_folders: Pa
         number = int(name.split("nº ")[1].split(".")[0])
         assert (images.pixels[row] == image_of(number)).all()
         assert CLASSES[images.labels[row]] == Path(name).parent.name
-    assert found.main.notes == (f"1 folder in {class_folders} has no images and is ignored: empty",)
+    assert found.main.notes == (
+        f"1 folder in {class_folders} has no images and is ignored: empty",
+        f"2 files left out of {class_folders}: 1 .md, 1 .txt",
+    )
 
 
 def test_rows_of_class_folders_are_ordered_so_that_classes_mix(class_folders: Path) -> None:

@@ -15,6 +15,7 @@ from lehr.data.batches import batches
 from lehr.data.dataset import UNREADABLE, BatchSampler, DataSubset
 from lehr.data.decode import FORMATS
 from lehr.data.load import OpenedSources, splits
+from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key
 from lehr.data.sources import Part
 from lehr.data.streaming import StreamedSubset, ThreadDecoder
@@ -37,9 +38,9 @@ class Counting(ThreadDecoder):
         super().__init__(threads)
         self.asked: list[tuple[Part, list[int]]] = []
 
-    def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Any:
+    def submit(self, part: Part, rows: list[int], wanted: PixelFormat) -> Any:
         self.asked.append((part, rows))
-        return super().submit(part, rows, size, channels)
+        return super().submit(part, rows, wanted)
 
 
 def both(path: Path, **data: Any) -> tuple[DataSubset, StreamedSubset, Counting]:
@@ -168,7 +169,7 @@ def test_too_many_unreadable_rows_end_the_job(tmp_path: Path) -> None:
 
 def test_what_a_decoder_raises_reaches_the_loop(parquet_file: Path) -> None:
     class Broken(ThreadDecoder):
-        def submit(self, part: Part, rows: list[int], size: tuple[int, int], channels: int) -> Any:
+        def submit(self, part: Part, rows: list[int], wanted: PixelFormat) -> Any:
             raise RuntimeError("the disk is gone")
 
     job = tiny(data={"source": "parquet", "path": str(parquet_file)})

@@ -148,7 +148,7 @@ def test_labels_are_matched_by_class_name(tmp_path: Path) -> None:
         ({"run": "two"}, 'no run "two" in '),
         (
             {"data": {"source": "digits", "limit": 3}},
-            "data.limit: a prediction uses every image, unchanged; remove this field",
+            "data.limit: a prediction uses every image, prepared as for the training of its run; remove",
         ),
         ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: a prediction uses every image"),
         ({"split": "test"}, "split: digits has no split test of its own; allowed: train"),

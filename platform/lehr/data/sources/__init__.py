@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Protocol
 
-from lehr.data.sources.base import ErrorFactory, Part, Source
+from lehr.data.sources.base import ErrorFactory, Part, Source, wrong_classes
 from lehr.job import DataSection
 from lehr.job.sources import SourceForm, source_form
 
@@ -39,7 +39,11 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     Raises:
         JobError: the source is missing, empty or of the wrong form.
     """
-    return opener(_form_of(section))(section, job_error)
+    source = opener(_form_of(section))(section, job_error)
+    for each in (source, *source.other_splits.values()):
+        if problem := wrong_classes(each.classes):
+            raise job_error("data.path" if section.path else "data.source", f"{each.name}: {problem}")
+    return source
 
 
 def open_split(section: DataSection, split: str, job_error: ErrorFactory) -> Source:

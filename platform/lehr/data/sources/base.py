@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileSystem
 
 from lehr.errors import JobError, LehrError
-from lehr.paths import packaged_path
-from lehr.printing import one_line
+from lehr.paths import misspelt_address, packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
 
 T = TypeVar("T")
+NO_LABEL = -1
+"""The label of a row that has none."""
 ErrorFactory = Callable[[str, str], JobError]
 """From the job's field, such as `data.path`, and a sentence about it to the error to raise."""
 
@@ -38,7 +40,8 @@ class Part(Protocol):
         """The rows at these positions, in this order; by default all rows.
 
         Columns: `image` (binary) and `label` (int64). An image is an encoded file; in a row whose `shape`
-        ([height, width, channels], an optional column) is not null it is the raw uint8 pixels.
+        ([height, width, channels], an optional column) is not null it is the raw pixels, of the type that `dtype` (an
+        optional column, as numpy names it) says, else uint8.
 
         Raises:
             LehrError: the files were deleted, are damaged or cannot be reached.
@@ -60,6 +63,7 @@ class Source:
         classes: class names in label order.
         other_splits: its own splits besides the training rows, if any: `validation`, `test`.
         notes: what the user should know about it, one sentence each.
+        hint: what to type if these are not the classes that were meant; empty if nothing suggests that.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Source:
     classes: tuple[str, ...]
     other_splits: Mapping[str, Source] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    hint: str = ""
 
     @property
     def rows(self) -> int:
@@ -102,9 +107,9 @@ class Source:
                 table[self.classes.index(name)] = label
         parts = []
         for part in self.parts:
-            labels = part.labels()
-            if len(selected := np.flatnonzero(table[labels] >= 0)):
-                parts.append(PartSubset(part, tuple(selected.tolist()), tuple(table[labels[selected]].tolist())))
+            labels = look_up(table, part.labels(), part.name)
+            if len(selected := np.flatnonzero(labels >= 0)):
+                parts.append(PartSubset(part, tuple(selected.tolist()), tuple(labels[selected].tolist())))
         others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
         return replace(self, parts=tuple(parts), classes=classes, other_splits=others)
 
@@ -150,19 +155,32 @@ class RelabelledPart:
         return self.part.rows
 
     def labels(self) -> np.ndarray:
-        return np.array(self.table, np.int64)[self.part.labels()]
+        return look_up(np.array(self.table, np.int64), self.part.labels(), self.part.name)
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         table = self.part.read(rows)
-        return replace_labels(table, np.array(self.table, np.int64)[table["label"].to_numpy()])
+        return replace_labels(table, look_up(np.array(self.table, np.int64), table["label"].to_numpy(), self.part.name))
 
     def name(self, row: int) -> str:
         return self.part.name(row)
 
 
-def replace_labels(table: pa.Table, labels: np.ndarray) -> pa.Table:
+def look_up(table: np.ndarray, labels: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
+    """int64 [rows]: the entry of the table for each label; `NO_LABEL` stays.
+
+    Raises LehrError for a label that the table does not have; `name` names the row at a position.
+    """
+    wrong = np.flatnonzero((labels < NO_LABEL) | (labels >= len(table)))
+    if len(wrong):
+        what = f"{name(int(wrong[0]))} has label {labels[wrong[0]]}; allowed: 0 to {len(table) - 1}"
+        raise LehrError(f"data: {what}, one for each of its {len(table)} classes")
+    return np.append(table, NO_LABEL)[labels]
+
+
+def replace_labels(table: pa.Table, labels: np.ndarray | pa.ChunkedArray) -> pa.Table:
     """A part's table with other labels, int64 [rows]."""
-    return table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+    column = pa.array(labels) if isinstance(labels, np.ndarray) else labels
+    return table.set_column(table.schema.get_field_index("label"), "label", column)
 
 
 def file_system(path: str) -> tuple[FileSystem, str]:
@@ -172,33 +190,12 @@ def file_system(path: str) -> tuple[FileSystem, str]:
         ValueError: there is no file system for this address; the sentence says so.
     """
     path = packaged_path(path)
+    if problem := misspelt_address(path):
+        raise ValueError(problem)
     try:
         return FileSystem.from_uri(path if "://" in path else Path(path).absolute().as_uri())
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f'"{path}" cannot be reached: {str(error).splitlines()[0]}') from error
-
-
-def list_entries(filesystem: FileSystem, folder: str) -> list[tuple[str, FileType]]:
-    """Everything below a folder: (path relative to it, type), hidden ones left out.
-
-    Raises:
-        OSError, ValueError: it cannot be listed, or holds a name that is no UTF-8; the sentence names it.
-    """
-    found = filesystem.get_file_info(FileSelector(folder, recursive=True))
-    try:
-        entries = [(info.path[len(folder) :].lstrip("/"), info.type) for info in found]
-    except UnicodeDecodeError:
-        raise ValueError(f"the name {_not_utf8(folder)} is not UTF-8; rename it") from None
-    return [(name, kind) for name, kind in entries if not any(part.startswith(".") for part in name.split("/"))]
-
-
-def _not_utf8(folder: str) -> str:
-    """The first name below a local folder that is not UTF-8, printable."""
-    for _, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
-                return one_line(name)
-    return "of a file in it"
 
 
 def read_with_retries(path: str, read: Callable[[], T]) -> T:
@@ -228,19 +225,6 @@ def join_path(path: str, inside: str) -> str:
     return f"{path.rstrip('/')}/{inside}"
 
 
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
-
-def split_folders(names: Sequence[str]) -> dict[str, str]:
-    """The folder of each split (`train`, `validation`, `test`), if these folders are splits; otherwise empty."""
-    found = {SPLITS[name.lower()]: name for name in names if name.lower() in SPLITS}
-    return found if "train" in found and len(found) == len(names) else {}
-
-
 def number_from_environment(variable: str, default: int) -> int:
     """A limit that the user may set. Raises LehrError where that is not a whole number above 0."""
     said = os.environ.get(variable)
@@ -268,6 +252,15 @@ def class_names(metadata: Mapping[bytes, bytes] | None) -> tuple[str, ...] | Non
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("not a list of names")
     return tuple(names)
+
+
+def wrong_classes(classes: Sequence[str]) -> str:
+    """What is wrong with these class names: one is empty or there twice; empty if nothing is."""
+    if "" in classes:
+        return f"its class number {classes.index('')} has an empty name; allowed: a name for every class"
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    names = ", ".join(twice[:5]) + (", …" if len(twice) > 5 else "")
+    return f"it has several classes of the same name: {names}; allowed: different names" if twice else ""
 
 
 def class_metadata(classes: Sequence[str]) -> dict[str, str]:

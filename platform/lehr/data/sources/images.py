@@ -1,18 +1,19 @@
 """Class folders: each folder contains the images of one class, on a disk or an object store.
 
-If the folder contains folders `train`, `val` (or `valid`, `validation`) and `test`, these are its splits. Hidden files,
-and files without an image's ending, are ignored. Rows are ordered by the hash of their path, so that any stretch of
-them contains all classes.
+If the folder contains folders `train`, `val` (or `valid`, `validation`, `dev`) and `test`, these are its splits. Files
+are taken by their ending, and those without any by their first bytes; what is left out is told. Rows are ordered by the
+hash of their path, so that any stretch of them contains all classes.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import posixpath
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -20,21 +21,36 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
-from lehr.data.sources.base import (
-    ErrorFactory,
-    Source,
-    file_system,
-    join_path,
-    list_entries,
-    read_with_retries,
-    split_folders,
-)
+from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path, read_with_retries
+from lehr.data.sources.listing import Listing, kind_of, list_folder, shown
+from lehr.data.sources.splits import Folder, Unclear, split_folders, split_of
 from lehr.job import DataSection
 from lehr.runs.stores import Disk
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+ENDINGS = (
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".jif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+    ),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs"),
+)
+HEIF = (".heic", ".heif")  # taken where what reads them is installed
 FILES_PER_PART = 256
 MOST_BYTES = 1 << 30  # of a file: 120 million pixels of 16 bits in three channels, not compressed, have less
+_FIRST_BYTES = 16
+_AT_ONCE = 16  # requests to an object store, which is slow for each but serves many
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ class FilesPart:
             return read_with_retries(self.name(row), partial(_read, filesystem, join_path(root, self.files[row])))
 
         if "://" in self.folder:
-            with ThreadPoolExecutor(16) as pool:  # object stores are slow per request but serve many at once
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
                 images = list(pool.map(encoded, rows))
         else:
             images = list(map(encoded, rows))
@@ -90,24 +106,48 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     """The images in the class folders, or in those of each split."""
     assert section.path is not None, "DataSection requires a path for this source"
     root = section.path
-    entries = _list(root, job_error)
-    inside = _by_top_folder(entries)
-    splits = split_folders(sorted(inside))
+    listing = list_images(root, job_error)
+    top = _by_folder(listing.files)
+    try:
+        splits = split_folders(
+            root, {name: _contents(files) for name, files in top.items() if name}, section.classes or ()
+        )
+    except Unclear as error:
+        raise job_error("data.path", str(error)) from None
     if not splits:
-        return _class_folders(root, entries, job_error)
+        found = _class_folders(root, listing, job_error)
+        return replace(found, notes=(*found.notes, *listing.left_out))
     sources = {
-        split: _class_folders(join_path(root, folder), inside[folder], job_error) for split, folder in splits.items()
+        split: _class_folders(join_path(root, folder), listing.below(folder), job_error)
+        for split, folder in splits.items()
     }
     train = sources.pop("train")
-    return Source(root, train.parts, train.classes, sources, train.notes)
+    outside = replace(listing, files=top.get("", []), folders=[name for name in listing.folders if "/" not in name])
+    notes = _notes(root, outside, {"", *splits.values()})
+    return replace(train, name=root, other_splits=sources, notes=(*train.notes, *notes, *listing.left_out))
 
 
-Entry = tuple[str, bool]
-"""A path relative to some folder, and whether it is a folder itself."""
+@dataclass
+class ImageListing(Listing):
+    """What lies below a folder; the files are its images.
+
+    Attributes:
+        left_out: a sentence for each kind of thing that is left out.
+    """
+
+    left_out: tuple[str, ...] = ()
+
+    def below(self, folder: str) -> ImageListing:
+        """What of it lies below one of its folders."""
+        start = f"{folder}/"
+        files, folders = (
+            [name[len(start) :] for name in names if name.startswith(start)] for names in (self.files, self.folders)
+        )
+        return ImageListing(folders, files)
 
 
-def _list(root: str, job_error: ErrorFactory) -> list[Entry]:
-    """All folders and images below the root, hidden ones left out."""
+def list_images(root: str, job_error: ErrorFactory) -> ImageListing:
+    """The folders and images below a folder. Raises JobError where it is no folder, or cannot be listed."""
     try:
         filesystem, path = file_system(root)
         kind = filesystem.get_file_info(path).type
@@ -115,43 +155,105 @@ def _list(root: str, job_error: ErrorFactory) -> list[Entry]:
             raise job_error("data.path", f'"{root}" does not exist')
         if kind == FileType.File:
             raise job_error("data.path", f'"{root}" is a file; allowed: a folder with one folder of images per class')
-        found = list_entries(filesystem, path)
+        found = list_folder(filesystem, path)
+        images = set(_images(filesystem, path, found.files))
     except (OSError, ValueError) as error:
         raise job_error("data.path", f"cannot be read: {str(error).splitlines()[0]}") from error
-    entries = [(name, kind == FileType.Directory) for name, kind in found]
-    return [(name, is_folder) for name, is_folder in entries if is_folder or name.lower().endswith(ENDINGS)]
+    return ImageListing(found.folders, sorted(images), left_out=found.notes(root, images.__contains__))
 
 
-def _by_top_folder(entries: list[Entry]) -> dict[str, list[Entry]]:
-    """What is inside each of the folders at the top, relative to it."""
-    folders: dict[str, list[Entry]] = defaultdict(list)
-    for name, is_folder in entries:
+def _images(filesystem: FileSystem, path: str, names: Iterable[str]) -> list[str]:
+    """Those of the files that are images, by their ending, or by their first bytes where they have none."""
+    taken, unnamed = [], []
+    endings = (*ENDINGS, *HEIF) if _reads_heif() else ENDINGS
+    for name in names:
+        kind = kind_of(name)
+        if kind in endings:
+            taken.append(name)
+        elif not kind.startswith("."):
+            unnamed.append(name)
+
+    def start(name: str) -> bytes:
+        try:
+            with filesystem.open_input_file(join_path(path, name)) as file:
+                return file.read(_FIRST_BYTES)
+        except (OSError, pa.ArrowException):
+            return b""
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return taken + [name for name, first in zip(unnamed, pool.map(start, unnamed), strict=True) if _is_image(first)]
+
+
+def _reads_heif() -> bool:
+    from lehr.data.decode import FORMATS  # Pillow is needed for its formats only here
+
+    return "HEIF" in FORMATS
+
+
+def _is_image(first: bytes) -> bool:
+    """Whether a file that starts with these bytes is an image of a format that is read."""
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+    inside = first[:4] == b"RIFF" and first[8:12] == b"WEBP", first[4:12] in (b"ftypavif", b"ftypavis")
+    return first.startswith(starts) or any(inside) or (first[:2] == b"BM" and first[6:10] == bytes(4))
+
+
+def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
+    """What is inside each folder at the top, relative to it; under "" what lies in none."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for name in names:
         top, _, inside = name.partition("/")
-        if inside:
-            folders[top].append((inside, is_folder))
-        elif is_folder:
-            folders[top] += []
+        folders[top if inside else ""].append(inside or name)
     return folders
 
 
-def _class_folders(root: str, entries: list[Entry], job_error: ErrorFactory) -> Source:
-    folders = {
-        name: [file for file, is_folder in inside if not is_folder] for name, inside in _by_top_folder(entries).items()
-    }
-    classes = tuple(sorted(name for name, files in folders.items() if files))
-    empty = sorted(name for name, files in folders.items() if not files)
+def _contents(files: Iterable[str]) -> Folder:
+    inside = _by_folder(files)
+    return Folder(bool(inside.get("")), {name for name in inside if name})
+
+
+def _class_folders(root: str, listing: ImageListing, job_error: ErrorFactory) -> Source:
+    folders = _by_folder(listing.files)
+    classes = tuple(sorted(name for name in folders if name))
     if not classes:
-        what = f'"{root}" contains no folder with images; allowed: one folder of images per class'
-        raise job_error("data.path", what)
+        raise job_error("data.path", _no_classes(root, len(listing.files)))
     images = [(f"{name}/{file}", label) for label, name in enumerate(classes) for file in folders[name]]
     images.sort(key=lambda image: hashlib.blake2b(image[0].encode("utf-8", "surrogateescape"), digest_size=8).digest())
     parts, rest = [], iter(images)
     while some := list(islice(rest, FILES_PER_PART)):
         parts.append(FilesPart(root, tuple(name for name, _ in some), tuple(label for _, label in some)))
-    notes: tuple[str, ...] = ()
-    if empty:
-        names = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+    hint = _one_level_too_high(root, folders) if len(classes) == 1 else ""
+    return Source(root, tuple(parts), classes, notes=_notes(root, listing, classes), hint=hint)
+
+
+def _no_classes(root: str, loose: int) -> str:
+    what = f'"{root}" contains no folder with images; allowed: one folder of images per class'
+    if not loose:
+        return what
+    above, name = posixpath.split(root.rstrip("/"))
+    return f"{what}. {loose:,} images lie in it directly; if {name} is a class itself, type data.path: {above}"
+
+
+def _notes(root: str, listing: ImageListing, used: Iterable[str]) -> tuple[str, ...]:
+    """Which images and folders at the top of it are not used."""
+    notes = []
+    if loose := sum("/" not in name for name in listing.files):
+        one = loose == 1
+        what = f"{loose:,} image{'' if one else 's'} directly in {root}, outside its folders,"
+        notes.append(f"{what} {'is' if one else 'are'} left out")
+    if empty := [name for name in listing.folders if "/" not in name and name not in used]:
         one = len(empty) == 1
         what = f"{len(empty)} folder{'' if one else 's'} in {root} {'has' if one else 'have'} no images and"
-        notes = (f"{what} {'is' if one else 'are'} ignored: {names}",)
-    return Source(root, tuple(parts), classes, notes=notes)
+        notes.append(f"{what} {'is' if one else 'are'} ignored: {shown(empty)}")
+    return tuple(notes)
+
+
+def _one_level_too_high(root: str, folders: Mapping[str, list[str]]) -> str:
+    """What to type where a single folder holds several classes, or splits; empty where it holds images directly."""
+    path = root
+    while len(folders) == 1 and "" not in folders:
+        ((name, files),) = folders.items()
+        path, folders = join_path(path, name), _by_folder(files)
+    if "" in folders:
+        return ""
+    what = "splits" if any(map(split_of, folders)) else "classes"
+    return f"{path} holds {shown(folders)}; if these are the {what}, type data.path: {path}"

@@ -1,20 +1,25 @@
 """Parquet files: a column `image` (binary) and a column `label` (int64), class names in the schema metadata.
 
-An image is an encoded file, or raw uint8 pixels if the metadata gives their `shape: height,width,channels` or a column
-`shape` gives it for each row. If a folder contains folders `train`, `validation` and `test`, these are its splits.
+An image is an encoded file, or raw pixels if the metadata has their `shape: height,width,channels` or a column `shape`
+has it for each row; they are uint8, or of the type that the metadata has as `dtype` (`uint16`). If a folder contains
+folders `train`, `validation` and `test`, or files whose names begin so, these are its splits. Empty files and row
+groups have no part, and what begins with `_` or a dot is not read: Spark writes such files.
 """
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileType
 
 from lehr.data.sources.base import (
+    NO_LABEL,
     ErrorFactory,
     Part,
     Source,
@@ -24,8 +29,10 @@ from lehr.data.sources.base import (
     number_from_environment,
     read_with_retries,
     replace_labels,
-    split_folders,
+    wrong_classes,
 )
+from lehr.data.sources.listing import kind_of, list_folder, shown
+from lehr.data.sources.splits import split_of
 from lehr.errors import LehrError
 from lehr.job import DataSection
 from lehr.runs.bounded import TooLarge, read_row_groups
@@ -34,6 +41,9 @@ from lehr.runs.tables import is_extension
 MOST_BYTES = "LEHR_MOST_ROW_GROUP_BYTES"
 """Environment variable: the most bytes of a row group when decoded; by default `DEFAULT_MOST_BYTES`."""
 DEFAULT_MOST_BYTES = 2 << 30
+ENDING = ".parquet"
+DTYPES = ("uint8", "bool", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+"""The types of raw pixels."""
 MOST_ROWS = 1 << 24  # in a row group; other programs write at most 2 ** 20
 
 
@@ -50,6 +60,7 @@ class ParquetPart:
         first: the position of its first row in the file.
         columns: those of `image`, `label` and `shape` that the file has.
         shape: (height, width, channels) if all images are raw pixels of this shape.
+        dtype: their type, as numpy names it.
     """
 
     path: str
@@ -58,6 +69,7 @@ class ParquetPart:
     rows: int
     columns: tuple[str, ...]
     shape: tuple[int, ...] | None = None
+    dtype: str = "uint8"
 
     def labels(self) -> np.ndarray:
         return self._columns(["label"])["label"].to_numpy().astype(np.int64)
@@ -66,7 +78,9 @@ class ParquetPart:
         table = self._columns(list(self.columns))
         table = table if rows is None else table.take(pa.array(rows, pa.int64()))
         if self.shape and "shape" not in self.columns:
-            return table.append_column("shape", pa.array([self.shape] * len(table), pa.list_(pa.int32())))
+            table = table.append_column("shape", pa.array([self.shape] * len(table), pa.list_(pa.int32())))
+        if self.dtype != "uint8":
+            table = table.append_column("dtype", pa.array([self.dtype] * len(table)))
         return table
 
     def name(self, row: int) -> str:
@@ -84,9 +98,10 @@ class ParquetPart:
             what = f"row group {self.row_group} of {self.path} cannot be read: {error}"
             allowed = f"at most a thousandfold, and {most_bytes():,} bytes or what {MOST_BYTES} is set to"
             raise LehrError(f"data: {what}; allowed: {allowed}") from error
-        if "label" in names and table["label"].null_count:  # a missing label is outside the classes, which is checked
-            labels = table["label"].cast(pa.int64()).fill_null(pa.scalar(-1, pa.int64()))
-            return replace_labels(table, labels.to_numpy())
+        if "label" in names and table.schema.field("label").type != pa.int64():
+            table = replace_labels(table, table["label"].cast(pa.int64(), safe=False))
+        if "label" in names and table["label"].null_count:
+            table = replace_labels(table, table["label"].fill_null(NO_LABEL))
         return table
 
 
@@ -104,17 +119,41 @@ def _open(root: str, field: str, job_error: ErrorFactory) -> Source:
             raise job_error(field, f'"{root}" does not exist')
         if kind == FileType.File:
             return parquet_files([root], root, field, job_error)
-        inside = filesystem.get_file_info(FileSelector(path, recursive=True))
-        paths = [entry.path.removeprefix(path).lstrip("/") for entry in inside if entry.path.endswith(".parquet")]
+        listing = list_folder(filesystem, path)
     except (OSError, ValueError) as error:
         raise job_error(field, f"cannot be read: {str(error).splitlines()[0]}") from error
+    listing.files = [name for name in listing.files if not any(part.startswith("_") for part in name.split("/"))]
+    paths = sorted(name for name in listing.files if kind_of(name) == ENDING)
+    notes = listing.notes(root, set(paths).__contains__)
     if not paths:
-        raise job_error(field, f'"{root}" contains no .parquet file')
-    splits = split_folders(sorted({name.split("/")[0] for name in paths if "/" in name}))
-    if splits and all("/" in name for name in paths):
-        sources = {split: _open(join_path(root, folder), field, job_error) for split, folder in splits.items()}
-        return replace(sources.pop("train"), name=root, other_splits=sources)
-    return parquet_files([join_path(root, name) for name in sorted(paths)], root, field, job_error)
+        raise job_error(field, f'"{root}" contains no .parquet file' + "".join(f"; {note}" for note in notes))
+    sources = {
+        split: parquet_files([join_path(root, each) for each in files], join_path(root, name), field, job_error)
+        for split, (name, files) in _splits(root, paths, field, job_error).items()
+    }
+    train = sources.pop("train")
+    return replace(train, name=root, other_splits=sources, notes=notes)
+
+
+def _splits(root: str, paths: list[str], field: str, job_error: ErrorFactory) -> dict[str, tuple[str, list[str]]]:
+    """By split: its name, and its files. It is a folder at the top, or else how names of files begin (`train-00000-…`).
+
+    Files of a single split, or of none, are all for training. Raises JobError for a mixture.
+    """
+    folders = any("/" in name for name in paths)
+    files: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        top = path.split("/")[0]
+        files[top if "/" in path else "" if folders else re.split(r"[^A-Za-z]", top)[0]].append(path)
+    named = {name: split for name in files if (split := split_of(name))}
+    if not named or len(files) == 1:
+        return {"train": ("", paths)}
+    if len(named) == len(files) == len(set(named.values())) and "train" in named.values():
+        return {split: (name, files[name]) for name, split in named.items()}
+    others = shown(name or "files in no folder" for name in files if name not in named)
+    what = f'"{root}" has Parquet files of the splits {shown(named)}' + (f" beside others ({others})" if others else "")
+    allowed = "one folder for each of train, validation and test, and nothing else; or data.path, data.validation and "
+    raise job_error(field, f"{what}; allowed: {allowed}data.test, each a folder or a file of {root}")
 
 
 def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFactory) -> Source:
@@ -132,12 +171,15 @@ def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFacto
         if classes is not None and names is not None and names != classes:
             raise job_error(field, f'"{path}" has different class names from the files before it')
         classes = classes or names
+        if names is not None and (problem := wrong_classes(names)):
+            raise job_error(field, f'"{path}": {problem}')
         columns = tuple(column for column in ("image", "label", "shape") if column in schema.names)
+        dtype = _dtype((schema.metadata or {}).get(b"dtype"), path, field, job_error)
         shape = _shape((schema.metadata or {}).get(b"shape"), path, field, job_error)
         first = 0
         for group in range(metadata.num_row_groups):
-            rows = metadata.row_group(group).num_rows
-            parts.append(ParquetPart(path, group, first, rows, columns, shape))
+            if rows := metadata.row_group(group).num_rows:
+                parts.append(ParquetPart(path, group, first, rows, columns, shape, dtype))
             first += rows
     if classes is None:
         what = f'"{name}" has no class names; allowed: a key classes in the schema metadata, its names comma-separated'
@@ -197,3 +239,11 @@ def _shape(text: bytes | None, path: str, field: str, job_error: ErrorFactory) -
         what = f'has the shape "{text.decode()}" in its metadata; allowed: height,width,channels'
         raise job_error(field, f'"{path}" {what}')
     return tuple(int(side) for side in sides)
+
+
+def _dtype(text: bytes | None, path: str, field: str, job_error: ErrorFactory) -> str:
+    """The type of raw pixels, as numpy names it."""
+    name = "uint8" if text is None else text.decode(errors="replace")
+    if name not in DTYPES:
+        raise job_error(field, f'"{path}" has the dtype "{name}" in its metadata; allowed: {", ".join(DTYPES)}')
+    return name

@@ -21,6 +21,7 @@ import pyarrow as pa
 from PIL import EpsImagePlugin, Image
 
 from lehr import trust
+from lehr.data.pixels import PixelFormat, Stored, from_image
 from lehr.data.sources.base import ErrorFactory, Source
 from lehr.job import DataSection
 from lehr.paths import packaged_path
@@ -61,15 +62,18 @@ class TorchvisionPart:
         data = _open(self.dataset, self.root, self.options)
         EpsImagePlugin.gs_binary = False  # torchvision opens files of every format, and this one starts a program
         rows = range(len(self.items)) if rows is None else rows
-        images, shapes = [], []
+        images: list[bytes | None] = []
+        shapes: list[list[int] | None] = []
         for row in rows:
             try:
-                image = data[self.items[row]][0]
-                pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
+                pixels = _pixels(data[self.items[row]][0])
+                images.append(pixels.tobytes())
+                shapes.append(list(pixels.shape))
+            except MemoryError:
+                raise
             except Exception:  # decoders raise all sorts of errors for bytes that are no image
-                pixels = np.empty((0, 0), np.uint8)
-            images.append(pixels.tobytes())
-            shapes.append([*pixels.shape, 1][:3])
+                images.append(b"")
+                shapes.append(None)
         return pa.table(
             {
                 "image": pa.array(images, pa.large_binary()),
@@ -80,6 +84,14 @@ class TorchvisionPart:
 
     def name(self, row: int) -> str:
         return f"torchvision:{self.dataset} item {self.items[row]}"
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """uint8 [height, width, 1 or 3 channels], or 4 with transparency; raises what is not an image of such values."""
+    stored = Stored.of(image)
+    transparent = not stored.grey and ("A" in image.mode or "transparency" in image.info)
+    image.load()
+    return from_image(image, stored, PixelFormat(channels=4 if transparent else None))
 
 
 def cache_folder() -> Path:
