@@ -174,17 +174,14 @@ def image_at(place: str) -> ImageFile:
 
 def images_in(folder: str) -> list[ImageFile]:
     """The images of a folder and its subfolders, by name. Raises JobError where there are none."""
-    from lehr.data.sources.images import ENDINGS
+    from lehr.data.sources.images import ENDINGS, list_images
 
-    root = Path(folder)
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
-    if not found:
+    listing = list_images(folder, lambda _, what: JobError(what))
+    for note in listing.left_out:
+        print(note, file=sys.stderr)
+    if not listing.files:
         raise JobError(f"{folder}: there is no image in it, nor in its folders; read are {', '.join(ENDINGS)}")
-    return [(str(path.relative_to(root)), path.read_bytes) for path in found]
+    return [(name, Path(folder, name).read_bytes) for name in listing.files]
 
 
 def _print(given: list[Answer], top: int) -> None:

@@ -122,6 +122,8 @@ class OpenedSources:
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the data, one sentence each."""
         found = [note for source in self.sources.values() for note in source.notes]
+        if self.job.data.split_seed is not None and not self._draws_rows:
+            found.append("data.split_seed changes nothing: validation has rows of its own, and no limit draws others")
         for name, source in self.sources.items():
             grey, bits = first_rows(source)
             which = "the images" if name == "train" else f"the images for {name}"
@@ -132,6 +134,12 @@ class OpenedSources:
                 theirs = "grey" if grey == {True} else "in colour"
                 found.append(f"{which} are {theirs}; they are converted, since those for training are {ours}")
         return tuple(found)
+
+    @property
+    def _draws_rows(self) -> bool:
+        """Whether the rows to train on are drawn from those of the source."""
+        data = self.job.data
+        return "validation" not in self.extra or data.limit is not None or data.per_class is not None
 
     @property
     def nbytes(self) -> int:

@@ -76,7 +76,7 @@ class Stored:
     def of(cls, image: Image.Image) -> Stored:
         """Of an image that Pillow has opened and not yet loaded."""
         mode, raw = image.mode, _raw_mode(image)
-        grey = mode in GREY or mode.startswith("I;16") or raw.startswith("LA")
+        grey = mode in GREY or mode.startswith("I;16") or raw.split(";")[0] == "LA"
         tags = getattr(image, "tag_v2", {})
         kind = {_SIGNED: "i", _FLOAT: "f"}.get(_first(tags.get(SAMPLE_FORMAT)) or 0, "u")
         if mode == "F":

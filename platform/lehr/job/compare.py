@@ -30,7 +30,7 @@ MAY_CHANGE = (
 """Fields, with what is in them, that may change under one name: the run stays the same run."""
 
 ADDED_DATA = {"channels": "auto", "pixel_range": None}
-"""Fields of `data` that jobs did not have at first: with these values they say nothing, and the hash stays as it was."""
+"""Fields of `data` that jobs did not have at first: with these values, the hash of a job stays what it was."""
 
 Changes = dict[str, tuple[Any, Any]]
 """(old, new) by dotted path; None stands for a field that is not there."""

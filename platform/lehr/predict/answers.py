@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from lehr.data.decode import UnreadableImage, decode_image
+from lehr.data.pixels import PixelFormat
 from lehr.predict.predictor import Predictor
 from lehr.predict.rows import predict
 from lehr.reporting.page import Section, page, paragraph, table
@@ -59,7 +60,7 @@ def answers(predictor: Predictor, images: Iterable[ImageFile]) -> Iterator[Answe
         problems: dict[int, str] = {}
         for number, (_, read) in enumerate(batch):
             try:
-                pixels.append(decode_image(read(), predictor.size, predictor.channels))
+                pixels.append(decode_image(read(), predictor.wanted))
             except (UnreadableImage, OSError) as error:
                 problems[number] = str(error)
         shares = iter(predict(predictor, np.stack(pixels)).probabilities if pixels else ())
@@ -115,7 +116,7 @@ def answers_page(run: str, given: Sequence[Answer], files: Iterable[ImageFile]) 
 def _picture(read: Callable[[], bytes]) -> Markup:
     """The image as a small picture; empty where it cannot be drawn any more."""
     with suppress(UnreadableImage, OSError):
-        small = Image.fromarray(decode_image(read(), None, 3))
+        small = Image.fromarray(decode_image(read(), PixelFormat(channels=3)))
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=80)

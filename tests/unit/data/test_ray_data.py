@@ -12,7 +12,7 @@ from tests.support import tiny
 from lehr import trust
 from lehr.data.load import OpenedSources, splits
 from lehr.data.streaming import ThreadDecoder
-from lehr.errors import JobError
+from lehr.errors import JobError, LehrError
 from lehr.job import TrainJob, to_dict
 
 from .conftest import image_of, write_parquet
@@ -33,6 +33,16 @@ def folder(path):
 
 def wrong():
     return [1, 2]
+
+def made(kind):
+    def image(row):
+        pixels = np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8)
+        return {"first": lambda: pixels.transpose(2, 0, 1), "uint16": lambda: pixels.astype(np.uint16) * 257,
+                "float": lambda: (pixels.transpose(2, 0, 1) / 255).astype(np.float32), "lists": lambda: pixels.tolist(),
+                "null": lambda: None if row == 3 else pixels.tobytes(), "two": lambda: pixels[..., :2],
+                "either": lambda: pixels[:3], "names": lambda: pixels, "mixed": lambda: pixels}[kind]()
+    labels = {"null-label": [0, None], "names": ["a", None], "mixed": [0, -1]}.get(kind, [0, 1])
+    return ray.data.from_items([{"image": image(row), "label": labels[row % 2]} for row in range(20)])
 """
 
 
@@ -88,3 +98,32 @@ def test_a_function_that_returns_a_ray_dataset(
     assert all((batch.inputs[k].permute(1, 2, 0).numpy() == image_of(int(batch.ids[k]))).all() for k in range(5))
     with pytest.raises(JobError, match=r"their_data:wrong returned a list; allowed: a ray\.data\.Dataset"):
         OpenedSources(given("their_data:wrong"))
+
+
+@pytest.mark.parametrize("kind", ["first", "uint16", "float"])
+def test_arrays_of_a_dataset_are_scaled_by_their_type_with_channels_first_or_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / f"made_{kind}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    images = OpenedSources(given(f"made_{kind}:made", path=kind)).decode()["train"]
+    assert all((images.pixels[row] == image_of(row)).all() for row in range(20))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("two", r"shape \[8, 8, 2\] is not an image; allowed: \[height, width\]"),
+        ("either", r"an array of shape \[3, 8, 3\] may have its channels first or last"),
+        ("lists", r"its values are 64-bit whole numbers with a sign.*set data\.pixel_range: \[BLACK, WHITE\]"),
+        ("names", r"has rows without a label \(None\)"),
+        ("mixed", r"has labels such as -1; allowed: names, or whole numbers from 0"),
+    ],
+)
+def test_a_dataset_that_does_not_fit_gets_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
+) -> None:
+    (tmp_path / f"odd_{kind}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(LehrError, match=said):
+        OpenedSources(given(f"odd_{kind}:made", path=kind)).decode()
