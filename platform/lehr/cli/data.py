@@ -131,7 +131,7 @@ def _data(source: str) -> dict[str, str]:
     from lehr.paths import misspelt_address
 
     if problem := misspelt_address(source):
-        raise LehrError(problem)
+        raise JobError(problem)
     if Path(source).exists() or "://" in source:
         if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
             return {"source": "parquet", "path": source}

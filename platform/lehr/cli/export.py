@@ -74,7 +74,14 @@ def export(
     decoded = decode(part.read(range(min(ROWS, part.rows))), predictor.wanted)
     pixels = torch.from_numpy(decoded.pixels).permute(0, 3, 1, 2).contiguous()
     height, width = predictor.size
-    inputs = {"classes": predictor.classes, "height": height, "width": width, "channels": predictor.channels}
+    inputs: dict[str, object] = {
+        "classes": predictor.classes,
+        "height": height,
+        "width": width,
+        "channels": predictor.channels,
+    }
+    if predictor.wanted.range is not None:
+        inputs["pixel_range"] = predictor.wanted.range
     write_whole(out / "classes.json", json.dumps(inputs, ensure_ascii=False) + "\n")
     for write, path in chosen:
         with whole(path) as file:

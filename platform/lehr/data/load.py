@@ -15,7 +15,7 @@ from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, wrong_value
 from lehr.data.dataset import DataSubset, Images, Splits, stratified_split
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
-from lehr.data.reading import Read, check_labels, first_rows, has_colour, probe, read
+from lehr.data.reading import Read, check_labels, first_stored, has_colour, probe, read
 from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
 from lehr.data.streaming import Decoder, Stream
@@ -118,6 +118,13 @@ class OpenedSources:
         """(height, width, channels) of the training images; the size is that of the first few."""
         return probe(self.main, self.wanted)
 
+    @property
+    def likely_shape(self) -> tuple[int, int, int]:
+        """The same without a look at more than the first few images: among later ones may be the first in colour."""
+        channels = self.job.data.channels
+        known = None if channels == "auto" else channels
+        return probe(self.main, PixelFormat(image_size(self.job.data), known, self.job.data.pixel_range))
+
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the data, one sentence each."""
@@ -125,11 +132,14 @@ class OpenedSources:
         if self.job.data.split_seed is not None and not self._draws_rows:
             found.append("data.split_seed changes nothing: validation has rows of its own, and no limit draws others")
         for name, source in self.sources.items():
-            grey, bits = first_rows(source)
+            first = first_stored(source)
+            grey, bits = {stored.grey for stored in first}, max((stored.bits for stored in first), default=8)
             which = "the images" if name == "train" else f"the images for {name}"
             if bits > 8 and self.wanted.range is None:
                 found.append(f"{which} have {bits} bits for each value, which become 8; see data.pixel_range")
-            if name != "train" and grey in ({True}, {False}) and grey != {self.wanted.channels == 1}:
+            if self.wanted.channels != 4 and any(stored.transparent for stored in first):
+                found.append(f"{which} have transparency, which is left out; data.channels: 4 keeps it")
+            if name != "train" and len(grey) == 1 and grey != {self.wanted.channels == 1}:
                 ours = "grey" if self.wanted.channels == 1 else "in colour"
                 theirs = "grey" if grey == {True} else "in colour"
                 found.append(f"{which} are {theirs}; they are converted, since those for training are {ours}")

@@ -65,12 +65,14 @@ class Stored:
         bits: per value.
         kind: `u` without a sign, `i` with one, `f` floating-point.
         white_is_zero: whether the largest value is black.
+        transparent: whether it has transparency.
     """
 
     grey: bool
     bits: int = 8
     kind: str = "u"
     white_is_zero: bool = False
+    transparent: bool = False
 
     @classmethod
     def of(cls, image: Image.Image) -> Stored:
@@ -87,7 +89,8 @@ class Stored:
             return cls(grey, _first(tags.get(BITS)) or 16, kind, tags.get(PHOTOMETRIC) == _WHITE_IS_ZERO)
         if kind == "i":
             return cls(grey, 8, "i")
-        return cls(grey, 16 if ";16" in raw or _maximum(image) > 255 else 8)
+        bits = 16 if ";16" in raw or _maximum(image) > 255 else 8
+        return cls(grey, bits, transparent="A" in mode.replace("LAB", "") or "transparency" in image.info)
 
 
 def _raw_mode(image: Image.Image) -> str:

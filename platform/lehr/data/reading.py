@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lehr.data.dataset import Images
 from lehr.data.decode import Decoded, UnreadableImage, decode, different_sizes, raw_rows, stored_as
-from lehr.data.pixels import PixelFormat
+from lehr.data.pixels import PixelFormat, Stored
 from lehr.data.sources.base import NO_LABEL, Source
 from lehr.errors import LehrError
 
@@ -101,24 +101,21 @@ def probe(source: Source, wanted: PixelFormat, rows: int = FIRST_ROWS) -> tuple[
 def has_colour(source: Source) -> bool:
     """Whether any image is in colour. It reads no further than to the first that is, and decodes none."""
     first = (part.read(range(1)) for part in source.parts[:1])  # most sets end here
-    return any(not grey for table in chain(first, (part.read() for part in source.parts)) for grey, _ in _stored(table))
+    tables = chain(first, (part.read() for part in source.parts))
+    return any(not stored.grey for table in tables for stored in _stored(table))
 
 
-def first_rows(source: Source, rows: int = FIRST_ROWS) -> tuple[set[bool], int]:
-    """Of the first few images: whether they are greyscale, and the most bits that a value of theirs has."""
+def first_stored(source: Source, rows: int = FIRST_ROWS) -> list[Stored]:
+    """How the first few images that can be read are stored."""
     part = source.parts[0]
-    found = list(_stored(part.read(range(min(rows, part.rows)))))
-    return {grey for grey, _ in found}, max((bits for _, bits in found), default=8)
+    return list(_stored(part.read(range(min(rows, part.rows)))))
 
 
-def _stored(table: pa.Table) -> Iterator[tuple[bool, int]]:
-    """Of each image of a part's table that can be read: whether it is greyscale, and the bits of its values."""
+def _stored(table: pa.Table) -> Iterator[Stored]:
+    """How each image of a part's table that can be read is stored."""
     for image, shape, dtype in raw_rows(table):
-        if image is None:
-            continue
         if shape is not None:
-            yield shape[2] == 1, 8 * np.dtype(dtype or np.uint8).itemsize
-            continue
-        with suppress(UnreadableImage):
-            stored = stored_as(image)
-            yield stored.grey, stored.bits
+            yield Stored(shape[2] == 1, 8 * np.dtype(dtype or np.uint8).itemsize, transparent=shape[2] == 4)
+        elif image is not None:
+            with suppress(UnreadableImage):
+                yield stored_as(image)

@@ -94,6 +94,9 @@ def _build(trees: list[Node], overrides: Mapping[str, Any], said: Location, orig
         job = cls.model_validate(tree.plain(), context={"folder_of": lambda path: _folder(tree, path)})
     except ValidationError as error:
         raise explain(error, cls, tree) from None
+    except JobError as error:  # about a field, from a check of the whole job, which does not know the lines
+        path = tuple(int(part) if part.isdecimal() else part for part in error.field.split("."))
+        raise JobError(error.what, field=error.field, where=error.where or str(tree.locate(path))) from None
     job._origin = dataclasses.replace(origin, tree=tree)
     return job
 

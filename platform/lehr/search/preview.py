@@ -95,7 +95,7 @@ def _cost(job: SearchJob, grid: list[Values] | None, least: int, highest: int) -
 def seconds_per_epoch(job: TrainJob) -> float:
     """Training time of one epoch on one core, measured on a few steps over random images of the right shape."""
     opened = OpenedSources(job)
-    height, width, channels = opened.shape
+    height, width, channels = opened.likely_shape
     size = min(job.train.batch_size, opened.main.rows)
     rows = max(2 * size, 2 * len(opened.main.classes))
     pixels = np.random.default_rng(0).integers(0, 256, (rows, height, width, channels), np.uint8)

@@ -116,11 +116,12 @@ def try_model(request: Request) -> str:
         if training is None or returns_dataset(training.data):
             return ""
         opened = OpenedSources(job if isinstance(job, Training) else _as_train_job(training))  # type: ignore[arg-type]
-        channels, classes, model = opened.shape[2], len(opened.main.classes), training.model
+        height, width, channels = opened.likely_shape
+        classes, model = len(opened.main.classes), training.model
         built = build(model.name, channels, classes, model.options, 0)
         import torch
 
-        shape = (channels, *opened.shape[:2])
+        shape = (channels, height, width)
         check_outputs(built.eval(), model.name, torch.zeros(2, *shape), classes)
     except LehrError as error:
         return str(error)

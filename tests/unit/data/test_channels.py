@@ -195,6 +195,12 @@ def test_what_is_learned_is_found_again_by_evaluate_and_predict(tmp_path: Path, 
         np.testing.assert_array_equal(run.predict(np.stack(arrays)[:, None]), shares)  # channels first
 
 
+def test_transparency_that_is_left_out_is_told(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "set.parquet", [only_alpha(row) for row in range(20)])
+    assert opened(path).notes == ("the images have transparency, which is left out; data.channels: 4 keeps it",)
+    assert not opened(path, channels=4).notes
+
+
 def test_16_bits_are_told_in_one_line(tmp_path: Path) -> None:
     found = opened(parquet(tmp_path / "set.parquet", [png(deep(row), 0) for row in range(20)]))
     assert found.notes == ("the images have 16 bits for each value, which become 8; see data.pixel_range",)

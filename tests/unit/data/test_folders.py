@@ -112,6 +112,19 @@ def test_classes_are_never_the_splits_under_other_names(tmp_path: Path, train: s
     assert opened(tmp_path, classes=[train, test]).main.classes == (train, test)
 
 
+def test_splits_without_classes_are_not_the_classes(tmp_path: Path) -> None:
+    tree(tmp_path, "train/1.png", "train/2.png", "test/3.png")
+    said = refused(tmp_path)
+    assert f'"{tmp_path}/test" contains no folder with images; allowed: one folder of images per class' in said
+    assert "1 image lies in it directly; if test is no split but a class, name it in data.classes" in said
+    assert opened(tmp_path, classes=["train", "test"]).main.rows == 3
+
+
+def test_an_image_may_be_called_as_a_split_is(tmp_path: Path) -> None:
+    tree(tmp_path, *PETS, "cat/train.png", "dog/photo of test tubes.png", "dog/test/1.png")
+    assert opened(tmp_path).main.rows == 9
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     tree(tmp_path, "bus/1.png", "car/1.png", "train/1.png")
     assert opened(tmp_path).main.classes == ("bus", "car", "train")
@@ -170,10 +183,13 @@ def test_links_that_lead_back_add_no_image(tmp_path: Path) -> None:
     (root / "dog" / "up").symlink_to(tmp_path)
     (root / "dog" / "self").symlink_to(".")
     (root / "again").symlink_to("cat")
+    (root / "dog" / "nowhere").symlink_to("nowhere")
+    os.mkfifo(root / "dog" / "pipe")
     found = opened(root)
     assert names(found.main) == sorted(PETS)
     told = f"4 links left out of {root}, to what is listed already or contains it: again, cat/loop, dog/self, dog/up"
     assert told in found.notes
+    assert f"2 files left out of {root}: 2 without an ending" in found.notes
 
 
 def test_links_to_elsewhere_are_followed_once(tmp_path: Path) -> None:

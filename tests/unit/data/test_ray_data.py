@@ -34,7 +34,8 @@ def folder(path):
 def wrong():
     return [1, 2]
 
-def made(kind):
+def made(path):
+    kind = path.split("/")[-1]
     def image(row):
         pixels = np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8)
         return {"first": lambda: pixels.transpose(2, 0, 1), "uint16": lambda: pixels.astype(np.uint16) * 257,

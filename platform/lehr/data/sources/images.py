@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -118,7 +119,7 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
         found = _class_folders(root, listing, job_error)
         return replace(found, notes=(*found.notes, *listing.left_out))
     sources = {
-        split: _class_folders(join_path(root, folder), listing.below(folder), job_error)
+        split: _class_folders(join_path(root, folder), listing.below(folder), job_error, split)
         for split, folder in splits.items()
     }
     train = sources.pop("train")
@@ -174,6 +175,8 @@ def _images(filesystem: FileSystem, path: str, names: Iterable[str]) -> list[str
             unnamed.append(name)
 
     def start(name: str) -> bytes:
+        if isinstance(filesystem, LocalFileSystem) and not os.path.isfile(join_path(path, name)):
+            return b""  # a FIFO would be waited for
         try:
             with filesystem.open_input_file(join_path(path, name)) as file:
                 return file.read(_FIRST_BYTES)
@@ -211,11 +214,12 @@ def _contents(files: Iterable[str]) -> Folder:
     return Folder(bool(inside.get("")), {name for name in inside if name})
 
 
-def _class_folders(root: str, listing: ImageListing, job_error: ErrorFactory) -> Source:
+def _class_folders(root: str, listing: ImageListing, job_error: ErrorFactory, split: str = "") -> Source:
+    """The images of each folder; `split` is the name of the split that it is, if it is one."""
     folders = _by_folder(listing.files)
     classes = tuple(sorted(name for name in folders if name))
     if not classes:
-        raise job_error("data.path", _no_classes(root, len(listing.files)))
+        raise job_error("data.path", _no_classes(root, len(listing.files), split))
     images = [(f"{name}/{file}", label) for label, name in enumerate(classes) for file in folders[name]]
     images.sort(key=lambda image: hashlib.blake2b(image[0].encode("utf-8", "surrogateescape"), digest_size=8).digest())
     parts, rest = [], iter(images)
@@ -225,12 +229,15 @@ def _class_folders(root: str, listing: ImageListing, job_error: ErrorFactory) ->
     return Source(root, tuple(parts), classes, notes=_notes(root, listing, classes), hint=hint)
 
 
-def _no_classes(root: str, loose: int) -> str:
+def _no_classes(root: str, loose: int, split: str) -> str:
     what = f'"{root}" contains no folder with images; allowed: one folder of images per class'
     if not loose:
         return what
     above, name = posixpath.split(root.rstrip("/"))
-    return f"{what}. {loose:,} images lie in it directly; if {name} is a class itself, type data.path: {above}"
+    found = "1 image lies in it directly" if loose == 1 else f"{loose:,} images lie in it directly"
+    if split:
+        return f"{what}. {found}; if {name} is no split but a class, name it in data.classes"
+    return f"{what}. {found}; if {name} is a class itself, type data.path: {above}"
 
 
 def _notes(root: str, listing: ImageListing, used: Iterable[str]) -> tuple[str, ...]:

@@ -91,10 +91,8 @@ def list_folder(filesystem: FileSystem, folder: str) -> Listing:
         parts = name.split("/")
         if any(part.startswith(".") for part in parts):
             continue
-        if at := next((number for number, part in enumerate(parts) if part in SYSTEM), None):
-            listing.system.append("/".join(parts[: at + 1]))
-        elif parts[0] in SYSTEM:
-            listing.system.append(parts[0])
+        if made := [number for number, part in enumerate(parts) if part in SYSTEM]:
+            listing.system.append("/".join(parts[: made[0] + 1]))
         else:
             (listing.folders if info.type == FileType.Directory else listing.files).append(name)
     listing.system = sorted(set(listing.system))
@@ -135,7 +133,7 @@ class _Walk:
                             f"convmv -f latin1 -t utf8 -r --notest {self.root}"
                         )
                     if entry.is_symlink():
-                        (self.folder_links if entry.is_dir() else self.file_links).append(below)
+                        (self.folder_links if os.path.isdir(entry.path) else self.file_links).append(below)
                     elif not entry.is_dir():
                         self.listing.files.append(below)
                     elif entry.name in SYSTEM:

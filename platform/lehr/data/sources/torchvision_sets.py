@@ -89,9 +89,8 @@ class TorchvisionPart:
 def _pixels(image: Image.Image) -> np.ndarray:
     """uint8 [height, width, 1 or 3 channels], or 4 with transparency; raises what is not an image of such values."""
     stored = Stored.of(image)
-    transparent = not stored.grey and ("A" in image.mode or "transparency" in image.info)
     image.load()
-    return from_image(image, stored, PixelFormat(channels=4 if transparent else None))
+    return from_image(image, stored, PixelFormat(channels=4 if stored.transparent and not stored.grey else None))
 
 
 def cache_folder() -> Path:
