@@ -125,11 +125,11 @@ class Run:
         from lehr.data.decode import as_pixels
         from lehr.predict.rows import predict
 
-        several: Sequence[object]
-        if hasattr(images, "__array__"):
-            several = list(images) if getattr(images, "ndim", 0) == 4 else [images]
-        else:
-            several = images if isinstance(images, Sequence) and not isinstance(images, (str, bytes)) else [images]
+        several: Sequence[object] = [images]
+        if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
+            several = images
+        elif getattr(images, "ndim", 0) == 4:  # an array or a tensor
+            several = list(images)  # type: ignore[arg-type]
         predictor = self._predictor()
         pixels = [as_pixels(image, predictor.wanted) for image in several]
         stacked = np.stack(pixels) if pixels else np.empty((0, *predictor.size, predictor.channels), np.uint8)

@@ -29,6 +29,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from lehr import models
+from lehr.data.pixels import PixelFormat
 from lehr.data.sources import open_source
 from lehr.job import DataSection, WorkersSection, from_dict, to_dict
 from lehr.machine import cores
@@ -108,7 +109,7 @@ def decoding(data: Path) -> float:
     """Seconds to decode all rows on one core, in this process."""
     source = open_source(DataSection(source="parquet", path=str(data)), lambda field, what: AssertionError(what))  # type: ignore[arg-type,return-value]
     began = time.perf_counter()
-    for _ in decode_ahead(source, (32, 32), 3, range(len(source.parts)), 1):
+    for _ in decode_ahead(source, PixelFormat((32, 32), 3), range(len(source.parts)), 1):
         pass
     return time.perf_counter() - began
 

@@ -13,6 +13,7 @@ Greyscale has one channel, all else three. Transparency is left out, unless four
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -95,15 +96,22 @@ class Stored:
 
 def _raw_mode(image: Image.Image) -> str:
     """How Pillow names the layout of the values in the file; empty once it is loaded."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    arguments = _tile_arguments(image)
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
 def _maximum(image: Image.Image) -> int:
     """The largest value of a PPM file; 0 for all others."""
-    arguments = image.tile[0][3] if image.format == "PPM" and image.tile else ()
-    return arguments[1] if isinstance(arguments, tuple) and len(arguments) == 2 else 0
+    arguments = _tile_arguments(image)
+    is_one = image.format == "PPM" and isinstance(arguments, tuple) and len(arguments) == 2
+    return int(arguments[1]) if is_one else 0
+
+
+def _tile_arguments(image: Image.Image) -> Any:
+    """What Pillow gives to its decoder, a text or a tuple that begins with one; nothing once the image is loaded."""
+    tiles = getattr(image, "tile", None)
+    return tiles[0][3] if tiles else ""
 
 
 def _first(value: object) -> int | None:

@@ -157,7 +157,8 @@ def test_files_of_one_split_alone_are_its_rows(tmp_path: Path) -> None:
 
 
 def test_links_add_no_rows(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "set/a.parquet", range(9)) if (tmp_path / "set").mkdir() is None else None
+    (tmp_path / "set").mkdir()
+    write_parquet(tmp_path / "set/a.parquet", range(9))
     (tmp_path / "set/loop").symlink_to(tmp_path / "set")
     (tmp_path / "set/b.parquet").symlink_to("a.parquet")
     assert opened(tmp_path / "set").main.rows == 9

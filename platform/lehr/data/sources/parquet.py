@@ -101,7 +101,7 @@ class ParquetPart:
         if "label" in names and table.schema.field("label").type != pa.int64():
             table = replace_labels(table, table["label"].cast(pa.int64(), safe=False))
         if "label" in names and table["label"].null_count:
-            table = replace_labels(table, table["label"].fill_null(NO_LABEL))
+            table = replace_labels(table, table["label"].fill_null(pa.scalar(NO_LABEL, pa.int64())))
         return table
 
 

@@ -91,7 +91,7 @@ def _as_splits(root: str, folders: Mapping[str, Folder]) -> str:
         if words:
             found.setdefault(words[0], name)
     base = root.rstrip("/")
-    paths = {
+    paths: dict[str, str] = {
         "path": found.get("train", "FOLDER"),
         **{split: found[split] for split in ("validation", "test") if split in found},
     }
