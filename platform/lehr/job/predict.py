@@ -10,6 +10,14 @@ from lehr.job.base import Job
 from lehr.job.sections import LOCAL_PATH, DataSection, WorkersSection
 
 
+NOT_IN_PREDICTIONS = {
+    "which uses every image, unchanged; remove it": ("augment", "limit", "per_class", "classes"),
+    "which splits nothing; name the rows by data.path and split": ("validation", "test", "split_seed"),
+    "which reads each image once, in the size of the training; remove it": ("image_size", "cache", "sampling"),
+}
+"""Fields of `data` that change nothing in a prediction, by the reason."""
+
+
 class PredictJob(Job):
     """Predict every row of a data set with a finished run."""
 

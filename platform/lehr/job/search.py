@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lehr.job.base import Job
+from lehr.job.base import Job, Seed
 from lehr.job.sections import Section
 from lehr.job.text import show
 from lehr.job.training import Training
@@ -155,10 +155,24 @@ class Budget(Section):
     minutes: float | None = Field(default=None, gt=0, description="Minutes of wall time, all attempts together.")
 
 
+def first_rung(base: Training) -> int:
+    """The first rung where the job does not say: two whole epochs after the warmup, before the last epoch.
+
+    While the rate still rises nothing can be compared, and in the first epoch after it low rates are ahead that the
+    higher ones overtake in the second (`tests/benchmarks/search_methods.py`).
+    """
+    warmup, epochs = base.schedule.warmup, base.train.epochs
+    share = {"ep": 1.0, "%": epochs / 100, "step": 0.0}[warmup.unit]  # how long an epoch is, is not known here
+    return min(2 + math.ceil(warmup.amount * share), max(1, epochs - 1))
+
+
 class SearchJob(Job):
     """Try many values of the fields of a training, and end those that fall behind."""
 
     kind: Literal["search"] = Field(default="search", description="What the job does.")
+    seed: Seed = Field(
+        default=0, description="Seed of the values that are drawn. That of the trainings is base.seed, the same in all."
+    )
     base: Training = Field(default=Training(), description="The training: a file or its sections.")
     space: Annotated[
         dict[str, Dimension], BeforeValidator(_flat, json_schema_input_type=dict[str, Dimension | list[Any]])
@@ -176,11 +190,6 @@ class SearchJob(Job):
 
     @model_validator(mode="after")
     def _first_rung_after_warmup(self) -> SearchJob:
-        # While the rate still rises nothing can be compared, and in the first epoch after it low rates are ahead that
-        # the higher ones overtake in the second (`tests/benchmarks/search_methods.py`).
         if "first" not in self.stopping.model_fields_set:
-            warmup, epochs = self.base.schedule.warmup, self.base.train.epochs
-            share = {"ep": 1.0, "%": epochs / 100, "step": 0.0}[warmup.unit]  # how long an epoch is, is not known here
-            first = min(2 + math.ceil(warmup.amount * share), max(1, epochs - 1))
-            self.__dict__["stopping"] = self.stopping.model_copy(update={"first": first})
+            self.__dict__["stopping"] = self.stopping.model_copy(update={"first": first_rung(self.base)})
         return self

@@ -12,7 +12,7 @@ from lehr.data.sources import open_split, returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_seconds
-from lehr.job import PredictJob, to_dict
+from lehr.job import PredictJob, refuse_unused, to_dict
 from lehr.machine import cores
 from lehr.predict import Predictor, load_predictor
 from lehr.predict.part_files import PartResult, fingerprint_of, keep_parts, read_parts
@@ -32,9 +32,7 @@ PredictParts: TypeAlias = Callable[[PredictionSpec, Sequence[int]], Iterator[Par
 
 def check(job: PredictJob) -> None:
     """Raises JobError for options that predictions do not have, LehrError if the model or the output is unusable."""
-    for field in ("augment", "limit", "per_class", "classes"):
-        if getattr(job.data, field):
-            raise job.error(f"data.{field}", "a prediction uses every image, unchanged; remove this field")
+    refuse_unused(job)
     load_predictor(_folder_of(job))
     if job.out:
         read_parts(Folder.at(job.out))

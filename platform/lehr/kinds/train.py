@@ -19,7 +19,7 @@ from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_path, format_seconds, format_time_table
-from lehr.job import TrainJob
+from lehr.job import TrainJob, refuse_unused
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
 from lehr.training.allocation import allocate
@@ -29,6 +29,12 @@ from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
 
 STILL_SECONDS = 10.0  # without progress until the cluster is asked whether workers wait for resources
+
+
+def check(job: TrainJob) -> None:
+    """Raises JobError for what can be refused before any data are read."""
+    refuse_unused(job)
+    check_job(job)
 
 
 def report(run: RunFolder) -> None:
@@ -208,4 +214,4 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
     return [*lines, f"Verdict: {verdict(run)}"]
 
 
-KIND = Kind(check=check_job, run=run, report=report)
+KIND = Kind(check=check, run=run, report=report)
