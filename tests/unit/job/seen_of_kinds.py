@@ -29,6 +29,7 @@ from lehr.recipe.state import RecipeState
 from lehr.recipe.step_trials import trials_of
 from lehr.recipe.trial_results import Hyperparameters
 from lehr.runs import Folder, RunFolder
+from lehr.search.space import Space
 from lehr.search.study import SearchStudy
 from lehr.tasks import Classification
 from lehr.transfer.decision import TransferDecision
@@ -45,6 +46,22 @@ SOUND = InitialCheck(
 
 def children(trials: Iterator[Trial] | Any) -> list[Any]:
     return [(trial.folder, {**to_dict(trial.job), "name": None}) for trial in trials]
+
+
+def trainings_of(job: Job) -> Any:
+    """The train jobs that are made of the base of a job: what each kind changes in it, and nothing else."""
+    if isinstance(job, SearchJob):
+        return to_dict(Space(job).trial({}, "trial")[0])
+    if isinstance(job, RecipeJob):
+        setting = Hyperparameters(rate=0.3, decay=0.2)
+        of_all = (overrides.search_trial(job.base, setting, 3), overrides.final_training(job.base, setting, 3))
+        return [
+            to_dict(derive(job.base, changes, parent=job, name="trial")) for changes in of_all
+        ], job.base.train.epochs
+    if isinstance(job, EnsembleJob):
+        return children(plan_ensemble(job).trials)
+    assert isinstance(job, TransferJob)
+    return to_dict(strategy_job(job, "scratch"))
 
 
 def searched(job: Job) -> Any:

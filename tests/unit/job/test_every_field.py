@@ -29,11 +29,11 @@ from tests.unit.job.every_field import (
     rows,
     trained,
 )
-from tests.unit.job.seen_of_kinds import cooked, gathered, predicted, searched, shared_out, transferred
+from tests.unit.job.seen_of_kinds import cooked, gathered, predicted, searched, shared_out, trainings_of, transferred
 
 from lehr.driver.run_folder import choose_run_folder
 from lehr.errors import LehrError
-from lehr.job import KINDS, TrainJob, load, to_dict
+from lehr.job import KINDS, TrainJob, from_dict, load, to_dict
 from lehr.predict import EnsembleDescription, EnsembleMember
 from lehr.runs import Folder, RunFolder
 from lehr.training.group import Group
@@ -447,6 +447,33 @@ def test_a_field_of_a_training_is_obeyed(field: Field, place: Path) -> None:
 def test_a_field_of_another_kind_is_obeyed(kind: str, field: Field, place: Path) -> None:
     base, see, _ = OTHERS[kind]
     assert looked_at(kind, base, field, place, see) == ""
+
+
+NOT_PASSED_ON = {
+    "recipe": {"optimizer.weight_decay": "is searched, from recipe.weight_decays", "optimizer.lr": "is searched"},
+    "transfer": {"model": "is refused: it is backbone", "finetune": "is refused: it is beside base"},
+}
+
+
+@pytest.mark.parametrize("kind", ["search", "recipe", "ensemble", "transfer"])
+def test_the_fields_of_base_reach_the_trainings(kind: str, place: Path) -> None:
+    base = {**OTHERS[kind][0], "kind": kind, "storage": str(place)}
+    ignored = []
+    for field in TRAINING:
+        if field.path.split(".")[0] in NOT_PASSED_ON.get(kind, {}) or field.path in NOT_PASSED_ON.get(kind, {}):
+            continue
+        path = ".".join(part.partition("<")[0] for part in field.path.replace("[]", ".0").split("."))
+        without = {**field.given, **({path: field.usual} if field.usual is not None else {})}
+        if kind == "transfer" and set(without) & {"model", "model.weights", "finetune"}:
+            without = {key: value for key, value in without.items() if key.split(".")[0] not in ("model", "finetune")}
+        jobs = [
+            trainings_of(from_dict(base, {f"base.{key}": placed_in(value, place) for key, value in changes.items()}))
+            for changes in (without, {**without, path: field.value})
+        ]
+        if jobs[0] == jobs[1]:
+            ignored.append(field.path)
+    refused = {field.removeprefix("base.") for field, _, _ in REFUSED[kind]}
+    assert sorted(path for path in ignored if not any(path.startswith(each) for each in refused)) == []
 
 
 @pytest.mark.parametrize(
