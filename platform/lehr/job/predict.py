@@ -9,7 +9,6 @@ from pydantic import Field
 from lehr.job.base import Job
 from lehr.job.sections import LOCAL_PATH, DataSection, WorkersSection
 
-
 NOT_IN_PREDICTIONS = {
     "which uses every image, unchanged; remove it": ("augment", "limit", "per_class", "classes"),
     "which splits nothing; name the rows by data.path and split": ("validation", "test", "split_seed"),

@@ -150,7 +150,7 @@ def test_labels_are_matched_by_class_name(tmp_path: Path) -> None:
             {"data": {"source": "digits", "limit": 3}},
             "data.limit: has no effect on a prediction, which uses every image, unchanged; remove it",
         ),
-        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: has no effect on a prediction, which uses every image"),
+        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: has no effect on a prediction"),
         ({"split": "test"}, "split: digits has no split test of its own; allowed: train"),
         ({"out": "."}, "holds note.txt, which is not a prediction; allowed: an empty or new folder"),
     ],

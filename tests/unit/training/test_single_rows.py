@@ -1,4 +1,4 @@
-"""A batch norm that would get a single row is refused before the first step, with what to type; else nothing changes."""
+"""A batch norm that would get a single row is refused before the first step, with what to type instead."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.unit.training.conftest import plan_of
 from torch import nn
 
 from lehr.errors import JobError
@@ -15,7 +16,6 @@ from lehr.training.group import Group
 from lehr.training.prepare import prepare_model
 from lehr.training.setup import check_job
 from lehr.training.single_rows import has_single_row, needs_rows
-from tests.unit.training.conftest import plan_of
 
 
 class Flat(nn.Module):
