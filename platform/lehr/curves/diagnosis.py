@@ -60,7 +60,7 @@ def _too_little(s: Signals) -> Finding:
 def _unclear(s: Signals) -> Finding | None:
     """Accuracy nearer to that of a guess than to perfect, where no rule says why: that is not healthy."""
     validation, error = s.final(s.validation), s.standard_error(s.final(s.validation))
-    if not (s.at_chance or validation - s.chance - error <= s.limits.healthy * (1 - s.chance)):
+    if not (s.at_chance or validation - s.chance <= s.limits.healthy * (1 - s.chance) + 1e-9):
         return None
     guess = f"{s.chance:.1%} with {s.curves.classes} classes"
     near = f"above a guess ({guess})" if s.at_chance else f"more than halfway from a guess ({guess}) to perfect"
