@@ -14,7 +14,7 @@ from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
 from lehr.errors import LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
-from lehr.job import Job, to_dict
+from lehr.job import Job, to_dict, unused_in_debug
 from lehr.paths import add_to_path
 from lehr.runs import Claim, Lease, RunFolder
 from lehr.screen import open_screen, quiet
@@ -49,6 +49,8 @@ def run_with(
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(stop_signals(running))
         screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}   log: {format_path(log)}")
+        if debug and (unused := unused_in_debug(job)):
+            screen.say(f"--debug trains in this process, one step after the other; not used: {', '.join(unused)}")
         with nullcontext() if debug else exporting(run, job.kind), _failures_in_one_sentence(running):
             kind.run(running)
     return run

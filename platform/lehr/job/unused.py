@@ -17,6 +17,7 @@ from lehr.job.ensemble import EnsembleJob
 from lehr.job.predict import NOT_IN_PREDICTIONS, PredictJob
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.job.search import SearchJob, first_rung
+from lehr.job.text import show
 from lehr.job.training import Training, TrainJob
 from lehr.job.transfer import TransferJob
 
@@ -28,6 +29,14 @@ def refuse_unused(job: Job) -> None:
     """Raises JobError for the first setting of a job that would change nothing."""
     for field, why in _FINDERS[job.kind](job):
         raise job.error(field, f"has no effect {why}")
+
+
+def unused_in_debug(job: Job) -> list[str]:
+    """What a job says of its workers, which it has none of in one process without Ray: `workers.gpus=1`."""
+    holder, at = (getattr(job, "base", job), "base." if hasattr(job, "base") else "")
+    workers: BaseModel = holder.workers  # type: ignore[attr-defined]
+    values = [(name, getattr(workers, name)) for name in said(workers, *type(workers).model_fields)]
+    return [f"{at}workers.{name}={show(value)}" for name, value in values if (name, value) != ("count", 1)]
 
 
 def said(section: BaseModel | None, *names: str, default: Mapping[str, Any] | None = None) -> Iterator[str]:

@@ -22,6 +22,7 @@ from lehr.predict.worker import PredictionSpec, predict_locally
 from lehr.result import find
 from lehr.runs import DataFacts, Folder, Overview, Progress, RunFolder, UnreadableImages
 from lehr.runs.progress import State
+from lehr.training.allocation import WorkerResources, too_much
 from lehr.trust import grants
 
 SHOW_SECONDS = 0.5  # between updates of the screen and progress.json
@@ -57,7 +58,10 @@ def run(running: Running) -> None:
     from lehr.ray_cluster.connection import connect  # Ray is imported only when needed: --debug works without it
 
     running.screen.status("starting Ray")
-    with connect(job.workers.count if isinstance(job.workers.count, int) else 1, job.workers.cpus):
+    with connect(job.workers.count if isinstance(job.workers.count, int) else 1, job.workers.cpus) as there:
+        each = WorkerResources(1, job.workers.cpus or 1.0, job.workers.gpus)
+        if problem := too_much(each, there.cpus, there.gpus, there.nodes, there.limits):
+            raise job.error(f"workers.{problem[0]}", problem[1])
         from lehr.predict.ray_predict import predict_on_ray
 
         def with_status(spec: PredictionSpec, numbers: Sequence[int]) -> Iterator[PartResult]:

@@ -22,7 +22,7 @@ from lehr.formatting import format_folder, format_path, format_seconds, format_t
 from lehr.job import TrainJob, refuse_unused
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
-from lehr.training.allocation import allocate
+from lehr.training.allocation import allocate, too_much
 from lehr.training.failures import describe, describe_lost_workers, last_line
 from lehr.training.group import Group
 from lehr.training.loop import train
@@ -86,6 +86,8 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         host = RayHost()
         policy = choose(opened, host, running)
         each = allocate(job, resources.cpus, resources.gpus, policy.streamed, resources.nodes)
+        if problem := too_much(each, resources.cpus, resources.gpus, resources.nodes, resources.limits):
+            raise job.error(f"workers.{problem[0]}", problem[1])
         what_for = None
         if resources.nodes:  # others may use this cluster too
             from lehr.ray_cluster.waiting import queued, wait_for
