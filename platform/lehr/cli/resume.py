@@ -76,7 +76,8 @@ def stored_job(run: str, storage: str) -> Job:
     from lehr.trust import calls_of, check
 
     found = find(run, storage).record
-    parent, _, name = found.folder.uri.rpartition("/")
+    # A path says nothing of who sees it; file:// says that every machine does, and `lehr check` relies on it.
+    parent, _, name = (run.rstrip("/") if run.startswith("file://") else found.folder.uri).rpartition("/")
     job = from_dict({**found.job, "name": name, "storage": parent})
     check(calls_of(to_dict(job)), format_folder(found.folder))
     return job

@@ -42,7 +42,7 @@ def run_with(
             if not folder.exists("report.html"):  # the attempt that finished could not write it any more
                 with suppress(LehrError):  # or there is nothing to report
                     kind.report(existing)
-            screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, add --fresh: {command}")
+            screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, {to_start_over(command)}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder, say=screen.say))
         run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh)
@@ -54,6 +54,13 @@ def run_with(
         with nullcontext() if debug else exporting(run, job.kind), _failures_in_one_sentence(running):
             kind.run(running)
     return run
+
+
+def to_start_over(command: str) -> str:
+    """What to type for a finished run to start over, after the command that found it finished."""
+    if command.startswith("lehr resume "):
+        return "run its job file: lehr run JOB --fresh"
+    return f"add --fresh: {command} --fresh" if command.startswith("lehr ") else "pass fresh=True to lehr.run"
 
 
 @contextmanager
