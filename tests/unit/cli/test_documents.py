@@ -1,4 +1,4 @@
-"""What the documents and error messages tell a person to type can be typed: every `lehr …` line and every job in YAML."""
+"""What the documents and messages tell a person to type can be typed: every `lehr …` line, every job in YAML."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from typer.core import TyperGroup
 
 from lehr.cli import main
 from lehr.cli.commands import SUMMARIES
-from lehr.errors import LehrError
 from lehr.job import KINDS, load
 from lehr.kinds import check
+from lehr.paths import add_to_path
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not {".venv", "golden", "shared", "node_modules"} & set(path.relative_to(ROOT).parts)
+    if path.name != "CHANGELOG.md"  # commands as they were
+    and not {".venv", "golden", "shared", "node_modules"} & set(path.relative_to(ROOT).parts)
 )
 TYPED = re.compile(r"(?m)^\s*(?:#\s+)?(lehr [a-z].*)$|`(lehr [a-z][^`]*)`")
 IN_CODE = re.compile(r"(?<![\w.])(lehr (?:[a-z-]+)(?: [a-z-]+)*(?: --[a-z-]+)+)")
@@ -33,15 +34,14 @@ IN_CODE = re.compile(r"(?<![\w.])(lehr (?:[a-z-]+)(?: [a-z-]+)*(?: --[a-z-]+)+)"
 def lines_of(path: Path) -> Iterator[str]:
     """The command lines of a document, continued lines joined, comments and what follows a shell's `&&` left out."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = (
-        "\n".join(re.findall(r"```(?:bash|sh|shell|console|)\n(.*?)```", text, re.DOTALL))
-        if path.suffix == ".md"
-        else text
-    )
+    blocks = text
+    if path.suffix == ".md":
+        blocks = "\n".join(re.findall(r"```(?:bash|sh|shell|console|)\n(.*?)```", text, re.DOTALL))
     inline = " ".join(f"`{found}`" for found in re.findall(r"`(lehr [a-z][^`\n]*)`", text))
     for block, quoted in TYPED.findall(f"{blocks}\n{inline}"):
         for command in re.split(r"\s(?:&&|\|)\s", re.sub(r"\s+#.*|\s+>.*", "", block or quoted)):
-            if command.startswith("lehr ") and "…" not in command.split("=")[0]:
+            is_table = re.match(r"lehr \w+\s{3,}\S", command)  # of measurements
+            if command.startswith("lehr ") and not is_table and "…" not in command.split("=")[0]:
                 yield command.strip()
 
 
@@ -58,6 +58,7 @@ def parse(line: str) -> None:
         command.make_context(words[0], rest)
 
 
+MY_NETS = "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, channels, outputs): ...\n"
 COMMANDS = [(path, line) for path in (*DOCUMENTS, *sorted((ROOT / "jobs").glob("*.yaml"))) for line in lines_of(path)]
 
 
@@ -82,15 +83,14 @@ def jobs() -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(ROOT)} {number}", block
 
 
-@pytest.mark.parametrize(("where", "text"), jobs(), ids=lambda value: value if " " in value[:60] else "")
-def test_every_job_in_a_document_is_a_job(where: str, text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [pytest.param(text, id=where) for where, text in jobs()])
+def test_every_job_in_a_document_is_a_job(text: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
     (tmp_path / "jobs" / "example.yaml").write_text(text)
+    (tmp_path / "jobs" / "my_nets.py").write_text(MY_NETS)
     job = load(tmp_path / "jobs" / "example.yaml")
-    try:
-        check(job)
-    except LehrError as error:
-        assert "photos" in str(error) or "no such" in str(error), f"{where}: {error}"  # the reader's own data
+    add_to_path(job.folder)
+    check(job)
 
 
 def test_options_and_commands_in_error_messages_exist() -> None:
@@ -99,7 +99,7 @@ def test_options_and_commands_in_error_messages_exist() -> None:
         for path in sorted((ROOT / "platform").rglob("*.py"))
         for line in IN_CODE.findall(path.read_text(encoding="utf-8"))
     }
-    assert len(found) > 10
+    assert len(found) > 5
     for name, line in sorted(found):
         words = line.split()
         assert words[1] in SUMMARIES, f"{name}: {line}"
