@@ -56,7 +56,8 @@ Values = Annotated[list[Any], BeforeValidator(_values, json_schema_input_type=li
 Range = Annotated[Ends, BeforeValidator(_range, json_schema_input_type=list[float])]
 LogRange = Annotated[Ends, BeforeValidator(_log_range, json_schema_input_type=list[float])]
 WholeRange = Annotated[WholeEnds, BeforeValidator(_whole_range, json_schema_input_type=list[int])]
-Points, Step = Annotated[int, Field(ge=2)], Annotated[int, Field(ge=1)]
+Points = Annotated[int, Field(ge=2)]
+Step = Annotated[int, Field(ge=1)]
 
 
 class Dimension(Section):

@@ -33,19 +33,19 @@ def refuse_unused(job: Job) -> None:
 
 def unused_in_debug(job: Job) -> list[str]:
     """What a job says of its workers, which it has none of in one process without Ray: `workers.gpus=1`."""
-    holder, at = (getattr(job, "base", job), "base." if hasattr(job, "base") else "")
-    workers: BaseModel = holder.workers  # type: ignore[attr-defined]
+    holder: Any = getattr(job, "base", job)
+    workers, at = holder.workers, "base." if hasattr(job, "base") else ""
     values = [(name, getattr(workers, name)) for name in said(workers, *type(workers).model_fields)]
     return [f"{at}workers.{name}={show(value)}" for name, value in values if (name, value) != ("count", 1)]
 
 
-def said(section: BaseModel | None, *names: str, default: Mapping[str, Any] | None = None) -> Iterator[str]:
+def said(section: BaseModel, *names: str, default: Mapping[str, Any] | None = None) -> Iterator[str]:
     """Those of the fields that have another value than their default.
 
     Args:
         default: the defaults that depend on other fields.
     """
-    for name in names if section is not None else ():
+    for name in names:
         usual = (default or {}).get(name, type(section).model_fields[name].get_default(call_default_factory=True))
         if getattr(section, name) != usual:
             yield name

@@ -70,7 +70,7 @@ def searched(job: Job) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Folder.at(folder), to_dict(job))
         study = SearchStudy(job, run)
-        found = []
+        found: list[Any] = []
         while (trial := study.ask()) and len(found) < 24:
             epochs, reason = 0, None
             while epochs < trial.job.train.epochs and not reason:
@@ -109,8 +109,8 @@ def transferred(job: Job) -> Any:
     """The trials of a transfer, and the heads that it trains on made-up features."""
     assert isinstance(job, TransferJob)
     plan = plan_of(strategy_job(job, "features"))
-    auto = job.strategy == "auto"
-    decision = TransferDecision(40, 20, ("0", "1"), 0.1, ("features", "finetune") if auto else tuple(job.strategy))
+    candidates = ("features", "finetune") if job.strategy == "auto" else tuple(job.strategy)
+    decision = TransferDecision(40, 20, ("0", "1"), 0.1, candidates)
     made = trials(cast(Any, _Running()), job, plan, decision)
     values = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
     features = Features(torch.arange(60), torch.arange(60) % 2, torch.zeros(60, dtype=torch.int64), values)

@@ -506,7 +506,7 @@ def test_every_field_is_in_the_table() -> None:
 class Planted(TrainJob):
     """A training with a field that somebody added and nobody reads."""
 
-    kind: Literal["train"] = "train"  # type: ignore[assignment]
+    kind: Literal["train"] = "train"
     sparkle: int = SchemaField(default=0, description="How much the weights sparkle.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def test_every_pass_over_one_row_is_foreseen(rows: int, batch_size: int, parts: 
         ({"train__sync_batch_norm": False}, 8, "type: train.sync_batch_norm=true"),
     ],
 )
-def test_a_single_row_is_refused_with_what_to_type(changes: dict[str, object], workers: int, instead: str) -> None:
+def test_a_single_row_is_refused_with_what_to_type(changes: dict[str, Any], workers: int, instead: str) -> None:
     with pytest.raises(JobError) as refused:
         prepare_model(plan_of(model=FLAT, **changes), Group(0, workers))
     assert "batch norm needs 2 rows" in str(refused.value)
