@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Any, TextIO
 
@@ -46,6 +47,25 @@ def _visible(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+_PLAIN = str.maketrans(
+    {"…": "...", "·": ".", "×": "x", "±": "+-", "→": "->", "←": "<-", "─": "-", "━": "-", "│": "|", "•": "*", "–": "-"}
+    | {"—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "≥": ">=", "≤": "<=", "µ": "u", "²": "2", "Δ": "d", "█": "#"}
+)
+
+
+def _in_its_encoding(error: UnicodeError) -> tuple[str, int]:
+    """Replaces what a terminal's encoding lacks: by a plain character that looks alike, or an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+REPLACED = "lehr.replaced"
+"""The name of this way to handle characters that an encoding lacks, as the `errors` of a text stream."""
+codecs.register_error(REPLACED, _in_its_encoding)
+
+
 class PrintableStream:
     """A text stream through which only printable text passes, and characters that its encoding lacks as escapes.
 
@@ -59,7 +79,7 @@ class PrintableStream:
     def write(self, text: str) -> int:
         """Writes the text as `printable` has it; returns the number of characters."""
         encoding = self.raw.encoding or "utf-8"
-        return self.raw.write(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+        return self.raw.write(printable(text).encode(encoding, REPLACED).decode(encoding))
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:

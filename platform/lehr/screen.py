@@ -23,7 +23,7 @@ from rich.text import Text
 
 from lehr.errors import StorageError
 from lehr.formatting import format_figure, format_seconds
-from lehr.printing import printable, raw
+from lehr.printing import REPLACED, printable, raw
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 
 
@@ -129,7 +129,7 @@ class _Unbuffered(io.TextIOBase):
         return self._encoding
 
     def write(self, text: str) -> int:
-        left = text.encode(self._encoding, "replace")
+        left = text.encode(self._encoding, REPLACED)
         try:
             while left:
                 left = left[os.write(self._descriptor, left) :]

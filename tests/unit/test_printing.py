@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 import lehr
-from lehr.printing import PrintableStream, one_line, printable, printable_tree, raw
-from lehr.runs import Overview, Progress
+from lehr.printing import REPLACED, PrintableStream, one_line, printable, printable_tree, raw
+from lehr.runs import Folder, Overview, Progress, RunFolder
 from lehr.screen import LiveScreen, PlainScreen, console, overview
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -104,3 +105,22 @@ def test_a_sentence_of_an_error_cannot_steer_the_terminal() -> None:
     assert done.returncode == 1
     assert r"a\x1b]0;title\x07\u202e" in done.stderr
     assert not STEERING.search(done.stderr)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_terminal_shows_what_it_can(encoding: str) -> None:
+    text = "done … 3 × 4 ± 1 → ok ─ ⠋ 写"
+    shown = text.encode(encoding, REPLACED).decode(encoding)
+    assert shown.encode(encoding)
+    assert shown == "done ... 3 x 4 +- 1 -> ok - \\u280b \\u5199" if encoding == "ascii" else "done" in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("command", [["runs"], ["show", "é"], ["--help"], ["rm", "nothing…"]])
+def test_commands_print_in_a_terminal_without_unicode(command: list[str], encoding: str, tmp_path: Path) -> None:
+    run = RunFolder.create(Folder.at(tmp_path / "runs" / "é"), {"kind": "train", "notes": "…"})
+    run.write_progress(Progress("finished", "alles fertig … ✓"))
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-m", "lehr", *command], capture_output=True, env=environment, check=False)
+    assert done.returncode == (1 if command[0] == "rm" else 0), done.stderr
+    assert b"internal error" not in done.stderr

@@ -10,6 +10,7 @@ import traceback
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,7 @@ from typer.main import get_command as build
 
 from lehr.cli.commands import GROUPS, INTERNAL, SUMMARIES
 from lehr.errors import LehrError
-from lehr.printing import PrintableStream, printable, raw
+from lehr.printing import REPLACED, PrintableStream, printable, raw
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -148,6 +149,9 @@ def main() -> None:
 
     Where Ray was used, it ends this process and never returns.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode shows what it can
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=REPLACED)
     sys.stdout, sys.stderr = PrintableStream(sys.stdout), PrintableStream(sys.stderr)
     try:
         run_command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -54,8 +54,17 @@ def storage_or_default(storage: str | None) -> str:
     return storage or os.environ.get("LEHR_STORAGE") or "./runs"
 
 
+def only_one(option: str, beside: str, why: str = "give one of them") -> NoReturn:
+    """Raises JobError: an option has no effect beside another one."""
+    from lehr.errors import JobError
+
+    raise JobError(f"has no effect beside {beside}; {why}", field=option)
+
+
 def connect(cluster: str | None, kubernetes: str | None = None) -> Backend:
     """The cluster that a command's options name."""
+    if kubernetes and cluster:
+        only_one("--cluster", "--kubernetes")
     if kubernetes:
         from lehr.kuberay.backend import Kubernetes as KubernetesBackend
 

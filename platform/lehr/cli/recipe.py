@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lehr.cli import run as run_command
-from lehr.cli.options import Debug, Fresh
+from lehr.cli.options import Debug, Fresh, only_one
 
 
 def recipe(
@@ -32,6 +32,8 @@ def recipe(
     loaded = load(job, overrides or ())
     if not isinstance(loaded, RecipeJob):
         raise JobError(f"a job of kind {loaded.kind}; allowed: kind: recipe", where=job)
+    if preview and (debug or fresh):
+        only_one("--debug" if debug else "--fresh", "--preview", "nothing is trained")
     if not preview:
         run_command.run(job, overrides, debug=debug, fresh=fresh)
         return

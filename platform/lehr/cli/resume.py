@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, RunName, Storage, Trust, ray_jobs, storage_or_default
+from lehr.cli.options import Cluster, RunName, Storage, Trust, only_one, ray_jobs, storage_or_default
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def resume(
     from lehr.ray_cluster.local_cluster import running
     from lehr.result import trust_all
 
+    if here and (cluster or follow or not wait):
+        only_one("--cluster" if cluster else "--follow" if follow else "--no-wait", "--here")
     trust_all(trust or (), storage_or_default(storage))
     if here or not (cluster or os.environ.get("RAY_API_SERVER_ADDRESS") or running()):
         resume_here(run, storage_or_default(storage))
@@ -76,7 +78,8 @@ def stored_job(run: str, storage: str) -> Job:
     from lehr.trust import calls_of, check
 
     found = find(run, storage).record
-    parent, _, name = found.folder.uri.rpartition("/")
+    # A path says nothing of who sees it; file:// says that every machine does, and `lehr check` relies on it.
+    parent, _, name = (run.rstrip("/") if run.startswith("file://") else found.folder.uri).rpartition("/")
     job = from_dict({**found.job, "name": name, "storage": parent})
     check(calls_of(to_dict(job)), format_folder(found.folder))
     return job

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lehr.cli import run as run_command
-from lehr.cli.options import Debug, Fresh
+from lehr.cli.options import Debug, Fresh, only_one
 
 
 def search(
@@ -34,6 +34,8 @@ def search(
     loaded = load(job, overrides or ())
     if not isinstance(loaded, SearchJob):
         raise JobError(f"a job of kind {loaded.kind}; allowed: kind: search", where=job)
+    if preview and (debug or fresh):
+        only_one("--debug" if debug else "--fresh", "--preview", "nothing is trained")
     if not preview:
         run_command.run(job, overrides, debug=debug, fresh=fresh)
         return

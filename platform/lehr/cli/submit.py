@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, DryRun, Fresh, JobFile, Kubernetes, Overrides, Trust, ray_jobs
+from lehr.cli.options import Cluster, DryRun, Fresh, JobFile, Kubernetes, Overrides, Trust, only_one, ray_jobs
 from lehr.errors import JobError, LehrError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lehr.submission.ray_jobs import RayJobs
 
 START_OVER = "delete the run with lehr rm, and then its RayJob: kubectl delete rayjob"
+RETRIES, STOP_WAIT = 3, 120  # where the command line does not say
 CHECK_SECONDS = 120.0  # how long to wait for the cluster check
 
 
@@ -32,8 +33,10 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Wait for the result of the cluster check.")] = True,
     check: Annotated[bool, typer.Option(help="Check the cluster before the job starts; see lehr check.")] = True,
     fresh: Fresh = False,
-    retries: Annotated[int, typer.Option(min=0, help="How often a driver that dies is restarted.")] = 3,
-    stop_wait: Annotated[int, typer.Option(min=1, help="Seconds that a stop leaves for saving a checkpoint.")] = 120,
+    retries: Annotated[int, typer.Option(min=0, help="How often a driver that dies is restarted.")] = RETRIES,
+    stop_wait: Annotated[
+        int, typer.Option(min=1, help="Seconds that a stop leaves for saving a checkpoint.")
+    ] = STOP_WAIT,
     env: Annotated[
         list[str] | None,
         typer.Option(help="Environment variable NAME=VALUE of the job, readable on the cluster.", show_default=False),
@@ -71,7 +74,14 @@ def submit(
 
     loaded = load(job, overrides or ())
     if kubernetes:
-        _refuse_on_kubernetes(pip=pip, folder=folder, fresh=fresh)
+        if cluster:
+            only_one("--cluster", "--kubernetes")
+        _refuse_on_kubernetes(
+            pip=pip, folder=folder, fresh=fresh, retries=retries != RETRIES, stop_wait=stop_wait != STOP_WAIT,
+            check=not check,
+        )  # fmt: skip
+    if dry_run and (follow or not wait):
+        only_one("--follow" if follow else "--no-wait", "--dry-run", "nothing is sent")
     root = loaded.folder if kubernetes else working_folder(loaded, folder)
     request = request_of(
         loaded, root, check=check, fresh=fresh, retries=retries, stop_wait=stop_wait,
@@ -205,12 +215,17 @@ def ended(jobs: Backend, submission: Submission, *, shown: bool = False) -> Lehr
     return LehrError("\n".join(lines[-20:]) or f"{run} failed before it started: {last_line(submission.message)}")
 
 
-def _refuse_on_kubernetes(*, pip: Path | None, folder: Path | None, fresh: bool) -> None:
+def _refuse_on_kubernetes(
+    *, pip: Path | None, folder: Path | None, fresh: bool, retries: bool, stop_wait: bool, check: bool
+) -> None:
     """Options that nothing on Kubernetes would heed."""
     refused = {
         "--pip": (pip, "the packages belong into the image that the profile names"),
         "--folder": (folder, "the Python files beside the job file are uploaded"),
         "--fresh": (fresh, f"{START_OVER} RUN"),
+        "--retries": (retries, "the profile says how often: retries"),
+        "--stop-wait": (stop_wait, "Kubernetes gives a pod its grace period"),
+        "--no-check": (check, "there is no check of the cluster to leave out"),
     }
     for option, (value, instead) in refused.items():
         if value:

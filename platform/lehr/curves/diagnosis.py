@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from lehr.curves import advice
 from lehr.curves.fatal import diverged
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
@@ -36,7 +37,7 @@ def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
         findings = tuple(found for rule in RULES if (found := rule(s)))
         findings = findings or tuple(found for rule in LAST_RESORT if (found := rule(s)))
         low_confidence_last = sorted(findings, key=lambda found: found.confidence == "low")
-        return Diagnosis(curves.name, tuple(low_confidence_last) or (_healthy(s),))
+        return Diagnosis(curves.name, tuple(low_confidence_last) or (_unclear(s) or _healthy(s),))
 
 
 def _became_not_finite(curves: Curves) -> bool:
@@ -53,6 +54,26 @@ def _too_little(s: Signals) -> Finding:
         advice="Train for at least ten epochs before judging the curves.",
         overrides={"train.epochs": max(10, int(s.curves.option("train.epochs", 10)))},
         good=True,
+    )
+
+
+def _unclear(s: Signals) -> Finding | None:
+    """Accuracy nearer to that of a guess than to perfect, where no rule says why: that is not healthy."""
+    validation, error = s.final(s.validation), s.standard_error(s.final(s.validation))
+    if not (s.at_chance or validation - s.chance <= s.limits.healthy * (1 - s.chance) + 1e-9):
+        return None
+    guess = f"{s.chance:.1%} with {s.curves.classes} classes"
+    near = f"above a guess ({guess})" if s.at_chance else f"more than halfway from a guess ({guess}) to perfect"
+    return Finding(
+        name="unclear",
+        title="Low accuracy, and no clear cause",
+        rule="validation accuracy is not far above that of a guess, and no rule found a reason",
+        evidence=(
+            f"validation accuracy is {validation:.1%} ± {error:.1%} on {s.validation_rows:,} images, not clearly {near}"
+        ),
+        confidence="low",
+        advice="Train for longer; if that changes nothing, look at the images and labels: lehr data show.",
+        overrides=advice.longer(s.curves, 3),
     )
 
 

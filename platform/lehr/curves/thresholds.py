@@ -116,9 +116,19 @@ class Thresholds:
         "training accuracy, from chance level (0) to perfect (1), below which a network is called too small",
     )
 
+    healthy: float = _number(
+        0.5,
+        "validation accuracy, from chance level (0) to perfect (1), up to which no run is called healthy",
+    )
+
     def chance_level(self, chance: float, rows: int) -> float:
-        """The accuracy up to which a network is at chance level, measured on `rows` rows; `chance` is 1 / classes."""
-        return chance + (self.chance_margin + self.standard_errors * math.sqrt(chance * (1 - chance) / rows))
+        """The accuracy up to which a network is at chance level, measured on `rows` rows; `chance` is 1 / classes.
+
+        Three standard errors above chance, but no more than halfway to perfect: a few rows cannot tell a good network
+        from a guess, and what they show then is not called one.
+        """
+        error = math.sqrt(chance * (1 - chance) / rows)
+        return chance + min(self.chance_margin + self.standard_errors * error, (1 - chance) / 2)
 
     @classmethod
     def reasons(cls) -> dict[str, str]:

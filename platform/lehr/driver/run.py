@@ -14,7 +14,7 @@ from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
 from lehr.errors import LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
-from lehr.job import Job, to_dict
+from lehr.job import Job, to_dict, unused_in_debug
 from lehr.paths import add_to_path
 from lehr.runs import Claim, Lease, RunFolder
 from lehr.screen import open_screen, quiet
@@ -42,16 +42,25 @@ def run_with(
             if not folder.exists("report.html"):  # the attempt that finished could not write it any more
                 with suppress(LehrError):  # or there is nothing to report
                     kind.report(existing)
-            screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, add --fresh: {command}")
+            screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, {to_start_over(command)}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder, say=screen.say))
         run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh)
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(stop_signals(running))
         screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}   log: {format_path(log)}")
+        if debug and (unused := unused_in_debug(job)):
+            screen.say(f"--debug trains in this process, one step after the other; not used: {', '.join(unused)}")
         with nullcontext() if debug else exporting(run, job.kind), _failures_in_one_sentence(running):
             kind.run(running)
     return run
+
+
+def to_start_over(command: str) -> str:
+    """What to type for a finished run to start over, after the command that found it finished."""
+    if command.startswith("lehr resume "):
+        return "run its job file: lehr run JOB --fresh"
+    return f"add --fresh: {command} --fresh" if command.startswith("lehr ") else "pass fresh=True to lehr.run"
 
 
 @contextmanager

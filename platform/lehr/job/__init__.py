@@ -28,6 +28,7 @@ from lehr.job.sections import (
 from lehr.job.text import not_a_choice
 from lehr.job.training import Training, TrainJob
 from lehr.job.transfer import TransferJob
+from lehr.job.unused import refuse_unused, unused_in_debug
 
 __all__ = [
     "KINDS",
@@ -63,6 +64,8 @@ __all__ = [
     "load",
     "not_a_choice",
     "parse_overrides",
+    "refuse_unused",
     "to_dict",
+    "unused_in_debug",
     "with_new_names",
 ]

@@ -27,6 +27,9 @@ def _name(value: Any) -> str:
     raise ValueError(f"{show(value)} is not a name; allowed: {allowed}")
 
 
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a job comes from; its error messages, its folder and its default name depend on it."""
@@ -44,9 +47,7 @@ class Job(Section):
     name: Annotated[str, BeforeValidator(_name, json_schema_input_type=str)] | None = Field(
         default=None, description="Names the run folder. By default the file's name and a slug of the overrides."
     )
-    seed: int = Field(
-        default=0, ge=0, le=2**31 - 1, description="Seed of everything random: split, order, weights, augmentation."
-    )
+    seed: Seed = Field(default=0, description="Seed of everything random: split, order, weights, augmentation.")
     storage: Annotated[str, LOCAL_PATH] = Field(
         default_factory=lambda: os.environ.get("LEHR_STORAGE") or "./runs",
         min_length=1,

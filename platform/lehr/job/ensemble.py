@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lehr.job.base import Job
+from lehr.job.base import Job, Seed
 from lehr.job.sections import Averaging, Section
 from lehr.job.text import show
-from lehr.job.training import Training
+from lehr.job.training import Training, seeded
 
 Selection = Literal["equal", "best", "last", "greedy", "fitted"]
 
@@ -68,6 +68,9 @@ class EnsembleJob(Job):
     """Train several networks, or one that gives several, and combine them."""
 
     kind: Literal["ensemble"] = Field(default="ensemble", description="What the job does.")
+    seed: Seed = Field(
+        default=0, description="Seed of everything random in the trainings, unless base has one of its own."
+    )
     method: Literal["snapshot", "independent", "average"] = Field(
         default="snapshot",
         description="snapshot: one run with warm restarts, a member at the end of every cycle; independent: several "
@@ -92,6 +95,11 @@ class EnsembleJob(Job):
     compare: bool = Field(
         default=True, description="Also train one network for as many epochs with a single cosine, to compare with."
     )
+
+    @model_validator(mode="after")
+    def _base_has_the_seed(self) -> EnsembleJob:
+        self.__dict__["base"] = seeded(self.base, self.seed)
+        return self
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> EnsembleJob:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from lehr.job.base import Job
+from lehr.job.base import Job, Seed
 from lehr.job.sections import Section
 from lehr.job.text import show
-from lehr.job.training import Training
+from lehr.job.training import Training, seeded
 
 STEPS = ("initial_loss", "overfit", "learning_rate", "coarse", "refine", "last")
 """In the order in which they are done."""
@@ -65,6 +65,9 @@ class RecipeJob(Job):
     """Check a job step by step, find its hyperparameters, and train it in full."""
 
     kind: Literal["recipe"] = Field(default="recipe", description="What the job does.")
+    seed: Seed = Field(
+        default=0, description="Seed of everything random in the trainings, unless base has one of its own."
+    )
     base: Training = Field(
         default=Training(), description="The training to tune: the file of a train job, or its sections."
     )
@@ -73,6 +76,11 @@ class RecipeJob(Job):
         description="What steps 3 to 7 may take together: epochs over all trials (100ep), or a time (2h).",
     )
     recipe: RecipeSection = Field(default=RecipeSection(), description="Which steps, and decisions made in advance.")
+
+    @model_validator(mode="after")
+    def _base_has_the_seed(self) -> RecipeJob:
+        self.__dict__["base"] = seeded(self.base, self.seed)
+        return self
 
     @property
     def allowance(self) -> tuple[float, Literal["ep", "s"]]:

@@ -8,13 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lehr.job.base import Job
+from lehr.job.base import Job, Seed
 from lehr.job.sections import Section
 from lehr.job.text import show
 from lehr.job.training import Training
 
 FORMS = ("grid", "choice", "uniform", "log_uniform", "int")
 Ends = tuple[float, float]
+WholeEnds = tuple[int, int]
 
 
 def _pair(value: Any, of: type | tuple[type, ...]) -> Ends | None:
@@ -37,9 +38,10 @@ def _log_range(value: Any) -> Ends:
     return low, high
 
 
-def _whole_range(value: Any) -> Ends:
-    if ends := _pair(value, int):
-        return ends
+def _whole_range(value: Any) -> WholeEnds:
+    ends = _pair(value, (int, float))
+    if ends and all(float(end).is_integer() for end in ends):
+        return int(ends[0]), int(ends[1])
     raise ValueError(f"{show(value)} is not a range of whole numbers; allowed: [low, high], such as [8, 64]")
 
 
@@ -53,8 +55,9 @@ def _values(value: Any) -> list[Any]:
 Values = Annotated[list[Any], BeforeValidator(_values, json_schema_input_type=list[Any])]
 Range = Annotated[Ends, BeforeValidator(_range, json_schema_input_type=list[float])]
 LogRange = Annotated[Ends, BeforeValidator(_log_range, json_schema_input_type=list[float])]
-WholeRange = Annotated[Ends, BeforeValidator(_whole_range, json_schema_input_type=list[float])]
+WholeRange = Annotated[WholeEnds, BeforeValidator(_whole_range, json_schema_input_type=list[int])]
 Points = Annotated[int, Field(ge=2)]
+Step = Annotated[int, Field(ge=1)]
 
 
 class Dimension(Section):
@@ -65,6 +68,7 @@ class Dimension(Section):
     uniform: Range | None = Field(default=None, description="A number between two ends.")
     log_uniform: LogRange | None = Field(default=None, description="A number between two ends, sampled on a log scale.")
     int: WholeRange | None = Field(default=None, description="A whole number from low to high, both included.")
+    step: Step | None = Field(default=None, description="Of int: only low, low + step, low + 2 step, … are drawn.")
     points: Points | None = Field(default=None, description="Of a range: how many values a grid takes from it.")
     when: dict[str, Any] | None = Field(
         default=None, description="Only where other fields have these values: {optimizer.name: sgd}."
@@ -82,6 +86,10 @@ class Dimension(Section):
             raise ValueError(f"says {' and '.join(said) or 'no values'}; allowed: exactly one of {', '.join(FORMS)}")
         if self.points is not None and said[0] in ("grid", "choice"):
             raise ValueError(f"points belongs to a range, not to {said[0]}")
+        if self.step is not None and said[0] != "int":
+            raise ValueError(f"step belongs to int, not to {said[0]}")
+        if self.step is not None and self.int is not None and self.step > self.int[1] - self.int[0]:
+            raise ValueError(f"a step of {self.step} is longer than the range {show(self.int)}")
         return self
 
     @property
@@ -96,8 +104,11 @@ class Dimension(Section):
 
     @property
     def ends(self) -> Ends:
-        """The two ends of a range."""
-        ends: Ends = self.uniform or self.log_uniform or self.int  # type: ignore[assignment]
+        """The two ends of a range. Those of int are whole numbers, the upper one the last that its steps reach."""
+        if self.int is not None:
+            low, high = self.int
+            return low, high - (high - low) % (self.step or 1)
+        ends: Ends = self.uniform or self.log_uniform  # type: ignore[assignment]
         return ends
 
 
@@ -107,7 +118,7 @@ def _flat(space: Any) -> Any:
         return space
     flat: dict[str, Any] = {}
     for key, value in space.items():
-        if isinstance(value, Mapping) and value and not set(value) & {*FORMS, "points", "when"}:
+        if isinstance(value, Mapping) and value and not set(value) & {*FORMS, "step", "points", "when"}:
             flat |= {f"{key}.{path}": inner for path, inner in _flat(value).items()}
         elif value is not None:
             flat[str(key)] = value
@@ -145,10 +156,24 @@ class Budget(Section):
     minutes: float | None = Field(default=None, gt=0, description="Minutes of wall time, all attempts together.")
 
 
+def first_rung(base: Training) -> int:
+    """The first rung where the job does not say: two whole epochs after the warmup, before the last epoch.
+
+    While the rate still rises nothing can be compared, and in the first epoch after it low rates are ahead that the
+    higher ones overtake in the second (`tests/benchmarks/search_methods.py`).
+    """
+    warmup, epochs = base.schedule.warmup, base.train.epochs
+    share = {"ep": 1.0, "%": epochs / 100, "step": 0.0}[warmup.unit]  # how long an epoch is, is not known here
+    return min(2 + math.ceil(warmup.amount * share), max(1, epochs - 1))
+
+
 class SearchJob(Job):
     """Try many values of the fields of a training, and end those that fall behind."""
 
     kind: Literal["search"] = Field(default="search", description="What the job does.")
+    seed: Seed = Field(
+        default=0, description="Seed of the values that are drawn. That of the trainings is base.seed, the same in all."
+    )
     base: Training = Field(default=Training(), description="The training: a file or its sections.")
     space: Annotated[
         dict[str, Dimension], BeforeValidator(_flat, json_schema_input_type=dict[str, Dimension | list[Any]])
@@ -166,11 +191,6 @@ class SearchJob(Job):
 
     @model_validator(mode="after")
     def _first_rung_after_warmup(self) -> SearchJob:
-        # While the rate still rises nothing can be compared, and in the first epoch after it low rates are ahead that
-        # the higher ones overtake in the second (`tests/benchmarks/search_methods.py`).
         if "first" not in self.stopping.model_fields_set:
-            warmup, epochs = self.base.schedule.warmup, self.base.train.epochs
-            share = {"ep": 1.0, "%": epochs / 100, "step": 0.0}[warmup.unit]  # how long an epoch is, is not known here
-            first = min(2 + math.ceil(warmup.amount * share), max(1, epochs - 1))
-            self.__dict__["stopping"] = self.stopping.model_copy(update={"first": first})
+            self.__dict__["stopping"] = self.stopping.model_copy(update={"first": first_rung(self.base)})
         return self

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from lehr.job.base import Job
+from lehr.job.base import Job, Seed
 from lehr.job.finetune import FinetuneSection
 from lehr.job.sections import (
     DataSection,
@@ -27,9 +27,7 @@ NOT_OF_A_BASE = ("kind", "name", "storage", "notes")
 class Training(Section):
     """The sections of one training. As the `base` of a job: a mapping, or the file of a train job."""
 
-    seed: int = Field(
-        default=0, ge=0, le=2**31 - 1, description="Seed of everything random: split, order, weights, augmentation."
-    )
+    seed: Seed = Field(default=0, description="Seed of everything random: split, order, weights, augmentation.")
     data: DataSection = Field(default=DataSection(), description="The rows, their split and their augmentation.")
     model: ModelSection = Field(default=ModelSection(), description="The network.")
     loss: LossSection = Field(default=LossSection(), description="What is minimised.")
@@ -55,6 +53,11 @@ class Training(Section):
         if cls is not Training:
             return whole
         return {"anyOf": [{"type": "string", "description": "The file of a train job."}, whole]}
+
+
+def seeded(base: Training, seed: int) -> Training:
+    """The training with the seed of the job whose base it is, unless it says its own."""
+    return base if "seed" in base.model_fields_set else base.model_copy(update={"seed": seed})
 
 
 class TrainJob(Training, Job):

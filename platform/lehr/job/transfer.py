@@ -6,11 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lehr.job.base import Job
+from lehr.job.base import Job, Seed
 from lehr.job.finetune import FinetuneSection
 from lehr.job.sections import LOCAL_PATH, ModelSection, NamedSection, Section, weights_reference
 from lehr.job.text import show
-from lehr.job.training import Training
+from lehr.job.training import Training, seeded
 
 Strategy = Literal["features", "finetune", "scratch"]
 STRATEGIES: tuple[Strategy, ...] = ("features", "finetune", "scratch")
@@ -73,6 +73,9 @@ class TransferJob(Job):
     """Adapt a pretrained network to new images: by its features, by fine-tuning it, or by the better of them."""
 
     kind: Literal["transfer"] = Field(default="transfer", description="What the job does.")
+    seed: Seed = Field(
+        default=0, description="Seed of everything random in the trainings, unless base has one of its own."
+    )
     backbone: BackboneSection = Field(description="The pretrained network.")
     strategy: StrategyChoice = Field(
         default="auto",
@@ -91,6 +94,11 @@ class TransferJob(Job):
     images_per_class: list[Annotated[int, Field(ge=1)]] = Field(
         default=[], description="Also try the strategies with only this many training images of each class."
     )
+
+    @model_validator(mode="after")
+    def _base_has_the_seed(self) -> TransferJob:
+        self.__dict__["base"] = seeded(self.base, self.seed)
+        return self
 
     @model_validator(mode="after")
     def _network_is_the_backbone(self) -> TransferJob:

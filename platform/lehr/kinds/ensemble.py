@@ -17,7 +17,7 @@ from lehr.ensembles.report import report_page
 from lehr.ensembles.verdict import BASELINE_NAME, verdict
 from lehr.errors import LehrError
 from lehr.formatting import format_folder, format_seconds
-from lehr.job import EnsembleJob, TrainJob, from_dict
+from lehr.job import EnsembleJob, Training, TrainJob, from_dict, refuse_unused
 from lehr.kinds.ensemble_members import (
     SNAPSHOTS,
     EnsemblePlan,
@@ -38,6 +38,7 @@ SCORES = "trials/scores"  # the trial that records the members' outputs
 
 def check(job: EnsembleJob) -> None:
     """Raises JobError for impossible trainings, and for members that validate on rows which others are trained on."""
+    refuse_unused(job)
     plan = plan_ensemble(job)
     for trial in plan.trials:
         check_job(trial.job)
@@ -50,6 +51,8 @@ def run(running: Running) -> None:
     """Trains and evaluates the members, chooses their weights, and ends with the report."""
     job, run = cast(EnsembleJob, running.job), running.run
     study = EnsembleStudy(running, job, plan_ensemble(job))
+    if study.plan.finished_runs and job.base != Training(seed=job.base.seed):
+        running.screen.say("The members are finished runs, so nothing of base is used.")
     run_trials(running, study, at_most=len(study.plan.trials) or 1)
     validation, _ = read_outputs(run.folder.child(SCORES), len(study.members))
     weights = choose_weights(job, validation.logits, validation.labels).tolist()

@@ -12,7 +12,7 @@ from lehr.data.sources import open_split, returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_seconds
-from lehr.job import PredictJob, to_dict
+from lehr.job import PredictJob, refuse_unused, to_dict
 from lehr.machine import cores
 from lehr.predict import Predictor, load_predictor
 from lehr.predict.part_files import PartResult, fingerprint_of, keep_parts, read_parts
@@ -22,9 +22,9 @@ from lehr.predict.worker import PredictionSpec, predict_locally
 from lehr.result import find
 from lehr.runs import DataFacts, Folder, Overview, Progress, RunFolder, UnreadableImages
 from lehr.runs.progress import State
+from lehr.training.allocation import WorkerResources, too_much
 from lehr.trust import grants
 
-USED = ("source", "path", "skip_unreadable")  # fields of `data` that a prediction has
 SHOW_SECONDS = 0.5  # between updates of the screen and progress.json
 
 PredictParts: TypeAlias = Callable[[PredictionSpec, Sequence[int]], Iterator[PartResult]]
@@ -33,10 +33,7 @@ PredictParts: TypeAlias = Callable[[PredictionSpec, Sequence[int]], Iterator[Par
 
 def check(job: PredictJob) -> None:
     """Raises JobError for options that predictions do not have, LehrError if the model or the output is unusable."""
-    for field, info in type(job.data).model_fields.items():
-        if field not in USED and getattr(job.data, field) != info.get_default(call_default_factory=True):
-            what = "a prediction uses every image, prepared as for the training of its run; remove this field"
-            raise job.error(f"data.{field}", what)
+    refuse_unused(job)
     load_predictor(_folder_of(job))
     if job.out:
         read_parts(Folder.at(job.out))
@@ -61,7 +58,10 @@ def run(running: Running) -> None:
     from lehr.ray_cluster.connection import connect  # Ray is imported only when needed: --debug works without it
 
     running.screen.status("starting Ray")
-    with connect(job.workers.count if isinstance(job.workers.count, int) else 1, job.workers.cpus):
+    with connect(job.workers.count if isinstance(job.workers.count, int) else 1, job.workers.cpus) as there:
+        each = WorkerResources(1, job.workers.cpus or 1.0, job.workers.gpus)
+        if problem := too_much(each, there.cpus, there.gpus, there.nodes, there.limits):
+            raise job.error(f"workers.{problem[0]}", problem[1])
         from lehr.predict.ray_predict import predict_on_ray
 
         def with_status(spec: PredictionSpec, numbers: Sequence[int]) -> Iterator[PartResult]:

@@ -12,9 +12,9 @@ from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
 from lehr.formatting import format_folder, format_seconds
-from lehr.job import derive
+from lehr.job import derive, refuse_unused
 from lehr.job.recipe import RecipeJob
-from lehr.recipe.budget import budget_epochs, spent_epochs
+from lehr.recipe.budget import LEAST_EPOCHS, budget_epochs, spent_epochs
 from lehr.recipe.overview import facts, table
 from lehr.recipe.planner import End, Step, kept_trial, measures_rates, next_step
 from lehr.recipe.state import RecipeState, discard, write_result
@@ -29,7 +29,11 @@ from lehr.trials import run_trials
 
 def check(job: RecipeJob) -> None:
     """Raises JobError if the base job cannot be trained, or the budget needs a step that is left out."""
+    refuse_unused(job)
     check_job(derive(job.base, {}, parent=job, name="base"))
+    if job.allowance[1] == "ep" and job.allowance[0] < LEAST_EPOCHS:
+        what = f"{job.budget} is too little for a trial and the final training; allowed: from {LEAST_EPOCHS:g}ep"
+        raise job.error("budget", what)
     if job.allowance[1] == "s" and not measures_rates(job):
         budget_epochs(job, RecipeState())
 

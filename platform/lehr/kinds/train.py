@@ -19,16 +19,22 @@ from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_path, format_seconds, format_time_table
-from lehr.job import TrainJob
+from lehr.job import TrainJob, refuse_unused
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
-from lehr.training.allocation import allocate
+from lehr.training.allocation import allocate, too_much
 from lehr.training.failures import describe, describe_lost_workers, last_line
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
 
 STILL_SECONDS = 10.0  # without progress until the cluster is asked whether workers wait for resources
+
+
+def check(job: TrainJob) -> None:
+    """Raises JobError for what can be refused before any data are read."""
+    refuse_unused(job)
+    check_job(job)
 
 
 def report(run: RunFolder) -> None:
@@ -80,6 +86,8 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         host = RayHost()
         policy = choose(opened, host, running)
         each = allocate(job, resources.cpus, resources.gpus, policy.streamed, resources.nodes)
+        if problem := too_much(each, resources.cpus, resources.gpus, resources.nodes, resources.limits):
+            raise job.error(f"workers.{problem[0]}", problem[1])
         what_for = None
         if resources.nodes:  # others may use this cluster too
             from lehr.ray_cluster.waiting import queued, wait_for
@@ -208,4 +216,4 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
     return [*lines, f"Verdict: {verdict(run)}"]
 
 
-KIND = Kind(check=check_job, run=run, report=report)
+KIND = Kind(check=check, run=run, report=report)

@@ -16,7 +16,7 @@ from lehr.data.load import splits
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
 from lehr.formatting import format_folder
-from lehr.job import TrainJob
+from lehr.job import TrainJob, refuse_unused
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
 from lehr.runs import Overview, RunFolder, read_model
@@ -40,6 +40,7 @@ Compute = Callable[..., Iterator[Features]]
 
 def check(job: TransferJob) -> None:
     """Checks what needs no data: the backbone, its weights, and every job to be trained. Raises JobError."""
+    refuse_unused(job)
     check_backbone(job)
     for strategy in STRATEGIES:
         check_job(strategy_job(job, strategy))

@@ -11,6 +11,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from lehr.data.ray_data import piece
 from lehr.data.ray_read import Parts
 from lehr.job import WorkersSection
+from lehr.predict.allocation import actors
 from lehr.predict.part_files import PartResult
 from lehr.predict.worker import PredictionSpec, Worker
 
@@ -34,18 +35,11 @@ class Actor:
 
 
 def predict_on_ray(spec: PredictionSpec, numbers: Sequence[int], workers: WorkersSection) -> Iterator[PartResult]:
-    """Predicts the parts with these numbers, in the order in which they become ready.
-
-    One actor per GPU; without GPUs, one per CPU, each with one thread, except for one CPU that is left for decoding.
-    """
+    """Predicts the parts with these numbers, in the order in which they become ready; see `actors`."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     total = ray.cluster_resources()
-    gpus = workers.gpus or (1.0 if total.get("GPU") else 0.0)
-    cpus = workers.cpus or 1.0
-    room = int(total["GPU"] / gpus) if gpus else int((total["CPU"] - 1) / cpus)
-    wanted = workers.count if isinstance(workers.count, int) else room
-    count = max(1, min(wanted, room, len(numbers)))
+    count, cpus, gpus = actors(workers, total["CPU"], total.get("GPU", 0.0), len(numbers))
     parts = Parts(spec.source, spec.wanted, numbers)
     decoded = ray.data.read_datasource(parts, override_num_blocks=len(numbers))
     written = decoded.map_batches(

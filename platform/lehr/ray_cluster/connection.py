@@ -7,9 +7,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 # Read when ray is imported. Nothing is reported to anyone, and GPUs stay visible to tasks that ask for none.
@@ -49,11 +49,17 @@ own processes interrupts a worker, all other workers wait for it."""
 
 @dataclass(frozen=True)
 class Resources:
-    """What workers can use. `nodes` holds (CPUs, GPUs) for each node of a cluster; empty for the job's own Ray."""
+    """What workers can use.
+
+    Attributes:
+        nodes: (CPUs, GPUs) of each node of a cluster; empty for the job's own Ray.
+        limits: by resource, what the cluster can grow to; empty where it does not grow.
+    """
 
     cpus: float
     gpus: float
     nodes: tuple[tuple[float, float], ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @contextmanager
@@ -110,7 +116,14 @@ def _shared() -> Resources:
     """What the connected cluster has; others may use it too."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
-    return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
+    return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes, limits())
+
+
+def limits() -> dict[str, float]:
+    """What the connected cluster can grow to, by resource; empty where it does not grow."""
+    from ray._private.state import state
+
+    return dict(state.get_max_resources_from_cluster_config() or {})
 
 
 @contextmanager

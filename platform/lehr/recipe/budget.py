@@ -7,6 +7,7 @@ import math
 from lehr.job.recipe import RecipeJob
 from lehr.recipe.state import RecipeState
 
+LEAST_EPOCHS = 4.0  # that a budget must have: for a test of learning rates, one trial and the final training
 FINAL_SHARE = 0.4  # of the budget at most, reserved for the final training
 
 

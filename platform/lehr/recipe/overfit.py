@@ -123,7 +123,8 @@ class OverfitCheck(Result):
     def above_chance(self) -> bool:
         """Whether the validation accuracy is higher than that of always predicting the most frequent class."""
         error = math.sqrt(max(self.common * (1 - self.common), 1e-9) / max(self.validation_rows, 1))
-        return self.validation_accuracy > self.common + 3 * error
+        # No more than halfway to perfect: a few images cannot tell a good network from a guess.
+        return self.validation_accuracy > self.common + min(3 * error, (1 - self.common) / 2)
 
 
 # ── the decision ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -42,5 +42,5 @@ def final_training(base: Training, setting: Hyperparameters, epochs: int) -> dic
     changes: dict[str, Any] = {**setting.overrides(), "optimizer.scale_lr": None, "train.epochs": epochs}
     if base.schedule.name == "constant":
         warmup = str(base.schedule.warmup) if base.schedule.warmup else "5%"
-        changes["schedule"] = {"name": "cosine", "warmup": warmup}
+        changes["schedule"] = {"name": "cosine", "warmup": warmup, "cooldown": str(base.schedule.cooldown)}
     return changes

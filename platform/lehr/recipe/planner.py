@@ -119,6 +119,6 @@ def _after_a_round(job: RecipeJob, state: RecipeState) -> Step:
         if plan.settings:
             return Step(round_id(len(state.rounds)), plan)
     longer = reviewed is None or reviewed.longer_final
-    settings = final_settings(job, state, int(left), longer)
+    settings = final_settings(job, state, int(left), longer)[: max(1, int(left))]
     epochs = min(job.base.train.epochs * (1 + longer), int(left) // len(settings))
     return Step(StepId("last"), TrainingPlan(settings, max(1, epochs)))

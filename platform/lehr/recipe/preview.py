@@ -7,7 +7,7 @@ from lehr.recipe import coarse, initial, overfit, rates
 from lehr.recipe.budget import final_reserve
 from lehr.recipe.planner import HIGHER, measures_rates, weight_decays
 from lehr.recipe.state import RecipeState
-from lehr.recipe.step_trials import is_range_test, rate_test_epochs
+from lehr.recipe.step_trials import rate_test_epochs
 from lehr.recipe.steps import StepId, StepName
 
 Row = tuple[str, str, str]
@@ -61,12 +61,13 @@ def _title(name: StepName) -> str:
 
 def _rates_in_words(job: RecipeJob) -> str:
     grid = rates.rate_grid(job.base)
-    if is_range_test(job):
+    if job.recipe.range_test:
         return f"one short training while the learning rate rises from {grid[0]:g} to {10 * grid[-1]:g}"
     span = f"{grid[0]:g} to {grid[-1]:g}"
     return f"{len(grid)} short trainings at learning rates from {span}, more if the best is at an edge"
 
 
 def _rate_cost(job: RecipeJob) -> str:
-    epochs = f", or {rate_test_epochs(job)} epochs if that is less" if job.allowance[1] == "ep" else ""
+    most = rate_test_epochs(job, job.recipe.range_test)
+    epochs = f", or {most:.3g} epochs if that is less" if job.allowance[1] == "ep" else ""
     return f"{rates.STEPS} updates each{epochs}"

@@ -21,6 +21,7 @@ from lehr.job import Training
 from lehr.recipe.measurement import finish, guess_loss, write_progress
 from lehr.recipe.overfit import usual_rate
 from lehr.recipe.results import Result, Verdict
+from lehr.recipe.trial_results import join_numbers
 from lehr.runs import RunFolder
 from lehr.training.group import Group
 from lehr.training.prepare import prepare_model
@@ -28,7 +29,7 @@ from lehr.training.setup import Plan
 from lehr.training.train_step import TrainStep
 from lehr.trials import TrialCallbacks
 
-STEPS = 100  # updates of a test at most; fewer if the budget of its job is smaller
+STEPS = 100  # updates of a test at most; fewer if its share of the budget is smaller
 LEAST_STEPS = 50  # but not fewer than this: after a few updates no rate shows what it can do
 LOOK = 10  # updates between checks of the losses
 WEIGHT_DECAY = 1e-4
@@ -42,7 +43,8 @@ class RateTest(Result):
     """A short training: at one learning rate, or a range test, in which the rate rises.
 
     Attributes:
-        rates: of each update. losses: before each update, up to the first that is not finite.
+        rates: of each update; none if the budget has no room for a test. losses: before each update, up to the first
+            that is not finite.
         guess: the loss of a guess. rows, batch: training images, and images in a batch.
         began, ended: seconds since the epoch.
     """
@@ -59,6 +61,11 @@ class RateTest(Result):
     @property
     def rate(self) -> float:
         return self.rates[-1]
+
+    @property
+    def epochs(self) -> float:
+        """What it cost, in passes over the training images."""
+        return len(self.rates) / math.ceil(self.rows / self.batch)
 
     @property
     def is_range_test(self) -> bool:
@@ -94,15 +101,17 @@ class RateTests(Result):
 
     Attributes:
         failed: why one of them failed; empty if none did.
+        own: the job's own learning rate, for where the budget has no room for a test.
     """
 
     tests: tuple[RateTest, ...] = ()
     failed: str = ""
+    own: float = math.nan
 
     @property
     def epochs(self) -> float:
         """What the tests cost, in passes over the training images."""
-        return sum(len(test.rates) * test.batch / test.rows for test in self.tests)
+        return sum(test.epochs for test in self.tests)
 
     @property
     def seconds_per_step(self) -> float:
@@ -153,9 +162,19 @@ def rate_beyond_edge(tests: Sequence[RateTest]) -> float | None:
 
 def choose(r: RateTests) -> ChosenRates:
     """The learning rates of the coarse search."""
+    if not r.failed and not r.tests and math.isfinite(r.own):
+        return _without_tests(r.own)
     if r.failed or not r.tests:
         return ChosenRates((), Verdict(False, f"{r.failed}.", "The recipe stops here."))
     return _from_range_test(r.tests[0]) if r.tests[0].is_range_test else _from_tests(r)
+
+
+def _without_tests(own: float) -> ChosenRates:
+    """The job's own rate and lower ones: a test of too few updates would only mislead."""
+    rates = tuple(dict.fromkeys((own, half_decade(own / math.sqrt(10)), half_decade(own / 10))))
+    found = f"Left out: the budget has no room for the {LEAST_STEPS} updates that even one test of a rate needs."
+    names = join_numbers(rates)
+    return ChosenRates(rates, Verdict(True, found, f"The search tries the job's own learning rate and lower: {names}."))
 
 
 def _from_tests(r: RateTests) -> ChosenRates:
@@ -224,27 +243,44 @@ def half_decade(rate: float) -> float:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def run_rate_test(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
-    """Trains for a few updates at the job's learning rate; leaves a `RateTest` in the run folder."""
-    _test(plan, run, group, callbacks, lambda step, steps: plan.job.optimizer.lr)
+def run_rate_test(
+    plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks, epochs: float = math.inf
+) -> None:
+    """Trains for a few updates at the job's learning rate; leaves a `RateTest` in the run folder.
+
+    Args:
+        epochs: what it may take, in passes over the training images. Where that is too little, nothing is trained.
+    """
+    _test(plan, run, group, callbacks, lambda step, steps: plan.job.optimizer.lr, epochs)
 
 
-def run_range_test(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
-    """Trains while the learning rate rises exponentially up to the job's; leaves a `RateTest` in the run folder.
+def run_range_test(
+    plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks, epochs: float = math.inf
+) -> None:
+    """As `run_rate_test`, while the learning rate rises exponentially up to the job's.
 
     The learning-rate range test of Smith, "Cyclical learning rates for training neural networks", 2017, on a log scale.
     """
     top = plan.job.optimizer.lr
-    _test(plan, run, group, callbacks, lambda step, steps: top * 10 ** (-DECADES * (1 - step / max(1, steps - 1))))
+    _test(
+        plan, run, group, callbacks, lambda step, steps: top * 10 ** (-DECADES * (1 - step / max(1, steps - 1))), epochs
+    )
 
 
 def _test(
-    plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks, rate: Callable[[int, int], float]
+    plan: Plan,
+    run: RunFolder,
+    group: Group,
+    callbacks: TrialCallbacks,
+    rate: Callable[[int, int], float],
+    epochs: float,
 ) -> None:
     """A test whose learning rate is `rate(step, steps)`; asked to stop, it leaves no result."""
-    began, steps = time.time(), min(STEPS, max(LEAST_STEPS, plan.length.total_steps))
+    began, steps = time.time(), int(min(STEPS, epochs * plan.sampler.steps))
+    if steps < LEAST_STEPS:
+        steps = 0
     write_progress(run, group, "running", f"learning rate {plan.job.optimizer.lr:g}", 0.0)
-    losses = _train(plan, group, callbacks, lambda step: rate(step, steps), steps)
+    losses = _train(plan, group, callbacks, lambda step: rate(step, steps), steps) if steps else []
     if losses is None:
         write_progress(run, group, "stopped", "stopped", 0.0)
         return
@@ -260,7 +296,8 @@ def _test(
         ended=time.time(),
     )
     ending = "NaN or infinite" if result.diverged else f"{result.end:.3g}"
-    headline = f"learning rate {result.rate:g}: the loss is {ending} after {len(losses)} updates"
+    headline = f"learning rate {plan.job.optimizer.lr:g}: the loss is {ending} after {len(losses)} updates"
+    headline = headline if steps else "left out: the budget has no room for it"
     finish(run, group, result, headline, {"loss": ending})
 
 

@@ -49,7 +49,8 @@ def result_of(
     if name == "learning_rate":
         if failed:
             return RateTests(failed=failed)
-        return RateTests(tests=tuple(RateTest.read(outcome.run.folder) for outcome in outcomes.values()))
+        tests = [RateTest.read(outcome.run.folder) for outcome in outcomes.values()]
+        return RateTests(tests=tuple(test for test in tests if test.rates), own=job.base.optimizer.lr)
     if name == "last":
         return _final_training(job, state, step, outcomes, folder)
     return _search_round(job, state, step, outcomes, folder)

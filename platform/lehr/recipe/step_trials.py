@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lehr.job import TrainJob, derive
@@ -17,7 +19,8 @@ from lehr.recipe.steps import StepId
 from lehr.recipe.trial_results import Hyperparameters, trial_folders
 from lehr.trials import Outcome, Trial
 
-RATE_SHARE = 0.25  # share of a budget in epochs that step 3 takes at most
+RATE_SHARE = 0.25  # share of a budget in epochs that the first tests of step 3 take together at most
+MOST_RATE_SHARE = 0.4  # the same with those beyond the edge: the other steps need the rest
 
 
 def trials_of(job: RecipeJob, state: RecipeState, step: Step) -> list[Trial]:
@@ -34,8 +37,8 @@ def trials_of(job: RecipeJob, state: RecipeState, step: Step) -> list[Trial]:
         folder = step.id.trial_folder()
         return [Trial(folder, _derive(job, folder, overrides.unregularised(base)), overfit_sample)]
     if name == "learning_rate":
-        grid = rates.rate_grid(base)
-        return [rate_test(job, number, rate) for number, rate in enumerate(grid[-1:] if is_range_test(job) else grid)]
+        grid, ranges = rates.rate_grid(base), job.recipe.range_test
+        return [rate_test(job, number, rate, ranges) for number, rate in enumerate(grid[-1:] if ranges else grid)]
     if name == "last":
         return [
             Trial(folder, _derive(job, folder, overrides.final_training(base, setting, step.plan.epochs)))
@@ -52,35 +55,43 @@ def final_folders(step: Step) -> dict[str, Hyperparameters]:
     return {step.id.trial_folder(number): setting for number, setting in enumerate(step.plan.settings)}
 
 
-def is_range_test(job: RecipeJob) -> bool:
-    """Whether step 3 is one range test, not a test at each learning rate."""
-    return job.recipe.range_test
-
-
-def rate_test(job: RecipeJob, number: int, rate: float) -> Trial:
+def rate_test(job: RecipeJob, number: int, rate: float, ranges: bool) -> Trial:
     """A short training at one learning rate, or a range test up to ten times the rate."""
-    ranges = is_range_test(job)
-    folder = StepId("learning_rate").trial_folder(number)
+    folder, epochs = StepId("learning_rate").trial_folder(number), rate_test_epochs(job, ranges)
     changes = {
         **overrides.constant_rate(job.base),
         "optimizer.lr": 10 * rate if ranges else rate,
-        "train.epochs": rate_test_epochs(job),
+        "train.epochs": max(1, math.ceil(epochs)) if math.isfinite(epochs) else rates.STEPS,
         **({"optimizer.weight_decay": rates.WEIGHT_DECAY} if max(weight_decays(job)) > 0 else {}),
     }
-    return Trial(folder, _derive(job, folder, changes), run_range_test if ranges else run_rate_test)
+    test = run_range_test if ranges else run_rate_test
+    return Trial(folder, _derive(job, folder, changes), partial(test, epochs=epochs))
 
 
-def rate_test_epochs(job: RecipeJob) -> int:
-    """Epochs of a test of one learning rate at most; `rates.STEPS` if they are unlimited."""
+def rate_test_epochs(job: RecipeJob, ranges: bool) -> float:
+    """Epochs of a test of one learning rate, or of a range test, at most; unlimited if the budget is a time."""
     amount, unit = job.allowance
-    return rates.STEPS if unit == "s" else max(1, int(RATE_SHARE * amount / len(rates.rate_grid(job.base))))
+    if unit == "s":
+        return math.inf
+    return RATE_SHARE * amount / (1 if ranges else len(rates.rate_grid(job.base)))
 
 
 def next_rate_test(job: RecipeJob, outcomes: Sequence[Outcome]) -> Trial | None:
-    """One more test, if the lowest loss is at the edge of the rates tested so far."""
-    tests = [RateTest.read(outcome.run.folder) for outcome in outcomes if outcome.status == "finished"]
+    """One more test, if the lowest loss is at the edge of the rates tested so far and the budget has room.
+
+    Where it has no room for a test of each rate, a range test over all of them takes its place.
+    """
+    found = [RateTest.read(outcome.run.folder) for outcome in outcomes if outcome.status == "finished"]
+    grid, tests = rates.rate_grid(job.base), [test for test in found if test.rates]
+    if found and not tests:
+        tried = job.recipe.range_test or len(outcomes) > len(grid)
+        return None if tried else rate_test(job, len(outcomes), grid[-1], True)
+    amount, unit = job.allowance
+    spent = sum(test.epochs for test in tests) + rate_test_epochs(job, False)
     rate = rates.rate_beyond_edge(tests)
-    return None if rate is None else rate_test(job, len(outcomes), rate)
+    if rate is None or (unit == "ep" and spent > MOST_RATE_SHARE * amount):
+        return None
+    return rate_test(job, len(outcomes), rate, False)
 
 
 def _derive(job: RecipeJob, folder: str, changes: Mapping[str, Any]) -> TrainJob:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lehr.errors import JobError
-from lehr.job import derive
+from lehr.job import derive, refuse_unused
 from lehr.job.search import SearchJob
 from lehr.search.formats import format_value
 from lehr.search.space import Space
@@ -24,6 +24,7 @@ def check_search(job: SearchJob) -> None:
     if not job.space:
         what = "is empty; allowed: fields of the job and their values, such as optimizer.lr: {log_uniform: [0.001, 1]}"
         raise job.error("space", what)
+    refuse_unused(job)
     check_job(derive(job.base, {}, parent=job, name="trial"))
     for path, dimension in job.space.items():
         needed = {

@@ -18,7 +18,12 @@ def format_value(value: Any) -> str:
         return "[" + ", ".join(map(format_value, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)
+    return _format_number(value) if isinstance(value, float) else str(value)
+
+
+def _format_number(value: float) -> str:
+    """A number without trailing zeros, and with all its digits: those of 0.99995 tell it from its neighbours."""
+    return f"{value:.{DIGITS}g}" if float(f"{value:.{DIGITS}g}") == value else repr(value)
 
 
 def format_values(values: Values) -> str:

@@ -115,7 +115,7 @@ def seconds_per_epoch(job: TrainJob) -> float:
         for step in range(STEPS + 1):
             if step == 1:
                 began = time.perf_counter()
-            train_step(batch, len(batch.targets), 1 + step)
+            train_step(batch, len(batch.targets), (1 + step) % plan.length.total_steps)
         seconds = (time.perf_counter() - began) / STEPS
     finally:
         torch.set_num_threads(before)

@@ -15,7 +15,7 @@ import torch
 from lehr.data.randomness import key, uniform
 from lehr.job import first_name, to_dict
 from lehr.job.search import Dimension
-from lehr.search.space import DIGITS, Space, Values, condition_holds
+from lehr.search.space import Space, Values, condition_holds, rounded
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -96,9 +96,9 @@ def _suggest(trial: Trial, path: str, dimension: Dimension) -> Any:
         return dimension.values[trial.suggest_categorical(path, list(range(len(dimension.values))))]
     low, high = dimension.ends
     if dimension.form == "int":
-        return trial.suggest_int(path, int(low), int(high))
+        return trial.suggest_int(path, int(low), int(high), step=dimension.step or 1)
     drawn = trial.suggest_float(path, low, high, log=dimension.form == "log_uniform")
-    return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
+    return rounded(drawn, low, high)
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
@@ -109,7 +109,7 @@ def distribution(dimension: Dimension) -> BaseDistribution:
         return CategoricalDistribution(list(range(len(values))))
     low, high = dimension.ends
     if dimension.form == "int":
-        return IntDistribution(int(low), int(high))
+        return IntDistribution(int(low), int(high), step=dimension.step or 1)
     return FloatDistribution(low, high, log=dimension.form == "log_uniform")
 
 

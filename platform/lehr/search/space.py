@@ -14,7 +14,7 @@ from lehr.job.loading import derive
 from lehr.job.search import Dimension, SearchJob
 from lehr.job.training import TrainJob
 
-DIGITS = 4  # significant digits of a drawn number: enough for any hyperparameter, and a job file stays readable
+DIGITS = 4  # significant digits of a drawn number, and of its range: a job file stays readable
 Values = dict[str, Any]
 """The value of each searched field, by dotted path."""
 
@@ -83,12 +83,21 @@ def value_at(dimension: Dimension, share: float) -> Any:
         return values[min(int(share * len(values)), len(values) - 1)]
     low, high = dimension.ends
     if dimension.form == "int":
-        return min(int(low + share * (high - low + 1)), int(high))
+        step = dimension.step or 1
+        return int(low) + step * min(int(share * ((high - low) // step + 1)), int(high - low) // step)
     if dimension.form == "log_uniform":
         drawn = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
     else:
         drawn = low + share * (high - low)
-    return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
+    return rounded(drawn, low, high)
+
+
+def rounded(drawn: float, low: float, high: float) -> float:
+    """A number of the range to `DIGITS` significant digits, or to as many of the range's width if that is finer."""
+    if not drawn:
+        return drawn
+    size = min(math.floor(math.log10(abs(drawn))), math.floor(math.log10(high - low)))
+    return min(max(round(drawn, DIGITS - 1 - size), low), high)
 
 
 def position_of(dimension: Dimension, value: Any) -> float:

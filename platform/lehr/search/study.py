@@ -45,7 +45,9 @@ class SearchStudy:
     def ask(self) -> Trial | None:
         """The next trial, in order of number. Trials of an earlier attempt keep their values."""
         number = self._next
-        if number >= (self.max_trials or math.inf) or (number not in self.records and self.exhausted_budget()):
+        if number >= (self.max_trials or math.inf):
+            return None
+        if number not in self.records and self.exhausted_budget(beside=number):
             return None
         self._next += 1
         if number in self.records:
@@ -63,7 +65,9 @@ class SearchStudy:
         record = self.records[number].with_score(epoch, float(row.get(self.metric, math.nan)))
         if not record.ended:
             self.records[number] = record
-            reason = self.exhausted_budget() or reason_to_end(self.job.stopping, self._curves(), number, self.epochs)
+            reason = self.exhausted_budget(beside=number) or reason_to_end(
+                self.job.stopping, self._curves(), number, self.epochs
+            )
             record = replace(record, ended=EarlyEnd(epoch, reason) if reason and epoch < self.epochs else None)
         self.records[number] = record
         record.write(self.run)
@@ -74,10 +78,19 @@ class SearchStudy:
 
     # ── how far the search is ───────────────────────────────────────────────────────────────────────────────────────
 
-    def exhausted_budget(self) -> str | None:
-        """Which part of the budget is used up, in words; None while there is some left."""
+    def exhausted_budget(self, beside: int) -> str | None:
+        """Which part of the budget is used up, in words; None while it has room for one more epoch of a trial.
+
+        Args:
+            beside: the number of that trial. The epoch in which each of the others is counts as spent.
+        """
         budget = self.job.budget
-        if budget.epochs is not None and self.epochs_spent >= budget.epochs:
+        running = sum(
+            not record.ended and len(record.scores) < self.epochs
+            for number, record in self.records.items()
+            if number not in self.outcomes and number != beside
+        )
+        if budget.epochs is not None and self.epochs_spent + running >= budget.epochs:
             return f"the budget of {budget.epochs} epochs is used up"
         if budget.minutes is not None and self.seconds >= 60 * budget.minutes:
             return f"the budget of {budget.minutes:g} minutes is used up"

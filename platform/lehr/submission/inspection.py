@@ -23,6 +23,7 @@ from lehr.job import Job, Training, from_dict
 from lehr.job.sources import source_form
 from lehr.paths import add_to_path
 from lehr.processes import this_machine
+from lehr.ray_cluster.connection import limits
 from lehr.runs import Folder
 from lehr.submission.backend import Request
 from lehr.submission.check import Inspection, NodeInspection, findings, training_of
@@ -81,7 +82,7 @@ def inspect_cluster(job: Job, request: Request) -> Inspection:
         model_error: str = ray.get(building, timeout=0)
     except (ray.exceptions.RayError, TimeoutError) as error:
         model_error = _not_built(error)
-    return Inspection(answers, unresponsive, limits=_limits(), model_error=model_error)
+    return Inspection(answers, unresponsive, limits=limits(), model_error=model_error)
 
 
 def inspect_node(request: Request, marker: str) -> NodeInspection:
@@ -171,13 +172,6 @@ def _data_errors(job: Job) -> Mapping[str, str]:
         except (OSError, ValueError) as error:
             found[name] = last_line(error)
     return found
-
-
-def _limits() -> dict[str, float]:
-    """What the cluster can grow to, by resource; empty where it does not grow."""
-    from ray._private.state import state
-
-    return dict(state.get_max_resources_from_cluster_config() or {})
 
 
 def _largest(nodes: Sequence[RayNode]) -> RayNode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lehr.job import Training
@@ -51,6 +51,36 @@ def allocate(job: Training, cpus: float, gpus: float, streamed: bool = False, no
     if streamed and per_worker_gpus:
         even = 1
     return WorkerResources(workers, section.cpus or even, per_worker_gpus)
+
+
+def too_much(
+    each: WorkerResources, cpus: float, gpus: float, nodes: Nodes = (), limits: Mapping[str, float] | None = None
+) -> tuple[str, str] | None:
+    """What workers ask for that will never be there: the field of `workers`, and a sentence. None if they can start.
+
+    Args:
+        nodes: of a cluster; empty for this machine, whose own Ray counts as many CPUs as the workers ask for.
+        limits: what the cluster can grow to, by resource; empty where it does not grow.
+    """
+    where, most = ("the cluster", limits or {}) if nodes else ("this machine", {})
+    who = f"{each.least} worker{'s' * (each.least != 1)} with {{:g}} {{}}{{}}"
+    for unit, wanted, there in (("GPU", each.gpus, gpus), ("CPU", each.cpus, cpus if nodes else float("inf"))):
+        can_be = max(there, most.get(unit, 0.0))
+        if each.least * wanted > can_be:
+            asked = who.format(wanted, unit, "s" * (wanted != 1) + " each" * (each.least != 1))
+            has = f"{where} has {there:g}" + (f" and can grow to {can_be:g}" if can_be > there else "")
+            fits = int(can_be // each.least) if unit == "CPU" else 0
+            less = f"workers.{unit.lower()}s={fits}" if fits or unit == "GPU" else "a smaller workers.count"
+            return f"{unit.lower()}s", f"{asked}, and {has}; type: {less}"
+    if nodes and not most and capacity(nodes, each.cpus, each.gpus) < each.least:
+        size = f"{each.cpus:g} CPUs" + (f" and {each.gpus:g} GPUs" if each.gpus else "")
+        largest = max(count for count, _ in nodes)
+        what = f"a worker with {size} must fit onto one node, and the nodes have room for"
+        return (
+            "cpus",
+            f"{what} {capacity(nodes, each.cpus, each.gpus)} of {each.least}; the largest has {largest:g} CPUs",
+        )
+    return None
 
 
 def capacity(nodes: Nodes, cpus: float, gpus: float) -> int:

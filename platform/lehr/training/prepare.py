@@ -10,6 +10,7 @@ from torch import nn
 
 from lehr.training.group import Group
 from lehr.training.setup import Plan
+from lehr.training.single_rows import refuse_single_rows
 from lehr.training.sync_norm import has_batch_norm, synchronise_batch_norm
 
 
@@ -17,7 +18,8 @@ def prepare_model(plan: Plan, group: Group) -> nn.Module:
     """The job's network with its starting weights on this worker's device, ready to train with the other workers.
 
     Raises:
-        JobError: the network refuses an option or the images, or is to be compiled and there is no compiler.
+        JobError: the network refuses an option or the images, or is to be compiled and there is no compiler; or a
+            batch norm would get a single row.
         LehrError: a batch norm that cannot be synchronised over several workers.
     """
     if plan.job.train.compile:
@@ -25,6 +27,8 @@ def prepare_model(plan: Plan, group: Group) -> nn.Module:
     if group.device.type == "cuda":
         _tune_gpu(plan.job.train.precision)
     model = plan.build_model()
+    if has_batch_norm(model):
+        refuse_single_rows(plan, model, group.size)
     if group.size > 1 and plan.job.train.sync_batch_norm and has_batch_norm(model):
         model = synchronise_batch_norm(model, group.device)
     model = model.to(group.device, memory_format=plan.memory_format)  # type: ignore[call-overload]

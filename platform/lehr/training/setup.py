@@ -37,6 +37,9 @@ def check_job(job: TrainJob) -> None:
     """Checks what needs the code of models, optimizers and augmentations but no data. Raises JobError."""
     check_optimizer(job)
     augmentations(job)
+    if (parts := job.train.gradient_accumulation) > job.train.batch_size:
+        what = f"{parts} parts of a batch of {job.train.batch_size} rows; type: train.gradient_accumulation="
+        raise job.error("train.gradient_accumulation", f"{what}{job.train.batch_size}, or less")
     try:
         model, taken = models.find(job.model.name, job.model.options)
     except ValueError as error:

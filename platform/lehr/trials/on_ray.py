@@ -40,7 +40,7 @@ from lehr.ray_cluster.connection import connect
 from lehr.ray_cluster.waiting import wait_for
 from lehr.runs import Claim, Folder, RunFolder
 from lehr.runs.scratch import scratch
-from lehr.training.allocation import WorkerResources
+from lehr.training.allocation import WorkerResources, too_much
 from lehr.training.failures import describe, last_line
 from lehr.training.group import Group
 from lehr.training.ray_train import fit, stop_watcher
@@ -74,6 +74,8 @@ def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> No
     widest = job.workers.count if isinstance(job.workers.count, int) else 1
     with connect(widest, job.workers.cpus) as resources:
         room = slots(job, resources.cpus, resources.gpus, at_most, resources.nodes)
+        if problem := too_much(room.share, resources.cpus, resources.gpus, resources.nodes, resources.limits):
+            raise running.job.error(f"base.workers.{problem[0]}", problem[1])
         if resources.nodes:  # others may use this cluster too
             wait_for(room.share, running.screen.status)
         runner.run(first, room)

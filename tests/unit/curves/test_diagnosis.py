@@ -63,6 +63,7 @@ CASES: dict[str, Callable[[], Curves]] = {
     ),
     "underfitting": lambda: made(lambda p: max(falling(p), 2.0), train=0.25, validation=0.25, update=0.003),
     "healthy": lambda: made(falling, train=rising, validation=rising),
+    "unclear": lambda: made(falling, train=0.45, validation=0.42),
     "too_little": lambda: made(falling, epochs=2, train=rising, validation=rising),
 }
 
@@ -73,7 +74,7 @@ def test_each_condition_is_found_first(name: str) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    assert len(FATAL) + len(RULES) + len(LAST_RESORT) == len(CASES) - 2  # healthy and too_little are not rules
+    assert len(FATAL) + len(RULES) + len(LAST_RESORT) == len(CASES) - 3  # healthy, unclear and too_little are not rules
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"healthy"}))
@@ -136,6 +137,35 @@ def test_without_clean_training_accuracy_the_running_accuracy_is_used() -> None:
 def test_a_gap_within_its_standard_error_is_noise() -> None:
     curves = made(falling, train=0.55, validation=0.49, update=0.004)
     assert diagnose(replace(curves, validation_rows=100)).first.name != "overfitting"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 9, 20])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_a_perfect_accuracy_is_never_called_a_guess(rows: int, classes: int) -> None:
+    curves = made(falling, train=1.0, validation=1.0, classes=classes, epochs=10)
+    assert diagnose(replace(curves, validation_rows=rows)).first.name == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "classes", "rows"),
+    [
+        (0.16, 10, 30),
+        (0.10, 10, 360),
+        (0.31, 3, 60),
+        (0.33, 3, 200),
+        (0.46, 2, 26),
+        (0.55, 2, 40),
+        (0.46, 10, 50),
+        (0.55, 10, 90),
+    ],
+)
+def test_an_accuracy_near_that_of_a_guess_is_never_called_healthy(accuracy: float, classes: int, rows: int) -> None:
+    for update in (1e-5, 4e-4, 0.005):
+        curves = made(falling, train=accuracy + 0.02, validation=accuracy, classes=classes, update=update)
+        first = diagnose(replace(curves, validation_rows=rows)).first
+        assert first.name != "healthy"
+        assert "settled" not in first.evidence
+        assert not first.good
 
 
 def test_a_warmup_is_not_a_bad_initialization() -> None:

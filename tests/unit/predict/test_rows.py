@@ -148,9 +148,9 @@ def test_labels_are_matched_by_class_name(tmp_path: Path) -> None:
         ({"run": "two"}, 'no run "two" in '),
         (
             {"data": {"source": "digits", "limit": 3}},
-            "data.limit: a prediction uses every image, prepared as for the training of its run; remove",
+            "data.limit: has no effect on a prediction, which uses every image, unchanged; remove it",
         ),
-        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: a prediction uses every image"),
+        ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: has no effect on a prediction"),
         ({"split": "test"}, "split: digits has no split test of its own; allowed: train"),
         ({"out": "."}, "holds note.txt, which is not a prediction; allowed: an empty or new folder"),
     ],

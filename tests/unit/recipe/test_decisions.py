@@ -160,6 +160,15 @@ def test_what_is_memorised_must_hold_for_other_images(rows: int, accuracy: float
     ) in verdict.found
 
 
+@pytest.mark.parametrize("rows", [2, 4, 8, 9])
+def test_a_perfect_accuracy_on_a_few_images_is_not_called_a_guess(rows: int) -> None:
+    found = OverfitCheck(
+        rows=40, batch=8, counts=(20, 20), attempts=(attempt(0.1, 2.3, 0, 1.0),), base_rate=0.1,
+        validation_rows=rows, validation_accuracy=1.0, common=0.5,
+    )  # fmt: skip
+    assert overfit.judge(found).good
+
+
 # ── step 3 ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

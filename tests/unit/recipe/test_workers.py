@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,8 +29,8 @@ R = TypeVar("R", bound=Result)
 MEASUREMENTS: dict[str, Trainable] = {
     "initial": check_initial_loss,
     "overfit": overfit_sample,
-    "rate": run_rate_test,
-    "range": run_range_test,
+    "rate": partial(run_rate_test, epochs=2.4),  # 21 steps an epoch
+    "range": partial(run_range_test, epochs=2.4),
 }
 JOB = tiny(train__precision="fp64", train__epochs=1, train__batch_size=16, data__augment=[])
 

@@ -30,6 +30,8 @@ MISTAKES = [
     ),
     ("space: {optimizer.lr: {uniform: [1, 0]}}", "[1, 0] is not a range; allowed: [low, high] with low below high"),
     ("space: {model.width: {int: [1.5, 3]}}", "[1.5, 3] is not a range of whole numbers"),
+    ("space: {optimizer.lr: {uniform: [0.1, 1], step: 2}}", "step belongs to int, not to uniform"),
+    ("space: {model.width: {int: [8, 16], step: 9}}", "a step of 9 is longer than the range [8, 16]"),
     ("space: {optimizer.lr: {uniform: [0.1, 1], grid: [1]}}", "says grid and uniform; allowed: exactly one of grid"),
     ("space: {optimizer.rate: [0.1]}", "job.yaml:2: space.optimizer.rate: 0.1"),
     ("space: {optimiser.lr: [0.1]}", "did you mean optimizer?"),

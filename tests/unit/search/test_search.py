@@ -20,9 +20,11 @@ from lehr.monitoring.metrics import Observation, samples
 from lehr.runs import BestValue, Folder, Overview, RunFolder, saved
 from lehr.runs.progress import Rung
 from lehr.search.analysis import edges, importance, read_search
+from lehr.search.preview import preview
 from lehr.search.record import EarlyEnd, TrialRecord, read_records
 from lehr.search.study import SearchStudy
 from lehr.search.winner import winning_job
+from lehr.trials import Outcome
 
 ROOT = Path(__file__).parents[3]
 SPACE: dict[str, Any] = {
@@ -137,6 +139,32 @@ def test_the_epochs_of_the_budget_end_the_search(tmp_path: Path) -> None:
     run = run_job(search(storage=str(tmp_path), budget={"epochs": 6}, stopping="none"), debug=True)
     assert overview_of(run).epochs_spent == 6
     assert len(run.children("trials")) == 2
+
+
+def test_trials_side_by_side_spend_no_more_epochs_than_the_budget_has(tmp_path: Path) -> None:
+    job = search(storage=str(tmp_path), budget={"epochs": 10}, stopping="none")
+    study = SearchStudy(job, RunFolder.create(Folder.at(tmp_path / "run"), to_dict(job)))
+    live = [trial for _ in range(4) if (trial := study.ask())]
+    spent, epochs = 0, dict.fromkeys([trial.folder for trial in live], 0)
+    while live:  # four trials at a time, which end their epochs one after the other
+        for trial in list(live):
+            epochs[trial.folder] += 1
+            spent += 1
+            row = {"epoch": epochs[trial.folder], "validation_accuracy": 0.5}
+            if study.epoch(trial, row) or epochs[trial.folder] == 4:
+                live.remove(trial)
+                study.tell(trial, Outcome("finished", "", RunFolder.open(study.run.folder)))
+                if another := study.ask():
+                    live.append(another)
+                    epochs[another.folder] = 0
+    assert spent == study.epochs_spent == 10
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+@pytest.mark.parametrize("schedule", ["constant", "linear", {"name": "cosine", "warmup": "1step"}])
+def test_the_preview_of_a_short_search_times_steps_of_the_run(epochs: int, schedule: Any) -> None:
+    job = search(base__train__epochs=epochs, base__schedule=schedule, base__train__batch_size=200)
+    assert any(line.startswith("Time: ") for line in preview(job))
 
 
 def test_a_larger_budget_keeps_the_trials_of_the_smaller_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lehr.job import from_dict
+from lehr.job import from_dict, to_dict
 from lehr.job.search import Dimension, SearchJob
 from lehr.search.formats import format_value
 from lehr.search.samplers import PastTrial, quasi_random_values, random_values, tpe_values
@@ -37,6 +37,10 @@ def search(space: dict[str, Any] = SPACE, **job: Any) -> SearchJob:
         ({"log_uniform": [0.01, 1]}, 0.999999, 1.0),
         ({"int": [1, 4]}, 0.0, 1),
         ({"int": [1, 4]}, 0.999, 4),
+        ({"int": [1, 4.0]}, 0.999, 4),
+        ({"int": [8, 64], "step": 8}, 0.13, 16),
+        ({"int": [8, 63], "step": 8}, 0.999, 56),
+        ({"uniform": [0.99991, 0.99999]}, 0.5, 0.99995),
         ({"choice": ["a", "b"]}, 0.49, "a"),
         ({"choice": ["a", "b"]}, 0.5, "b"),
         ({"grid": [1, 2, 3]}, 0.999, 3),
@@ -58,6 +62,38 @@ def test_draws_depend_on_the_seed_and_the_number_alone(draw: Any) -> None:
     assert [draw(space, 3, n) for n in (5, 0, 2)] == [draw(Space(search()), 3, n) for n in (5, 0, 2)]
     assert draw(space, 3, 5) != draw(space, 4, 5)
     assert draw(space, 3, 5) != draw(space, 3, 6)
+
+
+@pytest.mark.parametrize("method", ["random", "quasi_random", "tpe"])
+def test_whole_numbers_are_drawn_as_such_and_only_those_that_the_steps_reach(method: str) -> None:
+    space = Space(search({"model.width": {"int": [8, 60], "step": 8}, "train.epochs": {"int": [1, 3]}}, method=method))
+    past = [PastTrial({"model.width": 8 * n, "train.epochs": 1}, "finished", (n / 10,)) for n in (1, 2, 3, 4, 5) * 2]
+    draws = {
+        "random": lambda n: random_values(space, 0, n),
+        "quasi_random": lambda n: quasi_random_values(space, 0, n),
+        "tpe": lambda n: tpe_values(space, 0, n, past),
+    }
+    drawn = [draws[method](n) for n in range(12 if method == "tpe" else 60)]
+    jobs = [space.trial(values, "trial")[0] for values in drawn]
+    widths = {job.model.options["width"] for job in jobs}
+    assert widths <= {8, 16, 24, 32, 40, 48, 56}
+    assert method == "tpe" or widths == {8, 16, 24, 32, 40, 48, 56}
+    assert all(type(job.model.options["width"]) is int and type(job.train.epochs) is int for job in jobs)
+
+
+def test_a_space_of_whole_numbers_is_written_down_and_read_back() -> None:
+    job = search({"model.width": {"int": [8, 64], "step": 8}})
+    assert from_dict(to_dict(job)) == job
+    assert to_dict(job)["space"]["model.width"]["int"] == [8, 64]
+
+
+@pytest.mark.parametrize("ends", [[0.99991, 0.99999], [1e-7, 3e-7], [-0.001, 0.001], [1000.0, 1000.5], [0, 1e-12]])
+def test_draws_tell_values_of_a_narrow_range_apart(ends: list[float]) -> None:
+    space = Space(search({"optimizer.momentum": {"uniform": ends}}))
+    drawn = [random_values(space, 0, n)["optimizer.momentum"] for n in range(100)]
+    assert len(set(drawn)) > 90
+    assert all(ends[0] <= value <= ends[1] for value in drawn)
+    assert len({format_value(value) for value in drawn}) > 90
 
 
 def test_adding_a_dimension_does_not_change_the_draws_of_the_others() -> None:
