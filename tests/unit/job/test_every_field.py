@@ -84,6 +84,8 @@ TRAINING: list[Field] = [
     Field("data.per_class", 3),
     Field("data.split_seed", 3),
     Field("data.image_size", 10),
+    Field("data.channels", 3),
+    Field("data.pixel_range", [0, 100], see=rows),
     Field("data.skip_unreadable", 0.5, {"data.source": "images", "data.path": "{broken}", "data.classes": None}, rows),
     Field("data.cache", "stream", see=cached),
     Field("data.sampling", "balanced"),
@@ -370,7 +372,7 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
             (f"data.{name}", value, {})
             for name, value in {
                 "validation": 0.5, "test": "none", "augment": ["flip"], "limit": 3, "classes": ["0", "1"],
-                "per_class": 2, "split_seed": 1, "image_size": 9, "cache": "stream", "sampling": "balanced",
+                "per_class": 2, "split_seed": 1, "image_size": 9, "channels": 3, "pixel_range": [0, 9], "cache": "stream", "sampling": "balanced",
             }.items()
         ),
         ("workers.count", [1, 2], {}),
