@@ -93,6 +93,11 @@ class Plan:
                 averaged_steps(job.train.averaging, length)
             except ValueError as error:
                 raise job.error("train.averaging", str(error)) from None
+        augment = augmentations(job, compiled=bool(job.train.compile))
+        try:
+            augment.probe(*splits.train.shape)
+        except ValueError as error:
+            raise job.error("data.augment", str(error)) from None
         return cls(
             job=job,
             splits=splits,
@@ -103,7 +108,7 @@ class Plan:
             snapshots=frozenset(cycle_ends(job, length)) if job.train.checkpoint.snapshots else frozenset(),
             task=task,
             preprocess=preprocess,
-            augment=augmentations(job, compiled=bool(job.train.compile)),
+            augment=augment,
         )
 
     def to(self, device: torch.device) -> Plan:
