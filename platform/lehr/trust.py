@@ -161,7 +161,10 @@ def _calls(content: object) -> Iterator[Call]:
 
 
 def _changes(content: object) -> Iterator[dict[str, Any]]:
-    """Each change as the part of a job that it makes: `model.name: {grid: [a, b]}` as `{model: {name: a}}`, …"""
+    """Each change as the part of a job that it makes: `model.name: {grid: [a, b]}` as `{model: {name: a}}`, …
+
+    The number of an item, as in `data.augment.0.name`, makes a list of that item.
+    """
     if isinstance(content, list):
         for each in content:
             yield from _changes(each)
@@ -169,7 +172,7 @@ def _changes(content: object) -> Iterator[dict[str, Any]]:
         for path, value in content.items():
             for each in _alternatives(value):
                 for part in reversed(str(path).split(".")):
-                    each = {part: each}
+                    each = [each] if part.isdecimal() else {part: each}
                 yield each
 
 

@@ -73,7 +73,7 @@ class Own(BaseSchedule):
             raise ValueError(f'"{self.name}" is not a schedule: {error}') from None
         if not callable(found) or inspect.isclass(found) or not _asked(found):
             raise ValueError(f'"{self.name}" is not a function of progress, step or total; allowed: {FORM}')
-        return found  # type: ignore[no-any-return]
+        return found
 
     def curve(self, length: RunLength) -> Curve:
         """The factor on lr as a function of the step.

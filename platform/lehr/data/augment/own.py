@@ -54,7 +54,7 @@ class Own:
 
     def __init__(self, path: str, options: Mapping[str, Any]) -> None:
         self.path, self._options = path, dict(options)
-        self.found = _found(path, options)
+        self.found: Callable[..., Any] = _found(path, options)
         names = _parameters(self.found)
         self._of_batch = not inspect.isclass(self.found) and set(BATCH) <= set(names)
         self.skip = BATCH if self._of_batch else () if inspect.isclass(self.found) else (IMAGE,)
@@ -66,10 +66,11 @@ class Own:
     def build(self) -> Own:
         """The same, ready to be called, once its options are known to be right."""
         if inspect.isclass(self.found):
-            with calling(self.path, **self._options):
-                self._transform = self.found(**self._options)
-            if not callable(self._transform):
+            with calling(self.path):
+                built: Any = self.found(**self._options)
+            if not callable(built):
                 raise ValueError(f'objects of "{self.path}" cannot be called; allowed: {FORMS}')
+            self._transform = built
         return self
 
     def __call__(self, images: Tensor, draw: Draw) -> Tensor:
@@ -104,7 +105,8 @@ class Own:
     def _checked(self, result: Any, images: Tensor) -> Tensor:
         """The result as uint8 or float32."""
         if not isinstance(result, Tensor) or result.shape != images.shape:
-            what = f"{self.path} returned {shape(result)} for images {shape(images)}"
+            kind = shape(result) if isinstance(result, Tensor) else f"a {type(result).__name__}"
+            what = f"{self.path} returned {kind} for {shape(images)}"
             raise OwnCodeError(f"{what}; allowed: a tensor of the same shape")
         if result.dtype == torch.uint8:
             return result.as_subclass(Tensor)
@@ -150,7 +152,7 @@ def _found(path: str, options: Mapping[str, Any]) -> Callable[..., Any]:
         raise ValueError(f'"{path}" is not an augmentation: {error}') from None
     if not callable(found):
         raise ValueError(f'"{path}" is not an augmentation; allowed: {FORMS}')
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _of_torchvision(path: str) -> Callable[..., Any]:
@@ -172,7 +174,7 @@ def _of_torchvision(path: str) -> Callable[..., Any]:
         near = get_close_matches(name, known, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"torchvision.transforms.v2 has no transform {name}{hint}")
-    return known[name]  # type: ignore[no-any-return]
+    return known[name]
 
 
 def _parameters(found: Callable[..., Any]) -> list[str]:

@@ -113,6 +113,9 @@ def _terms(make: Make, section: OptimizerSection, model: nn.Module, outputs: int
     if make in (LAMB, LARS):
         spared = norms_and_biases(model)
         return lambda p: {"adapted": id(p) not in spared}
+    if make is optim.ASGD and not section.decay_norms:  # its λ is a weight decay by another name
+        spared, decay = norms_and_biases(model), section.options.get("lambd", 1e-4)
+        return lambda p: {"lambd": 0.0 if id(p) in spared else decay}
     return lambda p: {}
 
 

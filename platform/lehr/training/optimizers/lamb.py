@@ -42,7 +42,7 @@ class LAMB(optim.Optimizer):
             weights: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             if not weights:
                 continue
-            gradients, states = [p.grad for p in weights], [self.state[p] for p in weights]
+            gradients, states = [p.grad for p in weights if p.grad is not None], [self.state[p] for p in weights]
             for weight, state in zip(weights, states, strict=True):
                 if not state:
                     state.update(step=0, m=torch.zeros_like(weight), v=torch.zeros_like(weight))

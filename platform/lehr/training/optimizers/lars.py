@@ -43,7 +43,7 @@ class LARS(optim.Optimizer):
             weights: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             if not weights:
                 continue
-            gradients, decay = [p.grad for p in weights], group["weight_decay"]
+            gradients, decay = [p.grad for p in weights if p.grad is not None], group["weight_decay"]
             update = torch._foreach_add(gradients, weights, alpha=decay)
             if group["adapted"]:
                 of_weights, of_gradients = torch._foreach_norm(weights), torch._foreach_norm(gradients)

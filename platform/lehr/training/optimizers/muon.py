@@ -44,7 +44,7 @@ class Muon(optim.Optimizer):
         super().__init__(_with_rates(params, lr, adamw_lr), {"lr": lr, "weight_decay": weight_decay})
         matrices, others = self._parts()
         if not matrices:
-            raise ValueError("the network has no linear layer or convolution below its head")
+            raise ValueError("the network has no linear layer or convolution between its first one and its head")
         # Muon wants matrices: each kernel has one, which shares its memory where the layout allows it.
         own = [
             {**group, "params": [nn.Parameter(p.detach().flatten(1)) for p in group["params"]]} for group in matrices
@@ -99,12 +99,15 @@ def _with_rates(params: Any, lr: float, adamw_lr: float) -> list[dict[str, Any]]
 
 
 def hidden_matrices(model: nn.Module, head: nn.Module | None) -> set[int]:
-    """The ids of the parameters that Muon trains: weights of linear layers and convolutions, but not of the head.
+    """The ids of the parameters that Muon trains: weights of linear layers and convolutions between input and head.
 
-    The head, norms, biases, embeddings, and parameters that belong to no such layer (a class token) are AdamW's.
+    The first such layer, which sees the image (a stem, the embedding of patches), the head, norms, biases, embeddings,
+    and parameters that belong to no such layer (a class token) are AdamW's, as Jordan et al. say. Layers are known by
+    their type and place, not by their name.
     """
     layers = [module for module in model.modules() if isinstance(module, _MATRICES)]
     named = [each for layer in layers for each in layer.named_parameters(recurse=False)]
-    apart = [module for module in model.modules() if module is head or isinstance(module, nn.Embedding)]
+    apart = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    apart += [module for module in (*layers[:1], head) if module is not None]
     others = {id(parameter) for module in apart for parameter in module.parameters()}  # a shared one is theirs
     return {id(parameter) for name, parameter in named if "weight" in name and parameter.ndim >= 2} - others
