@@ -13,6 +13,7 @@ from lehr.durations import RunLength
 from lehr.errors import JobError, LehrError
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.job.search import SearchJob
+from lehr.kinds import run_job
 from lehr.schedules import SCHEDULES
 from lehr.search.space import Space
 from lehr.training.setup import check_schedule, learning_rate
@@ -187,6 +188,32 @@ def test_the_warmup_of_the_linear_rule_is_shortened_too() -> None:
     rule = {"lr": 1.0, "scale_lr": {"base_batch": 32}}  # five epochs by default
     found = rates("constant", SHORT, optimizer=rule, train={"batch_size": 128})
     assert found == [1.0, 2.5, *[4.0] * 18]
+
+
+def test_a_quick_try_of_one_epoch_trains_and_says_what_was_shortened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The training of the README with train.epochs=1, on fewer rows."""
+    sections: dict[str, Any] = {
+        "data": {"source": "digits", "limit": 320, "augment": ["shift"]},
+        "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "scale_lr": {"base_batch": 32}},
+        "train": {"epochs": 1, "batch_size": 32, "averaging": {"kind": "swa", "start": "3ep", "every": "1step"}},
+    }
+    job = from_dict(
+        {**sections, "name": "try", "storage": str(tmp_path), "schedule": {"name": "cosine", "warmup": "1ep"}}
+    )
+    run = run_job(job, debug=True)
+    said = {
+        "schedule.warmup is 1ep, as long as the run of 10 steps; it becomes 10%, 1 step",
+        "optimizer.scale_lr.warmup is 5ep, longer than the run of 10 steps; it becomes 10%, 1 step",
+        "train.averaging.start is 3ep, longer than the run of 10 steps; it becomes 75%, 8 steps",
+    }
+    assert {event["message"] for event in run.events() if event["kind"] == "shortened"} == said
+    shown = capsys.readouterr().out
+    assert all(f"{sentence}." in shown for sentence in said)
+    assert run.steps()["learning_rate"].to_numpy().min() > 0
+    losses = run.steps()["loss"].to_numpy()
+    assert losses[-3:].sum() < losses[:3].sum()
 
 
 @pytest.mark.parametrize("warmup", ["50%", "99%"])

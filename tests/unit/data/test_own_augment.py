@@ -20,7 +20,7 @@ from lehr.data.load import augmentations
 from lehr.data.sample_grid import draw_sample_grid
 from lehr.errors import LehrError
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.trust import give
+from lehr.trust import calls_of, give
 
 MINE = """
 import random
@@ -173,6 +173,13 @@ def test_a_torchvision_transform_of_no_chance_is_applied_as_it_is(rows: DataSubs
     flipped = epoch_of(rows, made([(f"{V2}RandomVerticalFlip", {"p": 1.0})]), 1)
     plain = epoch_of(rows, made([]), 1)
     assert all(image.equal(plain[row].flip(1)) for row, image in flipped.items())
+
+
+def test_a_name_of_torchvision_is_no_code_and_one_of_one_s_own_is() -> None:
+    named = to_dict(job_of(f"{V2}ColorJitter", {"name": "mine:darker", "by": 2}, "flip"))
+    assert [(call.field, call.path, call.options) for call in calls_of(named)] == [
+        ("augmentation", "mine:darker", {"by": 2})
+    ]
 
 
 def test_augmentations_of_one_s_own_are_never_compiled() -> None:

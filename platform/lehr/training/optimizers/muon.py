@@ -107,7 +107,7 @@ def hidden_matrices(model: nn.Module, head: nn.Module | None) -> set[int]:
     """
     layers = [module for module in model.modules() if isinstance(module, _MATRICES)]
     named = [each for layer in layers for each in layer.named_parameters(recurse=False)]
-    apart = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    apart: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     apart += [module for module in (*layers[:1], head) if module is not None]
     others = {id(parameter) for module in apart for parameter in module.parameters()}  # a shared one is theirs
     return {id(parameter) for name, parameter in named if "weight" in name and parameter.ndim >= 2} - others
