@@ -81,6 +81,10 @@ READS_PICKLES = "torchvision:"
 """Data sets of torchvision are registered, but some read pickles in `data.path`: with a path they count as code."""
 
 
+TRANSFORMS = "torchvision.transforms.v2:"
+"""torchvision's own transforms are registered: the library is trusted, and nothing else is taken by such a name."""
+
+
 def named(used_as: str, name: object, options: Mapping[str, Any]) -> list[Call]:
     """The call of what has this name, used as `model`, for example; none for a registered name."""
     is_code = isinstance(name, str) and ":" in name and not name.startswith("timm/")
@@ -98,7 +102,7 @@ def _section(used_as: str, *own: str, reference: str = "") -> Callable[[object],
 
     Args:
         own: keys of the section itself, which are not passed on.
-        reference: how a name starts that is not called, but refers to something else.
+        reference: how a name starts that is no code: it refers to something else, or is registered.
     """
 
     def calls(section: object) -> list[Call]:
@@ -123,6 +127,9 @@ FIELDS: dict[str, Callable[[object], list[Call]]] = {
     "model": _section("model", "weights"),
     "backbone": _section("model", "weights", reference="run:"),
     "data": _sources,
+    "augment": _section("augmentation", reference=TRANSFORMS),
+    "optimizer": _section("optimizer", "lr", "weight_decay", "decay_norms", "scale_lr"),
+    "schedule": _section("schedule", "warmup", "cooldown"),
 }
 """Every section of a job that may name code, and how its calls are found. Whatever is missing here is never allowed."""
 
@@ -154,7 +161,10 @@ def _calls(content: object) -> Iterator[Call]:
 
 
 def _changes(content: object) -> Iterator[dict[str, Any]]:
-    """Each change as the part of a job that it makes: `model.name: {grid: [a, b]}` as `{model: {name: a}}`, …"""
+    """Each change as the part of a job that it makes: `model.name: {grid: [a, b]}` as `{model: {name: a}}`, …
+
+    The number of an item, as in `data.augment.0.name`, makes a list of that item.
+    """
     if isinstance(content, list):
         for each in content:
             yield from _changes(each)
@@ -162,7 +172,7 @@ def _changes(content: object) -> Iterator[dict[str, Any]]:
         for path, value in content.items():
             for each in _alternatives(value):
                 for part in reversed(str(path).split(".")):
-                    each = {part: each}
+                    each = [each] if part.isdecimal() else {part: each}
                 yield each
 
 

@@ -166,11 +166,21 @@ def test_the_ends_of_cycles_are_known(options: dict[str, Any], ends: list[int]) 
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("cosine", {"warmup": "11ep"}, "warmup 11ep is 110 steps, longer than the run of 100 steps"),
+        (
+            "cosine",
+            {"warmup": "110step"},
+            "warmup 110step is 110 steps, longer than the run of 100 steps; allowed: less, such as schedule.warmup=10%",
+        ),
+        (
+            "constant",
+            {"warmup": "100%"},
+            "warmup 100% is 100 steps, as long as the run of 100 steps; allowed: less, such as schedule.warmup=10%",
+        ),
         (
             "linear",
             {"warmup": "60%", "cooldown": "5ep"},
-            "warmup 60% is 60 steps and cooldown 5ep is 50, longer than the run of 100 steps",
+            "warmup 60% is 60 steps and cooldown 5ep is 50, longer than the run of 100 steps; allowed: less, such as "
+            "schedule.warmup=10% schedule.cooldown=10%",
         ),
         ("step", {"every": "20ep"}, "every 20ep is 200 steps of 100; allowed: more than 0 and less than the run"),
         ("step", {"every": "0ep"}, "every 0ep is 0 steps of 100; allowed: more than 0 and less than the run"),
@@ -190,11 +200,16 @@ def test_the_ends_of_cycles_are_known(options: dict[str, Any], ends: list[int]) 
         ("cyclic", {"length": "20ep"}, "the run of 100 steps ends within a cycle; allowed: a run of 200 steps"),
         ("one_cycle", {"rise": "0step"}, "rise 0step is 0 steps of 100; allowed: more than 0 and less than the run"),
         ("one_cycle", {"rise": "100%"}, "rise 100% is 100 steps of 100; allowed: more than 0 and less than the run"),
-        ("wsd", {"decay": "11ep"}, "decay 11ep is 110 steps, longer than the run of 100 steps"),
+        (
+            "wsd",
+            {"decay": "110step"},
+            "decay 110step is 110 steps, longer than the run of 100 steps; allowed: less, such as schedule.decay=20%",
+        ),
         (
             "wsd",
             {"decay": "6ep", "warmup": "5ep"},
-            "decay 6ep is 60 steps and warmup 5ep is 50, longer than the run of 100 steps",
+            "decay 6ep is 60 steps and warmup 5ep is 50, longer than the run of 100 steps; allowed: less, such as "
+            "schedule.decay=20%",
         ),
     ],
 )

@@ -66,7 +66,8 @@ def export(
         job = job_of(data, [])
     else:
         job = from_dict(found.training_run().job)
-        check(calls_of({"data": to_dict(job).get("data")}), format_folder(found.record.folder))
+        rows = {key: value for key, value in (to_dict(job).get("data") or {}).items() if key != "augment"}
+        check(calls_of({"data": rows}), format_folder(found.record.folder))
     try:
         part = open_source(job.data, job.error).parts[0]  # type: ignore[attr-defined]
     except LehrError as error:

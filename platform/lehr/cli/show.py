@@ -1,24 +1,51 @@
-"""`lehr show`: one run in detail."""
+"""`lehr show`: one run in detail, or how its parameters are trained."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lehr.cli.options import RunName, Storage, storage_or_default
+import typer
+
+from lehr.cli.options import Overrides, Storage, Trust, storage_or_default
+from lehr.errors import LehrError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
+    from lehr.job import Job
+
 FIRST, LAST = 4, 20  # epochs that are shown of a long run
 MOST_EVENTS = 200  # the newest ones
 
 
-def show(run: RunName, storage: Storage = None) -> None:
+def show(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run: its name, or the path or URI of its folder; with --parameters also a job file.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    storage: Storage = None,
+    parameters: Annotated[
+        bool,
+        typer.Option("--parameters", help="Show what trains each parameter, at which rate and with which decay."),
+    ] = False,
+    trust: Trust = None,
+) -> None:
     """Show a run: its state, verdict, progress, epochs and events.
 
     Example: lehr show train
+    Example: lehr show jobs/train.yaml optimizer=muon --parameters
     """
+    if parameters:
+        show_parameters(run, overrides or [], storage_or_default(storage), trust or [])
+        return
+    if overrides or trust:
+        said = overrides[0] if overrides else "--trust"
+        raise LehrError(f"{said} has no effect on what is shown of a run; allowed: with --parameters")
     from rich.text import Text
 
     from lehr.curves import verdict
@@ -72,3 +99,63 @@ def _table(epochs: pa.Table) -> Table:
 
 def _cell(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, int | float) else "" if value is None else str(value)
+
+
+def show_parameters(name: str, overrides: list[str], storage: str, trust: list[str]) -> None:
+    """Prints the parameter groups of a job, or of a run's job."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from lehr.job import TrainJob, derive
+    from lehr.kinds import check
+    from lehr.paths import add_to_path
+    from lehr.result import trust_all
+    from lehr.screen import console
+    from lehr.training.rehearsal import parameter_groups_of
+
+    trust_all(trust, storage)
+    job = _job_of(name, overrides, storage)
+    add_to_path(job.folder)
+    if not isinstance(job, TrainJob):
+        base = getattr(job, "base", None)
+        if base is None:
+            raise LehrError(f"{name}: a job of kind {job.kind} trains no network of its own; allowed: kind: train")
+        job = derive(base, {}, parent=job, name="parameters")
+    check(job)
+    shown, rate = console(), job.optimizer.lr
+    shown.print(Text.assemble((job.optimizer.name, "bold"), f"  learning rate {rate:g}"))
+    for group in parameter_groups_of(job):
+        count = len(group.parameters)
+        title = f"{count} parameter{'' if count == 1 else 's'} with {group.count:,} numbers"
+        if group.by:
+            terms = f"learning rate × {group.share:g} = {rate * group.share:g}, weight decay {group.weight_decay:g}"
+            shown.print(Text.assemble("\n", (f"trained by {group.by}", "bold"), f": {title}; {terms}"), soft_wrap=True)
+        else:
+            shown.print(Text.assemble("\n", ("never trained", "bold"), f": {title}"))
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for parameter, shape in group.parameters.items():
+            table.add_row(f"  {parameter}", " × ".join(map(str, shape)) or "1")
+        shown.print(table)
+
+
+def _job_of(name: str, overrides: list[str], storage: str) -> Job:
+    """The job in a file, or that of a run.
+
+    Raises:
+        Untrusted: the run names code that nobody allowed.
+    """
+    from pathlib import Path
+
+    from lehr.formatting import format_folder
+    from lehr.job import from_dict, load, to_dict
+    from lehr.paths import add_to_path
+    from lehr.result import find
+    from lehr.trust import calls_of, check
+
+    if name.endswith((".yaml", ".yml")):
+        return load(name, overrides)
+    add_to_path(Path.cwd())  # where the user's own modules are
+    found = find(name, storage).record
+    job = from_dict(found.job, overrides)
+    check(calls_of(to_dict(job)), format_folder(found.folder))
+    return job

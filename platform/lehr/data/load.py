@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, wrong_value
+from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, Own, is_own, wrong_value
 from lehr.data.dataset import DataSubset, Images, Splits, stratified_split
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
@@ -20,6 +20,7 @@ from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
+from lehr.job import Augment as AugmentEntry
 from lehr.job import DataSection, TrainJob, check_call, not_a_choice
 from lehr.job.sections import NO_PATHS
 from lehr.job.sources import source_form
@@ -185,19 +186,40 @@ class OpenedSources:
 
 
 def augmentations(job: TrainJob, compiled: bool = False) -> Augment:
-    """The job's augmentations. Raises JobError for one that is unknown or has a wrong option."""
-    steps = []
+    """The job's augmentations.
+
+    Raises:
+        JobError: one is unknown or has a wrong option.
+        Untrusted: one is code that nobody allowed.
+        OwnCodeError: one of the user's own cannot be built.
+    """
+    steps, own = [], {}
     for number, entry in enumerate(job.data.augment):
         field = f"data.augment.{number}"
+        if is_own(entry.name):
+            own[number] = _own(job, field, entry)
+            steps.append((entry.name, entry.options))
+            continue
         known = {**AUGMENTATIONS, **MIXES}
         if entry.name not in known:
-            raise job.error(field, f'"{entry.name}" is not an augmentation; allowed: {", ".join(known)}')
+            allowed = ", ".join([*known, "torchvision.transforms.v2:Name", "my_package.module:name"])
+            raise job.error(field, f'"{entry.name}" is not an augmentation; allowed: {allowed}')
         function = known[entry.name]
         check_call(function, entry.options, skip=("images", "others", "draw"), field=field, error=job.error)
         if problem := wrong_value(entry.options):
             raise job.error(f"{field}.{problem[0]}", problem[1])
         steps.append((entry.name, entry.options))
-    return Augment(steps, job.seed, compiled)
+    return Augment(steps, job.seed, compiled, own)
+
+
+def _own(job: TrainJob, field: str, entry: AugmentEntry) -> Own:
+    """An augmentation that does not come with lehr."""
+    try:
+        own = Own(entry.name, entry.options)
+        check_call(own.found, entry.options, skip=own.skip, field=field, error=job.error)
+        return own.build()
+    except ValueError as error:
+        raise job.error(field, str(error)) from error
 
 
 def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:

@@ -66,6 +66,18 @@ def draws(key: int | Tensor, rows: Tensor) -> Draw:
     return draw
 
 
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seeds torch's own generators, from which dropout and the like draw.
+
+    On a machine without a GPU `torch.manual_seed` would note who seeds the GPUs to come, which takes longer than a
+    small network's step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 def permutation(key: int, count: int) -> Tensor:
     """int64 [count]: the numbers 0 … count − 1 in an order fixed by the key."""
     return torch.argsort(bits(key, torch.arange(count)), stable=True)

@@ -126,7 +126,9 @@ def _branches(root: Schema, schema: Schema) -> Iterator[Schema]:
 
 
 def _tag(branch: Schema) -> str | None:
-    tag: str | None = branch.get("properties", {}).get("name", {}).get("const")
+    """What tells this branch of a union from the others: its name, or an example of the names that it takes."""
+    name = branch.get("properties", {}).get("name", {})
+    tag: str | None = name.get("const") or next(iter(name.get("examples", [])), None)
     return tag
 
 

@@ -302,14 +302,24 @@ class ScaleRate(Section):
     )
 
 
+_RATES = {"sgd": 0.1, "lars": 1.0, "muon": 0.02, "lamb": 0.005, "lion": 0.0001}
+"""Usual rates. 0.1 makes every optimizer of Adam's family diverge; LAMB's is that of its paper for batches of 512."""
+
+
 class OptimizerSection(NamedSection):
     """How the weights are updated; other keys (momentum, betas) are options of the optimizer itself."""
 
-    name: str = Field(default="sgd", min_length=1, description="An optimizer of torch.optim: sgd, adam, adamw, ….")
+    name: str = Field(
+        default="sgd",
+        min_length=1,
+        description="An optimizer of torch.optim (sgd, adam, adamw, …), lamb, lars, muon, one of timm's as "
+        "timm/NAME, or my_package.module:Name, a torch.optim.Optimizer.",
+    )
     lr: float = Field(
         default=0.1,
         gt=0,
-        description="Base learning rate; the schedule multiplies it. By default 0.1 for sgd and 0.001 for all others.",
+        description="Base learning rate; the schedule multiplies it. By default 0.1 for sgd, 1 for lars, 0.02 for "
+        "muon, 0.005 for lamb, 0.0001 for lion, and 0.001 for all others.",
     )
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay, as the optimizer itself defines it.")
     decay_norms: bool = Field(default=False, description="Whether weight decay also acts on norms and biases.")
@@ -317,8 +327,8 @@ class OptimizerSection(NamedSection):
 
     @model_validator(mode="after")
     def _rate_for_the_optimizer(self) -> OptimizerSection:
-        if "lr" not in self.model_fields_set and self.name.lower() != "sgd":
-            self.__dict__["lr"] = 0.001  # 0.1 makes every optimizer of Adam's family diverge
+        if "lr" not in self.model_fields_set:
+            self.__dict__["lr"] = _RATES.get(self.name.lower().removeprefix("timm/"), 0.001)
         return self
 
 

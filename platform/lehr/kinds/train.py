@@ -55,6 +55,7 @@ def train_here(running: Running, job: TrainJob) -> None:
     """In this process, without Ray: one worker, breakpoints work, `print` prints."""
     run = running.run
     plan = Plan.make(job, splits(job, open_data(job, LocalHost(), running)))
+    say_notes(running, plan)
     running.begin_training()
 
     def should_stop() -> str | None:
@@ -97,7 +98,7 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         host.decode_at_once = max(2, int(resources.cpus) // most)
         host.spare_cpus = each.most * each.cpus < resources.cpus
         data = load(opened, policy, host, running)
-        Plan.make(job, splits(job, data))  # refuses what the workers would refuse, before they start
+        say_notes(running, Plan.make(job, splits(job, data)))  # refuses what the workers would, before they start
         handles = share(data)
         del data  # one copy, in the object store, is enough
         workers = each.workers if isinstance(each.workers, int) else f"{each.workers[0]} to {each.workers[1]}"
@@ -117,6 +118,12 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         if errors and not run.failure():
             running.log_trace(describe(errors[0]).trace)
             raise _gave_up(running, job.workers.retries, errors[0])
+
+
+def say_notes(running: Running, plan: Plan) -> None:
+    """Says what of the job was made to fit a short run."""
+    for note in plan.notes:
+        running.say(f"{note}.")
 
 
 def _gave_up(running: Running, retries: int, error: BaseException) -> LehrError:

@@ -7,7 +7,6 @@ Any learning rate will do at this point: the job's own is tried first, then the 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import statistics
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from lehr.recipe.results import FrozenModel, Result, Verdict
 from lehr.runs import RunFolder
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
-from lehr.training.optimizers import OPTIMIZERS
+from lehr.training.optimizers import usual_rate
 from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
 from lehr.training.train_step import TrainStep
@@ -132,15 +131,8 @@ class OverfitCheck(Result):
 
 def rates_to_try(base: Training) -> list[float]:
     """The job's own learning rate, then the usual one of its optimizer, a tenth, ten times and a hundredth of it."""
-    usual = usual_rate(base)
+    usual = usual_rate(base.optimizer)
     return list(dict.fromkeys([base.optimizer.lr, usual, usual / 10, 10 * usual, usual / 100]))
-
-
-def usual_rate(base: Training) -> float:
-    """The usual learning rate of the job's optimizer: 0.1 for SGD, torch's default for all others."""
-    name = base.optimizer.name.lower()
-    default = inspect.signature(OPTIMIZERS[name]).parameters["lr"].default
-    return 0.1 if name == "sgd" else float(default)
 
 
 def judge(r: OverfitCheck) -> Verdict:

@@ -84,7 +84,7 @@ def learning_rates(job: RecipeJob, state: RecipeState) -> tuple[float, ...]:
 
 def weight_decays(job: RecipeJob) -> tuple[float, ...]:
     """Of the coarse search; only 0 if the optimizer has no weight decay."""
-    return tuple(dict.fromkeys(job.recipe.weight_decays)) if has_decay(job.base.optimizer.name) else (0.0,)
+    return tuple(dict.fromkeys(job.recipe.weight_decays)) if has_decay(job.base.optimizer) else (0.0,)
 
 
 def kept_trial(state: RecipeState) -> TrialResult:

@@ -19,11 +19,11 @@ import torch
 from lehr.data.batches import batches
 from lehr.job import Training
 from lehr.recipe.measurement import finish, guess_loss, write_progress
-from lehr.recipe.overfit import usual_rate
 from lehr.recipe.results import Result, Verdict
 from lehr.recipe.trial_results import join_numbers
 from lehr.runs import RunFolder
 from lehr.training.group import Group
+from lehr.training.optimizers import usual_rate
 from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
 from lehr.training.train_step import TrainStep
@@ -140,7 +140,7 @@ def rate_grid(base: Training) -> list[float]:
     For SGD that is 1e-4 to 1e-1. For adaptive optimizers they range from a hundredth of the usual rate to ten times
     the rate: 1e-5 to 1e-2 for Adam.
     """
-    usual = usual_rate(base)
+    usual = usual_rate(base.optimizer)
     top = usual if base.optimizer.name.lower() == "sgd" else 10 * usual
     return [half_decade(top * 10 ** (-half / 2)) for half in range(2 * 3 + 1)][::-1]
 

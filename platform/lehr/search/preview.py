@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import torch
 
-from lehr.data.dataset import Images
-from lehr.data.load import OpenedSources, splits
+from lehr.data.load import OpenedSources
 from lehr.data.randomness import key
 from lehr.formatting import format_seconds
 from lehr.job import TrainJob
@@ -21,7 +19,7 @@ from lehr.search.space import Space, Values
 from lehr.search.study import grid_combinations, max_trials
 from lehr.training.group import Group
 from lehr.training.prepare import prepare_model
-from lehr.training.setup import Plan
+from lehr.training.rehearsal import plan_of_noise
 from lehr.training.train_step import TrainStep
 
 SHOWN = 12  # trials that are listed
@@ -95,22 +93,14 @@ def _cost(job: SearchJob, grid: list[Values] | None, least: int, highest: int) -
 def seconds_per_epoch(job: TrainJob) -> float:
     """Training time of one epoch on one core, measured on a few steps over random images of the right shape."""
     opened = OpenedSources(job)
-    height, width, channels = opened.likely_shape
-    size = min(job.train.batch_size, opened.main.rows)
-    rows = max(2 * size, 2 * len(opened.main.classes))
-    pixels = np.random.default_rng(0).integers(0, 256, (rows, height, width, channels), np.uint8)
-    labels = np.arange(rows, dtype=np.int64) % len(opened.main.classes)
-    images = Images(pixels, labels, opened.main.classes)
-    short = job.model_copy(
-        update={"data": job.data.model_copy(update={"validation": 0.5, "test": "none", "limit": None})}
-    )
-    plan = Plan.make(short, splits(short, {"train": images}))
+    plan = plan_of_noise(job, opened)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         group = Group()
         train_step = TrainStep(plan, prepare_model(plan, group), group)
-        batch = plan.splits.train.gather(torch.arange(min(size, len(plan.splits.train))))
+        size = min(job.train.batch_size, opened.main.rows, len(plan.splits.train))
+        batch = plan.splits.train.gather(torch.arange(size))
         torch.manual_seed(key(0, "preview"))
         for step in range(STEPS + 1):
             if step == 1:

@@ -11,9 +11,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, up
 
 from lehr.durations import Duration, RunLength
 from lehr.job import Averaging
+from lehr.schedules import fit
 from lehr.training.sync_norm import has_batch_norm
 
 STATISTICS_ROWS = 10_000
+_EARLIER = "allowed: earlier, such as train.averaging.start=75%"
+SWA_START = Duration(75, "%")
 
 
 class Average:
@@ -103,11 +106,13 @@ def averaged_steps(section: Averaging, length: RunLength) -> tuple[int, int]:
     """
     if section.kind == "ema":
         return 1, 1
-    start = Duration(75, "%") if section.start is None else section.start
+    start = SWA_START if section.start is None else fit(section.start, SWA_START, length)
     every = Duration(1, "ep") if section.every is None else section.every
     first, stride = start.steps(length), every.steps(length)
     if first > length.total_steps:
-        raise ValueError(f"start {start} is step {first}, after the end of the run of {length.total_steps} steps")
+        raise ValueError(
+            f"start {start} is step {first}, after the end of the run of {length.total_steps} steps; {_EARLIER}"
+        )
     if not stride:
         raise ValueError(f"every {every} rounds to 0 steps; allowed: one step or more")
     return max(first, 1), stride

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lehr.durations import RunLength
+from lehr.durations import Duration, RunLength
 from lehr.job import FinetuneSection
+from lehr.schedules import TENTH, fit
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+HEAD_FIRST = Duration(20, "%")
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
@@ -85,7 +87,8 @@ def rates(section: FinetuneSection, count: int) -> list[float]:
 
 def first_steps(section: FinetuneSection, length: RunLength, count: int) -> list[int | None]:
     """The step from which each of `count` blocks trains, from the bottom; None for those that never do."""
-    begin, every = section.head_first.steps(length), section.unfreeze.steps(length)
+    begin = fit(section.head_first, HEAD_FIRST, length).steps(length)
+    every = fit(section.unfreeze, TENTH, length).steps(length)
     return [None if block < section.frozen else begin + (count - 1 - block) * every for block in range(count)]
 
 
@@ -97,10 +100,13 @@ class Freezing:
     """
 
     def __init__(self, section: FinetuneSection, length: RunLength, model: nn.Module, head: str) -> None:
-        """Raises ValueError when more blocks are to be frozen than there are."""
+        """Raises ValueError when more blocks are to be frozen than there are, or the run ends before one trains."""
         self.blocks = blocks(model, head)
         if section.frozen > len(self.blocks):
             raise ValueError(f"{section.frozen} blocks are more than the {len(self.blocks)} below the head")
+        if section.head_first.unit == "step" and section.head_first.steps(length) >= length.total_steps:
+            what = f"head_first {section.head_first} is not shorter than the run of {length.total_steps} steps"
+            raise ValueError(f"{what}; allowed: finetune.head_first=20%, or 100% to train the head alone")
         self._first = first_steps(section, length, len(self.blocks))
         self._rates = rates(section, len(self.blocks))
         fixed = section.batch_norm == "frozen"

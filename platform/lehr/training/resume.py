@@ -162,6 +162,8 @@ def _record_start(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None,
     count = recorder.attempt.workers
     workers = f"{count} worker{'s' if count > 1 else ''}"
     again = f", repeating {repeated} step{'s' if repeated > 1 else ''}," if repeated else ""
+    for note in plan.notes:
+        recorder.event("shortened", note)
     if checkpoint:
         recorder.event("resumed", f"resumes from step {checkpoint.step}{again} with {workers}", step=checkpoint.step)
         return

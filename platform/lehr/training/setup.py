@@ -23,11 +23,11 @@ from lehr.errors import RunError
 from lehr.job import TrainJob, check_call
 from lehr.models.description import ModelDescription, NetworkDescription
 from lehr.models.weights import read_preprocessing, read_weights
-from lehr.schedules import Cyclic, linear_rule
+from lehr.schedules import GIVEN, TENTH, BaseSchedule, Cyclic, Own, fit, linear_rule, shortened
 from lehr.tasks import Classification, Outputs, Task
 from lehr.tasks.classification import class_weights
-from lehr.training.averaging import Average, averaged_steps
-from lehr.training.freezing import Freezing
+from lehr.training.averaging import SWA_START, Average, averaged_steps
+from lehr.training.freezing import HEAD_FIRST, Freezing
 from lehr.training.optimizers import check_optimizer
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
@@ -36,6 +36,7 @@ DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "
 def check_job(job: TrainJob) -> None:
     """Checks what needs the code of models, optimizers and augmentations but no data. Raises JobError."""
     check_optimizer(job)
+    check_schedule(job)
     augmentations(job)
     if (parts := job.train.gradient_accumulation) > job.train.batch_size:
         what = f"{parts} parts of a batch of {job.train.batch_size} rows; type: train.gradient_accumulation="
@@ -50,6 +51,17 @@ def check_job(job: TrainJob) -> None:
             read_weights(job.model.weights, job.storage, job.model.name)
         except (ValueError, RunError) as error:
             raise job.error("model.weights", str(error)) from error
+
+
+def check_schedule(job: TrainJob) -> None:
+    """Raises JobError for a schedule of the user's own that is not there, or an option that it does not have."""
+    if isinstance(job.schedule, Own):
+        try:
+            function = job.schedule.function()
+        except ValueError as error:
+            raise job.error("schedule.name", str(error)) from None
+        fields = BaseSchedule.model_fields
+        check_call(function, job.schedule.options, skip=GIVEN, fields=fields, field="schedule", error=job.error)
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,11 @@ class Plan:
                 averaged_steps(job.train.averaging, length)
             except ValueError as error:
                 raise job.error("train.averaging", str(error)) from None
+        augment = augmentations(job, compiled=bool(job.train.compile))
+        try:
+            augment.probe(*splits.train.shape)
+        except ValueError as error:
+            raise job.error("data.augment", str(error)) from None
         return cls(
             job=job,
             splits=splits,
@@ -106,7 +123,7 @@ class Plan:
             snapshots=frozenset(cycle_ends(job, length)) if job.train.checkpoint.snapshots else frozenset(),
             task=task,
             preprocess=preprocess,
-            augment=augmentations(job, compiled=bool(job.train.compile)),
+            augment=augment,
         )
 
     def to(self, device: torch.device) -> Plan:
@@ -121,6 +138,20 @@ class Plan:
             return replace(self, splits=self.splits.to(device))
         except torch.OutOfMemoryError as error:
             raise self.job.error("data.cache", "the decoded images do not fit into the GPU; allowed: memory") from error
+
+    @property
+    def notes(self) -> list[str]:
+        """What the job says that was made to fit a short run, a sentence each."""
+        job, length = self.job, self.length
+        notes = job.schedule.notes(length)
+        if job.optimizer.scale_lr:
+            notes += shortened("optimizer.scale_lr.warmup", job.optimizer.scale_lr.warmup, TENTH, length)
+        if job.train.averaging and job.train.averaging.start:
+            notes += shortened("train.averaging.start", job.train.averaging.start, SWA_START, length)
+        if job.finetune:
+            notes += shortened("finetune.head_first", job.finetune.head_first, HEAD_FIRST, length)
+            notes += shortened("finetune.unfreeze", job.finetune.unfreeze, TENTH, length)
+        return notes
 
     @cached_property
     def clean_train(self) -> DataSubset:
@@ -262,9 +293,10 @@ def learning_rate(job: TrainJob, length: RunLength) -> Callable[[int], float]:
         raise job.error("schedule", str(error)) from None
     if rule is None:
         return lambda step: lr * factor(step)
-    warmup = rule.warmup.steps(length)
+    warmup = fit(rule.warmup, TENTH, length).steps(length)
     if warmup > length.total_steps:
-        what = f"{rule.warmup} is {warmup} steps, longer than the run of {length.total_steps} steps"
+        what = f"{rule.warmup} is {warmup} steps, longer than the run of {length.total_steps} steps; allowed: less, "
+        what += "such as optimizer.scale_lr.warmup=10%"
         raise job.error("optimizer.scale_lr.warmup", what)
     scale = linear_rule(job.train.batch_size, rule.base_batch, warmup)
     return lambda step: lr * factor(step) * scale(step)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lehr.data.dataset import Batch
-from lehr.data.randomness import key
+from lehr.data.randomness import key, seed_torch
 from lehr.training.group import Group
-from lehr.training.optimizers import build_optimizer
+from lehr.training.optimizers import build_optimizer, calls_of
 from lehr.training.setup import Plan
 from lehr.training.sync_norm import has_batch_norm
 
@@ -48,7 +48,8 @@ class TrainStep:
         # Batch norm that is not synchronised has other running statistics on each worker; those of the first count.
         self._own_statistics = group.size > 1 and not section.sync_batch_norm and has_batch_norm(model)
         self._freezing = plan.freezing(model)
-        self.optimizer = build_optimizer(plan.job, model, self._freezing.rates() if self._freezing else None)
+        rates = self._freezing.rates() if self._freezing else None
+        self.optimizer = build_optimizer(plan.job, model, rates, plan.task.outputs)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=section.precision == "fp16")
         if not self._freezing:
             self._use_trainable_parameters()
@@ -58,10 +59,12 @@ class TrainStep:
         if self._freezing and self._freezing.apply(self._model, step):
             self._use_trainable_parameters()
         # Dropout and the like draw from torch's own generator: seeded by the step, it has no state to restore.
-        torch.manual_seed(key(self._plan.job.seed, "step", step, self._group.rank))
+        seed_torch(key(self._plan.job.seed, "step", step, self._group.rank), self._group.device)
         self._set_learning_rate(self._plan.learning_rate(step))
         loss = self._forward_and_backward(batch, rows)
         norm = self._clip_gradient()
+        # An optimizer may draw as well, and must draw the same on every worker.
+        seed_torch(key(self._plan.job.seed, "update", step), self._group.device)
         ratio = self._update_weights(measure=step % MEASURE_EVERY == 0)
         return StepResult(loss, norm, ratio)
 
@@ -138,7 +141,8 @@ class TrainStep:
     def _update_weights(self, measure: bool) -> Tensor | None:
         """Takes the optimizer's step; returns |Δw| / |w| over all weights together, if it is to be measured."""
         before = [p.detach().clone() for p in self._parameters] if measure else None
-        self.scaler.step(self.optimizer)
+        with calls_of(self._plan.job.optimizer):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if before is None:

@@ -69,7 +69,7 @@ def test_the_picture_is_written(ending: str, tmp_path: Path) -> None:
     [
         (["cosin"], 'schedule.name: "cosin" is not a schedule; did you mean cosine?'),
         (["cosine", "end_facto=1"], "schedule.end_facto: unknown field; did you mean end_factor?"),
-        (["cosine", "--warmup", "30ep"], "schedule cosine: warmup 30ep is 3000 steps, longer than the run"),
+        (["cosine", "--warmup", "3000step"], "schedule cosine: warmup 3000step is 3000 steps, longer than the run"),
         (["cosine", "--out", "rates.gif"], "--out: rates.gif is not a picture file; allowed: a name that ends in .png"),
     ],
 )

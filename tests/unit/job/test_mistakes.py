@@ -13,7 +13,7 @@ from lehr.schedules import SCHEDULES
 ALL_KINDS = ", ".join(KINDS)
 
 ROOT = ", ".join([*TrainJob.model_fields, "extends"])
-SCHEDULE_NAMES = ", ".join(SCHEDULES)
+SCHEDULE_NAMES = ", ".join([*SCHEDULES, "my_package.module:name"])
 DURATIONS = "allowed: epochs (5ep), steps (500step) or a share of the run (10%)"
 WORKERS = "is not a number of workers; allowed: auto, a whole number from 1, or [min, max] with 1 <= min <= max"
 NAMES = "is not a name; allowed: at most 100 letters, digits, dots, underscores and dashes, not starting with a dot"

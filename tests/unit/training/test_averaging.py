@@ -154,7 +154,11 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
 @pytest.mark.parametrize(
     ("averaging", "sentence"),
     [
-        ({"kind": "swa", "start": "3ep"}, "train.averaging: start 3ep is step 12, after the end of the run of 8 steps"),
+        (
+            {"kind": "swa", "start": "12step"},
+            "train.averaging: start 12step is step 12, after the end of the run of 8 steps; allowed: earlier, such as "
+            "train.averaging.start=75%",
+        ),
         (
             {"kind": "swa", "every": "0.1ep"},
             "train.averaging: every 0.1ep rounds to 0 steps; allowed: one step or more",

@@ -89,6 +89,7 @@ def test_rates_fall_from_the_top_to_the_image(options: dict[str, float], expecte
         ({"head_first": "20%"}, [40, 40, 40]),
         ({"head_first": 0}, [0, 0, 0]),
         ({"head_first": "2ep"}, [20, 20, 20]),
+        ({"head_first": "20ep", "unfreeze": "30ep"}, [80, 60, 40]),  # 20% and 10%: the run is shorter than expected
         ({"head_first": "10step", "unfreeze": "1ep"}, [30, 20, 10]),
         ({"head_first": "10step", "unfreeze": "1ep", "frozen": 2}, [None, None, 10]),
         ({"head_first": "100%"}, [200, 200, 200]),

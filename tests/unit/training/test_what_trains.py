@@ -27,12 +27,14 @@ from lehr.training.setup import Plan, check_job
 
 TrainTiny = Callable[..., RunFolder]
 
-RATES = {"sgd": 0.1, "adadelta": 1.0, "adagrad": 0.02, "adafactor": 0.03, "rprop": 0.003, "asgd": 0.1}
+RATES = {"sgd": 0.1, "adadelta": 1.0, "adagrad": 0.02, "adafactor": 0.03, "rprop": 0.003, "asgd": 0.1, "lars": 0.1}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_optimizer_trains(name: str, train_tiny: TrainTiny) -> None:
-    decay = {} if name == "rprop" else {"optimizer__weight_decay": 1e-4}
+    decay: dict[str, float] = {} if name == "rprop" else {"optimizer__weight_decay": 1e-4}
+    if name == "lars":  # for a run of 16 steps
+        decay["optimizer__trust_coefficient"] = 0.05
     run = train_tiny(
         optimizer={"name": name}, optimizer__lr=RATES.get(name, 0.01), train__epochs=4, model__norm="batch", **decay
     )
@@ -42,7 +44,7 @@ def test_every_optimizer_trains(name: str, train_tiny: TrainTiny) -> None:
 
 def test_optimizers_are_those_of_torch_in_any_spelling() -> None:
     known = {name.lower() for name in vars(torch.optim) if isinstance(getattr(torch.optim, name), type)}
-    assert set(OPTIMIZERS) | set(REFUSED) == known - {"optimizer"}
+    assert set(OPTIMIZERS) | set(REFUSED) == known - {"optimizer"} | {"lamb", "lars"}
     model = nn.Linear(2, 2)
     assert isinstance(build_optimizer(job_of(optimizer="AdamW"), model), torch.optim.AdamW)
     assert isinstance(build_optimizer(job_of(optimizer="RMSprop"), model), torch.optim.RMSprop)
@@ -58,7 +60,7 @@ def test_optimizers_are_those_of_torch_in_any_spelling() -> None:
         ({"name": "sgd", "lrr": 0.1}, "optimizer.lrr: unknown option; did you mean lr? allowed: momentum, dampening"),
         ({"name": "adam", "amsgrad": 1}, "optimizer.amsgrad: 1 is not true or false"),
         ({"name": "rprop", "weight_decay": 0.1}, "optimizer.weight_decay: rprop has no weight decay; allowed: 0"),
-        ({"name": "sgd", "scale_lr": {"warmup": "3ep"}}, "optimizer.scale_lr.warmup: 3ep is 12 steps, longer than"),
+        ({"name": "sgd", "scale_lr": {"warmup": "12step"}}, "optimizer.scale_lr.warmup: 12step is 12 steps, longer"),
     ],
 )  # fmt: skip
 def test_a_wrong_optimizer_gets_one_sentence(optimizer: dict[str, Any], sentence: str) -> None:

@@ -29,6 +29,7 @@ from lehr.runs import Folder, RunFolder
 GOLDEN = Path(__file__).parents[2] / "golden"
 CANARY = """
 from pathlib import Path
+from torch.optim import SGD
 from lehr.errors import LehrError
 from lehr.models.small_cnn import SmallCNN
 
@@ -39,6 +40,22 @@ class Net(SmallCNN):
     def __init__(self, *args, **options):
         Path("called").touch()
         super().__init__(*args, **options)
+
+
+class Steps(SGD):
+    def __init__(self, params, lr=0.1, weight_decay=0.0, **options):
+        Path("called").touch()
+        super().__init__(params, lr=lr, weight_decay=weight_decay, **options)
+
+
+def rate(progress):
+    Path("called").touch()
+    return 1 - progress
+
+
+def noise(images, draw):
+    Path("called").touch()
+    return images
 
 
 def photos(path=None):
@@ -121,7 +138,29 @@ def plant_in_all(plant: Callable[[str], None]) -> None:
         plant(str(job.parent))
 
 
-FIELDS: dict[str, Callable[[str], None]] = {"model.name": plant_model, "data.source": plant_data}
+STEPS_CODE: dict[str, dict[str, Any]] = {
+    "optimizer": {"optimizer": {"name": "canary:Steps", "lr": 0.1}},
+    "schedule": {"schedule": {"name": "canary:rate"}},
+    "augment": {"data": {**TRAIN["data"], "augment": [{"name": "canary:noise"}]}},
+}
+
+
+def plant_steps(folder: str) -> None:
+    """An optimizer, a schedule and an augmentation."""
+
+    def change(job: dict[str, Any]) -> None:
+        base = job.get("base", job)
+        base.update(STEPS_CODE["optimizer"] | STEPS_CODE["schedule"])
+        base["data"]["augment"] = [{"name": "canary:noise"}]
+
+    edit_job(folder, change)
+
+
+FIELDS: dict[str, Callable[[str], None]] = {
+    "model.name": plant_model,
+    "data.source": plant_data,
+    "steps": plant_steps,
+}
 
 # ── the commands ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,13 +191,13 @@ class Command:
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
     trust: tuple[str, ...] = ("run",)
-    sings: tuple[str, ...] = field(default=("model.name", "data.source"))
+    sings: tuple[str, ...] = field(default=("model.name", "data.source", "steps"))
 
     def __str__(self) -> str:
         return " ".join(self.words)
 
 
-MODEL, DATA = "model.name", "data.source"
+MODEL, DATA, STEPS = "model.name", "data.source", "steps"
 COMMANDS = [
     Command(("predict", "run", "digits", "out", "--debug"), (MODEL,)),
     Command(("predict", "ensemble", "digits", "out", "--debug"), (MODEL,), ("ensemble",)),
@@ -167,16 +206,17 @@ COMMANDS = [
     Command(("export", "run", "--format", "torch"), (MODEL, DATA)),
     Command(("export", "ensemble", "--format", "torch"), (MODEL, DATA), ("ensemble",)),
     Command(("export", "run", "--format", "torch", "--data", "digits"), (MODEL,)),
-    Command(("resume", "run", "--here"), (MODEL, DATA), sings=(MODEL,)),  # a finished run reads no data
-    Command(("resume", "runs/search/trials/0000", "--here"), (MODEL, DATA), ("search",), sings=(MODEL,)),
-    Command(("best", "search", "best.yaml"), (MODEL, DATA), ("search",), sings=()),
+    Command(("resume", "run", "--here"), (MODEL, DATA, STEPS), sings=(MODEL, STEPS)),  # a finished run reads no data
+    Command(("resume", "runs/search/trials/0000", "--here"), (MODEL, DATA, STEPS), ("search",), sings=(MODEL, STEPS)),
+    Command(("best", "search", "best.yaml"), (MODEL, DATA, STEPS), ("search",), sings=()),
     Command(("run", "transfer.yaml", "--debug"), (MODEL,)),
-    Command(("run", "members.yaml", "--debug"), (MODEL, DATA), ("run", "other")),
-    Command(("run", "top.yaml", "--debug"), (MODEL, DATA), ("search",)),
+    Command(("run", "members.yaml", "--debug"), (MODEL, DATA, STEPS), ("run", "other")),
+    Command(("run", "top.yaml", "--debug"), (MODEL, DATA, STEPS), ("search",)),
     Command(("run", "prediction.yaml", "--debug"), (MODEL,)),
     Command(("run", "weights.yaml", "--debug")),
     Command(("search", "tuning.yaml", "--preview")),
     Command(("show", "run")),
+    Command(("show", "run", "--parameters"), (MODEL, DATA, STEPS)),
     Command(("show", "ensemble")),
     Command(("runs",)),
     Command(("report", "run")),
@@ -259,6 +299,17 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "train, model": {**TRAIN, "model": "canary:Net"},
     "train, data": {**TRAIN, "data": {"source": "canary:photos"}},
     "train, data with a path of torchvision": {**TRAIN, "data": {"source": "torchvision:LSUN", "path": "/planted"}},
+    **{f"train, {name}": {**TRAIN, **code} for name, code in STEPS_CODE.items()},
+    "search, space of schedules": {
+        "kind": "search",
+        "base": TRAIN,
+        "space": {"schedule": {"choice": ["cosine", {"name": "canary:rate"}]}},
+    },
+    "search, space of one augmentation": {
+        "kind": "search",
+        "base": {**TRAIN, "data": {**TRAIN["data"], "augment": ["shift"]}},
+        "space": {"data.augment.0.name": ["shift", "canary:noise"]},
+    },
     "search, base": {"kind": "search", "base": {"model": "canary:Net"}, "space": {"seed": [1, 2]}},
     "search, data": {"kind": "search", "base": {"data": {"source": "canary:photos"}}, "space": {"seed": [1, 2]}},
     "search, space": {"kind": "search", "base": TRAIN, "space": {"model": ["small_cnn", "canary:Net"]}},

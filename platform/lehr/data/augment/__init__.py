@@ -3,6 +3,7 @@
 An augmentation is a function (images, draw, **options) -> images. Images are [rows, channels, height, width] with
 values from 0 to 255, uint8 or float32. `draw(k)` returns the k-th random number of every row in this epoch, in [0, 1).
 One that mixes images is a function (images, others, draw, **options) -> (images, share of the own label).
+Those of the user's own, and torchvision's, are in `own.py`.
 
 To add one: a function in a module here, and its line in `AUGMENTATIONS`, or in `MIXES` if it mixes images. A number
 among its options whose name is new needs its range in `LIMITS`; an augmentation that computes tensors whose shapes
@@ -22,11 +23,12 @@ from torch.nn import functional as F
 
 from lehr.data.augment.geometry import crop, erasing, flip, random_resized_crop, shift
 from lehr.data.augment.mixing import cutmix, mixup
+from lehr.data.augment.own import Own, is_own
 from lehr.data.augment.rand_augment import rand_augment
 from lehr.data.dataset import UNREADABLE, Batch, MixPartners
 from lehr.data.randomness import Draw, draws, key
 
-__all__ = ["AUGMENTATIONS", "MIXES", "Augment", "wrong_value"]
+__all__ = ["AUGMENTATIONS", "MIXES", "Augment", "Own", "is_own", "wrong_value"]
 
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "flip": flip,
@@ -77,20 +79,45 @@ class Augment:
     for each image. The partner of an image is the next row of the global batch, augmented by the steps before.
 
     Args:
-        steps: name and options of each augmentation, in the job's order.
+        steps: name and options of each augmentation, in the job's order; one that is not in the tables has a function
+            in `own`.
         seed: the job's seed.
         compiled: on GPUs, compile the steps before and after the mixing to a few kernels each. Augmentation consists
             of hundreds of small operations, and launching them one by one takes longer than a small network's step.
+        own: augmentations that do not come with lehr, by position; they are never compiled, nor are the others then.
     """
 
-    def __init__(self, steps: Sequence[tuple[str, dict[str, Any]]], seed: int, compiled: bool = False) -> None:
-        self._seed = seed
-        self._compiles = compiled and not DYNAMIC_SHAPES & {name for name, _ in steps}
+    def __init__(
+        self,
+        steps: Sequence[tuple[str, dict[str, Any]]],
+        seed: int,
+        compiled: bool = False,
+        own: Mapping[int, Own] | None = None,
+    ) -> None:
+        self._seed, self._own = seed, own or {}
+        self._compiles = compiled and not self._own and not DYNAMIC_SHAPES & {name for name, _ in steps}
         mixing = next((i for i, (name, _) in enumerate(steps) if name in MIXES), len(steps))
-        plain = [(i, AUGMENTATIONS[name], options) for i, (name, options) in enumerate(steps) if name in AUGMENTATIONS]
+        plain: Steps = [
+            (i, self._own[i], {}) if i in self._own else (i, AUGMENTATIONS[name], options)
+            for i, (name, options) in enumerate(steps)
+            if name not in MIXES
+        ]
         self._before = [step for step in plain if step[0] < mixing]
         self._after = [step for step in plain if step[0] > mixing]
         self._mixes = [(i, MIXES[name], options) for i, (name, options) in enumerate(steps) if name in MIXES]
+
+    def probe(self, channels: int, height: int, width: int) -> None:
+        """Tries the augmentations that do not come with lehr on images of this size.
+
+        Raises:
+            ValueError: one of them cannot be used; the sentence begins with its position in the job.
+            OwnCodeError: one of them failed.
+        """
+        for number, own in self._own.items():
+            try:
+                own.probe(channels, height, width)
+            except ValueError as error:
+                raise ValueError(f"{number}: {error}") from error
 
     @property
     def mixes(self) -> bool:

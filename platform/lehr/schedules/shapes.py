@@ -1,14 +1,4 @@
-"""Learning-rate schedules: each is one pure function of progress through the run.
-
-The learning rate at step t is `lr × curve(t) × warmup(t) × cooldown(t)`. Steps are optimizer steps and count from 0;
-update t uses the rate of step t. Schedules have no state: a resumed run asks for step t and gets the same rate as a run
-that never stopped.
-
-In the formulas T is the number of steps in the run, w the number of warmup steps, p = (t − w) / (T − w) the progress
-after the warmup, from 0 to 1, and e the option `end_factor`, a share of lr. SCHEDULES.md says when to use which.
-
-To add a schedule: write a class with its options as fields and its `curve`, and add it to `AnySchedule`.
-"""
+"""The schedules that come with lehr, a class each: its options, and its curve as a function of the step."""
 
 from __future__ import annotations
 
@@ -16,65 +6,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import Field, model_validator
 
-from lehr.durations import ZERO, Duration, RunLength
-
-Curve: TypeAlias = Callable[[int], float]
-
-
-class BaseSchedule(BaseModel):
-    """The base of all schedules: a linear warmup and a linear cooldown, multiplied with the curve of the schedule."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    warmup: Duration = Field(
-        default=ZERO, description="Linear rise from lr/(warmup steps) to the full rate. A duration."
-    )
-    cooldown: Duration = Field(default=ZERO, description="Linear fall to zero at the very end of the run. A duration.")
-
-    def curve(self, length: RunLength) -> Curve:
-        """The factor on lr as a function of the step, without warmup and cooldown.
-
-        Raises:
-            ValueError: milestones, cycles or phases do not fit the run.
-        """
-        raise NotImplementedError
-
-    def bind(self, length: RunLength) -> Curve:
-        """The factor on lr as a function of the step, with warmup and cooldown.
-
-        Raises:
-            ValueError: warmup, cooldown, milestones, cycles or phases do not fit the run.
-        """
-        warmup, cooldown = self.warmup.steps(length), self.cooldown.steps(length)
-        if warmup + cooldown > length.total_steps:
-            parts = f"warmup {self.warmup} is {warmup} steps" + (
-                f" and cooldown {self.cooldown} is {cooldown}" if cooldown else ""
-            )
-            raise ValueError(f"{parts}, longer than the run of {length.total_steps} steps")
-        curve = self.curve(length)
-
-        def factor(step: int) -> float:
-            rise = (step + 1) / warmup if step < warmup else 1.0
-            left = length.total_steps - step
-            fall = left / cooldown if left < cooldown else 1.0
-            return curve(step) * rise * fall
-
-        return factor
-
-    def cycle_ends(self, length: RunLength) -> list[int]:
-        """For each cycle, the number of steps taken when it ends; most schedules have one cycle, the whole run."""
-        return [length.total_steps]
-
-    def progress(self, length: RunLength) -> Curve:
-        """p(t): the share of the run after the warmup that is done before step t, from 0 to 1."""
-        warmup = self.warmup.steps(length)
-        span = length.total_steps - warmup
-        return lambda step: min(max((step - warmup) / span, 0.0), 1.0) if span > 0 else 1.0
+from lehr.durations import Duration, RunLength
+from lehr.schedules.base import BaseSchedule, Curve
 
 
 class Constant(BaseSchedule):
@@ -160,7 +97,7 @@ class InverseSqrt(BaseSchedule):
     )
 
     def curve(self, length: RunLength) -> Curve:
-        warmup = self.warmup.steps(length)
+        warmup = self.warmup_steps(length)
         said = self.timescale if self.timescale is not None else self.warmup if warmup else Duration(1, "ep")
         timescale = said.steps(length)
         if not timescale:
@@ -195,7 +132,7 @@ class Exponential(BaseSchedule):
     every: Duration = Field(default=Duration(100, "%"), description="The stretch that gamma is for. A duration.")
 
     def curve(self, length: RunLength) -> Curve:
-        warmup, every = self.warmup.steps(length), self.every.steps(length)
+        warmup, every = self.warmup_steps(length), self.every.steps(length)
         if not every:
             raise ValueError(f"every {self.every} rounds to 0 steps; allowed: one step or more")
         return lambda step: self.gamma ** (max(step - warmup, 0) / every)
@@ -241,11 +178,11 @@ class Cyclic(BaseSchedule):
         Raises:
             ValueError: the cycles do not fit the run.
         """
-        return [min(start + steps, length.total_steps) for start, steps in self._cycles(length)]
+        return [min(start + steps, length.total_steps) for start, steps in self.fitted(length)._cycles(length)]
 
     def _cycles(self, length: RunLength) -> list[tuple[int, int]]:
         """The first step and the number of steps of each cycle. The last cycle may be longer than the run."""
-        at, total = self.warmup.steps(length), length.total_steps
+        at, total = self.warmup_steps(length), length.total_steps
         wanted = None if self.length is not None else self.cycles or 4
         unfit = ValueError(f"{wanted} cycles of whole steps do not fit into {total - at} steps; allowed: fewer of them")
         if wanted is not None and wanted > total - at:
@@ -278,6 +215,7 @@ class OneCycle(BaseSchedule):
     """
 
     name: Literal["one_cycle"] = "one_cycle"
+    shares: ClassVar[dict[str, Duration]] = {**BaseSchedule.shares, "rise": Duration(30, "%")}
     rise: Duration = Field(default=Duration(30, "%"), description="From the start of the run to the peak. A duration.")
     start_factor: float = Field(default=0.04, ge=0, le=1, description="The first rate, as a share of lr.")
     end_factor: float = Field(default=4e-6, ge=0, le=1, description="The last rate, as a share of lr.")
@@ -306,17 +244,17 @@ class WSD(BaseSchedule):
     """
 
     name: Literal["wsd"] = "wsd"
+    shares: ClassVar[dict[str, Duration]] = {**BaseSchedule.shares, "decay": Duration(20, "%")}
     decay: Duration = Field(default=Duration(20, "%"), description="The fall at the end of the run. A duration.")
     shape: Literal["linear", "cosine", "sqrt"] = Field(default="linear", description="Of the fall.")
     end_factor: float = Field(default=0.0, ge=0, le=1, description="The rate at the very end, as a share of lr.")
 
     def curve(self, length: RunLength) -> Curve:
-        decay, warmup = self.decay.steps(length), self.warmup.steps(length)
+        decay, warmup = self.decay.steps(length), self.warmup_steps(length)
         if decay + warmup > length.total_steps:
             also = f" and warmup {self.warmup} is {warmup}" if warmup else ""
-            raise ValueError(
-                f"decay {self.decay} is {decay} steps{also}, longer than the run of {length.total_steps} steps"
-            )
+            what = f"decay {self.decay} is {decay} steps{also}, longer than the run of {length.total_steps} steps"
+            raise ValueError(f"{what}; allowed: less, such as schedule.decay=20%")
         falls: dict[str, Callable[[float], float]] = {
             "linear": lambda x: 1 - x,
             "cosine": _cosine,
@@ -326,16 +264,6 @@ class WSD(BaseSchedule):
         return lambda step: (
             1.0 if step < stable else _between(self.end_factor, 1.0, fall((step - stable) / max(decay, 1)))
         )
-
-
-def linear_rule(batch: int, base_batch: int, warmup: int) -> Curve:
-    """The factor on lr for a batch k times as large as the one that lr is for: from 1 to k in `warmup` steps, then k.
-
-    scale(t) = 1 + (k − 1) × min(t / warmup, 1), with k = batch / base_batch. A k below 1 needs no warmup and has none.
-    Goyal et al., "Accurate, large minibatch SGD: Training ImageNet in 1 hour", 2017.
-    """
-    k = batch / base_batch
-    return lambda step: 1 + (k - 1) * step / warmup if k > 1 and step < warmup else k
 
 
 def _cosine(p: float) -> float:
@@ -349,31 +277,3 @@ def _between(low: float, high: float, share: float) -> float:
 
 def _outside(what: str, steps: int, length: RunLength) -> str:
     return f"{what} is {steps} steps of {length.total_steps}; allowed: more than 0 and less than the run"
-
-
-AnySchedule: TypeAlias = (
-    Constant | Step | Cosine | Linear | InverseSqrt | Polynomial | Exponential | Cyclic | OneCycle | WSD
-)
-SCHEDULES: dict[str, type[BaseSchedule]] = {cls.model_fields["name"].default: cls for cls in get_args(AnySchedule)}
-
-
-class _ShortForm:
-    """A bare name is the schedule with its defaults; no name means constant, and null the default of a field."""
-
-    @staticmethod
-    def expand(value: Any) -> Any:
-        if isinstance(value, dict):
-            name = value.get("name") or "constant"
-            fields = SCHEDULES.get(name, BaseSchedule).model_fields if isinstance(name, str) else {}
-            return {**{key: item for key, item in value.items() if item is not None or key not in fields}, "name": name}
-        return {"name": value} if isinstance(value, str) else value
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string", "enum": list(SCHEDULES)}, handler(schema)]}
-
-
-Schedule = Annotated[
-    Annotated[AnySchedule, Field(discriminator="name")],
-    BeforeValidator(_ShortForm.expand),
-    _ShortForm(),
-]
