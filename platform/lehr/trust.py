@@ -123,6 +123,8 @@ FIELDS: dict[str, Callable[[object], list[Call]]] = {
     "model": _section("model", "weights"),
     "backbone": _section("model", "weights", reference="run:"),
     "data": _sources,
+    "loss": _section("loss", "label_smoothing", "class_weights"),
+    "metrics": _section("metric", "label", "better"),
 }
 """Every section of a job that may name code, and how its calls are found. Whatever is missing here is never allowed."""
 

@@ -23,12 +23,13 @@ from lehr.recipe.study import StepStudy
 from lehr.recipe.trial_results import all_trials, format_metric
 from lehr.recipe.verdicts import step_verdicts
 from lehr.runs import Overview, RunFolder, read_model
-from lehr.training.setup import check_job
+from lehr.training.setup import check_job, complete_base
 from lehr.trials import run_trials
 
 
 def check(job: RecipeJob) -> None:
     """Raises JobError if the base job cannot be trained, or the budget needs a step that is left out."""
+    complete_base(job, job.base)
     check_job(derive(job.base, {}, parent=job, name="base"))
     if job.allowance[1] == "s" and not measures_rates(job):
         budget_epochs(job, RecipeState())

@@ -20,7 +20,7 @@ from lehr.job import TrainJob
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
 from lehr.runs import Overview, RunFolder, read_model
-from lehr.training.setup import Plan, check_job
+from lehr.training.setup import Plan, check_job, complete_base
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features, compute_locally, rows_of_split, sample_positions, split_names
 from lehr.transfer.head_trainable import HeadTrainable
@@ -41,6 +41,7 @@ Compute = Callable[..., Iterator[Features]]
 def check(job: TransferJob) -> None:
     """Checks what needs no data: the backbone, its weights, and every job to be trained. Raises JobError."""
     check_backbone(job)
+    complete_base(job, job.base)
     for strategy in STRATEGIES:
         check_job(strategy_job(job, strategy))
 
