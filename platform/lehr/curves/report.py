@@ -18,6 +18,7 @@ from lehr.formatting import format_seconds
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, table, text
 from lehr.runs import Progress, RunFolder
+from lehr.runs.columns import listed
 
 _FATAL = ("diverged", "not_learning", "at_chance")
 _TIME_COLORS = {
@@ -110,6 +111,9 @@ def _facts(curves: Curves, progress: Progress) -> list[tuple[str, str]]:
         facts.append((f"Best {best.metric.replace('_', ' ')}", f"{value} (epoch {best.epoch})"))
     if (test := progress.metrics.get("test_accuracy")) is not None:
         facts.append(("Test accuracy of the best model", f"{test:.2%}"))
+    for name in listed(progress.metrics, "test"):
+        value = progress.metrics[name]
+        facts.append((f"{name[:1].upper()}{name[1:].replace('_', ' ')}", "none" if value is None else f"{value:.4f}"))
     facts.append(("Epochs", f"{curves.last_epoch:.3g} of {curves.option('train.epochs', '?')}"))
     facts.append(("Steps", f"{len(curves.steps['step']):,}"))
     if progress.seconds:

@@ -22,12 +22,14 @@ from lehr.formatting import format_folder, format_path, format_seconds, format_t
 from lehr.job import TrainJob
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
+from lehr.runs.columns import listed
 from lehr.training.allocation import allocate
 from lehr.training.failures import describe, describe_lost_workers, last_line
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
 
+MOST_TOLD = 8  # metrics of the job's own list that are told at the end
 STILL_SECONDS = 10.0  # without progress until the cluster is asked whether workers wait for resources
 
 
@@ -201,6 +203,12 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
         lines.append(f"Best {best.metric.replace('_', ' ')}: {value}, epoch {best.epoch} of {epochs}")
     if (test := progress.metrics.get("test_accuracy")) is not None:
         lines.append(f"Test accuracy of that model: {test:.2%}")
+    if own := [
+        (name, value) for name in listed(progress.metrics, "test") if (value := progress.metrics[name]) is not None
+    ]:
+        known = [f"{name.removeprefix('test_').replace('_', ' ')} {value:.4f}" for name, value in own[:MOST_TOLD]]
+        more = f", and {len(own) - MOST_TOLD} more in the report" if len(own) > MOST_TOLD else ""
+        lines.append(f"Test {', '.join(known)}{more}")
     lines.append(f"Time: {format_time_table(seconds)}")
     lines.append(f"Model:  {where}/model")
     if picture:

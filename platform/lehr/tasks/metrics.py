@@ -105,14 +105,6 @@ class Metric:
     compute: Callable[[Tensor, Tensor], object]
     takes_probabilities: bool = False
 
-    def measure(self, outputs: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[str, float]:
-        """The numbers that it measures by column name.
-
-        Raises:
-            ValueError: it returned something that is no metric.
-        """
-        return columns(self.label, self.compute(outputs, targets), classes)
-
 
 def columns(label: str, value: object, classes: Sequence[str]) -> dict[str, float]:
     """What a metric returned, as numbers by column name: `f1`, `f1_cat` and `f1_dog`, or `f1_` and the name of each.
@@ -138,7 +130,7 @@ def _number(value: object) -> float | None:
     if isinstance(value, str) or getattr(value, "shape", ()) not in ((), (1,)):
         return None
     try:
-        return float(value)  # type: ignore[arg-type]
+        return float(value.detach() if isinstance(value, Tensor) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
         return None
 

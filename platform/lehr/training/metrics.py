@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,13 +20,15 @@ from torch import Tensor
 
 from lehr.errors import JobError, LehrError
 from lehr.job import MetricSection, Training, TrainJob, check_call, not_a_choice
-from lehr.own_code import calling, shape
+from lehr.own_code import OwnCodeError, calling, raised, shape
 from lehr.tasks import Task
 from lehr.tasks.losses import UNREADABLE
-from lehr.tasks.metrics import METRICS, Metric
+from lehr.tasks.metrics import METRICS, Metric, columns
 from lehr.training.losses import first_two, parameters
 from lehr.trust import Call, load
 
+STAT_SCORES = ("StatScores", "MulticlassStatScores")
+"""Their five counts would be taken for those of five classes."""
 MISSING = "is a metric of torchmetrics, which is not installed; install it with: pip install 'lehr[metrics]'"
 
 
@@ -56,29 +59,38 @@ def find_metric(job: Training, number: int, error: Callable[[str, str], JobError
         raise error(field, f'"{entry.name}" {MISSING}')
     classes = _torchmetrics()
     if entry.name not in classes:
-        raise error(field, not_a_choice(entry.name, "metric of torchmetrics", classes))
+        for_any = [name for name in classes if f"Multiclass{name}" in classes]
+        raise error(field, not_a_choice(entry.name, "metric of torchmetrics for one class per image", for_any))
     return classes[entry.name]
 
 
 def _torchmetrics() -> dict[str, Callable[..., Any]]:
-    """The classes of torchmetrics for classification, by name. Importing them takes seconds."""
+    """The classes of torchmetrics for one class per image, by name. Importing them takes seconds."""
     from lehr.models.vision import torchvision
 
     torchvision()  # which torchmetrics imports
     module = import_module("torchmetrics.classification")
-    return {name: getattr(module, name) for name in module.__all__ if name[:1].isupper()}
+    others = ("Binary", "Multilabel")
+    names = [name for name in module.__all__ if not name.startswith(others) and name not in STAT_SCORES]
+    return {name: getattr(module, name) for name in names}
 
 
 def complete_metrics(job: Training, error: Callable[[str, str], JobError]) -> None:
     """Fills in which values of each metric are better, as it says itself: from then on the job alone answers that.
 
     Raises:
-        JobError: there is no such metric.
+        JobError: there is no such metric, or one by which the job chooses does not say which values are better.
     """
     for number, entry in enumerate(job.metrics):
         if entry.better is None:
             found = find_metric(job, number, error)
             entry.__dict__["better"] = direction(entry, found)
+    early = job.train.early_stopping
+    for field, column in (("metric", job.train.metric), ("early_stopping.metric", early and early.metric)):
+        chosen_by = job.metric_entry(column) if column else None
+        if chosen_by and chosen_by.better is None:
+            what = f"{chosen_by.name} does not say which values are better, and train.{field} is {column}"
+            raise error(f"metrics.{job.metrics.index(chosen_by)}", f"{what}; allowed: better: higher, or better: lower")
 
 
 def direction(entry: MetricSection, found: object) -> str | None:
@@ -86,7 +98,7 @@ def direction(entry: MetricSection, found: object) -> str | None:
     if entry.name in METRICS:
         return "higher"
     if _is_torchmetrics(found):  # F1Score makes a MulticlassF1Score, which alone knows
-        found = _torchmetrics().get(f"Multiclass{entry.name}", found)
+        found = _torchmetrics().get(f"Multiclass{getattr(found, '__name__', '')}", found)
     said = getattr(found, "higher_is_better", None)
     return ("higher" if said else "lower") if isinstance(said, bool) else None
 
@@ -124,8 +136,9 @@ class Metrics:
         probabilities = task.probabilities(outputs) if any(each.takes_probabilities for each in self.each) else outputs
         for each in self.each:
             given = probabilities if each.takes_probabilities else outputs
+            value = each.compute(given.clone(), targets.clone())
             try:
-                found |= each.measure(given.clone(), targets.clone(), classes)
+                found |= columns(each.label, value, classes)
             except ValueError as error:
                 raise LehrError(f"the metric {each.label} {error}") from error
         if self.names and set(found) != set(self.names):
@@ -157,10 +170,14 @@ def make_metrics(job: TrainJob, task: Task[Any], classes: Sequence[str], dtype: 
         metric = _metric(job, number, count)
         try:
             found = Metrics((metric,)).measure(outputs, targets, task, classes)
-        except LehrError as error:
-            if type(error) is not LehrError:
-                raise
-            raise job.error(f"metrics.{number}", str(error)) from error
+        except OwnCodeError:
+            raise
+        except Exception as error:
+            what = str(error) if isinstance(error, LehrError | ValueError) else raised(error)
+            option, _, about = what.partition(": ")
+            if option in job.metrics[number].options:
+                raise job.error(f"metrics.{number}.{option}", about) from error
+            raise job.error(f"metrics.{number}", what) from error
         for name in found:
             if name in names:
                 what = f'"{name}" is measured already; allowed: another name, with label'
@@ -209,7 +226,7 @@ def _of_class(found: Callable[..., Any], options: Mapping[str, Any], name: str) 
     """A metric that is made, updated with the whole split, and computed."""
 
     def compute(outputs: Tensor, targets: Tensor) -> object:
-        with calling(name, outputs=outputs, targets=targets, **options):
+        with calling(name, outputs=outputs, targets=targets, **options) if ":" in name else nullcontext():
             made = found(**options)
             for part in (made, *getattr(made, "modules", list)()):
                 if hasattr(part, "distributed_available_fn"):  # it has all rows, and the other workers do not call it

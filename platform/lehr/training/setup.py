@@ -278,7 +278,7 @@ def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
 
 
 def check_metrics(job: TrainJob, names: Sequence[str]) -> None:
-    """Raises JobError when the job names a metric that its epochs will not record, or whose better values are unknown.
+    """Raises JobError when the job names a metric that its epochs will not record.
 
     Args:
         names: what is measured on each split.
@@ -291,10 +291,6 @@ def check_metrics(job: TrainJob, names: Sequence[str]) -> None:
         if metric and metric not in known:
             what = f'"{metric}" is not recorded; allowed: {", ".join(known[:40])}{", …" if len(known) > 40 else ""}'
             raise job.error(f"train.{field}", what)
-        if metric and (entry := job.metric_entry(metric)) and entry.better is None:
-            number = job.metrics.index(entry)
-            what = f"{entry.name} does not say which values are better; allowed: better: higher, or better: lower"
-            raise job.error(f"metrics.{number}", f"{what}, since train.{field} is {metric}")
 
 
 def learning_rate(job: TrainJob, length: RunLength) -> Callable[[int], float]:

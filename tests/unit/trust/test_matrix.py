@@ -41,6 +41,16 @@ class Net(SmallCNN):
         super().__init__(*args, **options)
 
 
+def loss(outputs, targets, width=8):
+    Path("called").touch()
+    return outputs.logsumexp(dim=1) - outputs.gather(1, targets[:, None])[:, 0]
+
+
+def metric(outputs, targets, width=8):
+    Path("called").touch()
+    return 0.5
+
+
 def photos(path=None):
     Path("called").touch()
     raise LehrError("the canary sang")
@@ -116,12 +126,26 @@ def plant_data(folder: str) -> None:
     edit_job(folder, lambda job: job.get("base", job)["data"].update(source="canary:photos", path="/etc"))
 
 
+def plant_loss(folder: str) -> None:
+    edit_job(folder, lambda job: job.get("base", job).update(loss={"name": "canary:loss", "width": 9}))
+
+
+def plant_metric(folder: str) -> None:
+    metrics = ["f1", {"name": "canary:metric", "width": 9, "better": "higher"}]
+    edit_job(folder, lambda job: job.get("base", job).update(metrics=metrics))
+
+
 def plant_in_all(plant: Callable[[str], None]) -> None:
     for job in Path("runs").glob("**/job.yaml"):
         plant(str(job.parent))
 
 
-FIELDS: dict[str, Callable[[str], None]] = {"model.name": plant_model, "data.source": plant_data}
+FIELDS: dict[str, Callable[[str], None]] = {
+    "model.name": plant_model,
+    "data.source": plant_data,
+    "loss.name": plant_loss,
+    "metrics.name": plant_metric,
+}
 
 # ── the commands ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,13 +176,15 @@ class Command:
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
     trust: tuple[str, ...] = ("run",)
-    sings: tuple[str, ...] = field(default=("model.name", "data.source"))
+    sings: tuple[str, ...] = field(default=("model.name", "data.source", "loss.name", "metrics.name"))
 
     def __str__(self) -> str:
         return " ".join(self.words)
 
 
-MODEL, DATA = "model.name", "data.source"
+MODEL, DATA, LOSS, METRIC = "model.name", "data.source", "loss.name", "metrics.name"
+TRAINING = (MODEL, DATA, LOSS, METRIC)
+"""What a run is trained with; what is done with its model alone needs no loss and no metrics."""
 COMMANDS = [
     Command(("predict", "run", "digits", "out", "--debug"), (MODEL,)),
     Command(("predict", "ensemble", "digits", "out", "--debug"), (MODEL,), ("ensemble",)),
@@ -167,12 +193,12 @@ COMMANDS = [
     Command(("export", "run", "--format", "torch"), (MODEL, DATA)),
     Command(("export", "ensemble", "--format", "torch"), (MODEL, DATA), ("ensemble",)),
     Command(("export", "run", "--format", "torch", "--data", "digits"), (MODEL,)),
-    Command(("resume", "run", "--here"), (MODEL, DATA), sings=(MODEL,)),  # a finished run reads no data
-    Command(("resume", "runs/search/trials/0000", "--here"), (MODEL, DATA), ("search",), sings=(MODEL,)),
-    Command(("best", "search", "best.yaml"), (MODEL, DATA), ("search",), sings=()),
+    Command(("resume", "run", "--here"), TRAINING, sings=(MODEL, LOSS)),  # a finished run reads no data
+    Command(("resume", "runs/search/trials/0000", "--here"), TRAINING, ("search",), sings=(MODEL, LOSS)),
+    Command(("best", "search", "best.yaml"), TRAINING, ("search",), sings=()),
     Command(("run", "transfer.yaml", "--debug"), (MODEL,)),
-    Command(("run", "members.yaml", "--debug"), (MODEL, DATA), ("run", "other")),
-    Command(("run", "top.yaml", "--debug"), (MODEL, DATA), ("search",)),
+    Command(("run", "members.yaml", "--debug"), TRAINING, ("run", "other")),
+    Command(("run", "top.yaml", "--debug"), TRAINING, ("search",)),
     Command(("run", "prediction.yaml", "--debug"), (MODEL,)),
     Command(("run", "weights.yaml", "--debug")),
     Command(("search", "tuning.yaml", "--preview")),
@@ -261,6 +287,15 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "train, data with a path of torchvision": {**TRAIN, "data": {"source": "torchvision:LSUN", "path": "/planted"}},
     "search, base": {"kind": "search", "base": {"model": "canary:Net"}, "space": {"seed": [1, 2]}},
     "search, data": {"kind": "search", "base": {"data": {"source": "canary:photos"}}, "space": {"seed": [1, 2]}},
+    "train, loss": {**TRAIN, "loss": "canary:loss"},
+    "train, metrics": {**TRAIN, "metrics": ["f1", {"name": "canary:metric"}]},
+    "search, loss in the space": {"kind": "search", "base": TRAIN, "space": {"loss.name": ["bce", "canary:loss"]}},
+    "ensemble, metrics of members": {
+        "kind": "ensemble",
+        "method": "independent",
+        "base": TRAIN,
+        "members": [{"metrics": ["f1"]}, {"metrics": ["canary:metric"]}],
+    },
     "search, space": {"kind": "search", "base": TRAIN, "space": {"model": ["small_cnn", "canary:Net"]}},
     "search, dotted space": {"kind": "search", "base": TRAIN, "space": {"data.source": ["digits", "canary:photos"]}},
     "recipe, base": {"kind": "recipe", "base": {"model": "canary:Net"}},
