@@ -14,7 +14,7 @@ from markupsafe import Markup
 from lehr.curves import charts
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
-from lehr.formatting import format_seconds
+from lehr.formatting import format_metric, format_seconds
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, table, text
 from lehr.runs import Progress, RunFolder
@@ -107,7 +107,7 @@ def _finding(found: Finding) -> Markup:
 def _facts(curves: Curves, progress: Progress) -> list[tuple[str, str]]:
     best, facts = progress.best, [("State", str(progress.status))]
     if best.value is not None:
-        value = f"{best.value:.2%}" if "accuracy" in best.metric else f"{best.value:.4f}"
+        value = format_metric(best.value, best.metric)
         facts.append((f"Best {best.metric.replace('_', ' ')}", f"{value} (epoch {best.epoch})"))
     if (test := progress.metrics.get("test_accuracy")) is not None:
         facts.append(("Test accuracy of the best model", f"{test:.2%}"))

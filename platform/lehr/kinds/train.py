@@ -18,7 +18,7 @@ from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
-from lehr.formatting import format_folder, format_path, format_seconds, format_time_table
+from lehr.formatting import format_folder, format_metric, format_path, format_seconds, format_time_table
 from lehr.job import TrainJob
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
@@ -198,8 +198,7 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
     ending, took = progress.message, format_seconds(seconds["total"] + seconds.get("startup", 0))
     lines = [f"{ending[:1].upper()}{ending[1:]}, in {took}."]
     if best.value is not None and progress.training:
-        value = f"{best.value:.2%}" if "accuracy" in best.metric else f"{best.value:.4f}"
-        epochs = progress.training.epochs
+        value, epochs = format_metric(best.value, best.metric), progress.training.epochs
         lines.append(f"Best {best.metric.replace('_', ' ')}: {value}, epoch {best.epoch} of {epochs}")
     if (test := progress.metrics.get("test_accuracy")) is not None:
         lines.append(f"Test accuracy of that model: {test:.2%}")

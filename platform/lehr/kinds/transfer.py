@@ -15,7 +15,7 @@ from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
-from lehr.formatting import format_folder
+from lehr.formatting import format_folder, format_metric
 from lehr.job import TrainJob
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
@@ -203,7 +203,9 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     screen.progress(told)
     screen.close()
     screen.say(f"Chosen: {message}.")
-    screen.say(f"Best {outcome.best.metric.replace('_', ' ')}: {outcome.best.value:.2%}")
+    metric, value = outcome.best.metric, outcome.best.value
+    if value is not None:
+        screen.say(f"Best {metric.replace('_', ' ')}: {format_metric(value, metric)}")
     if "test_accuracy" in metrics:
         screen.say(f"Test accuracy of that model: {metrics['test_accuracy']:.2%}")
     screen.say(f"Model:  {format_folder(run.folder)}/model")
