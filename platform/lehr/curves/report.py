@@ -112,8 +112,8 @@ def _facts(curves: Curves, progress: Progress) -> list[tuple[str, str]]:
     if (test := progress.metrics.get("test_accuracy")) is not None:
         facts.append(("Test accuracy of the best model", f"{test:.2%}"))
     for name in listed(progress.metrics, "test"):
-        value = progress.metrics[name]
-        facts.append((f"{name[:1].upper()}{name[1:].replace('_', ' ')}", "none" if value is None else f"{value:.4f}"))
+        measured = progress.metrics[name]
+        facts.append((f"{name[:1].upper()}{name[1:].replace('_', ' ')}", "" if measured is None else f"{measured:.4f}"))
     facts.append(("Epochs", f"{curves.last_epoch:.3g} of {curves.option('train.epochs', '?')}"))
     facts.append(("Steps", f"{len(curves.steps['step']):,}"))
     if progress.seconds:

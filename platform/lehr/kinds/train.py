@@ -200,12 +200,14 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
     if best.value is not None and progress.training:
         value, epochs = format_metric(best.value, best.metric), progress.training.epochs
         lines.append(f"Best {best.metric.replace('_', ' ')}: {value}, epoch {best.epoch} of {epochs}")
+    elif best.metric and progress.training and progress.training.epochs_done:
+        told = f"{best.metric.replace('_', ' ')} was not a number after any epoch"
+        lines.append(f"{told[:1].upper()}{told[1:]}: the model is that of the last one")
     if (test := progress.metrics.get("test_accuracy")) is not None:
         lines.append(f"Test accuracy of that model: {test:.2%}")
-    if own := [
-        (name, value) for name in listed(progress.metrics, "test") if (value := progress.metrics[name]) is not None
-    ]:
-        known = [f"{name.removeprefix('test_').replace('_', ' ')} {value:.4f}" for name, value in own[:MOST_TOLD]]
+    measured = [(name, progress.metrics[name]) for name in listed(progress.metrics, "test")]
+    if own := [(name, value) for name, value in measured if value is not None]:
+        known = [f"{name.removeprefix('test_').replace('_', ' ')} {figure:.4f}" for name, figure in own[:MOST_TOLD]]
         more = f", and {len(own) - MOST_TOLD} more in the report" if len(own) > MOST_TOLD else ""
         lines.append(f"Test {', '.join(known)}{more}")
     lines.append(f"Time: {format_time_table(seconds)}")

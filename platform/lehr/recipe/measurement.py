@@ -57,14 +57,14 @@ def loss_of_a_guess(plan: Plan, counts: Sequence[int]) -> float:
 
     def closure() -> float:
         optimizer.zero_grad()
-        outputs = guess.softmax(dim=0) if plan.task.plain.activation == "none" else guess
+        outputs = guess.softmax(dim=0) if plan.task.activation == "none" else guess
         loss = plan.task.loss(outputs.expand(len(targets), -1), targets) / max(1, len(targets))
         torch.autograd.backward(loss)
         losses.append(float(loss.detach()))
         return losses[-1]
 
     try:
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
     except OwnCodeError:  # it need not make sense of such outputs
         return math.nan
     return min((each for each in losses if math.isfinite(each)), default=math.nan)

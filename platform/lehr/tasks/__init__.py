@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lehr.tasks.classification import Classification
+from lehr.tasks.losses import Activation
 
 __all__ = ["Classification", "Outputs", "Task"]
 
@@ -51,6 +52,11 @@ class Task(Protocol[OutputsOfTask]):
 
     def metrics(self, sums: Mapping[str, Any], rows: int) -> dict[str, float]:
         """The metrics of a split from its sums (numbers, and lists of them) and its number of rows."""
+        ...
+
+    @property
+    def activation(self) -> Activation:
+        """What makes the outputs of its networks probabilities."""
         ...
 
     def chance_loss(self, dtype: torch.dtype) -> float:

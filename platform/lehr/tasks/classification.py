@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lehr.tasks.losses import Loss, logits
+from lehr.tasks.losses import Activation, Loss, logits
 
 
 @dataclass
@@ -47,14 +47,18 @@ class Classification:
     def metrics(self, sums: Mapping[str, float], rows: int) -> dict[str, float]:
         return {"loss": sums["loss"] / rows, "accuracy": sums["correct"] / rows}
 
+    @property
+    def activation(self) -> Activation:
+        return self.plain.activation
+
     def chance_loss(self, dtype: torch.dtype) -> float:
         count = self.outputs
         blank = torch.zeros(count, count, dtype=dtype)
-        outputs = blank + 1 / count if self.plain.activation == "none" else blank
+        outputs = blank + 1 / count if self.activation == "none" else blank
         return float(self.plain(outputs, torch.arange(count))) / count
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        return logits(outputs, self.plain.activation).softmax(dim=-1)
+        return logits(outputs, self.activation).softmax(dim=-1)
 
 
 def class_weights(choice: str | list[float], labels: Tensor, classes: int) -> Tensor | None:

@@ -268,7 +268,7 @@ class Attempt:
         """
         self.group.barrier()
         best, checkpoint = self.state.best, None
-        if self.group.first:
+        if self.group.first and best.step is not None:  # else the metric never was a number
             checkpoint = load_step(self.folder, best.step)
             if checkpoint is None:
                 left = best_left(self.folder, best, epochs_until(self.folder, self.state.step))

@@ -89,9 +89,9 @@ class Built:
         if place not in self._made:
             self._made[place] = self.make(*place)
         if not self.path:
-            return self._made[place](outputs, targets)  # type: ignore[no-any-return]
+            return self._made[place](outputs, targets)
         with calling(self.path, outputs=outputs, targets=targets):
-            return self._made[place](outputs, targets)  # type: ignore[no-any-return]
+            return self._made[place](outputs, targets)
 
     def make(self, device: torch.device, dtype: torch.dtype) -> Callable[..., Any]:
         """The function of outputs and targets on a device, for outputs of a type."""
@@ -102,7 +102,7 @@ class Built:
         if not inspect.isclass(self.found):
             return lambda outputs, targets: self.found(outputs, targets, **options)
         with calling(self.path, **options):
-            made = self.found(**options)
+            made: Callable[..., Any] = self.found(**options)
         return made.to(device, dtype) if isinstance(made, nn.Module) else made
 
 
@@ -122,7 +122,7 @@ def make_losses(
     """
     found = find_loss(job)
     taken, path = parameters(found), job.loss.name if ":" in job.loss.name else ""
-    made = []
+    made: list[Loss] = []
     for smoothing, weights in ((job.loss.label_smoothing, class_weights), (0.0, None)):
         given = {"label_smoothing": smoothing, "class_weights": weights}
         own = {name: value for name, value in given.items() if name in taken}

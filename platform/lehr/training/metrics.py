@@ -51,7 +51,7 @@ def find_metric(job: Training, number: int, error: Callable[[str, str], JobError
             raise error(field, str(missing)) from missing
         if not callable(found):
             raise error(field, f"{entry.name} is {shape(found)}; allowed: a function or a class")
-        return found  # type: ignore[no-any-return]
+        return found
     if not entry.name[:1].isupper():
         allowed = [*METRICS, "a class of torchmetrics such as F1Score", "my_package.module:name"]
         raise error(field, not_a_choice(entry.name, "metric", allowed))

@@ -223,7 +223,7 @@ class Plan:
             classes=self.splits.train.classes,
             preprocess=self.preprocess.describe(),
             dtype=str(self.dtype).removeprefix("torch."),
-            activation=self.task.plain.activation,
+            activation=self.task.activation,
         )
 
 

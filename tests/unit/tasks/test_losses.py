@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -92,6 +93,10 @@ def test_the_slope_of_focal_loss_is_finite_where_the_network_is_sure(gamma: floa
     assert outputs.grad.isfinite().all()
 
 
+def function_of(loss: Loss) -> Callable[..., Tensor]:
+    return loss.function
+
+
 def mean_focal(outputs: Tensor, targets: Tensor) -> Tensor:
     assert len(outputs)  # as a mean over nothing would be NaN
     return focal(outputs, targets).mean()
@@ -109,7 +114,7 @@ def test_rows_that_could_not_be_read_count_nothing(loss: Loss, mixed: bool) -> N
     given = targets.index_fill(0, unread, UNREADABLE)
     if mixed:
         given = F.one_hot(targets, CLASSES).double() * known[:, None]
-        loss = Loss(partial(loss.function, label_smoothing=0.1), own=False) if not loss.own else loss
+        loss = loss if loss.own else Loss(partial(function_of(loss), label_smoothing=0.1))
     whole = loss(all_rows, given)
     part = loss(fewer, given[known])
     whole.backward()

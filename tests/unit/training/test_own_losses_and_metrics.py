@@ -10,20 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.training.conftest import job_of, plan_of, synthetic
+from tests.unit.training.conftest import job_of, losses, plan_of, synthetic
 from torch import Tensor
 from torch.nn import functional as F
 
 from lehr.data.dataset import UNREADABLE, Batch, DataSubset
 from lehr.errors import JobError, LehrError
+from lehr.kinds.train import summary
 from lehr.models.description import ModelDescription
 from lehr.own_code import OwnCodeError
 from lehr.predict import load_predictor
+from lehr.predict.predictor import Network
 from lehr.runs import RunFolder, read_model
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.train_step import TrainStep
+from lehr.transfer.results import accuracy_of
 
 OWN = "tests.users_code"
 
@@ -118,7 +121,7 @@ def test_a_metric_that_cannot_be_measured_is_refused(metrics: Any, field: str, s
 
 @pytest.mark.parametrize("field", ["train.metric", "train.early_stopping.metric"])
 def test_what_chooses_must_be_recorded_and_say_which_values_are_better(field: str) -> None:
-    chosen = {field.replace(".", "__"): "validation_f1_of_each_b"}
+    chosen: dict[str, Any] = {field.replace(".", "__"): "validation_f1_of_each_b"}
     with pytest.raises(JobError, match=r'"validation_f1_of_each_b" is not recorded; allowed: .*validation_accuracy'):
         plan_of(**chosen)
     with pytest.raises(JobError, match=r"f1_of_each does not say which values are better.*allowed: better: higher"):
@@ -158,12 +161,12 @@ def test_one_rule_says_whether_lower_is_better(metrics: Any, column: str, lower:
 
 def test_the_best_epoch_by_an_own_metric_of_which_lower_is_better(train_tiny: Callable[..., RunFolder]) -> None:
     run = train_tiny(metrics=[f"{OWN}:ErrorRate"], train__metric="validation_error_rate", train__epochs=4)
-    errors = run.epochs()["validation_error_rate"].to_pylist()
-    assert errors == pytest.approx([1 - value for value in run.epochs()["validation_accuracy"].to_pylist()])
-    assert len(set(errors)) > 1
+    errors, accuracies = (run.epochs()[f"validation_{name}"].to_numpy() for name in ("error_rate", "accuracy"))
+    assert errors == pytest.approx(1 - accuracies)
+    assert len({*errors}) > 1
     outcome = run.outcome()
     assert outcome is not None
-    assert (outcome.best.value, outcome.best.epoch) == (min(errors), errors.index(min(errors)) + 1)
+    assert (outcome.best.value, outcome.best.epoch) == (errors.min(), errors.argmin() + 1)
 
 
 # ── exact ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +184,7 @@ def plain_loop(plan: Plan, gamma: float) -> tuple[list[float], Tensor]:
     def inputs(batch: Batch) -> Tensor:
         return (batch.inputs.double() / 255 - mean) / std
 
-    losses = []
+    of_steps = []
     for epoch in range(job.train.epochs):
         for positions in plan.sampler.order(epoch).split(job.train.batch_size):
             batch = rows.gather(positions)
@@ -190,12 +193,12 @@ def plain_loop(plan: Plan, gamma: float) -> tuple[list[float], Tensor]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(float(loss.detach()))
+            of_steps.append(float(loss.detach()))
     model.eval()
     batch = plan.splits.validation.gather(torch.arange(len(plan.splits.validation)))
     found, true = model(inputs(batch)).argmax(dim=1), batch.targets
     f1 = [2.0 * ((found == c) & (true == c)).sum() / ((found == c).sum() + (true == c).sum()) for c in range(3)]
-    return losses, torch.stack(f1)
+    return of_steps, torch.stack(f1)
 
 
 @pytest.mark.parametrize("loss", [f"{OWN}:focal", f"{OWN}:mean_focal", f"{OWN}:Focal", "focal"])
@@ -209,9 +212,9 @@ def test_focal_loss_and_f1_of_each_class_are_those_of_a_plain_loop(
         "train__batch_size": 7,  # a ragged last batch
         "train__epochs": 3,
     }
-    losses, f1 = plain_loop(plan_of(**options), 1.5)
+    found, f1 = plain_loop(plan_of(**options), 1.5)
     run = train_tiny(**options)
-    assert run.steps()["loss"].to_pylist() == pytest.approx(losses, rel=1e-6)
+    assert losses(run) == pytest.approx(found, rel=1e-6)
     last = run.epochs().to_pylist()[-1]
     for name in ("f1_of_each", "f1"):
         assert [last[f"validation_{name}_{c}"] for c in "abc"] == pytest.approx(f1.tolist(), abs=1e-6)
@@ -253,7 +256,7 @@ def _with_targets(rows: DataSubset, targets: Tensor) -> DataSubset:
 @pytest.mark.parametrize("precision", ["bf16", "fp64"])
 def test_a_loss_gets_outputs_in_the_type_of_the_weights(precision: str, train_tiny: Callable[..., RunFolder]) -> None:
     run = train_tiny(loss=f"{OWN}:Focal", train__precision=precision)  # it asserts the type itself
-    assert all(map(math.isfinite, run.steps()["loss"].to_pylist()))
+    assert all(map(math.isfinite, losses(run)))
 
 
 # ── what is recorded and predicted ──────────────────────────────────────────────────────────────────────────────────
@@ -284,7 +287,9 @@ def test_a_model_carries_what_makes_its_outputs_probabilities(
     assert ModelDescription.from_json(read_model(run.folder)[1]).activation == activation
     pixels = synthetic().validation.gather(torch.arange(5)).inputs
     with torch.inference_mode():
-        outputs = predictor.networks[0].model(predictor.networks[0].inputs(pixels))
+        network = predictor.networks[0]
+        assert isinstance(network, Network)
+        outputs = network.model(network.inputs(pixels))
         found = predictor(pixels)
     wanted = outputs.softmax(dim=1) if activation == "softmax" else outputs.sigmoid() / outputs.sigmoid().sum(1, True)
     torch.testing.assert_close(found, wanted)
@@ -320,11 +325,44 @@ def test_every_split_is_measured_and_nan_is_recorded_as_nan(train_tiny: Callable
     assert math.isnan(progress.metrics["validation_per_class_accuracy_c"] or 0)
 
 
+def test_a_metric_that_is_never_a_number_chooses_the_last_model_and_says_so(
+    train_tiny: Callable[..., RunFolder],
+) -> None:
+    splits = synthetic()
+    labels = splits.validation.labels
+    no_c = splits.validation.subset((labels != 2).nonzero()[:, 0])
+    name = "validation_per_class_accuracy_c"
+    run = train_tiny(
+        replace(splits, validation=no_c),
+        metrics=["per_class_accuracy"],
+        train__metric=name,
+        train__early_stopping={"patience": 1},
+        train__epochs=3,
+    )
+    outcome = run.outcome()
+    assert outcome is not None
+    assert (outcome.status, outcome.best.metric, outcome.best.value) == ("finished", name, None)
+    assert len(run.epochs()) == 3
+    assert any("was not a number after any epoch" in line for line in summary(run, run.progress(), None))
+
+
+@pytest.mark.parametrize("metric", ["validation_loss", "averaged_validation_loss", "validation_f1"])
+def test_a_transfer_compares_accuracies_whatever_chose_the_models(
+    metric: str, train_tiny: Callable[..., RunFolder]
+) -> None:
+    run = train_tiny(metrics=["f1"], train__metric=metric, train__averaging={"decay": 0.5}, train__epochs=3)
+    outcome = run.outcome()
+    assert outcome is not None
+    assert outcome.best.epoch is not None
+    column = "averaged_validation_accuracy" if metric.startswith("averaged") else "validation_accuracy"
+    assert accuracy_of(run) == run.epochs()[column].to_pylist()[outcome.best.epoch - 1]
+
+
 def test_a_loss_that_falls_below_zero_trains_and_is_not_called_diverged(train_tiny: Callable[..., RunFolder]) -> None:
     from lehr.curves import verdict
 
     run = train_tiny(loss=f"{OWN}:soft_margin", train__epochs=12, train__stop_on=["diverged", "not_learning"])
-    assert min(run.steps()["loss"].to_pylist()) < 0
+    assert min(losses(run)) < 0
     assert len(run.epochs()) == 12
     assert "iverge" not in verdict(run)
     assert "too high" not in verdict(run)
