@@ -102,7 +102,7 @@ class Built:
         if not inspect.isclass(self.found):
             return lambda outputs, targets: self.found(outputs, targets, **options)
         with calling(self.path, **options):
-            made: Callable[..., Any] = self.found(**options)
+            made: Any = self.found(**options)
         return made.to(device, dtype) if isinstance(made, nn.Module) else made
 
 

@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -69,7 +68,8 @@ def _torchmetrics() -> dict[str, Callable[..., Any]]:
     from lehr.models.vision import torchvision
 
     torchvision()  # which torchmetrics imports
-    module = import_module("torchmetrics.classification")
+    from torchmetrics import classification as module
+
     others = ("Binary", "Multilabel")
     names = [name for name in module.__all__ if not name.startswith(others) and name not in STAT_SCORES]
     return {name: getattr(module, name) for name in names}
