@@ -22,6 +22,11 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_metric(value: float, metric: str) -> str:
+    """A value of a recorded metric: `98.25%` for an accuracy, else `0.0612`."""
+    return f"{value:.2%}" if "accuracy" in metric else format_figure(value, ".4f")
+
+
 def format_figure(value: float, form: str) -> str:
     """A number as `form` has it, such as `.4f`, and a huge one in a few digits."""
     return format(value, form if abs(value) < 1e12 else ".4g")

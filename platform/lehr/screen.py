@@ -25,6 +25,9 @@ from lehr.errors import StorageError
 from lehr.formatting import format_figure, format_seconds
 from lehr.printing import REPLACED, printable, raw
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
+from lehr.runs.columns import listed
+
+MOST_METRICS = 3  # of those that the job itself lists
 
 
 class Screen(Protocol):
@@ -276,6 +279,12 @@ def overview(progress: Progress, told: Overview) -> Group:
     return Group(bar, facts, *([table] if told.table.rows else []))
 
 
+def _own_metrics(progress: Progress) -> list[str]:
+    """The metrics of the job's own list that there is room for, that which chooses the model before all others."""
+    names = listed(progress.metrics, "validation")
+    return sorted(names, key=lambda name: name != progress.best.metric)[:MOST_METRICS]
+
+
 def facts_of(progress: Progress) -> list[tuple[str, str]]:
     """(name, value) of what matters most in a training, in the order it is shown."""
     training, metrics = progress.training or TrainingProgress(), progress.metrics
@@ -283,6 +292,7 @@ def facts_of(progress: Progress) -> list[tuple[str, str]]:
         ("loss", training.loss, ".4f"),
         ("validation loss", metrics.get("validation_loss"), ".4f"),
         ("validation accuracy", metrics.get("validation_accuracy"), ".2%"),
+        *((name.replace("_", " "), metrics[name], ".4f") for name in _own_metrics(progress)),
         ("learning rate", training.learning_rate, ".4g"),
         ("examples/s", training.examples_per_second, ",.0f"),
     ]

@@ -130,6 +130,8 @@ FIELDS: dict[str, Callable[[object], list[Call]]] = {
     "augment": _section("augmentation", reference=TRANSFORMS),
     "optimizer": _section("optimizer", "lr", "weight_decay", "decay_norms", "scale_lr"),
     "schedule": _section("schedule", "warmup", "cooldown"),
+    "loss": _section("loss", "label_smoothing", "class_weights"),
+    "metrics": _section("metric", "label", "better"),
 }
 """Every section of a job that may name code, and how its calls are found. Whatever is missing here is never allowed."""
 

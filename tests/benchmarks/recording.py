@@ -39,7 +39,7 @@ def cost_of_a_step(folder: Path, steps: int = 100_000) -> float:
     assert isinstance(job, TrainJob)
     run = RunFolder.create(Folder.at(folder), to_dict(job))
     plan, group, stopwatch = Plan.make(job, splits(job, OpenedSources(job).decode())), Group(), Stopwatch()
-    state, buffer, synchroniser = TrainingState.start(job.train), StepBuffer(stopwatch), Synchroniser(group, 0)
+    state, buffer, synchroniser = TrainingState.start(job), StepBuffer(stopwatch), Synchroniser(group, 0)
     run.claim_attempt(workers=group.size)
     logger = begin_logging(plan, run, group, stopwatch, state, ResumePoint(None))
     loss, norm = torch.tensor(0.5), torch.tensor(1.0)

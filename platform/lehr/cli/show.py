@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lehr.job import Job
 
 FIRST, LAST = 4, 20  # epochs that are shown of a long run
+MOST_METRICS = 4  # of those that the job itself lists; the report has them all
 MOST_EVENTS = 200  # the newest ones
 
 
@@ -71,7 +72,10 @@ def show(
         shown.print(Text.assemble(("time", "dim"), f" {format_time_table(progress.seconds)}"))
     epochs = found.epochs()
     if len(epochs):
-        shown.print(_table(epochs))
+        names, left = _columns(epochs)
+        shown.print(_table(epochs, names))
+        if left:
+            shown.print(f"{left} more columns are in the report: lehr report {found.name}", style="dim")
     events = found.events()
     if len(events) > MOST_EVENTS:
         shown.print(f"The last {MOST_EVENTS} of {len(events):,} events:", style="dim")
@@ -80,14 +84,24 @@ def show(
         shown.print(Text.assemble((time, "dim"), f" {event['kind']}: {event['message']}"), soft_wrap=True)
 
 
-def _table(epochs: pa.Table) -> Table:
-    """The first and the last epochs, in the columns that have a value."""
-    from rich.table import Table
+def _columns(epochs: pa.Table) -> tuple[list[str], int]:
+    """The columns that have a value, as many as there is room for, and how many are left out."""
+    from lehr.runs.columns import listed
 
     count = len(epochs)
     names = [
         name for name in epochs.column_names if name not in ("step", "seconds") and epochs[name].null_count < count
     ]
+    own = [name for split in ("validation", "averaged_validation", "clean_train") for name in listed(names, split)]
+    left = own[MOST_METRICS:]
+    return [name for name in names if name not in left], len(left)
+
+
+def _table(epochs: pa.Table, names: list[str]) -> Table:
+    """The first and the last epochs, in these columns."""
+    from rich.table import Table
+
+    count = len(epochs)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")

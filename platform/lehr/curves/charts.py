@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import altair as alt
@@ -11,6 +12,9 @@ from lehr.curves import panels
 from lehr.curves.record import Curves
 from lehr.reporting import drawing as draw
 from lehr.reporting.smoothing import Floats, thin
+from lehr.runs.columns import listed
+
+MOST_COMPARED = 4  # metrics of the jobs' own, besides loss and accuracy
 
 
 def run_chart(curves: Curves) -> alt.VConcatChart:
@@ -21,6 +25,7 @@ def run_chart(curves: Curves) -> alt.VConcatChart:
     found = [
         panels.loss_panel(curves),
         panels.accuracy_panel(curves),
+        *panels.metric_panels(curves),
         panels.learning_rate_panel(curves),
         panels.gradient_panel(curves),
         panels.throughput_panel(curves),
@@ -39,10 +44,22 @@ def compare_chart(runs: Sequence[Curves]) -> alt.VConcatChart:
     found = [
         _comparison("Training loss", runs, "loss", 190),
         _comparison("Validation accuracy, %", runs, "validation_accuracy", 210, scale=100.0),
+        *(_comparison(metric_title(name), runs, name, 150, smoothed=False) for name in _common_metrics(runs)),
         _comparison("Learning rate", runs, "learning_rate", 70, smoothed=False),
         _comparison("Gradient norm", runs, "gradient_norm", 80),
     ]
     return draw.stack([panel for panel in found if panel is not None])
+
+
+def _common_metrics(runs: Sequence[Curves]) -> list[str]:
+    """The metrics of the jobs' own lists that most runs have measured, a few of them."""
+    times = Counter(name for curves in runs for name in listed(curves.epochs, "validation"))
+    return [name for name, _ in times.most_common(MOST_COMPARED)]
+
+
+def metric_title(name: str) -> str:
+    """`Validation f1`."""
+    return f"{name[:1].upper()}{name[1:].replace('_', ' ')}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -68,7 +85,9 @@ def _comparison(
     names = short_names([curves.name for curves in runs])
     for number, (name, curves) in enumerate(zip(names, runs, strict=True)):
         color = draw.RUN_COLORS[number % len(draw.RUN_COLORS)]
-        if column in curves.epochs and column not in curves.steps:
+        if column not in curves.steps:
+            if column not in curves.epochs:
+                continue
             x, y = curves.epochs["epoch"], curves.epochs[column] * scale
         elif smoothed:
             x, y = panels.averaged(curves, column, draw.scale_for(curves.steps[column]))

@@ -13,7 +13,7 @@ from lehr.curves import advice
 from lehr.curves.fatal import diverged
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
-from lehr.curves.rules import FATAL, LAST_RESORT, RULES
+from lehr.curves.rules import FATAL, FOR_ANY_LOSS, LAST_RESORT, RULES
 from lehr.curves.signals import Signals
 from lehr.curves.thresholds import DEFAULT, Thresholds
 
@@ -31,10 +31,10 @@ def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
         if s.length < limits.few_epochs:
             found = diverged(s)
             return Diagnosis(curves.name, (found or _too_little(s),))
-        fatal = next((found for rule in FATAL if (found := rule(s))), None)
+        fatal = next((found for rule in FATAL if s.positive or rule in FOR_ANY_LOSS if (found := rule(s))), None)
         if fatal:
             return Diagnosis(curves.name, (fatal,))
-        findings = tuple(found for rule in RULES if (found := rule(s)))
+        findings = tuple(found for rule in RULES if s.positive or rule in FOR_ANY_LOSS if (found := rule(s)))
         findings = findings or tuple(found for rule in LAST_RESORT if (found := rule(s)))
         low_confidence_last = sorted(findings, key=lambda found: found.confidence == "low")
         return Diagnosis(curves.name, tuple(low_confidence_last) or (_unclear(s) or _healthy(s),))

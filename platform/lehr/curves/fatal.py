@@ -23,6 +23,8 @@ def diverged(s: Signals) -> Finding | None:
     update = s.update_ratio(0, 1)
     if len(not_finite) or s.curves.divergence:
         rule, evidence, strength = "the loss explodes, or becomes NaN or infinite", _not_finite(s, not_finite), 9.0
+    elif not s.positive:
+        return None
     elif climbed > limits.climb and where < 0.9 * s.length:
         rule = "the smoothed loss ends far above its minimum"
         evidence = (
@@ -103,6 +105,13 @@ def not_learning(s: Signals) -> Finding | None:
     )
 
 
+def _chance_in_words(s: Signals) -> str:
+    if math.isnan(s.chance_loss):
+        return ""
+    about = f"ln {s.curves.classes} = " if s.curves.option("loss.name", "cross_entropy") == "cross_entropy" else ""
+    return f" (chance level: {about}{s.chance_loss:.3g})"
+
+
 def at_chance(s: Signals) -> Finding | None:
     """The weights change, but accuracy on other images stays at chance level."""
     update = s.update_ratio(0, 0.25)
@@ -114,8 +123,7 @@ def at_chance(s: Signals) -> Finding | None:
         rule="validation accuracy ends at chance level although the weights change",
         evidence=(
             f"validation accuracy is {s.final(s.validation):.1%} with {s.curves.classes} classes (chance level: "
-            f"{s.chance:.1%}); the training loss is {s.loss_at(1.0):.3g} (chance level: ln {s.curves.classes} = "
-            f"{s.chance_loss:.3g})"
+            f"{s.chance:.1%}); the training loss is {s.loss_at(1.0):.3g}{_chance_in_words(s)}"
         ),
         confidence="high" if s.length >= 2 * s.limits.few_epochs else "medium",
         advice=(

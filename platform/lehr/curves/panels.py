@@ -11,8 +11,10 @@ import altair as alt
 import numpy as np
 
 from lehr.curves.record import Curves
+from lehr.job import MetricSection
 from lehr.reporting import drawing as draw
 from lehr.reporting.smoothing import Floats, moving_average, thin
+from lehr.runs.columns import listed
 
 SPAN = 1 / 30  # width of the moving average's window, as a share of the run
 MOST_RESTART_LABELS = 5  # more would overlap
@@ -71,6 +73,45 @@ def accuracy_panel(curves: Curves) -> alt.LayerChart | None:
         *draw.end_labels(ends, scale),
     ]
     return draw.panel(layers, "Accuracy, %: clean training images and validation, the gap shaded", 190)
+
+
+def metric_panels(curves: Curves) -> list[alt.LayerChart]:
+    """One panel for each entry of the job's `metrics`: what it measures on validation rows, a line for each number."""
+    entries = curves.option("metrics", [])
+    labels = [name for each in entries if (name := _recorded_as(each))] if isinstance(entries, list) else []
+    of_label: dict[str, list[str]] = {label: [] for label in labels}
+    for name in listed(curves.epochs, "validation"):
+        fitting = [label for label in labels if f"{name}_".startswith(f"validation_{label}_")]
+        if fitting:
+            of_label[max(fitting, key=len)].append(name)
+    panels = (_metric_panel(curves, label, names) for label, names in of_label.items())
+    return [panel for panel in panels if panel is not None]
+
+
+def _recorded_as(entry: object) -> str:
+    try:
+        return MetricSection.model_validate(entry).recorded_as
+    except ValueError:
+        return ""
+
+
+def _metric_panel(curves: Curves, label: str, names: list[str]) -> alt.LayerChart | None:
+    x = curves.epochs["epoch"]
+    named = [name for name in names if np.isfinite(curves.epochs[name]).any()]
+    drawn = named[: len(draw.RUN_COLORS)]
+    if not drawn:
+        return None
+    colors = (draw.VALIDATION, *(color for color in draw.RUN_COLORS if color != draw.VALIDATION))
+    lines = [
+        (name.removeprefix(f"validation_{label}").lstrip("_") or "validation", color, x, curves.epochs[name])
+        for name, color in zip(drawn, colors, strict=False)
+    ]
+    axis = draw.scale_for(np.concatenate([y for *_, y in lines]))
+    layers: list[alt.Chart] = [draw.line(x, y, axis, color, name, ".4g", points=True) for name, color, _, y in lines]
+    layers += draw.end_labels(draw.labels(lines, axis), axis)
+    left = f", {len(drawn)} of {len(named)}" if len(named) > len(drawn) else ""
+    title = label.replace("_", " ")
+    return draw.panel(layers, f"{title[:1].upper()}{title[1:]}{draw.log_note(axis)}: validation{left}", 150)
 
 
 def learning_rate_panel(curves: Curves) -> alt.LayerChart | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ class Curves:
         epochs: column -> float64 [recorded epochs], ascending by epoch, each once; NaN: not measured.
         job: the job as resolved, as a plain tree.
         classes: number of classes, or None where the run does not say.
+        chance_loss: the loss while the network tells nothing apart, or NaN.
         validation_rows: rows of the validation split, or None.
         name: the run's name.
         divergence: the run's own sentence about a loss that exploded or became NaN; empty if it never did.
@@ -35,6 +37,7 @@ class Curves:
     epochs: Mapping[str, Floats]
     job: Mapping[str, Any] = field(default_factory=dict)
     classes: int | None = None
+    chance_loss: float = math.nan
     validation_rows: int | None = None
     name: str = ""
     divergence: str = ""
@@ -47,11 +50,13 @@ class Curves:
         starts = [event for event in events if event["kind"] in ("started", "resumed")]
         started: Mapping[str, Any] = next((event for event in starts if event["kind"] == "started"), {})
         diverged = [str(event["message"]) for event in events if event["kind"] == "diverged"]
+        classes = _count(started, "classes") or _classes_of_model(run)
         return cls(
             steps=_arrays(run.steps(), "step", f"{run.folder.uri}/steps"),
             epochs=_arrays(run.epochs(), "epoch", f"{run.folder.uri}/epochs"),
             job=run.job,
-            classes=_count(started, "classes") or _classes_of_model(run),
+            classes=classes,
+            chance_loss=_chance_loss(started, run.job, classes),
             validation_rows=_count(started, "validation_rows"),
             name=run.name,
             divergence=diverged[-1] if diverged else _divergence_at_the_end(run),
@@ -109,6 +114,16 @@ def last_of_each(steps: NDArray[np.int64]) -> Indices:
 def _count(event: Mapping[str, Any], name: str) -> int | None:
     value = event.get(name)
     return value if isinstance(value, int) else None
+
+
+def _chance_loss(started: Mapping[str, Any], job: Mapping[str, Any], classes: int | None) -> float:
+    """As the run says; that of cross entropy, ln(classes), where an older run does not."""
+    said = started.get("chance_loss")
+    if isinstance(said, int | float):
+        return float(said)
+    loss = job.get("loss")
+    name = loss.get("name", "cross_entropy") if isinstance(loss, Mapping) else "cross_entropy"
+    return math.log(classes) if classes and name == "cross_entropy" else math.nan
 
 
 def _divergence_at_the_end(run: RunFolder) -> str:

@@ -14,10 +14,11 @@ from markupsafe import Markup
 from lehr.curves import charts
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
-from lehr.formatting import format_seconds
+from lehr.formatting import format_metric, format_seconds
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, table, text
 from lehr.runs import Progress, RunFolder
+from lehr.runs.columns import listed
 
 _FATAL = ("diverged", "not_learning", "at_chance")
 _TIME_COLORS = {
@@ -106,10 +107,13 @@ def _finding(found: Finding) -> Markup:
 def _facts(curves: Curves, progress: Progress) -> list[tuple[str, str]]:
     best, facts = progress.best, [("State", str(progress.status))]
     if best.value is not None:
-        value = f"{best.value:.2%}" if "accuracy" in best.metric else f"{best.value:.4f}"
+        value = format_metric(best.value, best.metric)
         facts.append((f"Best {best.metric.replace('_', ' ')}", f"{value} (epoch {best.epoch})"))
     if (test := progress.metrics.get("test_accuracy")) is not None:
         facts.append(("Test accuracy of the best model", f"{test:.2%}"))
+    for name in listed(progress.metrics, "test"):
+        measured = progress.metrics[name]
+        facts.append((f"{name[:1].upper()}{name[1:].replace('_', ' ')}", "" if measured is None else f"{measured:.4f}"))
     facts.append(("Epochs", f"{curves.last_epoch:.3g} of {curves.option('train.epochs', '?')}"))
     facts.append(("Steps", f"{len(curves.steps['step']):,}"))
     if progress.seconds:

@@ -8,6 +8,7 @@ To add a rule: write it, and insert it at its place in the order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -156,7 +157,7 @@ def overfitting(s: Signals) -> Finding | None:
     losses = s.curves.epoch_column("validation_loss")
     best = s.best(s.validation)
     far = s.gap > max(limits.gap, limits.standard_errors * error) and s.gap > limits.gap_share * (1 - validation)
-    rose = s.final(losses) / -s.best(-losses)
+    rose = s.final(losses) / -s.best(-losses) if s.positive else math.nan
     still_fitting = s.final(s.training) > s.best(s.training) - limits.no_fall
     turned = rose > limits.turned_down and best - validation > limits.standard_errors * error and still_fitting
     if not far and not turned:
@@ -230,4 +231,6 @@ RULES: tuple[Rule, ...] = (
     overfitting,
     too_short,
 )
+FOR_ANY_LOSS: tuple[Rule, ...] = (fatal.diverged, fatal.at_chance, overfitting)
+"""The rules that say something about a loss that falls below zero."""
 LAST_RESORT: tuple[Rule, ...] = (underfitting,)

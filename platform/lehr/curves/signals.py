@@ -159,8 +159,14 @@ class Signals:
 
     @property
     def chance_loss(self) -> float:
-        """The cross entropy of a guess: ln(classes); NaN where the number of classes is not known."""
-        return math.log(self.curves.classes) if self.curves.classes else math.nan
+        """The loss while the network tells nothing apart: ln(classes) for cross entropy; NaN where it is not known."""
+        return self.curves.chance_loss
+
+    @cached_property
+    def positive(self) -> bool:
+        """Whether the loss is never below zero. Of one that may be, no share means anything."""
+        own = ":" in str(self.curves.option("loss.name", ""))  # none of ours is
+        return not own or not (self.curves.steps["loss"] < 0).any()
 
     @cached_property
     def chance(self) -> float:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from lehr.data.randomness import key, permutation
+from lehr.tasks import losses
 
-UNREADABLE = -100
-"""The target of a streamed row whose image could not be read: losses and evaluation ignore such rows."""
+UNREADABLE = losses.UNREADABLE
 
 
 @dataclass(frozen=True)

@@ -280,17 +280,61 @@ ClassWeights = Annotated[_WeightsForm, BeforeValidator(_class_weights, json_sche
 
 
 class LossSection(NamedSection):
-    """What is minimised; other keys are options of the loss itself."""
+    """What is minimised; other keys are options of the loss itself. `validation_loss` is the same loss, without label
+    smoothing and class weights."""
 
     name: str = Field(
-        default="cross_entropy", min_length=1, description="A registered loss, or my_package.module:name."
+        default="cross_entropy",
+        min_length=1,
+        description="cross_entropy, focal, bce or poly, or my_package.module:name: a function (outputs, targets, "
+        "**options) that returns the loss of each row, or its mean; or an nn.Module class made with the options.",
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of each target spread evenly over all classes."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of each target spread evenly over all classes, for a loss that has this parameter.",
     )
     class_weights: ClassWeights = Field(
-        default="none", description="none, balanced (by inverse frequency), or the weight of each class."
+        default="none",
+        description="none, balanced (by inverse frequency), or the weight of each class, for a loss that has this "
+        "parameter.",
     )
+
+
+class MetricSection(NamedSection):
+    """A metric that is measured on every evaluated split besides loss and accuracy; other keys are its own options."""
+
+    name: str = Field(
+        min_length=1,
+        description="top_k_accuracy, balanced_accuracy, per_class_accuracy, precision, recall or f1; a class of "
+        "torchmetrics, such as F1Score; or my_package.module:name: a function (outputs, targets, **options) of a whole "
+        "split, or a class with update and compute.",
+    )
+    label: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=60,
+        description="Name in the record, after that of the split: validation_LABEL. By default its own.",
+    )
+    better: Literal["higher", "lower"] | None = Field(
+        default=None,
+        description="Which values are better. By default what the metric itself says (higher_is_better).",
+    )
+
+    @field_validator("label")
+    @classmethod
+    def _whole_label(cls, label: str | None) -> str | None:
+        if label is not None and not re.fullmatch(r"[A-Za-z0-9_]+", label, re.ASCII):
+            raise ValueError(f"{show(label)} is not a label; allowed: letters, digits and underscores")
+        return label
+
+    @property
+    def recorded_as(self) -> str:
+        """Its name in the record: its label, else its name in lower case with underscores."""
+        name = re.split(r"[:.]", self.name)[-1]
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+        return self.label or name.replace("top_k_", f"top_{self.options.get('k', 5)}_")
 
 
 class ScaleRate(Section):
@@ -423,7 +467,8 @@ class TrainSection(Section):
     metric: str = Field(
         default="validation_accuracy",
         min_length=1,
-        description="Decides which checkpoint is the best. A name ending in _loss is minimised, others are maximised.",
+        description="Decides which checkpoint is the best: a split and what is measured on it. The loss is minimised, "
+        "accuracy is maximised, and each of `metrics` knows which is better.",
     )
     precision: Literal["fp32", "fp64", "bf16", "fp16"] = Field(
         default="fp32", description="Floating-point type of the forward pass."

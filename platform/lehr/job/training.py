@@ -12,6 +12,7 @@ from lehr.job.finetune import FinetuneSection
 from lehr.job.sections import (
     DataSection,
     LossSection,
+    MetricSection,
     ModelSection,
     OptimizerSection,
     Section,
@@ -20,6 +21,8 @@ from lehr.job.sections import (
 )
 from lehr.schedules import Constant, Schedule
 
+SPLITS = ("averaged_validation", "validation", "clean_train", "train", "test")
+"""What the name of a measured column begins with."""
 NOT_OF_A_BASE = ("kind", "name", "storage", "notes")
 """What a job file says about its own run; left out where the file is the base of another job."""
 
@@ -31,6 +34,9 @@ class Training(Section):
     data: DataSection = Field(default=DataSection(), description="The rows, their split and their augmentation.")
     model: ModelSection = Field(default=ModelSection(), description="The network.")
     loss: LossSection = Field(default=LossSection(), description="What is minimised.")
+    metrics: list[MetricSection] = Field(
+        default=[], description="What is measured besides loss and accuracy: on validation, training and test rows."
+    )
     finetune: FinetuneSection | None = Field(
         default=None, description="How model.weights are fine-tuned. By default all layers alike, from the first step."
     )
@@ -46,6 +52,22 @@ class Training(Section):
         if self.finetune and not self.model.weights:
             raise ValueError("finetune needs pretrained weights, and model.weights has none")
         return self
+
+    def metric_entry(self, column: str) -> MetricSection | None:
+        """The entry of `metrics` that measures a column of the record, such as `validation_f1`; None for loss, accuracy
+        and other columns."""
+        for split in SPLITS:
+            if column.startswith(f"{split}_"):
+                column = column.removeprefix(f"{split}_")
+                break
+        named = [each for each in self.metrics if f"{column}_".startswith(f"{each.recorded_as}_")]
+        return max(named, key=lambda each: len(each.recorded_as), default=None)
+
+    def lower_is_better(self, column: str) -> bool:
+        """Whether lower values of a column of the record are better: those of losses are, and of each of `metrics` that
+        says so. Every comparison of values asks this."""
+        entry = self.metric_entry(column)
+        return entry.better == "lower" if entry else column.endswith("loss")
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

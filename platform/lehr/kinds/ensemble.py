@@ -30,7 +30,7 @@ from lehr.kinds.ensemble_members import (
 from lehr.predict import EnsembleDescription, EnsembleMember
 from lehr.predict.outputs import read_outputs, record_outputs
 from lehr.runs import Overview, Progress, RunFolder, Table
-from lehr.training.setup import check_job, cycle_ends
+from lehr.training.setup import check_job, complete_base, cycle_ends
 from lehr.trials import Outcome, StudyProgress, Trial, run_trials
 
 SCORES = "trials/scores"  # the trial that records the members' outputs
@@ -39,6 +39,7 @@ SCORES = "trials/scores"  # the trial that records the members' outputs
 def check(job: EnsembleJob) -> None:
     """Raises JobError for impossible trainings, and for members that validate on rows which others are trained on."""
     refuse_unused(job)
+    complete_base(job, job.base)
     plan = plan_ensemble(job)
     for trial in plan.trials:
         check_job(trial.job)

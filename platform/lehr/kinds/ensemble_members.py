@@ -210,7 +210,9 @@ def _best_trials(job: EnsembleJob, top: int, of: str) -> list[RunFolder]:
     ranked = [(best.value, run) for run, best in outcomes if best.value is not None]
     if not ranked:
         raise job.error("members.of", f"{parent.name} has no finished trials; allowed: a search")
-    sign = 1 if outcomes[0][1].metric.endswith("_loss") else -1
+    trial = from_dict(outcomes[0][0].job)
+    assert isinstance(trial, TrainJob)
+    sign = 1 if trial.lower_is_better(outcomes[0][1].metric) else -1
     return [run for _, run in sorted(ranked, key=lambda pair: sign * pair[0])[:top]]
 
 

@@ -23,13 +23,14 @@ from lehr.recipe.study import StepStudy
 from lehr.recipe.trial_results import all_trials, format_metric
 from lehr.recipe.verdicts import step_verdicts
 from lehr.runs import Overview, RunFolder, read_model
-from lehr.training.setup import check_job
+from lehr.training.setup import check_job, complete_base
 from lehr.trials import run_trials
 
 
 def check(job: RecipeJob) -> None:
     """Raises JobError if the base job cannot be trained, or the budget needs a step that is left out."""
     refuse_unused(job)
+    complete_base(job, job.base)
     check_job(derive(job.base, {}, parent=job, name="base"))
     if job.allowance[1] == "ep" and job.allowance[0] < LEAST_EPOCHS:
         what = f"{job.budget} is too little for a trial and the final training; allowed: from {LEAST_EPOCHS:g}ep"

@@ -18,16 +18,18 @@ from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
-from lehr.formatting import format_folder, format_path, format_seconds, format_time_table
+from lehr.formatting import format_folder, format_metric, format_path, format_seconds, format_time_table
 from lehr.job import TrainJob, refuse_unused
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
+from lehr.runs.columns import listed
 from lehr.training.allocation import allocate, too_much
 from lehr.training.failures import describe, describe_lost_workers, last_line
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
 
+MOST_TOLD = 8  # metrics of the job's own list that are told at the end
 STILL_SECONDS = 10.0  # without progress until the cluster is asked whether workers wait for resources
 
 
@@ -211,11 +213,18 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
     ending, took = progress.message, format_seconds(seconds["total"] + seconds.get("startup", 0))
     lines = [f"{ending[:1].upper()}{ending[1:]}, in {took}."]
     if best.value is not None and progress.training:
-        value = f"{best.value:.2%}" if "accuracy" in best.metric else f"{best.value:.4f}"
-        epochs = progress.training.epochs
+        value, epochs = format_metric(best.value, best.metric), progress.training.epochs
         lines.append(f"Best {best.metric.replace('_', ' ')}: {value}, epoch {best.epoch} of {epochs}")
+    elif best.metric and progress.training and progress.training.epochs_done:
+        told = f"{best.metric.replace('_', ' ')} was not a number after any epoch"
+        lines.append(f"{told[:1].upper()}{told[1:]}: the model is that of the last one")
     if (test := progress.metrics.get("test_accuracy")) is not None:
         lines.append(f"Test accuracy of that model: {test:.2%}")
+    measured = [(name, progress.metrics[name]) for name in listed(progress.metrics, "test")]
+    if own := [(name, value) for name, value in measured if value is not None]:
+        known = [f"{name.removeprefix('test_').replace('_', ' ')} {figure:.4f}" for name, figure in own[:MOST_TOLD]]
+        more = f", and {len(own) - MOST_TOLD} more in the report" if len(own) > MOST_TOLD else ""
+        lines.append(f"Test {', '.join(known)}{more}")
     lines.append(f"Time: {format_time_table(seconds)}")
     lines.append(f"Model:  {where}/model")
     if picture:

@@ -15,12 +15,12 @@ from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
-from lehr.formatting import format_folder
+from lehr.formatting import format_folder, format_metric
 from lehr.job import TrainJob, refuse_unused
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
 from lehr.runs import Overview, RunFolder, read_model
-from lehr.training.setup import Plan, check_job
+from lehr.training.setup import Plan, check_job, complete_base
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features, compute_locally, rows_of_split, sample_positions, split_names
 from lehr.transfer.head_trainable import HeadTrainable
@@ -42,6 +42,7 @@ def check(job: TransferJob) -> None:
     """Checks what needs no data: the backbone, its weights, and every job to be trained. Raises JobError."""
     refuse_unused(job)
     check_backbone(job)
+    complete_base(job, job.base)
     for strategy in STRATEGIES:
         check_job(strategy_job(job, strategy))
 
@@ -203,7 +204,9 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     screen.progress(told)
     screen.close()
     screen.say(f"Chosen: {message}.")
-    screen.say(f"Best {outcome.best.metric.replace('_', ' ')}: {outcome.best.value:.2%}")
+    metric, value = outcome.best.metric, outcome.best.value
+    if value is not None:
+        screen.say(f"Best {metric.replace('_', ' ')}: {format_metric(value, metric)}")
     if "test_accuracy" in metrics:
         screen.say(f"Test accuracy of that model: {metrics['test_accuracy']:.2%}")
     screen.say(f"Model:  {format_folder(run.folder)}/model")

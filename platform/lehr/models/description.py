@@ -8,6 +8,7 @@ from typing import Any
 
 from lehr.errors import RunError
 from lehr.models.pretrained import Preprocessing
+from lehr.tasks.losses import ACTIVATIONS, Activation
 from lehr.trust import Call, named
 
 DTYPES = ("float32", "float64")
@@ -42,6 +43,7 @@ class ModelDescription:
         classes: the class names in label order.
         preprocess: how images are prepared, as `Preprocess.from_description` takes it.
         dtype: of the weights, as torch names it: `float32`.
+        activation: what turns its outputs into probabilities, as the loss says; softmax where the file does not.
         origin: the step and epoch, or the run, that the weights are of (`from` in the file); for people.
         metrics: what was measured of it.
     """
@@ -53,6 +55,7 @@ class ModelDescription:
     dtype: str
     origin: Mapping[str, str | int | None] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    activation: Activation = "softmax"
 
     @classmethod
     def from_json(cls, content: object) -> ModelDescription:
@@ -64,6 +67,8 @@ class ModelDescription:
             name, options = network["name"], network.get("options", {})
             if not isinstance(name, str) or not isinstance(options, Mapping) or content["dtype"] not in DTYPES:
                 raise TypeError("not a network by name, with options, of a type that lehr trains")
+            if (activation := content.get("activation", "softmax")) not in ACTIVATIONS:
+                raise TypeError("its outputs are of no kind that lehr knows")
             return cls(
                 task=content.get("task", "classification"),
                 network=NetworkDescription(name, options, network.get("hidden")),
@@ -72,6 +77,7 @@ class ModelDescription:
                 dtype=content["dtype"],
                 origin=content.get("from", {}),
                 metrics=content.get("metrics", {}),
+                activation=activation,
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError("model/ does not describe a model") from error
@@ -87,6 +93,7 @@ class ModelDescription:
             "classes": list(self.classes),
             "preprocess": dict(self.preprocess),
             "dtype": self.dtype,
+            "activation": self.activation,
             "from": dict(self.origin),
             "metrics": dict(self.metrics),
         }

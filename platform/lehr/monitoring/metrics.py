@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from lehr.runs import Overview, Progress, TrainingProgress
+from lehr.runs.columns import listed
 from lehr.runs.progress import Rung
+
+MOST_METRICS = 20
+"""Of those that a job lists: each is a series in Prometheus, and one for each class may be thousands."""
 
 PREFIX = "ray_"
 """What Ray puts before the name of every metric that it exports."""
@@ -140,6 +144,11 @@ def _parts(seen: Observation) -> Values:
     return {part: seconds for part, seconds in seen.progress.seconds.items() if part not in ("total", "startup")}
 
 
+def _own_metrics(seen: Observation) -> list[str]:
+    names = listed(seen.progress.metrics, "validation")
+    return sorted(names, key=lambda name: name != seen.progress.best.metric)[:MOST_METRICS]
+
+
 def _best(seen: Observation) -> Values:
     return {seen.progress.best.metric: seen.progress.best.value}
 
@@ -243,6 +252,14 @@ METRICS: tuple[Metric, ...] = (
         "accuracy on the validation split, 0 to 1",
         _EPOCH,
         epoch("validation_accuracy"),
+    ),
+    Metric(
+        "lehr_validation_metric",
+        "1",
+        f"the metrics that the job lists, on the validation split; at most {MOST_METRICS} of them",
+        _EPOCH,
+        lambda seen: {name: seen.progress.metrics[name] for name in _own_metrics(seen)},
+        "metric",
     ),
     Metric(
         "lehr_best", "1", "best value so far of the metric that is optimised", "training and search", _best, "metric"

@@ -76,6 +76,11 @@ RUNS: dict[str, list[Panel]] = {
             },
             "percentunit",
         ),
+        Panel(
+            "Other metrics",
+            "Those that the job lists, on the validation split.",
+            {f"{WHO} {{{{metric}}}}": one("lehr_validation_metric", "metric")},
+        ),
         Panel("Learning rate", "Of the latest step.", {WHO: one("lehr_learning_rate")}),
         Panel(
             "Gradient norm",

@@ -17,6 +17,7 @@ from lehr.formatting import format_folder
 from lehr.models.description import ModelDescription
 from lehr.predict.ensemble_description import EnsembleDescription
 from lehr.runs import Folder, ModelFile, read_model
+from lehr.tasks.losses import Activation, logits
 
 
 class Network(nn.Module):
@@ -26,13 +27,22 @@ class Network(nn.Module):
         model: the network without preprocessing.
         classes: the class names, in the order of its outputs.
         preprocess: the preprocessing that it was trained with.
+        activation: what turns the outputs of `model` into probabilities.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: nn.Module, classes: Sequence[str], preprocess: Preprocess, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        preprocess: Preprocess,
+        dtype: torch.dtype,
+        activation: Activation = "softmax",
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.model, self.classes, self.preprocess, self.dtype = model, tuple(classes), preprocess, dtype
         scale = torch.tensor([1 / (255 * s) for s in preprocess.std], dtype=dtype)
         shift = torch.tensor([-m / s for m, s in zip(preprocess.mean, preprocess.std, strict=True)], dtype=dtype)
@@ -44,10 +54,13 @@ class Network(nn.Module):
         """The network's inputs, as in training, from pixels [rows, channels, height, width] from 0 to 255."""
         return torch.addcmul(self.shift, pixels.to(self.dtype), self.scale)
 
+    def logits(self, inputs: Tensor) -> Tensor:
+        """float32 logits [rows, classes], whose softmax is the probabilities of the classes, from its own inputs."""
+        return logits(self.model(inputs).float(), self.activation)
+
     def forward(self, pixels: Tensor) -> Tensor:
         """float32 logits [rows, classes]."""
-        logits: Tensor = self.model(self.inputs(pixels)).float()
-        return logits
+        return self.logits(self.inputs(pixels))
 
 
 class Predictor(nn.Module):
@@ -108,7 +121,7 @@ class Predictor(nn.Module):
             preparation = (network.preprocess, network.dtype)
             if preparation not in inputs:
                 inputs[preparation] = network.inputs(pixels)
-            outputs.append(network.model(inputs[preparation]).float())
+            outputs.append(network.logits(inputs[preparation]))
         return torch.stack(outputs)
 
     def combine(self, logits: Tensor) -> Tensor:
@@ -148,7 +161,7 @@ def load_network(folder: Folder, of: Folder | None = None) -> Network:
     except ValueError as error:
         raise RunError(f"{folder.uri}/model: {error}") from error
     model.to(dtype, memory_format=torch.channels_last).load_state_dict(weights)  # type: ignore[call-overload]
-    return Network(model, classes, preprocess, dtype)
+    return Network(model, classes, preprocess, dtype, description.activation)
 
 
 def load_predictor(folder: Folder, *, all_members: bool = False) -> Predictor:

@@ -51,7 +51,8 @@ def initial_loss_chart(r: InitialCheck) -> alt.ConcatChart:
 
 def overfit_chart(r: OverfitCheck) -> alt.ConcatChart:
     """Loss and accuracy on the sample over the updates, a line for each learning rate."""
-    most = 10 * r.guess  # a rate that is far too high would squeeze all others into one line
+    most = _ceiling(10 * r.guess)  # a rate that is far too high would squeeze all others into one line
+    positive = r.guess > 0 and all(loss > 0 for a in r.attempts for loss in a.losses)
     losses = [
         (f"{a.rate:g}", [float(i) for i in range(len(a.losses))], [min(loss, most) for loss in a.losses])
         for a in r.attempts
@@ -61,7 +62,7 @@ def overfit_chart(r: OverfitCheck) -> alt.ConcatChart:
         for a in r.attempts
     ]
     return _beside(
-        _lines(losses, "Loss by learning rate", log=True, rule=r.guess),
+        _lines(losses, "Loss by learning rate", log=positive, rule=r.guess),
         _lines(accuracies, "Accuracy on the sample, %"),
     )
 
@@ -78,7 +79,7 @@ def rate_tests_chart(r: RateTests, chosen: Sequence[float]) -> alt.ConcatChart |
         for t in sorted(r.tests, key=lambda t: t.rate)
     ]
     ends = [(t.rate, t.end) for t in sorted(r.tests, key=lambda t: t.rate)]
-    most = 3 * max(r.tests[0].guess, min(end for _, end in ends))
+    most = _ceiling(3 * max(min(end for _, end in ends), r.tests[0].guess))
     cut = [(name, at, [min(y, most) for y in losses]) for name, at, losses in curves]
     return _beside(
         _lines(cut, "Loss by learning rate", rule=r.tests[0].guess),
@@ -103,7 +104,7 @@ def _loss_over_rate(
     color = alt.Color("use:N", scale=alt.Scale(domain=["searched", "not searched"], range=[CHOSEN, OTHER]), legend=None)
     tips = [alt.Tooltip("rate:Q", format="~g"), alt.Tooltip("loss:Q", format=".4g"), "use:N"]
     dots = base.mark_circle(size=70, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
-    layers = [line, _rule(test.guess, "a guess"), *([dots] if chosen else [])]
+    layers = [line, *_rules(test.guess), *([dots] if chosen else [])]
     return draw.layer(*layers).properties(height=HEIGHT, title=title)
 
 
@@ -170,8 +171,8 @@ def _grid(
             "rate": each.setting.rate,
             "decay": f"{each.setting.decay:g}" + (" +" if each.setting.changes else ""),
             "at": each.setting.decay,
-            "value": draw.short(abs(each.score(metric)) * (100 if percent else 1)),
-            "text": f"{100 * each.score(metric):.1f}" if percent else f"{abs(each.score(metric)):.3g}",
+            "value": draw.short(each.best(metric) * (100 if percent else 1)),
+            "text": f"{100 * each.best(metric):.1f}" if percent else f"{each.best(metric):.3g}",
             "hyperparameters": str(each.setting),
             "trial": each.folder,
             "epochs": each.epochs,
@@ -232,8 +233,17 @@ def _lines(series: Sequence[Line], title: str, *, log: bool = False, rule: float
             ],
         )
     )
-    layers = [chart, *([_rule(rule, "a guess")] if rule else [])]
+    layers = [chart, *_rules(rule)]
     return draw.layer(*layers).properties(height=HEIGHT, title=title)
+
+
+def _ceiling(most: float) -> float:
+    """The highest loss that is drawn: none for a loss that may be below zero, or whose guess is not known."""
+    return most if most > 0 else math.inf
+
+
+def _rules(guess: float | None) -> list[alt.LayerChart]:
+    return [] if guess is None or math.isnan(guess) else [_rule(guess, "a guess")]
 
 
 def _rule(at: float, name: str) -> alt.LayerChart:

@@ -63,7 +63,7 @@ def unrelated(r: SearchRound, best: TrialResult, count: int) -> Verdict | None:
     """
     value = best.score(r.metric)
     chance = r.common + 2 * standard_error(r.common, r.validation_rows)
-    if not r.metric.endswith("accuracy") or value > chance or r.updates < ENOUGH:
+    if r.metric != "validation_accuracy" or value > chance or r.updates < ENOUGH:
         return None
     train = max(best.train, default=0.0)
     memorised = f", although it classifies {train:.1%} of the training images correctly" if train > value + 0.05 else ""

@@ -126,13 +126,14 @@ def no_better(rounds: Sequence[SearchRound]) -> str:
     if len(rounds) < 3:
         return ""
     metric = rounds[-1].metric
-    now, before = best_trial(rounds).score(metric), best_trial(rounds[:-1]).score(metric)
+    trial, earlier = best_trial(rounds), best_trial(rounds[:-1])
+    now, before = trial.score(metric), earlier.score(metric)
     error = standard_error(now, rounds[-1].validation_rows) if metric.endswith("accuracy") else 0.01 * abs(before)
     if now - before > error:
         return ""
     return (
-        f"the last round changed the best value from {format_metric(abs(before), metric)} to "
-        f"{format_metric(abs(now), metric)}, within the noise of {format_metric(error, metric)}: nothing improves any "
+        f"the last round changed the best value from {earlier.format_best(metric)} to "
+        f"{trial.format_best(metric)}, within the noise of {format_metric(error, metric)}: nothing improves any "
         "more"
     )
 

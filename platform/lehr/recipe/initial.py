@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, Batch
-from lehr.recipe.measurement import entropy, finish, fixed_sample
+from lehr.recipe.measurement import entropy, finish, fixed_sample, loss_of_a_guess
 from lehr.recipe.results import Result, Verdict
 from lehr.runs import RunFolder
+from lehr.tasks.losses import LOSSES
 from lehr.training.group import Group
 from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
@@ -43,7 +44,9 @@ class InitialCheck(Result):
 
     Attributes:
         rows: images looked at. counts: training images of each class.
-        loss: mean cross entropy, without label smoothing or class weights. accuracy: 0 to 1.
+        loss: the mean loss, without label smoothing or class weights. accuracy: 0 to 1.
+        minimised: the name of the loss. chance_loss: its value for outputs that are all zero. guess_loss: for the best
+            guess that looks at no image. Both are NaN for cross entropy.
         pretrained: whether the weights come from another run.
         trainable: number of parameters that require a gradient. unregistered: lists of layers that torch does not see.
         first, last: the first and last layer with weights. normalises: whether the first one is a norm.
@@ -63,6 +66,9 @@ class InitialCheck(Result):
     failed: str = ""
     loss: float = math.nan
     accuracy: float = math.nan
+    minimised: str = "cross_entropy"
+    chance_loss: float = math.nan
+    guess_loss: float = math.nan
     pretrained: bool = False
     trainable: int = 0
     unregistered: tuple[str, ...] = ()
@@ -86,12 +92,22 @@ class InitialCheck(Result):
     @property
     def chance(self) -> float:
         """The loss of guessing every class with the same probability."""
-        return math.log(len(self.counts))
+        return math.log(len(self.counts)) if self.minimised == "cross_entropy" else self.chance_loss
 
     @property
     def guess(self) -> float:
         """The loss of guessing every class with its share of the training images."""
-        return entropy(self.counts)
+        return entropy(self.counts) if self.minimised == "cross_entropy" else self.guess_loss
+
+    @property
+    def known(self) -> bool:
+        """Whether the loss is one of lehr's own, of which it is known how large it should be, and of what outputs."""
+        return self.minimised in LOSSES
+
+    @property
+    def chance_in_words(self) -> str:
+        about = f"ln {len(self.counts)} = " if self.minimised == "cross_entropy" else ""
+        return f"{about}{self.chance:.3g}"
 
 
 # ── the decision ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -101,16 +117,16 @@ def judge(r: InitialCheck) -> Verdict:
     """Whether the network can be trained; if not, the most basic cause."""
     if found := faults(r):
         return Verdict(False, f"{found[0]}.", "The recipe stops here: no learning rate can compensate for this.")
-    text = f"The loss before training is {r.loss:.3g}; a random guess gives ln {len(r.counts)} = {r.chance:.3g}"
+    text = f"The loss before training is {r.loss:.3g}; a random guess gives {r.chance_in_words}"
     if abs(r.guess - r.chance) > 0.01:
         text += f", or {r.guess:.3g} if it knows how frequent the classes are"
-    if r.loss < r.guess - _noise(r):
+    if r.known and r.loss < r.guess - _noise(r):
         text += ". It is lower because the weights come from another run"
     text += (
         f". Different images give different outputs, the inputs of the first layer have mean {r.input_mean:.2f} and "
         f"standard deviation {r.input_std:.2f}, and all {r.layers} layers get a gradient"
     )
-    if r.loss > r.chance + HIGH:
+    if r.known and r.loss > r.chance + HIGH:
         text += (
             f". Note: the loss starts high, because the outputs have a standard deviation of {r.output_std:.2g} where "
             f"about 1 is usual; initialise the last layer, {r.last}, smaller to save the first steps"
@@ -162,7 +178,9 @@ def faults(r: InitialCheck) -> list[str]:
     if not r.varies:
         where = f": from {r.same_from} on, all images look the same" if r.same_from else ""
         found.append(f"The outputs are the same for every image{where}, so there is nothing to learn from")
-    if r.output_min >= 0 and r.output_sums < 1e-3:
+    if not r.known:
+        pass  # it may be meant for probabilities
+    elif r.output_min >= 0 and r.output_sums < 1e-3:
         found.append(
             "The outputs for every image are positive and sum to 1: the model ends in a softmax, and the loss has its "
             "own, so softmax is applied twice; let the model return logits"
@@ -179,14 +197,14 @@ def faults(r: InitialCheck) -> list[str]:
             f"No gradient reaches {few} ({len(r.unreached)} of {r.layers} layers): something between there and the "
             f"loss blocks it, such as detach(), no_grad() or an argmax, or the forward pass does not use {them}"
         )
-    if r.loss > r.chance + HIGH and r.output_std > SPREAD:
+    if r.known and r.loss > r.chance + HIGH and r.output_std > SPREAD:
         found.append(
-            f"The loss starts at {r.loss:.3g}, where a random guess gives ln {len(r.counts)} = {r.chance:.3g}: the "
+            f"The loss starts at {r.loss:.3g}, where a random guess gives {r.chance_in_words}: the "
             f"outputs have a standard deviation of {r.output_std:.3g} where about 1 is usual, so the initial weights "
             f"of the last layer, {r.last}, or of the layers before it are about {max(2.0, r.output_std):.0f} times too "
             "large"
         )
-    if r.loss < r.guess - _noise(r) and not r.pretrained:
+    if r.known and r.loss < r.guess - _noise(r) and not r.pretrained:
         found.append(
             f"The loss starts at {r.loss:.3g}, below the {r.guess:.3g} of a guess, before anything was learned: the "
             "inputs reveal the labels, or the weights were trained before"
@@ -222,7 +240,10 @@ def measure(plan: Plan, group: Group) -> InitialCheck:
         "pretrained": bool(plan.job.model.weights),
         "trainable": trainable,
         "unregistered": unregistered(model),
+        "minimised": plan.job.loss.name,
     }
+    if plan.job.loss.name != "cross_entropy":
+        about |= {"chance_loss": plan.chance_loss, "guess_loss": loss_of_a_guess(plan, counts)}
     if not trainable:
         return InitialCheck(**about)
     start = probe(model, plan, batch, rows, group)

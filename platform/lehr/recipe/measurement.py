@@ -10,11 +10,14 @@ import torch
 
 from lehr.data.dataset import Batch
 from lehr.data.randomness import key
+from lehr.own_code import OwnCodeError
 from lehr.recipe.results import Result
 from lehr.runs import Overview, Progress, RunFolder
 from lehr.runs.progress import State
 from lehr.training.group import Group
 from lehr.training.setup import Plan
+
+GUESSED_ROWS = 4096  # of the classes' shares, on which a constant guess is optimised
 
 
 def fixed_sample(plan: Plan, rows: int, group: Group, purpose: str) -> tuple[Batch, int]:
@@ -29,10 +32,42 @@ def fixed_sample(plan: Plan, rows: int, group: Group, purpose: str) -> tuple[Bat
 
 
 def guess_loss(plan: Plan) -> float:
-    """The training loss of guessing by class frequency: the entropy of the classes, with the weights of the loss."""
-    counts = torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).double()
-    weights = getattr(plan.task, "class_weights", None)
-    return entropy((counts if weights is None else counts * weights).tolist())
+    """The training loss of the best guess that looks at no image."""
+    return loss_of_a_guess(plan, torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).tolist())
+
+
+def loss_of_a_guess(plan: Plan, counts: Sequence[int]) -> float:
+    """The training loss of the best outputs that are the same for every image; NaN where none is found.
+
+    For plain cross entropy it is the entropy of the classes, for other losses it is minimised.
+
+    Args:
+        counts: images of each class.
+    """
+    section = plan.job.loss
+    if section.name == "cross_entropy" and section.class_weights == "none":
+        return entropy(counts)
+    total = max(1, sum(counts))
+    shares = torch.tensor(counts, dtype=torch.float64) / total
+    rows = [max(1, round(count * GUESSED_ROWS / max(total, GUESSED_ROWS))) if count else 0 for count in counts]
+    targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(rows))
+    guess = shares.clamp(min=1e-3).log().to(plan.dtype).requires_grad_(True)
+    optimizer = torch.optim.LBFGS([guess], max_iter=100, line_search_fn="strong_wolfe")
+    losses: list[float] = []
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        outputs = guess.softmax(dim=0) if plan.task.activation == "none" else guess
+        loss = plan.task.loss(outputs.expand(len(targets), -1), targets) / max(1, len(targets))
+        torch.autograd.backward(loss)
+        losses.append(float(loss.detach()))
+        return losses[-1]
+
+    try:
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    except OwnCodeError:  # it need not make sense of such outputs
+        return math.nan
+    return min((each for each in losses if math.isfinite(each)), default=math.nan)
 
 
 def entropy(counts: Sequence[float]) -> float:

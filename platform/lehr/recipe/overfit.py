@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, Batch
 from lehr.job import Training
-from lehr.recipe.measurement import entropy, finish, fixed_sample, write_progress
+from lehr.recipe.measurement import entropy, finish, fixed_sample, loss_of_a_guess, write_progress
 from lehr.recipe.results import FrozenModel, Result, Verdict
 from lehr.runs import RunFolder
 from lehr.training.evaluation import evaluate
@@ -76,9 +76,9 @@ class OverfitAttempt(FrozenModel):
         """How this attempt went."""
         if self.accuracy == 1.0:
             return "memorised"
-        if self.diverged or self.end > 1.05 * self.start:
+        fell = (self.start - self.end) / max(abs(self.start), 1e-12)
+        if self.diverged or fell < -0.05:
             return "diverged"
-        fell = 1 - self.end / self.start
         if fell < MOVED and self.update < FROZEN:
             return "frozen"
         return "on its way" if fell > ALMOST else "stuck"
@@ -93,6 +93,7 @@ class OverfitCheck(Result):
             frequent class among the validation images.
         failed: why the measurement failed.
         base_rate: the job's own learning rate, which is tried first.
+        guess_loss: the loss of the best guess that looks at no image; NaN if that of cross entropy.
     """
 
     rows: int = 0
@@ -104,10 +105,11 @@ class OverfitCheck(Result):
     validation_rows: int = 0
     validation_accuracy: float = math.nan
     common: float = math.nan
+    guess_loss: float = math.nan
 
     @property
     def guess(self) -> float:
-        return entropy(self.counts)
+        return entropy(self.counts) if math.isnan(self.guess_loss) else self.guess_loss
 
     @property
     def last(self) -> OverfitAttempt:
@@ -196,7 +198,7 @@ def cause(r: OverfitCheck) -> str:
             "Bad initialization: at low learning rates the weights hardly move, at high ones the loss rises, and none "
             "in between works"
         )
-    if best.end > NO_BETTER * r.guess:
+    if best.end > NO_BETTER * r.guess > 0:
         return (
             f"Labels do not seem to match inputs: the weights move, yet the loss stays at {best.end:.3g}, no better "
             f"than that of a guess ({r.guess:.3g}). Either the labels belong to other images (see: lehr data show), or "
@@ -231,7 +233,8 @@ def overfit_sample(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCal
     result = OverfitCheck(
         rows=rows,
         batch=size,
-        counts=_counts(plan, batch, group),
+        counts=(counts := _counts(plan, batch, group)),
+        guess_loss=loss_of_a_guess(plan, counts),
         attempts=tuple(attempts),
         base_rate=plan.job.optimizer.lr,
     )
@@ -255,7 +258,7 @@ def attempt(
     without_dropout(model)
     train_step = TrainStep(dataclasses.replace(plan, learning_rate=lambda step: rate), model, group)
     shares = _shares(batch, rows, size, group)
-    known = entropy(_counts(plan, batch, group))
+    known = loss_of_a_guess(plan, _counts(plan, batch, group))
     losses: list[float] = []
     ratios: list[float] = []
     accuracies: list[tuple[int, float]] = []
@@ -292,7 +295,7 @@ def is_over(made: OverfitAttempt, guess: float) -> bool:
     """Whether an attempt that has not memorised the sample has had all its updates or will clearly not succeed."""
     if len(made.losses) >= STEPS and made.accuracy < NEARLY:
         return True
-    if len(made.losses) >= LONG_PATIENCE and made.end > NO_BETTER * guess:
+    if len(made.losses) >= LONG_PATIENCE and made.end > NO_BETTER * guess > 0:
         return True
     return len(made.losses) >= PATIENCE and made.outcome in ("diverged", "frozen")
 

@@ -93,7 +93,13 @@ class RateTest(Result):
     @property
     def falls(self) -> bool:
         """Whether the loss fell below that of a guess, and below its start."""
-        return self.end < (1 - FALL) * min(self.guess, self.start) - 3 * self.noise
+        return self.end < self.to_beat - 3 * self.noise
+
+    @property
+    def to_beat(self) -> float:
+        """A little less than the loss of a guess, if it is known, and than the loss at the start."""
+        least = min(self.start, math.inf if math.isnan(self.guess) else self.guess)
+        return least - FALL * abs(least)
 
 
 class RateTests(Result):
@@ -222,7 +228,7 @@ def _from_range_test(test: RateTest) -> ChosenRates:
     smoothed = [statistics.fmean(test.losses[max(0, i - window) : i + 1]) for i in range(len(test.losses))]
     low = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
     span = f"{test.rates[0]:g} to {test.rates[len(test.losses) - 1]:g}"
-    if not smoothed or smoothed[low] > (1 - FALL) * min(test.guess, test.start):
+    if not smoothed or smoothed[low] > test.to_beat:
         found = f"In a range test from {span}, the loss never fell below that of a guess ({test.guess:.3g})."
         decided = "The recipe stops here; recipe.range_test: false tests each learning rate for longer."
         return ChosenRates((), Verdict(False, found, decided))

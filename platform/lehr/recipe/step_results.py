@@ -62,7 +62,8 @@ def _search_round(
     metric = job.base.train.metric.removeprefix("averaged_")
     settings = trial_folders(state.rounds, step.plan.settings)
     trained = tuple(
-        _trial_result(outcome, name, metric, settings[name], step.plan.epochs) for name, outcome in outcomes.items()
+        _trial_result(job, outcome, name, metric, settings[name], step.plan.epochs)
+        for name, outcome in outcomes.items()
     )
     before = all_trials(state.rounds)
     best = ranked({**before, **{trial.folder: trial for trial in trained}}.values(), metric)[0]
@@ -85,7 +86,7 @@ def _final_training(
 ) -> FinalTraining:
     metric, best = job.base.train.metric, best_trial(state.rounds)
     all_of_them = [
-        _trial_result(outcomes[name], name, metric, setting) for name, setting in final_folders(step).items()
+        _trial_result(job, outcomes[name], name, metric, setting) for name, setting in final_folders(step).items()
     ]
     final, *beside = sorted(all_of_them, key=lambda trial: (bool(trial.failed), -trial.score(metric)))
     outcome = outcomes[final.folder]
@@ -97,7 +98,7 @@ def _final_training(
         trained=final,
         kept=final.folder if keep else best.folder,
         schedule=child.schedule.name,
-        value=abs((final if keep else best).score(metric)),
+        value=(final if keep else best).best(metric),
         test=ended.metrics.get("test_accuracy") if ended else None,
         diagnosis=_diagnosis(Curves.read(outcome.run)),
         beside=tuple(beside),
@@ -105,7 +106,7 @@ def _final_training(
 
 
 def _trial_result(
-    outcome: Outcome, folder: str, metric: str, setting: Hyperparameters, epochs: int | None = None
+    job: RecipeJob, outcome: Outcome, folder: str, metric: str, setting: Hyperparameters, epochs: int | None = None
 ) -> TrialResult:
     """How a trial went, in its first `epochs` epochs if they are given: a killed recipe may have trained it further."""
     rows = [row for row in outcome.run.epochs().to_pylist() if epochs is None or row["epoch"] <= epochs]
@@ -116,6 +117,7 @@ def _trial_result(
         values=tuple(math.nan if row.get(metric) is None else row[metric] for row in rows),
         train=tuple(value for value in clean if value is not None),
         failed=outcome.message if outcome.status == "failed" else "",
+        lower=job.base.lower_is_better(metric),
     )
 
 

@@ -64,6 +64,7 @@ class TrialResult(FrozenModel):
         folder: its run folder inside the recipe's.
         values: the job's metric after each epoch. train: accuracy on clean training images after each epoch.
         failed: why it failed; empty if it did not.
+        lower: whether lower values are better; older results do not say.
     """
 
     setting: Hyperparameters
@@ -71,19 +72,27 @@ class TrialResult(FrozenModel):
     values: tuple[float, ...]
     train: tuple[float, ...] = ()
     failed: str = ""
+    lower: bool | None = None
 
     @property
     def epochs(self) -> int:
         return len(self.values)
 
+    def sign(self, metric: str) -> float:
+        """−1 if lower values of the metric are better, else 1."""
+        return -1.0 if (metric.endswith("_loss") if self.lower is None else self.lower) else 1.0
+
     def score(self, metric: str) -> float:
         """The best value so far, turned so that higher is better; minus infinity if there is none."""
-        lower = lower_is_better(metric)
-        return max((-value if lower else value for value in self.values if math.isfinite(value)), default=-math.inf)
+        return max((self.sign(metric) * value for value in self.values if math.isfinite(value)), default=-math.inf)
+
+    def best(self, metric: str) -> float:
+        """The best value so far; infinite if there is none."""
+        return self.sign(metric) * self.score(metric)
 
     def format_best(self, metric: str) -> str:
         """The best value so far, for people."""
-        return format_metric(abs(self.score(metric)), metric)
+        return format_metric(self.best(metric), metric)
 
     def format_outcome(self, metric: str) -> str:
         """The best value, or why the trial failed."""
@@ -159,10 +168,6 @@ def trial_folders(rounds: Sequence[SearchRound], settings: Sequence[Hyperparamet
     known = {trial.setting: trial.folder for trial in all_trials(rounds).values()}
     new = iter(range(len(known), len(known) + len(settings)))
     return {known.get(each) or search_trial_folder(next(new)): each for each in dict.fromkeys(settings)}
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.endswith("_loss")
 
 
 def standard_error(accuracy: float, rows: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,11 @@ class Column:
     description: str
     timing: bool = False
     type: Literal["float64", "int64"] = "float64"
+
+
+def listed(names: Iterable[str], split: str) -> list[str]:
+    """Those of the names that are a job's own metrics of a split, such as `validation_f1`; not loss and accuracy."""
+    return [name for name in names if name.startswith(f"{split}_") and name not in COLUMNS["epochs"]]
 
 
 COLUMNS: dict[str, dict[str, Column]] = {

@@ -14,7 +14,7 @@ from lehr.job import from_dict
 from lehr.job.search import Dimension, SearchJob
 from lehr.runs import RunFolder, RunOutcome
 from lehr.search.formats import format_value
-from lehr.search.record import TrialRecord, read_records, sign_of
+from lehr.search.record import TrialRecord, read_records
 from lehr.search.samplers import distribution, to_optuna
 from lehr.search.space import Space, Values, position_of
 from lehr.trust import Untrusted
@@ -58,7 +58,7 @@ class SearchResults:
     @property
     def sign(self) -> float:
         """1 if a higher metric is better, else −1."""
-        return sign_of(self.metric)
+        return -1.0 if self.job.base.lower_is_better(self.metric) else 1.0
 
     @property
     def ranked(self) -> list[SearchTrial]:
@@ -80,11 +80,12 @@ def read_search(run: RunFolder) -> SearchResults:
     job = from_dict(run.job)
     if not isinstance(job, SearchJob):
         raise RunError(f"{run.name} is a run of kind {job.kind}; allowed: a search")
+    sign = -1.0 if job.base.lower_is_better(job.base.train.metric) else 1.0
     trials = []
     for record in read_records(run).values():
         folder = run.folder.child(record.folder)
         if folder.exists("job.yaml"):
-            trials.append(_trial(record, RunFolder.open(folder).outcome(), sign_of(job.base.train.metric)))
+            trials.append(_trial(record, RunFolder.open(folder).outcome(), sign))
     return SearchResults(job, tuple(trials))
 
 

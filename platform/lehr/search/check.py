@@ -8,7 +8,7 @@ from lehr.job.search import SearchJob
 from lehr.search.formats import format_value
 from lehr.search.space import Space
 from lehr.search.study import grid_combinations, max_trials
-from lehr.training.setup import check_job
+from lehr.training.setup import check_job, complete_base
 
 LARGEST_GRID = 10_000
 
@@ -25,6 +25,7 @@ def check_search(job: SearchJob) -> None:
         what = "is empty; allowed: fields of the job and their values, such as optimizer.lr: {log_uniform: [0.001, 1]}"
         raise job.error("space", what)
     refuse_unused(job)
+    complete_base(job, job.base)
     check_job(derive(job.base, {}, parent=job, name="trial"))
     for path, dimension in job.space.items():
         needed = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lehr import formatting
 from lehr.search.space import DIGITS, Values
 
 
@@ -33,9 +34,7 @@ def format_values(values: Values) -> str:
 
 def format_metric(value: float | None, metric: str) -> str:
     """A value of the metric: accuracies in percent; empty for None."""
-    if value is None:
-        return ""
-    return f"{value:.2%}" if is_accuracy(metric) else f"{value:.4f}"
+    return "" if value is None else formatting.format_metric(value, metric)
 
 
 def metric_name(metric: str) -> str:

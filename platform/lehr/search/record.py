@@ -94,8 +94,3 @@ def read_records(search: RunFolder) -> dict[int, TrialRecord]:
     trials = search.folder.child("trials")
     numbers = (int(name) for name in trials.folders() if name.isdecimal() and trials.exists(f"{name}/{FILE}"))
     return {number: TrialRecord.read(search, number) for number in sorted(numbers)}
-
-
-def sign_of(metric: str) -> float:
-    """1 if a higher value of the metric is better, else −1."""
-    return -1.0 if metric.endswith("loss") else 1.0

@@ -12,7 +12,7 @@ from lehr.job.search import SearchJob
 from lehr.runs import BestValue, Overview, RunFolder, Table
 from lehr.runs.progress import Rung
 from lehr.search.formats import format_metric, format_value, metric_name
-from lehr.search.record import EarlyEnd, TrialRecord, folder_of, number_of, read_records, sign_of
+from lehr.search.record import EarlyEnd, TrialRecord, folder_of, number_of, read_records
 from lehr.search.rungs import reason_to_end, rungs
 from lehr.search.samplers import PastTrial, TrialState, drawn_values, tpe_values
 from lehr.search.space import Space, Values
@@ -30,7 +30,7 @@ class SearchStudy:
     def __init__(self, job: SearchJob, run: RunFolder) -> None:
         self.job, self.run, self.space = job, run, Space(job)
         self.metric, self.epochs = job.base.train.metric, job.base.train.epochs
-        self.sign = sign_of(self.metric)
+        self.sign = -1.0 if job.base.lower_is_better(self.metric) else 1.0
         self.records = read_records(run)
         self.outcomes: dict[int, Outcome] = {}
         self.grid = grid_combinations(self.space) if job.method == "grid" else None

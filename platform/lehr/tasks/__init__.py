@@ -1,9 +1,10 @@
 """What a task is: how many outputs the head has, the loss, and what is measured. Classification is the one there is.
 
 The loop never looks into targets or outputs. A task says what the network is called with, and gives *sums over rows*
-(of the loss and of whatever the metrics need): sums add up exactly over workers and batches, which means of means do
-not. `metrics` turns the sums over a whole split into the numbers that are recorded. README.md beside this file sketches
-how object detection and captioning fit.
+(of the loss and of whatever its own metrics need): sums add up exactly over workers and batches, which means of means
+do not. `metrics` turns the sums over a whole split into the numbers that are recorded. What a job lists under `metrics`
+is computed from the outputs and targets of the whole split (`metrics.py`). README.md beside this file sketches how
+object detection and captioning fit.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 from lehr.tasks.classification import Classification
+from lehr.tasks.losses import Activation
 
 __all__ = ["Classification", "Outputs", "Task"]
 
@@ -49,4 +52,20 @@ class Task(Protocol[OutputsOfTask]):
 
     def metrics(self, sums: Mapping[str, Any], rows: int) -> dict[str, float]:
         """The metrics of a split from its sums (numbers, and lists of them) and its number of rows."""
+        ...
+
+    @property
+    def activation(self) -> Activation:
+        """What makes the outputs of its networks probabilities."""
+        ...
+
+    def chance_loss(self, dtype: torch.dtype) -> float:
+        """The plain loss of a row, if the network tells nothing apart: with outputs that are all zero.
+
+        NaN where that means nothing.
+        """
+        ...
+
+    def probabilities(self, outputs: OutputsOfTask) -> Tensor:
+        """What metrics that take probabilities get instead of outputs."""
         ...

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from lehr.tasks.losses import Activation, Loss, logits
 
 
 @dataclass
 class Classification:
-    """Cross entropy over the classes, with label smoothing and class weights for training.
+    """One class per image, learned by any loss of outputs [rows, classes].
 
     Attributes:
         classes: class names in label order.
-        label_smoothing: share of the target spread evenly over the classes (Szegedy et al., 2016).
-        class_weights: float64 [classes] or None. Weights scale each row's loss; they should average to one over the
-            training rows, so that the loss is a mean over rows whatever the number of workers.
+        trained: the loss that is minimised, with label smoothing and class weights.
+        plain: the same loss without these two; it is what is measured.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
     classes: tuple[str, ...]
-    label_smoothing: float = 0.0
-    class_weights: Tensor | None = None
+    trained: Loss = field(default_factory=Loss)
+    plain: Loss = field(default_factory=Loss)
 
     @property
     def outputs(self) -> int:
@@ -36,19 +36,29 @@ class Classification:
         return (inputs,)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else self.class_weights.to(outputs)
-        if targets.is_floating_point():  # shares of the classes, for mixed images
-            targets = targets.to(outputs.dtype)
-        return F.cross_entropy(outputs, targets, weights, reduction="sum", label_smoothing=self.label_smoothing)
+        return self.trained(outputs, targets)
 
     def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {
-            "loss": F.cross_entropy(outputs, targets, reduction="sum"),
+            "loss": self.plain(outputs, targets),
             "correct": (outputs.argmax(dim=1) == targets).sum(),
         }
 
     def metrics(self, sums: Mapping[str, float], rows: int) -> dict[str, float]:
         return {"loss": sums["loss"] / rows, "accuracy": sums["correct"] / rows}
+
+    @property
+    def activation(self) -> Activation:
+        return self.plain.activation
+
+    def chance_loss(self, dtype: torch.dtype) -> float:
+        count = self.outputs
+        blank = torch.zeros(count, count, dtype=dtype)
+        outputs = blank + 1 / count if self.activation == "none" else blank
+        return float(self.plain(outputs, torch.arange(count))) / count
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        return logits(outputs, self.activation).softmax(dim=-1)
 
 
 def class_weights(choice: str | list[float], labels: Tensor, classes: int) -> Tensor | None:

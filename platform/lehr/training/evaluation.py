@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, DataSubset
 from lehr.data.randomness import key
+from lehr.errors import LehrError
 from lehr.training.averaging import STATISTICS_ROWS
 from lehr.training.group import Group
 from lehr.training.setup import Plan
@@ -16,29 +18,56 @@ from lehr.training.setup import Plan
 
 @torch.no_grad()
 def evaluate(model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch_size: int = 1024) -> dict[str, float]:
-    """The task's metrics over all of `rows`, without augmentation, in evaluation mode; the same on every worker.
+    """The metrics of the task and of the job over all of `rows`, without augmentation, in evaluation mode.
 
-    Worker r of n takes rows r, r + n, …. Sums over rows are added over batches and workers in float64, so nothing is
-    padded, dropped or averaged twice. The model returns to the mode it was in.
+    The same on every worker. Worker r of n takes rows r, r + n, …. Sums over rows are added over batches and workers in
+    float64, so nothing is padded, dropped or averaged twice; the job's metrics see the outputs of all rows at once. The
+    model returns to the mode it was in.
     """
     training = model.training
     model.eval()
     totals: dict[str, Tensor] = {}
+    kept: list[tuple[Any, Tensor]] = []
     mine = torch.arange(len(rows))[group.rank :: group.size]
     # A worker without rows still takes part in the sum, and learns the names of the sums from an empty batch.
     for batch in rows.batches(mine.split(batch_size) if len(mine) else [mine]):
         batch = batch.to(group.device)
-        outputs = model(*plan.arguments(batch))
+        outputs = plan.cast(model(*plan.arguments(batch)))
         first = batch.targets.flatten(1)[:, 0] if batch.targets.ndim > 1 else batch.targets
         sums = {**plan.task.sums(outputs, batch.targets), "rows": (first != UNREADABLE).sum()}
         for name, value in sums.items():
             totals[name] = totals.get(name, torch.zeros(value.shape, dtype=torch.float64, device=group.device)) + value
+        if plan.metrics:
+            kept.append((outputs, batch.targets))
     model.train(training)
     names = sorted(totals)
     together = group.sum(torch.cat([totals[name].flatten() for name in names]))
     parts = together.split([totals[name].numel() for name in names])
     summed = {name: part.reshape(totals[name].shape).tolist() for name, part in zip(names, parts, strict=True)}
-    return plan.task.metrics(summed, max(1, round(summed.pop("rows"))))
+    found = plan.task.metrics(summed, max(1, round(summed.pop("rows"))))
+    return found | _of_whole_split(kept, len(rows), plan, group) if plan.metrics else found
+
+
+def _of_whole_split(kept: list[tuple[Any, Tensor]], rows: int, plan: Plan, group: Group) -> dict[str, float]:
+    """The job's metrics over the rows of all workers, the same on every worker.
+
+    Args:
+        kept: outputs and targets of this worker's batches.
+        rows: of all workers together.
+    """
+    outputs, targets = (group.rows_of_all(torch.cat(each), rows) for each in zip(*kept, strict=True))
+    found: dict[str, float] | LehrError = {}
+    if outputs is not None and targets is not None:
+        try:
+            found = plan.metrics.measure(outputs, targets, plan.task, plan.splits.train.classes)
+        except LehrError as error:
+            if group.size == 1:
+                raise
+            found = error  # the other workers wait for the numbers: all must learn that there are none
+    found = group.broadcast(found)
+    if isinstance(found, LehrError):
+        raise found
+    return found
 
 
 def statistics_inputs(plan: Plan, group: Group) -> Iterator[Tensor]:

@@ -54,6 +54,21 @@ class Group:
         dist.all_gather_object(values, value)
         return values
 
+    def rows_of_all(self, mine: Tensor, count: int) -> Tensor | None:
+        """All rows in order, on the first worker, of which worker r of n has r, r + n, …; None on the others.
+
+        Args:
+            mine: [own rows, …]; its other sizes and its type are the same on every worker.
+            count: rows of all workers together.
+        """
+        if self.size == 1:
+            return mine
+        padded = mine.new_zeros(-(-count // self.size), *mine.shape[1:])
+        padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in range(self.size)] if self.first else None
+        dist.gather(padded, parts)
+        return torch.stack(parts, dim=1).flatten(0, 1)[:count] if parts else None
+
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every worker the first worker's buffers, such as batch-norm statistics."""
         for buffer in model.buffers() if self.size > 1 else ():

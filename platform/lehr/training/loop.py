@@ -114,7 +114,7 @@ class Attempt:
         resume = find_resume_point(run.folder, group)
         if resume.checkpoint:
             self.learner.restore(resume.checkpoint)
-        self.state = resume.state(TrainingState.start(plan.job.train))
+        self.state = resume.state(TrainingState.start(plan.job))
         self.logger = begin_logging(plan, run, group, self.stopwatch, self.state, resume)
         self.steps = StepBuffer(self.stopwatch)
         self.synchroniser = Synchroniser(group, self.state.step)
@@ -268,7 +268,7 @@ class Attempt:
         """
         self.group.barrier()
         best, checkpoint = self.state.best, None
-        if self.group.first:
+        if self.group.first and best.step is not None:  # else the metric never was a number
             checkpoint = load_step(self.folder, best.step)
             if checkpoint is None:
                 left = best_left(self.folder, best, epochs_until(self.folder, self.state.step))
@@ -348,7 +348,13 @@ def newly_unreadable(rows: DataSubset, group: Group) -> list[str]:
 def live_diagnosis(plan: Plan, state: TrainingState) -> LiveDiagnosis:
     """What the epochs so far make clear: the same on every worker, and the same after a resume."""
     rows, epochs = len(plan.splits.validation), plan.job.train.epochs
-    found = diagnose_live(state.history, classes=plan.task.outputs, validation_rows=rows, epochs=epochs)
+    found = diagnose_live(
+        state.history,
+        classes=plan.task.outputs,
+        chance_loss=plan.chance_loss,
+        validation_rows=rows,
+        epochs=epochs,
+    )
     return LiveDiagnosis(*found) if found else LiveDiagnosis()
 
 

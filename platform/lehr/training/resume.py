@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,7 +74,7 @@ def find_resume_point(folder: Folder, group: Group) -> ResumePoint:
 
 def _best_of(folder: Folder, checkpoint: Checkpoint, epochs: Sequence[Row]) -> tuple[Best | None, str]:
     """The best model that is left and what is lost, if the best model as of a checkpoint is lost."""
-    best = Best(**checkpoint.state["best"])
+    best = Best.read(checkpoint.state["best"])
     if best.step in (None, checkpoint.step) or load_step(folder, best.step):
         return None, ""
     left = best_left(folder, best, epochs)
@@ -103,7 +104,7 @@ def best_left(folder: Folder, lost: Best, epochs: Sequence[Row]) -> Best:
     One without a value where there is no such checkpoint.
     """
     known = {row["step"]: row for row in epochs if row.get(lost.metric) is not None}
-    found = Best(lost.metric)
+    found = Best(lost.metric, lower=lost.lower)
     for step in sorted(known.keys() & saved(folder).keys()):
         if load_step(folder, step):
             found = found.update(known[step][lost.metric], step, known[step]["epoch"])
@@ -169,4 +170,5 @@ def _record_start(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None,
         return
     splits = plan.splits
     rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
-    recorder.event("started", f"starts{again} with {workers}", step=0, classes=plan.task.outputs, **rows)
+    chance = {} if math.isnan(plan.chance_loss) else {"chance_loss": plan.chance_loss}
+    recorder.event("started", f"starts{again} with {workers}", step=0, classes=plan.task.outputs, **chance, **rows)

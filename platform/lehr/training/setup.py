@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,23 +21,31 @@ from lehr.data.sampling import balanced
 from lehr.data.streaming import StreamedSubset
 from lehr.durations import RunLength
 from lehr.errors import RunError
-from lehr.job import TrainJob, check_call
+from lehr.job import Job, Training, TrainJob, check_call
 from lehr.models.description import ModelDescription, NetworkDescription
 from lehr.models.weights import read_preprocessing, read_weights
+from lehr.own_code import OwnCodeError
 from lehr.schedules import GIVEN, TENTH, BaseSchedule, Cyclic, Own, fit, linear_rule, shortened
 from lehr.tasks import Classification, Outputs, Task
 from lehr.tasks.classification import class_weights
 from lehr.training.averaging import SWA_START, Average, averaged_steps
 from lehr.training.freezing import HEAD_FIRST, Freezing
+from lehr.training.losses import find_loss, make_losses
+from lehr.training.metrics import NONE, Metrics, complete_metrics, make_metrics
 from lehr.training.optimizers import check_optimizer
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
 
 
 def check_job(job: TrainJob) -> None:
-    """Checks what needs the code of models, optimizers and augmentations but no data. Raises JobError."""
+    """Checks what needs the code of models, losses, optimizers and augmentations but no data. Raises JobError.
+
+    Fills in which values of each metric are better.
+    """
     check_optimizer(job)
     check_schedule(job)
+    find_loss(job)
+    complete_metrics(job, job.error)
     augmentations(job)
     if (parts := job.train.gradient_accumulation) > job.train.batch_size:
         what = f"{parts} parts of a batch of {job.train.batch_size} rows; type: train.gradient_accumulation="
@@ -62,6 +71,9 @@ def check_schedule(job: TrainJob) -> None:
             raise job.error("schedule.name", str(error)) from None
         fields = BaseSchedule.model_fields
         check_call(function, job.schedule.options, skip=GIVEN, fields=fields, field="schedule", error=job.error)
+def complete_base(job: Job, base: Training) -> None:
+    """Fills in what the metrics of a job's base say of themselves, before trainings are made of it. Raises JobError."""
+    complete_metrics(base, lambda field, what: job.error(f"base.{field}", what))
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,7 @@ class Plan:
         checkpoint_every: steps between checkpoints.
         snapshots: the steps after which a checkpoint is saved and never pruned.
         task: what is learned.
+        metrics: what is measured besides what the task itself measures.
         preprocess, augment: what is done with pixels.
     """
 
@@ -88,6 +101,7 @@ class Plan:
     task: Task[Any]  # what a network returns is known to its task alone
     preprocess: Preprocess
     augment: Augment
+    metrics: Metrics = NONE
 
     @classmethod
     def make(cls, job: TrainJob, splits: Splits) -> Plan:
@@ -96,8 +110,11 @@ class Plan:
             raise job.error("data", "nothing is left to train on or to validate on; allowed: at least one row in each")
         sampler = BatchSampler(len(splits.train), job.train.batch_size, job.seed, row_order(job, splits.train))
         length = RunLength(sampler.steps, sampler.steps * job.train.epochs)
-        task = make_task(job, splits.train)
-        check_metrics(job, task)
+        augment = augmentations(job, compiled=bool(job.train.compile))
+        task = make_task(job, splits.train, mixed=augment.mixes)
+        complete_metrics(job, job.error)
+        metrics = make_metrics(job, task, splits.train.classes, DTYPES[job.train.precision])
+        check_metrics(job, (*task.metric_names, *metrics.names))
         preprocess = preprocessing(job, splits.train)
         try:
             models.check(job.model.name, preprocess.shape, task.outputs, job.model.options)
@@ -124,6 +141,7 @@ class Plan:
             task=task,
             preprocess=preprocess,
             augment=augment,
+            metrics=metrics,
         )
 
     def to(self, device: torch.device) -> Plan:
@@ -159,6 +177,14 @@ class Plan:
         rows, count = self.splits.train, min(self.job.train.evaluated_training_rows, len(self.splits.validation))
         return rows.subset(rows.order(key(self.job.seed, "clean"))[:count])
 
+    @cached_property
+    def chance_loss(self) -> float:
+        """The loss of a row while the network tells nothing apart; NaN where that means nothing."""
+        try:
+            return self.task.chance_loss(self.dtype)
+        except OwnCodeError:  # it need not make sense of such outputs
+            return math.nan
+
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights; bf16 and fp16 compute under autocast with fp32 weights."""
@@ -177,9 +203,13 @@ class Plan:
         """What the network is called with for a batch on its device."""
         return self.task.arguments(self.inputs(batch.inputs), batch.targets)
 
+    def cast(self, outputs: Outputs) -> Outputs:
+        """A network's outputs in the type of the weights, which losses and metrics are computed in."""
+        return _cast(outputs, self.dtype)
+
     def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
         """The task's loss summed over the rows, computed in the type of the weights."""
-        return self.task.loss(_cast(outputs, self.dtype), targets)
+        return self.task.loss(self.cast(outputs), targets)
 
     def build_model(self) -> nn.Module:
         """The network with its starting weights, on the CPU. Raises JobError for option values that it refuses."""
@@ -225,6 +255,7 @@ class Plan:
             classes=self.splits.train.classes,
             preprocess=self.preprocess.describe(),
             dtype=str(self.dtype).removeprefix("torch."),
+            activation=self.task.activation,
         )
 
 
@@ -246,13 +277,18 @@ def row_order(job: TrainJob, rows: DataSubset) -> Callable[[int], Tensor]:
     return balanced(rows.labels)
 
 
-def make_task(job: TrainJob, rows: DataSubset) -> Classification:
-    """What the job learns from its training rows. Raises JobError for class weights that do not fit them."""
+def make_task(job: TrainJob, rows: DataSubset, mixed: bool = False) -> Classification:
+    """What the job learns from its training rows. Raises JobError for class weights or a loss that do not fit them.
+
+    Args:
+        mixed: whether augmentation mixes the images.
+    """
     try:
         weights = class_weights(job.loss.class_weights, rows.labels, len(rows.classes))
     except ValueError as error:
         raise job.error("loss.class_weights", str(error)) from None
-    return Classification(rows.classes, job.loss.label_smoothing, weights)
+    losses = make_losses(job, weights, len(rows.classes), DTYPES[job.train.precision], mixed)
+    return Classification(rows.classes, *losses)
 
 
 def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
@@ -273,15 +309,20 @@ def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
     return replace(Preprocess.from_description(theirs), height=height, width=width, pixel_range=limits)
 
 
-def check_metrics(job: TrainJob, task: Task[Any]) -> None:
-    """Raises JobError when the job names a metric that its epochs will not record."""
+def check_metrics(job: TrainJob, names: Sequence[str]) -> None:
+    """Raises JobError when the job names a metric that its epochs will not record.
+
+    Args:
+        names: what is measured on each split.
+    """
     splits = ["validation", *(["clean_train"] if job.train.evaluated_training_rows else [])]
     splits += ["averaged_validation"] if job.train.averaging else []
-    known = ["train_loss", *(f"{split}_{metric}" for split in splits for metric in task.metric_names)]
+    known = ["train_loss", *(f"{split}_{metric}" for split in splits for metric in names)]
     early = job.train.early_stopping
     for field, metric in (("metric", job.train.metric), ("early_stopping.metric", early and early.metric)):
         if metric and metric not in known:
-            raise job.error(f"train.{field}", f'"{metric}" is not recorded; allowed: {", ".join(known)}')
+            what = f'"{metric}" is not recorded; allowed: {", ".join(known[:40])}{", …" if len(known) > 40 else ""}'
+            raise job.error(f"train.{field}", what)
 
 
 def learning_rate(job: TrainJob, length: RunLength) -> Callable[[int], float]:

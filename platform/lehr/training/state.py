@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lehr.job import TrainSection
+from lehr.job import Training
 from lehr.runs import Checkpoint
 from lehr.training.stopping import Best
 
@@ -35,18 +35,21 @@ class TrainingState:
     history: tuple[Mapping[str, float], ...] = ()
 
     @classmethod
-    def start(cls, section: TrainSection) -> TrainingState:
+    def start(cls, job: Training) -> TrainingState:
         """The state before the first step."""
-        watched = section.early_stopping.metric if section.early_stopping else None
-        return cls(Best(section.metric), Best(watched or section.metric))
+        early, metric = job.train.early_stopping, job.train.metric
+        best, watched = (
+            Best(name, lower=job.lower_is_better(name)) for name in (metric, (early and early.metric) or metric)
+        )
+        return cls(best, watched)
 
     @classmethod
     def read(cls, checkpoint: Checkpoint) -> TrainingState:
         """The state that a checkpoint holds. Older ones have no `first_loss`; the record holds the `history`."""
         saved = checkpoint.state
         return cls(
-            best=Best(**saved["best"]),
-            patience=Best(**saved["patience"]),
+            best=Best.read(saved["best"]),
+            patience=Best.read(saved["patience"]),
             step=checkpoint.step,
             epoch_loss=saved["epoch_loss"],
             first_loss=saved.get("first_loss"),

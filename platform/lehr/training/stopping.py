@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from lehr.job import TrainSection
 from lehr.runs import BestValue
@@ -19,9 +20,10 @@ class Best:
     """The best value of a metric so far.
 
     Attributes:
-        metric: its name; names ending in `loss` are minimised, all others maximised.
+        metric: its name.
         value, step, epoch: the best value and where it was reached (epochs counted from 1); None before the first.
         stale: epochs since then.
+        lower: whether lower values are better.
     """
 
     metric: str
@@ -29,10 +31,16 @@ class Best:
     step: int | None = None
     epoch: int | None = None
     stale: int = 0
+    lower: bool = False
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> Best:
+        """From a checkpoint. Older ones do not say which values are better: those of losses were minimised."""
+        return cls(**{"lower": saved["metric"].endswith("loss"), **saved})
 
     def update(self, value: float, step: int, epoch: int, min_change: float = 0.0) -> Best:
         """The best after one more epoch. Only a change of more than `min_change` counts; NaN never does."""
-        sign = -1.0 if self.metric.endswith("loss") else 1.0
+        sign = -1.0 if self.lower else 1.0
         if math.isnan(value) or (self.value is not None and sign * (value - self.value) <= min_change):
             return replace(self, stale=self.stale + 1)
         return replace(self, value=value, step=step, epoch=epoch, stale=0)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from lehr.errors import RunError
 from lehr.runs import Folder
-from lehr.transfer.head_search import HeadSearch
+from lehr.transfer.head_search import HeadSearch, Judge
 
 FILE = "search.json"
 
@@ -37,11 +37,11 @@ class HeadScores:
     seconds: Mapping[str, float]
 
     @classmethod
-    def of(cls, search: HeadSearch, metric: str, seconds: Mapping[str, float]) -> Self:
-        """The scores of a search that compared heads by `metric`."""
+    def of(cls, search: HeadSearch, by: Judge, seconds: Mapping[str, float]) -> Self:
+        """The scores of a search that compared heads by a metric."""
         pairs = zip(search.grid, search.scores, strict=True)
         tried = (
-            HeadScore(rate, decay, {metric: abs(score), "loss": -minus_loss})
+            HeadScore(rate, decay, {by.metric: -score if by.lower else score, "loss": -minus_loss})
             for (rate, decay), (score, minus_loss) in pairs
         )
         return cls(search.scored_on, tuple(tried), seconds)

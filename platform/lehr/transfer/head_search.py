@@ -14,12 +14,37 @@ from torch.nn import functional as F
 from lehr.data.randomness import key, permutation, uniform
 from lehr.job.transfer import FeaturesSection
 from lehr.tasks import Task
+from lehr.training.metrics import NONE, Metrics
 from lehr.transfer.features import Features
 
 ENOUGH_ROWS = 500  # validation rows that tell learning rates apart; with fewer, cross-validation decides
 FOLDS = 5
 LOSS_EVERY = 20  # steps between records of the loss, which costs more than a step of small heads
 BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of heads: what the task does itself, and the job's metrics."""
+
+    task: Task
+    metrics: Metrics = NONE
+    classes: tuple[str, ...] = ()
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """The metrics of outputs [rows, classes]."""
+        with torch.inference_mode():
+            sums = self.task.sums(outputs, targets)
+        found = self.task.metrics({name: float(value) for name, value in sums.items()}, max(1, len(outputs)))
+        return found | self.metrics.measure(outputs, targets, self.task, self.classes) if self.metrics else found
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The metric that heads are compared by, and whether lower values of it are better."""
+
+    metric: str
+    lower: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,31 +103,31 @@ class HeadSearch:
 
 
 def search_heads(
-    train: Features, validation: Features, task: Task, section: FeaturesSection, metric: str, seed: int
+    train: Features, validation: Features, measured: Measured, section: FeaturesSection, by: Judge, seed: int
 ) -> HeadSearch:
-    """Trains a head for every pair of learning rate and weight decay, and picks the best by `metric`.
+    """Trains a head for every pair of learning rate and weight decay, and picks the best by a metric.
 
     The loss breaks ties. With fewer than `ENOUGH_ROWS` validation rows, the pairs are compared by cross-validation on
     the training rows, so that the validation rows still give a fair estimate of the chosen head.
     """
     grid = tuple(product(section.rates, section.weight_decays))
+    task = measured.task
     heads, losses = train_heads(train, task, section, grid, seed)
     if len(validation) >= ENOUGH_ROWS or len(train.ids.unique()) < 2 * FOLDS:
-        sums, rows = [_sums(heads, validation, task)], len(validation)
-        scored_on = f"{rows:,} validation images"
+        parts = [(heads, validation)]
+        scored_on = f"{len(validation):,} validation images"
     else:
-        sums, rows = [], 0
-        for inside, outside in _folds(train, seed):
-            part, _ = train_heads(inside, task, section, grid, seed)
-            sums.append(_sums(part, outside, task))
-            rows += len(outside)
+        folds = _folds(train, seed)
+        parts = [(train_heads(inside, task, section, grid, seed)[0], outside) for inside, outside in folds]
+        rows = sum(len(outside) for _, outside in parts)
         scored_on = f"{FOLDS}-fold cross-validation on {rows:,} training images"
+    with torch.inference_mode():
+        outputs = torch.cat([trained(features.values) for trained, features in parts], dim=1)
+    labels = torch.cat([features.labels for _, features in parts])
     scores = []
-    for number in range(len(grid)):
-        total = {name: sum(part[number][name] for part in sums) for name in sums[0][number]}
-        metrics = task.metrics(total, max(1, rows))
-        sign = -1.0 if metric.endswith("loss") else 1.0
-        scores.append((sign * metrics[metric], -metrics["loss"]))
+    for each in outputs:
+        found = measured(each, labels)
+        scores.append((-found[by.metric] if by.lower else found[by.metric], -found["loss"]))
     best = max(range(len(grid)), key=lambda number: scores[number])
     curve = {step: float(each[best]) for step, each in losses.items()}
     return HeadSearch(heads, grid, best, tuple(scores), scored_on, tuple(curve), tuple(curve.values()))
@@ -154,18 +179,11 @@ def train_heads(
     return HeadStack(trained, mean, scale), history
 
 
-def evaluate_head(head: nn.Module, features: Features, task: Task) -> dict[str, float]:
-    """The task's metrics of one head over all rows."""
+def evaluate_head(head: nn.Module, features: Features, measured: Measured) -> dict[str, float]:
+    """What is measured of one head over all rows."""
     with torch.inference_mode():
-        sums = task.sums(head(features.values), features.labels)
-    return task.metrics({name: float(value) for name, value in sums.items()}, max(1, len(features)))
-
-
-def _sums(heads: HeadStack, features: Features, task: Task) -> list[dict[str, float]]:
-    """The task's sums over all rows, for each head."""
-    with torch.inference_mode():
-        sums = [task.sums(outputs, features.labels) for outputs in heads(features.values)]
-    return [{name: float(value) for name, value in each.items()} for each in sums]
+        outputs = head(features.values)
+    return measured(outputs, features.labels)
 
 
 def _folds(train: Features, seed: int) -> list[tuple[Features, Features]]:

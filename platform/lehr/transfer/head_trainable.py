@@ -12,12 +12,11 @@ from torch import nn
 from lehr.job.transfer import FeaturesSection
 from lehr.models import head_of
 from lehr.runs import BestValue, Folder, Progress, Recorder, RunFolder, TrainingProgress
-from lehr.tasks import Task
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.transfer.features import Features, rows_of_split, split_names
 from lehr.transfer.head_scores import HeadScores
-from lehr.transfer.head_search import HeadSearch, evaluate_head, search_heads
+from lehr.transfer.head_search import HeadSearch, Judge, Measured, evaluate_head, search_heads
 from lehr.trials import TrialCallbacks
 
 
@@ -44,9 +43,11 @@ class HeadTrainable:
         attempt = run.begin_attempt(workers=1, steps_per_epoch=steps, total_steps=steps)
         features = self._read_features(plan)
         metric = plan.job.train.metric.removeprefix("averaged_").removeprefix("validation_")
-        search = search_heads(features["train"], features["validation"], plan.task, self.section, metric, plan.job.seed)
+        measured = Measured(plan.task, plan.metrics, plan.splits.train.classes)
+        by = Judge(metric, plan.job.lower_is_better(plan.job.train.metric))
+        search = search_heads(features["train"], features["validation"], measured, self.section, by, plan.job.seed)
         head = search.heads.module(search.best)
-        metrics = evaluate_on_splits(head, features, plan.task)
+        metrics = evaluate_on_splits(head, features, measured)
         images = len(features["train"]) + len(features["validation"])
         seconds = {"features": images * self.seconds_per_image, "head": time.perf_counter() - began}
         trained = _TrainedHead(
@@ -62,7 +63,7 @@ class HeadTrainable:
         recorder.write_epochs({name: [value] for name, value in trained.epoch_row().items()})
         recorder.event("finished", trained.message, step=steps)
         self._write_model(plan, run, head, trained)
-        HeadScores.of(search, metric, seconds).write(run.folder)
+        HeadScores.of(search, by, seconds).write(run.folder)
         run.write_progress(trained.progress(attempt.number))
         callbacks.after_epoch({"epoch": 1, "step": steps, **trained.epoch_metrics()})
 
@@ -155,13 +156,13 @@ class _TrainedHead:
         )
 
 
-def evaluate_on_splits(head: nn.Module, features: Mapping[str, Features], task: Task) -> dict[str, float]:
+def evaluate_on_splits(head: nn.Module, features: Mapping[str, Features], measured: Measured) -> dict[str, float]:
     """The metrics of a head on every split, the original training images included, as `SPLIT_METRIC`."""
     splits = {"clean_train" if name == "train" else name: rows.originals() for name, rows in features.items()}
     return {
         f"{split}_{name}": value
         for split, rows in splits.items()
-        for name, value in evaluate_head(head, rows, task).items()
+        for name, value in evaluate_head(head, rows, measured).items()
     }
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from lehr.curves.report import job_section
 from lehr.errors import RunError
-from lehr.formatting import format_seconds
+from lehr.formatting import format_metric, format_seconds
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import DataFacts, RunFolder, UnreadableImages
 from lehr.transfer.charts import images_chart, time_chart
@@ -147,10 +147,12 @@ def _skipped_images(run: RunFolder) -> Markup:
 def _facts(run: RunFolder, decision: TransferDecision) -> list[tuple[str, str]]:
     progress = run.progress()
     result = run.outcome() or progress
+    best = result.best
+    value = None if best.value is None else format_metric(best.value, best.metric)
     facts: list[tuple[str, str | None]] = [
         ("State", progress.status),
         ("Chosen", STRATEGY_NAMES[decision.chosen] if decision.chosen else None),
-        ("Validation accuracy", _percent(result.best.value)),
+        (f"Best {best.metric.replace('_', ' ')}", value),
         ("Test accuracy", _percent(result.metrics.get("test_accuracy"))),
         ("Gain from pretraining", f"{100 * decision.similarity.gain:+.1f} points" if decision.similarity else None),
     ]

@@ -31,8 +31,8 @@ class StrategyTrial:
 
     @property
     def accuracy(self) -> float | None:
-        """Its best validation accuracy, 0 to 1."""
-        return self.result.best.value
+        """The validation accuracy of its best model, 0 to 1."""
+        return accuracy_of(self.run)
 
     @property
     def test_accuracy(self) -> float | None:
@@ -44,6 +44,15 @@ class StrategyTrial:
         epochs = self.run.epochs()
         seconds = np.cumsum(epochs["seconds"].to_numpy()).tolist()
         return seconds, (100 * epochs["validation_accuracy"].to_numpy()).tolist()
+
+
+def accuracy_of(run: RunFolder) -> float | None:
+    """The validation accuracy of a trial's best model, 0 to 1, whatever metric chose it; None before there is one."""
+    best = (run.outcome() or run.progress()).best
+    name = "averaged_validation_accuracy" if best.metric.startswith("averaged_") else "validation_accuracy"
+    rows = [row for row in run.epochs().to_pylist() if row["epoch"] == best.epoch]
+    value = rows[-1].get(name) if rows else None
+    return None if value is None else float(value)
 
 
 def strategy_trials(run: RunFolder) -> list[StrategyTrial]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from lehr.formatting import format_seconds
 from lehr.job.transfer import STRATEGIES, Strategy
 from lehr.runs import Overview, Table
+from lehr.transfer.results import accuracy_of
 from lehr.trials import Each, StudyProgress, Trial
 
 
@@ -31,8 +32,8 @@ class TransferStudy(Each):
         found: dict[Strategy, float] = {}
         for strategy in STRATEGIES:
             outcome = self.outcomes.get(f"trials/{strategy}")
-            if outcome and outcome.status == "finished" and outcome.best is not None:
-                found[strategy] = outcome.best
+            if outcome and outcome.status == "finished" and (value := accuracy_of(outcome.run)) is not None:
+                found[strategy] = value
         return found
 
     def progress(self) -> StudyProgress:
@@ -58,7 +59,8 @@ class TransferStudy(Each):
         """What is shown of a trial that has begun."""
         name, outcome = trial.folder.removeprefix("trials/"), self.outcomes.get(trial.folder)
         if outcome:
-            accuracy = "" if outcome.best is None else f"{outcome.best:.2%}"
+            value = accuracy_of(outcome.run)
+            accuracy = "" if value is None else f"{value:.2%}"
             seconds = outcome.run.progress().seconds.get("total", 0.0)
             return name, outcome.status, accuracy, format_seconds(seconds)
         epochs, last = self._epochs.get(trial.folder, (0, None))

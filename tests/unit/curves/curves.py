@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def made(
     ratio = curve(update, steps)
     ratio[np.arange(count) % 10 != 0] = np.nan
     return Curves(
+        chance_loss=math.log(classes) if classes else math.nan,
         steps={
             "step": np.arange(count, dtype=np.float64),
             "epoch": steps * epochs,

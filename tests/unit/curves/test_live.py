@@ -15,7 +15,7 @@ def live(losses: list[float], accuracies: list[float], epochs: int = 20) -> str 
     history = [
         {"train_loss": loss, "validation_accuracy": accuracy} for loss, accuracy in zip(losses, accuracies, strict=True)
     ]
-    found = diagnose_live(history, classes=10, validation_rows=360, epochs=epochs)
+    found = diagnose_live(history, classes=10, chance_loss=GUESS, validation_rows=360, epochs=epochs)
     return found and found[0]
 
 

@@ -372,7 +372,8 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
             (f"data.{name}", value, {})
             for name, value in {
                 "validation": 0.5, "test": "none", "augment": ["flip"], "limit": 3, "classes": ["0", "1"],
-                "per_class": 2, "split_seed": 1, "image_size": 9, "channels": 3, "pixel_range": [0, 9], "cache": "stream", "sampling": "balanced",
+                "per_class": 2, "split_seed": 1, "image_size": 9, "channels": 3, "pixel_range": [0, 9],
+                "cache": "stream", "sampling": "balanced",
             }.items()
         ),
         ("workers.count", [1, 2], {}),

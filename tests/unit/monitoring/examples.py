@@ -24,7 +24,12 @@ STEPS = TrainingProgress(
 
 TRAINING = Progress(
     status="running",
-    metrics={"validation_loss": 0.5, "validation_accuracy": 0.9, "clean_train_accuracy": 0.95},
+    metrics={
+        "validation_loss": 0.5,
+        "validation_accuracy": 0.9,
+        "clean_train_accuracy": 0.95,
+        "validation_f1_cat": 0.8,
+    },
     best=BestValue("validation_accuracy", 0.92, step=96, epoch=4),
     seconds_left=60.0,
     seconds={"total": 20.0, "input": 2.0, "compute": 14.0, "evaluation": 2.0, "records": 1.0, "checkpoints": 0.5},

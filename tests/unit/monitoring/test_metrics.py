@@ -54,6 +54,7 @@ def test_training_in_figures() -> None:
         "lehr_restarts": 2,
         "lehr_train_loss": 0.25,
         "lehr_train_accuracy": 0.95,
+        "lehr_validation_metric{validation_f1_cat}": 0.8,
         "lehr_not_finite": 0,
         "lehr_part_seconds{input}": 2,
         "lehr_part_seconds{compute}": 14,

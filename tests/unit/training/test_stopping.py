@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lehr.job import TrainSection
+from lehr.job import TrainJob, TrainSection, from_dict
 from lehr.runs import Checkpoint
 from lehr.runs.progress import LiveDiagnosis
 from lehr.training.state import TrainingState
@@ -17,7 +17,7 @@ from lehr.training.stopping import Best, early_stop, first_exploded
 
 
 def after(metric: str, values: list[float], min_change: float = 0.0) -> Best:
-    best = Best(metric)
+    best = Best(metric, lower=metric.endswith("loss"))
     for epoch, value in enumerate(values, start=1):
         best = best.update(value, step=epoch * 10, epoch=epoch, min_change=min_change)
     return best
@@ -81,8 +81,9 @@ def test_a_loss_explodes_when_it_is_not_finite_or_a_thousand_times_the_first(
 
 
 def test_a_checkpoint_restores_the_state_of_training() -> None:
-    section = TrainSection.model_validate({"early_stopping": {"patience": 3, "metric": "validation_loss"}})
-    state = TrainingState.start(section)
+    job = from_dict({"train": {"early_stopping": {"patience": 3, "metric": "validation_loss"}}})
+    assert isinstance(job, TrainJob)
+    state = TrainingState.start(job)
     for loss in (2.5, 2.0):
         state = state.after_step().with_losses([loss])
     assert state.epoch_loss == 4.5
@@ -93,5 +94,5 @@ def test_a_checkpoint_restores_the_state_of_training() -> None:
     assert TrainingState.read(Checkpoint(step=3, model={}, state=stored)) == replace(
         state, history=()
     )  # the record has it
-    del stored["first_loss"]  # as older versions wrote it
+    del stored["first_loss"], stored["best"]["lower"], stored["patience"]["lower"]  # as older versions wrote it
     assert TrainingState.read(Checkpoint(step=3, model={}, state=stored)) == replace(state, first_loss=None, history=())

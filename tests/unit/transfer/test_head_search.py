@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from torch.nn import functional as F
 
 from lehr.job.transfer import FeaturesSection
 from lehr.tasks import Classification
+from lehr.tasks.losses import Loss, cross_entropy
 from lehr.transfer.features import Features
-from lehr.transfer.head_search import _folds, evaluate_head, search_heads, train_heads
+from lehr.transfer.head_search import Judge, Measured, _folds, evaluate_head, search_heads, train_heads
 
 TASK = Classification(("a", "b", "c"))
 
@@ -79,13 +81,20 @@ def test_the_same_seed_gives_the_same_head_to_the_last_digit() -> None:
     ("rows", "scored_on"), [(30, "5-fold cross-validation on 60 training images"), (600, "600 validation images")]
 )
 def test_the_best_pair_is_chosen_on_validation_images_if_there_are_enough_of_them(rows: int, scored_on: str) -> None:
-    found = search_heads(features(60), features(rows, seed=1), TASK, section(rates=[1e-5, 0.05]), "loss", seed=0)
+    found = search_heads(
+        features(60),
+        features(rows, seed=1),
+        Measured(TASK),
+        section(rates=[1e-5, 0.05]),
+        Judge("loss", lower=True),
+        seed=0,
+    )
     assert found.scored_on == scored_on
     assert found.scores[found.best] == max(found.scores)  # scores are higher where the loss is lower
     assert found.grid[found.best][0] == 0.05  # with the other rate, nothing is learned in 60 steps
     head = found.heads.module(found.best)
-    assert evaluate_head(head, features(600, seed=2), TASK)["accuracy"] > 0.7
-    assert evaluate_head(head, features(600, seed=2), TASK)["loss"] < 0.9
+    assert evaluate_head(head, features(600, seed=2), Measured(TASK))["accuracy"] > 0.7
+    assert evaluate_head(head, features(600, seed=2), Measured(TASK))["loss"] < 0.9
 
 
 def test_folds_hold_out_all_views_of_an_image_and_each_image_once() -> None:
@@ -100,11 +109,16 @@ def test_folds_hold_out_all_views_of_an_image_and_each_image_once() -> None:
         assert torch.bincount(outside.labels).tolist() == [4, 4, 4]
 
 
+def smoothed(share: float) -> Loss:
+    return Loss(partial(cross_entropy, label_smoothing=share))
+
+
 def test_the_head_minimises_the_loss_of_the_task() -> None:
     """With label smoothing, the head stays less confident."""
+    train = features(60, spread=0.1)
     sure, unsure = (
-        train_heads(features(60, spread=0.1), Classification(("a", "b", "c"), smoothing), section(), [(0.1, 0.0)], 0)[0]
-        for smoothing in (0.0, 0.3)
+        train_heads(train, Classification(TASK.classes, smoothed(share)), section(), [(0.1, 0.0)], 0)[0]
+        for share in (0.0, 0.3)
     )
-    values = features(60, spread=0.1).values
+    values = train.values
     assert sure(values).softmax(2).amax(2).mean() > 0.95 > unsure(values).softmax(2).amax(2).mean()

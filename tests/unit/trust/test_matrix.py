@@ -42,6 +42,23 @@ class Net(SmallCNN):
         super().__init__(*args, **options)
 
 
+class Watch:
+    def __init__(self, width=8):
+        Path("called").touch()
+
+    def epoch_end(self, moment): ...
+
+
+def loss(outputs, targets, width=8):
+    Path("called").touch()
+    return outputs.logsumexp(dim=1) - outputs.gather(1, targets[:, None])[:, 0]
+
+
+def metric(outputs, targets, width=8):
+    Path("called").touch()
+    return 0.5
+
+
 class Steps(SGD):
     def __init__(self, params, lr=0.1, weight_decay=0.0, **options):
         Path("called").touch()
@@ -133,6 +150,19 @@ def plant_data(folder: str) -> None:
     edit_job(folder, lambda job: job.get("base", job)["data"].update(source="canary:photos", path="/etc"))
 
 
+def plant_callback(folder: str) -> None:
+    edit_job(folder, lambda job: job.get("base", job).update(callbacks=[{"name": "canary:Watch", "width": 8}]))
+
+
+def plant_loss(folder: str) -> None:
+    edit_job(folder, lambda job: job.get("base", job).update(loss={"name": "canary:loss", "width": 9}))
+
+
+def plant_metric(folder: str) -> None:
+    metrics = ["f1", {"name": "canary:metric", "width": 9, "better": "higher"}]
+    edit_job(folder, lambda job: job.get("base", job).update(metrics=metrics))
+
+
 def plant_in_all(plant: Callable[[str], None]) -> None:
     for job in Path("runs").glob("**/job.yaml"):
         plant(str(job.parent))
@@ -159,6 +189,9 @@ def plant_steps(folder: str) -> None:
 FIELDS: dict[str, Callable[[str], None]] = {
     "model.name": plant_model,
     "data.source": plant_data,
+    "callbacks": plant_callback,
+    "loss.name": plant_loss,
+    "metrics.name": plant_metric,
     "steps": plant_steps,
 }
 
@@ -191,13 +224,18 @@ class Command:
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
     trust: tuple[str, ...] = ("run",)
-    sings: tuple[str, ...] = field(default=("model.name", "data.source", "steps"))
+    sings: tuple[str, ...] = field(default=("model.name", "data.source", "loss.name", "metrics.name", "steps"))
 
     def __str__(self) -> str:
         return " ".join(self.words)
 
 
-MODEL, DATA, STEPS = "model.name", "data.source", "steps"
+MODEL, DATA, LOSS, METRIC = "model.name", "data.source", "loss.name", "metrics.name"
+CALLBACKS, STEPS = "callbacks", "steps"
+TRAINING = (MODEL, DATA, LOSS, METRIC, CALLBACKS, STEPS)
+"""What a run is trained with; what is done with its model alone needs no loss and no metrics."""
+FINISHED = (MODEL, LOSS, CALLBACKS, STEPS)
+"""What is looked at of a finished run that is resumed: it reads no data, and measures nothing."""
 COMMANDS = [
     Command(("predict", "run", "digits", "out", "--debug"), (MODEL,)),
     Command(("predict", "ensemble", "digits", "out", "--debug"), (MODEL,), ("ensemble",)),
@@ -206,12 +244,16 @@ COMMANDS = [
     Command(("export", "run", "--format", "torch"), (MODEL, DATA)),
     Command(("export", "ensemble", "--format", "torch"), (MODEL, DATA), ("ensemble",)),
     Command(("export", "run", "--format", "torch", "--data", "digits"), (MODEL,)),
-    Command(("resume", "run", "--here"), (MODEL, DATA, STEPS), sings=(MODEL, STEPS)),  # a finished run reads no data
-    Command(("resume", "runs/search/trials/0000", "--here"), (MODEL, DATA, STEPS), ("search",), sings=(MODEL, STEPS)),
-    Command(("best", "search", "best.yaml"), (MODEL, DATA, STEPS), ("search",), sings=()),
+    Command(
+        ("resume", "run", "--here"), TRAINING, sings=(MODEL, LOSS, CALLBACKS, STEPS)
+    ),  # a finished run reads no data
+    Command(
+        ("resume", "runs/search/trials/0000", "--here"), TRAINING, ("search",), sings=(MODEL, LOSS, CALLBACKS, STEPS)
+    ),
+    Command(("best", "search", "best.yaml"), TRAINING, ("search",), sings=()),
     Command(("run", "transfer.yaml", "--debug"), (MODEL,)),
-    Command(("run", "members.yaml", "--debug"), (MODEL, DATA, STEPS), ("run", "other")),
-    Command(("run", "top.yaml", "--debug"), (MODEL, DATA, STEPS), ("search",)),
+    Command(("run", "members.yaml", "--debug"), TRAINING, ("run", "other")),
+    Command(("run", "top.yaml", "--debug"), TRAINING, ("search",)),
     Command(("run", "prediction.yaml", "--debug"), (MODEL,)),
     Command(("run", "weights.yaml", "--debug")),
     Command(("search", "tuning.yaml", "--preview")),
@@ -297,6 +339,9 @@ def test_an_odd_name_is_a_sentence(name: str, place: Path, monkeypatch: pytest.M
 
 HOSTILE: dict[str, dict[str, Any]] = {
     "train, model": {**TRAIN, "model": "canary:Net"},
+    "train, callbacks": {**TRAIN, "callbacks": ["canary:Watch"]},
+    "search, callbacks": {"kind": "search", "base": {"callbacks": ["canary:Watch"]}, "space": {"seed": [1, 2]}},
+    "search, space of callbacks": {"kind": "search", "base": TRAIN, "space": {"callbacks": [[], ["canary:Watch"]]}},
     "train, data": {**TRAIN, "data": {"source": "canary:photos"}},
     "train, data with a path of torchvision": {**TRAIN, "data": {"source": "torchvision:LSUN", "path": "/planted"}},
     **{f"train, {name}": {**TRAIN, **code} for name, code in STEPS_CODE.items()},
@@ -312,6 +357,15 @@ HOSTILE: dict[str, dict[str, Any]] = {
     },
     "search, base": {"kind": "search", "base": {"model": "canary:Net"}, "space": {"seed": [1, 2]}},
     "search, data": {"kind": "search", "base": {"data": {"source": "canary:photos"}}, "space": {"seed": [1, 2]}},
+    "train, loss": {**TRAIN, "loss": "canary:loss"},
+    "train, metrics": {**TRAIN, "metrics": ["f1", {"name": "canary:metric"}]},
+    "search, loss in the space": {"kind": "search", "base": TRAIN, "space": {"loss.name": ["bce", "canary:loss"]}},
+    "ensemble, metrics of members": {
+        "kind": "ensemble",
+        "method": "independent",
+        "base": TRAIN,
+        "members": [{"metrics": ["f1"]}, {"metrics": ["canary:metric"]}],
+    },
     "search, space": {"kind": "search", "base": TRAIN, "space": {"model": ["small_cnn", "canary:Net"]}},
     "search, dotted space": {"kind": "search", "base": TRAIN, "space": {"data.source": ["digits", "canary:photos"]}},
     "recipe, base": {"kind": "recipe", "base": {"model": "canary:Net"}},
