@@ -121,6 +121,7 @@ def _sources(section: object) -> list[Call]:
 
 FIELDS: dict[str, Callable[[object], list[Call]]] = {
     "model": _section("model", "weights"),
+    "callbacks": _section("callback"),
     "backbone": _section("model", "weights", reference="run:"),
     "data": _sources,
 }

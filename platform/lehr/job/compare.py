@@ -29,8 +29,12 @@ MAY_CHANGE = (
 )
 """Fields, with what is in them, that may change under one name: the run stays the same run."""
 
-ADDED_DATA = {"channels": "auto", "pixel_range": None}
-"""Fields of `data` that jobs did not have at first: with these values, the hash of a job stays what it was."""
+ADDED: dict[str, dict[str, Any]] = {
+    "": {"callbacks": []},
+    "base": {"callbacks": []},
+    "data": {"channels": "auto", "pixel_range": None},
+}
+"""Fields that jobs did not have at first, by section: with these values, the hash of a job stays what it was."""
 
 Changes = dict[str, tuple[Any, Any]]
 """(old, new) by dotted path; None stands for a field that is not there."""
@@ -98,6 +102,6 @@ def _with_first_fields(value: Any, key: str = "") -> Any:
     """The same job without the fields that were added later, where they have their defaults."""
     if not isinstance(value, Mapping):
         return value
-    added = ADDED_DATA if key == "data" else {}
+    added = ADDED.get(key, {})
     kept = {name: item for name, item in value.items() if name not in added or item != added[name]}
     return {name: _with_first_fields(item, name) for name, item in kept.items()}

@@ -293,6 +293,17 @@ class LossSection(NamedSection):
     )
 
 
+class CallbackSection(NamedSection):
+    """A callback with its options: `my_package.module:Name`, an object with some methods of the protocol."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_code(cls, name: str) -> str:
+        if ":" not in name:
+            raise ValueError(f"{show(name)} is not a callback; allowed: my_package.module:Name")
+        return name
+
+
 class ScaleRate(Section):
     """The linear scaling rule: with a batch k times as large the learning rate is k times as high, after a warmup."""
 

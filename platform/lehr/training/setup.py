@@ -27,6 +27,7 @@ from lehr.schedules import Cyclic, linear_rule
 from lehr.tasks import Classification, Outputs, Task
 from lehr.tasks.classification import class_weights
 from lehr.training.averaging import Average, averaged_steps
+from lehr.training.callbacks import check_callbacks
 from lehr.training.freezing import Freezing
 from lehr.training.optimizers import check_optimizer
 
@@ -36,6 +37,7 @@ DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "
 def check_job(job: TrainJob) -> None:
     """Checks what needs the code of models, optimizers and augmentations but no data. Raises JobError."""
     check_optimizer(job)
+    check_callbacks(job)
     augmentations(job)
     try:
         model, taken = models.find(job.model.name, job.model.options)
