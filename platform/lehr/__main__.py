@@ -1,5 +1,9 @@
 """`python -m lehr` is `lehr`."""
 
-from lehr.cli.main import main
+from lehr.own_modules import not_first
+
+not_first()  # files beside the job must not take the place of what is imported from here on
+
+from lehr.cli.main import main  # noqa: E402
 
 main()

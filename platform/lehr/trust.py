@@ -28,6 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lehr import own_modules
 from lehr.errors import LehrError
 from lehr.paths import run_around, user_folder
 
@@ -243,6 +244,8 @@ def load(call: Call) -> Any:
     module_name, _, attribute = call.path.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise ValueError(f'"{module_name}" is not the name of a module; allowed: my_package.module:name')
+    if problem := own_modules.clash(module_name):
+        raise ValueError(problem)
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -269,10 +272,10 @@ def _command(run: str) -> str:
 
 
 def _found(call: Call, folder: str = "") -> ModuleSpec | None:
-    """Where the top package of a call is found: in `folder`, else on the path. Nothing is imported."""
+    """Where the top package of a call is found: on the path, else in `folder`. Nothing is imported."""
     top = call.path.partition(":")[0].partition(".")[0]
     try:
-        return (PathFinder.find_spec(top, [folder]) if folder else None) or find_spec(top)
+        return find_spec(top) or (PathFinder.find_spec(top, [folder]) if folder else None)
     except (ImportError, ValueError):
         return None
 
@@ -294,7 +297,7 @@ def remember(calls: Iterable[Call], folder: str | os.PathLike[str] = "") -> None
     Where the state folder cannot be written that is said once, and nothing else changes.
 
     Args:
-        folder: where their modules are looked for first; by default only on the path.
+        folder: where their modules are looked for too; by default only on the path.
     """
     wanted = {}
     for call in calls:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lehr.job import Job, to_dict
+from lehr.paths import PACKED
 from lehr.runs import Folder
 from lehr.submission.package import Package, package
 
@@ -39,8 +40,8 @@ class Modules:
         return f"{storage.partition('?')[0].rstrip('/')}/{ARCHIVES}/{self.name}"
 
     def archive(self) -> bytes:
-        """The archive; the same files give the same bytes. All is in one folder, since Ray strips the first folder."""
-        return self.package.zip("job/")
+        """The archive; the same files give the same bytes. Ray strips the first folder."""
+        return self.package.zip(f"job/{PACKED}/")
 
     def store(self, storage: str) -> bool:
         """Uploads the archive to a storage; False where it is there already. Raises StorageError."""

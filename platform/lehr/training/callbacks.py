@@ -1,9 +1,9 @@
 """Callbacks: objects of the user's own that see a training, and may ask it to stop. `callbacks` of a job names them.
 
-They are called on the first worker only, since whatever they see (losses, metrics, weights) is that of all workers. They
-cannot change the training: they get copies, and the random generators, the default type and the gradient mode are put
-back after each call. What they keep can be saved with the checkpoints (`state_dict`), so that a resumed run's callback
-goes on as if nothing had happened.
+They are called on the first worker only, since whatever they see (losses, metrics, weights) is that of all workers.
+They cannot change the training: they get copies, and the random generators, the default type and the gradient mode are
+put back after each call. What they keep can be saved with the checkpoints (`state_dict`), so that a resumed run's
+callback goes on as if nothing had happened.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.support import Died, records, tiny, train_here, weights
+from tests.unit.training.conftest import plan_of
 
 from lehr.errors import JobError, LehrError
 from lehr.job import from_dict, job_hash, to_dict
@@ -21,8 +23,6 @@ from lehr.runs import Folder, RunFolder
 from lehr.runs.checkpoints import saved
 from lehr.training.group import Group
 from lehr.training.loop import train
-from tests.support import Died, records, tiny, train_here, weights
-from tests.unit.training.conftest import plan_of
 
 CODE = '''
 import json, os, random, signal
@@ -297,7 +297,7 @@ def test_only_a_sentence_stops_a_run(
 
 
 def test_a_state_that_is_not_plain_is_refused(train_tiny: Callable[..., RunFolder]) -> None:
-    with pytest.raises(LehrError, match="OddState.state_dict returns .*allowed: a mapping of plain values"):
+    with pytest.raises(LehrError, match=r"OddState.state_dict returns .*allowed: a mapping of plain values"):
         train_tiny(callbacks=["own_callbacks:OddState"])
 
 
