@@ -30,6 +30,7 @@ from typing import Any
 
 from lehr import own_modules
 from lehr.errors import LehrError
+from lehr.own_code import OwnCodeError, place, raised
 from lehr.paths import run_around, user_folder
 
 FILE, FORMAT = "trusted.json", 1
@@ -233,7 +234,7 @@ def load(call: Call) -> Any:
 
     Raises:
         Untrusted: nobody allowed it.
-        LehrError: its module lies in a run folder.
+        LehrError: its module lies in a run folder, or cannot be imported.
         ValueError: there is no such module, or nothing of that name in it.
     """
     check([call], "")
@@ -250,8 +251,15 @@ def load(call: Call) -> Any:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module exists, but not one that it imports
+            what = (
+                f"{call.path} imports {error.name}, which is not there{place(error)}; install it, on every worker too"
+            )
+            raise OwnCodeError(what) from error
         raise ValueError(f"there is no module {error.name}, neither beside the job file nor installed") from None
+    except (LehrError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise OwnCodeError(f"{call.path} cannot be imported: {raised(error)}{place(error)}") from error
     try:
         return getattr(module, attribute)
     except AttributeError:

@@ -25,6 +25,7 @@ from lehr.runs.progress import LiveDiagnosis
 from lehr.runs.records import read_epochs
 from lehr.training.evaluation import evaluate, statistics_inputs
 from lehr.training.group import Group
+from lehr.training.lightning_step import train_step_of, trainer_of
 from lehr.training.prepare import prepare_model
 from lehr.training.resume import (
     begin_logging,
@@ -40,7 +41,6 @@ from lehr.training.stopping import Best, early_stop, first_exploded
 from lehr.training.stopwatch import Stopwatch
 from lehr.training.synchronisation import StepBuffer, Synchroniser
 from lehr.training.telling import Teller
-from lehr.training.train_step import TrainStep
 
 
 class Stopped(Exception):
@@ -306,7 +306,7 @@ class Learner:
     def __init__(self, plan: Plan, group: Group) -> None:
         self.plan, self.group = plan, group
         self.model = prepare_model(plan, group)
-        self.train_step = TrainStep(plan, self.model, group)
+        self.train_step = train_step_of(plan, self.model, group)
         self.average = plan.build_average(self.model)
 
     def evaluate(self, step: int) -> dict[str, float]:
@@ -326,8 +326,9 @@ class Learner:
         return metrics
 
     def measure(self, split: str, rows: DataSubset) -> dict[str, float]:
-        """The task's metrics over all of `rows`, with the name of the split before theirs."""
-        return {f"{split}_{name}": value for name, value in evaluate(self.model, rows, self.plan, self.group).items()}
+        """The metrics over all of `rows`, with the name of the split before theirs."""
+        found = evaluate(self.model, rows, self.plan, self.group, split=split)
+        return {f"{split}_{name}": value for name, value in found.items()}
 
     def checkpoint(self, state: TrainingState, covered: dict[str, dict[str, int]], attempt: int) -> Checkpoint:
         """A checkpoint of what is trained, and how far it is.
@@ -355,6 +356,8 @@ class Learner:
         """Puts the model, its average, the optimizer and the loss scaler into the state that a checkpoint holds."""
         self.model.load_state_dict(checkpoint.model)
         self.train_step.load(checkpoint.optimizer or {}, checkpoint.state.get("scaler"))
+        if self.plan.lightning:
+            trainer_of(self.model).step = max(0, checkpoint.step - 1)
         if self.average and checkpoint.average:
             self.average.load(checkpoint.average)
 

@@ -8,6 +8,7 @@ import shutil
 import torch
 from torch import nn
 
+from lehr.models.lightning import Trainer, attach
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.sync_norm import has_batch_norm, synchronise_batch_norm
@@ -25,6 +26,8 @@ def prepare_model(plan: Plan, group: Group) -> nn.Module:
     if group.device.type == "cuda":
         _tune_gpu(plan.job.train.precision)
     model = plan.build_model()
+    if plan.lightning:
+        attach(model, Trainer(plan.length, group.rank, group.size))
     if group.size > 1 and plan.job.train.sync_batch_norm and has_batch_norm(model):
         model = synchronise_batch_norm(model, group.device)
     model = model.to(group.device, memory_format=plan.memory_format)  # type: ignore[call-overload]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from lehr.durations import RunLength
 from lehr.errors import RunError
 from lehr.job import TrainJob, check_call
 from lehr.models.description import ModelDescription, NetworkDescription
+from lehr.models.lightning import Lightning, base_of
 from lehr.models.weights import read_preprocessing, read_weights
 from lehr.schedules import Cyclic, linear_rule
 from lehr.tasks import Classification, Outputs, Task
@@ -29,6 +30,7 @@ from lehr.tasks.classification import class_weights
 from lehr.training.averaging import Average, averaged_steps
 from lehr.training.callbacks import check_callbacks
 from lehr.training.freezing import Freezing
+from lehr.training.lightning_plan import check_lightning, inspect_lightning
 from lehr.training.optimizers import check_optimizer
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
@@ -44,6 +46,7 @@ def check_job(job: TrainJob) -> None:
     except ValueError as error:
         raise job.error("model.name", str(error)) from error
     check_call(model, job.model.options, skip=taken, field="model", error=job.error)
+    check_lightning(job, model)
     if job.model.weights:
         try:
             read_weights(job.model.weights, job.storage, job.model.name)
@@ -63,6 +66,7 @@ class Plan:
         snapshots: the steps after which a checkpoint is saved and never pruned.
         task: what is learned.
         preprocess, augment: what is done with pixels.
+        lightning: what is known of the model if it is a LightningModule, which has steps of its own.
     """
 
     job: TrainJob
@@ -75,6 +79,7 @@ class Plan:
     task: Task[Any]  # what a network returns is known to its task alone
     preprocess: Preprocess
     augment: Augment
+    lightning: Lightning | None = None
 
     @classmethod
     def make(cls, job: TrainJob, splits: Splits) -> Plan:
@@ -84,7 +89,6 @@ class Plan:
         sampler = BatchSampler(len(splits.train), job.train.batch_size, job.seed, row_order(job, splits.train))
         length = RunLength(sampler.steps, sampler.steps * job.train.epochs)
         task = make_task(job, splits.train)
-        check_metrics(job, task)
         preprocess = preprocessing(job, splits.train)
         try:
             models.check(job.model.name, preprocess.shape, task.outputs, job.model.options)
@@ -95,7 +99,7 @@ class Plan:
                 averaged_steps(job.train.averaging, length)
             except ValueError as error:
                 raise job.error("train.averaging", str(error)) from None
-        return cls(
+        plan = cls(
             job=job,
             splits=splits,
             sampler=sampler,
@@ -107,6 +111,11 @@ class Plan:
             preprocess=preprocess,
             augment=augmentations(job, compiled=bool(job.train.compile)),
         )
+        if ":" in job.model.name and base_of(model := plan.build_model()):
+            known = inspect_lightning(job, model, preprocess.shape, task.outputs, length, plan.dtype)
+            plan = replace(plan, lightning=known, learning_rate=known.learning_rate or plan.learning_rate)
+        check_metrics(job, task, known.logged if plan.lightning else ())
+        return plan
 
     def to(self, device: torch.device) -> Plan:
         """The same plan with its rows in the device's memory, if the job asks for that.
@@ -120,6 +129,11 @@ class Plan:
             return replace(self, splits=self.splits.to(device))
         except torch.OutOfMemoryError as error:
             raise self.job.error("data.cache", "the decoded images do not fit into the GPU; allowed: memory") from error
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the job is trained, a sentence each."""
+        return list(self.lightning.notes) if self.lightning else []
 
     @cached_property
     def clean_train(self) -> DataSubset:
@@ -241,11 +255,15 @@ def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
     return replace(Preprocess.from_description(theirs), height=height, width=width, pixel_range=limits)
 
 
-def check_metrics(job: TrainJob, task: Task[Any]) -> None:
-    """Raises JobError when the job names a metric that its epochs will not record."""
+def check_metrics(job: TrainJob, task: Task[Any], logged: Sequence[str] = ()) -> None:
+    """Raises JobError when the job names a metric that its epochs will not record.
+
+    Args:
+        logged: what the model itself measures, beside the task's metrics.
+    """
     splits = ["validation", *(["clean_train"] if job.train.evaluated_training_rows else [])]
     splits += ["averaged_validation"] if job.train.averaging else []
-    known = ["train_loss", *(f"{split}_{metric}" for split in splits for metric in task.metric_names)]
+    known = ["train_loss", *(f"{split}_{metric}" for split in splits for metric in (*task.metric_names, *logged))]
     early = job.train.early_stopping
     for field, metric in (("metric", job.train.metric), ("early_stopping.metric", early and early.metric)):
         if metric and metric not in known:
