@@ -41,6 +41,13 @@ class Net(SmallCNN):
         super().__init__(*args, **options)
 
 
+class Watch:
+    def __init__(self, width=8):
+        Path("called").touch()
+
+    def epoch_end(self, moment): ...
+
+
 def photos(path=None):
     Path("called").touch()
     raise LehrError("the canary sang")
@@ -116,12 +123,20 @@ def plant_data(folder: str) -> None:
     edit_job(folder, lambda job: job.get("base", job)["data"].update(source="canary:photos", path="/etc"))
 
 
+def plant_callback(folder: str) -> None:
+    edit_job(folder, lambda job: job.get("base", job).update(callbacks=[{"name": "canary:Watch", "width": 8}]))
+
+
 def plant_in_all(plant: Callable[[str], None]) -> None:
     for job in Path("runs").glob("**/job.yaml"):
         plant(str(job.parent))
 
 
-FIELDS: dict[str, Callable[[str], None]] = {"model.name": plant_model, "data.source": plant_data}
+FIELDS: dict[str, Callable[[str], None]] = {
+    "model.name": plant_model,
+    "data.source": plant_data,
+    "callbacks": plant_callback,
+}
 
 # ── the commands ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,7 +173,7 @@ class Command:
         return " ".join(self.words)
 
 
-MODEL, DATA = "model.name", "data.source"
+MODEL, DATA, CALLBACKS = "model.name", "data.source", "callbacks"
 COMMANDS = [
     Command(("predict", "run", "digits", "out", "--debug"), (MODEL,)),
     Command(("predict", "ensemble", "digits", "out", "--debug"), (MODEL,), ("ensemble",)),
@@ -167,12 +182,16 @@ COMMANDS = [
     Command(("export", "run", "--format", "torch"), (MODEL, DATA)),
     Command(("export", "ensemble", "--format", "torch"), (MODEL, DATA), ("ensemble",)),
     Command(("export", "run", "--format", "torch", "--data", "digits"), (MODEL,)),
-    Command(("resume", "run", "--here"), (MODEL, DATA), sings=(MODEL,)),  # a finished run reads no data
-    Command(("resume", "runs/search/trials/0000", "--here"), (MODEL, DATA), ("search",), sings=(MODEL,)),
-    Command(("best", "search", "best.yaml"), (MODEL, DATA), ("search",), sings=()),
+    Command(
+        ("resume", "run", "--here"), (MODEL, DATA, CALLBACKS), sings=(MODEL, CALLBACKS)
+    ),  # a finished run reads no data
+    Command(
+        ("resume", "runs/search/trials/0000", "--here"), (MODEL, DATA, CALLBACKS), ("search",), sings=(MODEL, CALLBACKS)
+    ),
+    Command(("best", "search", "best.yaml"), (MODEL, DATA, CALLBACKS), ("search",), sings=()),
     Command(("run", "transfer.yaml", "--debug"), (MODEL,)),
-    Command(("run", "members.yaml", "--debug"), (MODEL, DATA), ("run", "other")),
-    Command(("run", "top.yaml", "--debug"), (MODEL, DATA), ("search",)),
+    Command(("run", "members.yaml", "--debug"), (MODEL, DATA, CALLBACKS), ("run", "other")),
+    Command(("run", "top.yaml", "--debug"), (MODEL, DATA, CALLBACKS), ("search",)),
     Command(("run", "prediction.yaml", "--debug"), (MODEL,)),
     Command(("run", "weights.yaml", "--debug")),
     Command(("search", "tuning.yaml", "--preview")),
@@ -257,6 +276,9 @@ def test_an_odd_name_is_a_sentence(name: str, place: Path, monkeypatch: pytest.M
 
 HOSTILE: dict[str, dict[str, Any]] = {
     "train, model": {**TRAIN, "model": "canary:Net"},
+    "train, callbacks": {**TRAIN, "callbacks": ["canary:Watch"]},
+    "search, callbacks": {"kind": "search", "base": {"callbacks": ["canary:Watch"]}, "space": {"seed": [1, 2]}},
+    "search, space of callbacks": {"kind": "search", "base": TRAIN, "space": {"callbacks": [[], ["canary:Watch"]]}},
     "train, data": {**TRAIN, "data": {"source": "canary:photos"}},
     "train, data with a path of torchvision": {**TRAIN, "data": {"source": "torchvision:LSUN", "path": "/planted"}},
     "search, base": {"kind": "search", "base": {"model": "canary:Net"}, "space": {"seed": [1, 2]}},
