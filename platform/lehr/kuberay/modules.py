@@ -55,7 +55,8 @@ def own_modules(job: Job, include: Collection[str] = ()) -> Modules | None:
         JobError: they are too large to be only a job's code.
     """
     named = {name.partition(":")[0].split(".")[0] for name in _names(to_dict(job))}
-    if not include and not any((job.folder / name).is_dir() or (job.folder / f"{name}.py").is_file() for name in named):
+    places = [place / name for place in (job.folder, job.folder / "src") for name in named]
+    if not include and not any(place.is_dir() or place.with_name(f"{place.name}.py").is_file() for place in places):
         return None
     found = package(job.folder, suffix=".py", include=include)
     if found.nbytes > LIMIT:
