@@ -1,9 +1,10 @@
 """`python -m lehr` is `lehr`."""
 
-from lehr.own_modules import not_first
+import sys
 
-not_first()  # files beside the job must not take the place of what is imported from here on
+if not sys.flags.safe_path:  # the current folder: files beside a job must not take the place of what is imported below
+    del sys.path[0]
 
-from lehr.cli.main import main  # noqa: E402
+from lehr.cli.main import main
 
 main()

@@ -44,12 +44,6 @@ def look_in(folder: str | os.PathLike[str]) -> None:
     sys.path += [place for place in _places if place not in sys.path]  # who put one elsewhere had a reason
 
 
-def not_first() -> None:
-    """Takes the current folder from the start of the path, where `python -m` has put it."""
-    if sys.path and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
-        del sys.path[0]
-
-
 def loaded() -> list[ModuleType]:
     """The job's own modules that were imported."""
     return [module for module in sys.modules.copy().values() if _within(_file_of(module), _places)]

@@ -1,4 +1,4 @@
-"""Every kind of own code in one file beside the job, sent to a cluster of two nodes: the run is the one trained here."""
+"""Every kind of own code in one file beside the job, sent to a cluster of two nodes: the run is that of this machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support import records, weights
 
 from lehr.runs import RunFolder
-from tests.support import records, weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -77,7 +77,7 @@ def lehr(tmp_path: Path) -> Iterator[Callable[..., None]]:
 def test_the_run_on_two_nodes_is_the_run_here(lehr: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "sizes.py").write_text("LEFT = 36\n")
-    for name in ("statistics", "pandas", "filecmp", "sched"):
+    for name in ("statistics", "pandas", "filecmp", "sched", "stat", "random"):
         (tmp_path / f"{name}.py").write_text(TRAP)
     (tmp_path / "seen").mkdir()
     (tmp_path / "job.yaml").write_text(JOB.replace("SEEN", str(tmp_path / "seen")))

@@ -61,7 +61,7 @@ def load(path: str) -> object:
 
 def test_files_beside_the_job_shadow_no_library(tmp_path: Path) -> None:
     """Started as `python -m lehr`, for which Python puts the current folder first."""
-    traps = ("statistics", "numpy", "colorsys", "pandas", "sched", "psutil")
+    traps = ("statistics", "numpy", "colorsys", "pandas", "sched", "psutil", "stat", "random")
     write(tmp_path, my_nets=NET, **dict.fromkeys(traps, TRAP))
     (tmp_path / "job.yaml").write_text(JOB)
     done = subprocess.run(

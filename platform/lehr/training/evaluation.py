@@ -38,9 +38,9 @@ def evaluate(
         first = batch.targets.flatten(1)[:, 0] if batch.targets.ndim > 1 else batch.targets
         readable = first != UNREADABLE
         sums = {**plan.task.sums(outputs, batch.targets), "rows": readable.sum()}
-        if plan.lightning and (names := plan.lightning.names(split)):
+        if plan.lightning and (wanted := plan.lightning.names(split)):
             inputs = plan.inputs(batch.inputs)[readable]
-            sums |= _logged(model, split, names, inputs, batch.targets[readable], index)
+            sums |= _logged(model, split, wanted, inputs, batch.targets[readable], index)
         for name, value in sums.items():
             totals[name] = totals.get(name, torch.zeros(value.shape, dtype=torch.float64, device=group.device)) + value
     model.train(training)

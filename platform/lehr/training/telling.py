@@ -49,7 +49,7 @@ class Teller:
         """A checkpoint of this name is in the run folder."""
         self.tell("checkpoint", state, checkpoint=f"{self._run.folder.uri}/checkpoints/{checkpoint}")
 
-    def epoch(self, state: TrainingState, metrics: Mapping[str, float], save: Callable[[], None]) -> str | None:
+    def epoch(self, state: TrainingState, metrics: Mapping[str, float], save: Callable[[], object]) -> str | None:
         """An epoch has ended; returns why training ends there, on every worker, if a callback asks for that.
 
         After a resume it may be one that the callbacks know already: then it returns what they answered.

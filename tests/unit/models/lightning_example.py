@@ -1,5 +1,7 @@
 """A LightningModule as its documentation teaches to write one, and variations; found by tests as `lit_example`."""
 
+# mypy: allow-untyped-defs
+
 from __future__ import annotations
 
 import lightning
