@@ -1,4 +1,4 @@
-"""Every kind of own code in one file beside the job, sent to a cluster of two nodes: the run is that of this machine."""
+"""Every kind of own code in one file beside the job, sent to a cluster of two nodes: the run equals the one here."""
 
 from __future__ import annotations
 

@@ -167,6 +167,6 @@ def _record_start(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None,
         return
     splits = plan.splits
     rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
-    for note in plan.notes:
+    for note in plan.lightning.notes if plan.lightning else ():
         recorder.event("note", note)
     recorder.event("started", f"starts{again} with {workers}", step=0, classes=plan.task.outputs, **rows)

@@ -130,11 +130,6 @@ class Plan:
         except torch.OutOfMemoryError as error:
             raise self.job.error("data.cache", "the decoded images do not fit into the GPU; allowed: memory") from error
 
-    @property
-    def notes(self) -> list[str]:
-        """What a user should know of how the job is trained, a sentence each."""
-        return list(self.lightning.notes) if self.lightning else []
-
     @cached_property
     def clean_train(self) -> DataSubset:
         """The training rows that are also measured without augmentation: fixed ones, no more than validation has."""
