@@ -55,11 +55,12 @@ def clash(module: str) -> str:
     if not (own := _own(top)):
         return ""
     if other := _other(top):
-        return f"{own} has the name of {other}; rename the file, for example my_{top}{own.suffix}, and what names it"
+        return f"{own.name} beside the job has the name of {other}; rename it, for example my_{own.name}"
     for file, name in _imports_of_own_code(top):
         beside = _own(name)
         if beside and (other := _other(name)):
-            return f"{file} imports {name}, and {beside} has the name of {other}; rename {beside.name}, or move it away"
+            what = f"{file.name} imports {name}, and {beside.name} beside the job has the name of {other}"
+            return f"{what}; rename {beside.name}, or move it away"
     return ""
 
 

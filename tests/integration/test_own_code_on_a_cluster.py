@@ -77,7 +77,7 @@ def lehr(tmp_path: Path) -> Iterator[Callable[..., None]]:
 def test_the_run_on_two_nodes_is_the_run_here(lehr: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "sizes.py").write_text("LEFT = 36\n")
-    for name in ("statistics", "pandas", "filecmp", "sched", "stat", "random"):
+    for name in ("statistics", "pandas", "filecmp", "sched", "stat"):
         (tmp_path / f"{name}.py").write_text(TRAP)
     (tmp_path / "seen").mkdir()
     (tmp_path / "job.yaml").write_text(JOB.replace("SEEN", str(tmp_path / "seen")))
