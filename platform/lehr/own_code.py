@@ -13,6 +13,7 @@ from lehr.errors import LehrError
 
 _FOLDERS = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
 _LIBRARIES = tuple({os.path.join(folder, "") for folder in _FOLDERS})
+_PACKAGES = ("/site-packages/", "/dist-packages/")  # an environment may use those of another one
 
 
 class OwnCodeError(LehrError):
@@ -55,8 +56,12 @@ def raised(error: BaseException) -> str:
 def place(error: BaseException) -> str:
     """The last line of the user's own code that an error passed through, as ` at file:line (code)`; else empty."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<"))]
+    own = [frame for frame in frames if not _of_a_library(frame.filename)]
     return f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
+
+
+def _of_a_library(file: str) -> bool:
+    return file.startswith((*_LIBRARIES, "<")) or any(part in file for part in _PACKAGES)
 
 
 def shape(value: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,10 @@ STATE = "LEHR_STATE"
 """Environment variable: the folder for what lehr keeps of a user on a machine; by default ~/.lehr."""
 ROOT = "LEHR_ROOT"
 """Environment variable of a submitted job: the path that the packaged folder had on the machine it came from."""
+
+PACKED = "lehr-job"
+"""The folder of a package that holds what was sent. Ray puts the package before everything that is installed, and
+nothing in it can be imported by this name."""
 
 _WORKING = ""
 with suppress(OSError):  # Ray starts every process of a job in its copy of the packaged folder
@@ -30,7 +33,7 @@ def packaged_path(path: str) -> str:
     """
     root = os.environ.get(ROOT)
     if root and (path == root or path.startswith(root.rstrip("/") + "/")):
-        copy = os.path.normpath(os.path.join(_WORKING, os.path.relpath(path, root)))
+        copy = os.path.normpath(os.path.join(_WORKING, PACKED, os.path.relpath(path, root)))
         if os.path.exists(copy):
             return copy
     return path
@@ -52,6 +55,12 @@ def misspelt_address(text: str) -> str:
         return ""
     right = f"{STORES[scheme]}://{found[3]}" if scheme in STORES else f"file:///{found[3]}"
     return "" if text == right else f'"{text}" is not an address of files; did you mean {right}?'
+
+
+def packed_root() -> str:
+    """In a process of a submitted job, the copy of the folder that was sent; else empty."""
+    copy = os.path.join(_WORKING, PACKED)
+    return copy if _WORKING and os.path.isdir(copy) else ""
 
 
 def user_folder() -> Path:
@@ -95,13 +104,3 @@ def state_folder(name: str) -> Path:
         raise StorageError(f"{folder}: is not a folder that only this user can write; set LEHR_STATE to one")
     (folder / name).mkdir(mode=0o700, exist_ok=True)
     return folder / name
-
-
-def add_to_path(folder: str | os.PathLike[str]) -> None:
-    """Lets this process import the job's own modules from the folder of its file, if that is no run folder.
-
-    A run folder is data that somebody else may have written: a module in it could take the place of any other.
-    """
-    found = packaged_path(os.fspath(folder))
-    if found not in sys.path and not run_around(found):
-        sys.path.insert(0, found)

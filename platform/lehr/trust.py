@@ -28,7 +28,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lehr import own_modules
 from lehr.errors import LehrError
+from lehr.own_code import OwnCodeError, place, raised
 from lehr.paths import run_around, user_folder
 
 FILE, FORMAT = "trusted.json", 1
@@ -125,6 +127,7 @@ def _sources(section: object) -> list[Call]:
 
 FIELDS: dict[str, Callable[[object], list[Call]]] = {
     "model": _section("model", "weights"),
+    "callbacks": _section("callback"),
     "backbone": _section("model", "weights", reference="run:"),
     "data": _sources,
     "augment": _section("augmentation", reference=TRANSFORMS),
@@ -243,7 +246,7 @@ def load(call: Call) -> Any:
 
     Raises:
         Untrusted: nobody allowed it.
-        LehrError: its module lies in a run folder.
+        LehrError: its module lies in a run folder, or cannot be imported.
         ValueError: there is no such module, or nothing of that name in it.
     """
     check([call], "")
@@ -254,12 +257,21 @@ def load(call: Call) -> Any:
     module_name, _, attribute = call.path.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise ValueError(f'"{module_name}" is not the name of a module; allowed: my_package.module:name')
+    if problem := own_modules.clash(module_name):
+        raise ValueError(problem)
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module exists, but not one that it imports
+            what = (
+                f"{call.path} imports {error.name}, which is not there{place(error)}; install it, on every worker too"
+            )
+            raise OwnCodeError(what) from error
         raise ValueError(f"there is no module {error.name}, neither beside the job file nor installed") from None
+    except (LehrError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise OwnCodeError(f"{call.path} cannot be imported: {raised(error)}{place(error)}") from error
     try:
         return getattr(module, attribute)
     except AttributeError:
@@ -280,10 +292,10 @@ def _command(run: str) -> str:
 
 
 def _found(call: Call, folder: str = "") -> ModuleSpec | None:
-    """Where the top package of a call is found: in `folder`, else on the path. Nothing is imported."""
+    """Where the top package of a call is found: on the path, else in `folder`. Nothing is imported."""
     top = call.path.partition(":")[0].partition(".")[0]
     try:
-        return (PathFinder.find_spec(top, [folder]) if folder else None) or find_spec(top)
+        return find_spec(top) or (PathFinder.find_spec(top, [folder]) if folder else None)
     except (ImportError, ValueError):
         return None
 
@@ -305,7 +317,7 @@ def remember(calls: Iterable[Call], folder: str | os.PathLike[str] = "") -> None
     Where the state folder cannot be written that is said once, and nothing else changes.
 
     Args:
-        folder: where their modules are looked for first; by default only on the path.
+        folder: where their modules are looked for too; by default only on the path.
     """
     wanted = {}
     for call in calls:

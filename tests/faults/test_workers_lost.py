@@ -23,7 +23,7 @@ from lehr.errors import LehrError
 from lehr.runs import RunFolder
 from lehr.training.failures import describe, describe_lost_workers, is_lost_peer
 from lehr.training.group import Group
-from lehr.training.loop import Attempt, Callbacks
+from lehr.training.loop import Attempt, Caller
 from lehr.training.setup import Plan
 from tests.faults.accidents import Accident
 from tests.faults.story import EVERY_EPOCH, command
@@ -144,7 +144,7 @@ def warn_at(step: int) -> None:
     lehr.training.synchronisation.SYNC_SECONDS = 0.0  # synchronise after every step
     seen, take, make = [0], TrainStep.__call__, Attempt.__init__
 
-    def made(self: Attempt, plan: Plan, run: RunFolder, group: Group, callbacks: Callbacks) -> None:
+    def made(self: Attempt, plan: Plan, run: RunFolder, group: Group, callbacks: Caller) -> None:
         make(self, plan, run, group, replace(callbacks, must_save=lambda: "spot" if seen[0] >= step else None))
 
     def take_or_die(self: Any, batch: Any, rows: int, number: int) -> Any:

@@ -36,7 +36,7 @@ def evaluate(
     from lehr.formatting import format_path
     from lehr.machine import cores
     from lehr.output import refuse_existing, write_whole
-    from lehr.paths import add_to_path
+    from lehr.own_modules import look_in
     from lehr.predict import load_predictor
     from lehr.predict.evaluate import confusion_picture
     from lehr.predict.evaluate import evaluate as measure
@@ -45,7 +45,7 @@ def evaluate(
     from lehr.screen import console
 
     refuse_existing(output, force=force)
-    add_to_path(Path.cwd())  # where the user's own modules are
+    look_in(Path.cwd())  # where the user's own modules are
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -48,7 +48,7 @@ def export(
     from lehr.formatting import format_folder, format_path
     from lehr.job import Job, from_dict, to_dict
     from lehr.output import refuse_existing, whole, write_whole
-    from lehr.paths import add_to_path
+    from lehr.own_modules import look_in
     from lehr.predict import load_predictor
     from lehr.predict.export import export_onnx, export_torch
     from lehr.result import find, trust_all
@@ -57,7 +57,7 @@ def export(
     forms = {"torch": (export_torch, out / "model.pt2"), "onnx": (export_onnx, out / "model.onnx")}
     chosen = [forms[name] for name in forms if form in ("both", name)]
     refuse_existing(out / "classes.json", *(path for _, path in chosen), force=force)
-    add_to_path(Path.cwd())  # where the user's own modules are
+    look_in(Path.cwd())  # where the user's own modules are
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     predictor = load_predictor(found.record.folder)

@@ -40,11 +40,11 @@ def recipe(
     from rich.table import Table
 
     from lehr.kinds import check
-    from lehr.paths import add_to_path
+    from lehr.own_modules import look_in
     from lehr.recipe.preview import preview as preview_rows
     from lehr.screen import console
 
-    add_to_path(loaded.folder)
+    look_in(loaded.folder)
     check(loaded)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("step", "what it does", "what it costs"):

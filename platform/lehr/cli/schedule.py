@@ -46,7 +46,7 @@ def schedule(
     from lehr.durations import RunLength
     from lehr.job import TrainJob, from_dict, to_dict
     from lehr.output import refuse_existing, whole
-    from lehr.paths import add_to_path
+    from lehr.own_modules import look_in
     from lehr.schedules import SCHEDULES, Own
     from lehr.trust import give
 
@@ -57,7 +57,7 @@ def schedule(
     shared = {"warmup": warmup, "cooldown": cooldown}
     length = RunLength(steps_per_epoch, steps_per_epoch * epochs)
     curves, notes = [], []
-    add_to_path(Path.cwd())  # where the user's own schedules are
+    look_in(Path.cwd())  # where the user's own schedules are
     for section in parse(words or list(SCHEDULES)):
         job = from_dict({"schedule": {key: value for key, value in shared.items() if value} | section})
         assert isinstance(job, TrainJob)

@@ -40,10 +40,10 @@ def search(
         run_command.run(job, overrides, debug=debug, fresh=fresh)
         return
     from lehr.kinds import check
-    from lehr.paths import add_to_path
+    from lehr.own_modules import look_in
     from lehr.search.preview import preview as preview_lines
 
-    add_to_path(loaded.folder)
+    look_in(loaded.folder)
     check(loaded)
     for line in preview_lines(loaded):
         print(line)

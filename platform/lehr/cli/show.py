@@ -122,14 +122,14 @@ def show_parameters(name: str, overrides: list[str], storage: str, trust: list[s
 
     from lehr.job import TrainJob, derive
     from lehr.kinds import check
-    from lehr.paths import add_to_path
+    from lehr.own_modules import look_in
     from lehr.result import trust_all
     from lehr.screen import console
     from lehr.training.rehearsal import parameter_groups_of
 
     trust_all(trust, storage)
     job = _job_of(name, overrides, storage)
-    add_to_path(job.folder)
+    look_in(job.folder)
     if not isinstance(job, TrainJob):
         base = getattr(job, "base", None)
         if base is None:
@@ -162,13 +162,13 @@ def _job_of(name: str, overrides: list[str], storage: str) -> Job:
 
     from lehr.formatting import format_folder
     from lehr.job import from_dict, load, to_dict
-    from lehr.paths import add_to_path
+    from lehr.own_modules import look_in
     from lehr.result import find
     from lehr.trust import calls_of, check
 
     if name.endswith((".yaml", ".yml")):
         return load(name, overrides)
-    add_to_path(Path.cwd())  # where the user's own modules are
+    look_in(Path.cwd())  # where the user's own modules are
     found = find(name, storage).record
     job = from_dict(found.job, overrides)
     check(calls_of(to_dict(job)), format_folder(found.folder))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext
 
+from lehr import own_modules
 from lehr.data.dataset import Images
 from lehr.data.decode import Decoded
 from lehr.data.pixels import PixelFormat, channels_last
@@ -219,6 +220,12 @@ def _pixels(image: Any, kind: pa.DataType) -> np.ndarray:
         return np.ascontiguousarray(channels_last(np.asarray(image, dtype)))
     except (TypeError, ValueError) as error:
         raise LehrError(f"data: an image of the dataset cannot be read: {error}") from error
+
+
+def send_by_value() -> None:
+    """Functions and classes of the job's own modules reach Ray's workers whole: their processes know no such module."""
+    for module in own_modules.loaded():
+        ray.cloudpickle.register_pickle_by_value(module)
 
 
 def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:

@@ -15,7 +15,7 @@ from lehr.driver.signals import stop_signals
 from lehr.errors import LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
 from lehr.job import Job, to_dict, unused_in_debug
-from lehr.paths import add_to_path
+from lehr.own_modules import look_in
 from lehr.runs import Claim, Lease, RunFolder
 from lehr.screen import open_screen, quiet
 from lehr.trust import calls_of, remember
@@ -30,7 +30,7 @@ def run_with(
 
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
-    add_to_path(job.folder)
+    look_in(job.folder)
     kind.check(job)
     remember(calls_of(to_dict(job)))
     folder, existing = choose_run_folder(job, fresh=fresh)

@@ -14,6 +14,7 @@ from lehr.job.schema import json_schema
 from lehr.job.sections import (
     Augment,
     Averaging,
+    CallbackSection,
     CheckpointSection,
     DataSection,
     EarlyStopping,
@@ -35,6 +36,7 @@ __all__ = [
     "KINDS",
     "Augment",
     "Averaging",
+    "CallbackSection",
     "CheckpointSection",
     "DataSection",
     "EarlyStopping",

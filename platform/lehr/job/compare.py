@@ -30,8 +30,8 @@ MAY_CHANGE = (
 """Fields, with what is in them, that may change under one name: the run stays the same run."""
 
 ADDED: dict[str, dict[str, Any]] = {
-    "": {"metrics": []},
-    "base": {"metrics": []},
+    "": {"metrics": [], "callbacks": []},
+    "base": {"metrics": [], "callbacks": []},
     "data": {"channels": "auto", "pixel_range": None},
 }
 """By section (the job itself is the empty one), fields that jobs did not have at first: with these values, the hash of

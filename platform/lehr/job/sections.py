@@ -337,6 +337,17 @@ class MetricSection(NamedSection):
         return self.label or name.replace("top_k_", f"top_{self.options.get('k', 5)}_")
 
 
+class CallbackSection(NamedSection):
+    """A callback with its options: `my_package.module:Name`, an object with some methods of the protocol."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_code(cls, name: str) -> str:
+        if ":" not in name:
+            raise ValueError(f"{show(name)} is not a callback; allowed: my_package.module:Name")
+        return name
+
+
 class ScaleRate(Section):
     """The linear scaling rule: with a batch k times as large the learning rate is k times as high, after a warmup."""
 

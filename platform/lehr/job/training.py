@@ -10,6 +10,7 @@ from pydantic_core import CoreSchema
 from lehr.job.base import Job, Seed
 from lehr.job.finetune import FinetuneSection
 from lehr.job.sections import (
+    CallbackSection,
     DataSection,
     LossSection,
     MetricSection,
@@ -44,6 +45,11 @@ class Training(Section):
     schedule: Schedule = Field(default=Constant(), description="The learning rate over the run.")
     train: TrainSection = Field(
         default=TrainSection(), description="Epochs, batch size, stopping, averaging, precision and checkpoints."
+    )
+    callbacks: list[CallbackSection] = Field(
+        default=[],
+        description="Objects of your own that see the training and may ask it to stop: my_package.module:Name, or a "
+        "mapping with its options.",
     )
     workers: WorkersSection = Field(default=WorkersSection(), description="The processes that train together.")
 

@@ -14,6 +14,8 @@ from lehr.errors import LehrError
 from lehr.formatting import format_folder, format_seconds
 from lehr.job import derive, refuse_unused
 from lehr.job.recipe import RecipeJob
+from lehr.models.find import find
+from lehr.models.lightning import base_of
 from lehr.recipe.budget import LEAST_EPOCHS, budget_epochs, spent_epochs
 from lehr.recipe.overview import facts, table
 from lehr.recipe.planner import End, Step, kept_trial, measures_rates, next_step
@@ -31,7 +33,11 @@ def check(job: RecipeJob) -> None:
     """Raises JobError if the base job cannot be trained, or the budget needs a step that is left out."""
     refuse_unused(job)
     complete_base(job, job.base)
-    check_job(derive(job.base, {}, parent=job, name="base"))
+    base = derive(job.base, {}, parent=job, name="base")
+    check_job(base)
+    if base_of(find(base.model.name, base.model.options)[0]):
+        what = "is a LightningModule, which takes steps of its own, and a recipe tries learning rates"
+        raise job.error("base.model", f"{base.model.name} {what}; allowed: kind: train")
     if job.allowance[1] == "ep" and job.allowance[0] < LEAST_EPOCHS:
         what = f"{job.budget} is too little for a trial and the final training; allowed: from {LEAST_EPOCHS:g}ep"
         raise job.error("budget", what)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lehr.job import Job, to_dict
+from lehr.paths import PACKED
 from lehr.runs import Folder
 from lehr.submission.package import Package, package
 
@@ -39,8 +40,8 @@ class Modules:
         return f"{storage.partition('?')[0].rstrip('/')}/{ARCHIVES}/{self.name}"
 
     def archive(self) -> bytes:
-        """The archive; the same files give the same bytes. All is in one folder, since Ray strips the first folder."""
-        return self.package.zip("job/")
+        """The archive; the same files give the same bytes. Ray strips the first folder."""
+        return self.package.zip(f"job/{PACKED}/")
 
     def store(self, storage: str) -> bool:
         """Uploads the archive to a storage; False where it is there already. Raises StorageError."""
@@ -54,7 +55,8 @@ def own_modules(job: Job, include: Collection[str] = ()) -> Modules | None:
         JobError: they are too large to be only a job's code.
     """
     named = {name.partition(":")[0].split(".")[0] for name in _names(to_dict(job))}
-    if not include and not any((job.folder / name).is_dir() or (job.folder / f"{name}.py").is_file() for name in named):
+    places = [place / name for place in (job.folder, job.folder / "src") for name in named]
+    if not include and not any(place.is_dir() or place.with_name(f"{place.name}.py").is_file() for place in places):
         return None
     found = package(job.folder, suffix=".py", include=include)
     if found.nbytes > LIMIT:

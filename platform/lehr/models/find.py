@@ -13,7 +13,7 @@ from lehr import trust
 from lehr.job import not_a_choice
 from lehr.job.text import nearest
 from lehr.models.registry import MODELS, Model
-from lehr.models.vision import torchvision
+from lehr.models.vision import torchvision, with_torchvision
 
 SIZE_PARAMETERS = ("channels", "outputs")
 """Parameters of a network that lehr sets itself, so that a job may not."""
@@ -115,7 +115,7 @@ def _timm(name: str) -> Model:
 def _imported(call: trust.Call) -> Model:
     """The user's own network."""
     try:
-        found: Model = trust.load(call)
+        found: Model = with_torchvision(lambda: trust.load(call))
     except ValueError as error:
         raise ValueError(f'"{call.path}" is not a model: {error}') from None
     if not callable(found):

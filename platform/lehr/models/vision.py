@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
+_OF_OPERATORS = "torchvision::"
 _declared: list[torch.library.Library] = []  # a declaration lasts as long as its library object
 
 
@@ -27,7 +32,7 @@ def torchvision() -> ModuleType:
     try:
         import torchvision
     except RuntimeError as error:
-        if "torchvision::" not in str(error):
+        if _OF_OPERATORS not in str(error):
             raise
         library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in _OPERATORS:
@@ -35,3 +40,14 @@ def torchvision() -> ModuleType:
         _declared.append(library)
         import torchvision
     return torchvision
+
+
+def with_torchvision(imports: Callable[[], T]) -> T:
+    """What a function returns that imports code of others, which may import torchvision itself."""
+    try:
+        return imports()
+    except Exception as error:
+        if _OF_OPERATORS not in str(error):
+            raise
+    torchvision()
+    return imports()

@@ -12,7 +12,7 @@ import torch
 from lehr.data.decode import Decoded, decode
 from lehr.data.pixels import PixelFormat
 from lehr.data.sources import Source
-from lehr.paths import add_to_path
+from lehr.own_modules import look_in
 from lehr.predict.part_files import PartResult, part_table, write_part
 from lehr.predict.predictor import load_predictor
 from lehr.predict.rows import predict_decoded
@@ -52,7 +52,7 @@ class Worker:
 
     def __init__(self, spec: PredictionSpec, threads: int) -> None:
         """Raises RunError if the run has no model."""
-        add_to_path(spec.code)
+        look_in(spec.code)
         adopt(spec.grants)
         torch.set_num_threads(threads)
         self.spec = spec

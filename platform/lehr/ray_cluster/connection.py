@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -21,6 +21,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
+from ray.job_config import JobConfig
 
 from lehr.errors import ClusterError
 from lehr.machine import cores
@@ -86,7 +87,7 @@ def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
         with _answering(named):
             with _own_signals(), _on_loopback() if _is_loopback(named) else nullcontext():
                 # A submitted job's namespace names its run, so that others see whose resources they wait for.
-                ray.init(namespace=os.environ.get("RAY_NAMESPACE"), log_to_driver=True)
+                ray.init(namespace=os.environ.get("RAY_NAMESPACE"), log_to_driver=True, job_config=_without_here())
             try:
                 with _watching(_Answers(named).lost):
                     yield _shared()
@@ -103,13 +104,36 @@ def connect(workers: int, cpus_per_worker: float | None) -> Iterator[Resources]:
     try:
         # "local": without an address Ray would join any cluster that somebody has started on this machine.
         with _own_signals(), _on_loopback(), marked_children(), _deaf_to_hangups(), _known_by_address():
-            ray.init("local", num_cpus=needed + 1, include_dashboard=False, log_to_driver=True, _temp_dir=folder)
+            ray.init(
+                "local",
+                num_cpus=needed + 1,
+                include_dashboard=False,
+                log_to_driver=True,
+                job_config=_without_here(),
+                _temp_dir=folder,
+            )
         patience = END_SECONDS
         with _watching(_own_head_lost):
             yield Resources(needed, ray.cluster_resources().get("GPU", 0))
     finally:
         ray.shutdown()
         end_marked(patience)  # now and then Ray leaves a worker; of a start that was interrupted, its agents
+
+
+class _WithoutHere(list[str]):
+    def extend(self, folders: Iterable[str]) -> None:
+        super().extend(folder for folder in folders if folder != os.getcwd())
+
+
+def _without_here() -> JobConfig:
+    """Settings with which Ray does not put the current folder onto the path of its workers.
+
+    It would stand before everything that is installed, so that a file in it (`statistics.py`) took the place of any
+    library in every worker. Workers find a job's modules by `own_modules`.
+    """
+    config = JobConfig()
+    config._py_driver_sys_path = _WithoutHere()
+    return config
 
 
 def _shared() -> Resources:

@@ -18,9 +18,9 @@ from lehr.search.samplers import drawn_values
 from lehr.search.space import Space, Values
 from lehr.search.study import grid_combinations, max_trials
 from lehr.training.group import Group
+from lehr.training.lightning_step import train_step_of
 from lehr.training.prepare import prepare_model
 from lehr.training.rehearsal import plan_of_noise
-from lehr.training.train_step import TrainStep
 
 SHOWN = 12  # trials that are listed
 STEPS = 5  # steps that are timed, after a first one that warms up
@@ -98,7 +98,7 @@ def seconds_per_epoch(job: TrainJob) -> float:
     torch.set_num_threads(1)
     try:
         group = Group()
-        train_step = TrainStep(plan, prepare_model(plan, group), group)
+        train_step = train_step_of(plan, prepare_model(plan, group), group)
         size = min(job.train.batch_size, opened.main.rows, len(plan.splits.train))
         batch = plan.splits.train.gather(torch.arange(size))
         torch.manual_seed(key(0, "preview"))

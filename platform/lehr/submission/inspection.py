@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lehr.errors import LehrError
 from lehr.job import Job, Training, from_dict
 from lehr.job.sources import source_form
-from lehr.paths import add_to_path
+from lehr.own_modules import look_in
 from lehr.processes import this_machine
 from lehr.ray_cluster.connection import limits
 from lehr.runs import Folder
@@ -109,7 +109,7 @@ def try_model(request: Request) -> str:
     from lehr.kinds import check
     from lehr.models import build, check_outputs
 
-    add_to_path(request.folder)
+    look_in(request.folder)
     job = request.given()
     training = training_of(job)
     try:

@@ -29,7 +29,7 @@ DATA_LIMIT = 20 * 2**20
 MOST_SHOWN = 8
 _CHUNK = 2**20
 _TOO_MANY = f"more than {MOST_FILES:,} files"
-_FORMAT = b"2"  # part of the digest: a new way to pack makes new packages
+_FORMAT = b"3"  # part of the digest: a new way to pack makes new packages
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TypedDict
 from urllib.parse import quote
 
 from lehr.errors import ClusterError, JobError
+from lehr.paths import PACKED
 from lehr.ray_cluster.dashboard import DashboardClient, last_line
 from lehr.runs.progress import ENDED
 from lehr.submission.backend import ENTRYPOINT, Request, Status, Submission, refuse_secrets
@@ -141,7 +142,7 @@ class RayJobs:
         path = f"/api/packages/gcs/{package.name}"
         if self.dashboard.request("GET", path, allowed=(404,))[0] == 200:
             return False
-        status, text = self.dashboard.request("PUT", path, package.zip(), allowed=(413, 500))
+        status, text = self.dashboard.request("PUT", path, package.zip(f"{PACKED}/"), allowed=(413, 500))
         if status == 413 or "Maximum request body size" in text:
             raise ClusterError(package.too_large())
         if status != 200:

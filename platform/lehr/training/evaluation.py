@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, DataSubset
 from lehr.data.randomness import key
-from lehr.errors import LehrError
+from lehr.errors import LehrError, TrainingError
+from lehr.models.lightning import measure, step_of
 from lehr.training.averaging import STATISTICS_ROWS
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
+LOGGED = "logged: "
+
 
 @torch.no_grad()
-def evaluate(model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch_size: int = 1024) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch_size: int = 1024, split: str = "validation"
+) -> dict[str, float]:
     """The metrics of the task and of the job over all of `rows`, without augmentation, in evaluation mode.
 
     The same on every worker. Worker r of n takes rows r, r + n, …. Sums over rows are added over batches and workers in
@@ -27,14 +31,18 @@ def evaluate(model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch
     training = model.training
     model.eval()
     totals: dict[str, Tensor] = {}
-    kept: list[tuple[Any, Tensor]] = []
+    kept: list[tuple[Tensor, Tensor]] = []
     mine = torch.arange(len(rows))[group.rank :: group.size]
     # A worker without rows still takes part in the sum, and learns the names of the sums from an empty batch.
-    for batch in rows.batches(mine.split(batch_size) if len(mine) else [mine]):
+    for index, batch in enumerate(rows.batches(mine.split(batch_size) if len(mine) else [mine])):
         batch = batch.to(group.device)
         outputs = plan.cast(model(*plan.arguments(batch)))
         first = batch.targets.flatten(1)[:, 0] if batch.targets.ndim > 1 else batch.targets
-        sums = {**plan.task.sums(outputs, batch.targets), "rows": (first != UNREADABLE).sum()}
+        readable = first != UNREADABLE
+        sums = {**plan.task.sums(outputs, batch.targets), "rows": readable.sum()}
+        if plan.lightning and (wanted := plan.lightning.names(split)):
+            inputs = plan.inputs(batch.inputs)[readable]
+            sums |= _logged(model, split, wanted, inputs, batch.targets[readable], index)
         for name, value in sums.items():
             totals[name] = totals.get(name, torch.zeros(value.shape, dtype=torch.float64, device=group.device)) + value
         if plan.metrics:
@@ -44,11 +52,29 @@ def evaluate(model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch
     together = group.sum(torch.cat([totals[name].flatten() for name in names]))
     parts = together.split([totals[name].numel() for name in names])
     summed = {name: part.reshape(totals[name].shape).tolist() for name, part in zip(names, parts, strict=True)}
-    found = plan.task.metrics(summed, max(1, round(summed.pop("rows"))))
+    count = max(1, round(summed.pop("rows")))
+    found = {name.removeprefix(LOGGED): summed.pop(name) / count for name in names if name.startswith(LOGGED)}
+    found = {**plan.task.metrics(summed, count), **found}
     return found | _of_whole_split(kept, len(rows), plan, group) if plan.metrics else found
 
 
-def _of_whole_split(kept: list[tuple[Any, Tensor]], rows: int, plan: Plan, group: Group) -> dict[str, float]:
+def _logged(
+    model: nn.Module, split: str, names: Sequence[str], inputs: Tensor, targets: Tensor, index: int
+) -> dict[str, Tensor]:
+    """Sums over the rows of what a LightningModule logs as means, each under `LOGGED` and its name.
+
+    Raises TrainingError where it logs something else than it did when it was tried.
+    """
+    found = measure(model, split, inputs, targets, index)
+    if len(inputs) and set(found) != set(names):
+        known, now = ", ".join(names), ", ".join(found) or "nothing"
+        step = step_of(model, split)
+        raise TrainingError(f"{step} logs {now} for one batch, and {known} for another; allowed: the same")
+    nothing = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    return {f"{LOGGED}{name}": found.get(name, nothing) * len(inputs) for name in names}
+
+
+def _of_whole_split(kept: list[tuple[Tensor, Tensor]], rows: int, plan: Plan, group: Group) -> dict[str, float]:
     """The job's metrics over the rows of all workers, the same on every worker.
 
     Args:

@@ -25,6 +25,7 @@ from lehr.runs.progress import LiveDiagnosis
 from lehr.runs.records import read_epochs
 from lehr.training.evaluation import evaluate, statistics_inputs
 from lehr.training.group import Group
+from lehr.training.lightning_step import train_step_of, trainer_of
 from lehr.training.prepare import prepare_model
 from lehr.training.resume import (
     begin_logging,
@@ -39,7 +40,7 @@ from lehr.training.state import TrainingState
 from lehr.training.stopping import Best, early_stop, first_exploded
 from lehr.training.stopwatch import Stopwatch
 from lehr.training.synchronisation import StepBuffer, Synchroniser
-from lehr.training.train_step import TrainStep
+from lehr.training.telling import Teller
 
 
 class Stopped(Exception):
@@ -51,7 +52,7 @@ class Diverged(TrainingError):
 
 
 @dataclass(frozen=True)
-class Callbacks:
+class Caller:
     """How the loop talks to its caller, on the first worker only; `train` documents each of them."""
 
     should_stop: Callable[[], str | None]
@@ -84,20 +85,23 @@ def train(
     Raises:
         Diverged: the loss exploded before there was a model worth keeping.
     """
-    attempt = Attempt(plan.to(group.device), run, group, Callbacks(should_stop, after_epoch, must_save))
+    attempt = Attempt(plan.to(group.device), run, group, Caller(should_stop, after_epoch, must_save))
     with closing(attempt.logger):
         try:
             ending = attempt.train()
         except Stopped as stopped:
+            attempt.teller.tell("run_end", attempt.state, status="stopped", message=str(stopped))
             attempt.logger.finish("stopped", str(stopped), attempt.state)
             return "stopped"
         except Diverged as diverged:
             if attempt.state.best.step is None:
+                attempt.teller.tell("run_end", attempt.state, status="failed", message=str(diverged))
                 attempt.logger.finish("failed", str(diverged), attempt.state)
                 raise
             attempt.logger.event("diverged", str(diverged), step=attempt.state.step)
             ending = f"{diverged}; kept the best model before it, of epoch {attempt.state.best.epoch}"
-        attempt.write_best_model()
+        metrics = attempt.write_best_model()
+        attempt.teller.tell("run_end", attempt.state, status="finished", message=ending, metrics=metrics)
         attempt.logger.finish("finished", ending, attempt.state)
         return "finished"
 
@@ -105,16 +109,17 @@ def train(
 class Attempt:
     """One attempt at a run. Every worker has one, and they are in the same state after every step."""
 
-    def __init__(self, plan: Plan, run: RunFolder, group: Group, callbacks: Callbacks) -> None:
-        self.plan, self.run, self.folder, self.group, self.callbacks = plan, run, run.folder, group, callbacks
+    def __init__(self, plan: Plan, run: RunFolder, group: Group, caller: Caller) -> None:
+        self.plan, self.run, self.folder, self.group, self.caller = plan, run, run.folder, group, caller
         self.stopwatch = Stopwatch()
         self.learner = Learner(plan, group)
-        if group.first:  # before the checkpoint is chosen: from now on nobody else saves or prunes one
-            run.claim_attempt(workers=group.size)
+        # Before the checkpoint is chosen: from now on nobody else saves or prunes one.
+        attempt = run.claim_attempt(workers=group.size).number if group.first else 0
         resume = find_resume_point(run.folder, group)
         if resume.checkpoint:
             self.learner.restore(resume.checkpoint)
         self.state = resume.state(TrainingState.start(plan.job))
+        self.teller = Teller(plan, run, group, self.learner.model, attempt, resume.checkpoint)
         self.logger = begin_logging(plan, run, group, self.stopwatch, self.state, resume)
         self.steps = StepBuffer(self.stopwatch)
         self.synchroniser = Synchroniser(group, self.state.step)
@@ -124,7 +129,9 @@ class Attempt:
 
     def train(self) -> str:
         """Trains epoch after epoch; returns the sentence that says why it ended."""
+        self.teller.tell("run_start", self.state)
         ended = self._report_last_epoch()
+        self.teller.resumed(self.state)
         while not ended and self.state.step < self.plan.length.total_steps:
             epoch = self.state.step // self.plan.length.steps_per_epoch
             diagnosis = live_diagnosis(self.plan, self.state)
@@ -179,7 +186,7 @@ class Attempt:
     def _synchronise(self) -> str | None:
         """Brings the workers together: all learn the losses, and decide the same. Returns why to stop, if so."""
         with self.stopwatch.time("records"):
-            reason = self.callbacks.should_stop() if self.group.first else None
+            reason = self.caller.should_stop() if self.group.first else None
         with self.stopwatch.time("compute"):  # a GPU's work is waited for here
             losses, stop = self.synchroniser.synchronise(self.state.step, self.steps.losses(), reason)
         with self.stopwatch.time("records"):
@@ -201,27 +208,31 @@ class Attempt:
             for image in newly_unreadable(self.plan.splits.train, self.group):
                 self.logger.event("unreadable", f"skipped {image}", step=self.state.step)
             self.logger.epoch(epoch, self.state, metrics, live_diagnosis(self.plan, self.state))
-        return self._report_epoch({"epoch": epoch, "step": self.state.step, **metrics})
+        rate = self.plan.learning_rate(self.state.step - 1)
+        asked = self.teller.epoch(self.state, {**metrics, "learning_rate": rate}, self._save_untold)
+        return self._report_epoch({"epoch": epoch, "step": self.state.step, **metrics}) or asked
 
     def _report_epoch(self, row: Mapping[str, float] | None) -> str | None:
         """Passes what an epoch measured to `after_epoch`; returns its answer on every worker."""
-        if not self.callbacks.after_epoch:
+        if not self.caller.after_epoch:
             return None
-        return self.group.broadcast(self.callbacks.after_epoch(row) if self.group.first and row else None)
+        return self.group.broadcast(self.caller.after_epoch(row) if self.group.first and row else None)
 
     def _report_last_epoch(self) -> str | None:
         """After a resume at the end of an epoch, reports it again: the answer may have been to end there."""
-        if not self.callbacks.after_epoch or not self.state.step or self.state.step % self.plan.length.steps_per_epoch:
+        wanted = self.caller.after_epoch or self.plan.job.callbacks
+        if not wanted or not self.state.step or self.state.step % self.plan.length.steps_per_epoch:
             return None
         rows = read_epochs(self.folder).to_pylist()[-1:] if self.group.first else []
-        known = [{name: value for name, value in row.items() if value is not None} for row in rows]
-        return self._report_epoch(known[0] if known else None)
+        known = {name: value for row in rows for name, value in row.items() if value is not None}
+        asked = self.teller.epoch(self.state, known, self._save_untold)
+        return self._report_epoch(known or None) or asked
 
     # ── checkpoints, and the model at the end ───────────────────────────────────────────────────────────────────────
 
     def _must_save(self) -> bool:
         """Whether there is news that these workers may end soon. Only the first worker is asked: it alone saves."""
-        notice = self.callbacks.must_save() if self.group.first else None
+        notice = self.caller.must_save() if self.group.first else None
         if notice is None or notice == self.notice:
             return False
         self.notice = notice
@@ -229,20 +240,29 @@ class Attempt:
         return True
 
     def _save(self) -> None:
-        """Saves a checkpoint, after all records up to it. Only the first worker does."""
-        if not self.group.first:
-            return
+        """Saves a checkpoint, after all records up to it, and tells of it. Only the first worker does."""
+        if self.group.first:
+            self.teller.saved(self.state, self._save_untold())
+
+    def _save_untold(self) -> str:
         with self.stopwatch.time("checkpoints"):
             logger = self.logger
             logger.flush()
             checkpoint = self.learner.checkpoint(self.state, logger.covered(), logger.attempt)
-            logger.saved(save(self.folder, checkpoint, logger.check))
+            if self.plan.job.callbacks:
+                checkpoint.state["callbacks"] = self.teller.callbacks.state()
+            name = save(self.folder, checkpoint, logger.check)
+            logger.saved(name)
             best = {self.state.best.step} if self.state.best.step else set()
             keep = best | self.plan.snapshots
             prune(self.folder, self.plan.job.train.checkpoint.keep, keep, logger.attempt, logger.check)
+        return name
 
-    def write_best_model(self) -> None:
-        """Scores the best weights on the test split, if there is one, and writes them as the run's model."""
+    def write_best_model(self) -> dict[str, float]:
+        """Scores the best weights on the test split, if there is one, and writes them as the run's model.
+
+        Returns its metrics.
+        """
         with self.stopwatch.time("checkpoints"):
             best, checkpoint = self._best_on_disk()
         average = checkpoint.average if checkpoint and best.metric.startswith("averaged_") else None
@@ -253,13 +273,14 @@ class Attempt:
             with self.stopwatch.time("evaluation"):
                 test = self.learner.measure("test", self.plan.splits.test)
             self.logger.test(test)
+            self.teller.tell("evaluation_end", self.state, metrics=test)
         weights = average or (checkpoint.model if checkpoint else self.learner.model.state_dict())
         if self.group.first:
             origin = {"step": best.step, "epoch": best.epoch, "weights": "average" if average else "raw"}
-            metrics = {best.metric: best.value, **test}
-            description = replace(self.plan.describe_model(), origin=origin, metrics=metrics)
+            description = replace(self.plan.describe_model(), origin=origin, metrics={best.metric: best.value, **test})
             with self.stopwatch.time("checkpoints"):
                 self.run.write_model(weights, description.to_json())
+        return {**({} if best.value is None else {best.metric: best.value}), **test}
 
     def _best_on_disk(self) -> tuple[Best, Checkpoint | None]:
         """The best model so far with its checkpoint, the same on every worker.
@@ -285,7 +306,7 @@ class Learner:
     def __init__(self, plan: Plan, group: Group) -> None:
         self.plan, self.group = plan, group
         self.model = prepare_model(plan, group)
-        self.train_step = TrainStep(plan, self.model, group)
+        self.train_step = train_step_of(plan, self.model, group)
         self.average = plan.build_average(self.model)
 
     def evaluate(self, step: int) -> dict[str, float]:
@@ -305,8 +326,9 @@ class Learner:
         return metrics
 
     def measure(self, split: str, rows: DataSubset) -> dict[str, float]:
-        """The task's metrics over all of `rows`, with the name of the split before theirs."""
-        return {f"{split}_{name}": value for name, value in evaluate(self.model, rows, self.plan, self.group).items()}
+        """The metrics over all of `rows`, with the name of the split before theirs."""
+        found = evaluate(self.model, rows, self.plan, self.group, split=split)
+        return {f"{split}_{name}": value for name, value in found.items()}
 
     def checkpoint(self, state: TrainingState, covered: dict[str, dict[str, int]], attempt: int) -> Checkpoint:
         """A checkpoint of what is trained, and how far it is.
@@ -334,6 +356,8 @@ class Learner:
         """Puts the model, its average, the optimizer and the loss scaler into the state that a checkpoint holds."""
         self.model.load_state_dict(checkpoint.model)
         self.train_step.load(checkpoint.optimizer or {}, checkpoint.state.get("scaler"))
+        if self.plan.lightning:
+            trainer_of(self.model).step = max(0, checkpoint.step - 1)
         if self.average and checkpoint.average:
             self.average.load(checkpoint.average)
 

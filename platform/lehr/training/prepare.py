@@ -8,6 +8,7 @@ import shutil
 import torch
 from torch import nn
 
+from lehr.models.lightning import Trainer, attach
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.training.single_rows import refuse_single_rows
@@ -29,6 +30,8 @@ def prepare_model(plan: Plan, group: Group) -> nn.Module:
     model = plan.build_model()
     if has_batch_norm(model):
         refuse_single_rows(plan, model, group.size)
+    if plan.lightning:
+        attach(model, Trainer(plan.length, group.rank, group.size))
     if group.size > 1 and plan.job.train.sync_batch_norm and has_batch_norm(model):
         model = synchronise_batch_norm(model, group.device)
     model = model.to(group.device, memory_format=plan.memory_format)  # type: ignore[call-overload]

@@ -29,7 +29,7 @@ from lehr.data.load import splits
 from lehr.data.ray_data import Handle
 from lehr.errors import LehrError, RunLost
 from lehr.job import TrainJob, from_dict, to_dict
-from lehr.paths import add_to_path
+from lehr.own_modules import look_in
 from lehr.runs import Claim, Folder, RunFolder
 from lehr.runs.scratch import scratch
 from lehr.training.allocation import WorkerResources
@@ -184,7 +184,7 @@ class _LossRecorder(UserCallback):
 
 def _worker(config: _WorkerConfig) -> None:
     """What each worker runs."""
-    add_to_path(config["job_folder"])
+    look_in(config["job_folder"])
     adopt(config["grants"])
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()

@@ -170,5 +170,7 @@ def _record_start(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None,
         return
     splits = plan.splits
     rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
+    for note in plan.lightning.notes if plan.lightning else ():
+        recorder.event("note", note)
     chance = {} if math.isnan(plan.chance_loss) else {"chance_loss": plan.chance_loss}
     recorder.event("started", f"starts{again} with {workers}", step=0, classes=plan.task.outputs, **chance, **rows)

@@ -23,13 +23,16 @@ from lehr.durations import RunLength
 from lehr.errors import RunError
 from lehr.job import Job, Training, TrainJob, check_call
 from lehr.models.description import ModelDescription, NetworkDescription
+from lehr.models.lightning import Lightning, base_of
 from lehr.models.weights import read_preprocessing, read_weights
 from lehr.own_code import OwnCodeError
 from lehr.schedules import GIVEN, TENTH, BaseSchedule, Cyclic, Own, fit, linear_rule, shortened
 from lehr.tasks import Classification, Outputs, Task
 from lehr.tasks.classification import class_weights
 from lehr.training.averaging import SWA_START, Average, averaged_steps
+from lehr.training.callbacks import check_callbacks
 from lehr.training.freezing import HEAD_FIRST, Freezing
+from lehr.training.lightning_plan import check_lightning, inspect_lightning
 from lehr.training.losses import find_loss, make_losses
 from lehr.training.metrics import NONE, Metrics, complete_metrics, make_metrics
 from lehr.training.optimizers import check_optimizer
@@ -46,6 +49,7 @@ def check_job(job: TrainJob) -> None:
     check_schedule(job)
     find_loss(job)
     complete_metrics(job, job.error)
+    check_callbacks(job)
     augmentations(job)
     if (parts := job.train.gradient_accumulation) > job.train.batch_size:
         what = f"{parts} parts of a batch of {job.train.batch_size} rows; type: train.gradient_accumulation="
@@ -55,6 +59,7 @@ def check_job(job: TrainJob) -> None:
     except ValueError as error:
         raise job.error("model.name", str(error)) from error
     check_call(model, job.model.options, skip=taken, field="model", error=job.error)
+    check_lightning(job, model)
     if job.model.weights:
         try:
             read_weights(job.model.weights, job.storage, job.model.name)
@@ -71,6 +76,8 @@ def check_schedule(job: TrainJob) -> None:
             raise job.error("schedule.name", str(error)) from None
         fields = BaseSchedule.model_fields
         check_call(function, job.schedule.options, skip=GIVEN, fields=fields, field="schedule", error=job.error)
+
+
 def complete_base(job: Job, base: Training) -> None:
     """Fills in what the metrics of a job's base say of themselves, before trainings are made of it. Raises JobError."""
     complete_metrics(base, lambda field, what: job.error(f"base.{field}", what))
@@ -89,6 +96,7 @@ class Plan:
         task: what is learned.
         metrics: what is measured besides what the task itself measures.
         preprocess, augment: what is done with pixels.
+        lightning: what is known of the model if it is a LightningModule, which has steps of its own.
     """
 
     job: TrainJob
@@ -102,6 +110,7 @@ class Plan:
     preprocess: Preprocess
     augment: Augment
     metrics: Metrics = NONE
+    lightning: Lightning | None = None
 
     @classmethod
     def make(cls, job: TrainJob, splits: Splits) -> Plan:
@@ -114,7 +123,6 @@ class Plan:
         task = make_task(job, splits.train, mixed=augment.mixes)
         complete_metrics(job, job.error)
         metrics = make_metrics(job, task, splits.train.classes, DTYPES[job.train.precision])
-        check_metrics(job, (*task.metric_names, *metrics.names))
         preprocess = preprocessing(job, splits.train)
         try:
             models.check(job.model.name, preprocess.shape, task.outputs, job.model.options)
@@ -125,12 +133,11 @@ class Plan:
                 averaged_steps(job.train.averaging, length)
             except ValueError as error:
                 raise job.error("train.averaging", str(error)) from None
-        augment = augmentations(job, compiled=bool(job.train.compile))
         try:
             augment.probe(*splits.train.shape)
         except ValueError as error:
             raise job.error("data.augment", str(error)) from None
-        return cls(
+        plan = cls(
             job=job,
             splits=splits,
             sampler=sampler,
@@ -143,6 +150,12 @@ class Plan:
             augment=augment,
             metrics=metrics,
         )
+        if ":" in job.model.name and base_of(model := plan.build_model()):
+            known = inspect_lightning(job, model, preprocess.shape, task.outputs, length, plan.dtype)
+            plan = replace(plan, lightning=known, learning_rate=known.learning_rate or plan.learning_rate)
+        logged = known.logged if plan.lightning else ()
+        check_metrics(job, (*task.metric_names, *metrics.names, *logged))
+        return plan
 
     def to(self, device: torch.device) -> Plan:
         """The same plan with its rows in the device's memory, if the job asks for that.

@@ -43,13 +43,14 @@ class TrainStep:
     """
 
     def __init__(self, plan: Plan, model: nn.Module, group: Group) -> None:
+        if plan.lightning and type(self) is TrainStep:
+            raise plan.job.error("model", f"{plan.job.model.name} has steps of its own, and this needs lehr's")
         section = plan.job.train
         self._plan, self._model, self._group = plan, model, group
         # Batch norm that is not synchronised has other running statistics on each worker; those of the first count.
         self._own_statistics = group.size > 1 and not section.sync_batch_norm and has_batch_norm(model)
         self._freezing = plan.freezing(model)
-        rates = self._freezing.rates() if self._freezing else None
-        self.optimizer = build_optimizer(plan.job, model, rates, plan.task.outputs)
+        self.optimizer = self._make_optimizer()
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=section.precision == "fp16")
         if not self._freezing:
             self._use_trainable_parameters()
@@ -91,6 +92,10 @@ class TrainStep:
             return None
         return max(0.0, measured["backward_comm_time"] - measured["backward_compute_comm_overlap_time"]) / 1e9
 
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        rates = self._freezing.rates() if self._freezing else None
+        return build_optimizer(self._plan.job, self._model, rates, self._plan.task.outputs)
+
     # ── the parts of a step ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _set_learning_rate(self, rate: float) -> None:
@@ -122,14 +127,21 @@ class TrainStep:
 
     def _add_gradient(self, batch: Batch, rows: int) -> Tensor:
         """Adds the gradient of this part's share of the mean loss over `rows` rows; returns that share."""
-        precision = self._plan.job.train.precision
-        half = torch.float16 if precision == "fp16" else torch.bfloat16
-        with torch.autocast(self._group.device.type, half, enabled=precision in ("bf16", "fp16")):
-            outputs = self._parallel(*self._plan.arguments(batch))
-        loss = self._plan.loss(outputs, batch.targets) / rows
+        loss = self._loss(batch) / rows
         # DDP averages gradients over the workers, but the workers' losses are parts of one sum: undo the division.
         self.scaler.scale(loss * self._group.size).backward()
         return loss.detach()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """The loss summed over the rows of this part."""
+        with self._autocast():
+            outputs = self._parallel(*self._plan.arguments(batch))
+        return self._plan.loss(outputs, batch.targets)
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        precision = self._plan.job.train.precision
+        half = torch.float16 if precision == "fp16" else torch.bfloat16
+        return torch.autocast(self._group.device.type, half, enabled=precision in ("bf16", "fp16"))
 
     def _clip_gradient(self) -> Tensor:
         """Scales the gradient down to the norm `train.max_gradient_norm` if it is longer; returns the norm it had."""
@@ -156,8 +168,12 @@ class TrainStep:
         """Trains, from here on, the parameters that require a gradient now."""
         self._parameters = [p for p in self._model.parameters() if p.requires_grad]
         self._parallel = self._model  # drops an earlier DDP wrapper before the parameters get a new one
-        self._parallel = self._group.parallel(self._model, share_buffers=self._own_statistics)
+        self._parallel = self._group.parallel(self._called(), share_buffers=self._own_statistics)
         self._warm_up()
+
+    def _called(self) -> nn.Module:
+        """What the forward pass of a step calls."""
+        return self._model
 
     def _warm_up(self) -> None:
         """Makes one forward and backward pass over blank images, and discards the gradients.
@@ -172,7 +188,7 @@ class TrainStep:
         blank = torch.zeros(2, *rows.shape, dtype=torch.uint8, device=self._group.device)
         targets = torch.zeros(2, *labels.shape[1:], dtype=labels.dtype, device=self._group.device)
         batch = Batch(blank, targets, targets)
-        self._plan.loss(self._parallel(*self._plan.arguments(batch)), targets).backward()
+        self._loss(batch).backward()
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(self._model.buffers(), buffers, strict=True):
             buffer.copy_(value)

@@ -12,7 +12,7 @@ from ray.data import DataContext
 from lehr.data.load import splits
 from lehr.data.ray_data import Handle
 from lehr.job import TrainJob
-from lehr.paths import add_to_path
+from lehr.own_modules import look_in
 from lehr.ray_cluster.connection import Resources
 from lehr.ray_cluster.waiting import wait_for
 from lehr.training.allocation import WorkerResources, capacity
@@ -32,7 +32,7 @@ class Replica:
         threads: int,
         granted: tuple[str, ...],
     ) -> None:
-        add_to_path(job.folder)
+        look_in(job.folder)
         adopt(granted)
         torch.set_num_threads(threads)
         self.plan = Plan.make(job, splits(job, {name: handle.open() for name, handle in shared.items()}))

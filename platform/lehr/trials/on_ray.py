@@ -35,7 +35,7 @@ from lehr.data.ray_data import Handle, RayHost, share
 from lehr.driver import Interrupted, Running
 from lehr.errors import LehrError, RunLost, TrainingError
 from lehr.job import TrainJob
-from lehr.paths import add_to_path
+from lehr.own_modules import look_in
 from lehr.ray_cluster.connection import connect
 from lehr.ray_cluster.waiting import wait_for
 from lehr.runs import Claim, Folder, RunFolder
@@ -294,7 +294,7 @@ def _trial_process(broker: Any, parent: str, claim: Claim | None, config: Mappin
     try:
         assignment = _opened(found[0])
         job = assignment.trial.job
-        add_to_path(job.folder)
+        look_in(job.folder)
         adopt(assignment.grants)
         run_it = partial(_run_trainable, assignment.trial.trainable, broker, config["folder"], parent)
         if assignment.share.most > 1:

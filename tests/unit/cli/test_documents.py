@@ -18,7 +18,7 @@ from lehr.cli import main
 from lehr.cli.commands import SUMMARIES
 from lehr.job import KINDS, load
 from lehr.kinds import check
-from lehr.paths import add_to_path
+from lehr.own_modules import look_in
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = sorted(
@@ -89,7 +89,7 @@ def test_every_job_in_a_document_is_a_job(text: str, tmp_path: Path) -> None:
     (tmp_path / "jobs" / "example.yaml").write_text(text)
     (tmp_path / "jobs" / "my_nets.py").write_text(MY_NETS)
     job = load(tmp_path / "jobs" / "example.yaml")
-    add_to_path(job.folder)
+    look_in(job.folder)
     check(job)
 
 

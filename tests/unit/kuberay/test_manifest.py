@@ -354,8 +354,8 @@ def test_own_modules_are_stored_as_an_archive_in_the_storage(tmp_path: Path) -> 
     assert changed.name != modules.name
 
 
-def test_ray_finds_the_modules_at_the_top_of_the_archive(tmp_path: Path) -> None:
-    """A package that is the only folder of an archive would lose its name, since Ray strips a single top folder."""
+def test_ray_finds_the_modules_where_workers_look(tmp_path: Path) -> None:
+    """In one folder, of a name that nothing imports: Ray puts the top before everything that is installed."""
     from ray._private.runtime_env.packaging import unzip_package
 
     (tmp_path / "job.yaml").write_text("model: nets:Net\n")
@@ -367,7 +367,7 @@ def test_ray_finds_the_modules_at_the_top_of_the_archive(tmp_path: Path) -> None
     unzip_package(
         str(tmp_path / "archive.zip"), str(tmp_path / "out"), remove_top_level_directory=True, unlink_zip=False
     )
-    assert (tmp_path / "out/nets/__init__.py").exists()
+    assert (tmp_path / "out/lehr-job/nets/__init__.py").exists()
 
 
 @pytest.mark.parametrize(

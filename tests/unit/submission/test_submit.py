@@ -124,15 +124,15 @@ def test_small_data_are_uploaded_and_run_folders_are_not(job: Path) -> None:
 
 
 def test_a_copied_path_is_found_where_the_copy_is(tmp_path: Path) -> None:
-    (tmp_path / "copy/data").mkdir(parents=True)
-    (tmp_path / "copy/data/a.txt").write_text("x")
+    (tmp_path / "copy/lehr-job/data").mkdir(parents=True)
+    (tmp_path / "copy/lehr-job/data/a.txt").write_text("x")
     paths = ["/home/me/data/a.txt", "/home/me/gone", "/home/men/x"]
     code = f"from lehr.paths import packaged_path; print(*map(packaged_path, {paths}))"
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path / "copy",
         env={**os.environ, "LEHR_ROOT": "/home/me"},
     ).stdout.split()  # fmt: skip
-    assert printed == [str(tmp_path / "copy/data/a.txt"), "/home/me/gone", "/home/men/x"]
+    assert printed == [str(tmp_path / "copy/lehr-job/data/a.txt"), "/home/me/gone", "/home/men/x"]
 
 
 def test_the_clusters_token_is_not_uploaded_with_the_working_folder(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:

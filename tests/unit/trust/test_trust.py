@@ -19,7 +19,8 @@ from lehr import models, trust
 from lehr.errors import LehrError
 from lehr.job import derive, from_dict, load, to_dict
 from lehr.job.search import SearchJob
-from lehr.paths import add_to_path, user_folder
+from lehr.own_modules import look_in
+from lehr.paths import user_folder
 from lehr.trust import Call, Untrusted, allow, calls_of, is_allowed, remember
 
 NET = Call("model", "my_nets:Net", {"width": 8})
@@ -144,7 +145,7 @@ def test_code_in_a_run_folder_is_never_imported_even_where_it_is_allowed(
     inside.mkdir(parents=True)
     (tmp_path / "runs/x/job.yaml").write_text("format: 2\nkind: train\n")
     (inside / "planted.py").write_text("open('pwned', 'w')\n")
-    add_to_path(inside)
+    look_in(inside)
     assert str(inside) not in sys.path
     monkeypatch.syspath_prepend(inside)
     call = Call("model", "planted:Net")

@@ -25,8 +25,9 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
         raise job_error("data.source", str(error)) from error
     if not callable(function):
         raise job_error("data.source", f"{section.source} is not a function")
+
+    from lehr.data.ray_data import dataset_source, send_by_value  # mistakes are reported before Ray is imported
+
+    send_by_value()
     dataset = function(packaged_path(section.path)) if section.path else function()
-
-    from lehr.data.ray_data import dataset_source  # mistakes are reported before Ray is imported
-
     return dataset_source(dataset, section.source, job_error)

@@ -1,0 +1,138 @@
+"""Where a job's own modules are found: beside its file, and in `src/` there, after everything that is installed.
+
+A file beside the job (`statistics.py`, `numpy.py`) never takes the place of a module that Python, lehr, Ray or torch
+imports. Where the job's own code means such a file by its name, that is refused with what to rename: whichever of the
+two were taken, somebody would expect the other.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+
+from lehr.paths import packaged_path, packed_root, run_around
+
+MOST_FILES = 300
+"""How many files of the job's own packages are looked into."""
+
+_places: list[str] = []  # folders of own modules, those of the newest job first
+
+
+def look_in(folder: str | os.PathLike[str]) -> None:
+    """Lets this process import the modules beside a job, whose file is in `folder`, if that is no run folder.
+
+    A run folder is data that somebody else may have written. Modules of an earlier job whose names this job's have too
+    are forgotten. In a process of a submitted job the current folder becomes its copy of the folder that was sent.
+    """
+    packed = packed_root()
+    if packed and os.getcwd() == os.path.dirname(packed):
+        os.chdir(packed)
+    given = [os.path.abspath(packaged_path(os.fspath(folder))), *([packed] if packed else [])]
+    both = dict.fromkeys(place for each in given for place in (each, os.path.join(each, "src")))
+    new = [place for place in both if os.path.isdir(place) and not run_around(place)]
+    earlier = [place for place in _places if place not in new]
+    _forget(earlier, new)
+    if sys.path[-len(_places) :] == _places:
+        del sys.path[-len(_places) :]
+    _places[:] = [*new, *earlier]
+    sys.path += [place for place in _places if place not in sys.path]  # who put one elsewhere had a reason
+
+
+def loaded() -> list[ModuleType]:
+    """The job's own modules that were imported."""
+    return [module for module in sys.modules.copy().values() if _within(_file_of(module), _places)]
+
+
+def clash(module: str) -> str:
+    """Why the own module of this name cannot be used, or one that it imports; empty where nothing speaks against it."""
+    top = module.partition(".")[0]
+    if not (own := _own(top)):
+        return ""
+    if other := _other(top):
+        return f"{own.name} beside the job has the name of {other}; rename it, for example my_{own.name}"
+    for file, name in _imports_of_own_code(top):
+        beside = _own(name)
+        if beside and (other := _other(name)):
+            what = f"{file.name} imports {name}, and {beside.name} beside the job has the name of {other}"
+            return f"{what}; rename {beside.name}, or move it away"
+    return ""
+
+
+def _own(top: str) -> Path | None:
+    """The file or package of this name beside the job."""
+    for place in _places:
+        for found in (Path(place, f"{top}.py"), Path(place, top, "__init__.py")):
+            if found.is_file():
+                return found.parent if found.name == "__init__.py" else found
+        if next(Path(place, top).glob("*.py"), None):  # a package without __init__.py
+            return Path(place, top)
+    return None
+
+
+def _other(top: str) -> str:
+    """The module of this name that is not the job's own, in words; empty where there is none."""
+    if top in sys.stdlib_module_names:
+        return f"Python's own module {top}"
+    if (loaded := _file_of(sys.modules.get(top))) and not _within(loaded, _places):
+        return f"another module, {loaded}"
+    elsewhere = [place for place in sys.path if os.path.abspath(place) not in _places]
+    for finder in sys.meta_path:
+        spec = None
+        with suppress(ImportError, ValueError, AttributeError):
+            spec = finder.find_spec(top, elsewhere if finder is PathFinder else None)
+        if spec and spec.origin and not _within(spec.origin, _places):
+            return f"another module, {spec.origin}"
+    return ""
+
+
+def _imports_of_own_code(top: str) -> Iterator[tuple[Path, str]]:
+    """What the own module of this name imports, and its own modules in turn: (file, top-level name)."""
+    waiting, seen, files = [top], {top}, 0
+    while waiting:
+        own = _own(waiting.pop())
+        for file in sorted(own.rglob("*.py")) if own and own.is_dir() else [own] if own else []:
+            if (files := files + 1) > MOST_FILES:
+                return
+            for name in dict.fromkeys(_imported(file)):
+                yield file, name
+                if name not in seen and _own(name):
+                    seen.add(name)
+                    waiting.append(name)
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """The top-level names that a file imports."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return  # importing it says more
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name.partition(".")[0] for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0]
+
+
+def _forget(earlier: list[str], places: list[str]) -> None:
+    """Forgets what was imported from `earlier` places, where the job in `places` has a module of that name."""
+    for name, module in sys.modules.copy().items() if earlier else ():
+        top = name.partition(".")[0]
+        beside = (os.path.exists(os.path.join(place, end)) for place in places for end in (f"{top}.py", top))
+        if _within(_file_of(module), earlier) and any(beside):
+            del sys.modules[name]
+
+
+def _file_of(module: ModuleType | None) -> str:
+    file = getattr(module, "__file__", None)
+    return file if isinstance(file, str) else ""
+
+
+def _within(file: str, places: list[str]) -> bool:
+    real = os.path.realpath(file) if file and places else ""
+    return bool(real) and any(real.startswith(os.path.realpath(place) + os.sep) for place in places)
