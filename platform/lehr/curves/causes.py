@@ -64,7 +64,10 @@ def frozen(s: Signals) -> Finding | None:
         rule="most weights require no gradient, or get none, and the training rows are not fitted",
         evidence=f"{what}; accuracy is {s.final(s.training):.1%} on training rows",
         confidence="high",
-        advice="Set requires_grad where weights should be trained, and look for detach() and no_grad() on the way.",
+        advice=(
+            "Set requires_grad where weights should be trained, and look for detach(), no_grad(), and layers whose "
+            "weights start at zero."
+        ),
     )
 
 

@@ -108,6 +108,14 @@ def at_chance(s: Signals) -> Finding | None:
     update = s.update_ratio(0, 0.25)
     if not s.at_chance or s.length < s.limits.few_epochs or update < s.limits.small_update:
         return None
+    linear = s.survey.linear
+    learnable = linear is not None and linear > s.limits.chance_level(s.chance, s.validation_rows)
+    known = f"; a linear model on small images reaches {linear:.1%}" if learnable else ""
+    blame = (
+        "The rows can be learned, so the network or its training is at fault."
+        if learnable
+        else "The labels seem to be unrelated to the inputs: check them."
+    )
     return Finding(
         name="at_chance",
         title="Accuracy at chance level",
@@ -115,12 +123,9 @@ def at_chance(s: Signals) -> Finding | None:
         evidence=(
             f"validation accuracy is {s.final(s.validation):.1%} with {s.curves.classes} classes (chance level: "
             f"{s.chance:.1%}); the training loss is {s.loss_at(1.0):.3g} (chance level: ln {s.curves.classes} = "
-            f"{s.chance_loss:.3g})"
+            f"{s.chance_loss:.3g}){known}"
         ),
         confidence="high" if s.length >= 2 * s.limits.few_epochs else "medium",
-        advice=(
-            "The labels seem to be unrelated to the inputs. Check them; then see whether the network can overfit a few "
-            "images, which works with any labels."
-        ),
+        advice=f"{blame} See whether the network can overfit a few images, which works with any labels.",
         overrides={"data.limit": 64, "train.epochs": 50},
     )

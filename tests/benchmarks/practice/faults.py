@@ -172,7 +172,7 @@ def frozen_body(draft: Draft, draw: Generator) -> None:
     draft.job["model"]["frozen"] = True
 
 
-@fault("not_learning bad_initialization", "", "plain")
+@fault("not_learning bad_initialization", "frozen", "plain")
 def no_weights(draft: Draft, draw: Generator) -> None:
     draft.job["model"]["scale"] = float(draw.choice([0.0, 0.001, 0.01]))
 
@@ -253,7 +253,7 @@ def shuffled_labels(draft: Draft, draw: Generator) -> None:
         setattr(draft, name, replace(rows, labels=draw.permutation(rows.labels)))
 
 
-@fault("noisy_labels", "overfitting", always=True)
+@fault("noisy_labels", "overfitting at_chance", always=True)
 def flipped_labels(draft: Draft, draw: Generator) -> None:
     share = draw.uniform(0.25, 0.5)
     for name in ("train", "validation"):
@@ -261,7 +261,7 @@ def flipped_labels(draft: Draft, draw: Generator) -> None:
         setattr(draft, name, _changed(rows, share, draw, lambda r, some: _with_labels(r, some, draw)))
 
 
-@fault("noisy_labels", "overfitting", always=True)
+@fault("noisy_labels", "overfitting at_chance", always=True)
 def flipped_training_labels(draft: Draft, draw: Generator) -> None:
     share = draw.uniform(0.3, 0.6)
     draft.train = _changed(draft.train, share, draw, lambda r, some: _with_labels(r, some, draw))
