@@ -78,7 +78,7 @@ def not_learning(s: Signals) -> Finding | None:
     fall, update = s.fall(0.02, 1.0), s.update_ratio(0, 1)
     frozen = not update > s.limits.no_update
     noise = 2 * s.noise / math.sqrt(max(s.loss_window, 1))
-    if not s.at_chance or (fall > s.limits.no_fall + noise and not frozen):
+    if not s.never_learned or (fall > s.limits.no_fall + noise and not frozen):
         return None
     if not frozen and update < s.limits.small_update and s.trend > s.limits.steady_fall:
         return None  # it does learn, but slowly: the learning rate is too low
@@ -106,7 +106,7 @@ def not_learning(s: Signals) -> Finding | None:
 def at_chance(s: Signals) -> Finding | None:
     """The weights change, but accuracy on other images stays at chance level."""
     update = s.update_ratio(0, 0.25)
-    if not s.at_chance or s.length < s.limits.few_epochs or update < s.limits.small_update:
+    if not s.never_learned or s.length < s.limits.few_epochs or update < s.limits.small_update:
         return None
     linear = s.survey.linear
     learnable = linear is not None and linear > s.limits.chance_level(s.chance, s.validation_rows)

@@ -179,6 +179,12 @@ class Signals:
         return bool(self.final(self.validation) <= self.limits.chance_level(self.chance, self.validation_rows))
 
     @cached_property
+    def never_learned(self) -> bool:
+        """Whether validation accuracy never left chance level, by the mean of three epochs."""
+        level = self.limits.chance_level(self.chance, self.validation_rows)
+        return self.at_chance and bool(self.best(self.validation) <= level)
+
+    @cached_property
     def learned(self) -> float:
         """Accuracy on training images, from chance level (0) to perfect (1)."""
         return (self.final(self.training) - self.chance) / (1 - self.chance)
