@@ -13,7 +13,7 @@ from lehr.curves import advice
 from lehr.curves.fatal import diverged
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
-from lehr.curves.rules import FATAL, FOR_ANY_LOSS, LAST_RESORT, RULES
+from lehr.curves.rules import DATA, FATAL, FOR_ANY_LOSS, LAST_RESORT, RULES
 from lehr.curves.signals import Signals
 from lehr.curves.thresholds import DEFAULT, Thresholds
 
@@ -31,13 +31,14 @@ def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
         if s.length < limits.few_epochs:
             found = diverged(s)
             return Diagnosis(curves.name, (found or _too_little(s),))
-        fatal = next((found for rule in FATAL if s.positive or rule in FOR_ANY_LOSS if (found := rule(s))), None)
+        fatal_rules = (*DATA, *(rule for rule in FATAL if s.positive or rule in FOR_ANY_LOSS))
+        fatal = next((found for rule in fatal_rules if (found := rule(s))), None)
         if fatal:
             return Diagnosis(curves.name, (fatal,))
         findings = tuple(found for rule in RULES if s.positive or rule in FOR_ANY_LOSS if (found := rule(s)))
         findings = findings or tuple(found for rule in LAST_RESORT if (found := rule(s)))
         low_confidence_last = sorted(findings, key=lambda found: found.confidence == "low")
-        return Diagnosis(curves.name, tuple(low_confidence_last) or (_unclear(s) or _healthy(s),))
+        return Diagnosis(curves.name, tuple(low_confidence_last) or (_unclear(s) or _healthy(s) or _nothing_seen(s),))
 
 
 def _became_not_finite(curves: Curves) -> bool:
@@ -77,21 +78,54 @@ def _unclear(s: Signals) -> Finding | None:
     )
 
 
-def _healthy(s: Signals) -> Finding:
-    training, validation = s.final(s.training), s.final(s.validation)
+def _healthy(s: Signals) -> Finding | None:
+    """The run is close to the best that is possible: nearly every validation row is right."""
+    validation = s.final(s.validation)
     error = s.standard_error(validation)
-    left = []
-    if training < 1 - error:
-        left.append(f"{100 * (1 - training):.1f} points on the training images (a larger model, longer training)")
-    if s.gap > error:
-        left.append(f"{100 * s.gap:.1f} points between training and validation (more data, more regularisation)")
-    gain = f"still to gain: {' and '.join(left)}" if left else "no measurable gain is left"
+    if 1 - validation > max(s.limits.near_perfect, 2 * error) or s.validation_rows < FEW_ROWS:
+        return None
     return Finding(
         name="healthy",
         title="Healthy",
-        rule="no rule found a problem",
-        evidence=f"validation accuracy has settled at {validation:.1%} ± {error:.1%}; {gain}",
+        rule="no rule found a problem, and nearly all validation rows are right",
+        evidence=f"validation accuracy has settled at {validation:.1%} ± {error:.1%}; {_left(s, error)}",
         confidence="high" if s.length >= 3 * s.limits.few_epochs else "medium",
         advice="Nothing needs to be changed.",
         good=True,
     )
+
+
+def _nothing_seen(s: Signals) -> Finding:
+    """No rule holds, but the run is not so good that this means much."""
+    validation = s.final(s.validation)
+    error = s.standard_error(validation)
+    known = []
+    if s.survey.linear is not None:
+        known.append(f"a linear model on small images reaches {s.survey.linear:.1%}")
+    if np.isfinite(s.majority):
+        known.append(f"always naming the most frequent class {s.majority:.1%}")
+    compared = f" ({', '.join(known)})" if known else ""
+    return Finding(
+        name="nothing_seen",
+        title="Nothing wrong seen; what is reachable is not known",
+        rule="no rule found a problem, and not nearly all validation rows are right",
+        evidence=f"validation accuracy is {validation:.1%} ± {error:.1%}{compared}; {_left(s, error)}",
+        confidence="low",
+        advice="To see what is reachable, train three times as long, with a larger model, or from pretrained weights.",
+        overrides={"train.epochs": 3 * int(s.curves.option("train.epochs", 10))},
+        good=True,
+    )
+
+
+FEW_ROWS = 20
+"""Validation rows below which no accuracy means that a run is healthy."""
+
+
+def _left(s: Signals, error: float) -> str:
+    """What is still to gain."""
+    training, left = s.final(s.training), []
+    if training < 1 - error:
+        left.append(f"{100 * (1 - training):.1f} points on the training images (a larger model, longer training)")
+    if s.gap > error:
+        left.append(f"{100 * s.gap:.1f} points between training and validation (more data, more regularisation)")
+    return f"still to gain: {' and '.join(left)}" if left else "no measurable gain is left"

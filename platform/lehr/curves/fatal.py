@@ -80,7 +80,7 @@ def not_learning(s: Signals) -> Finding | None:
     fall, update = s.fall(0.02, 1.0), s.update_ratio(0, 1)
     frozen = not update > s.limits.no_update
     noise = 2 * s.noise / math.sqrt(max(s.loss_window, 1))
-    if not s.at_chance or (fall > s.limits.no_fall + noise and not frozen):
+    if not s.never_learned or (fall > s.limits.no_fall + noise and not frozen):
         return None
     if not frozen and update < s.limits.small_update and s.trend > s.limits.steady_fall:
         return None  # it does learn, but slowly: the learning rate is too low
@@ -115,20 +115,25 @@ def _chance_in_words(s: Signals) -> str:
 def at_chance(s: Signals) -> Finding | None:
     """The weights change, but accuracy on other images stays at chance level."""
     update = s.update_ratio(0, 0.25)
-    if not s.at_chance or s.length < s.limits.few_epochs or update < s.limits.small_update:
+    if not s.never_learned or s.length < s.limits.few_epochs or update < s.limits.small_update:
         return None
+    linear = s.survey.linear
+    learnable = linear is not None and linear > s.limits.chance_level(s.chance, s.validation_rows)
+    known = f"; a linear model on small images reaches {linear:.1%}" if learnable else ""
+    blame = (
+        "The rows can be learned, so the network or its training is at fault."
+        if learnable
+        else "The labels seem to be unrelated to the inputs: check them."
+    )
     return Finding(
         name="at_chance",
         title="Accuracy at chance level",
         rule="validation accuracy ends at chance level although the weights change",
         evidence=(
             f"validation accuracy is {s.final(s.validation):.1%} with {s.curves.classes} classes (chance level: "
-            f"{s.chance:.1%}); the training loss is {s.loss_at(1.0):.3g}{_chance_in_words(s)}"
+            f"{s.chance:.1%}); the training loss is {s.loss_at(1.0):.3g}{_chance_in_words(s)}{known}"
         ),
         confidence="high" if s.length >= 2 * s.limits.few_epochs else "medium",
-        advice=(
-            "The labels seem to be unrelated to the inputs. Check them; then see whether the network can overfit a few "
-            "images, which works with any labels."
-        ),
+        advice=f"{blame} See whether the network can overfit a few images, which works with any labels.",
         overrides={"data.limit": 64, "train.epochs": 50},
     )

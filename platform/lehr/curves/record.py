@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from lehr.errors import RunError
 from lehr.reporting.smoothing import Floats, Indices
-from lehr.runs import ModelFile, RunFolder
+from lehr.runs import ModelFile, NetworkSurvey, RunFolder, Survey
+from lehr.runs.tolerant import tolerant
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Curves:
         name: the run's name.
         divergence: the run's own sentence about a loss that exploded or became NaN; empty if it never did.
         restarts: the steps from which it was resumed after a stop or a loss of its workers.
+        survey, network: what was known of rows and network at the first step; empty where nothing was recorded.
     """
 
     steps: Mapping[str, Floats]
@@ -42,6 +44,8 @@ class Curves:
     name: str = ""
     divergence: str = ""
     restarts: tuple[int, ...] = ()
+    survey: Survey = field(default_factory=Survey)
+    network: NetworkSurvey = field(default_factory=NetworkSurvey)
 
     @classmethod
     def read(cls, run: RunFolder) -> Curves:
@@ -49,6 +53,7 @@ class Curves:
         events = run.events()
         starts = [event for event in events if event["kind"] in ("started", "resumed")]
         started: Mapping[str, Any] = next((event for event in starts if event["kind"] == "started"), {})
+        surveyed: Mapping[str, Any] = next((event for event in events[::-1] if event["kind"] == "surveyed"), {})
         diverged = [str(event["message"]) for event in events if event["kind"] == "diverged"]
         classes = _count(started, "classes") or _classes_of_model(run)
         return cls(
@@ -61,6 +66,8 @@ class Curves:
             name=run.name,
             divergence=diverged[-1] if diverged else _divergence_at_the_end(run),
             restarts=tuple(step for event in starts[1:] if isinstance(step := event.get("step", 0), int)),
+            survey=tolerant(Survey, surveyed.get("data")),
+            network=tolerant(NetworkSurvey, surveyed.get("network")),
         )
 
     def epoch_column(self, *names: str) -> Floats:

@@ -1,7 +1,7 @@
 """The rules: each reads the signals of a run and returns a finding, or nothing.
 
-The order of `FATAL` and `RULES` is the order in which to fix things. Where a fatal rule holds, the others are skipped:
-on a run that diverged or never began to learn they would only find the same problem under other names. `LAST_RESORT`
+The order of `DATA`, `FATAL` and `RULES` is the order in which to fix things. Where a rule of the data or a fatal one
+holds, the others are skipped: they would only find the same problem under other names. `LAST_RESORT`
 applies where nothing else was found: low accuracy has many causes, and a network that is too small is the last of them.
 To add a rule: write it, and insert it at its place in the order.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lehr.curves import advice, fatal
+from lehr.curves import advice, causes, data_faults, fatal
 from lehr.curves.findings import Finding, grade
 from lehr.curves.signals import LEAST_LOSS, Signals
 
@@ -221,7 +221,16 @@ def underfitting(s: Signals) -> Finding | None:
     )
 
 
-FATAL: tuple[Rule, ...] = (fatal.diverged, fatal.not_learning, fatal.at_chance)
+DATA: tuple[Rule, ...] = (
+    data_faults.bad_inputs,
+    data_faults.leak,
+    data_faults.missing_class,
+    data_faults.imbalanced,
+    data_faults.split_differs,
+    data_faults.noisy_labels,
+)
+CAUSES: tuple[Rule, ...] = (causes.frozen, causes.clipped, causes.too_regularised, causes.stale_statistics)
+FATAL: tuple[Rule, ...] = (fatal.diverged, *CAUSES, fatal.not_learning, fatal.at_chance)
 RULES: tuple[Rule, ...] = (
     bad_initialization,
     rate_too_low,
@@ -231,6 +240,6 @@ RULES: tuple[Rule, ...] = (
     overfitting,
     too_short,
 )
-FOR_ANY_LOSS: tuple[Rule, ...] = (fatal.diverged, fatal.at_chance, overfitting)
+FOR_ANY_LOSS: tuple[Rule, ...] = (fatal.diverged, causes.frozen, causes.clipped, fatal.at_chance, overfitting)
 """The rules that say something about a loss that falls below zero."""
-LAST_RESORT: tuple[Rule, ...] = (underfitting,)
+LAST_RESORT: tuple[Rule, ...] = (causes.not_as_good_as_linear, underfitting)

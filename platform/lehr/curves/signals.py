@@ -11,6 +11,7 @@ import numpy as np
 from lehr.curves.record import Curves
 from lehr.curves.thresholds import Thresholds
 from lehr.reporting.smoothing import Floats, slope, smooth
+from lehr.runs import NetworkSurvey, Survey
 
 GRID = 200  # intervals of the run, at whose ends the smoothed loss is read
 SPAN = 1 / 25  # window of the smoothed loss, as a share of the run
@@ -41,7 +42,8 @@ class Signals:
     def loss(self) -> Floats:
         """The smoothed training loss on the grid."""
         span = max(SPAN * self.length, 5 / self.curves.steps_per_epoch)
-        return smooth(self.curves.steps["epoch"], self.curves.steps["loss"], self.grid, span)
+        steps = self.curves.steps  # the last batch of an epoch may be tiny, and counts for as much
+        return smooth(steps["epoch"], steps["loss"], self.grid, span, steps.get("examples"))
 
     @property
     def loss_window(self) -> float:
@@ -183,6 +185,12 @@ class Signals:
         return bool(self.final(self.validation) <= self.limits.chance_level(self.chance, self.validation_rows))
 
     @cached_property
+    def never_learned(self) -> bool:
+        """Whether validation accuracy never left chance level, by the mean of three epochs."""
+        level = self.limits.chance_level(self.chance, self.validation_rows)
+        return self.at_chance and bool(self.best(self.validation) <= level)
+
+    @cached_property
     def learned(self) -> float:
         """Accuracy on training images, from chance level (0) to perfect (1)."""
         return (self.final(self.training) - self.chance) / (1 - self.chance)
@@ -202,6 +210,42 @@ class Signals:
         half = self.curves.epochs["epoch"] > self.length / 2
         x, y = self.curves.epochs["epoch"][half], self.validation[half]
         return slope(x, y) * float(x[-1] - x[0]) if len(x) > 1 else 0.0
+
+    # ── what was known before training ──────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def survey(self) -> Survey:
+        """Of the rows; an empty one where the run did not record it."""
+        return self.curves.survey
+
+    @property
+    def network(self) -> NetworkSurvey:
+        """Of the network at its first step; an empty one where the run did not record it."""
+        return self.curves.network
+
+    @cached_property
+    def majority(self) -> float:
+        """Accuracy of always saying the most frequent class of the training rows, on validation rows; NaN: unknown."""
+        train, validation = self.survey.train.counts, self.survey.validation.counts
+        if not train or len(train) != len(validation) or not sum(validation):
+            return math.nan
+        return validation[int(np.argmax(train))] / sum(validation)
+
+    @cached_property
+    def is_fitted(self) -> bool:
+        """Whether the network fits its training rows, so that nothing kept it from learning."""
+        return self.final(self.training) >= self.limits.fitted
+
+    @cached_property
+    def is_beaten(self) -> bool:
+        """Whether a linear model on small images does clearly better on validation rows than the network."""
+        linear = self.survey.linear
+        return linear is not None and linear > self.final(self.validation) + 3 * self.standard_error(linear)
+
+    def late(self, name: str) -> float:
+        """The median of an epoch column over the last third of the epochs; NaN where it was not measured."""
+        column = self.curves.epoch_column(name)
+        return float(np.nanmedian(column[-max(1, len(column) // 3) :])) if len(column) else math.nan
 
     @cached_property
     def best_epoch(self) -> int:

@@ -111,6 +111,36 @@ class Thresholds:
     )
     turned_down: float = _number(1.25, "validation loss at the end over its minimum, where accuracy was lost too")
 
+    blank: float = _number(0.05, "share of blank images: real sets have a few, a reader that fails has many")
+    repeated: float = _number(0.3, "share of images that repeat another one: small sets are sometimes oversampled")
+    shared: float = _number(
+        0.02, "share of validation images that are training images: public sets have up to about 1 %"
+    )
+    imbalance: float = _number(10.0, "rows of the most frequent class over those of the rarest")
+    beyond_majority: float = _number(
+        0.9,
+        "accuracy from that of the most frequent class (0) to perfect (1) above which the rare classes are right too",
+    )
+    differing_errors: float = _number(
+        4.0, "difference of two accuracies of one model on two splits, in standard errors"
+    )
+    differing_drop: float = _number(0.07, "and that difference itself: splits by place or time differ by a few points")
+    moved_mean: float = _number(0.4, "difference of the mean pixel of two splits, in deviations of the training pixels")
+    other_contrast: float = _number(1.6, "deviation of the pixels of one split over that of the other")
+
+    stale: float = _number(1.5, "loss of training rows in evaluation over that in training; at most 1.1 in sound runs")
+    stale_excess: float = _number(0.15, "and that difference itself, in units of the loss of a guess")
+    trained: float = _number(0.5, "share of the weights below which most of a network is not trained")
+    kept_gradient: float = _number(0.1, "share of the median gradient that clipping leaves")
+    forgetting: float = _number(
+        4e-3, "share of the weights that decay takes at each step: 5e-4 in the usual recipes of residual networks"
+    )
+    usual_decay: float = _number(5e-3, "weight decay up to which a high learning rate is to blame, not the decay")
+    dropped: float = _number(0.7, "dropout: 0.5 was usual for wide layers, 0.8 and up leave too little")
+    smoothed: float = _number(0.5, "label smoothing: 0.1 is usual, above 0.5 most of the target says nothing")
+    augmented: float = _number(1.6, "loss of training rows as augmented over that of the same rows as they are")
+    near_perfect: float = _number(0.05, "error on validation rows below which a run is called healthy")
+
     low: float = _number(
         0.33,
         "training accuracy, from chance level (0) to perfect (1), below which a network is called too small",

@@ -14,7 +14,7 @@ MOST_IN_WINDOW = (
 EVENLY_SPACED = 6  # points that a bucket of a thinned scatter keeps besides its extremes
 
 
-def smooth(x: Floats, y: Floats, at: Floats, span: float) -> Floats:
+def smooth(x: Floats, y: Floats, at: Floats, span: float, weights: Floats | None = None) -> Floats:
     """A moving average that does not lag at the ends: the least-squares line through each window, read at its middle.
 
     Inside the curve the window is symmetric, and the line's value in the middle is the plain average. At the ends the
@@ -27,18 +27,21 @@ def smooth(x: Floats, y: Floats, at: Floats, span: float) -> Floats:
         y: values [points]; those that are not finite are left out.
         at: where to read the result [results].
         span: width of the window, in units of x. Points exactly on its edge are inside.
+        weights: of the points [points], such as the examples of each step; by default all count alike.
 
     Returns:
         [results]; NaN where a window holds no finite value.
     """
+    w = np.ones(len(x)) if weights is None else np.where(weights > 0, weights, 1.0)
     known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
+    x, y, w = x[known], y[known], w[known]
     block = int(len(x) * span / (x[-1] - x[0]) / MOST_IN_WINDOW) if len(x) and x[-1] > x[0] else 1
     if block > 1:
-        x, y = _block_means(x, block), _block_means(y, block)
+        x, y, w = _block_means(x, block), _block_means(y * w, block) / _block_means(w, block), _block_means(w, block)
     first = np.searchsorted(x, at - span / 2, "left")
     last = np.searchsorted(x, at + span / 2, "right")
-    return np.array([_line_at(x[i:j], y[i:j], p) for i, j, p in zip(first, last, at, strict=True)], dtype=np.float64)
+    windows = zip(first, last, at, strict=True)
+    return np.array([_line_at(x[i:j], y[i:j], w[i:j], p) for i, j, p in windows], dtype=np.float64)
 
 
 def _block_means(values: Floats, count: int) -> Floats:
@@ -49,15 +52,17 @@ def _block_means(values: Floats, count: int) -> Floats:
     return means
 
 
-def _line_at(x: Floats, y: Floats, at: float) -> float:
+def _line_at(x: Floats, y: Floats, weights: Floats, at: float) -> float:
     if not len(y):
         return float("nan")
-    distance = x - x.mean()
-    spread = float(distance @ distance)
+    share = weights / weights.sum()
+    middle = float(share @ x)
+    distance = x - middle
+    spread = float(share @ distance**2)
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(y.mean())
-        slope = float(distance @ (y - mean)) / spread if spread > 0 and len(y) > 2 else 0.0
-        value = mean + slope * (at - float(x.mean()))
+        mean = float(share @ y)
+        slope = float(share @ (distance * (y - mean))) / spread if spread > 0 and len(y) > 2 else 0.0
+        value = mean + slope * (at - middle)
     return float(np.clip(value, y.min(), y.max())) if np.isfinite(value) else float(np.median(y))
 
 

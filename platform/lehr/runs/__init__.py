@@ -26,6 +26,7 @@ from lehr.runs.progress import ENDED, BestValue, Overview, Progress, RunOutcome,
 from lehr.runs.records import Recorder, read_epochs, read_events, read_steps, without_timing
 from lehr.runs.run_folder import RunFolder, steps_per_epoch
 from lehr.runs.storage import Folder
+from lehr.runs.survey import NetworkSurvey, SplitSurvey, Survey
 
 __all__ = [
     "COLUMNS",
@@ -52,13 +53,16 @@ __all__ = [
     "LostWorkers",
     "Manifest",
     "ModelFile",
+    "NetworkSurvey",
     "OddEntry",
     "Overview",
     "Progress",
     "Recorder",
     "RunFolder",
     "RunOutcome",
+    "SplitSurvey",
     "StopRequest",
+    "Survey",
     "Table",
     "TrainingProgress",
     "UnreadableImages",

@@ -11,12 +11,13 @@ import math
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from lehr.curves.live import diagnose_live
 from lehr.data.batches import batches
 from lehr.data.dataset import Batch, DataSubset
+from lehr.data.survey import describe_survey, survey
 from lehr.errors import TrainingError
 from lehr.job import job_hash
 from lehr.runs import Checkpoint, RunFolder
@@ -182,6 +183,22 @@ class Attempt:
             if self.learner.average:
                 self.learner.average.update(self.learner.model, self.state.step)
         self.steps.add(result)
+        if self.state.step == 1:
+            self._survey()
+
+    def _survey(self) -> None:
+        """Records what rows and network are like, after the first step of a run. Only the first worker does."""
+        if not self.group.first:
+            return
+        with self.stopwatch.time("records"):
+            found, network = survey(self.plan.splits, self.plan.job.seed), self.learner.train_step.network
+            self.logger.event(
+                "surveyed",
+                describe_survey(found),
+                step=self.state.step,
+                data=asdict(found),
+                network=asdict(network) if network else {},
+            )
 
     def _synchronise(self) -> str | None:
         """Brings the workers together: all learn the losses, and decide the same. Returns why to stop, if so."""

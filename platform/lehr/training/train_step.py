@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lehr.data.dataset import Batch
 from lehr.data.randomness import key, seed_torch
+from lehr.runs import NetworkSurvey
 from lehr.training.group import Group
 from lehr.training.optimizers import build_optimizer, calls_of
 from lehr.training.setup import Plan
@@ -40,6 +41,7 @@ class TrainStep:
     Attributes:
         optimizer: holds its own state; the learning rate is set before every step.
         scaler: scales the loss in fp16; does nothing in the other precisions.
+        network: what the first step of a run showed of the network; None in later steps of another attempt.
     """
 
     def __init__(self, plan: Plan, model: nn.Module, group: Group) -> None:
@@ -47,6 +49,7 @@ class TrainStep:
             raise plan.job.error("model", f"{plan.job.model.name} has steps of its own, and this needs lehr's")
         section = plan.job.train
         self._plan, self._model, self._group = plan, model, group
+        self.network: NetworkSurvey | None = None
         # Batch norm that is not synchronised has other running statistics on each worker; those of the first count.
         self._own_statistics = group.size > 1 and not section.sync_batch_norm and has_batch_norm(model)
         self._freezing = plan.freezing(model)
@@ -63,6 +66,8 @@ class TrainStep:
         seed_torch(key(self._plan.job.seed, "step", step, self._group.rank), self._group.device)
         self._set_learning_rate(self._plan.learning_rate(step))
         loss = self._forward_and_backward(batch, rows)
+        if step == 0:
+            self.network = survey_network(self._model)
         norm = self._clip_gradient()
         # An optimizer may draw as well, and must draw the same on every worker.
         seed_torch(key(self._plan.job.seed, "update", step), self._group.device)
@@ -192,3 +197,14 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(self._model.buffers(), buffers, strict=True):
             buffer.copy_(value)
+
+
+def survey_network(model: nn.Module) -> NetworkSurvey:
+    """What a network shows after a backward pass: how much of it is trained, and how much a gradient reaches."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return NetworkSurvey(
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in trained),
+        reached=sum(p.numel() for p in trained if p.grad is not None and bool(p.grad.any())),
+        batch_norm=has_batch_norm(model),
+    )

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from tests.benchmarks.practice.trial import judge
 HERE = Path(__file__).parent
 
 
-def judged(cases: Sequence[Case], workers: int) -> Iterator[Verdict]:
+def judged(cases: Sequence[Case], workers: int, keep: Path | None) -> Iterator[Verdict]:
     """The verdicts on the cases, in order, each told as it comes."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for case, verdict in zip(cases, pool.map(judge, cases), strict=True):
+        for case, verdict in zip(cases, pool.map(partial(judge, keep=keep), cases), strict=True):
             said = f"{verdict.first.name} ({verdict.first.confidence})"
             reached = f"{verdict.accuracy:.1%} (twin {verdict.twin:.1%})"
             print(
@@ -52,13 +53,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=("develop", "report"), default="report")
     parser.add_argument("--cases", type=int, default=120)
     parser.add_argument("--date", type=date.fromisoformat, default=date.today(), help="the seed of the cases")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 1))
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--keep", type=Path, help="a folder that keeps the runs, so that other rules can judge them again"
+    )
     parser.add_argument("--write", action="store_true", help="write report.md beside this file")
     options = parser.parse_args(arguments)
     split: Split = options.split
     began = time.monotonic()
     cases = draw_cases(split, options.cases, int(options.date.strftime("%Y%m%d")))
-    text = report(list(judged(cases, options.workers)), f"Verdicts on {len(cases)} cases, {split}, {options.date}")
+    text = report(
+        list(judged(cases, options.workers, options.keep)), f"Verdicts on {len(cases)} cases, {split}, {options.date}"
+    )
     text += f"\n{time.monotonic() - began:.0f} s.\n"
     print(text)
     if options.write:

@@ -78,9 +78,11 @@ def fault(right: str, acceptable: str = "", networks: str = "", *, always: bool 
     return register
 
 
-UNFINISHED = Fault(
-    "unfinished", lambda draft, draw: None, frozenset({"too_short", "rate_too_low"}), frozenset({"underfitting"})
-)
+def nothing(draft: Draft, draw: Generator) -> None:
+    """Changes nothing."""
+
+
+UNFINISHED = Fault("unfinished", nothing, frozenset({"too_short", "rate_too_low"}), frozenset({"underfitting"}))
 """What is wrong with a run without a fault that three times as many epochs make much better."""
 
 
@@ -170,7 +172,7 @@ def frozen_body(draft: Draft, draw: Generator) -> None:
     draft.job["model"]["frozen"] = True
 
 
-@fault("not_learning bad_initialization", "", "plain")
+@fault("not_learning bad_initialization", "frozen", "plain")
 def no_weights(draft: Draft, draw: Generator) -> None:
     draft.job["model"]["scale"] = float(draw.choice([0.0, 0.001, 0.01]))
 
@@ -251,7 +253,7 @@ def shuffled_labels(draft: Draft, draw: Generator) -> None:
         setattr(draft, name, replace(rows, labels=draw.permutation(rows.labels)))
 
 
-@fault("noisy_labels", "overfitting", always=True)
+@fault("noisy_labels", "overfitting at_chance", always=True)
 def flipped_labels(draft: Draft, draw: Generator) -> None:
     share = draw.uniform(0.25, 0.5)
     for name in ("train", "validation"):
@@ -259,7 +261,7 @@ def flipped_labels(draft: Draft, draw: Generator) -> None:
         setattr(draft, name, _changed(rows, share, draw, lambda r, some: _with_labels(r, some, draw)))
 
 
-@fault("noisy_labels", "overfitting", always=True)
+@fault("noisy_labels", "overfitting at_chance", always=True)
 def flipped_training_labels(draft: Draft, draw: Generator) -> None:
     share = draw.uniform(0.3, 0.6)
     draft.train = _changed(draft.train, share, draw, lambda r, some: _with_labels(r, some, draw))
@@ -272,7 +274,7 @@ def shifted_validation_labels(draft: Draft, draw: Generator) -> None:
     draft.validation = replace(rows, labels=(rows.labels + step) % len(rows.classes))
 
 
-@fault("split_differs", "overfitting", always=True)
+@fault("split_differs", "overfitting")
 def inverted_validation(draft: Draft, draw: Generator) -> None:
     draft.validation = replace(draft.validation, images=255 - draft.validation.images)
 

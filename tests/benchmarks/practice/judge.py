@@ -12,7 +12,7 @@ from tests.benchmarks.practice.faults import Fault
 
 Judgement = Literal["right", "acceptable", "silent", "wrong", "sound", "alarm"]
 
-SILENT = {"too_little", "nothing_seen"}
+SILENT = {"too_little", "unclear", "nothing_seen"}
 """Verdicts that claim nothing about the run."""
 FINE = {"healthy", *SILENT}
 HARM = 0.03  # accuracy that a fault must cost, and three standard errors of the difference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -44,17 +45,30 @@ def run_draft(made: Draft, folder: Path) -> RunFolder:
     return run
 
 
-def judge(case: Case) -> Verdict:
-    """Trains a case and its twin, and judges what is said of the case."""
+def judge(case: Case, keep: Path | None = None) -> Verdict:
+    """Trains a case and its twin, and judges what is said of the case.
+
+    Args:
+        keep: a folder that keeps the runs. What it holds already is not trained again, only judged.
+    """
     torch.set_num_threads(1)
     drawn, other, fault = draft(case)
     with tempfile.TemporaryDirectory() as temporary:
-        curves = Curves.read(run_draft(drawn, Path(temporary) / "case"))
-        first, reached = diagnose(curves).first, _best(curves)
-        twin = reached if fault.always else _best(Curves.read(run_draft(other, Path(temporary) / "twin")))
+        place = (keep or Path(temporary)) / f"{case.label.replace(' ', '-').replace(',', '')}-{case.seed}"
+        curves = Curves.read(_trained(drawn, place / "case"))
+        reached = _best(curves)
+        twin = reached if fault.always else _best(Curves.read(_trained(other, place / "twin")))
     ends = [curves.epoch_column(f"{split}_accuracy")[-1:] for split in ("clean_train", "validation")]
     gap = float(np.nan_to_num(ends[0] - ends[1]).sum())
-    return Verdict(case.label, fault, first, reached, twin, gap, len(drawn.validation))
+    return Verdict(case.label, fault, diagnose(curves).first, reached, twin, gap, len(drawn.validation))
+
+
+def _trained(made: Draft, folder: Path) -> RunFolder:
+    done = Folder.at(folder / "run")
+    if done.exists("job.yaml") and (run := RunFolder.open(done)).outcome():
+        return run
+    shutil.rmtree(folder, ignore_errors=True)
+    return run_draft(made, folder)
 
 
 def _best(curves: Curves) -> float:

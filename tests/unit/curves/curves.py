@@ -9,6 +9,7 @@ import numpy as np
 
 from lehr.curves.record import Curves
 from lehr.reporting.smoothing import Floats
+from lehr.runs import NetworkSurvey, Survey
 
 STEPS_PER_EPOCH = 20
 
@@ -22,6 +23,11 @@ def made(
     train: Any = 0.99,
     validation: Any = 0.98,
     validation_loss: Any = 0.1,
+    running_loss: Any = 0.1,
+    clean_loss: Any = 0.1,
+    gradient_norm: float = 1.0,
+    survey: Survey | None = None,
+    network: NetworkSurvey | None = None,
     job: dict[str, Any] | None = None,
     classes: int | None = 10,
     noise: float = 0.01,
@@ -44,7 +50,7 @@ def made(
             "epoch": steps * epochs,
             "loss": curve(loss, steps) + wobble,
             "learning_rate": curve(rate, steps),
-            "gradient_norm": np.ones(count),
+            "gradient_norm": np.full(count, gradient_norm),
             "update_ratio": ratio,
             "examples": np.full(count, 64.0),
             "seconds": np.full(count, 0.01),
@@ -56,9 +62,13 @@ def made(
             "clean_train_accuracy": curve(train, ends),
             "validation_accuracy": curve(validation, ends),
             "validation_loss": curve(validation_loss, ends),
+            "train_loss": curve(running_loss, ends),
+            "clean_train_loss": curve(clean_loss, ends),
         },
         job={"optimizer": {"name": "sgd", "lr": 0.1}, "train": {"epochs": epochs, "batch_size": 64}} | (job or {}),
         classes=classes,
         validation_rows=360,
         name="made",
+        survey=survey or Survey(),
+        network=network or NetworkSurvey(),
     )

@@ -14,6 +14,7 @@ from lehr.data.augment.mixing import beta
 from lehr.data.augment.rand_augment import COLOURS, MOVES, rand_augment
 from lehr.data.batches import batches
 from lehr.data.dataset import Batch, BatchSampler, DataSubset, Images, MixPartners
+from lehr.data.randomness import draws
 from lehr.errors import JobError
 from lehr.job import TrainJob, from_dict
 from lehr.training.setup import check_job
@@ -228,3 +229,11 @@ def test_a_wrong_augmentation_is_one_sentence(augment: list[Any], sentence: str)
     with pytest.raises(JobError) as caught:
         check_job(job)
     assert str(caught.value).startswith(sentence)
+
+
+def test_many_strong_operations_stay_within_the_range_of_pixels() -> None:
+    images = torch.arange(64 * 3 * 16 * 16).reshape(64, 3, 16, 16).remainder(256).to(torch.float32) - 1e-5
+    for epoch in range(20):
+        mixed = rand_augment(images, draws(epoch, torch.arange(64)), operations=12, magnitude=30)
+        assert mixed.min() >= 0
+        assert mixed.max() <= 255

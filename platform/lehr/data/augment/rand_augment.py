@@ -101,7 +101,7 @@ def _blurred(images: Tensor) -> Tensor:
 
 def _posterize(images: Tensor, level: Tensor) -> Tensor:
     step = 2.0 ** (4 * level.abs()).round()[:, None, None, None]
-    return (images / step).floor() * step
+    return (images.clamp(min=0) / step).floor() * step  # −1e-6, a rounding error of a rotation, would become −16
 
 
 def _solarize(images: Tensor, level: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def _autocontrast(images: Tensor, level: Tensor) -> Tensor:
 
 
 def _equalize(images: Tensor, level: Tensor) -> Tensor:
-    values = images.flatten(2).round().to(torch.int64)
+    values = images.flatten(2).round().to(torch.int64).clamp(0, 255)
     counts = torch.zeros(*values.shape[:2], 256, dtype=torch.int64, device=images.device)
     counts.scatter_add_(2, values, torch.ones_like(values))
     # All pixels except those of the highest value are spread over 255 steps, as Pillow does.
