@@ -34,7 +34,7 @@ from lehr.search.study import SearchStudy
 from lehr.tasks import Classification
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features
-from lehr.transfer.head_search import search_heads
+from lehr.transfer.head_search import Judge, Measured, search_heads
 from lehr.transfer.strategy_jobs import strategy_job
 from lehr.trials import Outcome, Trial
 
@@ -114,8 +114,8 @@ def transferred(job: Job) -> Any:
     made = trials(cast(Any, _Running()), job, plan, decision)
     values = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
     features = Features(torch.arange(60), torch.arange(60) % 2, torch.zeros(60, dtype=torch.int64), values)
-    task = Classification(("0", "1"))
-    heads = search_heads(features, features, task, job.features, "accuracy", 0)
+    measured, by = Measured(Classification(("0", "1"))), Judge("accuracy")
+    heads = search_heads(features, features, measured, job.features, by, 0)
     return [children(made), job.features.views, heads.grid, heads.losses, str(heads.heads.module(0))]
 
 

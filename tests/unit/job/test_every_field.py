@@ -71,6 +71,8 @@ SWA = {"train.averaging": {"kind": "swa", "start": "1step", "every": "1step"}, "
 NORM = {"model": {"name": "small_cnn", "width": 8, "norm": "batch"}}
 PRETRAINED = {**NORM, "model.weights": "run:first"}
 
+OWN = "tests.unit.job.own_code"
+
 TRAINING: list[Field] = [
     Field("seed", 1),
     Field("data.source", "images", {"data.path": "{photos}", "data.classes": None}, rows, usual="parquet"),
@@ -92,6 +94,7 @@ TRAINING: list[Field] = [
     Field("model", "resnet20", see=network),
     Field("model.name", "resnet20", {"model": {}}, network),
     Field("model.weights", "run:first", NORM),
+    Field("loss.name", "focal"),
     Field("loss.label_smoothing", 0.2),
     Field("loss.class_weights", [1, 2, 3, 4]),
     Field("finetune", {"frozen": 1}, PRETRAINED),
@@ -113,6 +116,16 @@ TRAINING: list[Field] = [
     Field("optimizer.scale_lr", {"base_batch": 4, "warmup": "2step"}),
     Field("optimizer.scale_lr.base_batch", 8, {"optimizer.scale_lr": {"warmup": "2step"}}),
     Field("optimizer.scale_lr.warmup", "1step", {"optimizer.scale_lr": {"base_batch": 8, "warmup": "2step"}}),
+    Field("metrics", ["f1"]),
+    Field("metrics[].name", "f1", {"metrics": [{"name": "balanced_accuracy"}]}),
+    Field("metrics[].label", "mine", {"metrics": [{"name": "f1"}]}),
+    Field(
+        "metrics[].better", "lower", {"metrics": [{"name": "f1"}], "train.metric": "validation_f1", "train.epochs": 5}
+    ),
+    Field("callbacks", [f"{OWN}:Stops"]),
+    Field("callbacks[].name", f"{OWN}:Stops", {"callbacks": [{"name": f"{OWN}:Watches"}]}),
+    Field("schedule.warmup", "3step", {"schedule": {"name": f"{OWN}:half"}}, rates),
+    Field("schedule.cooldown", "2step", {"schedule": {"name": f"{OWN}:half"}}, rates),
     Field("schedule", "linear"),
     Field("schedule.name", "linear"),
     *schedule("constant"),
@@ -174,7 +187,6 @@ EXCEPTIONS: dict[str, str] = {
     "kind": "says which table of this page holds",
     "notes": "is free text, kept with the run in job.yaml",
     "extends": "names the file that the others come from; test_a_job_is_what_it_extends sees it",
-    "loss.name": "is seen in the tests of the losses",
     "data": "is a section of nothing but fields", "loss": "likewise", "train": "likewise", "workers": "likewise",
     "workers.retries": "needs processes that are lost: tests/faults/test_workers_lost.py",
 }  # fmt: skip
