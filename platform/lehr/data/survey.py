@@ -135,7 +135,9 @@ def _linear(train: DataSubset, validation: DataSubset, stream: int) -> tuple[flo
 def _features(rows: DataSubset) -> Tensor:
     """float64 [rows, features]: the images at SIDE pixels, flat."""
     small = [
-        torch.nn.functional.adaptive_avg_pool2d(pixels.double(), [min(SIDE, side) for side in pixels.shape[2:]])
+        torch.nn.functional.adaptive_avg_pool2d(
+            pixels.double(), (min(SIDE, pixels.shape[2]), min(SIDE, pixels.shape[3]))
+        )
         for pixels in _pixels(rows)
     ]
     return torch.cat(small).flatten(1) / 255

@@ -9,18 +9,8 @@ from pydantic import Field
 from lehr.job.base import Job
 from lehr.job.sections import LOCAL_PATH, DataSection, WorkersSection
 
-NOT_IN_PREDICTIONS = {
-    "which uses every image, unchanged; remove it": ("augment", "limit", "per_class", "classes"),
-    "which splits nothing; name the rows by data.path and split": ("validation", "test", "split_seed"),
-    "which reads each image once, prepared as for the training of its run; remove it": (
-        "image_size",
-        "channels",
-        "pixel_range",
-        "cache",
-        "sampling",
-    ),
-}
-"""Fields of `data` that change nothing in a prediction, by the reason."""
+OF_PREDICTIONS = ("source", "path", "skip_unreadable")
+"""The fields of `data` that a prediction has: it uses every image, prepared as for the training of its run."""
 
 
 class PredictJob(Job):

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from lehr.job.base import Job
 from lehr.job.ensemble import EnsembleJob
-from lehr.job.predict import NOT_IN_PREDICTIONS, PredictJob
+from lehr.job.predict import OF_PREDICTIONS, PredictJob
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.job.search import SearchJob, first_rung
 from lehr.job.text import show
@@ -130,9 +130,9 @@ def _predict(job: Job) -> Found:
     predict = cast(PredictJob, job)
     if predict.seed:
         yield "seed", "on a prediction, which draws nothing; remove it"
-    for why, names in NOT_IN_PREDICTIONS.items():
-        for name in said(predict.data, *names):
-            yield f"data.{name}", f"on a prediction, {why}"
+    why = "on a prediction, which uses every image, prepared as for the training of its run; remove it"
+    for name in said(predict.data, *(name for name in type(predict.data).model_fields if name not in OF_PREDICTIONS)):
+        yield f"data.{name}", why
     if not isinstance(predict.workers.count, int) and predict.workers.count != "auto":
         yield "workers.count", "as a range on a prediction; write one number, or auto"
     for name in said(predict.workers, "retries"):

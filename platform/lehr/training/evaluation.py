@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def evaluate(
     training = model.training
     model.eval()
     totals: dict[str, Tensor] = {}
-    kept: list[tuple[Tensor, Tensor]] = []
+    kept: list[tuple[Any, Tensor]] = []
     mine = torch.arange(len(rows))[group.rank :: group.size]
     # A worker without rows still takes part in the sum, and learns the names of the sums from an empty batch.
     for index, batch in enumerate(rows.batches(mine.split(batch_size) if len(mine) else [mine])):
@@ -74,7 +75,7 @@ def _logged(
     return {f"{LOGGED}{name}": found.get(name, nothing) * len(inputs) for name in names}
 
 
-def _of_whole_split(kept: list[tuple[Tensor, Tensor]], rows: int, plan: Plan, group: Group) -> dict[str, float]:
+def _of_whole_split(kept: list[tuple[Any, Tensor]], rows: int, plan: Plan, group: Group) -> dict[str, float]:
     """The job's metrics over the rows of all workers, the same on every worker.
 
     Args:

@@ -13,7 +13,7 @@ from lehr.data.augment import AUGMENTATIONS, MIXES
 from lehr.data.load import OpenedSources, splits
 from lehr.errors import JobError
 from lehr.job import DataSection, TrainJob, from_dict
-from lehr.kinds.predict import USED
+from lehr.job.predict import OF_PREDICTIONS
 
 from .files import tree
 
@@ -109,14 +109,15 @@ def test_rows_of_one_class_are_no_training(data: dict[str, Any], tmp_path: Path)
 def test_a_prediction_refuses_every_field_that_it_does_not_use(data: dict[str, Any], tmp_path: Path) -> None:
     job = {"kind": "predict", "run": "none", "storage": str(tmp_path), "data": {"source": "digits", **data}}
     with pytest.raises(
-        JobError, match=rf"data\.{next(iter(data))}: a prediction uses every image, prepared as for the"
+        JobError,
+        match=rf"data\.{next(iter(data))}: has no effect on a prediction, which uses every image, prepared as for the",
     ):
         lehr.run(job, debug=True)
 
 
 def test_the_fields_above_are_all_there_are() -> None:
     tried = {"limit", "per_class", "classes", "split_seed", "image_size", "channels", "pixel_range", "validation"}
-    assert {*DataSection.model_fields} == {*tried, "test", "cache", "sampling", "augment", *USED}
+    assert {*DataSection.model_fields} == {*tried, "test", "cache", "sampling", "augment", *OF_PREDICTIONS}
 
 
 @pytest.mark.parametrize("name", [*AUGMENTATIONS, *MIXES])

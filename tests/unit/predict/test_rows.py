@@ -148,7 +148,7 @@ def test_labels_are_matched_by_class_name(tmp_path: Path) -> None:
         ({"run": "two"}, 'no run "two" in '),
         (
             {"data": {"source": "digits", "limit": 3}},
-            "data.limit: has no effect on a prediction, which uses every image, unchanged; remove it",
+            "data.limit: has no effect on a prediction, which uses every image, prepared as for the training",
         ),
         ({"data": {"source": "digits", "augment": ["flip"]}}, "data.augment: has no effect on a prediction"),
         ({"split": "test"}, "split: digits has no split test of its own; allowed: train"),
