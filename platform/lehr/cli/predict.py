@@ -225,15 +225,14 @@ def _predict_data_set(
     from lehr.cli.data import job_of
     from lehr.driver import choose_run_folder
     from lehr.job import from_dict, to_dict
-    from lehr.job.predict import NOT_IN_PREDICTIONS
+    from lehr.job.predict import OF_PREDICTIONS
     from lehr.kinds import run_job
     from lehr.result import trust_all
 
     data, out = places
     trust_all(trust or (), storage_or_default(storage))
     named = to_dict(job_of(data, []).data)  # of a job file, what does not only concern training
-    unused = {name for names in NOT_IN_PREDICTIONS.values() for name in names}
-    section = {name: value for name, value in named.items() if name not in unused}
+    section = {name: named[name] for name in OF_PREDICTIONS}
     job = from_dict(
         {
             "kind": "predict",
