@@ -97,7 +97,7 @@ WRONG: list[tuple[Callable[[], None], str]] = [
     (another_schema, r"b\.parquet"),
     (another_type, r"b\.parquet|label"),
     (no_rows, r"no rows|holds no"),
-    (one_row, r"at least one row"),
+    (one_row, r"of one class"),
     (a_shard_that_is_no_parquet, r"b\.parquet"),
     (a_truncated_shard, r"a\.parquet"),
     (nothing_there, r"data"),

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from lehr.errors import RunError
 from lehr.reporting.smoothing import Floats, Indices
-from lehr.runs import ModelFile, NetworkSurvey, RunFolder, Survey
-from lehr.runs.tolerant import tolerant
+from lehr.runs import DataSurvey, ModelFile, NetworkSurvey, RunFolder, Survey
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Curves:
     name: str = ""
     divergence: str = ""
     restarts: tuple[int, ...] = ()
-    survey: Survey = field(default_factory=Survey)
+    survey: DataSurvey = field(default_factory=DataSurvey)
     network: NetworkSurvey = field(default_factory=NetworkSurvey)
 
     @classmethod
@@ -53,7 +52,7 @@ class Curves:
         events = run.events()
         starts = [event for event in events if event["kind"] in ("started", "resumed")]
         started: Mapping[str, Any] = next((event for event in starts if event["kind"] == "started"), {})
-        surveyed: Mapping[str, Any] = next((event for event in events[::-1] if event["kind"] == "surveyed"), {})
+        surveyed = Survey.read(run.folder)
         diverged = [str(event["message"]) for event in events if event["kind"] == "diverged"]
         classes = _count(started, "classes") or _classes_of_model(run)
         return cls(
@@ -66,8 +65,8 @@ class Curves:
             name=run.name,
             divergence=diverged[-1] if diverged else _divergence_at_the_end(run),
             restarts=tuple(step for event in starts[1:] if isinstance(step := event.get("step", 0), int)),
-            survey=tolerant(Survey, surveyed.get("data")),
-            network=tolerant(NetworkSurvey, surveyed.get("network")),
+            survey=surveyed.data,
+            network=surveyed.network,
         )
 
     def epoch_column(self, *names: str) -> Floats:

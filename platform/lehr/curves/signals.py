@@ -11,7 +11,7 @@ import numpy as np
 from lehr.curves.record import Curves
 from lehr.curves.thresholds import Thresholds
 from lehr.reporting.smoothing import Floats, slope, smooth
-from lehr.runs import NetworkSurvey, Survey
+from lehr.runs import DataSurvey, NetworkSurvey
 
 GRID = 200  # intervals of the run, at whose ends the smoothed loss is read
 SPAN = 1 / 25  # window of the smoothed loss, as a share of the run
@@ -214,7 +214,7 @@ class Signals:
     # ── what was known before training ──────────────────────────────────────────────────────────────────────────────
 
     @property
-    def survey(self) -> Survey:
+    def survey(self) -> DataSurvey:
         """Of the rows; an empty one where the run did not record it."""
         return self.curves.survey
 

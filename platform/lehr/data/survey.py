@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lehr.data.dataset import DataSubset, Splits
 from lehr.data.randomness import key, permutation
-from lehr.runs import SplitSurvey, Survey
+from lehr.runs import DataSurvey, SplitSurvey
 
 MOST_ROWS, MOST_BYTES = 4000, 64 << 20  # of a split whose pixels are looked at, drawn by the seed
 MOST_HASHED = 256 << 20  # bytes of training rows that are compared with validation rows
@@ -25,11 +25,11 @@ RIDGE = 1.0  # its penalty, in units of the mean variance of a feature
 CHUNK = 500
 
 
-def survey(splits: Splits, seed: int) -> Survey:
+def survey(splits: Splits, seed: int) -> DataSurvey:
     """Surveys the splits of a run. Of images that are decoded during training, only labels are known."""
     train, validation = splits.train, splits.validation
     if train.decodes_lazily or validation.decodes_lazily:
-        return Survey(SplitSurvey(len(train), _counts(train)), SplitSurvey(len(validation), _counts(validation)))
+        return DataSurvey(SplitSurvey(len(train), _counts(train)), SplitSurvey(len(validation), _counts(validation)))
     some = _some(train, key(seed, "survey")), _some(validation, key(seed, "survey"))
     hashes = [_hashes(rows) for rows in some]
     # Every training row may be the one that a validation row repeats.
@@ -38,7 +38,7 @@ def survey(splits: Splits, seed: int) -> Survey:
     known = {each for each in every if each}
     shared = [each in known for each in hashes[1] if each]
     linear, held_out, rows = _linear(*some, key(seed, "survey", 1))
-    return Survey(
+    return DataSurvey(
         _split(train, some[0], hashes[0]),
         _split(validation, some[1], hashes[1]),
         float(np.mean(shared)) if shared else 0.0,
@@ -46,19 +46,6 @@ def survey(splits: Splits, seed: int) -> Survey:
         held_out,
         rows,
     )
-
-
-def describe_survey(found: Survey) -> str:
-    """What a survey found, as a sentence."""
-    counts = found.train.counts
-    told = [f"{min(counts):,} to {max(counts):,} training rows a class" if counts else "no classes"]
-    if found.train.blank:
-        told.append(f"{found.train.blank:.1%} of the images are blank")
-    if found.shared:
-        told.append(f"{found.shared:.1%} of the validation images are training images")
-    if found.linear is not None:
-        told.append(f"a linear model on small images reaches {found.linear:.1%}")
-    return "; ".join(told)
 
 
 def _counts(rows: DataSubset) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from lehr.runs.progress import ENDED, BestValue, Overview, Progress, RunOutcome,
 from lehr.runs.records import Recorder, read_epochs, read_events, read_steps, without_timing
 from lehr.runs.run_folder import RunFolder, steps_per_epoch
 from lehr.runs.storage import Folder
-from lehr.runs.survey import NetworkSurvey, SplitSurvey, Survey
+from lehr.runs.survey import DataSurvey, NetworkSurvey, SplitSurvey, Survey
 
 __all__ = [
     "COLUMNS",
@@ -40,6 +40,7 @@ __all__ = [
     "Column",
     "DamagedCheckpoint",
     "DataFacts",
+    "DataSurvey",
     "Environment",
     "Failure",
     "Fingerprint",

@@ -1,8 +1,14 @@
-"""What a run records of its rows and its network before training: the event `surveyed`."""
+"""`survey.json`: what a training's rows and network are like, as it found them at its first step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+
+from lehr.errors import RunError
+from lehr.runs.storage import Folder
+from lehr.runs.tolerant import tolerant
+
+NAME = "survey.json"
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class SplitSurvey:
 
 
 @dataclass(frozen=True)
-class Survey:
+class DataSurvey:
     """Training and validation rows compared.
 
     Attributes:
@@ -60,3 +66,23 @@ class NetworkSurvey:
     trainable: int = 0
     reached: int = 0
     batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class Survey:
+    """`survey.json`. Only the diagnosis reads it; no decision of a run depends on it."""
+
+    data: DataSurvey = field(default_factory=DataSurvey)
+    network: NetworkSurvey = field(default_factory=NetworkSurvey)
+
+    @classmethod
+    def read(cls, folder: Folder) -> Survey:
+        """That of the run in `folder`; an empty one where there is none, or it is damaged."""
+        try:
+            return tolerant(cls, folder.read_json(NAME))
+        except (FileNotFoundError, RunError):
+            return cls()
+
+    def write(self, folder: Folder) -> None:
+        """Replaces survey.json."""
+        folder.write_json(NAME, asdict(self))

@@ -11,16 +11,16 @@ import math
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lehr.curves.live import diagnose_live
 from lehr.data.batches import batches
 from lehr.data.dataset import Batch, DataSubset
-from lehr.data.survey import describe_survey, survey
+from lehr.data.survey import survey
 from lehr.errors import TrainingError
 from lehr.job import job_hash
-from lehr.runs import Checkpoint, RunFolder
+from lehr.runs import Checkpoint, RunFolder, Survey
 from lehr.runs.checkpoints import load, prune, save
 from lehr.runs.progress import LiveDiagnosis
 from lehr.runs.records import read_epochs
@@ -188,17 +188,13 @@ class Attempt:
 
     def _survey(self) -> None:
         """Records what rows and network are like, after the first step of a run. Only the first worker does."""
-        if not self.group.first:
+        network = self.learner.train_step.network
+        if not self.group.first or network is None:
             return
         with self.stopwatch.time("records"):
-            found, network = survey(self.plan.splits, self.plan.job.seed), self.learner.train_step.network
-            self.logger.event(
-                "surveyed",
-                describe_survey(found),
-                step=self.state.step,
-                data=asdict(found),
-                network=asdict(network) if network else {},
-            )
+            found = Survey(survey(self.plan.splits, self.plan.job.seed), network)
+            self.logger.check()
+            found.write(self.folder)
 
     def _synchronise(self) -> str | None:
         """Brings the workers together: all learn the losses, and decide the same. Returns why to stop, if so."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from lehr.curves.record import Curves
 from lehr.reporting.smoothing import Floats
-from lehr.runs import NetworkSurvey, Survey
+from lehr.runs import DataSurvey, NetworkSurvey
 
 STEPS_PER_EPOCH = 20
 
@@ -26,7 +26,7 @@ def made(
     running_loss: Any = 0.1,
     clean_loss: Any = 0.1,
     gradient_norm: float = 1.0,
-    survey: Survey | None = None,
+    survey: DataSurvey | None = None,
     network: NetworkSurvey | None = None,
     job: dict[str, Any] | None = None,
     classes: int | None = 10,
@@ -69,6 +69,6 @@ def made(
         classes=classes,
         validation_rows=360,
         name="made",
-        survey=survey or Survey(),
+        survey=survey or DataSurvey(),
         network=network or NetworkSurvey(),
     )

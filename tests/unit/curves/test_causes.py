@@ -10,13 +10,13 @@ import pytest
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.record import Curves
 from lehr.job import from_dict, parse_overrides
-from lehr.runs import NetworkSurvey, SplitSurvey, Survey
+from lehr.runs import DataSurvey, NetworkSurvey, SplitSurvey
 
 from .curves import made
 
 TRAIN = SplitSurvey(rows=1000, counts=(100,) * 10, seen=1000, mean=0.4, deviation=0.25)
 VALIDATION = SplitSurvey(rows=360, counts=(36,) * 10, seen=360, mean=0.41, deviation=0.26)
-SURVEY = Survey(TRAIN, VALIDATION, linear=0.6, held_out=0.6, held_out_rows=250)
+SURVEY = DataSurvey(TRAIN, VALIDATION, linear=0.6, held_out=0.6, held_out_rows=250)
 NETWORK = NetworkSurvey(parameters=1000, trainable=1000, reached=1000, batch_norm=True)
 
 

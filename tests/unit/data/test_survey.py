@@ -8,7 +8,7 @@ import torch
 
 from lehr.data import survey as module
 from lehr.data.dataset import Images, Splits
-from lehr.data.survey import describe_survey, survey
+from lehr.data.survey import survey
 
 CLASSES = ("a", "b", "c")
 
@@ -46,7 +46,6 @@ def test_blank_repeated_and_shared_images_are_told_apart() -> None:
     assert found.train.blank == pytest.approx(0.1)
     assert found.train.repeated == pytest.approx(0.2)
     assert found.shared == pytest.approx(0.5)
-    assert "10.0% of the images are blank; 50.0% of the validation images are training images" in describe_survey(found)
 
 
 def test_a_linear_model_tells_what_is_reachable_on_both_splits() -> None:
