@@ -35,7 +35,7 @@ def run(*options: str, budget: str = "40ep", **environment: str) -> subprocess.C
 def test_the_template_ends_with_a_model_that_predicts_and_a_page() -> None:
     ended = run("--debug", "base.optimizer.lr=0.05")
     assert ended.returncode == 0, ended.stderr
-    assert "3 Find the learning rate: Of " in ended.stdout
+    assert "3 Find the learning rate: " in ended.stdout
     assert "Report: runs/it/report.html" in ended.stdout
     it = Run("runs/it")
     assert it.status == "finished"
