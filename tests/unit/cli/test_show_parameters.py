@@ -44,7 +44,14 @@ def test_of_a_job_and_of_its_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_with_changes_and_of_the_base_of_another_kind(capsys: pytest.CaptureFixture[str]) -> None:
-    found = shown(capsys, "mine.yaml", "optimizer.name=sgd", "optimizer.decay_norms=true", "--parameters")
+    found = shown(
+        capsys,
+        "mine.yaml",
+        "optimizer.name=sgd",
+        "optimizer.decay_norms=true",
+        "optimizer.weight_decay=0.01",
+        "--parameters",
+    )
     assert "trained by SGD: 11 parameters" in found
     Path("search.yaml").write_text(yaml.safe_dump({"kind": "search", "base": JOB, "space": {"seed": [1, 2]}}))
     assert "trained by Muon: 2 parameters" in shown(capsys, "search.yaml", "--parameters")
