@@ -23,8 +23,13 @@ def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
     pixels = np.random.default_rng(0).integers(0, 256, (rows, height, width, channels), np.uint8)
     labels = np.arange(rows, dtype=np.int64) % len(opened.main.classes)
     images = Images(pixels, labels, opened.main.classes)
+    # About as many steps as the job itself has, so that a warmup in steps fits as it does there.
+    epochs = job.train.epochs * -(-opened.main.rows // size)
     short = job.model_copy(
-        update={"data": job.data.model_copy(update={"validation": 0.5, "test": "none", "limit": None})}
+        update={
+            "data": job.data.model_copy(update={"validation": 0.5, "test": "none", "limit": None}),
+            "train": job.train.model_copy(update={"epochs": epochs}),
+        }
     )
     return Plan.make(short, splits(short, {"train": images}))
 
