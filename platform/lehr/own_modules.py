@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,9 @@ from lehr.paths import packaged_path, packed_root, run_around
 
 MOST_FILES = 300
 """How many files of the job's own packages are looked into."""
+
+MOST_PLACES = 20
+"""How many folders of earlier jobs of this process are still searched: a notebook may run hundreds."""
 
 _places: list[str] = []  # folders of own modules, those of the newest job first
 
@@ -36,7 +40,7 @@ def look_in(folder: str | os.PathLike[str]) -> None:
     given = [os.path.abspath(packaged_path(os.fspath(folder))), *([packed] if packed else [])]
     both = dict.fromkeys(place for each in given for place in (each, os.path.join(each, "src")))
     new = [place for place in both if os.path.isdir(place) and not run_around(place)]
-    earlier = [place for place in _places if place not in new]
+    earlier = [place for place in _places if place not in new and os.path.isdir(place)][:MOST_PLACES]
     _forget(earlier, new)
     if sys.path[-len(_places) :] == _places:
         del sys.path[-len(_places) :]
@@ -121,11 +125,16 @@ def _imported(file: Path) -> Iterator[str]:
 
 def _forget(earlier: list[str], places: list[str]) -> None:
     """Forgets what was imported from `earlier` places, where the job in `places` has a module of that name."""
-    for name, module in sys.modules.copy().items() if earlier else ():
-        top = name.partition(".")[0]
-        beside = (os.path.exists(os.path.join(place, end)) for place in places for end in (f"{top}.py", top))
-        if _within(_file_of(module), earlier) and any(beside):
+    beside = {name.removesuffix(".py") for place in places for name in _listed(place)} if earlier else set()
+    for name, module in sys.modules.copy().items() if beside else ():
+        if name.partition(".")[0] in beside and _within(_file_of(module), earlier):
             del sys.modules[name]
+
+
+def _listed(folder: str) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(folder)
+    return []
 
 
 def _file_of(module: ModuleType | None) -> str:
@@ -134,5 +143,7 @@ def _file_of(module: ModuleType | None) -> str:
 
 
 def _within(file: str, places: list[str]) -> bool:
-    real = os.path.realpath(file) if file and places else ""
-    return bool(real) and any(real.startswith(os.path.realpath(place) + os.sep) for place in places)
+    return bool(file and places) and _real(file).startswith(tuple(_real(place) + os.sep for place in places))
+
+
+_real = lru_cache(10_000)(os.path.realpath)
