@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lehr.errors import RunError
 from lehr.job.transfer import Strategy
 from lehr.runs import Progress, RunFolder, RunOutcome
 
@@ -47,11 +48,21 @@ class StrategyTrial:
 
 
 def accuracy_of(run: RunFolder) -> float | None:
-    """The validation accuracy of a trial's best model, 0 to 1, whatever metric chose it; None before there is one."""
-    best = (run.outcome() or run.progress()).best
+    """The validation accuracy of a trial's best model, 0 to 1, whatever metric chose it; None before there is one.
+
+    Raises:
+        RunError: another metric chose it, and the record of its epoch is gone.
+    """
+    outcome = run.outcome()
+    best = (outcome or run.progress()).best
     name = "averaged_validation_accuracy" if best.metric.startswith("averaged_") else "validation_accuracy"
+    if best.metric == name or best.value is None:
+        return best.value
     rows = [row for row in run.epochs().to_pylist() if row["epoch"] == best.epoch]
     value = rows[-1].get(name) if rows else None
+    if value is None and outcome and outcome.status == "finished":
+        what = f"the record of epoch {best.epoch}, which has the accuracy of its best model, is gone"
+        raise RunError(f"{run.folder.uri}: {what}; delete this folder, and it is trained again")
     return None if value is None else float(value)
 
 
