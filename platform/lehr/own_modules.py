@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -40,8 +40,10 @@ def look_in(folder: str | os.PathLike[str]) -> None:
     given = [os.path.abspath(packaged_path(os.fspath(folder))), *([packed] if packed else [])]
     both = dict.fromkeys(place for each in given for place in (each, os.path.join(each, "src")))
     new = [place for place in both if os.path.isdir(place) and not run_around(place)]
-    earlier = [place for place in _places if place not in new and os.path.isdir(place)][:MOST_PLACES]
-    _forget(earlier, new)
+    others = [place for place in _places if place not in new]
+    earlier = [place for place in others if os.path.isdir(place)][:MOST_PLACES]
+    _forget([place for place in others if place not in earlier])
+    _forget(earlier, {name.removesuffix(".py") for place in new for name in _listed(place)})
     if sys.path[-len(_places) :] == _places:
         del sys.path[-len(_places) :]
     _places[:] = [*new, *earlier]
@@ -123,11 +125,10 @@ def _imported(file: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def _forget(earlier: list[str], places: list[str]) -> None:
-    """Forgets what was imported from `earlier` places, where the job in `places` has a module of that name."""
-    beside = {name.removesuffix(".py") for place in places for name in _listed(place)} if earlier else set()
-    for name, module in sys.modules.copy().items() if beside else ():
-        if name.partition(".")[0] in beside and _within(_file_of(module), earlier):
+def _forget(places: list[str], names: Collection[str] | None = None) -> None:
+    """Forgets the modules that were imported from these places: those with one of the names, or all."""
+    for name, module in sys.modules.copy().items() if places else ():
+        if (names is None or name.partition(".")[0] in names) and _within(_file_of(module), places):
             del sys.modules[name]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lehr import own_modules, trust
-from lehr.own_modules import clash, look_in
+from lehr.own_modules import MOST_PLACES, clash, look_in
 
 NET = """
 from torch import nn
@@ -135,6 +135,21 @@ def test_two_jobs_of_one_process_each_get_their_own_module(tmp_path: Path) -> No
     for name in ("one", "two", "one"):
         look_in(tmp_path / name)
         assert load("same_name:found") == (name, name)
+
+
+def test_a_process_of_many_jobs_keeps_few_folders_and_gives_each_job_its_own_module(tmp_path: Path) -> None:
+    write(tmp_path / "first", used_again="name = 'first'")
+    look_in(tmp_path / "first")
+    assert load("used_again:name") == "first"
+    before = len(sys.path)
+    for number in range(MOST_PLACES + 5):
+        write(tmp_path / f"job-{number}", of_one_job=f"name = {number}")
+        look_in(tmp_path / f"job-{number}")
+        assert load("of_one_job:name") == number
+    assert len(sys.path) <= before + MOST_PLACES + 1
+    write(tmp_path / "last", used_again="name = 'last'")
+    look_in(tmp_path / "last")
+    assert load("used_again:name") == "last"
 
 
 def test_a_module_that_the_users_program_has_loaded_is_not_taken_for_the_jobs(tmp_path: Path) -> None:
