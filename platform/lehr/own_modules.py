@@ -26,6 +26,7 @@ MOST_PLACES = 20
 """How many folders of earlier jobs of this process are still searched: a notebook may run hundreds."""
 
 _places: list[str] = []  # folders of own modules, those of the newest job first
+_ever: dict[str, None] = {}  # all such folders of this process, also those that are no longer searched
 
 
 def look_in(folder: str | os.PathLike[str]) -> None:
@@ -40,10 +41,9 @@ def look_in(folder: str | os.PathLike[str]) -> None:
     given = [os.path.abspath(packaged_path(os.fspath(folder))), *([packed] if packed else [])]
     both = dict.fromkeys(place for each in given for place in (each, os.path.join(each, "src")))
     new = [place for place in both if os.path.isdir(place) and not run_around(place)]
-    others = [place for place in _places if place not in new]
-    earlier = [place for place in others if os.path.isdir(place)][:MOST_PLACES]
-    _forget([place for place in others if place not in earlier])
-    _forget(earlier, {name.removesuffix(".py") for place in new for name in _listed(place)})
+    earlier = [place for place in _places if place not in new and os.path.isdir(place)][:MOST_PLACES]
+    _forget([place for place in _ever if place not in new], {n.removesuffix(".py") for p in new for n in _listed(p)})
+    _ever.update(dict.fromkeys(new))
     if sys.path[-len(_places) :] == _places:
         del sys.path[-len(_places) :]
     _places[:] = [*new, *earlier]
@@ -125,10 +125,10 @@ def _imported(file: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def _forget(places: list[str], names: Collection[str] | None = None) -> None:
-    """Forgets the modules that were imported from these places: those with one of the names, or all."""
+def _forget(places: list[str], names: Collection[str]) -> None:
+    """Forgets the modules with one of these names that were imported from these places."""
     for name, module in sys.modules.copy().items() if places else ():
-        if (names is None or name.partition(".")[0] in names) and _within(_file_of(module), places):
+        if name.partition(".")[0] in names and _within(_file_of(module), places):
             del sys.modules[name]
 
 
