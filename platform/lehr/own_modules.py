@@ -86,7 +86,9 @@ def _other(top: str) -> str:
     if top in sys.stdlib_module_names:
         return f"Python's own module {top}"
     if (loaded := _file_of(sys.modules.get(top))) and not _within(loaded, _places):
-        return f"another module, {loaded}"
+        if not _within(loaded, [*_ever]):
+            return f"another module, {loaded}"
+        _forget([*_ever], {top})  # of an earlier job, whose folder is no longer searched
     elsewhere = [place for place in sys.path if os.path.abspath(place) not in _places]
     for finder in sys.meta_path:
         spec = None

@@ -147,8 +147,9 @@ def test_a_process_of_many_jobs_keeps_few_folders_and_gives_each_job_its_own_mod
         look_in(tmp_path / f"job-{number}")
         assert load("of_one_job:name") == number
     assert len(sys.path) <= before + MOST_PLACES + 1
-    write(tmp_path / "last", used_again="name = 'last'")
+    (tmp_path / "last").mkdir()
     look_in(tmp_path / "last")
+    write(tmp_path / "last", used_again="name = 'last'")
     assert load("used_again:name") == "last"
 
 
