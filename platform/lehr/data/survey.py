@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from lehr.data.dataset import DataSubset, Splits
 from lehr.data.randomness import key, permutation
@@ -21,8 +23,8 @@ from lehr.runs import DataSurvey, SplitSurvey
 MOST_ROWS, MOST_BYTES = 4000, 64 << 20  # of a split whose pixels are looked at, drawn by the seed
 MOST_HASHED = 256 << 20  # bytes of training rows that are compared with validation rows
 SIDE = 8  # pixels of the images that the linear model gets
-RIDGE = 1.0  # its penalty, in units of the mean variance of a feature
-CHUNK = 500
+RIDGE = 0.1  # its penalty, in units of the mean variance of a feature
+CHUNK_BYTES = 4 << 20  # of images that are looked at together
 
 
 def survey(splits: Splits, seed: int) -> DataSurvey:
@@ -30,21 +32,19 @@ def survey(splits: Splits, seed: int) -> DataSurvey:
     train, validation = splits.train, splits.validation
     if train.decodes_lazily or validation.decodes_lazily:
         return DataSurvey(SplitSurvey(len(train), _counts(train)), SplitSurvey(len(validation), _counts(validation)))
-    some = _some(train, key(seed, "survey")), _some(validation, key(seed, "survey"))
-    hashes = [_hashes(rows) for rows in some]
-    # Every training row may be the one that a validation row repeats.
-    is_small = len(train) * _size(train) <= MOST_HASHED
-    every = hashes[0] if len(some[0]) == len(train) or not is_small else _hashes(train)
-    known = {each for each in every if each}
-    shared = [each in known for each in hashes[1] if each]
-    linear, held_out, rows = _linear(*some, key(seed, "survey", 1))
+    some = [_some(rows, key(seed, "survey")) for rows in (train, validation)]
+    seen = [_look_at(rows) for rows in some]
+    hashes = seen[0].hashes
+    if len(some[0]) < len(train) and len(train) * _size(train) <= MOST_HASHED:
+        hashes = [each for pixels in _pixels(train) for each in _hashes(pixels)]  # a validation row may repeat any
+    known = set(filter(None, hashes))
+    shared = [each in known for each in seen[1].hashes if each]
+    labels = [rows.labels.cpu() for rows in some]
+    linear = _linear(
+        seen[0].features, labels[0], seen[1].features, labels[1], len(train.classes), key(seed, "survey", 1)
+    )
     return DataSurvey(
-        _split(train, some[0], hashes[0]),
-        _split(validation, some[1], hashes[1]),
-        float(np.mean(shared)) if shared else 0.0,
-        linear,
-        held_out,
-        rows,
+        _split(train, seen[0]), _split(validation, seen[1]), float(np.mean(shared)) if shared else 0.0, *linear
     )
 
 
@@ -63,36 +63,56 @@ def _size(rows: DataSubset) -> int:
     return channels * height * width
 
 
+class _Seen(NamedTuple):
+    """What one look at some rows gives.
+
+    Attributes:
+        hashes: of each row's pixels; empty for a row whose pixels are all the same.
+        histogram: int64 [256], how often each value occurs.
+        features: float64 [rows, features], the images at SIDE pixels, flat.
+    """
+
+    hashes: list[bytes]
+    histogram: Tensor
+    features: Tensor
+
+
+def _look_at(rows: DataSubset) -> _Seen:
+    hashes, histogram, features = [], torch.zeros(256, dtype=torch.int64), []
+    for pixels in _pixels(rows):
+        hashes += _hashes(pixels)
+        histogram += torch.bincount(pixels.flatten(), minlength=256)
+        size = [min(SIDE, side) for side in pixels.shape[2:]]
+        features.append(adaptive_avg_pool2d(pixels.double(), (size[0], size[1])).flatten(1) / 255)
+    return _Seen(hashes, histogram, torch.cat(features) if features else torch.zeros(0, 1, dtype=torch.float64))
+
+
 def _pixels(rows: DataSubset) -> Iterator[Tensor]:
     """uint8 [some, channels, height, width], on the CPU."""
-    for batch in rows.batches(torch.arange(len(rows)).split(CHUNK)):
+    for batch in rows.batches(torch.arange(len(rows)).split(max(1, CHUNK_BYTES // max(1, _size(rows))))):
         yield batch.inputs.cpu()
 
 
-def _hashes(rows: DataSubset) -> list[bytes]:
-    """The hash of each row's pixels; empty for a row whose pixels are all the same."""
-    found = []
-    for pixels in _pixels(rows):
-        flat = pixels.reshape(len(pixels), -1).numpy()
-        blank = flat.min(axis=1) == flat.max(axis=1) if flat.size else np.zeros(len(flat), bool)
-        found += [
-            b"" if same else hashlib.blake2b(row.tobytes(), digest_size=12).digest()
-            for row, same in zip(flat, blank, strict=True)
-        ]
-    return found
+def _hashes(pixels: Tensor) -> list[bytes]:
+    flat = pixels.reshape(len(pixels), -1).numpy()
+    blank = flat.min(axis=1) == flat.max(axis=1)
+    return [
+        b"" if same else hashlib.blake2b(row.tobytes(), digest_size=12).digest()
+        for row, same in zip(flat, blank, strict=True)
+    ]
 
 
-def _split(whole: DataSubset, rows: DataSubset, hashes: list[bytes]) -> SplitSurvey:
-    values = [pixels.to(torch.float64) / 255 for pixels in _pixels(rows)]
-    mean = sum(float(each.sum()) for each in values) / max(1, sum(each.numel() for each in values))
-    variance = sum(float(((each - mean) ** 2).sum()) for each in values) / max(1, sum(each.numel() for each in values))
-    pictures = [each for each in hashes if each]
+def _split(whole: DataSubset, seen: _Seen) -> SplitSurvey:
+    values, count = torch.arange(256, dtype=torch.float64) / 255, max(1, int(seen.histogram.sum()))
+    mean = float(values @ seen.histogram.double()) / count
+    variance = float((values - mean) ** 2 @ seen.histogram.double()) / count
+    rows, pictures = max(1, len(seen.hashes)), list(filter(None, seen.hashes))
     return SplitSurvey(
         rows=len(whole),
         counts=_counts(whole),
-        seen=len(rows),
-        blank=1 - len(pictures) / max(1, len(hashes)),
-        repeated=(len(pictures) - len(set(pictures))) / max(1, len(hashes)),
+        seen=len(seen.hashes),
+        blank=1 - len(pictures) / rows,
+        repeated=(len(pictures) - len(set(pictures))) / rows,
         mean=mean,
         deviation=variance**0.5,
     )
@@ -101,33 +121,21 @@ def _split(whole: DataSubset, rows: DataSubset, hashes: list[bytes]) -> SplitSur
 # ── a linear model ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _linear(train: DataSubset, validation: DataSubset, stream: int) -> tuple[float | None, float | None, int]:
+def _linear(
+    x: Tensor, labels: Tensor, other: Tensor, wanted: Tensor, classes: int, stream: int
+) -> tuple[float | None, float | None, int]:
     """Its accuracy on validation rows, on held-out training rows, and how many these are."""
-    count = len(train)
-    if count < 8 or not len(validation):
+    if len(x) < 8 or not len(other):
         return None, None, 0
-    order = permutation(stream, count)
-    held, fitted = order[: count // 4], order[count // 4 :]
-    x, labels = _features(train), train.labels.cpu()
+    order = permutation(stream, len(x))
+    held, fitted = order[: len(x) // 4], order[len(x) // 4 :]
     centre, scale = x[fitted].mean(0), x[fitted].std(0) + 1e-6
-    x, other = (x - centre) / scale, (_features(validation) - centre) / scale
-    weights = _fit(x[fitted], labels[fitted], len(train.classes))
-    right = [
-        (_apply(weights, rows).argmax(1) == wanted).double().mean()
-        for rows, wanted in ((other, validation.labels.cpu()), (x[held], labels[held]))
-    ]
-    return float(right[0]), float(right[1]), len(held)
+    weights = _fit((x[fitted] - centre) / scale, labels[fitted], classes)
 
+    def accuracy(rows: Tensor, of: Tensor) -> float:
+        return float((_apply(weights, (rows - centre) / scale).argmax(1) == of).double().mean())
 
-def _features(rows: DataSubset) -> Tensor:
-    """float64 [rows, features]: the images at SIDE pixels, flat."""
-    small = [
-        torch.nn.functional.adaptive_avg_pool2d(
-            pixels.double(), (min(SIDE, pixels.shape[2]), min(SIDE, pixels.shape[3]))
-        )
-        for pixels in _pixels(rows)
-    ]
-    return torch.cat(small).flatten(1) / 255
+    return accuracy(other, wanted), accuracy(x[held], labels[held]), len(held)
 
 
 def _fit(x: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -138,11 +146,10 @@ def _fit(x: Tensor, labels: Tensor, classes: int) -> Tensor:
     counts = torch.bincount(labels, minlength=classes).clamp(min=1).double()
     share = (1 / counts)[labels] * len(labels) / classes
     design = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
-    targets = torch.nn.functional.one_hot(labels, classes).to(x.dtype)
+    targets = one_hot(labels, classes).to(x.dtype)
     weighted = design * share[:, None]
     gram = weighted.T @ design
-    penalty = RIDGE * gram.diagonal().mean() / 10
-    gram = gram + penalty * torch.eye(len(gram), dtype=x.dtype)
+    gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype)
     return torch.linalg.solve(gram, weighted.T @ targets)
 
 
