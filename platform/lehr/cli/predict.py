@@ -93,6 +93,8 @@ def shows_answers(places: list[str]) -> bool:
 
     Raises JobError for a mixture, and for a data set without a place for its predictions.
     """
+    from lehr.job.sources import source_form
+
     files = [place for place in places if place == STDIN or (os.path.isfile(place) and not place.endswith(DATA_FILES))]
     if len(files) == len(places):
         return True
@@ -100,7 +102,7 @@ def shows_answers(places: list[str]) -> bool:
     if len(places) == 1:
         if os.path.isdir(only) and not any(Path(only).rglob("*.parquet")):
             return True
-        if "://" in only or ":" in only or os.path.exists(only) or only.isidentifier():
+        if "://" in only or os.path.exists(only) or source_form(only):
             raise JobError(f"{only}: name the folder for the Parquet files too: lehr predict RUN {only} predictions/")
         raise JobError(f'"{only}" does not exist here; allowed: images, a folder of images, or DATA OUT')
     if files or len(places) > 2:

@@ -121,6 +121,7 @@ def test_an_ensemble_answers_as_one(ensemble: Callable[..., RunFolder]) -> None:
     ("arguments", "sentence"),
     [
         (["nope.jpg"], '"nope.jpg" does not exist here; allowed: images, a folder of images, or DATA OUT'),
+        (["photoes"], '"photoes" does not exist here; allowed: images, a folder of images, or DATA OUT'),
         (["photos/1.png", "out"], '"out" does not exist here; allowed: several images, one folder of images'),
         (["photos/1.png", "photos"], "photos is not one image; allowed: several images"),
         (["digits"], "digits: name the folder for the Parquet files too: lehr predict RUN digits predictions/"),
