@@ -52,7 +52,7 @@ def look_in(folder: str | os.PathLike[str]) -> None:
 
 def loaded() -> list[ModuleType]:
     """The job's own modules that were imported."""
-    return [module for module in sys.modules.copy().values() if _within(_file_of(module), _places)]
+    return [module for name, module in sys.modules.copy().items() if _from(_places, name, _file_of(module))]
 
 
 def clash(module: str) -> str:
@@ -85,8 +85,8 @@ def _other(top: str) -> str:
     """The module of this name that is not the job's own, in words; empty where there is none."""
     if top in sys.stdlib_module_names:
         return f"Python's own module {top}"
-    if (loaded := _file_of(sys.modules.get(top))) and not _within(loaded, _places):
-        if not _within(loaded, [*_ever]):
+    if (loaded := _file_of(sys.modules.get(top))) and not _from(_places, top, loaded):
+        if not _from(_ever, top, loaded):
             return f"another module, {loaded}"
         _forget([*_ever], {top})  # of an earlier job, whose folder is no longer searched
     elsewhere = [place for place in sys.path if os.path.abspath(place) not in _places]
@@ -94,7 +94,7 @@ def _other(top: str) -> str:
         spec = None
         with suppress(ImportError, ValueError, AttributeError):
             spec = finder.find_spec(top, elsewhere if finder is PathFinder else None)
-        if spec and spec.origin and not _within(spec.origin, _places):
+        if spec and spec.origin and not _from(_places, top, spec.origin):
             return f"another module, {spec.origin}"
     return ""
 
@@ -130,7 +130,7 @@ def _imported(file: Path) -> Iterator[str]:
 def _forget(places: list[str], names: Collection[str]) -> None:
     """Forgets the modules with one of these names that were imported from these places."""
     for name, module in sys.modules.copy().items() if places else ():
-        if name.partition(".")[0] in names and _within(_file_of(module), places):
+        if name.partition(".")[0] in names and _from(places, name, _file_of(module)):
             del sys.modules[name]
 
 
@@ -145,8 +145,14 @@ def _file_of(module: ModuleType | None) -> str:
     return file if isinstance(file, str) else ""
 
 
-def _within(file: str, places: list[str]) -> bool:
-    return bool(file and places) and _real(file).startswith(tuple(_real(place) + os.sep for place in places))
+def _from(places: Collection[str], name: str, file: str) -> bool:
+    """Whether a module of this name and file was found in one of these folders.
+
+    Not merely below one: a virtual environment and lehr itself often lie below the folder of a job.
+    """
+    levels = name.count(".") + os.path.basename(file).startswith("__init__.")
+    above = Path(file).parents
+    return levels < len(above) and _real(str(above[levels])) in map(_real, places)
 
 
 _real = lru_cache(10_000)(os.path.realpath)

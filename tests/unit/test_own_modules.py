@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -151,6 +152,21 @@ def test_a_process_of_many_jobs_keeps_few_folders_and_gives_each_job_its_own_mod
     look_in(tmp_path / "last")
     write(tmp_path / "last", used_again="name = 'last'")
     assert load("used_again:name") == "last"
+
+
+def test_a_virtual_environment_below_the_folder_of_a_job_is_not_its_own_code(tmp_path: Path) -> None:
+    """As a project keeps it. A later job with a file of a library's name must not make that library load twice."""
+    here, elsewhere = write(tmp_path / "here", own="A = 1"), write(tmp_path / "elsewhere", library="A = 2")
+    installed = write(here / ".venv" / "site-packages" / "library", __init__="from . import inner", inner="")
+    sys.path.append(str(installed.parent))
+    look_in(here)
+    loaded, inner = importlib.import_module("library"), sys.modules["library.inner"]
+    own = importlib.import_module("own")
+    assert own_modules.loaded() == [own]
+    look_in(elsewhere)
+    assert importlib.import_module("library") is loaded
+    assert sys.modules["library.inner"] is inner
+    assert "another module" in clash("library")
 
 
 def test_a_module_that_the_users_program_has_loaded_is_not_taken_for_the_jobs(tmp_path: Path) -> None:
