@@ -6,7 +6,6 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,14 +35,9 @@ train: {epochs: 1, batch_size: 30, evaluated_training_rows: 0}
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = set(sys.modules)
+def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(own_modules, "_places", [])
-    yield
-    for name in set(sys.modules) - before:
-        if own_modules._file_of(sys.modules[name]).startswith("/tmp"):
-            del sys.modules[name]
 
 
 def write(folder: Path, **files: str) -> Path:

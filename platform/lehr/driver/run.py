@@ -73,6 +73,7 @@ def _failures_in_one_sentence(running: Running) -> Iterator[None]:
     except (RunHeld, RunLost, Interrupted):
         raise  # the run folder belongs to another process now, or already says how the run ended
     except Exception as error:
+        running.check_there()  # where the folder was deleted, whatever failed, failed for that
         failure = describe(error)
         with suppress(LehrError):
             if running.run.outcome() is None:

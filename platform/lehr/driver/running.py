@@ -59,6 +59,10 @@ class Running:
             raise Interrupted(self.interrupted)
         if self.lease.lost.is_set():
             raise RunHeld(f"{self.run.name} was taken over by another process; this one stops and writes nothing more")
+        self.check_there()
+
+    def check_there(self) -> None:
+        """Raises RunDeleted if the run folder is gone."""
         folder = self.run.folder
         if folder.is_local and not (folder.local_path / "job.yaml").exists():
             raise RunDeleted(f"{folder.uri}: was deleted while it was being written; this job stops")

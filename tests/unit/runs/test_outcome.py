@@ -102,6 +102,22 @@ def test_a_run_that_is_deleted_while_it_is_written_ends_with_a_sentence_and_stay
     assert left <= {"progress.json", "log.txt", ".lease.lock"}
 
 
+def test_whatever_fails_in_a_deleted_run_is_told_as_its_deletion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes the progress may be the first to find the folder gone."""
+
+    def fail(*_: Any) -> None:
+        shutil.rmtree(tmp_path / "gone")
+        raise StorageError("progress.json: cannot write: No such file or directory")
+
+    monkeypatch.setattr(MetricLogger, "epoch", fail)
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    with pytest.raises(RunDeleted, match="was deleted while it was being written"):
+        run_job(tiny(storage=str(tmp_path), name="gone"), debug=True)
+    assert not (tmp_path / "gone").exists()
+
+
 def test_a_finished_run_whose_report_could_not_be_written_gets_it_when_it_is_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
