@@ -8,8 +8,11 @@ BIN    := $(VENV)/bin
 run: $(VENV)/.installed
 	$(BIN)/lehr run jobs/train.yaml
 
+# PROCESSES: how many run tests side by side, one thread each.
+PROCESSES ?= 2
+
 test: $(VENV)/.installed-test
-	$(BIN)/pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "not slow and not gpu"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
