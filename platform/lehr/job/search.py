@@ -151,9 +151,17 @@ class Budget(Section):
 
     short: ClassVar[str | None] = "trials"
 
-    trials: int | None = Field(default=None, ge=1, description="Trials. By default the whole grid, else 16.")
+    trials: int | None = Field(
+        default=None,
+        ge=1,
+        description="Trials. By default the whole grid, else 16, or fewer if there are fewer combinations.",
+    )
     epochs: int | None = Field(default=None, ge=1, description="Epochs of all trials together.")
-    minutes: float | None = Field(default=None, gt=0, description="Minutes of wall time, all attempts together.")
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Minutes of wall time, all attempts together. A trial that they cut short counts.",
+    )
 
 
 def first_rung(base: Training) -> int:

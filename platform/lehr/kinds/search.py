@@ -41,11 +41,12 @@ def conclude(running: Running, study: SearchStudy) -> None:
     run, screen, ranking = running.run, running.screen, study.ranking()
     failed = Counter(outcome.message for outcome in study.outcomes.values() if outcome.status == "failed")
     count = len(study.outcomes)
-    message = f"{count} trials" if ranking else f"none of {count} trials finished an epoch"
+    found = f"{count} trial{'s' * (count != 1)}: {study.ending}"
+    message = found if ranking else f"none of {count} trials finished an epoch"
     _write_end(run, study, message, found=bool(ranking))
     screen.close()
     if not ranking:
-        why = failed.most_common(1)[0][0] if failed else "the budget ran out first"
+        why = failed.most_common(1)[0][0] if failed else study.ending
         raise LehrError(f"{message}; the most frequent reason: {why}")
     report(run)
     number, value = ranking[0]
@@ -53,6 +54,7 @@ def conclude(running: Running, study: SearchStudy) -> None:
     counts = {"trials": count, "ended early": early, "failed": failed.total()}
     parts = [f"{each} {what}" for what, each in counts.items() if each]
     screen.say(f"{', '.join(parts)}; {study.epochs_spent} epochs in {format_seconds(study.seconds)}.")
+    screen.say(f"{study.ending[:1].upper()}{study.ending[1:]}.")
     screen.say(f"Best {metric_name(study.metric)}: {format_metric(value, study.metric)}, trial {number}")
     for path, each in study.records[number].values.items():
         screen.say(f"  {path} = {format_value(each)}")
@@ -71,7 +73,12 @@ def _write_end(run: RunFolder, study: SearchStudy, message: str, *, found: bool)
         best=progress.best,
         seconds=progress.seconds,
         updated=time.time(),
-        overview=replace(progress.overview, done=1.0, children=dict(states)),
+        overview=replace(
+            progress.overview,
+            done=1.0,
+            children=dict(states),
+            facts={**progress.overview.facts, "ended": study.ending},
+        ),
     )
     run.write_progress(ended)
 

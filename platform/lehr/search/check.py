@@ -5,9 +5,9 @@ from __future__ import annotations
 from lehr.errors import JobError
 from lehr.job import derive, refuse_unused
 from lehr.job.search import SearchJob
+from lehr.search.combinations import grid_combinations, max_trials
 from lehr.search.formats import format_value
 from lehr.search.space import Space
-from lehr.search.study import grid_combinations, max_trials
 from lehr.training.setup import check_job, complete_base
 
 LARGEST_GRID = 10_000

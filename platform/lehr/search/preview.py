@@ -12,11 +12,10 @@ from lehr.formatting import format_seconds
 from lehr.job import TrainJob
 from lehr.job.search import SearchJob
 from lehr.machine import cores
+from lehr.search.combinations import Combinations, count_combinations, grid_combinations, max_trials
 from lehr.search.formats import format_value
 from lehr.search.rungs import epoch_bounds, rungs
-from lehr.search.samplers import drawn_values
 from lehr.search.space import Space, Values
-from lehr.search.study import grid_combinations, max_trials
 from lehr.training.group import Group
 from lehr.training.lightning_step import train_step_of
 from lehr.training.prepare import prepare_model
@@ -33,7 +32,7 @@ def preview(job: SearchJob) -> list[str]:
     lines = [*_trials(job, grid, most), *_stopping(job)]
     least, highest = _epochs(job, most)
     if highest:
-        lines += _cost(job, grid, least, highest)
+        lines += _cost(job, least, highest)
     if job.budget.minutes:
         lines.append(f"The search ends after {job.budget.minutes:g} minutes at the latest")
     return lines
@@ -43,20 +42,20 @@ def _trials(job: SearchJob, grid: list[Values] | None, most: int | None) -> list
     """How many trials there are, and the values of the first of them."""
     at_most = "up to " if most and (job.budget.epochs or job.budget.minutes) else ""
     lines = [f"{at_most}{most or 'any number of'} trials of {job.base.train.epochs} epochs"]
+    if grid is None and most and most == count_combinations(Space(job)):
+        lines[0] += "; the space has no more combinations"
+    combinations = Combinations(Space(job))
     for number in range(min(most or SHOWN, SHOWN)):
         if job.method == "tpe" and number:
             lines.append("  the values of the others depend on the results (tpe)")
             break
-        _, values = _trial(job, grid, number)
+        if (drawn := combinations.next(number)) is None:
+            break
+        _, values = Space(job).trial(drawn, "trial")
         lines.append(f"  {number:>3}  " + "  ".join(f"{path} {format_value(value)}" for path, value in values.items()))
     if most and most > SHOWN and job.method != "tpe":
         lines.append(f"  … and {most - SHOWN} more")
     return lines
-
-
-def _trial(job: SearchJob, grid: list[Values] | None, number: int) -> tuple[TrainJob, Values]:
-    space = Space(job)
-    return space.trial(grid[number] if grid else drawn_values(space, job.seed, number), "trial")
 
 
 def _stopping(job: SearchJob) -> list[str]:
@@ -78,9 +77,10 @@ def _epochs(job: SearchJob, most: int | None) -> tuple[int, int]:
     return (min(least, limit), min(highest, limit)) if limit else (least, highest)
 
 
-def _cost(job: SearchJob, grid: list[Values] | None, least: int, highest: int) -> list[str]:
+def _cost(job: SearchJob, least: int, highest: int) -> list[str]:
     """Epochs and time."""
-    seconds, slots = seconds_per_epoch(_trial(job, grid, 0)[0]), cores()
+    space = Space(job)
+    seconds, slots = seconds_per_epoch(space.trial(Combinations(space).next(0) or {}, "trial")[0]), cores()
     low, high = (format_seconds(count * seconds / slots) for count in (least or highest, highest))
     span = low if low == high else f"{low} to {high}"
     return [

@@ -64,8 +64,11 @@ def _facts(run: RunFolder, found: SearchResults) -> list[tuple[str, str]]:
         ("Failed", f"{states['failed']}"),
         ("Epochs", f"{spent} of {full}"),
     ]
-    if seconds := run.progress().seconds.get("total"):
+    progress = run.progress()
+    if seconds := progress.seconds.get("total"):
         facts.append(("Time", format_seconds(seconds)))
+    if progress.overview and (why := progress.overview.facts.get("ended")):
+        facts.append(("Ended", why))
     return facts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,18 @@ class Space:
         """How many combinations there are if every condition holds."""
         return math.prod(len(self._axis(path, dimension)) for path, dimension in self.dimensions.items())
 
+    def finite_size(self) -> float:
+        """As `grid_size`, with every whole number of a range of them; infinite if there is a range of other numbers."""
+        return math.prod(
+            math.inf if axis is None else len(axis) for axis in map(_finite_axis, self.dimensions.values())
+        )
+
+    def finite(self) -> Iterator[Values]:
+        """Every combination of a space whose `finite_size` is finite, the last dimension fastest."""
+        axes = [_finite_axis(dimension) or () for dimension in self.dimensions.values()]
+        for combination in itertools.product(*axes):
+            yield dict(zip(self.dimensions, combination, strict=True))
+
     def _axis(self, path: str, dimension: Dimension) -> list[Any]:
         if dimension.values is not None:
             return dimension.values
@@ -75,6 +87,14 @@ class Space:
                 active[path] = value
                 job = derive(self.job.base, active, parent=self.job, name=name)
         return job, {path: active[path] for path in values if path in active}
+
+
+def _finite_axis(dimension: Dimension) -> Sequence[Any] | None:
+    """All values of a dimension; None if it is a range of other than whole numbers."""
+    if dimension.values is not None or dimension.int is None:
+        return dimension.values
+    low, high = map(int, dimension.ends)
+    return range(low, high + 1, dimension.step or 1)
 
 
 def value_at(dimension: Dimension, share: float) -> Any:

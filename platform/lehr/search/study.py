@@ -8,18 +8,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from lehr.formatting import format_seconds
 from lehr.job.search import SearchJob
 from lehr.runs import BestValue, Overview, RunFolder, Table
 from lehr.runs.progress import Rung
+from lehr.search.combinations import Combinations, count_combinations, grid_combinations, max_trials
 from lehr.search.formats import format_metric, format_value, metric_name
 from lehr.search.record import EarlyEnd, TrialRecord, folder_of, number_of, read_records
 from lehr.search.rungs import reason_to_end, rungs
-from lehr.search.samplers import PastTrial, TrialState, drawn_values, tpe_values
+from lehr.search.samplers import PastTrial, TrialState
 from lehr.search.space import Space, Values
-from lehr.trials import Outcome, Trial
+from lehr.trials import Clock, Outcome, Trial
 from lehr.trials.study import StudyProgress
 
-TRIALS = 16  # where the job does not say
 SHOWN = 8  # rows of the table on the screen
 STATES: tuple[TrialState, ...] = ("running", "finished", "ended", "failed")
 
@@ -33,35 +34,42 @@ class SearchStudy:
         self.sign = -1.0 if job.base.lower_is_better(self.metric) else 1.0
         self.records = read_records(run)
         self.outcomes: dict[int, Outcome] = {}
-        self.grid = grid_combinations(self.space) if job.method == "grid" else None
-        self.max_trials = max_trials(job, self.grid)
+        self.combinations = Combinations(self.space)
+        for record in self.records.values():
+            self.combinations.take(record.values)
+        grid = grid_combinations(self.space) if job.method == "grid" else None
+        self.max_trials = max_trials(job, grid)
+        self.combinations_count = count_combinations(self.space) if grid is None else len(grid)
+        self.ending = ""  # why there are no more trials, in words
         self._next = 0
-        self._seconds_before = run.progress().seconds.get("total", 0.0)  # of earlier attempts
-        self._began = time.monotonic()
+        self.clock = Clock(run)
+        minutes = job.budget.minutes
+        self.deadline = self.clock.deadline(60 * minutes, used_up(minutes, "minute")) if minutes else None
         self._trained: set[int] = set()  # the trials that trained an epoch in this attempt
+        self._last_seen: dict[int, float] = {}  # when each trial began its current epoch, by `time.monotonic`
+        self._epoch_seconds: dict[int, float] = {}  # of the newest epoch of each trial
 
     # ── what `run_trials` asks ──────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self) -> Trial | None:
         """The next trial, in order of number. Trials of an earlier attempt keep their values."""
         number = self._next
-        if number >= (self.max_trials or math.inf):
+        if (values := self._values(number)) is None:
             return None
-        if number not in self.records and self.exhausted_budget(beside=number):
-            return None
-        self._next += 1
-        if number in self.records:
-            job, _ = self.space.trial(self.records[number].values, folder_of(number))
-        else:
-            job, values = self.space.trial(self._choose(number), folder_of(number))
-            self.records[number] = TrialRecord(number, values)
+        self._next, self.ending = number + 1, ""
+        job, applied = self.space.trial(values, folder_of(number))
+        if number not in self.records:
+            self.records[number] = TrialRecord(number, applied)
             self.records[number].write(self.run)
-        return Trial(folder_of(number), job)
+        self._last_seen[number] = time.monotonic()
+        return Trial(folder_of(number), job, deadline=self.deadline)
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
         """Records what an epoch measured and decides whether the trial ends; asked again, it decides the same."""
         number, epoch = number_of(trial.folder), int(row["epoch"])
         self._trained.add(number)
+        now = time.monotonic()
+        self._epoch_seconds[number], self._last_seen[number] = now - self._last_seen[number], now
         record = self.records[number].with_score(epoch, float(row.get(self.metric, math.nan)))
         if not record.ended:
             self.records[number] = record
@@ -74,7 +82,11 @@ class SearchStudy:
         return record.ended.reason if record.ended else None
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
-        self.outcomes[number_of(trial.folder)] = outcome
+        number = number_of(trial.folder)
+        self.outcomes[number], record = outcome, self.records[number]
+        if self.deadline and outcome.message == self.deadline.reason and not record.ended:
+            self.records[number] = replace(record, ended=EarlyEnd(len(record.scores), outcome.message))
+            self.records[number].write(self.run)
 
     # ── how far the search is ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -91,9 +103,15 @@ class SearchStudy:
             if number not in self.outcomes and number != beside
         )
         if budget.epochs is not None and self.epochs_spent + running >= budget.epochs:
-            return f"the budget of {budget.epochs} epochs is used up"
-        if budget.minutes is not None and self.seconds >= 60 * budget.minutes:
-            return f"the budget of {budget.minutes:g} minutes is used up"
+            return used_up(budget.epochs, "epoch")
+        if self.deadline is None:
+            return None
+        if self.deadline.passed:
+            return self.deadline.reason
+        takes = self._epoch_seconds.get(beside) or min(self._epoch_seconds.values(), default=0.0)
+        if takes > self.deadline.seconds_left:
+            what = f"the budget of {amount(budget.minutes or 0, 'minute')} has no room for another epoch"
+            return f"{what}, which takes about {format_seconds(takes)}"
         return None
 
     @property
@@ -112,7 +130,7 @@ class SearchStudy:
     @property
     def seconds(self) -> float:
         """Wall time of this search, all attempts together."""
-        return self._seconds_before + time.monotonic() - self._began
+        return self.clock.seconds
 
     def state(self, number: int) -> TrialState:
         if number not in self.outcomes:
@@ -156,7 +174,7 @@ class SearchStudy:
     def trials_per_minute(self) -> float | None:
         """Of this attempt; None before its first trial ended."""
         ended = len(self._trained & set(self.outcomes))
-        return 60 * ended / (time.monotonic() - self._began) if ended else None
+        return 60 * ended / self.clock.seconds_here if ended else None
 
     def _facts(self, ranking: list[tuple[int, float]]) -> dict[str, str]:
         facts = {}
@@ -172,7 +190,7 @@ class SearchStudy:
 
     def _ended_at(self) -> Counter[int]:
         """How many trials were ended early, by epoch."""
-        return Counter(record.ended.epoch for record in self.records.values() if record.ended)
+        return Counter(record.ended.epoch for record in self.records.values() if record.ended and record.scores)
 
     def _rung(self, epoch: int) -> Rung:
         reached = sum(len(record.scores) >= epoch for record in self.records.values())
@@ -183,40 +201,44 @@ class SearchStudy:
         values = [format_value(record.values[path]) if path in record.values else "" for path in self.space.dimensions]
         return (str(number), format_metric(value, self.metric), f"{len(record.scores)}/{self.epochs}", state, *values)
 
-    def _choose(self, number: int) -> Values:
-        if self.grid is not None:
-            return self.grid[number]
-        if self.job.method != "tpe":
-            return drawn_values(self.space, self.job.seed, number)
-        past = [
+    def _values(self, number: int) -> Values | None:
+        """The values of a trial; None where there is no such trial, and `ending` says why."""
+        if self.combinations_count is not None and number >= self.combinations_count:
+            self.ending = all_tried(self.combinations_count)
+        elif number >= (self.max_trials or math.inf):
+            self.ending = used_up(self.max_trials or 0, "trial")
+        elif number in self.records:
+            return self.records[number].values
+        elif reason := self.exhausted_budget(beside=number):
+            self.ending = reason
+        elif values := self.combinations.next(number, self._past()):
+            return values
+        else:
+            self.combinations_count = number
+            self.ending = all_tried(number)
+        return None
+
+    def _past(self) -> list[PastTrial]:
+        """What tpe knows of earlier trials."""
+        return [
             PastTrial(record.values, self.state(other), record.signed_scores(self.sign))
             for other, record in sorted(self.records.items())
         ]
-        return tpe_values(self.space, self.job.seed, number, past)
 
     def _curves(self) -> dict[int, tuple[float, ...]]:
         return {number: record.signed_scores(self.sign) for number, record in self.records.items()}
 
 
-def grid_combinations(space: Space) -> list[Values]:
-    """The grid in order, each trial once: combinations that differ only in values that do not apply count as one."""
-    found: dict[str, Values] = {}
-    for values in space.grid():
-        active = space.trial(values, "trial")[1]
-        found.setdefault(repr(sorted(active.items(), key=lambda item: item[0])), values)
-    return list(found.values())
+def amount(number: float, unit: str) -> str:
+    """`1 minute`, `20 minutes`."""
+    return f"{number:g} {unit}{'s' * (number != 1)}"
 
 
-def max_trials(job: SearchJob, grid: list[Values] | None) -> int | None:
-    """The largest number of trials; None where only epochs or minutes end the search.
+def used_up(number: float, unit: str) -> str:
+    """That a part of the budget is."""
+    return f"the budget of {amount(number, unit)} is used up"
 
-    Raises:
-        JobError: the grid is larger than the budget.
-    """
-    budget = job.budget
-    if grid is None:
-        return budget.trials or (TRIALS if budget.epochs is None and budget.minutes is None else None)
-    if budget.trials is not None and len(grid) > budget.trials:
-        what = f"the grid has {len(grid)} combinations, more than the budget of {budget.trials} trials"
-        raise job.error("budget.trials", f"{what}; use fewer values, or method: random")
-    return len(grid)
+
+def all_tried(count: int) -> str:
+    """That a finite space has no more combinations."""
+    return f"all {count} combinations were tried" if count > 1 else "the only combination was tried"

@@ -38,14 +38,22 @@ from lehr.training.resume import (
 )
 from lehr.training.setup import Plan
 from lehr.training.state import TrainingState
-from lehr.training.stopping import Best, early_stop, first_exploded
+from lehr.training.stopping import Best, Enough, early_stop, first_exploded
 from lehr.training.stopwatch import Stopwatch
 from lehr.training.synchronisation import StepBuffer, Synchroniser
 from lehr.training.telling import Teller
 
 
 class Stopped(Exception):
-    """Somebody asked the run to stop; its state is saved."""
+    """Somebody asked the run to stop; its state is saved.
+
+    Attributes:
+        for_good: whether the run is finished with that.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.for_good = isinstance(reason, Enough)
 
 
 class Diverged(TrainingError):
@@ -74,7 +82,8 @@ def train(
     Args:
         plan: the same on every worker.
         run: the run folder, reachable from every worker; only the first worker writes to it.
-        should_stop: called by the first worker about twice a second; a reason makes all workers save and stop.
+        should_stop: called by the first worker about twice a second; a reason makes all workers save and stop. With
+            `Enough`, the run is finished at once, whole epochs or not, and the best model so far is kept.
         after_epoch: called by the first worker with what every epoch measured (`epoch` from 1, `step`, and the
             metrics), after it is recorded; a reason ends the training there, and the best model so far is kept.
         must_save: called by the first worker about twice a second; a reason other than the last one makes it save a
@@ -91,9 +100,12 @@ def train(
         try:
             ending = attempt.train()
         except Stopped as stopped:
-            attempt.teller.tell("run_end", attempt.state, status="stopped", message=str(stopped))
-            attempt.logger.finish("stopped", str(stopped), attempt.state)
-            return "stopped"
+            ending = str(stopped)
+            if not stopped.for_good:
+                attempt.teller.tell("run_end", attempt.state, status="stopped", message=ending)
+                attempt.logger.finish("stopped", ending, attempt.state)
+                return "stopped"
+            attempt.logger.event("ended_early", ending, step=attempt.state.step)
         except Diverged as diverged:
             if attempt.state.best.step is None:
                 attempt.teller.tell("run_end", attempt.state, status="failed", message=str(diverged))
@@ -160,7 +172,7 @@ class Attempt:
             last_or_best = step in (plan.length.total_steps, self.state.best.step)
             if save_due or stop or (synchronise and self._must_save()) or last_or_best:
                 self._save()
-            if stop:
+            if stop and not (isinstance(stop, Enough) and step == plan.length.total_steps):
                 raise Stopped(stop)
         return ended
 

@@ -15,6 +15,10 @@ EXPLODED = 1000.0
 """A loss above this many times the first one (or 1, if that is more) never recovers, whether finite or not."""
 
 
+class Enough(str):
+    """A reason to stop for good, such as a budget of time that is used up: the best model so far is the result."""
+
+
 @dataclass(frozen=True)
 class Best:
     """The best value of a metric so far.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lehr.training.group import Group
+from lehr.training.stopping import Enough
 from lehr.training.stopwatch import Stopwatch
 from lehr.training.train_step import StepResult
 
@@ -42,15 +43,16 @@ class Synchroniser:
 
         Returns:
             The losses of the global batches, and why to stop, if so; the same on every worker, except that only the
-            first one knows the reason in words.
+            first one knows the reason in words. All know whether it is `Enough`.
         """
         elapsed = time.perf_counter() - self._last if self._group.first else 0.0
-        extra = torch.tensor([elapsed, float(stop is not None)], dtype=torch.float64, device=self._group.device)
+        asked = 0.0 if stop is None else 2.0 if isinstance(stop, Enough) else 1.0
+        extra = torch.tensor([elapsed, asked], dtype=torch.float64, device=self._group.device)
         *summed, elapsed, stops = self._group.sum(torch.cat([losses, extra])).tolist()
         steps = len(summed)
         self._next_step = step + max(1, min(4 * steps, round(steps * SYNC_SECONDS / max(elapsed, 1e-6))))
         self._last = time.perf_counter()
-        return summed, (stop or "asked to stop") if stops else None
+        return summed, (stop or (Enough if stops > 1 else str)("asked to stop")) if stops else None
 
 
 class StepBuffer:

@@ -6,11 +6,23 @@ again but not trained again, and a killed one resumes from its newest checkpoint
 """
 
 from lehr.driver import Running
+from lehr.trials.clock import Clock
 from lehr.trials.local import run_locally
 from lehr.trials.study import Each, Outcome, Study, StudyProgress, Trial
-from lehr.trials.trainable import TrialCallbacks, train_trial
+from lehr.trials.trainable import Deadline, TrialCallbacks, train_trial
 
-__all__ = ["Each", "Outcome", "Study", "StudyProgress", "Trial", "TrialCallbacks", "run_trials", "train_trial"]
+__all__ = [
+    "Clock",
+    "Deadline",
+    "Each",
+    "Outcome",
+    "Study",
+    "StudyProgress",
+    "Trial",
+    "TrialCallbacks",
+    "run_trials",
+    "train_trial",
+]
 
 
 def run_trials(running: Running, study: Study, at_most: int | None = None) -> None:

@@ -34,17 +34,20 @@ def run_locally(running: Running, study: Study) -> None:
     torch.set_num_threads(cores())
     group = Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
+    parent = ParentProgress(running, study)
+
     def should_stop() -> str | None:
         running.check_lease()
+        parent.tick()
         return running.run.stop_requested()
 
-    parent = ParentProgress(running, study)
     while trial := study.ask():
         parent.count("running")
         child = open_child(running.run, trial)
         if not (outcome := end_of(child)):
             running.begin_training()
-            callbacks = TrialCallbacks(should_stop, partial(study.epoch, trial))
+            watched = trial.deadline.watch(should_stop) if trial.deadline else should_stop
+            callbacks = TrialCallbacks(watched, partial(study.epoch, trial))
             try:
                 plan = Plan.make(trial.job, splits(trial.job, datasets.of(trial.job)))
                 trial.trainable(plan, child, group, callbacks)

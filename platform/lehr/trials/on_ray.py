@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,10 +50,8 @@ from lehr.trials.dataset_cache import DatasetCache
 from lehr.trials.parent_progress import ParentProgress
 from lehr.trials.slots import Slots, slots
 from lehr.trials.study import Study, Trial
-from lehr.trials.trainable import Trainable, TrialCallbacks
+from lehr.trials.trainable import TrialCallbacks
 from lehr.trust import adopt, grants
-
-SHOW_SECONDS = 0.5  # between updates of the screen
 
 
 def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> None:
@@ -120,7 +117,6 @@ class _TrialRunner:
         self.data_thread = ThreadPoolExecutor(1, "trial-data")
         thread = threading.Thread(target=self._tune, args=(first[0].job,), daemon=True, name="ray-tune")
         thread.start()
-        shown = 0.0
         while thread.is_alive():
             self.running.check_lease()
             for report in ray.get(self.broker.reports.remote(0.2)):
@@ -128,10 +124,9 @@ class _TrialRunner:
                     known = self.live.get(report.folder)
                     reason = self.study.epoch(known[0], report.row) if known else None
                 self.broker.answer.remote(report.number, reason)
-            if self.running.training and time.monotonic() - shown > SHOW_SECONDS:
+            if self.running.training:
                 with self.lock:
-                    self.parent.tell("running")
-                shown = time.monotonic()
+                    self.parent.tick()
         self.data_thread.shutdown()
         if self.problem:
             raise self.problem
@@ -296,7 +291,7 @@ def _trial_process(broker: Any, parent: str, claim: Claim | None, config: Mappin
         job = assignment.trial.job
         look_in(job.folder)
         adopt(assignment.grants)
-        run_it = partial(_run_trainable, assignment.trial.trainable, broker, config["folder"], parent)
+        run_it = partial(_run_trainable, assignment.trial, broker, parent)
         if assignment.share.most > 1:
             fit(job, run, assignment.shared, assignment.share, run_it)
             if failure := run.failure():
@@ -325,13 +320,14 @@ def _opened(reference: ray.ObjectRef[Any]) -> _Assignment:
     return assignment
 
 
-def _run_trainable(
-    trainable: Trainable, broker: Any, folder: str, parent: str, plan: Plan, run: RunFolder, group: Group
-) -> None:
-    """Runs a trainable in this process; it reports every epoch to the study."""
+def _run_trainable(trial: Trial, broker: Any, parent: str, plan: Plan, run: RunFolder, group: Group) -> None:
+    """Runs a trial in this process; it reports every epoch to the study."""
 
     def after_epoch(row: Mapping[str, float]) -> str | None:
-        reason: str | None = ray.get(broker.report.remote(folder, dict(row)))
+        reason: str | None = ray.get(broker.report.remote(trial.folder, dict(row)))
         return reason
 
-    trainable(plan, run, group, TrialCallbacks(stop_watcher(RunFolder.open(parent)), after_epoch))
+    should_stop = stop_watcher(RunFolder.open(parent))
+    if trial.deadline:
+        should_stop = trial.deadline.watch(should_stop)
+    trial.trainable(plan, run, group, TrialCallbacks(should_stop, after_epoch))

@@ -11,6 +11,8 @@ from lehr.runs import Progress
 from lehr.runs.progress import State
 from lehr.trials.study import Study
 
+SHOW_SECONDS = 0.5  # between updates of the screen
+
 
 class ParentProgress:
     """Keeps the parent's progress.json and the screen up to date while its trials run."""
@@ -19,11 +21,17 @@ class ParentProgress:
         self.running, self.study = running, study
         self.counts: Counter[str] = Counter(running=0, finished=0, failed=0)
         self.began = time.time()
+        self._told = 0.0
 
     def count(self, status: str, change: int = 1) -> None:
         """Counts a trial that started or stopped `running`, or that ended as `finished` or `failed`."""
         self.counts[status] += change
         self.tell("running")
+
+    def tick(self) -> None:
+        """Tells how far the running job is, but not more often than is worth it."""
+        if time.monotonic() - self._told > SHOW_SECONDS:
+            self.tell("running")
 
     def tell(self, status: State, message: str = "") -> None:
         """Writes and shows how far the job is; headline, figures and table come from the study."""
@@ -45,3 +53,4 @@ class ParentProgress:
         )
         self.running.run.write_progress(progress)
         self.running.screen.progress(progress)
+        self._told = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from lehr.job import TrainJob
 from lehr.runs import BestValue, Overview, RunFolder
-from lehr.trials.trainable import Trainable, train_trial
+from lehr.trials.trainable import Deadline, Trainable, train_trial
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class Trial:
         folder: its run folder, relative to the parent's, such as `trials/0007`.
         job: what it trains.
         trainable: what runs; a function at the top level of a module. By default it trains the job.
+        deadline: when it is finished with what it has; None if it has no limit of time.
     """
 
     folder: str
     job: TrainJob
     trainable: Trainable = train_trial
+    deadline: Deadline | None = None
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ GRID = {"space": {"optimizer": {"lr": {"uniform": [1, 9], "points": 2}}}, "metho
 SMALL = {**TINY, "train": {"epochs": 6, "batch_size": 16}}
 OTHERS: dict[str, tuple[dict[str, Any], Any, list[Field]]] = {
     "search": (
-        {"base": SMALL, "space": {"optimizer.weight_decay": [0, 0.1, 0.2]}, "budget": 8},
+        {"base": SMALL, "space": {"optimizer.weight_decay": [n / 10 for n in range(8)]}, "budget": 8},
         searched,
         [
             Field("seed", 1),

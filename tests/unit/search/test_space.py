@@ -9,10 +9,10 @@ import pytest
 
 from lehr.job import from_dict, to_dict
 from lehr.job.search import Dimension, SearchJob
+from lehr.search.combinations import grid_combinations
 from lehr.search.formats import format_value
 from lehr.search.samplers import PastTrial, quasi_random_values, random_values, tpe_values
 from lehr.search.space import Space, condition_holds, position_of, value_at
-from lehr.search.study import grid_combinations
 
 SPACE: dict[str, Any] = {
     "optimizer.lr": {"log_uniform": [1e-4, 1]},

@@ -1,0 +1,178 @@
+"""A search's budget is a promise: nothing is trained twice, and no time is spent beyond one step and one evaluation."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import TINY, tiny
+
+from lehr.data.load import OpenedSources, splits
+from lehr.job import from_dict, to_dict
+from lehr.kinds import run_job
+from lehr.runs import Folder, Progress, RunFolder
+from lehr.search.combinations import Combinations, count_combinations
+from lehr.search.preview import preview
+from lehr.search.record import read_records
+from lehr.search.space import Space
+from lehr.search.study import SearchStudy
+from lehr.training.group import Group
+from lehr.training.loop import train
+from lehr.training.setup import Plan
+from lehr.training.stopping import Enough
+from lehr.trials import Deadline, Outcome
+
+
+def search(**changes: Any) -> Any:
+    job: dict[str, Any] = {
+        "kind": "search", "name": "tiny", "base": {**TINY, "data": {"source": "digits", "limit": 200}},
+        "space": {"optimizer.lr": [0.05, 0.1]}, "stopping": "none",
+    }  # fmt: skip
+    return from_dict({**job, **changes}, {"base.train.epochs": 2})
+
+
+@pytest.mark.parametrize("method", ["random", "quasi_random", "tpe", "grid"])
+def test_two_values_are_two_trials_whatever_the_method(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = search(storage=str(tmp_path), method=method, budget=16, base={**TINY, "data": {"limit": 60}})
+    run = run_job(job, debug=True)
+    assert {record.values["optimizer.lr"] for record in read_records(run).values()} == {0.05, 0.1}
+    assert len(run.children("trials")) == 2
+    said = "all 2 combinations were tried"
+    assert f"A{said[1:]}." in capsys.readouterr().out
+    assert run.progress().message == f"2 trials: {said}"
+    assert said in run.folder.read("report.html").decode()
+
+
+@pytest.mark.parametrize("method", ["random", "quasi_random", "tpe"])
+def test_a_finite_space_is_tried_once_and_to_its_end(method: str) -> None:
+    space = {"optimizer.lr": {"choice": [0.1, 0.2, 0.3]}, "model.width": {"int": [8, 24], "step": 8}}
+    combinations = Combinations(Space(search(method=method, space=space)))
+    found = [combinations.next(number) for number in range(10)]
+    assert found[-1] is None
+    assert len({tuple(values.values()) for values in found if values}) == 9
+    again = Combinations(Space(search(method=method, space=space)))
+    for values in found[:5]:
+        again.take(values or {})
+    assert [again.next(number) for number in range(5, 9)] == found[5:9]  # resumed, it goes on as if undisturbed
+
+
+def test_combinations_that_train_the_same_count_as_one() -> None:
+    spelt = {"train.epochs": [2, 2], "schedule": ["cosine", {"name": "cosine"}, "linear"]}
+    assert count_combinations(Space(search(space=spelt))) == 2
+    condition = {"when": {"optimizer.name": "sgd"}}
+    some = {"optimizer.name": ["sgd", "adam"], "optimizer.momentum": {"choice": [0.8, 0.9], **condition}}
+    assert count_combinations(Space(search(space=some))) == 3
+    assert count_combinations(Space(search(space={"optimizer.lr": {"uniform": [0.1, 1]}}))) is None
+
+
+def test_draws_that_do_not_repeat_are_what_they_always_were() -> None:
+    space = Space(search(space={"optimizer.lr": {"log_uniform": [1e-3, 1]}}, seed=3))
+    combinations = Combinations(space)
+    from lehr.search.samplers import drawn_values
+
+    assert [combinations.next(n) for n in range(5)] == [drawn_values(space, 3, n) for n in range(5)]
+
+
+def test_the_preview_shows_each_combination_once() -> None:
+    lines = preview(search(budget=16))
+    assert lines[0] == "2 trials of 2 epochs; the space has no more combinations"
+    assert sum("optimizer.lr" in line for line in lines) == 2
+
+
+# ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 9])
+def test_a_training_that_has_had_enough_is_finished_with_its_best_epoch(
+    stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lehr.training.synchronisation.SYNC_SECONDS", 0.0)  # asked after every step
+    job = tiny(schedule="constant", train__epochs=4)
+    data = splits(job, OpenedSources(job).decode())
+
+    def run_it(name: str, epochs: int, *stops: int) -> RunFolder:
+        longer = tiny(schedule="constant", train__epochs=epochs)
+        folder = Folder.at(tmp_path / name)
+        run = RunFolder.open(folder) if folder.exists("job.yaml") else RunFolder.create(folder, to_dict(longer))
+        asked: list[int] = []
+
+        def should_stop() -> str | None:
+            asked.append(1)
+            return Enough("the time is over") if len(asked) in stops else None
+
+        assert train(Plan.make(longer, data), run, Group(), should_stop) == "finished"
+        return run
+
+    run = run_it("cut", 4, stop_at)
+    ended, epochs = run.outcome(), run.epochs()
+    assert ended
+    assert (ended.status, ended.message) == ("finished", "the time is over")
+    assert epochs.num_rows == stop_at // 6  # steps of an epoch: the one in which it ends is not evaluated
+    assert ended.best.value == (max(epochs["validation_accuracy"].to_pylist()) if epochs.num_rows else None)
+    assert run.folder.exists("model/model-0001.json")
+    run.begin()
+    rest = run_it("cut", 4)
+    whole = run_it("whole", 4)
+    assert rest.epochs()["validation_loss"].to_pylist() == whole.epochs()["validation_loss"].to_pylist()
+
+
+def study_with(seconds_spent: float, tmp_path: Path, **budget: Any) -> SearchStudy:
+    job = search(budget=budget, space={"optimizer.lr": {"log_uniform": [1e-3, 1]}})
+    run = RunFolder.create(Folder.at(tmp_path / "run"), to_dict(job))
+    run.write_progress(Progress(seconds={"total": seconds_spent}))
+    return SearchStudy(job, run)
+
+
+def test_time_is_counted_over_all_attempts(tmp_path: Path) -> None:
+    study = study_with(50, tmp_path, minutes=1)
+    assert study.deadline
+    assert 9 < study.deadline.seconds_left <= 10
+    first = study.ask()
+    assert first
+    assert first.deadline == study.deadline
+    assert study.progress().seconds["total"] >= 50
+
+
+def test_an_epoch_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+    study = study_with(50, tmp_path, minutes=1)
+    first = study.ask()
+    assert first
+    study._last_seen[0] -= 100  # its epoch took so long
+    reason = study.epoch(first, {"epoch": 1, "validation_accuracy": 0.5})
+    assert reason == "the budget of 1 minute has no room for another epoch, which takes about 1 min 40 s"
+    study.tell(first, Outcome("finished", reason, study.run))
+    assert study.ask() is None
+    assert study.ending == reason
+
+
+def test_a_trial_that_the_time_cuts_short_counts_with_what_it_has(tmp_path: Path) -> None:
+    study = study_with(0, tmp_path, minutes=1)
+    trials = [study.ask(), study.ask()]
+    assert trials[0]
+    assert trials[1]
+    study.epoch(trials[0], {"epoch": 1, "validation_accuracy": 0.5})
+    study.deadline = Deadline(time.time() - 1, "the budget of 1 minute is used up")
+    for trial in trials:
+        assert trial
+        study.tell(trial, Outcome("finished", study.deadline.reason, study.run))
+    assert study.ask() is None
+    assert study.ending == "the budget of 1 minute is used up"
+    assert study.ranking() == [(0, 0.5)]
+    assert [record.ended.epoch for record in study.records.values() if record.ended] == [1, 0]
+
+
+def test_a_search_in_time_ends_with_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that advances with every look at it: the deadline comes in the middle of the third epoch."""
+    looks: list[int] = []
+    monkeypatch.setattr("lehr.training.synchronisation.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(Deadline, "passed", property(lambda self: looks.append(1) or len(looks) > 14))
+    job = search(storage=str(tmp_path), budget={"minutes": 60}, space={"optimizer.lr": {"log_uniform": [0.01, 1]}})
+    run = run_job(job, debug=True)
+    records = read_records(run)
+    assert sum(len(record.scores) for record in records.values()) < 4
+    assert run.progress().message.endswith("the budget of 60 minutes is used up")
+    assert run.status() == "finished"
