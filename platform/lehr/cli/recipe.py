@@ -53,6 +53,4 @@ def recipe(
         table.add_row(*row)
     shown = console()
     shown.print(table)
-    shown.print(
-        f"Budget of steps 3 to 7: {loaded.budget}. The recipe ends earlier if nothing improves or a step fails."
-    )
+    shown.print(f"Budget: {loaded.budget}. The recipe ends earlier if nothing improves or a step fails.")

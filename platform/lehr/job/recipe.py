@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -15,15 +16,48 @@ from lehr.job.training import Training, seeded
 STEPS = ("initial_loss", "overfit", "learning_rate", "coarse", "refine", "last")
 """In the order in which they are done."""
 
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-_BUDGET = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|s|min|h|d)\s*", re.ASCII)
+_MINUTES = {"s": 1 / 60, "min": 1.0, "h": 60.0, "d": 1440.0}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|s|min|h|d)\s*", re.ASCII)
+_ALLOWED = "allowed: epochs (100ep), a time (90s, 30min, 2h, 1d), or both ({epochs: 60, minutes: 20})"
 
 
-def _budget(value: Any) -> str:
-    match = _BUDGET.fullmatch(value) if isinstance(value, str) else None
-    if match and float(match[1]) > 0:
-        return f"{match[1]}{match[2]}"
-    raise ValueError(f"{show(value)} is not a budget; allowed: epochs (100ep) or a time (90s, 30min, 2h, 1d)")
+def _budget(value: Any) -> Any:
+    """`100ep` or `2h` as the field that it means; an override of a field over it arrives beside it, as its `name`."""
+    if isinstance(value, Mapping) and "name" in value:
+        return {**_budget(value["name"]), **{field: value[field] for field in value if field != "name"}}
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return value
+    match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
+    if not match or not float(match[1]):
+        raise ValueError(f"{show(value)} is not a budget; {_ALLOWED}")
+    amount, unit = float(match[1]), match[2]
+    return {"epochs": amount} if unit == "ep" else {"minutes": amount * _MINUTES[unit]}
+
+
+class RecipeBudget(Section):
+    """What a recipe may take. Whatever is used up first ends it."""
+
+    epochs: float | None = Field(
+        default=None, gt=0, description="Passes over the training images, of everything from step 2 on."
+    )
+    minutes: float | None = Field(
+        default=None, gt=0, description="Minutes of wall time, of all steps and all attempts together."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> RecipeBudget:
+        if self.epochs is None and self.minutes is None:
+            raise ValueError(f"says no limit; {_ALLOWED}")
+        return self
+
+    def __str__(self) -> str:
+        """`60 epochs`, `20 minutes`, `60 epochs or 20 minutes`."""
+        said = {"epoch": self.epochs, "minute": self.minutes}
+        return " or ".join(f"{much:g} {unit}{'s' * (much != 1)}" for unit, much in said.items() if much is not None)
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.minutes is None else 60 * self.minutes
 
 
 def _rates(value: Any) -> list[float]:
@@ -33,7 +67,7 @@ def _rates(value: Any) -> list[float]:
     raise ValueError(f"{show(value)} is not a list of learning rates; allowed: numbers above 0, such as [0.1, 0.03]")
 
 
-Budget = Annotated[str, BeforeValidator(_budget, json_schema_input_type=str)]
+Budget = Annotated[RecipeBudget, BeforeValidator(_budget, json_schema_input_type=str | RecipeBudget)]
 LearningRates = Annotated[list[float], BeforeValidator(_rates, json_schema_input_type=list[float])]
 Decay = Annotated[float, Field(ge=0)]
 
@@ -72,8 +106,9 @@ class RecipeJob(Job):
         default=Training(), description="The training to tune: the file of a train job, or its sections."
     )
     budget: Budget = Field(
-        default="100ep",
-        description="What steps 3 to 7 may take together: epochs over all trials (100ep), or a time (2h).",
+        default=RecipeBudget(epochs=100),
+        description="What the recipe may take: epochs over all trials (100ep), a time (2h), or both "
+        "({epochs: 60, minutes: 20}).",
     )
     recipe: RecipeSection = Field(default=RecipeSection(), description="Which steps, and decisions made in advance.")
 
@@ -81,11 +116,3 @@ class RecipeJob(Job):
     def _base_has_the_seed(self) -> RecipeJob:
         self.__dict__["base"] = seeded(self.base, self.seed)
         return self
-
-    @property
-    def allowance(self) -> tuple[float, Literal["ep", "s"]]:
-        """The budget as epochs or seconds."""
-        match = _BUDGET.fullmatch(self.budget)
-        assert match
-        amount = float(match[1])
-        return (amount, "ep") if match[2] == "ep" else (amount * _SECONDS[match[2]], "s")

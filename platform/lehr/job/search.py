@@ -154,7 +154,7 @@ class Budget(Section):
     trials: int | None = Field(
         default=None,
         ge=1,
-        description="Trials. By default the whole grid, else 16, or fewer if there are fewer combinations.",
+        description="Trials. By default the whole grid, else 16; fewer where there are fewer combinations.",
     )
     epochs: int | None = Field(default=None, ge=1, description="Epochs of all trials together.")
     minutes: float | None = Field(

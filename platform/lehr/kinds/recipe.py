@@ -16,17 +16,18 @@ from lehr.job import derive, refuse_unused
 from lehr.job.recipe import RecipeJob
 from lehr.models.find import find
 from lehr.models.lightning import base_of
-from lehr.recipe.budget import LEAST_EPOCHS, budget_epochs, spent_epochs
-from lehr.recipe.overview import facts, table
-from lehr.recipe.planner import End, Step, kept_trial, measures_rates, next_step
-from lehr.recipe.state import RecipeState, discard, write_result
+from lehr.recipe.budget import LEAST_EPOCHS, over_in_words
+from lehr.recipe.kept import kept_trial, metric_of
+from lehr.recipe.overview import facts, spent_in_words, table
+from lehr.recipe.planner import End, Step, measures_rates, next_step
+from lehr.recipe.state import RecipeState, discard, discard_plan, write_plan, write_result
 from lehr.recipe.step_results import result_of
 from lehr.recipe.study import StepStudy
 from lehr.recipe.trial_results import all_trials, format_metric
 from lehr.recipe.verdicts import step_verdicts
 from lehr.runs import Overview, RunFolder, read_model
 from lehr.training.setup import check_job, complete_base
-from lehr.trials import run_trials
+from lehr.trials import Clock, SharedData, run_trials
 
 
 def check(job: RecipeJob) -> None:
@@ -38,11 +39,12 @@ def check(job: RecipeJob) -> None:
     if base_of(find(base.model.name, base.model.options)[0]):
         what = "is a LightningModule, which takes steps of its own, and a recipe tries learning rates"
         raise job.error("base.model", f"{base.model.name} {what}; allowed: kind: train")
-    if job.allowance[1] == "ep" and job.allowance[0] < LEAST_EPOCHS:
-        what = f"{job.budget} is too little for a trial and the final training; allowed: from {LEAST_EPOCHS:g}ep"
-        raise job.error("budget", what)
-    if job.allowance[1] == "s" and not measures_rates(job):
-        budget_epochs(job, RecipeState())
+    if job.budget.epochs and job.budget.epochs < LEAST_EPOCHS:
+        what = f"{job.budget.epochs:g}ep is too little for a trial and the final training"
+        raise job.error("budget", f"{what}; allowed: from {LEAST_EPOCHS:g}ep")
+    if not job.budget.epochs and not measures_rates(job):
+        what = f"{job.budget} are a time, but no step 3 measures how long an epoch takes"
+        raise job.error("budget", f"{what}; allowed: a number of epochs, such as 60ep, alone or beside it")
 
 
 def run(running: Running) -> None:
@@ -52,28 +54,38 @@ def run(running: Running) -> None:
         OpenedSources(
             derive(job.base, {}, parent=job, name="base")
         )  # data that cannot be read are refused before any step
-    state = RecipeState.read(folder)
+    clock = Clock(running.run)
+    state = RecipeState.read(folder, clock.seconds)
     if isinstance(end := next_step(job, state), End) and end.status == "failed":
         discard(folder, end.step.name)  # the cause may have been fixed since: the step is done again
-        state = RecipeState.read(folder)
+        state = RecipeState.read(folder, clock.seconds)
     with _ray(running, job):
-        state, end = do_steps(running, job, state)
+        state, end = do_steps(running, job, state, clock)
     conclude(running, job, state, end)
 
 
-def do_steps(running: Running, job: RecipeJob, state: RecipeState) -> tuple[RecipeState, End]:
+def do_steps(running: Running, job: RecipeJob, state: RecipeState, clock: Clock) -> tuple[RecipeState, End]:
     """Does the steps that are left; returns all results, and why there is nothing more to do.
 
     Raises:
         Interrupted: asked to stop; every trial is saved.
     """
-    run = running.run
+    run, shared = running.run, SharedData()
     while isinstance(step := next_step(job, state), Step):
-        study = StepStudy(job, state, step)
+        write_plan(run.folder, step.id, step.plan)
+        study = StepStudy(job, state, step, clock)
         running.screen.status(str(step.id))
-        run_trials(running, study, at_most=None if step.id.name == "learning_rate" else len(study.trials))
-        write_result(run.folder, step.id, result_of(job, state, step, study.outcomes, run.folder))
-        state = RecipeState.read(run.folder)
+        at_most = None if step.id.name == "learning_rate" else len(study.trials)
+        run_trials(running, study, at_most, shared)
+        if not study.outcomes and step.id.name in ("initial_loss", "overfit"):
+            return state, End("failed", f"no time was left for it: {over_in_words(job, step.id.name)}", step.id)
+        if not study.outcomes and step.id.name in ("coarse", "refine"):
+            discard_plan(run.folder, step.id)
+        else:
+            timed = study.seconds_per_epoch if job.budget.seconds else 0.0  # else results are the same whenever
+            result = result_of(job, state, step, study.outcomes, run.folder, timed)
+            write_result(run.folder, step.id, result)
+        state = RecipeState.read(run.folder, clock.seconds)
         show_verdicts(running, step, state)
         if reason := run.stop_requested():
             run.write_progress(replace(run.progress(), status="stopped", message=reason))
@@ -102,7 +114,8 @@ def report(run: RunFolder) -> None:
 def show_verdicts(running: Running, step: Step, state: RecipeState) -> None:
     """Says what the step found and what was decided."""
     for each in step_verdicts(state):
-        if each.step == step.id:
+        left_out = step.plan.left_out and each.verdict.found == step.plan.left_out
+        if each.step == step.id or left_out:
             running.screen.say(f"{each.heading}: {each.verdict.found}\n  {each.verdict.decided}")
 
 
@@ -120,9 +133,9 @@ def conclude(running: Running, job: RecipeJob, state: RecipeState, end: End) -> 
         return
     assert state.final
     trainings = len(all_trials(state.rounds)) + 1 + len(state.final.beside)
-    spent = f"{spent_epochs(state):.0f} epochs in {trainings} trainings"
+    spent = f"{spent_in_words(job, state)}, in {trainings} training{'s' * (trainings != 1)}"
     screen.say(f"Tuned in {format_seconds(time.time() - running.started)}: {spent}.")
-    metric = state.rounds[-1].metric
+    metric = metric_of(state)
     value = format_metric(state.final.value, metric)
     screen.say(f"Best {metric.replace('_', ' ')}: {value}, {kept_trial(state).setting}")
     if state.final.test is not None:
@@ -139,7 +152,9 @@ def _write_end(run: RunFolder, job: RecipeJob, state: RecipeState, end: End) -> 
         facts=facts(job, state),
         table=table(state),
     )
+    seconds = {**before.seconds, "total": state.seconds}
     progress = replace(before, status=end.status, message=end.sentence, updated=time.time(), overview=overview)
+    progress = replace(progress, seconds=seconds)
     if state.final:
         kept = RunFolder.open(run.folder.child(state.final.kept))
         weights, about = read_model(kept.folder)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lehr.recipe.results import Verdict
 from lehr.recipe.trial_results import (
+    NO_TRAINING,
     Hyperparameters,
     SearchRound,
     TrainingPlan,
@@ -18,23 +21,38 @@ from lehr.recipe.trial_results import (
 
 EPOCHS = 5  # of a trial at most
 SHARE = 0.25  # of the budget at most, unless a single epoch each takes more
+LEAST_UPDATES = 50  # of a trial that is compared with others: after a few, only the highest rate has moved
 ENOUGH = 100  # updates after which a network that learns anything does better than a guess
 
 
-def plan_grid(rates: Sequence[float], decays: Sequence[float], budget: float) -> TrainingPlan:
+def plan_grid(
+    rates: Sequence[float], decays: Sequence[float], budget: float, updates: int | None = None
+) -> TrainingPlan:
     """Every learning rate with every weight decay, for as many epochs as a quarter of the budget allows.
 
-    If it does not allow one epoch each, weight decays are left out, then the lowest learning rates.
+    If it does not allow enough updates each, weight decays are left out, then the lowest learning rates. Where that
+    leaves only one of several rates there is nothing to compare, so nothing is trained.
 
     Args:
-        budget: passes over the training images of the whole recipe.
+        budget: passes over the training images that the search and the final training have together.
+        updates: in such a pass; None if that is unknown.
     """
-    room = max(1, int(SHARE * budget))
-    while len(rates) * len(decays) > room and len(decays) > 1:
+    room, least = max(1, int(SHARE * budget)), math.ceil(LEAST_UPDATES / updates) if updates else 1
+    while len(rates) * len(decays) * least > room and len(decays) > 1:
         decays = decays[:-1]
-    rates = rates[: max(1, room)]
-    settings = tuple(Hyperparameters(rate=rate, decay=decay) for decay in decays for rate in rates)
-    return TrainingPlan(settings, min(EPOCHS, max(1, room // len(settings))))
+    found = rates[: max(room // least, 0 if updates else 1)]
+    settings = tuple(Hyperparameters(rate=rate, decay=decay) for decay in decays for rate in found)
+    if not settings or (updates and len(settings) == 1 < len(rates)):
+        return replace(NO_TRAINING, left_out=_no_room(room, updates or 1))
+    return TrainingPlan(settings, min(max(EPOCHS, least), max(1, room // len(settings))))
+
+
+def _no_room(epochs: int, updates: int) -> str:
+    few = count_of(epochs * updates, "update")
+    return (
+        f"Left out: the budget has room for {few} of a coarse search, and a trial shows what its settings can do after "
+        f"about {LEAST_UPDATES}. A larger budget or a smaller train.batch_size has room for more."
+    )
 
 
 def judge(r: SearchRound) -> Verdict:
@@ -51,7 +69,8 @@ def judge(r: SearchRound) -> Verdict:
         True,
         f"{count_of(count, 'trial')} of {count_of(best.epochs, 'epoch')} each: learning rates {rates}, each with "
         f"weight decay {decays}. The best reaches {best.format_best(r.metric)}: {best.setting}."
-        + (f" {len(failed)} failed." if failed else ""),
+        + (f" {len(failed)} failed." if failed else "")
+        + (f" {r.cut}" if r.cut else ""),
         "The best trials continue, and a finer grid around the best one is added.",
     )
 

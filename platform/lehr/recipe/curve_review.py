@@ -147,12 +147,13 @@ def judge(rounds: Sequence[SearchRound]) -> Verdict:
     continued = sum(trial.setting in before for trial in now.trained)
     reached = max((trial.epochs for trial in now.trained), default=0)
     is_new = ranked(now.trained, now.metric)[0].folder == best.folder
+    cut = f" {now.cut}" if now.cut else ""
     which = "The best trial of this round is the best so far" if is_new else "The best trial is from an earlier round"
     return Verdict(
         True,
         f"{_new_and_continued(len(now.trained) - continued, continued)} of up to {count_of(reached, 'epoch')} at a "
         f"constant learning rate; the round took {count_of(now.epochs, 'epoch')}. {which}: "
-        f"{best.format_best(now.metric)} with {best.setting}.",
+        f"{best.format_best(now.metric)} with {best.setting}.{cut}",
         "The learning curves of the best trial decide what comes next.",
     )
 

@@ -59,6 +59,7 @@ class InitialCheck(Result):
         failed: why the measurement failed.
         not_finite: the first layer whose output is NaN or infinite.
         layers: number of layers with weights that require a gradient. unreached: those that get none, or almost none.
+        frozen: layers none of whose weights require a gradient, by name.
     """
 
     rows: int = 0
@@ -88,6 +89,7 @@ class InitialCheck(Result):
     not_finite: str = ""
     layers: int = 0
     unreached: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
     @property
     def chance(self) -> float:
@@ -124,12 +126,17 @@ def judge(r: InitialCheck) -> Verdict:
         text += ". It is lower because the weights come from another run"
     text += (
         f". Different images give different outputs, the inputs of the first layer have mean {r.input_mean:.2f} and "
-        f"standard deviation {r.input_std:.2f}, and all {r.layers} layers get a gradient"
+        f"standard deviation {r.input_std:.2f}, and {_trained_layers(r)}"
     )
     if r.known and r.loss > r.chance + HIGH:
         text += (
             f". Note: the loss starts high, because the outputs have a standard deviation of {r.output_std:.2g} where "
             f"about 1 is usual; initialise the last layer, {r.last}, smaller to save the first steps"
+        )
+    if r.frozen:
+        few = ", ".join(r.frozen[:3]) + (", …" if len(r.frozen) > 3 else "")
+        text += (
+            f". Note: {few} {'stays' if len(r.frozen) == 1 else 'stay'} as initialized: requires_grad is False there"
         )
     if missing := [str(label) for label, count in enumerate(r.counts) if not count]:
         text += f". Note: there is no training image of class {', '.join(missing)}"
@@ -212,6 +219,13 @@ def faults(r: InitialCheck) -> list[str]:
     return found
 
 
+def _trained_layers(r: InitialCheck) -> str:
+    """How many layers of how many are trained."""
+    if not r.frozen:
+        return f"all {r.layers} layers get a gradient"
+    return f"{r.layers} of {r.layers + len(r.frozen)} layers are trained and get a gradient"
+
+
 def _noise(r: InitialCheck) -> float:
     """How far the mean loss may lie from its expectation by chance: about four standard errors."""
     return max(4 * max(r.output_std, 0.1) / math.sqrt(r.rows), 0.05 * r.guess)
@@ -240,6 +254,7 @@ def measure(plan: Plan, group: Group) -> InitialCheck:
         "pretrained": bool(plan.job.model.weights),
         "trainable": trainable,
         "unregistered": unregistered(model),
+        "frozen": frozen_layers(model),
         "minimised": plan.job.loss.name,
     }
     if plan.job.loss.name != "cross_entropy":
@@ -336,6 +351,15 @@ def layers_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         if own := [p for p in module.parameters(recurse=False) if p.requires_grad]:
             found[f"{name or 'the model'} ({type(module).__name__})"] = own
     return found
+
+
+def frozen_layers(model: nn.Module) -> list[str]:
+    """The layers with weights of which none requires a gradient."""
+    return [
+        f"{name or 'the model'} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if (own := list(module.parameters(recurse=False))) and not any(p.requires_grad for p in own)
+    ]
 
 
 def unregistered(model: nn.Module) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,11 +13,13 @@ from lehr.data.dataset import Batch
 from lehr.data.randomness import key
 from lehr.own_code import OwnCodeError
 from lehr.recipe.results import Result
-from lehr.runs import Overview, Progress, RunFolder
+from lehr.runs import BestValue, Overview, Progress, RunFolder
 from lehr.runs.progress import State
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
+FULL_UPDATES = 500  # of a training in full: with fewer, every update that goes into a search is missing at the end
+NO_VALUE, NO_METRICS = BestValue(), dict[str, float]()
 GUESSED_ROWS = 4096  # of the classes' shares, on which a constant guess is optimised
 
 
@@ -76,17 +79,37 @@ def entropy(counts: Sequence[float]) -> float:
     return -sum(c / total * math.log(c / total) for c in counts if c > 0)
 
 
-def finish(run: RunFolder, group: Group, result: Result, headline: str, facts: Mapping[str, str]) -> None:
-    """Writes a measurement's result into its run folder and marks the run as finished. Only the first worker writes."""
+def finish(
+    run: RunFolder,
+    group: Group,
+    result: Result,
+    headline: str,
+    facts: Mapping[str, str],
+    best: BestValue = NO_VALUE,
+    metrics: Mapping[str, float] = NO_METRICS,
+) -> None:
+    """Writes a measurement's result into its run folder and marks the run as finished. Only the first worker writes.
+
+    Args:
+        best, metrics: of the model that it leaves, if it leaves one.
+    """
     if group.first:
         result.write(run.folder)
-    write_progress(run, group, "finished", headline, 1.0, facts)
+    write_progress(run, group, "finished", headline, 1.0, facts, best, metrics)
 
 
 def write_progress(
-    run: RunFolder, group: Group, status: State, headline: str, done: float, facts: Mapping[str, str] | None = None
+    run: RunFolder,
+    group: Group,
+    status: State,
+    headline: str,
+    done: float,
+    facts: Mapping[str, str] | None = None,
+    best: BestValue = NO_VALUE,
+    metrics: Mapping[str, float] = NO_METRICS,
 ) -> None:
     """Writes the progress.json of a measurement. Only the first worker writes."""
     if group.first:
         overview = Overview(headline=headline, facts=facts or {}, done=done)
-        run.write_progress(Progress(status=status, message=headline, updated=time.time(), overview=overview))
+        progress = Progress(status=status, message=headline, updated=time.time(), overview=overview)
+        run.write_progress(replace(progress, best=best, metrics=metrics))

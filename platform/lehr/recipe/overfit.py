@@ -17,17 +17,29 @@ from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, Batch
 from lehr.job import Training
-from lehr.recipe.measurement import entropy, finish, fixed_sample, loss_of_a_guess, write_progress
+from lehr.recipe.measurement import (
+    FULL_UPDATES,
+    NO_VALUE,
+    entropy,
+    finish,
+    fixed_sample,
+    loss_of_a_guess,
+    write_progress,
+)
 from lehr.recipe.results import FrozenModel, Result, Verdict
-from lehr.runs import RunFolder
+from lehr.runs import BestValue, RunFolder
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
 from lehr.training.optimizers import usual_rate
 from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
+from lehr.training.stopping import Enough
 from lehr.training.train_step import TrainStep
 from lehr.trials import TrialCallbacks
 
+SHARE = 0.5  # of the budget at most; a network that memorises a sample takes far less
+SMALL_SHARE = 0.05  # of a budget of fewer than `FULL_UPDATES`, nearly all of which the final training needs
+LEAST_ROWS = 4  # of a batch
 BATCHES, MOST_ROWS = 5, 64  # 5 batches of at most 64 images: few enough to memorise in a minute
 STEPS = 400  # updates of an attempt: 80 passes over the 5 batches
 MOST_STEPS = 1600  # of an attempt that is nearly there: a small network takes its time
@@ -72,11 +84,17 @@ class OverfitAttempt(FrozenModel):
         return statistics.fmean(self.losses[-BATCHES:]) if self.losses else math.nan
 
     @property
+    def fell(self) -> float:
+        """By which share of its first value the loss fell; negative if it rose or is no number."""
+        fell = (self.start - self.end) / max(abs(self.start), 1e-12)
+        return -math.inf if self.diverged or math.isnan(fell) else fell
+
+    @property
     def outcome(self) -> AttemptOutcome:
         """How this attempt went."""
         if self.accuracy == 1.0:
             return "memorised"
-        fell = (self.start - self.end) / max(abs(self.start), 1e-12)
+        fell = self.fell
         if self.diverged or fell < -0.05:
             return "diverged"
         if fell < MOVED and self.update < FROZEN:
@@ -94,6 +112,10 @@ class OverfitCheck(Result):
         failed: why the measurement failed.
         base_rate: the job's own learning rate, which is tried first.
         guess_loss: the loss of the best guess that looks at no image; NaN if that of cross entropy.
+        training_rows: all training images. epochs: what the attempts took, in passes over them.
+        value: the job's metric on the validation rows, of the network that the step leaves; NaN if it leaves none.
+            test: its test accuracy. lower: whether lower values are better.
+        cut: why the attempts ended before they could tell, as a sentence; empty if they did not.
     """
 
     rows: int = 0
@@ -106,10 +128,22 @@ class OverfitCheck(Result):
     validation_accuracy: float = math.nan
     common: float = math.nan
     guess_loss: float = math.nan
+    training_rows: int = 0
+    epochs: float = 0.0
+    value: float = math.nan
+    test: float | None = None
+    lower: bool = False
+    cut: str = ""
 
     @property
     def guess(self) -> float:
         return entropy(self.counts) if math.isnan(self.guess_loss) else self.guess_loss
+
+    @property
+    def best_rate(self) -> float | None:
+        """The rate at which an attempt came furthest; None if the loss fell at none."""
+        fell = [each for each in self.attempts if each.outcome == "memorised" or each.fell > MOVED]
+        return min(fell, key=lambda each: (each.outcome != "memorised", each.end)).rate if fell else None
 
     @property
     def last(self) -> OverfitAttempt:
@@ -142,6 +176,8 @@ def judge(r: OverfitCheck) -> Verdict:
     if r.failed:
         return Verdict(False, f"{r.failed}.", "The recipe stops here.")
     tried = ", ".join(f"{attempt.rate:g}" for attempt in r.attempts)
+    if r.cut and (not r.attempts or r.last.outcome != "memorised"):
+        return Verdict(True, " ".join(filter(None, [r.cut, _so_far(r)])), "The next step uses all data.")
     if r.last.outcome != "memorised":
         why = cause(r)
         return Verdict(
@@ -170,6 +206,18 @@ def judge(r: OverfitCheck) -> Verdict:
         found += f". The job's own learning rate of {first.rate:g} {how}"
     return Verdict(
         True, f"{found}.", "The network, the loss and the labels work together; the next step uses all data."
+    )
+
+
+def _so_far(r: OverfitCheck) -> str:
+    """How far the last attempt had come when it was cut short."""
+    if not r.attempts:
+        return ""
+    share, updates = f"{r.last.accuracy:.0%}", len(r.last.losses)
+    value = f", and {r.validation_accuracy:.1%} of the validation images" if r.validation_rows else ""
+    return (
+        f"At learning rate {r.last.rate:g}, the network classifies {share} of {r.rows} images correctly after "
+        f"{updates} updates{value}; whether it can memorise them all stays open."
     )
 
 
@@ -214,22 +262,41 @@ def cause(r: OverfitCheck) -> str:
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def overfit_sample(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
-    """Tries one learning rate after the other until one memorises the sample; leaves an `OverfitCheck`."""
-    size = min(plan.job.train.batch_size, MOST_ROWS)
+def overfit_sample(
+    plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks, budget: float = math.inf
+) -> None:
+    """Tries one learning rate after the other until one memorises the sample; leaves an `OverfitCheck` and a model.
+
+    Args:
+        budget: of the whole recipe, in passes over all training images; the step may take a share of it.
+    """
+    epochs = budget * (SHARE if budget * plan.length.steps_per_epoch >= FULL_UPDATES else SMALL_SHARE)
+    size, everything = min(plan.job.train.batch_size, MOST_ROWS), len(plan.splits.train)
+    if math.isfinite(epochs):  # smaller batches rather than too few updates to tell anything
+        size = min(size, max(LEAST_ROWS, int(epochs * everything / PATIENCE)))
     batch, rows = fixed_sample(plan, BATCHES * size, group, "overfit")
+    shares = _shares(batch, rows, size, group)
+    updates = math.floor(epochs * everything * len(shares) / rows) if math.isfinite(epochs) else MOST_STEPS * 99
     attempts: list[OverfitAttempt] = []
-    rates = rates_to_try(plan.job)
+    rates, cut = rates_to_try(plan.job), ""
     for number, rate in enumerate(rates):
         headline = f"memorising {rows} images at learning rate {rate:g}"
         write_progress(run, group, "running", headline, number / len(rates))
-        model, made = attempt(plan, group, batch, rows, size, rate, callbacks)
-        if made is None:
+        left = (updates - sum(len(each.losses) for each in attempts)) // LOOK * LOOK
+        if left < (LOOK if attempts else PATIENCE // 2):
+            cut = no_room(epochs, bool(attempts))
+            break
+        model, made, stop = attempt(plan, group, batch, rows, shares, rate, callbacks, left)
+        if stop and not isinstance(stop, Enough):
             write_progress(run, group, "stopped", "stopped", number / len(rates))
             return
-        attempts.append(made)
-        if made.outcome == "memorised":
+        attempts += [made] if made else []
+        if made and made.outcome == "memorised":
             break
+        if stop or (made and not has_ended(made, loss_of_a_guess(plan, _counts(plan, batch, group)))):
+            cut = f"Cut short: {stop}." if stop else no_room(epochs, True)
+            break
+    trained = sum(len(shares[step % len(shares)][0].targets) for each in attempts for step in range(len(each.losses)))
     result = OverfitCheck(
         rows=rows,
         batch=size,
@@ -237,34 +304,81 @@ def overfit_sample(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCal
         guess_loss=loss_of_a_guess(plan, counts),
         attempts=tuple(attempts),
         base_rate=plan.job.optimizer.lr,
+        training_rows=everything,
+        epochs=float(group.sum(torch.tensor([float(trained)], dtype=torch.float64))[0]) / max(1, everything),
+        cut=cut,
     )
-    if result.last.outcome == "memorised":
-        labels = plan.splits.validation.labels
-        result = result.model_copy(
-            update={
-                "validation_rows": len(labels),
-                "validation_accuracy": evaluate(model, plan.splits.validation, plan, group)["accuracy"],
-                "common": float(torch.bincount(labels).max()) / len(labels),
-            }
-        )
-    finish(run, group, result, judge(result).found, {"images": str(rows), "accuracy": f"{result.last.accuracy:.1%}"})
+    best, metrics = NO_VALUE, dict[str, float]()
+    if attempts and (result.last.outcome == "memorised" or cut):
+        result, best, metrics = _keep(model, result, plan, run, group)
+    accuracy = f"{result.last.accuracy:.1%}" if attempts else ""
+    finish(run, group, result, judge(result).found, {"images": str(rows), "accuracy": accuracy}, best, metrics)
+
+
+def no_room(epochs: float, begun: bool) -> str:
+    """That the budget ends the step."""
+    return f"{'Cut short' if begun else 'Left out'}: the budget has room for {epochs:.3g} epochs of it."
+
+
+def _keep(
+    model: nn.Module, result: OverfitCheck, plan: Plan, run: RunFolder, group: Group
+) -> tuple[OverfitCheck, BestValue, dict[str, float]]:
+    """Measures the network that an attempt trained, and writes it as the model of the step: it may be the best of all.
+
+    On small data, memorising a sample is most of a training.
+    """
+    labels, metric = plan.splits.validation.labels, plan.job.train.metric
+    found = evaluate(model, plan.splits.validation, plan, group)
+    metrics = {f"validation_{name}": value for name, value in found.items()}
+    value = metrics.get(metric, math.nan)
+    if plan.splits.test:
+        test = evaluate(model, plan.splits.test, plan, group, split="test")
+        metrics |= {f"test_{name}": each for name, each in test.items()}
+    if group.first:
+        origin = {"step": len(result.last.losses), "weights": "raw"}
+        description = dataclasses.replace(plan.describe_model(), origin=origin, metrics={metric: value})
+        run.write_model(model.state_dict(), description.to_json())
+    measured = {
+        "validation_rows": len(labels),
+        "validation_accuracy": found["accuracy"],
+        "common": float(torch.bincount(labels).max()) / len(labels),
+        "value": value,
+        "test": metrics.get("test_accuracy"),
+        "lower": plan.job.lower_is_better(metric),
+    }
+    return result.model_copy(update=measured), BestValue(metric, value), metrics
 
 
 def attempt(
-    plan: Plan, group: Group, batch: Batch, rows: int, size: int, rate: float, callbacks: TrialCallbacks
-) -> tuple[nn.Module, OverfitAttempt | None]:
-    """Trains from the initial weights on the same batches over and over; no attempt is returned if asked to stop."""
+    plan: Plan,
+    group: Group,
+    batch: Batch,
+    rows: int,
+    shares: Sequence[tuple[Batch, int]],
+    rate: float,
+    callbacks: TrialCallbacks,
+    most: int = MOST_STEPS,
+) -> tuple[nn.Module, OverfitAttempt | None, str | None]:
+    """Trains from the initial weights on the same batches over and over.
+
+    Args:
+        shares: this worker's part of each batch, and the rows of the whole batch.
+        most: updates at most, a multiple of `LOOK`.
+
+    Returns:
+        The network, how it went, and why it was asked to stop, if so.
+    """
     model = prepare_model(plan, group)
     without_dropout(model)
     train_step = TrainStep(dataclasses.replace(plan, learning_rate=lambda step: rate), model, group)
-    shares = _shares(batch, rows, size, group)
     known = loss_of_a_guess(plan, _counts(plan, batch, group))
     losses: list[float] = []
     ratios: list[float] = []
     accuracies: list[tuple[int, float]] = []
     waiting: list[Tensor] = []
+    made, stop = None, None
     model.train()
-    for step in range(MOST_STEPS):
+    for step in range(min(most, MOST_STEPS)):
         part, whole = shares[step % len(shares)]
         loss, _, ratio = train_step(part, whole, step)
         waiting.append(loss)
@@ -272,8 +386,9 @@ def attempt(
             ratios.append(float(ratio))
         if (step + 1) % LOOK:
             continue
-        if group.broadcast(callbacks.should_stop() if group.first else None):
-            return model, None
+        stop = group.broadcast(callbacks.should_stop() if group.first else None)
+        if stop and not isinstance(stop, Enough):
+            break
         losses += group.sum(torch.stack(waiting).double()).tolist()
         waiting.clear()
         accuracies.append((step + 1, _accuracy(model, plan, shares, group)))
@@ -286,9 +401,14 @@ def attempt(
             update=statistics.median(r for r in ratios if math.isfinite(r)) if any(map(math.isfinite, ratios)) else 0.0,
             diverged=broken is not None,
         )
-        if made.outcome == "memorised" or broken is not None or is_over(made, known):
+        if stop or made.outcome == "memorised" or has_ended(made, known):
             break
-    return model, made
+    return model, made, stop
+
+
+def has_ended(made: OverfitAttempt, guess: float) -> bool:
+    """Whether an attempt has had all updates that an attempt may have, or will clearly not succeed."""
+    return made.diverged or len(made.losses) >= MOST_STEPS or is_over(made, guess)
 
 
 def is_over(made: OverfitAttempt, guess: float) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from lehr.formatting import format_seconds
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.recipe.budget import budget_epochs, spent_epochs
-from lehr.recipe.planner import Step, kept_trial
+from lehr.recipe.kept import kept_trial, metric_of
+from lehr.recipe.planner import Step
 from lehr.recipe.state import RecipeState
 from lehr.recipe.steps import STEP_COUNT
 from lehr.recipe.trial_results import all_trials, ranked
@@ -28,13 +30,20 @@ def overview_of(job: RecipeJob, state: RecipeState, step: Step, ended: int, tria
 def facts(job: RecipeJob, state: RecipeState) -> dict[str, str]:
     """The best result so far, and the budget."""
     found = {}
-    if state.rounds:
-        best, metric = kept_trial(state), state.rounds[-1].metric
+    if state.rounds or state.final:
+        best, metric = kept_trial(state), metric_of(state)
         if math.isfinite(best.score(metric)):
             found["best" if state.final else "best so far"] = f"{best.format_best(metric)} ({best.setting})"
-    if job.allowance[1] == "ep" or state.rates:
-        found["spent"] = f"{spent_epochs(state):.0f} of {budget_epochs(job, state):.0f} epochs"
+    found["spent"] = spent_in_words(job, state)
     return found
+
+
+def spent_in_words(job: RecipeJob, state: RecipeState) -> str:
+    """`57 of 60 epochs, 3 min 10 s of 20 min`: what the recipe took of each limit that it has."""
+    spent = spent_epochs(state)
+    epochs = f"{spent:.0f} of {job.budget.epochs:g} epochs" if job.budget.epochs else f"{spent:.0f} epochs"
+    limit = job.budget.seconds
+    return f"{epochs}, {format_seconds(state.seconds)} of {format_seconds(limit)}" if limit else epochs
 
 
 def table(state: RecipeState) -> Table:
@@ -56,4 +65,6 @@ def share_done(job: RecipeJob, state: RecipeState, step: Step, share: float) -> 
     if not (state.rounds or step.plan.epochs):
         return (STEPS.index(step.id.name) + share) / 20
     adds = step.plan.epochs * len(step.plan.settings)
-    return min(1.0, (spent_epochs(state) + share * adds) / budget_epochs(job, state))
+    shares = [(spent_epochs(state) + share * adds) / max(1e-9, budget_epochs(job, state))]
+    shares += [state.seconds / job.budget.seconds] if job.budget.seconds else []
+    return min(1.0, max(shares))

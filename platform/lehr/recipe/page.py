@@ -14,8 +14,8 @@ from lehr.errors import RunError
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
 from lehr.recipe import charts, rates
-from lehr.recipe.budget import budget_epochs, spent_epochs
-from lehr.recipe.planner import kept_trial
+from lehr.recipe.kept import kept_trial, metric_of
+from lehr.recipe.overview import spent_in_words
 from lehr.recipe.state import RecipeState
 from lehr.recipe.trial_results import SearchRound, all_trials, best_trial, format_metric, ranked
 from lehr.recipe.verdicts import StepVerdict, step_verdicts
@@ -42,7 +42,7 @@ PURPOSES = {
 
 def write(run: RunFolder) -> None:
     """Writes `report.html`. Raises RunError if no step has finished yet."""
-    state = RecipeState.read(run.folder)
+    state = RecipeState.read(run.folder, run.progress().seconds.get("total", 0.0))
     job = cast(RecipeJob, from_dict(run.job))
     if not step_verdicts(state):
         raise RunError(f"{run.name} has finished no step yet; there is nothing to report")
@@ -54,15 +54,13 @@ def write(run: RunFolder) -> None:
 def _facts(run: RunFolder, job: RecipeJob, state: RecipeState) -> list[tuple[str, str]]:
     """The few figures that matter most."""
     found = [("State", str(run.status()))]
-    if state.rounds:
-        metric, best = state.rounds[-1].metric, kept_trial(state)
+    if state.rounds or state.final:
+        metric, best = metric_of(state), kept_trial(state)
         found.append((f"Best {metric.replace('_', ' ')}", best.format_best(metric)))
         found += [("Learning rate", f"{best.setting.rate:g}"), ("Weight decay", f"{best.setting.decay:g}")]
     if state.final and state.final.test is not None:
         found.append(("Test accuracy", f"{state.final.test:.2%}"))
-    if state.rates or state.rounds:
-        whole = f"{budget_epochs(job, state):.0f}" if job.allowance[1] == "ep" or state.rates else "?"
-        found.append(("Spent", f"{spent_epochs(state):.0f} of {whole} epochs"))
+    found.append(("Spent", spent_in_words(job, state)))
     return found
 
 
@@ -114,7 +112,8 @@ def _chart(run: RunFolder, state: RecipeState, each: StepVerdict, rounds: tuple[
         return chart(charts.trials_chart(rounds), longest=0)
     if number == 6:
         return _curves(run, rounds[-1].best, all_trials(rounds)[rounds[-1].best].epochs)
-    return _curves(run, state.final.trained.folder) if number == 7 and state.final else Markup()
+    trained = number == 7 and state.final and state.final.trained.epochs
+    return _curves(run, state.final.trained.folder) if trained and state.final else Markup()
 
 
 def _curves(run: RunFolder, folder: str, epochs: int | None = None) -> Markup:
@@ -132,11 +131,15 @@ def _title(job: RecipeJob, state: RecipeState, each: StepVerdict, rounds: tuple[
         return "The recipe stops here"
     if number == 3 and state.rates:
         return ", ".join(f"{rate:g}" for rate in rates.choose(state.rates).rates)
+    if (number == 3 and not state.rates) or (number == 4 and not state.rounds):
+        return "Left out"
     if number in (4, 5):
         best = best_trial(rounds)
         return f"{best.format_best(rounds[-1].metric)} with {best.setting}"
     if number == 6:
         return rounds[-1].diagnosis.title
     if number == 7 and state.final:
-        return format_metric(state.final.value, rounds[-1].metric if rounds else job.base.train.metric)
+        return format_metric(state.final.value, metric_of(state))
+    if number == 2 and state.overfit and state.overfit.cut:
+        return "Cut short" if state.overfit.attempts else "Left out"
     return "Passed" if number == 1 else "Memorised"

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.recipe import coarse, curve_review, rates, refine
-from lehr.recipe.budget import budget_epochs, final_reserve, spent_epochs
+from lehr.recipe.budget import (
+    budget_epochs,
+    final_reserve,
+    is_over,
+    is_small,
+    over_in_words,
+    search_budget,
+    spent_epochs,
+    updates_per_epoch,
+)
+from lehr.recipe.measurement import FULL_UPDATES
 from lehr.recipe.results import round_to_digit
 from lehr.recipe.state import RecipeState, round_id
 from lehr.recipe.steps import StepId
-from lehr.recipe.trial_results import NO_TRAINING, Hyperparameters, TrainingPlan, TrialResult, best_trial
+from lehr.recipe.trial_results import (
+    NO_TRAINING,
+    Hyperparameters,
+    TrainingPlan,
+    best_trial,
+    count_of,
+)
 from lehr.recipe.verdicts import latest_verdict
-from lehr.training.optimizers import has_decay
+from lehr.training.optimizers import has_decay, usual_rate
 
 HIGHER = 2.0  # factor by which a decaying learning rate may start above the best constant one
 
@@ -54,6 +71,8 @@ def next_step(job: RecipeJob, state: RecipeState) -> Step | End:
         more_rounds = name == "refine" and curve_review.review(state.rounds).continues
         if name == job.recipe.stop_after and not more_rounds:
             return End("stopped", f"Stopped after the step {name} because of recipe.stop_after", latest.step)
+    if state.begun:
+        return Step(*state.begun)
     if state.rounds:
         return _after_a_round(job, state)
     first = STEPS.index(job.recipe.start_at)
@@ -61,10 +80,9 @@ def next_step(job: RecipeJob, state: RecipeState) -> Step | End:
         return Step(StepId("initial_loss"))
     if first <= 1 and not state.overfit:
         return Step(StepId("overfit"))
-    if measures_rates(job) and not state.rates:
+    if measures_rates(job) and not state.rates and not is_small(job, state):
         return Step(StepId("learning_rate"))
-    grid = coarse.plan_grid(learning_rates(job, state), weight_decays(job), budget_epochs(job, state))
-    return Step(round_id(0), grid)
+    return _first_round(job, state)
 
 
 def measures_rates(job: RecipeJob) -> bool:
@@ -78,19 +96,20 @@ def learning_rates(job: RecipeJob, state: RecipeState) -> tuple[float, ...]:
         return tuple(dict.fromkeys(job.recipe.learning_rates))
     if state.rates:
         return rates.choose(state.rates).rates
-    own = job.base.optimizer.lr
+    own = own_rate(job, state)
     return (own, own / 3, own / 10)
+
+
+def own_rate(job: RecipeJob, state: RecipeState) -> float:
+    """Without a step 3: the rate at which step 2 came furthest, or the usual one if it came nowhere."""
+    if not state.overfit or not state.overfit.attempts:
+        return job.base.optimizer.lr
+    return state.overfit.best_rate or usual_rate(job.base.optimizer)
 
 
 def weight_decays(job: RecipeJob) -> tuple[float, ...]:
     """Of the coarse search; only 0 if the optimizer has no weight decay."""
     return tuple(dict.fromkeys(job.recipe.weight_decays)) if has_decay(job.base.optimizer) else (0.0,)
-
-
-def kept_trial(state: RecipeState) -> TrialResult:
-    """The training whose model the recipe keeps: the best final one if it beats every trial, else the best trial."""
-    final = state.final
-    return final.trained if final and final.trained.folder == final.kept else best_trial(state.rounds)
 
 
 def final_settings(job: RecipeJob, state: RecipeState, left: int, longer: bool) -> tuple[Hyperparameters, ...]:
@@ -108,11 +127,43 @@ def final_settings(job: RecipeJob, state: RecipeState, left: int, longer: bool) 
     return (higher,) if longer and left >= epochs else (best,)
 
 
+def _first_round(job: RecipeJob, state: RecipeState) -> Step | End:
+    """The coarse search; where the budget has no room for one, the final training alone."""
+    updates = updates_per_epoch(job, state)
+    budget, tried, decays = search_budget(job, state), learning_rates(job, state), weight_decays(job)
+    if math.isinf(budget):
+        what = f"{job.budget} are too little: no time was left to measure how long an epoch takes"
+        return End("failed", what, StepId("learning_rate"))
+    plan = coarse.plan_grid(tried, decays, budget, updates)
+    if is_small(job, state) and not job.recipe.learning_rates:
+        few = count_of(round(budget * (updates or 1)), "update")
+        what = f"Left out, as a search would be: the budget has room for {few}, and a training takes {FULL_UPDATES}."
+        plan = replace(NO_TRAINING, left_out=what)
+    if is_over(job, state, "coarse"):
+        plan = replace(NO_TRAINING, left_out=f"Left out: {over_in_words(job, 'coarse')}.")
+    if plan.settings:
+        return Step(round_id(0), plan)
+    if job.recipe.stop_after in ("coarse", "refine"):
+        return End(
+            "stopped", f"Stopped before the coarse search because of recipe.stop_after. {plan.left_out}", round_id(0)
+        )
+    left = int(budget_epochs(job, state) - spent_epochs(state))
+    epochs = min(_longest(job, state, True), left)
+    setting = Hyperparameters(rate=tried[0], decay=decays[0])
+    return Step(StepId("last"), TrainingPlan((setting,), max(1, epochs), plan.left_out))
+
+
+def _longest(job: RecipeJob, state: RecipeState, longer: bool) -> int:
+    """Epochs of a final training at most: the job's own, twice as many, or more where an epoch has few updates."""
+    updates = updates_per_epoch(job, state) or FULL_UPDATES
+    return max(job.base.train.epochs * (1 + longer), math.ceil(FULL_UPDATES / updates))
+
+
 def _after_a_round(job: RecipeJob, state: RecipeState) -> Step:
     """Another round while the curves ask for one and the budget has room; then the final training."""
     left = budget_epochs(job, state) - spent_epochs(state)
     reviewed = curve_review.review(state.rounds) if len(state.rounds) > 1 else None
-    if not reviewed or reviewed.continues:
+    if (not reviewed or reviewed.continues) and not is_over(job, state, "refine"):
         room = left - final_reserve(job, state)
         wanted, longest = (reviewed.settings, reviewed.longest) if reviewed else ((), refine.EPOCHS)
         plan = refine.plan_round(state.rounds, wanted, room, longest)
@@ -120,5 +171,5 @@ def _after_a_round(job: RecipeJob, state: RecipeState) -> Step:
             return Step(round_id(len(state.rounds)), plan)
     longer = reviewed is None or reviewed.longer_final
     settings = final_settings(job, state, int(left), longer)[: max(1, int(left))]
-    epochs = min(job.base.train.epochs * (1 + longer), int(left) // len(settings))
+    epochs = min(_longest(job, state, longer), int(left) // len(settings))
     return Step(StepId("last"), TrainingPlan(settings, max(1, epochs)))

@@ -26,7 +26,8 @@ def preview(job: RecipeJob) -> list[Row]:
         (
             _title("overfit"),
             f"memorise {overfit.BATCHES} batches at the job's learning rate or a usual one",
-            f"up to {overfit.STEPS} updates per learning rate, {overfit.MOST_STEPS} if it is nearly there",
+            f"up to {overfit.STEPS} updates per learning rate, {overfit.MOST_STEPS} if it is nearly there, and at most "
+            f"{overfit.SHARE:.0%} of the budget",
         ),
     ][first:]
     rates_row = [(_title("learning_rate"), _rates_in_words(job), _rate_cost(job))] if measures_rates(job) else []
@@ -35,9 +36,9 @@ def preview(job: RecipeJob) -> list[Row]:
 
 def _searches(job: RecipeJob) -> list[Row]:
     """Steps 4 to 7."""
-    amount, unit = job.allowance
+    amount = job.budget.epochs
     count = len(job.recipe.learning_rates) or rates.NEIGHBOURS + 1
-    if unit == "s":
+    if amount is None:
         trials = count * len(weight_decays(job))
         what = f"{trials} coarse trials, rounds around the best, the final training"
         return [("4 to 7", what, "what the time allows, at the speed that step 3 measures")]
@@ -68,6 +69,6 @@ def _rates_in_words(job: RecipeJob) -> str:
 
 
 def _rate_cost(job: RecipeJob) -> str:
-    most = rate_test_epochs(job, job.recipe.range_test)
-    epochs = f", or {most:.3g} epochs if that is less" if job.allowance[1] == "ep" else ""
+    most = rate_test_epochs(job, RecipeState(), job.recipe.range_test)
+    epochs = f", or {most:.3g} epochs if that is less" if job.budget.epochs else ""
     return f"{rates.STEPS} updates each{epochs}"

@@ -20,12 +20,13 @@ from lehr.data.batches import batches
 from lehr.job import Training
 from lehr.recipe.measurement import finish, guess_loss, write_progress
 from lehr.recipe.results import Result, Verdict
-from lehr.recipe.trial_results import join_numbers
+from lehr.recipe.trial_results import count_of, join_numbers
 from lehr.runs import RunFolder
 from lehr.training.group import Group
 from lehr.training.optimizers import usual_rate
 from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan
+from lehr.training.stopping import Enough
 from lehr.training.train_step import TrainStep
 from lehr.trials import TrialCallbacks
 
@@ -47,6 +48,7 @@ class RateTest(Result):
             that is not finite.
         guess: the loss of a guess. rows, batch: training images, and images in a batch.
         began, ended: seconds since the epoch.
+        cut: whether its time was over before it could show anything: it only says how long an update takes.
     """
 
     rates: tuple[float, ...]
@@ -57,6 +59,7 @@ class RateTest(Result):
     batch: int
     began: float
     ended: float
+    cut: bool = False
 
     @property
     def rate(self) -> float:
@@ -107,12 +110,19 @@ class RateTests(Result):
 
     Attributes:
         failed: why one of them failed; empty if none did.
-        own: the job's own learning rate, for where the budget has no room for a test.
+        own: the job's own learning rate, or the one at which step 2 memorised its sample (`own_is_of_step_2`), for
+            where the budget has no room for a test.
+        rows, batch: training images, and images in a batch; 0 in older results.
+        cut: why not all rates were tested, in words; empty if they were.
     """
 
     tests: tuple[RateTest, ...] = ()
     failed: str = ""
     own: float = math.nan
+    own_is_of_step_2: bool = False
+    rows: int = 0
+    batch: int = 0
+    cut: str = ""
 
     @property
     def epochs(self) -> float:
@@ -127,6 +137,16 @@ class RateTests(Result):
             busy += max(0.0, test.ended - max(test.began, until))
             until = max(until, test.ended)
         return busy / max(1, sum(len(test.rates) for test in self.tests))
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """As `seconds_per_step`, of a pass over the training images; 0 where nothing was measured."""
+        return self.seconds_per_step * math.ceil(self.tests[0].rows / self.tests[0].batch) if self.tests else 0.0
+
+    @property
+    def whole(self) -> tuple[RateTest, ...]:
+        """The tests that had enough updates to show what their rate can do."""
+        return tuple(test for test in self.tests if not test.cut)
 
 
 @dataclass(frozen=True)
@@ -153,7 +173,7 @@ def rate_grid(base: Training) -> list[float]:
 
 def rate_beyond_edge(tests: Sequence[RateTest]) -> float | None:
     """The rate to try next if the lowest loss is at the edge of the rates tried; None otherwise."""
-    known = sorted((test for test in tests if not test.is_range_test), key=lambda test: test.rate)
+    known = sorted((test for test in tests if not test.is_range_test and not test.cut), key=lambda test: test.rate)
     if not known:
         return None
     best = min(known, key=lambda test: test.end)
@@ -168,23 +188,27 @@ def rate_beyond_edge(tests: Sequence[RateTest]) -> float | None:
 
 def choose(r: RateTests) -> ChosenRates:
     """The learning rates of the coarse search."""
-    if not r.failed and not r.tests and math.isfinite(r.own):
-        return _without_tests(r.own)
-    if r.failed or not r.tests:
+    tests = r.whole
+    if not r.failed and (r.cut or not tests) and math.isfinite(r.own):
+        return _without_tests(r)
+    if r.failed or not tests:
         return ChosenRates((), Verdict(False, f"{r.failed}.", "The recipe stops here."))
-    return _from_range_test(r.tests[0]) if r.tests[0].is_range_test else _from_tests(r)
+    return _from_range_test(tests[0]) if tests[0].is_range_test else _from_tests(r)
 
 
-def _without_tests(own: float) -> ChosenRates:
-    """The job's own rate and lower ones: a test of too few updates would only mislead."""
+def _without_tests(r: RateTests) -> ChosenRates:
+    """The rate of step 2, or the job's own, and lower ones: a test of too few updates would only mislead."""
+    own = r.own
     rates = tuple(dict.fromkeys((own, half_decade(own / math.sqrt(10)), half_decade(own / 10))))
     found = f"Left out: the budget has no room for the {LEAST_STEPS} updates that even one test of a rate needs."
+    found = f"Cut short after {count_of(len(r.whole), 'rate')}: {r.cut}." if r.cut else found
     names = join_numbers(rates)
-    return ChosenRates(rates, Verdict(True, found, f"The search tries the job's own learning rate and lower: {names}."))
+    whose = "the last step's" if r.own_is_of_step_2 else "the job's own"
+    return ChosenRates(rates, Verdict(True, found, f"The search tries {whose} learning rate and lower: {names}."))
 
 
 def _from_tests(r: RateTests) -> ChosenRates:
-    tests = sorted(r.tests, key=lambda test: test.rate)
+    tests = sorted(r.whole, key=lambda test: test.rate)
     best = min(tests, key=lambda test: test.end)
     steps = max(len(test.rates) for test in tests)
     tried = f"{tests[0].rate:g} to {tests[-1].rate:g}"
@@ -281,13 +305,13 @@ def _test(
     rate: Callable[[int, int], float],
     epochs: float,
 ) -> None:
-    """A test whose learning rate is `rate(step, steps)`; asked to stop, it leaves no result."""
+    """A test whose learning rate is `rate(step, steps)`; asked to stop and resume, it leaves no result."""
     began, steps = time.time(), int(min(STEPS, epochs * plan.sampler.steps))
     if steps < LEAST_STEPS:
         steps = 0
     write_progress(run, group, "running", f"learning rate {plan.job.optimizer.lr:g}", 0.0)
-    losses = _train(plan, group, callbacks, lambda step: rate(step, steps), steps) if steps else []
-    if losses is None:
+    losses, stop = _train(plan, group, callbacks, lambda step: rate(step, steps), steps) if steps else ([], None)
+    if stop and not isinstance(stop, Enough):
         write_progress(run, group, "stopped", "stopped", 0.0)
         return
     known = next((i for i, value in enumerate(losses) if not math.isfinite(value)), len(losses))
@@ -300,17 +324,18 @@ def _test(
         batch=plan.job.train.batch_size,
         began=began,
         ended=time.time(),
+        cut=isinstance(stop, Enough) and len(losses) < steps,
     )
     ending = "NaN or infinite" if result.diverged else f"{result.end:.3g}"
     headline = f"learning rate {plan.job.optimizer.lr:g}: the loss is {ending} after {len(losses)} updates"
-    headline = headline if steps else "left out: the budget has no room for it"
+    headline = f"cut short: {stop}" if result.cut else headline if steps else "left out: the budget has no room for it"
     finish(run, group, result, headline, {"loss": ending})
 
 
 def _train(
     plan: Plan, group: Group, callbacks: TrialCallbacks, rate: Callable[[int], float], steps: int
-) -> list[float] | None:
-    """The loss before each update, up to a few after the first that is not finite; None if asked to stop."""
+) -> tuple[list[float], str | None]:
+    """The loss before each update, up to a few after the first that is not finite; and why it was asked to stop."""
     model = prepare_model(plan, group)
     model.train()
     train_step = TrainStep(dataclasses.replace(plan, learning_rate=rate), model, group)
@@ -329,8 +354,8 @@ def _train(
                 continue
             losses += group.sum(torch.stack(waiting).double()).tolist()
             waiting.clear()
-            if group.broadcast(callbacks.should_stop() if group.first else None):
-                return None
+            if stop := group.broadcast(callbacks.should_stop() if group.first else None):
+                return losses, stop
             if step == steps or not all(map(math.isfinite, losses)):
-                return losses
-    return losses
+                return losses, None
+    return losses, None

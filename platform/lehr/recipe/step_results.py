@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.record import Curves
+from lehr.errors import TrainingError
 from lehr.job import TrainJob, from_dict
 from lehr.job.recipe import RecipeJob
+from lehr.recipe.budget import over_in_words
 from lehr.recipe.initial import InitialCheck
+from lehr.recipe.kept import overfit_trial
 from lehr.recipe.overfit import OverfitCheck
-from lehr.recipe.planner import Step
-from lehr.recipe.rates import RateTest, RateTests
+from lehr.recipe.planner import Step, own_rate
+from lehr.recipe.rates import RateTest, RateTests, rate_grid
 from lehr.recipe.results import Result
 from lehr.recipe.state import RecipeState
 from lehr.recipe.step_trials import final_folders
@@ -23,41 +26,64 @@ from lehr.recipe.trial_results import (
     SearchRound,
     TrialResult,
     all_trials,
-    best_trial,
+    count_of,
     ranked,
     trial_folders,
 )
 from lehr.runs import Folder, RunFolder
 from lehr.trials import Outcome
 
+NO_DIAGNOSIS = RoundDiagnosis(name="none", title="Nothing was trained", evidence="the budget had no time left for it")
+
 
 def result_of(
-    job: RecipeJob, state: RecipeState, step: Step, outcomes: Mapping[str, Outcome], folder: Folder
+    job: RecipeJob,
+    state: RecipeState,
+    step: Step,
+    outcomes: Mapping[str, Outcome],
+    folder: Folder,
+    seconds_per_epoch: float = 0.0,
 ) -> Result:
-    """The result of a step whose trials have all ended.
+    """The result of a step whose trials have all ended, or were left out.
 
     Args:
         outcomes: by the trials' folders.
         folder: the recipe's run folder.
+        seconds_per_epoch: of the trials of a search, as the study measured it.
     """
-    name, first = step.id.name, next(iter(outcomes.values()))
+    name, first = step.id.name, next(iter(outcomes.values()), None)
     failed = next((outcome.message for outcome in outcomes.values() if outcome.status == "failed"), "")
     if name == "initial_loss":
+        assert first
         return InitialCheck(failed=failed) if failed else InitialCheck.read(first.run.folder)
     if name == "overfit":
+        assert first
         return OverfitCheck(failed=failed) if failed else OverfitCheck.read(first.run.folder)
     if name == "learning_rate":
         if failed:
             return RateTests(failed=failed)
         tests = [RateTest.read(outcome.run.folder) for outcome in outcomes.values()]
-        return RateTests(tests=tuple(test for test in tests if test.rates), own=job.base.optimizer.lr)
+        own, least = own_rate(job, state), 1 if job.recipe.range_test else len(rate_grid(job.base))
+        return RateTests(
+            tests=tuple(test for test in tests if test.rates),
+            own=own,
+            own_is_of_step_2=own != job.base.optimizer.lr,
+            cut=over_in_words(job, name) if len(tests) < least or any(test.cut for test in tests) else "",
+            rows=max((test.rows for test in tests), default=0),
+            batch=max((test.batch for test in tests), default=0),
+        )
     if name == "last":
         return _final_training(job, state, step, outcomes, folder)
-    return _search_round(job, state, step, outcomes, folder)
+    return _search_round(job, state, step, outcomes, folder, seconds_per_epoch)
 
 
 def _search_round(
-    job: RecipeJob, state: RecipeState, step: Step, outcomes: Mapping[str, Outcome], folder: Folder
+    job: RecipeJob,
+    state: RecipeState,
+    step: Step,
+    outcomes: Mapping[str, Outcome],
+    folder: Folder,
+    seconds_per_epoch: float,
 ) -> SearchRound:
     metric = job.base.train.metric.removeprefix("averaged_")
     settings = trial_folders(state.rounds, step.plan.settings)
@@ -78,30 +104,52 @@ def _search_round(
         updates=round(best.epochs * curves.steps_per_epoch),
         best=best.folder,
         diagnosis=_diagnosis(curves),
+        seconds_per_epoch=seconds_per_epoch,
+        cut=_cut(job, step, trained),
     )
+
+
+def _cut(job: RecipeJob, step: Step, trained: Sequence[TrialResult]) -> str:
+    """The trials of a step that its time left out or cut short, as a sentence; empty if there are none."""
+    out, why = len(step.plan.settings) - len(trained), over_in_words(job, step.id.name) if job.budget.seconds else ""
+    short = sum(each.ended == why != "" for each in trained)
+    parts = [f"{count_of(out, 'trial')} left out"] * bool(out) + [f"{count_of(short, 'trial')} cut short"] * bool(short)
+    return f"{' and '.join(parts)}: {why}." if parts else ""
 
 
 def _final_training(
     job: RecipeJob, state: RecipeState, step: Step, outcomes: Mapping[str, Outcome], folder: Folder
 ) -> FinalTraining:
-    metric, best = job.base.train.metric, best_trial(state.rounds)
+    metric, settings = job.base.train.metric, final_folders(step)
     all_of_them = [
-        _trial_result(job, outcomes[name], name, metric, setting) for name, setting in final_folders(step).items()
+        _trial_result(job, outcomes[name], name, metric, setting)
+        for name, setting in settings.items()
+        if name in outcomes
     ]
+    cut = _cut(job, step, all_of_them)
+    if not all_of_them:
+        name, setting = next(iter(settings.items()))
+        all_of_them = [TrialResult(setting=setting, folder=name, values=(), failed="there was no time for it")]
     final, *beside = sorted(all_of_them, key=lambda trial: (bool(trial.failed), -trial.score(metric)))
-    outcome = outcomes[final.folder]
-    keep = outcome.status == "finished" and final.score(metric) >= best.score(metric)
-    kept = outcome.run if keep else RunFolder.open(folder.child(best.folder))
-    child, ended = from_dict(outcome.run.job), kept.outcome()
-    assert isinstance(child, TrainJob)
+    searched = [trial for trial in all_trials(state.rounds).values() if not trial.failed]
+    others = [*ranked(searched, metric)[:1], *overfit_trial(state)]
+    trainings = [*([] if final.failed else [final]), *others]
+    if not trainings:
+        raise TrainingError(f"the recipe has no model: {final.failed}")
+    best = max(trainings, key=lambda trial: trial.score(metric))  # of equal ones, the first
+    outcome, ended = outcomes.get(final.folder), RunFolder.open(folder.child(best.folder)).outcome()
+    child = from_dict(outcome.run.job) if outcome else None
     return FinalTraining(
         trained=final,
-        kept=final.folder if keep else best.folder,
-        schedule=child.schedule.name,
-        value=(final if keep else best).best(metric),
+        kept=best.folder,
+        schedule=child.schedule.name if isinstance(child, TrainJob) else job.base.schedule.name,
+        value=best.best(metric),
         test=ended.metrics.get("test_accuracy") if ended else None,
-        diagnosis=_diagnosis(Curves.read(outcome.run)),
+        diagnosis=_diagnosis(Curves.read(outcome.run)) if outcome else NO_DIAGNOSIS,
         beside=tuple(beside),
+        left_out=step.plan.left_out,
+        cut=cut,
+        metric=metric,
     )
 
 
@@ -118,6 +166,7 @@ def _trial_result(
         train=tuple(value for value in clean if value is not None),
         failed=outcome.message if outcome.status == "failed" else "",
         lower=job.base.lower_is_better(metric),
+        ended=outcome.message,
     )
 
 

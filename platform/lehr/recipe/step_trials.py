@@ -10,6 +10,7 @@ from typing import Any
 from lehr.job import TrainJob, derive
 from lehr.job.recipe import RecipeJob
 from lehr.recipe import overrides, rates
+from lehr.recipe.budget import MOST_RATE_SHARE, RATE_SHARE, budget_epochs, search_budget
 from lehr.recipe.initial import check_initial_loss
 from lehr.recipe.overfit import overfit_sample
 from lehr.recipe.planner import Step, weight_decays
@@ -18,9 +19,6 @@ from lehr.recipe.state import RecipeState
 from lehr.recipe.steps import StepId
 from lehr.recipe.trial_results import Hyperparameters, trial_folders
 from lehr.trials import Outcome, Trial
-
-RATE_SHARE = 0.25  # share of a budget in epochs that the first tests of step 3 take together at most
-MOST_RATE_SHARE = 0.4  # the same with those beyond the edge: the other steps need the rest
 
 
 def trials_of(job: RecipeJob, state: RecipeState, step: Step) -> list[Trial]:
@@ -35,10 +33,13 @@ def trials_of(job: RecipeJob, state: RecipeState, step: Step) -> list[Trial]:
         return [Trial(folder, _derive(job, folder, overrides.unregularised(base)), check_initial_loss)]
     if name == "overfit":
         folder = step.id.trial_folder()
-        return [Trial(folder, _derive(job, folder, overrides.unregularised(base)), overfit_sample)]
+        most = partial(overfit_sample, budget=budget_epochs(job, state))
+        return [Trial(folder, _derive(job, folder, overrides.unregularised(base)), most)]
     if name == "learning_rate":
         grid, ranges = rates.rate_grid(base), job.recipe.range_test
-        return [rate_test(job, number, rate, ranges) for number, rate in enumerate(grid[-1:] if ranges else grid)]
+        return [
+            rate_test(job, state, number, rate, ranges) for number, rate in enumerate(grid[-1:] if ranges else grid)
+        ]
     if name == "last":
         return [
             Trial(folder, _derive(job, folder, overrides.final_training(base, setting, step.plan.epochs)))
@@ -55,9 +56,9 @@ def final_folders(step: Step) -> dict[str, Hyperparameters]:
     return {step.id.trial_folder(number): setting for number, setting in enumerate(step.plan.settings)}
 
 
-def rate_test(job: RecipeJob, number: int, rate: float, ranges: bool) -> Trial:
+def rate_test(job: RecipeJob, state: RecipeState, number: int, rate: float, ranges: bool) -> Trial:
     """A short training at one learning rate, or a range test up to ten times the rate."""
-    folder, epochs = StepId("learning_rate").trial_folder(number), rate_test_epochs(job, ranges)
+    folder, epochs = StepId("learning_rate").trial_folder(number), rate_test_epochs(job, state, ranges)
     changes = {
         **overrides.constant_rate(job.base),
         "optimizer.lr": 10 * rate if ranges else rate,
@@ -68,15 +69,12 @@ def rate_test(job: RecipeJob, number: int, rate: float, ranges: bool) -> Trial:
     return Trial(folder, _derive(job, folder, changes), partial(test, epochs=epochs))
 
 
-def rate_test_epochs(job: RecipeJob, ranges: bool) -> float:
+def rate_test_epochs(job: RecipeJob, state: RecipeState, ranges: bool) -> float:
     """Epochs of a test of one learning rate, or of a range test, at most; unlimited if the budget is a time."""
-    amount, unit = job.allowance
-    if unit == "s":
-        return math.inf
-    return RATE_SHARE * amount / (1 if ranges else len(rates.rate_grid(job.base)))
+    return RATE_SHARE * search_budget(job, state) / (1 if ranges else len(rates.rate_grid(job.base)))
 
 
-def next_rate_test(job: RecipeJob, outcomes: Sequence[Outcome]) -> Trial | None:
+def next_rate_test(job: RecipeJob, state: RecipeState, outcomes: Sequence[Outcome]) -> Trial | None:
     """One more test, if the lowest loss is at the edge of the rates tested so far and the budget has room.
 
     Where it has no room for a test of each rate, a range test over all of them takes its place.
@@ -85,13 +83,12 @@ def next_rate_test(job: RecipeJob, outcomes: Sequence[Outcome]) -> Trial | None:
     grid, tests = rates.rate_grid(job.base), [test for test in found if test.rates]
     if found and not tests:
         tried = job.recipe.range_test or len(outcomes) > len(grid)
-        return None if tried else rate_test(job, len(outcomes), grid[-1], True)
-    amount, unit = job.allowance
-    spent = sum(test.epochs for test in tests) + rate_test_epochs(job, False)
+        return None if tried else rate_test(job, state, len(outcomes), grid[-1], True)
+    next_takes = min(rate_test_epochs(job, state, False), max((test.epochs for test in tests), default=0.0))
     rate = rates.rate_beyond_edge(tests)
-    if rate is None or (unit == "ep" and spent > MOST_RATE_SHARE * amount):
+    if rate is None or sum(test.epochs for test in tests) + next_takes > MOST_RATE_SHARE * search_budget(job, state):
         return None
-    return rate_test(job, len(outcomes), rate, False)
+    return rate_test(job, state, len(outcomes), rate, False)
 
 
 def _derive(job: RecipeJob, folder: str, changes: Mapping[str, Any]) -> TrainJob:

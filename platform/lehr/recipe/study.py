@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from lehr.job.recipe import RecipeJob
+from lehr.recipe.budget import UNTIL, over_in_words
 from lehr.recipe.overview import overview_of
 from lehr.recipe.planner import Step
 from lehr.recipe.state import RecipeState
 from lehr.recipe.step_trials import next_rate_test, trials_of
-from lehr.trials import Each, Outcome, Trial
+from lehr.trials import Clock, Deadline, Each, Outcome, Trial
 from lehr.trials.study import StudyProgress
 
 
 class StepStudy(Each):
-    """Trains the trials of a step. Step 3 adds trials as long as the best rate is at the edge of those tested."""
+    """Trains the trials of a step. Step 3 adds trials as long as the best rate is at the edge of those tested.
 
-    def __init__(self, job: RecipeJob, state: RecipeState, step: Step) -> None:
+    When the time of the step is over, its trials end with what they have, and the rest is left out.
+    """
+
+    def __init__(self, job: RecipeJob, state: RecipeState, step: Step, clock: Clock) -> None:
         super().__init__(trials_of(job, state, step))
-        self._job, self._state, self._step = job, state, step
-        self._asked = 0
+        self._job, self._state, self._step, self._clock = job, state, step, clock
+        self._asked = self._epochs = 0
+        self._began = clock.seconds
+        self._deadline = deadline_of(job, step, clock)
 
     def ask(self) -> Trial | None:
+        if self._deadline and self._deadline.passed:
+            return None
         trial = super().ask()
         if trial is None and self._step.id.name == "learning_rate" and len(self.outcomes) == self._asked:
-            trial = next_rate_test(self._job, list(self.outcomes.values()))
+            trial = next_rate_test(self._job, self._state, list(self.outcomes.values()))
             self.trials += (trial,) if trial else ()
         self._asked += trial is not None
-        return trial
+        return replace(trial, deadline=self._deadline) if trial else None
+
+    def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
+        self._epochs += 1
+        return super().epoch(trial, row)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Keeps the outcome; outcomes stay in the order of the trials, whichever ends first."""
@@ -34,6 +49,21 @@ class StepStudy(Each):
             each.folder: self.outcomes[each.folder] for each in self.trials if each.folder in self.outcomes
         }
 
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Wall time of this attempt divided by the epochs of all trials in it; 0 where there were none."""
+        return (self._clock.seconds - self._began) / self._epochs if self._epochs else 0.0
+
     def progress(self) -> StudyProgress:
         ended, count = len(self.outcomes), len(self.trials)
-        return StudyProgress(overview_of(self._job, self._state, self._step, ended, count))
+        state = replace(self._state, seconds=self._clock.seconds)
+        overview = overview_of(self._job, state, self._step, ended, count)
+        return StudyProgress(overview, seconds={"total": state.seconds})
+
+
+def deadline_of(job: RecipeJob, step: Step, clock: Clock) -> Deadline | None:
+    """When the time of a step is over; None if the budget has no limit of time."""
+    if job.budget.seconds is None:
+        return None
+    name = step.id.name
+    return clock.deadline(UNTIL[name] * job.budget.seconds, over_in_words(job, name))

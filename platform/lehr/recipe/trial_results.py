@@ -48,10 +48,12 @@ class TrainingPlan:
     Attributes:
         settings: the most promising first.
         epochs: how many each of them reaches.
+        left_out: why there was no search before, if so, as a sentence.
     """
 
     settings: tuple[Hyperparameters, ...]
     epochs: int
+    left_out: str = ""
 
 
 NO_TRAINING = TrainingPlan((), 0)
@@ -63,7 +65,7 @@ class TrialResult(FrozenModel):
     Attributes:
         folder: its run folder inside the recipe's.
         values: the job's metric after each epoch. train: accuracy on clean training images after each epoch.
-        failed: why it failed; empty if it did not.
+        failed: why it failed; empty if it did not. ended: why it ended.
         lower: whether lower values are better; older results do not say.
     """
 
@@ -72,6 +74,7 @@ class TrialResult(FrozenModel):
     values: tuple[float, ...]
     train: tuple[float, ...] = ()
     failed: str = ""
+    ended: str = ""
     lower: bool | None = None
 
     @property
@@ -118,6 +121,8 @@ class SearchRound(Result):
         trained: the trials of this round, new ones and those that continued.
         epochs: passes over the training images that this round added. updates: of the best trial, in all its rounds.
         best: folder of the best trial of this round and those before it. diagnosis: of its curves.
+        seconds_per_epoch: wall time divided by the epochs of all trials; 0 where it was not measured.
+        cut: what did not fit into the budget, as a sentence; empty if everything did.
     """
 
     number: int
@@ -129,6 +134,8 @@ class SearchRound(Result):
     updates: int
     best: str
     diagnosis: RoundDiagnosis
+    seconds_per_epoch: float = 0.0
+    cut: str = ""
 
 
 class FinalTraining(Result):
@@ -136,8 +143,10 @@ class FinalTraining(Result):
 
     Attributes:
         trained: the best of the final trainings. beside: the others.
-        kept: folder of the run whose model is kept: the best final training or the best trial.
+        kept: folder of the run whose model is kept: of all that any step trained, the best on the validation rows.
         schedule: its name. value: the metric of the kept model. test: its test accuracy, if there is a test split.
+        left_out: why there was no search, and cut: what did not fit into the budget, as sentences; else empty.
+        metric: by which trainings are compared.
     """
 
     trained: TrialResult
@@ -147,6 +156,9 @@ class FinalTraining(Result):
     test: float | None = None
     diagnosis: RoundDiagnosis
     beside: tuple[TrialResult, ...] = ()
+    left_out: str = ""
+    cut: str = ""
+    metric: str = "validation_accuracy"
 
 
 def all_trials(rounds: Iterable[SearchRound]) -> dict[str, TrialResult]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lehr.recipe import coarse, curve_review, initial, overfit, rates
+from lehr.recipe.kept import candidates, metric_of, overfit_trial
 from lehr.recipe.results import Verdict
 from lehr.recipe.state import RecipeState, round_id
 from lehr.recipe.steps import StepId
 from lehr.recipe.trial_results import all_trials, best_trial
+
+_ALL_IN_ONE = "All that is left of the budget goes into one training."
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,15 @@ def step_verdicts(state: RecipeState) -> list[StepVerdict]:
         found.append(StepVerdict(round_id(number), curve_review.judge(rounds)))
         found.append(StepVerdict(round_id(number), curve_review.review(rounds).verdict, review=True))
     if state.final:
+        if state.final.left_out:
+            found.append(StepVerdict(_left_out(state), Verdict(True, state.final.left_out, _ALL_IN_ONE)))
         found.append(StepVerdict(StepId("last"), judge_final(state)))
     return found
+
+
+def _left_out(state: RecipeState) -> StepId:
+    """The first step that was left out for want of room."""
+    return round_id(0) if state.rates or not state.overfit else StepId("learning_rate")
 
 
 def latest_verdict(state: RecipeState) -> StepVerdict | None:
@@ -64,12 +74,8 @@ def latest_verdict(state: RecipeState) -> StepVerdict | None:
 def judge_final(state: RecipeState) -> Verdict:
     """How the final training went, and which model the recipe keeps."""
     assert state.final
-    final, best, now = state.final, best_trial(state.rounds), state.rounds[-1]
-    metric = now.metric
-    better = max(final.trained, best, key=lambda each: each.score(metric))
-    updates = now.updates * max(final.trained.epochs, best.epochs) // max(1, best.epochs)
-    count = len(all_trials(state.rounds)) + 1
-    if verdict := coarse.unrelated(now.model_copy(update={"updates": updates}), better, count):
+    final, metric = state.final, metric_of(state)
+    if verdict := _unrelated(state):
         return verdict
     if final.trained.failed:
         found = f"The final training failed: {final.trained.failed}"
@@ -77,8 +83,25 @@ def judge_final(state: RecipeState) -> Verdict:
         value = final.trained.format_best(metric)
         found = f"The final training reached {value} with {final.trained.setting} and a {final.schedule} schedule"
     others = [f"with {each.setting}: {each.format_outcome(metric)}" for each in final.beside]
-    trial = f"the best trial of the search, at a constant learning rate, reached {best.format_best(metric)}"
-    in_full = final.kept == final.trained.folder
-    kept = f"The recipe keeps the model of {'the final training' if in_full else final.kept}."
+    if state.rounds:
+        best = best_trial(state.rounds)
+        others.append(f"the best trial of the search, at a constant learning rate, reached {best.format_best(metric)}")
+    if checked := overfit_trial(state):
+        others.append(f"the network of step 2, trained on a sample only, reached {checked[0].format_best(metric)}")
+    in_full, in_check = final.kept == final.trained.folder, final.kept == StepId("overfit").trial_folder()
+    whose = "the final training" if in_full else f"step 2 ({final.kept})" if in_check else final.kept
+    cut = f" {final.cut}" if final.cut else ""
     test = f" Its test accuracy is {final.test:.2%}." if final.test is not None else ""
-    return Verdict(True, f"{'; '.join([found, *others, trial])}.", f"{kept}{test}")
+    why = ": no other reached more" if not in_full else ""
+    return Verdict(True, f"{'; '.join([found, *others])}.{cut}", f"The recipe keeps the model of {whose}{why}.{test}")
+
+
+def _unrelated(state: RecipeState) -> Verdict | None:
+    """The verdict that there is only noise to learn; None if something was learned, or nothing was searched."""
+    if not state.rounds or not state.final:
+        return None
+    final, best, now = state.final, best_trial(state.rounds), state.rounds[-1]
+    better = max(candidates(state), key=lambda each: each.score(now.metric))
+    updates = now.updates * max(final.trained.epochs, best.epochs) // max(1, best.epochs)
+    count = len(all_trials(state.rounds)) + 1
+    return coarse.unrelated(now.model_copy(update={"updates": updates}), better, count)

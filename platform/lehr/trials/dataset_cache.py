@@ -29,6 +29,18 @@ class DatasetCache(Generic[Held]):
         return self._held[about]
 
 
+class SharedData:
+    """What several calls of `run_trials` share: images are read, and told of, once for all of them."""
+
+    def __init__(self) -> None:
+        self._cache: DatasetCache[Any] | None = None
+
+    def cache(self, prepare: Callable[[TrainJob], Mapping[str, Held]]) -> DatasetCache[Held]:
+        """The cache of the first call, which `prepare` fills."""
+        self._cache = self._cache or DatasetCache(prepare)
+        return self._cache
+
+
 def same_images(job: TrainJob) -> str:
     """A key that two jobs share exactly when their decoded images are the same."""
     data: dict[str, Any] = {key: value for key, value in to_dict(job)["data"].items() if key not in AFTER_DECODING}

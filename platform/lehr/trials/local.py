@@ -17,20 +17,20 @@ from lehr.training.failures import describe
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 from lehr.trials.children import end_of, keep_failure, open_child
-from lehr.trials.dataset_cache import DatasetCache
+from lehr.trials.dataset_cache import DatasetCache, SharedData
 from lehr.trials.parent_progress import ParentProgress
 from lehr.trials.study import Study
 from lehr.trials.trainable import TrialCallbacks
 
 
-def run_locally(running: Running, study: Study) -> None:
+def run_locally(running: Running, study: Study, shared: SharedData) -> None:
     """Runs the study's trials until it proposes no more.
 
     Raises:
         Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
     host = LocalHost()
-    datasets: DatasetCache[Images | Stream] = DatasetCache(lambda job: open_data(job, host, running))
+    datasets: DatasetCache[Images | Stream] = shared.cache(lambda job: open_data(job, host, running))
     torch.set_num_threads(cores())
     group = Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -46,7 +46,7 @@ from lehr.training.ray_train import fit, stop_watcher
 from lehr.training.setup import Plan
 from lehr.trials.broker import Broker
 from lehr.trials.children import end_of, keep_failure, open_child
-from lehr.trials.dataset_cache import DatasetCache
+from lehr.trials.dataset_cache import DatasetCache, SharedData
 from lehr.trials.parent_progress import ParentProgress
 from lehr.trials.slots import Slots, slots
 from lehr.trials.study import Study, Trial
@@ -54,7 +54,7 @@ from lehr.trials.trainable import TrialCallbacks
 from lehr.trust import adopt, grants
 
 
-def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> None:
+def run_on_ray(running: Running, study: Study, shared: SharedData, at_most: int | None = None) -> None:
     """Runs the study's trials until it proposes no more. The first one determines the resources of each.
 
     Args:
@@ -63,7 +63,7 @@ def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> No
     Raises:
         Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
-    runner = _TrialRunner(running, study)
+    runner = _TrialRunner(running, study, shared)
     if not (first := runner.next()):
         return
     job = first[0].job
@@ -85,13 +85,13 @@ class _TrialRunner:
     their reports and updates the screen. One lock guards what they share, so the study is called by one at a time.
     """
 
-    def __init__(self, running: Running, study: Study) -> None:
+    def __init__(self, running: Running, study: Study, shared: SharedData) -> None:
         self.running, self.study = running, study
         self.parent = ParentProgress(running, study)
         self.lock = threading.RLock()
         self.live: dict[str, tuple[Trial, RunFolder]] = {}
         self.problem: BaseException | None = None
-        self.datasets: DatasetCache[Handle] = DatasetCache(self._shared_data)
+        self.datasets: DatasetCache[Handle] = shared.cache(self._shared_data)
 
     def next(self) -> tuple[Trial, RunFolder] | None:
         """The next trial with something left to do, and its run folder; finished ones are reported to the study."""

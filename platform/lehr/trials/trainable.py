@@ -29,6 +29,9 @@ class TrialCallbacks:
     after_epoch: Callable[[Mapping[str, float]], str | None]
 
 
+LOOKS = 0.5  # seconds between two looks of a trial at the time: it ends at the last one before its deadline
+
+
 @dataclass(frozen=True)
 class Deadline:
     """When a trial ends with what it has, wherever it is.
@@ -50,7 +53,7 @@ class Deadline:
 
     def watch(self, should_stop: Callable[[], str | None]) -> Callable[[], str | None]:
         """The same function, which also says when this time has come; a request to stop and resume comes first."""
-        return lambda: should_stop() or (Enough(self.reason) if self.passed else None)
+        return lambda: should_stop() or (Enough(self.reason) if self.passed or self.seconds_left < LOOKS else None)
 
 
 Trainable: TypeAlias = Callable[[Plan, RunFolder, Group, TrialCallbacks], None]

@@ -44,10 +44,11 @@ def job(budget: str, batch_size: int = 128, epochs: int = 20, **recipe: Any) -> 
 def rates_found(job: RecipeJob, rows: int, folder: Path) -> RateTests:
     """Step 3 on so many rows, where the highest rate tried is always the best."""
     outcomes: list[Outcome] = []
+    state = RecipeState()
 
     def measure(ranges: bool, rate: float) -> None:
         per_epoch = math.ceil(rows / job.base.train.batch_size)
-        steps = int(min(STEPS, rate_test_epochs(job, ranges) * per_epoch))
+        steps = int(min(STEPS, rate_test_epochs(job, state, ranges) * per_epoch))
         steps = steps if steps >= LEAST_STEPS else 0
         losses = (9.0, *(1 / (1 + 1e4 * rate),) * STEPS)
         each = folder / f"{len(outcomes)}"
@@ -60,10 +61,11 @@ def rates_found(job: RecipeJob, rows: int, folder: Path) -> RateTests:
 
     for number in range(7):
         measure(False, 10.0 ** (number / 2 - 4))
-    while trial := next_rate_test(job, outcomes):
+    while trial := next_rate_test(job, state, outcomes):
         measure(trial.trainable.func.__name__ == "run_range_test", trial.job.optimizer.lr)  # type: ignore[attr-defined]
     results = [RateTest.read(outcome.run.folder) for outcome in outcomes]
-    return RateTests(tests=tuple(each for each in results if each.rates), own=0.1)
+    tests = tuple(each for each in results if each.rates)
+    return RateTests(tests=tests, own=0.1, rows=rows, batch=job.base.train.batch_size)
 
 
 def trained(job: RecipeJob, state: RecipeState, step: Step, diagnosis: str) -> RecipeState:

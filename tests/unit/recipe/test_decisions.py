@@ -12,6 +12,7 @@ import pytest
 from lehr.errors import JobError, RunError
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
+from lehr.kinds.recipe import check
 from lehr.recipe import coarse, curve_review, initial, overfit, rates, refine
 from lehr.recipe.budget import budget_epochs, spent_epochs
 from lehr.recipe.initial import InitialCheck
@@ -475,15 +476,21 @@ def test_a_time_becomes_epochs_at_the_measured_speed() -> None:
     one_by_one = RateTests(tests=tuple(
         test.model_copy(update={"began": 10.0 * i, "ended": 10.0 * i + 10}) for i, test in enumerate(TESTED.tests)
     ))  # fmt: skip
-    assert budget_epochs(job(budget="2min"), RecipeState(rates=one_by_one)) == pytest.approx(60)
-    assert budget_epochs(job(budget="2min"), RecipeState(rates=TESTED)) == pytest.approx(180)  # side by side
+    assert budget_epochs(job(budget="2min"), RecipeState(rates=one_by_one, seconds=30)) == pytest.approx(60)
+    side_by_side = RecipeState(rates=TESTED, seconds=10)
+    assert budget_epochs(job(budget="2min"), side_by_side) == pytest.approx(180)
+    both = job(budget={"epochs": 70, "minutes": 2})  # whatever is used up first
+    assert budget_epochs(both, side_by_side) == 70
+    assert budget_epochs(both, replace(side_by_side, seconds=115)) == pytest.approx(15 + 5 / (2 / 3))
     with pytest.raises(JobError, match="no step 3 measures how long an epoch takes"):
-        budget_epochs(job(budget="2min", recipe__learning_rates=[0.1]), RecipeState())
+        check(job(budget="2min", recipe__learning_rates=[0.1]))
 
 
 @pytest.mark.parametrize("text", ["100", "0ep", "-3ep", "5 weeks", 7, "ep"])
 def test_a_wrong_budget_says_what_is_allowed(text: Any) -> None:
-    with pytest.raises(JobError, match=r"is not a budget; allowed: epochs \(100ep\) or a time \(90s, 30min, 2h, 1d\)"):
+    with pytest.raises(
+        JobError, match=r"is not a budget; allowed: epochs \(100ep\), a time \(90s, 30min, 2h, 1d\), or"
+    ):
         job(budget=text)
 
 
