@@ -72,7 +72,7 @@ def is_over(job: RecipeJob, state: RecipeState, step: StepName) -> bool:
 def over_in_words(job: RecipeJob, step: StepName) -> str:
     """Why a step ends when its time is over."""
     whole = f"the budget of {job.budget.minutes:g} minute{'s' * (job.budget.minutes != 1)}"
-    return f"{whole} is used up" if UNTIL[step] == 1 else f"{UNTIL[step]:.0%} of {whole} are used up"
+    return f"{whole} is used up" if UNTIL[step] == 1 else f"{UNTIL[step]:.0%} of {whole} is used up"
 
 
 def is_small(job: RecipeJob, state: RecipeState) -> bool:

@@ -24,9 +24,10 @@ from lehr.kinds.transfer import trials
 from lehr.predict.allocation import actors
 from lehr.recipe import overrides
 from lehr.recipe.initial import InitialCheck
-from lehr.recipe.planner import End, next_step
+from lehr.recipe.planner import End, Step, next_step
 from lehr.recipe.state import RecipeState
 from lehr.recipe.step_trials import trials_of
+from lehr.recipe.study import deadline_of
 from lehr.recipe.trial_results import Hyperparameters
 from lehr.runs import Folder, RunFolder
 from lehr.search.space import Space
@@ -36,7 +37,7 @@ from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features
 from lehr.transfer.head_search import Judge, Measured, search_heads
 from lehr.transfer.strategy_jobs import strategy_job
-from lehr.trials import Outcome, Trial
+from lehr.trials import Clock, Outcome, Trial
 
 SOUND = InitialCheck(
     rows=256, counts=(30,) * 10, loss=2.4, trainable=99, first="a", last="z", layers=3,
@@ -82,6 +83,13 @@ def searched(job: Job) -> Any:
         return found
 
 
+class StoppedClock:
+    """Tells a deadline as the seconds from the begin of a job, and why."""
+
+    def deadline(self, seconds: float, reason: str) -> tuple[float, str]:
+        return seconds, reason
+
+
 def cooked(job: Job) -> Any:
     """What a recipe does first, what it does after a sound first step, and what trains in full at the end."""
     assert isinstance(job, RecipeJob)
@@ -89,6 +97,7 @@ def cooked(job: Job) -> Any:
     for state in (RecipeState(), RecipeState(initial=SOUND)):
         step = next_step(job, state)
         found.append(step.status if isinstance(step, End) else children(trials_of(job, state, step)))
+        found.append(isinstance(step, Step) and deadline_of(job, step, cast(Clock, StoppedClock())))
     changes = overrides.final_training(job.base, Hyperparameters(rate=0.3, decay=0.2), 7)
     return [*found, to_dict(derive(job.base, changes, parent=job, name="last"))]
 

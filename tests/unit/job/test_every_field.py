@@ -229,6 +229,8 @@ OTHERS: dict[str, tuple[dict[str, Any], Any, list[Field]]] = {
             Field("seed", 1),
             Field("base", {"train": {"batch_size": 8}}),
             Field("budget", "10ep", {"recipe.start_at": "coarse"}),
+            Field("budget.epochs", 10, {"recipe.start_at": "coarse"}),
+            Field("budget.minutes", 3),
             Field("recipe", {"start_at": "coarse"}),
             Field("recipe.learning_rates", [0.5], {"recipe.start_at": "coarse"}),
             Field("recipe.weight_decays", [0.5], {"recipe.start_at": "coarse"}),

@@ -83,6 +83,15 @@ def test_the_preview_shows_each_combination_once() -> None:
     assert sum("optimizer.lr" in line for line in lines) == 2
 
 
+def test_trials_side_by_side_do_not_repeat_each_other(tmp_path: Path) -> None:
+    job = search(budget=10, space={"train.epochs": {"int": [1, 5]}})
+    study = SearchStudy(job, RunFolder.create(Folder.at(tmp_path), to_dict(job)))
+    asked = [study.ask() for _ in range(6)]  # five at a time, none of which has a result yet
+    assert {trial.job.train.epochs for trial in asked if trial} == {1, 2, 3, 4, 5}
+    assert asked[-1] is None
+    assert study.ending == "all 5 combinations were tried"
+
+
 # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -135,6 +144,14 @@ def test_time_is_counted_over_all_attempts(tmp_path: Path) -> None:
     assert first
     assert first.deadline == study.deadline
     assert study.progress().seconds["total"] >= 50
+
+
+def test_a_larger_budget_of_time_goes_on_where_the_smaller_one_ended(tmp_path: Path) -> None:
+    assert study_with(61, tmp_path / "small", minutes=1).ask() is None
+    larger = study_with(61, tmp_path / "large", minutes=2)
+    assert larger.ask()
+    assert larger.deadline
+    assert 58 < larger.deadline.seconds_left <= 59
 
 
 def test_an_epoch_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
