@@ -22,6 +22,7 @@ from lehr.recipe.trial_results import (
 EPOCHS = 5  # of a trial at most
 SHARE = 0.25  # of the budget at most, unless a single epoch each takes more
 LEAST_UPDATES = 50  # of a trial that is compared with others: after a few, only the highest rate has moved
+UNEQUAL = 0.8  # share of the most frequent class beyond which no better than that is no sign of wrong labels
 ENOUGH = 100  # updates after which a network that learns anything does better than a guess
 
 
@@ -78,11 +79,12 @@ def judge(r: SearchRound) -> Verdict:
 def unrelated(r: SearchRound, best: TrialResult, count: int) -> Verdict | None:
     """The verdict that there is only noise to learn, if the best of `count` trials does no better than a guess.
 
-    None if it does better, or has had too few updates to tell.
+    None if it does better, if it has had too few updates to tell, or if the classes are so unequal, or the validation
+    images so few, that hardly anything could do significantly better: that is no ground to stop.
     """
     value = best.score(r.metric)
     chance = r.common + 2 * standard_error(r.common, r.validation_rows)
-    if r.metric != "validation_accuracy" or value > chance or r.updates < ENOUGH:
+    if r.metric != "validation_accuracy" or value > chance or r.updates < ENOUGH or chance >= 1 or r.common > UNEQUAL:
         return None
     train = max(best.train, default=0.0)
     memorised = f", although it classifies {train:.1%} of the training images correctly" if train > value + 0.05 else ""

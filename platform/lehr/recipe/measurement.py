@@ -18,7 +18,7 @@ from lehr.runs.progress import State
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
-FULL_UPDATES = 500  # of a training in full: with fewer, every update that goes into a search is missing at the end
+FULL_UPDATES = 900  # of a training in full: with fewer, every update that goes into a search is missing at the end
 NO_VALUE, NO_METRICS = BestValue(), dict[str, float]()
 GUESSED_ROWS = 4096  # of the classes' shares, on which a constant guess is optimised
 

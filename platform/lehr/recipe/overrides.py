@@ -37,10 +37,15 @@ def search_trial(base: Training, setting: Hyperparameters, epochs: int) -> dict[
     return {**constant_rate(base), **setting.overrides(), "train.epochs": epochs}
 
 
-def final_training(base: Training, setting: Hyperparameters, epochs: int) -> dict[str, Any]:
-    """For a training in full, with a decaying learning rate: cosine if the base job's schedule is constant."""
+def final_training(base: Training, setting: Hyperparameters, epochs: int, own_schedule: bool = False) -> dict[str, Any]:
+    """For a training in full, with a decaying learning rate: cosine if the base job's schedule is constant.
+
+    Args:
+        own_schedule: whether a constant one is kept. With few updates there is nothing to settle: a rate that decays
+            only wastes some of them.
+    """
     changes: dict[str, Any] = {**setting.overrides(), "optimizer.scale_lr": None, "train.epochs": epochs}
-    if base.schedule.name == "constant":
+    if base.schedule.name == "constant" and not own_schedule:
         warmup = str(base.schedule.warmup) if base.schedule.warmup else "5%"
         changes["schedule"] = {"name": "cosine", "warmup": warmup, "cooldown": str(base.schedule.cooldown)}
     return changes

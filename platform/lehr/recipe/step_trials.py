@@ -41,8 +41,9 @@ def trials_of(job: RecipeJob, state: RecipeState, step: Step) -> list[Trial]:
             rate_test(job, state, number, rate, ranges) for number, rate in enumerate(grid[-1:] if ranges else grid)
         ]
     if name == "last":
+        few, epochs = bool(step.plan.left_out), step.plan.epochs
         return [
-            Trial(folder, _derive(job, folder, overrides.final_training(base, setting, step.plan.epochs)))
+            Trial(folder, _derive(job, folder, overrides.final_training(base, setting, epochs, few)))
             for folder, setting in final_folders(step).items()
         ]
     return [

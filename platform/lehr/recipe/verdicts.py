@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lehr.recipe import coarse, curve_review, initial, overfit, rates
-from lehr.recipe.kept import candidates, metric_of, overfit_trial
+from lehr.recipe.kept import candidates, kept_trial, metric_of, overfit_trial
 from lehr.recipe.results import Verdict
 from lehr.recipe.state import RecipeState, round_id
 from lehr.recipe.steps import StepId
@@ -90,10 +91,25 @@ def judge_final(state: RecipeState) -> Verdict:
         others.append(f"the network of step 2, trained on a sample only, reached {checked[0].format_best(metric)}")
     in_full, in_check = final.kept == final.trained.folder, final.kept == StepId("overfit").trial_folder()
     whose = "the final training" if in_full else f"step 2 ({final.kept})" if in_check else final.kept
-    cut = f" {final.cut}" if final.cut else ""
+    cut = (f" {final.cut}" if final.cut else "") + _majority(state)
     test = f" Its test accuracy is {final.test:.2%}." if final.test is not None else ""
     why = ": no other reached more" if not in_full else ""
     return Verdict(True, f"{'; '.join([found, *others])}.{cut}", f"The recipe keeps the model of {whose}{why}.{test}")
+
+
+def _majority(state: RecipeState) -> str:
+    """That the model is no better than the most frequent class, where classes are unequal, and what to do about it."""
+    common = state.rounds[-1].common if state.rounds else state.overfit.common if state.overfit else math.nan
+    if (
+        metric_of(state) != "validation_accuracy"
+        or not common > coarse.UNEQUAL
+        or kept_trial(state).best(metric_of(state)) > common
+    ):
+        return ""
+    return (
+        f" That is no more than always predicting the most frequent class ({common:.1%}): rare classes may be missed. "
+        "Train them as often as the others with base.data.sampling=balanced."
+    )
 
 
 def _unrelated(state: RecipeState) -> Verdict | None:

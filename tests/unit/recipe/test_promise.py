@@ -21,6 +21,7 @@ from lehr.recipe import coarse, initial, overfit
 from lehr.recipe.budget import budget_epochs, is_small, spent_epochs
 from lehr.recipe.initial import InitialCheck
 from lehr.recipe.kept import candidates, kept_trial
+from lehr.recipe.measurement import FULL_UPDATES
 from lehr.recipe.overfit import OverfitAttempt, OverfitCheck, overfit_sample
 from lehr.recipe.overview import spent_in_words
 from lehr.recipe.planner import End, Step, next_step
@@ -146,7 +147,7 @@ def test_step_2_keeps_to_its_share_of_the_budget_and_leaves_a_model(
 ) -> None:
     run, plan = sample(tmp_path, budget)
     found = OverfitCheck.read(run.folder)
-    assert found.epochs <= budget * (overfit.SMALL_SHARE if budget * 6 < 500 else overfit.SHARE)
+    assert found.epochs <= budget * (overfit.SMALL_SHARE if budget * 6 < FULL_UPDATES else overfit.SHARE)
     assert len(found.attempts) == attempts
     verdict = overfit.judge(found)
     assert verdict.good
