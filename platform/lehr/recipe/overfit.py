@@ -335,7 +335,7 @@ def _keep(
         test = evaluate(model, plan.splits.test, plan, group, split="test")
         metrics |= {f"test_{name}": each for name, each in test.items()}
     if group.first:
-        origin = {"step": len(result.last.losses), "weights": "raw"}
+        origin: dict[str, str | int | None] = {"step": len(result.last.losses), "weights": "raw"}
         description = dataclasses.replace(plan.describe_model(), origin=origin, metrics={metric: value})
         run.write_model(model.state_dict(), description.to_json())
     measured = {

@@ -46,7 +46,7 @@ class SearchStudy:
         minutes = job.budget.minutes
         self.deadline = self.clock.deadline(60 * minutes, used_up(minutes, "minute")) if minutes else None
         self._trained: set[int] = set()  # the trials that trained an epoch in this attempt
-        self._last_seen: dict[int, float] = {}  # when each trial began its current epoch, by `time.monotonic`
+        self._last_seen: dict[int, float] = {}  # when each trial ended its newest epoch, by `time.monotonic`
         self._epoch_seconds: dict[int, float] = {}  # of the newest epoch of each trial
 
     # ── what `run_trials` asks ──────────────────────────────────────────────────────────────────────────────────────
@@ -61,7 +61,6 @@ class SearchStudy:
         if number not in self.records:
             self.records[number] = TrialRecord(number, applied)
             self.records[number].write(self.run)
-        self._last_seen[number] = time.monotonic()
         return Trial(folder_of(number), job, deadline=self.deadline)
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
@@ -69,7 +68,9 @@ class SearchStudy:
         number, epoch = number_of(trial.folder), int(row["epoch"])
         self._trained.add(number)
         now = time.monotonic()
-        self._epoch_seconds[number], self._last_seen[number] = now - self._last_seen[number], now
+        if number in self._last_seen:  # else the trial was being started in between
+            self._epoch_seconds[number] = now - self._last_seen[number]
+        self._last_seen[number] = now
         record = self.records[number].with_score(epoch, float(row.get(self.metric, math.nan)))
         if not record.ended:
             self.records[number] = record
