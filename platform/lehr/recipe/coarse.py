@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lehr.recipe.results import Verdict
+from lehr.recipe.results import UNEQUAL, Verdict
 from lehr.recipe.trial_results import (
     NO_TRAINING,
     Hyperparameters,
@@ -22,7 +22,6 @@ from lehr.recipe.trial_results import (
 EPOCHS = 5  # of a trial at most
 SHARE = 0.25  # of the budget at most, unless a single epoch each takes more
 LEAST_UPDATES = 50  # of a trial that is compared with others: after a few, only the highest rate has moved
-UNEQUAL = 0.8  # share of the most frequent class beyond which no better than that is no sign of wrong labels
 ENOUGH = 100  # updates after which a network that learns anything does better than a guess
 
 

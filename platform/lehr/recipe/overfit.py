@@ -26,7 +26,7 @@ from lehr.recipe.measurement import (
     loss_of_a_guess,
     write_progress,
 )
-from lehr.recipe.results import FrozenModel, Result, Verdict
+from lehr.recipe.results import UNEQUAL, FrozenModel, Result, Verdict
 from lehr.runs import BestValue, RunFolder
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
@@ -185,7 +185,13 @@ def judge(r: OverfitCheck) -> Verdict:
             f"{why}. The network did not memorise {r.rows} training images at any of the learning rates {tried}.",
             "The recipe stops here: a network that cannot memorise a few images will not learn from more.",
         )
-    if not r.above_chance and r.validation_rows and r.rows >= 20 * len([count for count in r.counts if count]):
+    unequal = r.common > UNEQUAL  # no better than the most frequent class is no ground to stop there
+    if (
+        not unequal
+        and not r.above_chance
+        and r.validation_rows
+        and r.rows >= 20 * len([count for count in r.counts if count])
+    ):
         return Verdict(
             False,
             f"The labels look unrelated to the images: the network memorised all {r.rows} images of the sample, but "

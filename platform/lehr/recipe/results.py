@@ -12,6 +12,7 @@ from lehr.errors import RunError
 from lehr.runs import Folder
 
 FILE = "result.json"
+UNEQUAL = 0.8  # share of the most frequent class beyond which no better than that is no sign of wrong labels
 
 
 class FrozenModel(BaseModel):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lehr.recipe import coarse, curve_review, initial, overfit, rates
 from lehr.recipe.kept import candidates, kept_trial, metric_of, overfit_trial
-from lehr.recipe.results import Verdict
+from lehr.recipe.results import UNEQUAL, Verdict
 from lehr.recipe.state import RecipeState, round_id
 from lehr.recipe.steps import StepId
 from lehr.recipe.trial_results import all_trials, best_trial
@@ -102,7 +102,7 @@ def _majority(state: RecipeState) -> str:
     common = state.rounds[-1].common if state.rounds else state.overfit.common if state.overfit else math.nan
     if (
         metric_of(state) != "validation_accuracy"
-        or not common > coarse.UNEQUAL
+        or not common > UNEQUAL
         or kept_trial(state).best(metric_of(state)) > common
     ):
         return ""

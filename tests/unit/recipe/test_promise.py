@@ -30,7 +30,14 @@ from lehr.recipe.state import RecipeState, write_plan, write_result
 from lehr.recipe.step_results import result_of
 from lehr.recipe.steps import StepId
 from lehr.recipe.study import StepStudy
-from lehr.recipe.trial_results import Hyperparameters, TrainingPlan
+from lehr.recipe.trial_results import (
+    FinalTraining,
+    Hyperparameters,
+    RoundDiagnosis,
+    SearchRound,
+    TrainingPlan,
+    TrialResult,
+)
 from lehr.recipe.verdicts import step_verdicts
 from lehr.runs import BestValue, Folder, Progress, RunFolder, read_model
 from lehr.training.evaluation import evaluate
@@ -161,6 +168,34 @@ def test_step_2_keeps_to_its_share_of_the_budget_and_leaves_a_model(
         model = prepare_model(plan, Group())
         model.load_state_dict(read_model(run.folder)[0])
         assert evaluate(model, plan.splits.validation, plan, Group())["accuracy"] == found.value
+
+
+def test_unequal_classes_are_no_ground_to_stop_but_told_at_the_end() -> None:
+    """Fifty to one: always predicting the frequent class is right for 98 %."""
+    unequal = check(counts=(50, 0), validation_accuracy=0.968, value=0.968, common=0.968, validation_rows=31)
+    assert overfit.judge(unequal).good
+    trial = TrialResult(setting=Hyperparameters(rate=0.1, decay=0), folder="recipe/7-last", values=(0.968,))
+    diagnosis = RoundDiagnosis(name="healthy", title="t", evidence="e")
+    searched = SearchRound(
+        number=0, metric="validation_accuracy", validation_rows=31, common=0.968, trained=(trial,), epochs=9,
+        updates=500, best=trial.folder, diagnosis=diagnosis,
+    )  # fmt: skip
+    assert coarse.unrelated(searched, trial, 1) is None
+    final = FinalTraining(trained=trial, kept=trial.folder, schedule="cosine", value=0.968, diagnosis=diagnosis)
+    last = step_verdicts(RecipeState(overfit=unequal, final=final))[-1].verdict
+    assert last.good
+    assert "no more than always predicting the most frequent class (96.8%)" in last.found
+    assert "base.data.sampling=balanced" in last.found
+
+
+@pytest.mark.parametrize("rows", [4, 40])
+def test_too_few_validation_images_are_no_ground_to_stop(rows: int) -> None:
+    trial = TrialResult(setting=Hyperparameters(rate=0.1, decay=0), folder="trials/0000", values=(0.75,))
+    searched = SearchRound(
+        number=0, metric="validation_accuracy", validation_rows=rows, common=0.75, trained=(trial,), epochs=9,
+        updates=500, best=trial.folder, diagnosis=RoundDiagnosis(name="healthy", title="t", evidence="e"),
+    )  # fmt: skip
+    assert (coarse.unrelated(searched, trial, 1) is None) == (rows == 4)  # all four right would be no proof either
 
 
 # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
