@@ -20,6 +20,7 @@ from lehr.data.load import OpenedSources, splits
 CPU = torch.device("cpu")
 BY_HAND = {
     "alternating",
+    "budgets",
     "cifar",
     "conditions",
     "diagnosis",

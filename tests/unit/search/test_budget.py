@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 from tests.support import TINY, tiny
 
 from lehr.data.load import OpenedSources, splits
@@ -22,6 +23,7 @@ from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan
 from lehr.training.stopping import Enough
+from lehr.training.synchronisation import Synchroniser
 from lehr.trials import Deadline, Outcome
 
 
@@ -128,6 +130,23 @@ def test_a_training_that_has_had_enough_is_finished_with_its_best_epoch(
     rest = run_it("cut", 4)
     whole = run_it("whole", 4)
     assert rest.epochs()["validation_loss"].to_pylist() == whole.epochs()["validation_loss"].to_pylist()
+
+
+@pytest.mark.parametrize(("asked", "for_good"), [(0.0, None), (1.0, False), (2.0, True)])
+def test_all_workers_know_whether_a_training_stops_for_good(asked: float, for_good: bool | None) -> None:
+    """As a second worker sees it: the first one alone knows the reason."""
+
+    class Second:
+        first, device = False, torch.device("cpu")
+
+        def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor + torch.tensor([0.5] * (len(tensor) - 2) + [0.1, asked], dtype=torch.float64)
+
+    losses = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    summed, stop = Synchroniser(cast(Group, Second()), 0).synchronise(2, losses, None)
+    assert summed == [1.5, 2.5]
+    assert (stop is None) == (for_good is None)
+    assert stop is None or isinstance(stop, Enough) == for_good
 
 
 def study_with(seconds_spent: float, tmp_path: Path, **budget: Any) -> SearchStudy:
