@@ -65,18 +65,18 @@ def test_it_stops_where_the_job_asks_and_continues_without_that() -> None:
 @pytest.mark.slow
 def test_killed_in_every_step_it_reaches_the_same_result_and_repeats_nothing_finished(tmp_path: Path) -> None:
     few = ("--debug", "base.data.limit=500")
-    undisturbed = run(*few, f"storage={tmp_path}/calm", budget="100ep")
+    undisturbed = run(*few, f"storage={tmp_path}/calm", budget="120ep")
     assert undisturbed.returncode == 0, undisturbed.stderr
     place = tmp_path / "killed" / "it"
     finished: dict[str, Any] = {}
     for name in ("initial_loss", "overfit", "learning_rate", "coarse", "refine", "last"):
         with subprocess.Popen(
-            command(*few, f"storage={tmp_path}/killed", budget="100ep"), stdout=subprocess.DEVNULL
+            command(*few, f"storage={tmp_path}/killed", budget="120ep"), stdout=subprocess.DEVNULL
         ) as process:
             wait_for(place, name, process)
             process.send_signal(signal.SIGKILL)
         finished |= pieces(place)
-    assert run(*few, f"storage={tmp_path}/killed", budget="100ep").returncode == 0
+    assert run(*few, f"storage={tmp_path}/killed", budget="120ep").returncode == 0
     now = pieces(place)
     for name, before in finished.items():
         assert now[name][: len(before)] == before, name
