@@ -41,7 +41,7 @@ class RecipeBudget(Section):
         default=None, gt=0, description="Passes over the training images, of everything from step 2 on."
     )
     minutes: float | None = Field(
-        default=None, gt=0, description="Minutes of wall time, of all steps and all attempts together."
+        default=None, gt=0, description="Minutes of wall time until the last training has ended, all attempts together."
     )
 
     @model_validator(mode="after")

@@ -77,6 +77,7 @@ def do_steps(running: Running, job: RecipeJob, state: RecipeState, clock: Clock)
         running.screen.status(str(step.id))
         at_most = None if step.id.name == "learning_rate" else len(study.trials)
         run_trials(running, study, at_most, shared)
+        seconds = clock.seconds  # what is made of the trials afterwards is no part of the budget
         if not study.outcomes and step.id.name in ("initial_loss", "overfit"):
             return state, End("failed", f"no time was left for it: {over_in_words(job, step.id.name)}", step.id)
         if not study.outcomes and step.id.name in ("coarse", "refine"):
@@ -85,7 +86,7 @@ def do_steps(running: Running, job: RecipeJob, state: RecipeState, clock: Clock)
             timed = study.seconds_per_epoch if job.budget.seconds else 0.0  # else results are the same whenever
             result = result_of(job, state, step, study.outcomes, run.folder, timed)
             write_result(run.folder, step.id, result)
-        state = RecipeState.read(run.folder, clock.seconds)
+        state = RecipeState.read(run.folder, seconds)
         show_verdicts(running, step, state)
         if reason := run.stop_requested():
             run.write_progress(replace(run.progress(), status="stopped", message=reason))

@@ -46,7 +46,9 @@ def plan_round(
     kept = [trial.setting for trial in trials[:KEPT] if math.isfinite(trial.score(metric))]
     settings = list(dict.fromkeys([*kept[:1], *wanted, *neighbours(rounds), *kept[1:]]))
     done = {trial.setting: trial.epochs for trial in trials}
-    least = max((trial.epochs for trial in trials[:1]), default=0)
+    planned = max(each.planned for each in rounds)
+    least = max([trial.epochs for trial in trials[:1]] + [planned - 1])  # one that was cut short keeps its length
+    longest = max(longest, planned)
     share = left if left < 2 * (least + 1) else max(SHARE * left, float(least + 1))
     while settings:
         epochs = min(longest, math.floor((share + sum(done.get(each, 0) for each in settings)) / len(settings)))

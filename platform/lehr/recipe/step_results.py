@@ -105,6 +105,7 @@ def _search_round(
         best=best.folder,
         diagnosis=_diagnosis(curves),
         seconds_per_epoch=seconds_per_epoch,
+        planned=step.plan.epochs,
         cut=_cut(job, step, trained),
     )
 

@@ -123,6 +123,7 @@ class SearchRound(Result):
         best: folder of the best trial of this round and those before it. diagnosis: of its curves.
         seconds_per_epoch: wall time divided by the epochs of all trials; 0 where it was not measured.
         cut: what did not fit into the budget, as a sentence; empty if everything did.
+        planned: epochs of each trial, which one that was cut short has not reached; 0 in older results.
     """
 
     number: int
@@ -136,6 +137,7 @@ class SearchRound(Result):
     diagnosis: RoundDiagnosis
     seconds_per_epoch: float = 0.0
     cut: str = ""
+    planned: int = 0
 
 
 class FinalTraining(Result):

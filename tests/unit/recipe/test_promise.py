@@ -17,7 +17,7 @@ from tests.support import tiny
 from lehr.data.load import OpenedSources, splits
 from lehr.job import from_dict, to_dict
 from lehr.job.recipe import RecipeJob
-from lehr.recipe import coarse, initial, overfit
+from lehr.recipe import coarse, initial, overfit, refine
 from lehr.recipe.budget import budget_epochs, is_small, spent_epochs
 from lehr.recipe.initial import InitialCheck
 from lehr.recipe.kept import candidates, kept_trial
@@ -296,3 +296,18 @@ def test_a_frozen_body_is_told_with_the_layers_that_are_trained() -> None:
     for parameter in list(model.parameters())[:-2]:
         parameter.requires_grad_(False)
     assert len(initial.frozen_layers(model)) == len(everything) - 1
+
+
+@pytest.mark.parametrize(("left", "epochs"), [(200.0, 50), (20.0, 0)])
+def test_a_trial_that_was_cut_short_goes_on_to_its_planned_end_or_not_at_all(left: float, epochs: int) -> None:
+    """Its training was planned for that length: a shorter one would be another training."""
+    settings = [Hyperparameters(rate=rate, decay=0) for rate in (0.1, 0.03)]
+    trials = tuple(
+        TrialResult(setting=setting, folder=f"trials/{number:04}", values=(0.5 - 0.1 * number,) * (10 + number))
+        for number, setting in enumerate(settings)
+    )
+    coarse_round = SearchRound(
+        number=0, metric="validation_accuracy", validation_rows=359, common=0.1, trained=trials, epochs=21,
+        updates=10, best="trials/0000", planned=50, diagnosis=RoundDiagnosis(name="too_short", title="t", evidence="e"),
+    )  # fmt: skip
+    assert refine.plan_round([coarse_round], (), left).epochs == epochs
