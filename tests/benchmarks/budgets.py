@@ -90,7 +90,7 @@ class Spent:
 def cases() -> Iterator[Case]:
     """32 recipes and 32 searches."""
     for size, batch in itertools.product(SIZES, BATCHES):
-        for budget in ({"epochs": 6}, {"epochs": 25}, {"minutes": 0.1}, {"minutes": 0.15}):
+        for budget in ({"epochs": 6}, {"epochs": 25}, {"minutes": 0.06}, {"minutes": 0.1}):
             yield Case("recipe", size, batch, **budget)
     for method, size, batch in itertools.product(WAYS, (10, 100), BATCHES):
         yield Case(method, size, batch, epochs=7)

@@ -78,7 +78,7 @@ def do_steps(running: Running, job: RecipeJob, state: RecipeState, clock: Clock)
         at_most = None if step.id.name == "learning_rate" else len(study.trials)
         run_trials(running, study, at_most, shared)
         seconds = clock.seconds  # what is made of the trials afterwards is no part of the budget
-        if not study.outcomes and step.id.name in ("initial_loss", "overfit"):
+        if not study.outcomes and step.id.name == "initial_loss":
             return state, End("failed", f"no time was left for it: {over_in_words(job, step.id.name)}", step.id)
         if not study.outcomes and step.id.name in ("coarse", "refine"):
             discard_plan(run.folder, step.id)

@@ -243,6 +243,14 @@ def test_trials_for_which_no_time_is_left_are_left_out(tmp_path: Path) -> None:
     assert spent_in_words(made, state) == "5 of 60 epochs, 50 s of 1 min 00 s"
 
 
+def test_a_step_2_for_which_there_was_no_time_is_left_out(tmp_path: Path) -> None:
+    made, step = job(budget={"minutes": 1}), Step(StepId("overfit"))
+    found = result_of(made, RecipeState(initial=SOUND), step, {}, Folder.at(tmp_path))
+    state = RecipeState(initial=SOUND, overfit=found)  # type: ignore[arg-type]
+    assert step_verdicts(state)[-1].verdict.found == "Left out: 30% of the budget of 1 minute is used up."
+    assert next_step(made, state) == Step(StepId("learning_rate"))
+
+
 def test_a_recipe_that_is_resumed_goes_on_with_the_step_that_it_began(tmp_path: Path) -> None:
     folder, plan = Folder.at(tmp_path), TrainingPlan((Hyperparameters(rate=0.1, decay=0),), 7)
     write_result(folder, StepId("initial_loss"), SOUND)
