@@ -25,6 +25,7 @@ GROUPS = {
     "Use a model": {
         "predict": "Predict every row of a data set, into Parquet files",
         "evaluate": "Measure accuracy and the confusion matrix on labelled data",
+        "serve": "Answer over HTTP what a run says of images, with a page",
         "export": "Export a model, with its preprocessing, to PyTorch or ONNX",
     },
     "Clusters": {

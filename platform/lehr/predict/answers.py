@@ -66,11 +66,13 @@ def answers(predictor: Predictor, images: Iterable[ImageFile]) -> Iterator[Answe
         shares = iter(predict(predictor, np.stack(pixels)).probabilities if pixels else ())
         for number, (name, _) in enumerate(batch):
             problem = problems.get(number, "")
-            yield Answer(name, problem=problem) if problem else Answer(name, _ranked(predictor.classes, next(shares)))
+            yield Answer(name, problem=problem) if problem else answer(name, predictor.classes, next(shares))
 
 
-def _ranked(classes: Sequence[str], shares: np.ndarray) -> tuple[tuple[str, float], ...]:
-    return tuple((classes[number], float(shares[number])) for number in np.argsort(-shares, kind="stable"))
+def answer(name: str, classes: Sequence[str], shares: np.ndarray) -> Answer:
+    """The answer to a readable image, from its probabilities [classes]."""
+    ordered = np.argsort(-shares, kind="stable")
+    return Answer(name, tuple((classes[number], float(shares[number])) for number in ordered))
 
 
 def counts(given: Iterable[Answer]) -> list[tuple[str, int]]:
