@@ -12,6 +12,7 @@ import yaml
 from markupsafe import Markup
 
 from lehr.curves import charts
+from lehr.curves.answers import answer_sections
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
 from lehr.formatting import format_metric, format_seconds
@@ -44,6 +45,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
     sections = [
         Section("", Markup().join(map(_finding, diagnosis.findings))),
         Section("", chart(drawn)),
+        *answer_sections(run),
         _times(progress.seconds),
         *tables,
         job_section(run),

@@ -7,6 +7,7 @@ control characters instead of holding them.
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import os
@@ -90,6 +91,27 @@ def finding(
     return _render(_FINDING, title=title, sentences=sentences, tone=tone, tag=tag, command=command, footnote=footnote)
 
 
+def gallery(pictures: Sequence[tuple[bytes, Sequence[str]]]) -> Markup:
+    """Pictures side by side.
+
+    Args:
+        pictures: PNG files, each with the lines below it; the first one stands out.
+    """
+    shown = [(base64.b64encode(png).decode(), lines) for png, lines in pictures]
+    return _render(_GALLERY, pictures=shown)
+
+
+def heat(shares: Sequence[Sequence[float]], cells: Sequence[Sequence[str]], head: Sequence[str], corner: str) -> Markup:
+    """A square table whose cells are the darker, the larger their share, from 0 to 1.
+
+    Args:
+        head: the name of each row and column.
+        corner: what rows and columns are.
+    """
+    rows = [(name, list(zip(line, words, strict=True))) for name, line, words in zip(head, shares, cells, strict=True)]
+    return _render(_HEAT, rows=rows, head=head, corner=corner)
+
+
 def paragraph(words: str, soft: bool = False) -> Markup:
     """A paragraph; `soft` is for less important text, such as the caption of a chart."""
     return Markup('<p class="{}">{}</p>').format("soft" if soft else "", words)
@@ -143,6 +165,21 @@ _TABLE = """<div class="scroll"><table>
   {%- endfor %}</tr>{% endfor %}
 </table></div>"""
 
+_GALLERY = """<div class="gallery">
+  {% for png, lines in pictures -%}
+  <figure><img alt="" src="data:image/png;base64,{{ png }}"><figcaption>
+    {%- for line in lines %}<div{% if not loop.first %} class="soft"{% endif %}>{{ line }}</div>{% endfor -%}
+  </figcaption></figure>
+  {%- endfor %}
+</div>"""
+
+_HEAT = """<div class="scroll"><table class="heat">
+  <tr><th>{{ corner }}</th>{% for name in head %}<th class="number">{{ name }}</th>{% endfor %}</tr>
+  {% for name, cells in rows %}<tr><th>{{ name }}</th>{% for share, words in cells -%}
+    <td class="number" style="--share:{{ '%.0f' % (100 * share) }}%">{{ words }}</td>
+  {%- endfor %}</tr>{% endfor %}
+</table></div>"""
+
 _FINDING = """<div class="finding {{ tone }}">
   <h2>{{ title }}{% if tag %}<span class="tag">{{ tag }}</span>{% endif %}</h2>
   {% for sentence in sentences if sentence %}<p>{{ sentence }}</p>{% endfor %}
@@ -162,10 +199,10 @@ _PAGE = """<!doctype html>
 <title>{{ title }}</title>
 <style>
   :root { --ink: #1d2733; --soft: #5c6873; --line: #dfe4e8; --page: #f6f7f9; --card: #ffffff; --code: #f1f3f5;
-          --good: #2f7d4f; --warn: #b35c12; --bad: #c03636; }
+          --good: #2f7d4f; --warn: #b35c12; --bad: #c03636; --heat: #9cc3ea; }
   @media (prefers-color-scheme: dark) {
     :root { --ink: #e6eaee; --soft: #9aa6b2; --line: #2f3841; --page: #12161a; --card: #1a2026; --code: #232b33;
-            --good: #6cc28e; --warn: #eba55c; --bad: #f08080; } }
+            --good: #6cc28e; --warn: #eba55c; --bad: #f08080; --heat: #2d5f94; } }
   * { box-sizing: border-box; }
   body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI",
          Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -198,6 +235,14 @@ _PAGE = """<!doctype html>
   table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; font-size: 14px; }
   th, td { text-align: left; padding: 4px 14px 4px 0; vertical-align: top; border-bottom: 1px solid var(--line); }
   th { color: var(--soft); font-weight: normal; } tr:last-child > * { border-bottom: 0; }
+  .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 14px; }
+  figure { margin: 0; } figcaption { font-size: 13px; line-height: 1.35; overflow-wrap: anywhere; margin-top: 4px; }
+  figure img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--code); border-radius: 6px;
+               image-rendering: pixelated; }
+  .scroll + .scroll { margin-top: 14px; } table.heat { width: auto; }
+  table.heat td, table.heat th { padding: 4px 8px; border: 0; }
+  table.heat td { background: color-mix(in srgb, var(--heat) var(--share), transparent); min-width: 44px; }
+  table.heat tr:first-child th { white-space: nowrap; }
   td.number, th.number { text-align: right; white-space: nowrap; }
   summary { cursor: pointer; } details > summary h2 { display: inline; }
   details[open] > summary { margin-bottom: 10px; }

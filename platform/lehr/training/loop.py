@@ -24,6 +24,7 @@ from lehr.runs import Checkpoint, RunFolder, Survey
 from lehr.runs.checkpoints import load, prune, save
 from lehr.runs.progress import LiveDiagnosis
 from lehr.runs.records import read_epochs
+from lehr.training.answers import answers
 from lehr.training.evaluation import evaluate, statistics_inputs
 from lehr.training.group import Group
 from lehr.training.lightning_step import train_step_of, trainer_of
@@ -299,6 +300,8 @@ class Attempt:
                 test = self.learner.measure("test", self.plan.splits.test)
             self.logger.test(test)
             self.teller.tell("evaluation_end", self.state, metrics=test)
+        if not self.caller.after_epoch:  # of a trial nobody looks at single answers
+            self._answer()
         weights = average or (checkpoint.model if checkpoint else self.learner.model.state_dict())
         if self.group.first:
             origin = {"step": best.step, "epoch": best.epoch, "weights": "average" if average else "raw"}
@@ -306,6 +309,15 @@ class Attempt:
             with self.stopwatch.time("checkpoints"):
                 self.run.write_model(weights, description.to_json())
         return {**({} if best.value is None else {best.metric: best.value}), **test}
+
+    def _answer(self) -> None:
+        """Records what the model says of each validation row. Only the first worker does."""
+        with self.stopwatch.time("evaluation"):
+            found = answers(self.learner.model, self.plan, self.group)
+        if found:
+            with self.stopwatch.time("records"):
+                self.logger.check()
+                found.write(self.folder)
 
     def _best_on_disk(self) -> tuple[Best, Checkpoint | None]:
         """The best model so far with its checkpoint, the same on every worker.

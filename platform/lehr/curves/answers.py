@@ -1,0 +1,90 @@
+"""The part of a training's report that shows single answers: which classes are confused, mistakes, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lehr.reporting.page import Section, gallery, heat, paragraph, table
+from lehr.runs import RunFolder
+from lehr.runs.answers import Answers
+
+MOST_CELLS = 16
+"""With more classes than this the pairs that are confused most often are listed instead of the whole matrix."""
+MOST_CLASSES, MOST_PAIRS, MOST_PICTURES = 200, 20, 12
+
+
+def answer_sections(run: RunFolder) -> list[Section]:
+    """Its sections; none where nothing was recorded."""
+    answers = Answers.read(run.folder)
+    if answers is None:
+        return []
+    classes = answers.classes
+    sections = _confused(answers.confusion(), classes), _mistakes(answers, classes), _samples(answers, classes)
+    return [each for each in sections if each]
+
+
+def _confused(confusion: np.ndarray, classes: Sequence[str]) -> Section:
+    """The confusion matrix, and a line for each class."""
+    rows, right = confusion.sum(axis=1), np.trace(confusion)
+    lead = paragraph(
+        f"The model that was kept is right on {right:,} of {rows.sum():,} validation rows, {right / rows.sum():.1%}.",
+        soft=True,
+    )
+    if len(classes) <= MOST_CELLS:
+        shares = confusion / np.maximum(rows[:, None], 1)
+        cells = [[f"{count:,}" if count else "" for count in line] for line in confusion]
+        matrix = heat(shares.tolist(), cells, classes, "true class ↓   answer →")
+    else:
+        wrong = confusion * ~np.eye(len(classes), dtype=bool)
+        most = [divmod(int(at), len(classes)) for at in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]]
+        pairs = [(classes[i], classes[j], f"{wrong[i, j]:,} of {rows[i]:,}") for i, j in most if wrong[i, j]]
+        matrix = table(pairs, ["true class", "taken for", "rows"])
+    each = [_class(confusion, classes, number) for number in np.argsort(_recall(confusion), kind="stable")]
+    head = ["class", "rows", "of them right", "of its answers right", "most often taken for"]
+    return Section("Which classes are confused", lead + matrix + table(each[:MOST_CLASSES], head))
+
+
+def _recall(confusion: np.ndarray) -> np.ndarray:
+    rows = confusion.sum(axis=1)
+    return np.where(rows > 0, np.diag(confusion) / np.maximum(rows, 1), np.inf)
+
+
+def _class(confusion: np.ndarray, classes: Sequence[str], number: int) -> list[str]:
+    rows, answered, right = confusion[number].sum(), confusion[:, number].sum(), confusion[number, number]
+    others = confusion[number].copy()
+    others[number] = 0
+    taken = f"{classes[int(others.argmax())]} ({others.max():,})" if others.max() else ""
+    return [classes[number], f"{rows:,}", _share(right, rows), _share(right, answered), taken]
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count / of:.1%}" if of else ""
+
+
+def _mistakes(answers: Answers, classes: Sequence[str]) -> Section | None:
+    count = int((answers.labels != answers.predicted).sum())
+    worst = [at for at in answers.mistakes(MOST_PICTURES) if at in answers.pictures]
+    if not worst:
+        return None
+    shown = [
+        (
+            answers.pictures[at],
+            [classes[answers.labels[at]], f"taken for {classes[answers.predicted[at]]}, {answers.probability[at]:.0%}"],
+        )
+        for at in worst
+    ]
+    which = f"The {len(worst)} of {count:,} that the model is surest of" if count > len(worst) else f"All {count:,}"
+    lead = f"{which}. Where an answer looks right, the label may be wrong."
+    return Section("Mistakes", paragraph(lead, soft=True) + gallery(shown))
+
+
+def _samples(answers: Answers, classes: Sequence[str]) -> Section | None:
+    worst = set(answers.mistakes(len(answers.pictures)))
+    shown = [
+        (answers.pictures[at], [classes[answers.predicted[at]], f"{answers.probability[at]:.0%}, right"])
+        for at in answers.pictures
+        if at not in worst
+    ]
+    return Section("Some right answers", gallery(shown[:MOST_PICTURES]), folded=True) if shown else None
