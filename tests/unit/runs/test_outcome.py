@@ -115,7 +115,7 @@ def test_whatever_fails_in_a_deleted_run_is_told_as_its_deletion(
     monkeypatch.setattr("sys.stdout", io.StringIO())
     with pytest.raises(RunDeleted, match="was deleted while it was being written"):
         run_job(tiny(storage=str(tmp_path), name="gone"), debug=True)
-    assert not (tmp_path / "gone").exists()
+    assert not (tmp_path / "gone" / "job.yaml").exists()
 
 
 def test_a_finished_run_whose_report_could_not_be_written_gets_it_when_it_is_run_again(
