@@ -123,10 +123,11 @@ def conclude(running: Running, job: RecipeJob, state: RecipeState, end: End) -> 
     spent = f"{spent_epochs(state):.0f} epochs in {trainings} trainings"
     screen.say(f"Tuned in {format_seconds(time.time() - running.started)}: {spent}.")
     metric = state.rounds[-1].metric
-    value = format_metric(state.final.value, metric)
+    rows = run.progress().measured_rows
+    value = format_metric(state.final.value, metric, rows.get("validation"))
     screen.say(f"Best {metric.replace('_', ' ')}: {value}, {kept_trial(state).setting}")
     if state.final.test is not None:
-        screen.say(f"Test accuracy of that model: {state.final.test:.2%}")
+        screen.say(f"Test accuracy of that model: {format_metric(state.final.test, 'test_accuracy', rows.get('test'))}")
     screen.say(f"Model:  {format_folder(run.folder)}/model\n{page}")
 
 
@@ -145,7 +146,7 @@ def _write_end(run: RunFolder, job: RecipeJob, state: RecipeState, end: End) -> 
         weights, about = read_model(kept.folder)
         run.write_model(weights, about)
         if ended := kept.outcome():
-            progress = replace(progress, best=ended.best, metrics=ended.metrics)
+            progress = replace(progress, best=ended.best, metrics=ended.metrics, measured_rows=ended.measured_rows)
         progress = replace(progress, overview=replace(overview, done=1.0))
     run.write_progress(progress)
 

@@ -213,13 +213,14 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
     ending, took = progress.message, format_seconds(seconds["total"] + seconds.get("startup", 0))
     lines = [f"{ending[:1].upper()}{ending[1:]}, in {took}."]
     if best.value is not None and progress.training:
-        value, epochs = format_metric(best.value, best.metric), progress.training.epochs
+        value = format_metric(best.value, best.metric, progress.measured_rows)
+        epochs = progress.training.epochs
         lines.append(f"Best {best.metric.replace('_', ' ')}: {value}, epoch {best.epoch} of {epochs}")
     elif best.metric and progress.training and progress.training.epochs_done:
         told = f"{best.metric.replace('_', ' ')} was not a number after any epoch"
         lines.append(f"{told[:1].upper()}{told[1:]}: the model is that of the last one")
     if (test := progress.metrics.get("test_accuracy")) is not None:
-        lines.append(f"Test accuracy of that model: {test:.2%}")
+        lines.append(f"Test accuracy of that model: {format_metric(test, 'test_accuracy', progress.measured_rows)}")
     measured = [(name, progress.metrics[name]) for name in listed(progress.metrics, "test")]
     if own := [(name, value) for name, value in measured if value is not None]:
         known = [f"{name.removeprefix('test_').replace('_', ' ')} {figure:.4f}" for name, figure in own[:MOST_TOLD]]

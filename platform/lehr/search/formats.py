@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lehr import formatting
+from lehr.intervals import metric_in_words, overlap
 from lehr.search.space import DIGITS, Values
 
 
@@ -32,9 +33,29 @@ def format_values(values: Values) -> str:
     return ", ".join(f"{path} {format_value(value)}" for path, value in values.items())
 
 
-def format_metric(value: float | None, metric: str) -> str:
-    """A value of the metric: accuracies in percent; empty for None."""
-    return "" if value is None else formatting.format_metric(value, metric)
+def format_metric(value: float | None, metric: str, rows: Mapping[str, int] | None = None) -> str:
+    """A value of the metric: accuracies in percent, with their interval where `rows` are known; empty for None."""
+    return "" if value is None else formatting.format_metric(value, metric, rows)
+
+
+def close_to_best(
+    metric: str, ranking: Sequence[tuple[object, float]], measured_rows: Mapping[str, int], most: int = 5
+) -> str:
+    """Which others the validation rows cannot tell from the best; empty where they tell it from all of them.
+
+    Args:
+        ranking: (name, value), the best first.
+        most: that are named.
+    """
+    rows = measured_rows.get("validation")
+    if not rows or not ranking or not metric_in_words(0.5, metric, rows):
+        return ""
+    best = ranking[0][1]
+    close = [str(name) for name, value in ranking[1:] if overlap(best, value, rows)]
+    if not close:
+        return ""
+    named = ", ".join(close[:most]) + (f" and {len(close) - most} more" if len(close) > most else "")
+    return f"{rows:,} validation rows cannot tell it from {named}: chance explains such a difference."
 
 
 def metric_name(metric: str) -> str:

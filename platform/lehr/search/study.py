@@ -17,7 +17,7 @@ from lehr.search.rungs import reason_to_end, rungs
 from lehr.search.samplers import PastTrial, TrialState, drawn_values, tpe_values
 from lehr.search.space import Space, Values
 from lehr.trials import Outcome, Trial
-from lehr.trials.study import StudyProgress
+from lehr.trials.study import StudyProgress, rows_of
 
 TRIALS = 16  # where the job does not say
 SHOWN = 8  # rows of the table on the screen
@@ -36,6 +36,7 @@ class SearchStudy:
         self.grid = grid_combinations(self.space) if job.method == "grid" else None
         self.max_trials = max_trials(job, self.grid)
         self._next = 0
+        self._measured_rows: Mapping[str, int] = {}
         self._seconds_before = run.progress().seconds.get("total", 0.0)  # of earlier attempts
         self._began = time.monotonic()
         self._trained: set[int] = set()  # the trials that trained an epoch in this attempt
@@ -150,7 +151,14 @@ class SearchStudy:
         )
         best = BestValue(self.metric, ranking[0][1], trial=folder_of(ranking[0][0])) if ranking else BestValue()
         left = self.seconds * (1 - share) / share if share else None
-        return StudyProgress(overview, best, {"total": self.seconds}, left)
+        return StudyProgress(overview, best, self.measured_rows, {"total": self.seconds}, left)
+
+    @property
+    def measured_rows(self) -> Mapping[str, int]:
+        """By split, the rows on which trials are measured; empty before the first one ended."""
+        if not self._measured_rows:
+            self._measured_rows = rows_of(self.outcomes.values())
+        return self._measured_rows
 
     @property
     def trials_per_minute(self) -> float | None:
@@ -162,7 +170,7 @@ class SearchStudy:
         facts = {}
         if ranking:
             number, value = ranking[0]
-            facts["best"] = f"{format_metric(value, self.metric)} (trial {number})"
+            facts["best"] = f"{format_metric(value, self.metric, self.measured_rows)} (trial {number})"
         facts["epochs"] = str(self.epochs_spent)
         if speed := self.trials_per_minute:
             facts["trials/min"] = f"{speed:.1f}"
@@ -181,7 +189,8 @@ class SearchStudy:
     def _row(self, number: int, value: float) -> tuple[str, ...]:
         record, state = self.records[number], self.state(number)
         values = [format_value(record.values[path]) if path in record.values else "" for path in self.space.dimensions]
-        return (str(number), format_metric(value, self.metric), f"{len(record.scores)}/{self.epochs}", state, *values)
+        told = format_metric(value, self.metric, self.measured_rows)
+        return (str(number), told, f"{len(record.scores)}/{self.epochs}", state, *values)
 
     def _choose(self, number: int) -> Values:
         if self.grid is not None:
