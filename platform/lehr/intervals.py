@@ -25,7 +25,8 @@ def interval(share: float, rows: int) -> tuple[float, float]:
         return 0.0, 1.0
     centre = (share + Z**2 / (2 * rows)) / (1 + Z**2 / rows)
     half = Z / (1 + Z**2 / rows) * math.sqrt(share * (1 - share) / rows + Z**2 / (4 * rows**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At its ends the interval is exact; rounding would leave it a little short of them, or beyond.
+    return 0.0 if share <= 0 else max(0.0, centre - half), 1.0 if share >= 1 else min(1.0, centre + half)
 
 
 def in_words(share: float, rows: int | None) -> str:
@@ -58,6 +59,22 @@ def overlap(one: float, other: float, rows: int, rows_of_other: int | None = Non
     return abs(shares[0] - shares[1]) <= Z * error
 
 
+def not_told_from_best(ranking: Sequence[tuple[object, float]], rows: int | None, most: int = 5) -> str:
+    """Which others a number of rows cannot tell from the best; empty where it tells it from all of them.
+
+    Args:
+        ranking: (name, share), the best first.
+        most: that are named.
+    """
+    if not rows or len(ranking) < 2:
+        return ""
+    close = [str(name) for name, share in ranking[1:] if overlap(ranking[0][1], share, rows)]
+    if not close:
+        return ""
+    named = ", ".join(close[:most]) + (f" and {len(close) - most} more" if len(close) > most else "")
+    return f"{rows:,} validation rows cannot tell it from {named}: chance explains such a difference."
+
+
 def unlike(only_first: int, only_second: int) -> bool:
     """Whether two models differ on the same rows by more than chance does: the exact test of McNemar, 1947, at 5 %.
 
@@ -75,6 +92,16 @@ def unlike_rows(first: Sequence[bool], second: Sequence[bool]) -> bool:
     """`unlike`, from which rows are right, in the same order."""
     pairs = list(zip(first, second, strict=True))
     return unlike(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs))
+
+
+WIDE = 0.03
+"""Half width of an interval from which on more validation rows, or several splits, are worth their cost."""
+
+
+def is_wide(share: float, rows: int) -> bool:
+    """Whether the interval of a share is so wide that most choices between two runs are chance."""
+    low, high = interval(share, rows)
+    return (high - low) / 2 > WIDE
 
 
 def is_above(share: float, level: float, rows: int) -> bool:

@@ -18,6 +18,13 @@ def test_the_interval_is_that_of_wilson(share: float, rows: int, low: float, hig
     assert interval(share, rows) == pytest.approx((low, high), abs=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 20, 38, 77, 5000])
+def test_no_interval_is_empty_or_leaves_what_a_share_can_be(rows: int) -> None:
+    (low, high), (none, some) = interval(1.0, rows), interval(0.0, rows)
+    assert 0 < low < high == 1
+    assert 0 == none < some < 1
+
+
 @pytest.mark.parametrize(
     ("share", "rows", "words"),
     [

@@ -16,9 +16,9 @@ from lehr.curves.alternatives import in_a_line
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
 from lehr.formatting import format_metric, format_seconds
-from lehr.intervals import in_words
+from lehr.intervals import in_words, not_told_from_best
 from lehr.reporting import drawing
-from lehr.reporting.page import Section, chart, finding, page, table, text
+from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import Progress, RunFolder
 from lehr.runs.columns import listed
 
@@ -69,8 +69,22 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
     names = [curves.name for curves in runs]
     drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.short_names(names))) + 5)
-    sections = [Section("", drawn), Section("Runs", table(rows, head), folded=False)]
+    body = table(rows, head)
+    if close := _close(runs):
+        body += paragraph(close)
+    sections = [Section("", drawn), Section("Runs", body, folded=False)]
     return page(" · ".join(names), comparison_title(runs), sections)
+
+
+def _close(runs: Sequence[Curves]) -> str:
+    """Which runs the validation rows cannot tell from the best one."""
+    best = [
+        (curves.name, float(np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0))) for curves in runs
+    ]
+    ranking = sorted((each for each in best if each[1] >= 0), key=lambda each: -each[1])
+    rows = min((curves.validation_rows or 0 for curves in runs), default=0)
+    close = not_told_from_best(ranking, rows)
+    return f"The best is {ranking[0][0]}; {close}" if close else ""
 
 
 def comparison_title(runs: Sequence[Curves]) -> str:

@@ -75,8 +75,6 @@ def probe(s: Subject, names: Sequence[ProbeName]) -> Iterator[ProbeResult]:
 def plan_steps(s: Subject, names: Sequence[ProbeName]) -> tuple[list[ProbeName], list[ProbeName]]:
     """Decides how many updates a short training has, and which of the probes the budget has room for."""
     wanted, left = list(names), []
-    most = max(1, min(MOST_STEPS, s.plan.length.total_steps))
-    least = min(LEAST_STEPS, most)
     while wanted:
         count = sum(trainings_of(s, name) for name in wanted)
         s.steps = 0
@@ -84,8 +82,8 @@ def plan_steps(s: Subject, names: Sequence[ProbeName]) -> tuple[list[ProbeName],
         s.steps = 1
         each = s.cost() - looks
         steps = int((s.budget.left / max(1, count) - looks) // max(1, each))
-        if steps >= least:
-            s.steps = min(most, steps)
+        if steps >= LEAST_STEPS:
+            s.steps = min(MOST_STEPS, steps)
             return wanted, left
         left.insert(0, wanted.pop())
     return wanted, left

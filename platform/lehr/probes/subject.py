@@ -159,19 +159,18 @@ class Subject:
         assert isinstance(changed, TrainJob)
         return Plan.make(changed, self.short_splits)
 
-    def train(self, plan: Plan, *, dropout: bool = True, shuffled: bool = False) -> nn.Module | None:
+    def train(self, plan: Plan, *, dropout: bool = True, labels: Tensor | None = None) -> nn.Module | None:
         """A network after a short training from the initial weights; None where the loss became infinite.
 
         Args:
             plan: as `plan_of` makes it.
-            shuffled: whether labels change places among the training rows.
+            labels: by row id, instead of the rows' own.
         """
         model = prepare_model(plan, self.group)
         if not dropout:
             without_dropout(model)
         rate = plan.job.optimizer.lr
         step_of = train_step_of(dataclasses.replace(plan, learning_rate=lambda step: rate), model, self.group)
-        labels = _shuffled(plan.splits.train, self.job.seed) if shuffled else None
         model.train()
         for step, (batch, rows) in zip(range(self.steps), _endless(plan, self.group), strict=False):
             if labels is not None:
@@ -179,22 +178,28 @@ class Subject:
             loss = step_of(batch, rows, step).loss
         return model if math.isfinite(float(loss)) else None
 
-    def short(
-        self, name: str, changes: Mapping[str, Any], *, dropout: bool = True, shuffled: bool = False
-    ) -> Look | None:
+    def short(self, name: str, changes: Mapping[str, Any], *, dropout: bool = True) -> Look | None:
         """A look at training rows after a short training, which is made once under its name; None: no room for it."""
         if name not in self._looks:
             if not self.budget.take(self.cost()):
                 return None
             plan = self.plan_of(changes)
-            self._looks[name] = self.look_after(plan, self.train(plan, dropout=dropout, shuffled=shuffled), self.fitted)
+            self._looks[name] = self.look_after(plan, self.train(plan, dropout=dropout), self.fitted)
         return self._looks[name]
 
-    def look_after(self, plan: Plan, model: nn.Module | None, rows: DataSubset) -> Look:
+    @cached_property
+    def shuffled_labels(self) -> Tensor:
+        """int64 [highest id + 1]: for the id of each training row, the label of another one, drawn by the seed."""
+        rows = self.splits.train
+        by_id = torch.zeros(int(rows.ids.max()) + 1, dtype=torch.int64)
+        by_id[rows.ids.cpu()] = rows.labels.cpu()[permutation(key(self.job.seed, "probe", 1), len(rows))]
+        return by_id.to(self.group.device)
+
+    def look_after(self, plan: Plan, model: nn.Module | None, rows: DataSubset, labels: Tensor | None = None) -> Look:
         """A look at rows after a short training; none is right where the loss became infinite."""
         if model is None:
             return Look(torch.zeros(len(rows), dtype=torch.bool), "the loss became infinite")
-        return look(model, plan, rows, self.group, batch_statistics=True)
+        return look(model, plan, rows, self.group, batch_statistics=True, labels=labels)
 
     def known(self, name: str) -> Look | None:
         """A look that was taken already."""
@@ -215,6 +220,7 @@ def look(
     batch_statistics: bool = False,
     dropout: bool = False,
     augment: Augment | None = None,
+    labels: Tensor | None = None,
 ) -> Look:
     """Which rows the network gets right. It leaves the network, and the statistics of its batch norms, as they were.
 
@@ -223,6 +229,7 @@ def look(
             they are too few for a batch of their own.
         dropout: whether it drops what it drops in training.
         augment: what is done with the rows first; it must not mix them.
+        labels: by row id, instead of the rows' own.
     """
     right: list[Tensor] = []
     parts = list(torch.arange(len(rows)).split(FEW))
@@ -234,8 +241,8 @@ def look(
             if augment:
                 batch = augment(batch, 0, None, len(rows.classes))
             outputs = plan.cast(model(*plan.arguments(batch)))
-            known = batch.targets != UNREADABLE
-            right.append((outputs.argmax(1) == batch.targets)[known].cpu())
+            known, targets = batch.targets != UNREADABLE, batch.targets if labels is None else labels[batch.ids]
+            right.append((outputs.argmax(1) == targets)[known].cpu())
     return Look(torch.cat(right) if right else torch.zeros(0, dtype=torch.bool))
 
 
@@ -271,11 +278,3 @@ def _endless(plan: Plan, group: Group) -> Iterator[tuple[Batch, int]]:
         for within, batch in enumerate(found):
             yield batch, plan.sampler.size(within)
         epoch += 1
-
-
-def _shuffled(rows: DataSubset, seed: int) -> Tensor:
-    """int64 [highest id + 1]: for each row's id, the label of another row drawn by the seed."""
-    labels = rows.labels[permutation(key(seed, "probe", 1), len(rows))]
-    by_id = torch.zeros(int(rows.ids.max()) + 1, dtype=labels.dtype)
-    by_id[rows.ids] = labels
-    return by_id

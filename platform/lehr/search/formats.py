@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lehr import formatting
-from lehr.intervals import metric_in_words, overlap
+from lehr.intervals import metric_in_words, not_told_from_best
 from lehr.search.space import DIGITS, Values
 
 
@@ -38,24 +38,10 @@ def format_metric(value: float | None, metric: str, rows: Mapping[str, int] | No
     return "" if value is None else formatting.format_metric(value, metric, rows)
 
 
-def close_to_best(
-    metric: str, ranking: Sequence[tuple[object, float]], measured_rows: Mapping[str, int], most: int = 5
-) -> str:
-    """Which others the validation rows cannot tell from the best; empty where they tell it from all of them.
-
-    Args:
-        ranking: (name, value), the best first.
-        most: that are named.
-    """
+def close_to_best(metric: str, ranking: Sequence[tuple[object, float]], measured_rows: Mapping[str, int]) -> str:
+    """Which others, (name, value), the validation rows cannot tell from the best; empty of metrics but accuracy."""
     rows = measured_rows.get("validation")
-    if not rows or not ranking or not metric_in_words(0.5, metric, rows):
-        return ""
-    best = ranking[0][1]
-    close = [str(name) for name, value in ranking[1:] if overlap(best, value, rows)]
-    if not close:
-        return ""
-    named = ", ".join(close[:most]) + (f" and {len(close) - most} more" if len(close) > most else "")
-    return f"{rows:,} validation rows cannot tell it from {named}: chance explains such a difference."
+    return not_told_from_best(ranking, rows) if metric_in_words(0.5, metric, rows) else ""
 
 
 def metric_name(metric: str) -> str:

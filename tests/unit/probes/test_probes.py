@@ -199,12 +199,19 @@ def test_time_that_is_up_leaves_probes_out() -> None:
 
 
 def test_short_trainings_are_longer_where_the_budget_is_larger() -> None:
-    s = subject(epochs=12, model="probed:Net")
+    s = subject(epochs=12, model="probed:Net", train__epochs=20)
     plan_steps(s, ["rates"])
     few = s.steps
     s.budget.rows *= 2
     assert plan_steps(s, ["rates"]) == (["rates"], [])
     assert s.steps > few >= 30
+
+
+def test_a_short_training_may_be_longer_than_the_rows_are(tmp_path: Any) -> None:
+    s = subject(tmp_path, 400, model="probed:Net", data__limit=60, train__batch_size=64, optimizer__lr=1e-6)
+    results = list(probe(s, ["rates", "labels", "overfit"]))
+    assert [each.name for each in results if not each.left_out] == ["rates", "labels", "overfit"]
+    assert "rate_too_low" in [each.cause for result in results for each in result.evidence if each.weight > 0]
 
 
 def test_probes_are_the_same_each_time() -> None:
