@@ -81,7 +81,7 @@ UNSEEN: tuple[Cause, ...] = ("stale_statistics", "frozen", "schedule", *HOLDS_BA
 
 ALTERNATIVES: dict[str, tuple[Cause, ...]] = {
     # nothing, or hardly anything, is learned
-    "diverged": ("initialization", "labels"),
+    "diverged": ("weight_decay", "initialization", "labels"),
     "not_learning": ("rate_too_low", "frozen", "labels", "initialization", "clipping", "weight_decay"),
     "at_chance": ("labels", "split", "stale_statistics", "rate_too_high", "weight_decay", "network"),
     "bad_initialization": ("rate_too_low", "rate_too_high", "network"),

@@ -114,7 +114,7 @@ def _finding(found: Finding) -> Markup:
         found.title,
         found.sentence,
         found.advice,
-        in_a_line(found.name),
+        f"{others} To tell them apart: lehr diagnose RUN --probe." if (others := in_a_line(found.name)) else "",
         tone="good" if found.good else "bad" if found.name in _FATAL else "warn",
         tag=f"{found.confidence} confidence",
         command=found.rerun,

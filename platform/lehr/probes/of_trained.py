@@ -29,6 +29,7 @@ def weights(s: Subject) -> ProbeResult:
     if not count:
         return ProbeResult("weights", "The model is no longer the network of the job", left_out=True)
     said = f"{still:,} of {count:,} weights, in {sum(same.values())} of {len(same)} tensors, are as they were at first"
+    said = said if still else f"Training moved all {len(same)} tensors of the network"
     reached = s.reached()
     if still <= (1 - MOVED) * count:
         return ProbeResult("weights", said, (Evidence("frozen", -1.0),))
@@ -68,7 +69,7 @@ def statistics(s: Subject) -> ProbeResult:
         "with those that batch norm remembers"
     )
     gain = batch.share - running.share
-    if gain > MUCH and differ(batch, running):
+    if gain > MUCH / 2 and differ(batch, running):
         change = {"model.norm": "group"} if s.job.model.options.get("norm") == "batch" else {}
         return ProbeResult("statistics", said, (Evidence("stale_statistics", 1.0 + gain, change),))
     return ProbeResult("statistics", said, (Evidence("stale_statistics", -1.0),))

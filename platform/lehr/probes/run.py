@@ -40,6 +40,8 @@ MEASURES: dict[ProbeName, Callable[[Subject], ProbeResult]] = {
 }
 NEED_UNFITTED: tuple[ProbeName, ...] = ("rates", "parts", "overfit")
 """Probes that ask what keeps a network from learning."""
+FITS = "Not needed: the network fits its training rows, so nothing keeps it from learning"
+FOUND = "Not needed: the cause is found"
 
 
 def trainings_of(s: Subject, name: ProbeName) -> int:
@@ -50,7 +52,7 @@ def trainings_of(s: Subject, name: ProbeName) -> int:
 
 
 def probe(s: Subject, names: Sequence[ProbeName]) -> Iterator[ProbeResult]:
-    """The results of the probes with these names, one after the other.
+    """The results of the probes with these names, those that train nothing first.
 
     Those that do not fit into the budget, or are not needed any more, are told as left out.
     """
@@ -60,16 +62,22 @@ def probe(s: Subject, names: Sequence[ProbeName]) -> Iterator[ProbeResult]:
         found.append(_measured(s, name))
         yield found[-1]
     wanted = [name for name in names if name not in cheap]  # the likeliest first: the budget may not do for all
-    why = _not_needed(s, found)
-    for name in [each for each in wanted if each in why]:
-        yield ProbeResult(name, why[name], left_out=True)
-    wanted = [each for each in wanted if each not in why]
-    wanted, left = plan_steps(s, wanted)
-    for name in wanted:
-        found.append(_measured(s, name))
-        yield found[-1]
+    fits = bool(wanted) and of_fresh.is_fitted(s)
+    left = [name for name in wanted if fits and name in NEED_UNFITTED]
+    wanted, no_room = plan_steps(s, [name for name in wanted if name not in left])
     for name in left:
-        yield ProbeResult(name, "The budget has no room for it", left_out=True)
+        yield ProbeResult(name, FITS, left_out=True)
+    for name in wanted:
+        found.append(ProbeResult(name, FOUND, left_out=True) if is_certain(found) else _measured(s, name))
+        yield found[-1]
+    for name in no_room:
+        yield ProbeResult(name, FOUND if is_certain(found) else of_fresh.NO_ROOM, left_out=True)
+
+
+def is_certain(found: Sequence[ProbeResult]) -> bool:
+    """Whether these results name a cause so clearly that no other probe needs to train."""
+    named = conclude(found, ()).cause
+    return sum(each.weight for result in found for each in result.evidence if each.cause == named) >= CERTAIN
 
 
 def plan_steps(s: Subject, names: Sequence[ProbeName]) -> tuple[list[ProbeName], list[ProbeName]]:
@@ -87,18 +95,6 @@ def plan_steps(s: Subject, names: Sequence[ProbeName]) -> tuple[list[ProbeName],
             return wanted, left
         left.insert(0, wanted.pop())
     return wanted, left
-
-
-def _not_needed(s: Subject, found: Sequence[ProbeResult]) -> dict[ProbeName, str]:
-    """By probe, why it is not needed after the cheap ones."""
-    strongest = max((each.weight for result in found for each in result.evidence), default=0.0)
-    named = conclude(found, ()).cause
-    if named and strongest >= CERTAIN:
-        return dict.fromkeys(("rates", "parts", "labels", "overfit"), "Not needed: the cause is found")
-    if of_fresh.is_fitted(s):
-        why = "Not needed: the network fits its training rows, so nothing keeps it from learning"
-        return dict.fromkeys(NEED_UNFITTED, why)
-    return {}
 
 
 def _measured(s: Subject, name: ProbeName) -> ProbeResult:

@@ -188,6 +188,7 @@ def test_probes_never_cost_more_than_the_budget_and_name_what_they_left_out(tmp_
     assert sum(each.epochs for each in results) == pytest.approx(s.epochs(s.budget.spent))
     assert sorted(each.name for each in results) == sorted(asked)
     assert all(each.left_out == (not each.evidence) for each in results)
+    assert all(each.measured.startswith(("The budget", "Not needed")) for each in results if each.left_out)
     assert epochs > 3 or any(each.left_out for each in results)
 
 
@@ -209,8 +210,8 @@ def test_short_trainings_are_longer_where_the_budget_is_larger() -> None:
 
 def test_a_short_training_may_be_longer_than_the_rows_are(tmp_path: Any) -> None:
     s = subject(tmp_path, 400, model="probed:Net", data__limit=60, train__batch_size=64, optimizer__lr=1e-6)
-    results = list(probe(s, ["rates", "labels", "overfit"]))
-    assert [each.name for each in results if not each.left_out] == ["rates", "labels", "overfit"]
+    results = list(probe(s, ["overfit", "labels", "rates"]))
+    assert [each.name for each in results if not each.left_out] == ["overfit", "labels", "rates"]
     assert "rate_too_low" in [each.cause for result in results for each in result.evidence if each.weight > 0]
 
 
