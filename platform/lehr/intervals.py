@@ -21,7 +21,7 @@ def interval(share: float, rows: int) -> tuple[float, float]:
 
     Unlike share ± 1.96 standard errors it stays between 0 and 1, and is not empty where all rows are right.
     """
-    if rows <= 0 or not math.isfinite(share):
+    if rows <= 0 or not 0 <= share <= 1:
         return 0.0, 1.0
     centre = (share + Z**2 / (2 * rows)) / (1 + Z**2 / rows)
     half = Z / (1 + Z**2 / rows) * math.sqrt(share * (1 - share) / rows + Z**2 / (4 * rows**2))
@@ -30,9 +30,12 @@ def interval(share: float, rows: int) -> tuple[float, float]:
 
 
 def in_words(share: float, rows: int | None) -> str:
-    """`54.2% ± 7.2`, the half width in points; `100.0% (83.9 to 100)` where the two sides differ; `54.20%` of None."""
-    if not rows or not math.isfinite(share):
-        return f"{share:.2%}"
+    """`54.2% ± 7.2`, the half width in points; `100.0% (83.9 to 100.0)` where the two sides differ.
+
+    Without an interval, `54.20%`, where the rows are not known, or a damaged file holds what is no share or no number.
+    """
+    if not isinstance(rows, int) or rows <= 0 or not 0 <= share <= 1:
+        return f"{share:.2%}" if abs(share) < 1e12 else f"{share:.4g}"
     low, high = interval(share, rows)
     half = (high - low) / 2
     digits = 1 if half >= 0.002 else 2

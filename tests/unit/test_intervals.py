@@ -36,7 +36,9 @@ def test_no_interval_is_empty_or_leaves_what_a_share_can_be(rows: int) -> None:
         (0.0, 2, "0.0% (0.0 to 65.8)"),
         (0.5, None, "50.00%"),
         (0.5, 0, "50.00%"),
-        (float("nan"), 20, "nan%"),
+        (float("nan"), 20, "nan"),
+        (5.0, 20, "500.00%"),
+        (1e300, 20, "1e+300"),
     ],
 )
 def test_an_accuracy_is_told_with_its_interval(share: float, rows: int | None, words: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lehr.ensembles.evaluation import EnsembleEvaluation, ModelMetrics
 from lehr.ensembles.metrics import Difference
-from lehr.intervals import in_words, overlap
+from lehr.intervals import in_words
 
 SHORT_CYCLE = 40  # epochs; the gains in the snapshot paper come from cycles of 40 and more
 MEMBER_WORD = {"snapshot": "snapshot", "independent": "member", "average": "set of weights"}
@@ -24,7 +24,7 @@ def verdict(found: EnsembleEvaluation, method: str, cycle_epochs: float | None =
     )
     if found.baseline is None or found.difference is None:
         best = found.members[found.best_member]
-        return [f"{result}; the best member alone: {_told(best, found)}.{_unclear(best, found)}"]
+        return [f"{result}; the best member alone: {_told(best, found)}.{_unclear(found)}"]
     baseline = (
         "the raw weights" if method == "average" else "one network trained for as many epochs with one cosine schedule"
     )
@@ -57,9 +57,10 @@ def _told(model: ModelMetrics, found: EnsembleEvaluation) -> str:
     return in_words(model.error, found.rows)
 
 
-def _unclear(member: ModelMetrics, found: EnsembleEvaluation) -> str:
-    """A sentence where chance can explain the difference between the ensemble and a member; else empty."""
-    if member.error == found.ensemble.error or not overlap(member.error, found.ensemble.error, found.rows):
+def _unclear(found: EnsembleEvaluation) -> str:
+    """A sentence where the rows cannot tell the ensemble from its best member; else empty."""
+    gain = found.gains[found.best_member]
+    if gain.clear or gain == Difference(0.0, 0.0):
         return ""
     return f" {found.rows:,} rows cannot tell these two apart."
 

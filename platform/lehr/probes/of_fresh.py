@@ -13,7 +13,7 @@ import torch
 from lehr.curves.alternatives import Cause
 from lehr.data.dataset import Batch
 from lehr.errors import JobError
-from lehr.intervals import in_words, is_above, overlap
+from lehr.intervals import in_words, is_above, no_better, overlap
 from lehr.probes.of_trained import FITTED, MUCH, differ
 from lehr.probes.results import Evidence, ProbeResult
 from lehr.probes.subject import Look, Subject, is_dropout
@@ -26,6 +26,8 @@ from lehr.training.setup import Plan
 
 NO_ROOM = "The budget has no room for it"
 BATCH_ROWS = 32  # of the batch that is memorised
+LITTLE = 0.03  # accuracy above that of a guess that is no accident of the epoch that was kept
+LEARNED = 0.15  # the same of training rows, where some were learned by heart
 NEAR = 3.0  # factor between two rates that a few updates cannot tell apart
 
 
@@ -63,7 +65,7 @@ def rates(s: Subject) -> ProbeResult:
         evidence += [Evidence("rate_too_low", -0.5), Evidence("rate_too_high", -0.5)]
     if reached is not None and s.steps <= s.plan.length.total_steps:
         said += f"; the run, with {s.plan.length.total_steps}, ended with {_told(reached)}"
-        lost = base.share - reached.share
+        lost = base.share - max(reached.share, s.fitted_at)
         if lost > MUCH and differ(base, reached):
             constant = s.job.schedule.name == "constant"
             change = {} if constant else {"schedule": "cosine" if s.job.schedule.name != "cosine" else "constant"}
@@ -168,14 +170,24 @@ def labels(s: Subject) -> ProbeResult:
     )
     generalises = is_above(held.share, s.chance_in_training, held.rows)
     if not generalises:
-        easier = true.share > shuffled.share and not overlap(true.share, shuffled.share, true.rows, shuffled.rows)
-        return ProbeResult("labels", said, (Evidence("labels", 0.2 if easier else 0.5),))
-    evidence = [Evidence("labels", -1.0)]
-    gap = held.share - other.share
-    if generalises:
-        apart = gap > MUCH and not overlap(held.share, other.share, held.rows, other.rows)
-        evidence.append(Evidence("split", 0.8 if apart else -0.5, {"data.validation": 0.2}))
-    return ProbeResult("labels", said, tuple(evidence))
+        return ProbeResult("labels", said, (Evidence("labels", _unrelated(s, true, held, shuffled)),))
+    apart = held.share - other.share > MUCH and not overlap(held.share, other.share, held.rows, other.rows)
+    split = Evidence("split", 0.8 if apart else -0.5, {"data.validation": 0.2})
+    return ProbeResult("labels", said, (Evidence("labels", -1.0), split))
+
+
+def _unrelated(s: Subject, true: Look, held: Look, shuffled: Look) -> float:
+    """Evidence for labels that do not belong to the images, where what was learned does not hold for held-out rows.
+
+    Rows that are hard, or need more updates, look the same: unless training rows are learned, while others are not.
+    """
+    trained = s.look_once("validation", s.validation)
+    if trained and is_above(trained.share, s.chance + LITTLE, trained.rows):
+        return -1.0  # something in the labels is right: the run itself generalises
+    if true.share > shuffled.share and not overlap(true.share, shuffled.share, true.rows, shuffled.rows):
+        return -0.3
+    learned = max(true.share, s.fitted_at) > s.chance_in_training + LEARNED
+    return 0.5 if learned and no_better(held.share, s.chance_in_training, held.rows) else 0.1
 
 
 def unhindered(s: Subject) -> dict[str, Any]:
@@ -257,7 +269,7 @@ def _memorise(s: Subject, plan: Plan, batch: Batch, rate: float, most: int) -> O
 def is_fitted(s: Subject) -> bool:
     """Whether the trained network fits its training rows: then nothing keeps it from learning."""
     reached = s.reached()
-    return reached is not None and reached.share >= FITTED
+    return reached is not None and max(reached.share, s.fitted_at) >= FITTED
 
 
 def _told(found: Look) -> str:

@@ -7,7 +7,7 @@ import torch
 from lehr.data.augment import Augment
 from lehr.data.load import augmentations
 from lehr.data.survey import survey
-from lehr.intervals import in_words, is_above, overlap, unlike
+from lehr.intervals import in_words, is_above, no_better, overlap, unlike
 from lehr.probes.results import Evidence, ProbeResult
 from lehr.probes.subject import Look, Subject, is_dropout
 
@@ -49,7 +49,8 @@ def linear(s: Subject) -> ProbeResult:
         f"frequent class is for {s.chance:.1%}"
     )
     learns = is_above(found.linear, s.chance, rows), is_above(found.held_out, s.chance_in_training, held)
-    evidence = [Evidence("labels", -1.0) if any(learns) else Evidence("labels", 0.3)]
+    nothing = no_better(found.linear, s.chance, rows) and no_better(found.held_out, s.chance_in_training, held)
+    evidence = [Evidence("labels", -1.0 if any(learns) else 0.3 if nothing else 0.0)]
     drop = found.held_out - found.linear
     differs = abs(drop) > MUCH and not overlap(found.held_out, found.linear, held, rows)
     if any(learns):

@@ -6,10 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from lehr import trust
 from lehr.curves.alternatives import QUESTIONS, ProbeName
+from lehr.curves.record import Curves
 from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
 from lehr.errors import JobError
@@ -20,7 +22,7 @@ from lehr.probes import of_fresh, of_trained
 from lehr.probes.budget import Budget
 from lehr.probes.results import ProbeResult, conclude
 from lehr.probes.subject import MOST_LOOKED_AT, Subject
-from lehr.runs import DataFacts, RunFolder, Survey, UnreadableImages
+from lehr.runs import DataFacts, RunFolder, UnreadableImages
 from lehr.runs.model import has_model
 from lehr.training.group import Group
 
@@ -144,4 +146,6 @@ def subject_of(run: RunFolder, epochs: float | None = None, seconds: float = mat
     short = 2 * LEAST_STEPS * job.train.batch_size + MOST_LOOKED_AT
     count = max(job.train.epochs * len(rows.train), USUAL * short) if epochs is None else epochs * len(rows.train)
     budget = Budget(count, seconds)
-    return Subject(job, rows, budget, network, Survey.read(run.folder).data, Group(device=device))
+    curves = Curves.read(run)
+    fitted_at = float(np.nanmax(curves.epoch_column("clean_train_accuracy", "train_accuracy"), initial=0.0))
+    return Subject(job, rows, budget, network, fitted_at, curves.survey, Group(device=device))

@@ -70,6 +70,7 @@ class Subject:
     Attributes:
         job: as it was trained. splits: its rows.
         network: with the weights that the run kept; None where it kept none.
+        fitted_at: the highest accuracy on training rows that the run recorded; the kept model may be of another epoch.
         survey: what the run recorded of its rows; an empty one where nothing was.
         steps: updates of a short training, decided once from the budget, so that all of them compare.
     """
@@ -78,6 +79,7 @@ class Subject:
     splits: Splits
     budget: Budget
     network: nn.Module | None = None
+    fitted_at: float = 0.0
     survey: DataSurvey = field(default_factory=DataSurvey)
     group: Group = field(default_factory=Group)
     steps: int = 0

@@ -163,8 +163,8 @@ def test_a_schedule_that_ends_too_early_is_told_from_a_low_rate(tmp_path: Any) -
 
 
 def test_shuffled_labels_are_told_from_a_split_that_differs() -> None:
-    for change, cause in ((shuffled, "labels"), (shifted, "split"), (None, None)):
-        s = subject(change=change, model="probed:Net")
+    for change, learned, cause in ((shuffled, 0.6, "labels"), (shuffled, 0.1, None), (shifted, 0.9, "split")):
+        s = dataclasses.replace(subject(change=change, model="probed:Net"), fitted_at=learned)
         results = [of_trained.linear(s), of_fresh.labels(s)]
         assert conclude(results, []).cause == cause, [each.measured for each in results]
 
