@@ -21,9 +21,23 @@ from typing import Any, Literal
 
 ProbeName = Literal["weights", "linear", "clean", "statistics", "rates", "parts", "labels", "overfit"]
 Cause = Literal[
-    "frozen", "labels", "noisy_labels", "split", "stale_statistics", "rate_too_low", "rate_too_high", "schedule",
-    "dropout", "augmentation", "weight_decay", "clipping", "label_smoothing", "initialization", "network", "few_rows",
-]  # fmt: skip
+    "frozen",
+    "labels",
+    "noisy_labels",
+    "split",
+    "stale_statistics",
+    "rate_too_low",
+    "rate_too_high",
+    "schedule",
+    "dropout",
+    "augmentation",
+    "weight_decay",
+    "clipping",
+    "label_smoothing",
+    "initialization",
+    "network",
+    "few_rows",
+]
 
 QUESTIONS: dict[ProbeName, str] = {
     "weights": "Which weights did the training move?",
@@ -89,9 +103,28 @@ ALTERNATIVES: dict[str, tuple[Cause, ...]] = {
     "decayed_too_early": ("rate_too_low", "clipping", "frozen"),
     "oscillating": ("rate_too_high", "noisy_labels", "augmentation"),
     "plateau": ("rate_too_high", "network", *HOLDS_BACK, "frozen", "noisy_labels"),
-    "too_short": ("rate_too_low", "schedule", *HOLDS_BACK, "frozen", "stale_statistics"),
-    "underfitting": ("rate_too_low", "frozen", *HOLDS_BACK, "schedule", "labels", "stale_statistics", "network"),
-    "unclear": ("rate_too_low", "frozen", *HOLDS_BACK, "schedule", "labels", "split", "stale_statistics", "network"),
+    "too_short": ("rate_too_low", "schedule", *HOLDS_BACK, "noisy_labels", "frozen", "stale_statistics"),
+    "underfitting": (
+        "rate_too_low",
+        "frozen",
+        *HOLDS_BACK,
+        "schedule",
+        "noisy_labels",
+        "labels",
+        "stale_statistics",
+        "network",
+    ),
+    "unclear": (
+        "rate_too_low",
+        "frozen",
+        *HOLDS_BACK,
+        "schedule",
+        "noisy_labels",
+        "labels",
+        "split",
+        "stale_statistics",
+        "network",
+    ),
     # training rows are learned, others are not
     "overfitting": ("split", "noisy_labels", "labels"),
     "split_differs": ("labels", "few_rows", "stale_statistics"),

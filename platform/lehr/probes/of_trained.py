@@ -54,8 +54,8 @@ def linear(s: Subject) -> ProbeResult:
     drop = found.held_out - found.linear
     differs = abs(drop) > MUCH and not overlap(found.held_out, found.linear, held, rows)
     if any(learns):
-        evidence.append(Evidence("split", 0.7 if differs and drop > 0 else -0.3, {"data.validation": 0.2}))
-        evidence.append(Evidence("noisy_labels", 0.7 if differs and drop < 0 else -0.1))
+        evidence.append(Evidence("split", 0.5 + drop if differs and drop > 0 else -0.3, {"data.validation": 0.2}))
+        evidence.append(Evidence("noisy_labels", 0.5 - drop if differs and drop < 0 else -0.1))
     return ProbeResult("linear", said, tuple(evidence))
 
 
@@ -69,6 +69,8 @@ def statistics(s: Subject) -> ProbeResult:
         f"Of the same training rows, {_told(batch)} are right with the statistics of each batch, and {_told(running)} "
         "with those that batch norm remembers"
     )
+    if s.kept_early:
+        return ProbeResult("statistics", f"{said}; the kept model is of an early epoch, where they always lag")
     gain = batch.share - running.share
     if gain > MUCH / 2 and differ(batch, running):
         change = {"model.norm": "group"} if s.job.model.options.get("norm") == "batch" else {}

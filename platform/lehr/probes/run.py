@@ -148,4 +148,6 @@ def subject_of(run: RunFolder, epochs: float | None = None, seconds: float = mat
     budget = Budget(count, seconds)
     curves = Curves.read(run)
     fitted_at = float(np.nanmax(curves.epoch_column("clean_train_accuracy", "train_accuracy"), initial=0.0))
-    return Subject(job, rows, budget, network, fitted_at, curves.survey, Group(device=device))
+    best = (run.outcome() or run.progress()).best
+    early = best.epoch is not None and best.epoch < curves.last_epoch / 2
+    return Subject(job, rows, budget, network, fitted_at, early, curves.survey, Group(device=device))

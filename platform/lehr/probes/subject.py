@@ -71,6 +71,7 @@ class Subject:
         job: as it was trained. splits: its rows.
         network: with the weights that the run kept; None where it kept none.
         fitted_at: the highest accuracy on training rows that the run recorded; the kept model may be of another epoch.
+        kept_early: whether the network is of the first half of the run, where it was not yet what it became.
         survey: what the run recorded of its rows; an empty one where nothing was.
         steps: updates of a short training, decided once from the budget, so that all of them compare.
     """
@@ -80,6 +81,7 @@ class Subject:
     budget: Budget
     network: nn.Module | None = None
     fitted_at: float = 0.0
+    kept_early: bool = False
     survey: DataSurvey = field(default_factory=DataSurvey)
     group: Group = field(default_factory=Group)
     steps: int = 0
