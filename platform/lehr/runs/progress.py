@@ -159,12 +159,12 @@ class Progress:
     message: str = ""
     best: BestValue = BestValue()
     metrics: Mapping[str, float | None] = field(default_factory=dict)
-    measured_rows: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float | None = None
     updated: float | None = None
     training: TrainingProgress | None = None
     overview: Overview | None = None
+    measured_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def share_done(self) -> float:

@@ -151,7 +151,7 @@ class SearchStudy:
         )
         best = BestValue(self.metric, ranking[0][1], trial=folder_of(ranking[0][0])) if ranking else BestValue()
         left = self.seconds * (1 - share) / share if share else None
-        return StudyProgress(overview, best, self.measured_rows, {"total": self.seconds}, left)
+        return StudyProgress(overview, best, {"total": self.seconds}, left, self.measured_rows)
 
     @property
     def measured_rows(self) -> Mapping[str, int]:

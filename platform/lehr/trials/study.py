@@ -62,9 +62,9 @@ class StudyProgress:
 
     overview: Overview = field(default_factory=Overview)
     best: BestValue = field(default_factory=BestValue)
-    measured_rows: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float | None = None
+    measured_rows: Mapping[str, int] = field(default_factory=dict)
 
 
 class Study(Protocol):
