@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lehr.curves.alternatives import Cause
 from lehr.data.dataset import Batch
@@ -251,7 +252,8 @@ def _memorise(s: Subject, plan: Plan, batch: Batch, rate: float, most: int) -> O
             break
         if (step + 1) % LOOK == 0:
             with torch.no_grad():
-                right = plan.cast(model(*plan.arguments(batch))).argmax(1) == known
+                outputs: Tensor = model(*plan.arguments(batch))
+                right = outputs.argmax(1) == known
             accuracies.append((step + 1, float(right.double().mean())))
             if right.all():
                 break

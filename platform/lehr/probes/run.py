@@ -84,7 +84,7 @@ def is_certain(found: Sequence[ProbeResult]) -> bool:
 
 def plan_steps(s: Subject, names: Sequence[ProbeName]) -> tuple[list[ProbeName], list[ProbeName]]:
     """Decides how many updates a short training has, and which of the probes the budget has room for."""
-    wanted, left = list(names), []
+    wanted, left = list(names), list[ProbeName]()
     while wanted:
         count = sum(trainings_of(s, name) for name in wanted)
         s.steps = 0

@@ -244,7 +244,7 @@ def look(
             batch = batch.to(group.device)
             if augment:
                 batch = augment(batch, 0, None, len(rows.classes))
-            outputs = plan.cast(model(*plan.arguments(batch)))
+            outputs: Tensor = model(*plan.arguments(batch))
             known, targets = batch.targets != UNREADABLE, batch.targets if labels is None else labels[batch.ids]
             right.append((outputs.argmax(1) == targets)[known].cpu())
     return Look(torch.cat(right) if right else torch.zeros(0, dtype=torch.bool))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lehr import trust
+from lehr.curves.alternatives import ProbeName
 from lehr.data.dataset import Images, Splits
 from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict, to_dict
@@ -182,7 +183,7 @@ def test_one_batch_tells_a_network_that_learns_from_one_that_does_not() -> None:
 @pytest.mark.parametrize("epochs", [0.1, 1, 3, 8, 40])
 def test_probes_never_cost_more_than_the_budget_and_name_what_they_left_out(tmp_path: Any, epochs: float) -> None:
     s = subject(tmp_path, epochs, model="probed:Net", model__hidden=0.9, train__epochs=1)
-    asked = ("clean", "parts", "rates", "labels", "overfit")
+    asked: tuple[ProbeName, ...] = ("clean", "parts", "rates", "labels", "overfit")
     results = list(probe(s, asked))
     assert s.budget.spent <= s.budget.rows
     assert sum(each.epochs for each in results) == pytest.approx(s.epochs(s.budget.spent))
