@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from lehr.intervals import metric_in_words
 from lehr.runs import Folder
 
 
@@ -22,8 +23,17 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def format_metric(value: float, metric: str) -> str:
-    """A value of a recorded metric: `98.25%` for an accuracy, else `0.0612`."""
+def format_metric(value: float, metric: str, rows: Mapping[str, int] | int | None = None) -> str:
+    """A value of a recorded metric: `98.2% ± 1.4` for an accuracy on so many rows, else `0.0612`.
+
+    Args:
+        rows: on which it was measured, or those of each split; where it is not known, an accuracy has no interval.
+    """
+    if not isinstance(rows, int):
+        split = "test" if metric.startswith("test_") else "validation"
+        rows = (rows or {}).get(split)
+    if told := metric_in_words(value, metric, rows):
+        return told
     return f"{value:.2%}" if "accuracy" in metric else format_figure(value, ".4f")
 
 

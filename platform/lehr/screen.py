@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lehr.errors import StorageError
-from lehr.formatting import format_figure, format_seconds
+from lehr.formatting import format_figure, format_metric, format_seconds
 from lehr.printing import REPLACED, printable, raw
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 from lehr.runs.columns import listed
@@ -303,4 +303,9 @@ def facts_of(progress: Progress, of_epoch: bool = False) -> list[tuple[str, str]
         ("learning rate", training.learning_rate, ".4g"),
         ("examples/s", training.examples_per_second, ",.0f"),
     ]
-    return [(name, format_figure(value, form)) for name, value, form in rows if value is not None]
+    known = [(name, format_figure(value, form)) for name, value, form in rows if value is not None]
+    return [(name, _accuracy(progress) if name == "validation accuracy" else value) for name, value in known]
+
+
+def _accuracy(progress: Progress) -> str:
+    return format_metric(progress.metrics["validation_accuracy"] or 0.0, "validation_accuracy", progress.measured_rows)

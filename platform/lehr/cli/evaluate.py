@@ -34,6 +34,7 @@ def evaluate(
     from lehr.cli.data import job_of
     from lehr.data.sources import open_split
     from lehr.formatting import format_path
+    from lehr.intervals import in_words
     from lehr.machine import cores
     from lehr.output import refuse_existing, write_whole
     from lehr.own_modules import look_in
@@ -58,11 +59,13 @@ def evaluate(
     for note in source.notes:
         shown.print(note)
     shown.print(
-        f"Accuracy {measured.accuracy:.2%} on {measured.rows:,} rows, log loss {measured.loss:.4f}, "
+        f"Accuracy {in_words(measured.accuracy, measured.rows)} on {measured.rows:,} rows, "
+        f"log loss {measured.loss:.4f}, "
         f"calibration error {measured.calibration:.2%}"
     )
     if measured.members:
-        shown.print("Members: " + ", ".join(f"{name} {value:.2%}" for name, value in measured.members.items()))
+        members = [f"{name} {in_words(value, measured.rows)}" for name, value in measured.members.items()]
+        shown.print("Members: " + ", ".join(members))
     if measured.unreadable:
         names = ", ".join(source.name_of(row) for row, _ in measured.unreadable[:3])
         more = ", …" if len(measured.unreadable) > 3 else ""
@@ -75,7 +78,10 @@ def evaluate(
     for number, name in enumerate(measured.classes):
         rows, recall, precision = measured.of_class(number)
         other = measured.most_confused(number)
-        figures = ("" if value != value else f"{value:.2%}" for value in (recall, precision))
+        predicted = int(measured.confusion[:, number].sum())
+        figures = (
+            "" if value != value else in_words(value, of) for value, of in ((recall, rows), (precision, predicted))
+        )
         confused = one_line(f"{other[0]} ({other[1]:,})") if other else ""
         table.add_row(one_line(name), f"{rows:,}", *figures, confused)
     shown.print(table)

@@ -35,7 +35,6 @@ def runs(
         return
     from rich.table import Table
 
-    from lehr.formatting import format_figure
     from lehr.printing import one_line
     from lehr.screen import console
 
@@ -49,7 +48,7 @@ def runs(
     for name in ("name", "state", "epoch", "best", "started"):
         table.add_column(name, overflow="fold")
     for row in readable:
-        best = "" if row["best"] is None else f"{row['metric'].replace('_', ' ')} {format_figure(row['best'], '.4f')}"
+        best = "" if row["best"] is None else f"{row['metric'].replace('_', ' ')} {_value(row)}"
         epoch = "" if row["epochs"] is None else f"{row['epochs_done']}/{row['epochs']}"
         table.add_row(row["name"], row["status"], epoch, best, row["started"][:16].replace("T", " "))
     if readable:
@@ -57,6 +56,14 @@ def runs(
     for row in rows:
         if row["problem"]:
             shown.print(one_line(f"{row['name']}: {row['problem']}"), style="yellow", soft_wrap=True)
+
+
+def _value(row: dict[str, Any]) -> str:
+    """The best value, with its interval where it is an accuracy."""
+    from lehr.formatting import format_figure
+    from lehr.intervals import metric_in_words
+
+    return metric_in_words(row["best"], row["metric"], row["rows"]) or format_figure(row["best"], ".4f")
 
 
 def rows_of(storage: Folder) -> list[dict[str, Any]]:
@@ -81,6 +88,7 @@ def _row(run: RunFolder) -> dict[str, Any]:
             "epochs": progress.training.epochs if progress.training else None,
             "metric": progress.best.metric or None,
             "best": progress.best.value,
+            "rows": progress.measured_rows.get("validation"),
             "started": run.started,
             "problem": damage(run) or None,
         }
@@ -89,5 +97,5 @@ def _row(run: RunFolder) -> dict[str, Any]:
 
 
 def _odd(entry: OddEntry) -> dict[str, Any]:
-    empty = dict.fromkeys(("epochs_done", "epochs", "metric", "best"))
+    empty = dict.fromkeys(("epochs_done", "epochs", "metric", "best", "rows"))
     return {"name": entry.name, "status": "unreadable", **empty, "started": "", "problem": entry.what}

@@ -109,7 +109,7 @@ def _nothing_seen(s: Signals) -> Finding:
         name="nothing_seen",
         title="Nothing wrong seen; what is reachable is not known",
         rule="no rule found a problem, and not nearly all validation rows are right",
-        evidence=f"validation accuracy is {validation:.1%} ± {error:.1%}{compared}; {_left(s, error)}",
+        evidence=f"validation accuracy is {s.told(validation)}{compared}; {_left(s, error)}",
         confidence="low",
         advice="To see what is reachable, train three times as long, with a larger model, or from pretrained weights.",
         overrides={"train.epochs": 3 * int(s.curves.option("train.epochs", 10))},

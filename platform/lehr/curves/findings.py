@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from lehr.curves.alternatives import alternatives_of
 from lehr.errors import RunError
 from lehr.runs import Folder
 
@@ -44,7 +45,7 @@ class Finding:
     @property
     def command(self) -> str:
         """The overrides as they are typed after `lehr run JOB`."""
-        return " ".join(shlex.quote(f"{path}={as_yaml(value)}") for path, value in self.overrides.items())
+        return " ".join(as_override(path, value) for path, value in self.overrides.items())
 
     @property
     def summary(self) -> str:
@@ -62,7 +63,8 @@ class Finding:
         return f"lehr run JOB {self.command}" if self.overrides else ""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"overrides": dict(self.overrides), "command": self.command}
+        others = [each.to_json() for each in alternatives_of(self.name)]
+        return asdict(self) | {"overrides": dict(self.overrides), "command": self.command, "alternatives": others}
 
     @classmethod
     def from_json(cls, value: Any) -> Finding:
@@ -105,6 +107,11 @@ def grade(value: float, limit: float, *, strong: float = 2.0) -> Confidence:
     """The confidence of a finding: high from `strong` times the limit on, medium from half-way there, else low."""
     ratio = value / limit if limit else strong
     return "high" if ratio >= strong else "medium" if ratio >= (1 + strong) / 2 else "low"
+
+
+def as_override(path: str, value: Any) -> str:
+    """A change of a job as it is typed after `lehr run JOB`."""
+    return shlex.quote(f"{path}={as_yaml(value)}")
 
 
 def as_yaml(value: Any) -> str:

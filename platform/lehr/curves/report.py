@@ -12,12 +12,14 @@ import yaml
 from markupsafe import Markup
 
 from lehr.curves import charts
+from lehr.curves.alternatives import in_a_line
 from lehr.curves.answers import answer_sections
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
 from lehr.formatting import format_metric, format_seconds
+from lehr.intervals import in_words, not_told_from_best
 from lehr.reporting import drawing
-from lehr.reporting.page import Section, chart, finding, page, table, text
+from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import Progress, RunFolder
 from lehr.runs.columns import listed
 
@@ -64,12 +66,27 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
     rows = []
     for curves, diagnosis in zip(runs, diagnoses, strict=True):
         best = np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0)
-        cells = [curves.name, f"{best:.2%}" if best >= 0 else "", f"{curves.last_epoch:.0f}", diagnosis.first.title]
+        reached = in_words(best, curves.validation_rows) if best >= 0 else ""
+        cells = [curves.name, reached, f"{curves.last_epoch:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
     names = [curves.name for curves in runs]
     drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.short_names(names))) + 5)
-    sections = [Section("", drawn), Section("Runs", table(rows, head), folded=False)]
+    body = table(rows, head)
+    if close := _close(runs):
+        body += paragraph(close)
+    sections = [Section("", drawn), Section("Runs", body, folded=False)]
     return page(" · ".join(names), comparison_title(runs), sections)
+
+
+def _close(runs: Sequence[Curves]) -> str:
+    """Which runs the validation rows cannot tell from the best one."""
+    best = [
+        (curves.name, float(np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0))) for curves in runs
+    ]
+    ranking = sorted((each for each in best if each[1] >= 0), key=lambda each: -each[1])
+    rows = min((curves.validation_rows or 0 for curves in runs), default=0)
+    close = not_told_from_best(ranking, rows)
+    return f"The best is {ranking[0][0]}; {close}" if close else ""
 
 
 def comparison_title(runs: Sequence[Curves]) -> str:
@@ -99,6 +116,7 @@ def _finding(found: Finding) -> Markup:
         found.title,
         found.sentence,
         found.advice,
+        f"{others} To tell them apart: lehr diagnose RUN --probe." if (others := in_a_line(found.name)) else "",
         tone="good" if found.good else "bad" if found.name in _FATAL else "warn",
         tag=f"{found.confidence} confidence",
         command=found.rerun,
@@ -109,10 +127,11 @@ def _finding(found: Finding) -> Markup:
 def _facts(curves: Curves, progress: Progress) -> list[tuple[str, str]]:
     best, facts = progress.best, [("State", str(progress.status))]
     if best.value is not None:
-        value = format_metric(best.value, best.metric)
+        value = format_metric(best.value, best.metric, progress.measured_rows)
         facts.append((f"Best {best.metric.replace('_', ' ')}", f"{value} (epoch {best.epoch})"))
     if (test := progress.metrics.get("test_accuracy")) is not None:
-        facts.append(("Test accuracy of the best model", f"{test:.2%}"))
+        value = format_metric(test, "test_accuracy", progress.measured_rows)
+        facts.append(("Test accuracy of the best model", value))
     for name in listed(progress.metrics, "test"):
         measured = progress.metrics[name]
         facts.append((f"{name[:1].upper()}{name[1:].replace('_', ' ')}", "" if measured is None else f"{measured:.4f}"))

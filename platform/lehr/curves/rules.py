@@ -171,7 +171,7 @@ def overfitting(s: Signals) -> Finding | None:
             "not"
         ),
         evidence=(
-            f"accuracy is {s.final(s.training):.1%} on training images and {validation:.1%} ± {error:.1%} on the "
+            f"accuracy is {s.final(s.training):.1%} on training images and {s.told(validation)} on the "
             f"validation split, a gap of {100 * s.gap:.0f} points; the best epoch was {s.best_epoch}{loss_rose}"
         ),
         confidence=grade(max(s.gap / max(limits.gap, limits.standard_errors * error), rose - 1 if turned else 0), 1.0),

@@ -10,6 +10,7 @@ import numpy as np
 
 from lehr.curves.record import Curves
 from lehr.curves.thresholds import Thresholds
+from lehr.intervals import in_words
 from lehr.reporting.smoothing import Floats, slope, smooth
 from lehr.runs import DataSurvey, NetworkSurvey
 
@@ -198,6 +199,10 @@ class Signals:
     def standard_error(self, accuracy: float) -> float:
         """The binomial standard error of an accuracy on the validation split."""
         return math.sqrt(max(accuracy * (1 - accuracy), 1 / self.validation_rows) / self.validation_rows)
+
+    def told(self, accuracy: float) -> str:
+        """An accuracy on the validation split with its 95 % interval."""
+        return in_words(accuracy, self.validation_rows)
 
     @cached_property
     def gap(self) -> float:

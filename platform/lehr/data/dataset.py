@@ -178,6 +178,11 @@ class Splits:
     validation: DataSubset
     test: DataSubset | None = None
 
+    @property
+    def measured_rows(self) -> dict[str, int]:
+        """By split, the rows on which its metrics are measured."""
+        return {name: len(rows) for name, rows in (("validation", self.validation), ("test", self.test)) if rows}
+
     def to(self, device: torch.device) -> Splits:
         """The same splits in the memory of a device. Splits of the same images share one copy."""
         copies: dict[int, tuple[Tensor, Tensor]] = {}

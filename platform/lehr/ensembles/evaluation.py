@@ -65,7 +65,7 @@ class EnsembleEvaluation:
         members: each member alone.
         ensemble: all members, with their weights.
         baseline: the network to compare with, or None.
-        difference: the ensemble's error minus the baseline's, or None.
+        difference: the ensemble's error minus the baseline's, or None. gains: the same minus each member's.
         order: the order in which members are added for the figures below, as indices.
         cumulative: error of the first member in `order`, of the first two with equal weights, …
         cumulative_validation: the same on the validation rows, which the weights were chosen on.
@@ -80,6 +80,7 @@ class EnsembleEvaluation:
     ensemble: ModelMetrics
     baseline: ModelMetrics | None
     difference: Difference | None
+    gains: tuple[Difference, ...]
     order: tuple[int, ...]
     cumulative: tuple[float, ...]
     cumulative_validation: tuple[float, ...]
@@ -121,15 +122,17 @@ def evaluate_ensemble(
     def cumulative(outputs: Outputs) -> tuple[float, ...]:
         return tuple(error(each, outputs.labels) for each in combine_cumulatively(outputs.logits, order, by))
 
+    single = [combine(one[None], alone, by) for one in evaluated.logits]
     return EnsembleEvaluation(
         names=tuple(names),
         weights=np.asarray(weights),
         split=evaluated.split,
         rows=len(evaluated.labels),
-        members=tuple(ModelMetrics.of(combine(one[None], alone, by), evaluated.labels) for one in evaluated.logits),
+        members=tuple(ModelMetrics.of(each, evaluated.labels) for each in single),
         ensemble=ModelMetrics.of(combined, evaluated.labels),
         baseline=None if baseline is None else ModelMetrics.of(baseline, evaluated.labels),
         difference=None if baseline is None else paired_difference(combined, baseline, evaluated.labels),
+        gains=tuple(paired_difference(combined, each, evaluated.labels) for each in single),
         order=order,
         cumulative=cumulative(evaluated),
         cumulative_validation=cumulative(validation),

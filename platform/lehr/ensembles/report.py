@@ -9,6 +9,7 @@ from lehr.ensembles.charts import disagreement_chart, error_chart, reliability_c
 from lehr.ensembles.evaluation import EnsembleEvaluation, ModelMetrics
 from lehr.ensembles.verdict import BASELINE_NAME
 from lehr.formatting import format_seconds
+from lehr.intervals import in_words
 from lehr.job import EnsembleJob
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table
 from lehr.runs import RunFolder
@@ -60,11 +61,13 @@ def _sections(run: RunFolder, job: EnsembleJob, found: EnsembleEvaluation, verdi
 
 
 def _facts(run: RunFolder, job: EnsembleJob, found: EnsembleEvaluation) -> list[tuple[str, str]]:
-    baseline = [(BASELINE_NAME[job.method].capitalize(), f"{found.baseline.error:.2%}")] if found.baseline else []
+    baseline = (
+        [(BASELINE_NAME[job.method].capitalize(), in_words(found.baseline.error, found.rows))] if found.baseline else []
+    )
     return [
-        ("Ensemble error", f"{found.ensemble.error:.2%}"),
+        ("Ensemble error", in_words(found.ensemble.error, found.rows)),
         *baseline,
-        ("Best member", f"{found.members[found.best_member].error:.2%}"),
+        ("Best member", in_words(found.members[found.best_member].error, found.rows)),
         ("Members used", f"{found.used} of {len(found.names)}"),
         ("Calibration error", f"{found.ensemble.calibration:.2%}"),
         ("Evaluated on", f"{found.rows:,} {found.split} rows"),
@@ -81,7 +84,7 @@ def tone_of(found: EnsembleEvaluation) -> str:
 
 def _member_table(found: EnsembleEvaluation, baseline: str) -> tuple[list[list[str]], list[str]]:
     def row(name: str, weight: str, model: ModelMetrics) -> list[str]:
-        return [name, weight, f"{model.error:.2%}", f"{model.log_loss:.4f}", f"{model.calibration:.2%}"]
+        return [name, weight, in_words(model.error, found.rows), f"{model.log_loss:.4f}", f"{model.calibration:.2%}"]
 
     weights = found.weights.tolist()
     rows = [row(n, f"{w:.3f}", m) for n, w, m in zip(found.names, weights, found.members, strict=True)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from lehr.ensembles.evaluation import EnsembleEvaluation
+from lehr.ensembles.evaluation import EnsembleEvaluation, ModelMetrics
 from lehr.ensembles.metrics import Difference
+from lehr.intervals import in_words
 
 SHORT_CYCLE = 40  # epochs; the gains in the snapshot paper come from cycles of 40 and more
 MEMBER_WORD = {"snapshot": "snapshot", "independent": "member", "average": "set of weights"}
@@ -18,14 +19,17 @@ def verdict(found: EnsembleEvaluation, method: str, cycle_epochs: float | None =
         method: the job's `method`.
         cycle_epochs: epochs of the shortest cycle, for snapshots.
     """
-    result = f"{_members_used(found, method)}: {found.ensemble.error:.2%} error on {found.rows:,} {found.split} rows"
+    result = (
+        f"{_members_used(found, method)}: {_told(found.ensemble, found)} error on {found.rows:,} {found.split} rows"
+    )
     if found.baseline is None or found.difference is None:
-        return [f"{result}; the best member alone: {found.members[found.best_member].error:.2%}."]
+        best = found.members[found.best_member]
+        return [f"{result}; the best member alone: {_told(best, found)}.{_unclear(found)}"]
     baseline = (
         "the raw weights" if method == "average" else "one network trained for as many epochs with one cosine schedule"
     )
     sentences = [
-        f"{result}; {baseline}: {found.baseline.error:.2%}.",
+        f"{result}; {baseline}: {_told(found.baseline, found)}.",
         _comparison(found.difference, BASELINE_NAME[method]),
     ]
     gained = found.difference.mean < 0
@@ -46,6 +50,19 @@ def verdict(found: EnsembleEvaluation, method: str, cycle_epochs: float | None =
             "optimistic."
         )
     return sentences
+
+
+def _told(model: ModelMetrics, found: EnsembleEvaluation) -> str:
+    """The error of a model, with its interval."""
+    return in_words(model.error, found.rows)
+
+
+def _unclear(found: EnsembleEvaluation) -> str:
+    """A sentence where the rows cannot tell the ensemble from its best member; else empty."""
+    gain = found.gains[found.best_member]
+    if gain.clear or gain == Difference(0.0, 0.0):
+        return ""
+    return f" {found.rows:,} rows cannot tell these two apart."
 
 
 def _members_used(found: EnsembleEvaluation, method: str) -> str:

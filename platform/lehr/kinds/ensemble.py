@@ -17,6 +17,7 @@ from lehr.ensembles.report import report_page
 from lehr.ensembles.verdict import BASELINE_NAME, verdict
 from lehr.errors import LehrError
 from lehr.formatting import format_folder, format_seconds
+from lehr.intervals import in_words
 from lehr.job import EnsembleJob, Training, TrainJob, from_dict, refuse_unused
 from lehr.kinds.ensemble_members import (
     SNAPSHOTS,
@@ -184,16 +185,16 @@ def _finished(progress: Progress, method: str, found: EnsembleEvaluation, senten
         f"{found.split}_calibration_error": found.ensemble.calibration,
     }
     if found.baseline:
-        facts[BASELINE_NAME[method]] = f"{found.baseline.error:.2%}"
+        facts[BASELINE_NAME[method]] = in_words(found.baseline.error, found.rows)
         metrics[f"{found.split}_single_error"] = found.baseline.error
     facts["calibration error"] = f"{found.ensemble.calibration:.2%}"
     rows = (
-        (name, f"{model.error:.2%}", f"{weight:.2f}")
+        (name, in_words(model.error, found.rows), f"{weight:.2f}")
         for name, model, weight in zip(found.names, found.members, found.weights.tolist(), strict=True)
     )
     overview = replace(
         progress.overview or Overview(),
-        headline=f"{found.ensemble.error:.2%} error on {found.split} rows",
+        headline=f"{in_words(found.ensemble.error, found.rows)} error on {found.split} rows",
         done=1.0,
         facts=facts,
         table=Table(("member", "error", "weight"), tuple(rows)),

@@ -136,11 +136,11 @@ def conclude(running: Running, job: RecipeJob, state: RecipeState, end: End) -> 
     trainings = len(all_trials(state.rounds)) + 1 + len(state.final.beside)
     spent = f"{spent_in_words(job, state)}, in {trainings} training{'s' * (trainings != 1)}"
     screen.say(f"Tuned in {format_seconds(time.time() - running.started)}: {spent}.")
-    metric = metric_of(state)
-    value = format_metric(state.final.value, metric)
+    metric, rows = metric_of(state), run.progress().measured_rows
+    value = format_metric(state.final.value, metric, rows.get("validation"))
     screen.say(f"Best {metric.replace('_', ' ')}: {value}, {kept_trial(state).setting}")
     if state.final.test is not None:
-        screen.say(f"Test accuracy of that model: {state.final.test:.2%}")
+        screen.say(f"Test accuracy of that model: {format_metric(state.final.test, 'test_accuracy', rows.get('test'))}")
     screen.say(f"Model:  {format_folder(run.folder)}/model\n{page}")
 
 
@@ -161,7 +161,7 @@ def _write_end(run: RunFolder, job: RecipeJob, state: RecipeState, end: End) -> 
         weights, about = read_model(kept.folder)
         run.write_model(weights, about)
         if ended := kept.outcome():
-            progress = replace(progress, best=ended.best, metrics=ended.metrics)
+            progress = replace(progress, best=ended.best, metrics=ended.metrics, measured_rows=ended.measured_rows)
         progress = replace(progress, overview=replace(overview, done=1.0))
     run.write_progress(progress)
 

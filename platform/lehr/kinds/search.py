@@ -14,7 +14,7 @@ from lehr.formatting import format_folder, format_seconds
 from lehr.job.search import SearchJob
 from lehr.runs import Progress, RunFolder
 from lehr.search.check import check_search
-from lehr.search.formats import format_metric, format_value, metric_name
+from lehr.search.formats import close_to_best, format_metric, format_value, metric_name
 from lehr.search.space import Space
 from lehr.search.study import SearchStudy
 from lehr.trials import run_trials
@@ -55,7 +55,10 @@ def conclude(running: Running, study: SearchStudy) -> None:
     parts = [f"{each} {what}" for what, each in counts.items() if each]
     screen.say(f"{', '.join(parts)}; {study.epochs_spent} epochs in {format_seconds(study.seconds)}.")
     screen.say(f"{study.ending[:1].upper()}{study.ending[1:]}.")
-    screen.say(f"Best {metric_name(study.metric)}: {format_metric(value, study.metric)}, trial {number}")
+    told = format_metric(value, study.metric, study.measured_rows)
+    screen.say(f"Best {metric_name(study.metric)}: {told}, trial {number}")
+    if close := close_to_best(study.metric, ranking, study.measured_rows):
+        screen.say(close)
     for path, each in study.records[number].values.items():
         screen.say(f"  {path} = {format_value(each)}")
     for why, times in failed.most_common(3):
@@ -71,6 +74,7 @@ def _write_end(run: RunFolder, study: SearchStudy, message: str, *, found: bool)
         status="finished" if found else "failed",
         message=message,
         best=progress.best,
+        measured_rows=progress.measured_rows,
         seconds=progress.seconds,
         updated=time.time(),
         overview=replace(

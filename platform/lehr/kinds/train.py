@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_metric, format_path, format_seconds, format_time_table
+from lehr.intervals import is_wide, metric_in_words
 from lehr.job import TrainJob, refuse_unused
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
@@ -213,13 +215,14 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
     ending, took = progress.message, format_seconds(seconds["total"] + seconds.get("startup", 0))
     lines = [f"{ending[:1].upper()}{ending[1:]}, in {took}."]
     if best.value is not None and progress.training:
-        value, epochs = format_metric(best.value, best.metric), progress.training.epochs
+        value = format_metric(best.value, best.metric, progress.measured_rows)
+        epochs = progress.training.epochs
         lines.append(f"Best {best.metric.replace('_', ' ')}: {value}, epoch {best.epoch} of {epochs}")
     elif best.metric and progress.training and progress.training.epochs_done:
         told = f"{best.metric.replace('_', ' ')} was not a number after any epoch"
         lines.append(f"{told[:1].upper()}{told[1:]}: the model is that of the last one")
     if (test := progress.metrics.get("test_accuracy")) is not None:
-        lines.append(f"Test accuracy of that model: {test:.2%}")
+        lines.append(f"Test accuracy of that model: {format_metric(test, 'test_accuracy', progress.measured_rows)}")
     measured = [(name, progress.metrics[name]) for name in listed(progress.metrics, "test")]
     if own := [(name, value) for name, value in measured if value is not None]:
         known = [f"{name.removeprefix('test_').replace('_', ' ')} {figure:.4f}" for name, figure in own[:MOST_TOLD]]
@@ -227,9 +230,24 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
         lines.append(f"Test {', '.join(known)}{more}")
     lines.append(f"Time: {format_time_table(seconds)}")
     lines.append(f"Model:  {where}/model")
+    if advice := several_splits(run, progress):
+        lines.append(advice)
     if picture:
         lines.append(f"Curves: {format_path(picture)}, and in {where}/report.html")
     return [*lines, f"Verdict: {verdict(run)}"]
+
+
+def several_splits(run: RunFolder, progress: Progress) -> str:
+    """What tells more than so few validation rows; empty where they are enough, or the split is not drawn by a seed."""
+    best, rows = progress.best, progress.measured_rows.get("validation")
+    sources = run.environment.data.rows if run.environment.data else None
+    drawn = isinstance(sources, Mapping) and "validation" not in sources
+    if best.value is None or not rows or not drawn or not metric_in_words(best.value, best.metric, rows):
+        return ""
+    if not is_wide(best.value, rows):
+        return ""
+    repeat = f"for i in 1 2 3 4 5; do lehr run JOB data.split_seed=$i name={shlex.quote(run.name)}-split-$i; done"
+    return f"{rows:,} validation rows say little; the mean over several splits says more: {repeat}"
 
 
 KIND = Kind(check=check, run=run, report=report)

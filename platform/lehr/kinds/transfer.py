@@ -199,6 +199,7 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     told = run.progress()
     overview = replace(told.overview or Overview(), done=1.0)
     told = replace(told, status="finished", message=message, best=outcome.best, metrics=metrics, overview=overview)
+    told = replace(told, measured_rows=outcome.measured_rows)
     run.write_progress(told)
     write_report(run)
     screen.progress(told)
@@ -206,9 +207,10 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     screen.say(f"Chosen: {message}.")
     metric, value = outcome.best.metric, outcome.best.value
     if value is not None:
-        screen.say(f"Best {metric.replace('_', ' ')}: {format_metric(value, metric)}")
+        screen.say(f"Best {metric.replace('_', ' ')}: {format_metric(value, metric, outcome.measured_rows)}")
     if "test_accuracy" in metrics:
-        screen.say(f"Test accuracy of that model: {metrics['test_accuracy']:.2%}")
+        test = format_metric(metrics["test_accuracy"], "test_accuracy", outcome.measured_rows)
+        screen.say(f"Test accuracy of that model: {test}")
     screen.say(f"Model:  {format_folder(run.folder)}/model")
     screen.say(f"Report: {format_folder(run.folder)}/report.html")
 

@@ -12,6 +12,7 @@ from lehr.data.reading import check_labels
 from lehr.data.sources import Source
 from lehr.ensembles import expected_calibration_error, log_loss
 from lehr.errors import LehrError
+from lehr.intervals import in_words
 from lehr.machine import cores
 from lehr.predict.predictor import Predictor
 from lehr.predict.rows import Predictions, predict_decoded
@@ -137,7 +138,7 @@ def confusion_picture(found: Evaluation, title: str) -> bytes:
         layers.append(text.encode(text=alt.Text("rows:Q", format=",d"), color=ink, **where))
     head = alt.TitleParams(
         title,
-        subtitle=f"accuracy {found.accuracy:.2%} on {found.rows:,} rows; one line for each true class",
+        subtitle=f"accuracy {in_words(found.accuracy, found.rows)} on {found.rows:,} rows; a line for each true class",
         anchor="start",
         fontSize=16,
         subtitleFontSize=12,

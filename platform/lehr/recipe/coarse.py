@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lehr.intervals import in_words, no_better
 from lehr.recipe.results import UNEQUAL, Verdict
 from lehr.recipe.trial_results import (
     NO_TRAINING,
@@ -16,7 +17,6 @@ from lehr.recipe.trial_results import (
     count_of,
     join_numbers,
     ranked,
-    standard_error,
 )
 
 EPOCHS = 5  # of a trial at most
@@ -68,7 +68,7 @@ def judge(r: SearchRound) -> Verdict:
     return Verdict(
         True,
         f"{count_of(count, 'trial')} of {count_of(best.epochs, 'epoch')} each: learning rates {rates}, each with "
-        f"weight decay {decays}. The best reaches {best.format_best(r.metric)}: {best.setting}."
+        f"weight decay {decays}. The best reaches {best.format_best(r.metric, r.validation_rows)}: {best.setting}."
         + (f" {len(failed)} failed." if failed else "")
         + (f" {r.cut}" if r.cut else ""),
         "The best trials continue, and a finer grid around the best one is added.",
@@ -82,16 +82,16 @@ def unrelated(r: SearchRound, best: TrialResult, count: int) -> Verdict | None:
     images so few, that hardly anything could do significantly better: that is no ground to stop.
     """
     value = best.score(r.metric)
-    chance = r.common + 2 * standard_error(r.common, r.validation_rows)
-    if r.metric != "validation_accuracy" or value > chance or r.updates < ENOUGH or chance >= 1 or r.common > UNEQUAL:
+    unrelated = no_better(value, r.common, r.validation_rows) and r.common <= UNEQUAL
+    if r.metric != "validation_accuracy" or not unrelated or r.updates < ENOUGH:
         return None
     train = max(best.train, default=0.0)
     memorised = f", although it classifies {train:.1%} of the training images correctly" if train > value + 0.05 else ""
     return Verdict(
         False,
-        f"The labels look unrelated to the images: the best of {count_of(count, 'trial')} classifies {value:.1%} of "
-        f"the validation images correctly, no better than always predicting the most frequent class "
-        f"({r.common:.1%}){memorised}. Check how labels are matched to images, in the training and in the validation "
-        "data.",
+        f"The labels look unrelated to the images: the best of {count_of(count, 'trial')} classifies "
+        f"{in_words(value, r.validation_rows)} of the validation images correctly, no better than always predicting "
+        f"the most frequent class ({r.common:.1%}){memorised}. Check how labels are matched to images, in the training "
+        "and in the validation data.",
         "The recipe stops here: there is only noise to learn.",
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, Batch
+from lehr.intervals import in_words, no_better
 from lehr.job import Training
 from lehr.recipe.measurement import (
     FULL_UPDATES,
@@ -155,11 +156,14 @@ class OverfitCheck(Result):
         return sum(len(attempt.losses) for attempt in self.attempts)
 
     @property
-    def above_chance(self) -> bool:
-        """Whether the validation accuracy is higher than that of always predicting the most frequent class."""
-        error = math.sqrt(max(self.common * (1 - self.common), 1e-9) / max(self.validation_rows, 1))
-        # No more than halfway to perfect: a few images cannot tell a good network from a guess.
-        return self.validation_accuracy > self.common + min(3 * error, (1 - self.common) / 2)
+    def at_chance(self) -> bool:
+        """Whether the validation rows show that it is no better than always predicting the most frequent class."""
+        return no_better(self.validation_accuracy, self.common, self.validation_rows)
+
+    @property
+    def validation_in_words(self) -> str:
+        """The validation accuracy with its interval."""
+        return in_words(self.validation_accuracy, self.validation_rows)
 
 
 # ── the decision ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,23 +190,18 @@ def judge(r: OverfitCheck) -> Verdict:
             "The recipe stops here: a network that cannot memorise a few images will not learn from more.",
         )
     unequal = r.common > UNEQUAL  # no better than the most frequent class is no ground to stop there
-    if (
-        not unequal
-        and not r.above_chance
-        and r.validation_rows
-        and r.rows >= 20 * len([count for count in r.counts if count])
-    ):
+    if r.at_chance and not unequal and r.rows >= 20 * len([count for count in r.counts if count]):
         return Verdict(
             False,
             f"The labels look unrelated to the images: the network memorised all {r.rows} images of the sample, but "
-            f"classifies only {r.validation_accuracy:.1%} of {r.validation_rows} others correctly, no better than "
+            f"classifies only {r.validation_in_words} of {r.validation_rows} others correctly, no better than "
             f"always predicting the most frequent class ({r.common:.1%}). Check how labels are read and matched to "
             "images, in the training and in the validation data.",
             "The recipe stops here: there is only noise to learn.",
         )
     found = (
         f"At learning rate {r.last.rate:g}, the network memorised all {r.rows} images within {len(r.last.losses)} "
-        f"updates. It already classifies {r.validation_accuracy:.1%} of the validation images correctly (always "
+        f"updates. It already classifies {r.validation_in_words} of the validation images correctly (always "
         f"predicting the most frequent class: {r.common:.1%})"
     )
     first = r.attempts[0]

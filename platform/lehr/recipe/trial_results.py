@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from lehr.curves.findings import as_yaml
+from lehr.intervals import metric_in_words
 from lehr.recipe.results import FrozenModel, Result
 from lehr.recipe.steps import search_trial_folder
 
@@ -93,13 +94,13 @@ class TrialResult(FrozenModel):
         """The best value so far; infinite if there is none."""
         return self.sign(metric) * self.score(metric)
 
-    def format_best(self, metric: str) -> str:
-        """The best value so far, for people."""
-        return format_metric(self.best(metric), metric)
+    def format_best(self, metric: str, rows: int | None = None) -> str:
+        """The best value so far, for people; that of an accuracy with its interval on so many rows."""
+        return format_metric(self.best(metric), metric, rows)
 
-    def format_outcome(self, metric: str) -> str:
+    def format_outcome(self, metric: str, rows: int | None = None) -> str:
         """The best value, or why the trial failed."""
-        return self.failed or self.format_best(metric)
+        return self.failed or self.format_best(metric, rows)
 
 
 class RoundDiagnosis(FrozenModel):
@@ -189,7 +190,10 @@ def standard_error(accuracy: float, rows: int) -> float:
     return math.sqrt(max(accuracy * (1 - accuracy), 0.25 / max(rows, 1)) / max(rows, 1))
 
 
-def format_metric(value: float, metric: str) -> str:
+def format_metric(value: float, metric: str, rows: int | None = None) -> str:
+    """A value of the metric; an accuracy on a known number of rows with its interval."""
+    if rows and (told := metric_in_words(value, metric, rows)):
+        return told
     return f"{value:.1%}" if metric.endswith("accuracy") else f"{value:.4g}"
 
 

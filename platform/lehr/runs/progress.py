@@ -147,6 +147,7 @@ class Progress:
         message: why the run ended, as a sentence.
         best: the best value of the metric that the job is judged by.
         metrics: of the newest complete epoch and, at the end, of the test split.
+        measured_rows: by split, the rows on which they were measured; empty in older runs.
         seconds: where the time went: `total`, and its parts by name.
         seconds_left: an estimate; None where there is nothing to base it on.
         updated: when this was written, in seconds since 1970.
@@ -163,6 +164,7 @@ class Progress:
     updated: float | None = None
     training: TrainingProgress | None = None
     overview: Overview | None = None
+    measured_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def share_done(self) -> float:
@@ -209,6 +211,7 @@ class RunOutcome:
         best: the best value of the job's metric; ensembles, searches and transfers compare runs by it.
         metrics: of the model that was kept.
         ended: UTC, ISO 8601.
+        measured_rows: by split, the rows on which the metrics were measured; empty in older runs.
     """
 
     status: Ended
@@ -216,13 +219,15 @@ class RunOutcome:
     best: BestValue = BestValue()
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     ended: str = ""
+    measured_rows: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, progress: Progress) -> RunOutcome:
         """The outcome that a last progress reports. Raises ValueError for a run that has not ended."""
         if progress.status not in ENDED:
             raise ValueError(f"a run that is {progress.status} has no outcome")
-        return cls(progress.status, progress.message, progress.best, progress.metrics, now())
+        rows = progress.measured_rows
+        return cls(progress.status, progress.message, progress.best, progress.metrics, now(), rows)
 
     @classmethod
     def read(cls, folder: Folder, name: str) -> RunOutcome | None:

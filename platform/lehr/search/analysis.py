@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, cast
 
@@ -46,10 +46,15 @@ class SearchTrial:
 
 @dataclass(frozen=True)
 class SearchResults:
-    """A search and its trials so far."""
+    """A search and its trials so far.
+
+    Attributes:
+        measured_rows: by split, the rows on which trials were measured; empty in older runs.
+    """
 
     job: SearchJob
     trials: tuple[SearchTrial, ...]
+    measured_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -81,12 +86,15 @@ def read_search(run: RunFolder) -> SearchResults:
     if not isinstance(job, SearchJob):
         raise RunError(f"{run.name} is a run of kind {job.kind}; allowed: a search")
     sign = -1.0 if job.base.lower_is_better(job.base.train.metric) else 1.0
-    trials = []
+    trials: list[SearchTrial] = []
+    measured: Mapping[str, int] = {}
     for record in read_records(run).values():
         folder = run.folder.child(record.folder)
         if folder.exists("job.yaml"):
-            trials.append(_trial(record, RunFolder.open(folder).outcome(), sign))
-    return SearchResults(job, tuple(trials))
+            outcome = RunFolder.open(folder).outcome()
+            trials.append(_trial(record, outcome, sign))
+            measured = measured or (outcome.measured_rows if outcome else {})
+    return SearchResults(job, tuple(trials), measured)
 
 
 def _trial(record: TrialRecord, outcome: RunOutcome | None, sign: float) -> SearchTrial:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lehr import formatting
+from lehr.intervals import metric_in_words, not_told_from_best
 from lehr.search.space import DIGITS, Values
 
 
@@ -32,9 +33,15 @@ def format_values(values: Values) -> str:
     return ", ".join(f"{path} {format_value(value)}" for path, value in values.items())
 
 
-def format_metric(value: float | None, metric: str) -> str:
-    """A value of the metric: accuracies in percent; empty for None."""
-    return "" if value is None else formatting.format_metric(value, metric)
+def format_metric(value: float | None, metric: str, rows: Mapping[str, int] | None = None) -> str:
+    """A value of the metric: accuracies in percent, with their interval where `rows` are known; empty for None."""
+    return "" if value is None else formatting.format_metric(value, metric, rows)
+
+
+def close_to_best(metric: str, ranking: Sequence[tuple[object, float]], measured_rows: Mapping[str, int]) -> str:
+    """Which others, (name, value), the validation rows cannot tell from the best; empty of metrics but accuracy."""
+    rows = measured_rows.get("validation")
+    return not_told_from_best(ranking, rows) if metric_in_words(0.5, metric, rows) else ""
 
 
 def metric_name(metric: str) -> str:

@@ -14,7 +14,7 @@ from lehr.reporting.page import Section, chart, finding, page, paragraph, table,
 from lehr.runs import RunFolder
 from lehr.search import analysis, charts
 from lehr.search.analysis import SearchResults, SearchTrial
-from lehr.search.formats import format_metric, format_value, format_values, metric_name
+from lehr.search.formats import close_to_best, format_metric, format_value, format_values, metric_name
 from lehr.search.rungs import rungs
 
 MOST_ROWS = 40  # of the table of trials
@@ -58,7 +58,7 @@ def _facts(run: RunFolder, found: SearchResults) -> list[tuple[str, str]]:
     spent = sum(len(trial.scores) for trial in found.trials)
     full = len(found.trials) * found.job.base.train.epochs
     facts = [
-        (f"Best {metric_name(found.metric)}", format_metric(found.ranked[0].best, found.metric)),
+        (f"Best {metric_name(found.metric)}", format_metric(found.ranked[0].best, found.metric, found.measured_rows)),
         ("Trials", f"{len(found.trials)}"),
         ("Ended early", f"{states['ended']}"),
         ("Failed", f"{states['failed']}"),
@@ -74,14 +74,16 @@ def _facts(run: RunFolder, found: SearchResults) -> list[tuple[str, str]]:
 
 def _winner(run: RunFolder, found: SearchResults) -> Markup:
     best, epochs = found.ranked[0], found.job.base.train.epochs
+    ranking = [(each.number, cast(float, each.best)) for each in found.ranked]
     notes = {
         "ended": "The search ended this trial early, so it may still improve with more epochs.",
         "unfinished": "This trial has not finished yet.",
     }
     return finding(
-        f"Trial {best.number} is best: {format_metric(best.best, found.metric)}",
+        f"Trial {best.number} is best: {format_metric(best.best, found.metric, found.measured_rows)}",
         f"{format_values(best.values)}; trained for {len(best.scores)} of {epochs} epochs.",
         notes.get(best.state, ""),
+        close_to_best(found.metric, ranking, found.measured_rows),
         tone="good",
         command=f"lehr best {run.name} best.yaml && lehr run best.yaml train.epochs={3 * epochs}",
     )
@@ -145,13 +147,15 @@ def _schedules(found: SearchResults, scale: charts.MetricScale) -> Section | Non
             group.value,
             str(group.trials),
             str(group.ended_early),
-            format_metric(group.best, found.metric),
-            format_metric(group.median, found.metric),
+            format_metric(group.best, found.metric, found.measured_rows),
+            format_metric(group.median, found.metric, found.measured_rows),
         ]
         for group in groups
     ]
     longest = max(len(group.value) for group in groups) + 5
     body = chart(charts.groups_chart(found, scale, path), longest=longest) + table(rows, head)
+    if close := close_to_best(found.metric, [(each.value, each.best) for each in groups], found.measured_rows):
+        body += paragraph(close)
     return Section("Schedules compared", body)
 
 
@@ -194,7 +198,7 @@ def _trials(found: SearchResults) -> Section:
 def _row(found: SearchResults, trial: SearchTrial, ranked: bool) -> list[str]:
     return [
         str(trial.number),
-        format_metric(cast(float, trial.best), found.metric) if ranked else "",
+        format_metric(cast(float, trial.best), found.metric, found.measured_rows) if ranked else "",
         str(len(trial.scores)),
         "ended early" if trial.state == "ended" else trial.state,
         *(format_value(trial.values[path]) if path in trial.values else "" for path in found.space),

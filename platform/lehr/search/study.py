@@ -19,7 +19,7 @@ from lehr.search.rungs import reason_to_end, rungs
 from lehr.search.samplers import PastTrial, TrialState
 from lehr.search.space import Space, Values
 from lehr.trials import Clock, Outcome, Trial
-from lehr.trials.study import StudyProgress
+from lehr.trials.study import StudyProgress, rows_of
 
 SHOWN = 8  # rows of the table on the screen
 STATES: tuple[TrialState, ...] = ("running", "finished", "ended", "failed")
@@ -45,6 +45,7 @@ class SearchStudy:
         self.clock = Clock(run)
         minutes = job.budget.minutes
         self.deadline = self.clock.deadline(60 * minutes, used_up(minutes, "minute")) if minutes else None
+        self._measured_rows: Mapping[str, int] = {}
         self._trained: set[int] = set()  # the trials that trained an epoch in this attempt
         self._last_seen: dict[int, float] = {}  # when each trial ended its newest epoch, by `time.monotonic`
         self._epoch_seconds: dict[int, float] = {}  # of the newest epoch of each trial
@@ -169,7 +170,14 @@ class SearchStudy:
         )
         best = BestValue(self.metric, ranking[0][1], trial=folder_of(ranking[0][0])) if ranking else BestValue()
         left = self.seconds * (1 - share) / share if share else None
-        return StudyProgress(overview, best, {"total": self.seconds}, left)
+        return StudyProgress(overview, best, {"total": self.seconds}, left, self.measured_rows)
+
+    @property
+    def measured_rows(self) -> Mapping[str, int]:
+        """By split, the rows on which trials are measured; empty before the first one ended."""
+        if not self._measured_rows:
+            self._measured_rows = rows_of(self.outcomes.values())
+        return self._measured_rows
 
     @property
     def trials_per_minute(self) -> float | None:
@@ -181,7 +189,7 @@ class SearchStudy:
         facts = {}
         if ranking:
             number, value = ranking[0]
-            facts["best"] = f"{format_metric(value, self.metric)} (trial {number})"
+            facts["best"] = f"{format_metric(value, self.metric, self.measured_rows)} (trial {number})"
         facts["epochs"] = str(self.epochs_spent)
         if speed := self.trials_per_minute:
             facts["trials/min"] = f"{speed:.1f}"
@@ -200,7 +208,8 @@ class SearchStudy:
     def _row(self, number: int, value: float) -> tuple[str, ...]:
         record, state = self.records[number], self.state(number)
         values = [format_value(record.values[path]) if path in record.values else "" for path in self.space.dimensions]
-        return (str(number), format_metric(value, self.metric), f"{len(record.scores)}/{self.epochs}", state, *values)
+        told = format_metric(value, self.metric, self.measured_rows)
+        return (str(number), told, f"{len(record.scores)}/{self.epochs}", state, *values)
 
     def _values(self, number: int) -> Values | None:
         """The values of a trial; None where there is no such trial, and `ending` says why."""

@@ -11,6 +11,7 @@ from lehr.formatting import format_folder
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import RunFolder
 from lehr.search.analysis import read_search
+from lehr.search.formats import close_to_best, format_metric, metric_name
 from lehr.search.record import folder_of
 from lehr.trust import calls_of, check
 
@@ -30,9 +31,13 @@ def winning_job(run: RunFolder) -> str:
     job = from_dict(RunFolder.open(run.folder.child(folder)).job)
     assert isinstance(job, TrainJob)
     check(calls_of(to_dict(job)), format_folder(run.folder))
+    value = format_metric(best.best, found.metric, found.measured_rows)
+    ranking = [(f"trial {each.number}", each.best) for each in found.ranked if each.best is not None]
+    close = close_to_best(found.metric, ranking, found.measured_rows)
     about = [
-        f"# The best trial of the search {run.name}: {folder}, {found.metric} {best.best:.4f}",
+        f"# The best trial of the search {run.name}: {folder}, {metric_name(found.metric)} {value}",
         f"# after up to {job.train.epochs} epochs. To train longer, add train.epochs={3 * job.train.epochs}.",
+        *([f"# {close}"] if close else []),
     ]
     return "\n".join(about) + "\n" + yaml.safe_dump(minimal_job(job), sort_keys=False, allow_unicode=True)
 

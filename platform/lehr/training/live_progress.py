@@ -62,6 +62,7 @@ class LiveProgress:
             message=message,
             best=state.best.shown(),
             metrics=self.metrics,
+            measured_rows=plan.splits.measured_rows,
             seconds={"total": seconds, **self._stopwatch.seconds},
             seconds_left=(length.total_steps - step) / per_second if per_second else None,
             updated=time.time(),

@@ -53,6 +53,7 @@ class HeadTrainable:
         trained = _TrainedHead(
             search=search,
             metrics=metrics,
+            measured_rows=plan.splits.measured_rows,
             best=_best_value(f"validation_{metric}", metrics, steps),
             batch_size=min(self.section.batch_size, len(features["train"])),
             steps=steps,
@@ -91,11 +92,13 @@ class _TrainedHead:
 
     Attributes:
         metrics: by name: `validation_…`, `clean_train_…` and, if there is a test split, `test_…`.
+        measured_rows: by split, the rows on which they were measured.
         seconds: time spent on the features and the head together.
     """
 
     search: HeadSearch
     metrics: Mapping[str, float]
+    measured_rows: Mapping[str, int]
     best: BestValue
     batch_size: int
     steps: int
@@ -149,6 +152,7 @@ class _TrainedHead:
             message=self.message,
             best=self.best,
             metrics=self.metrics,
+            measured_rows=self.measured_rows,
             seconds={"total": self.seconds},
             seconds_left=0.0,
             updated=time.time(),

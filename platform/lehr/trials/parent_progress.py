@@ -46,6 +46,7 @@ class ParentProgress:
             status=status,
             message=message,
             best=told.best,
+            measured_rows=told.measured_rows,
             seconds={"total": time.time() - self.began, **told.seconds},
             seconds_left=told.seconds_left,
             updated=time.time(),

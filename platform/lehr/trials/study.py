@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -43,6 +43,12 @@ class Outcome:
         return ended.best.value if ended else None
 
 
+def rows_of(outcomes: Iterable[Outcome]) -> Mapping[str, int]:
+    """By split, the rows on which trials of one job were measured; empty before the first of them ended."""
+    ended = (outcome.run.outcome() for outcome in outcomes if outcome.status == "finished")
+    return next((each.measured_rows for each in ended if each and each.measured_rows), {})
+
+
 @dataclass(frozen=True)
 class StudyProgress:
     """How far a study is.
@@ -51,6 +57,7 @@ class StudyProgress:
         overview: its headline, figures and table; an empty headline and empty `children` are filled in from the
             running trials.
         best: the best value so far.
+        measured_rows: by split, the rows on which trials are measured.
         seconds: overrides the measured times, such as `total`.
         seconds_left: an estimate.
     """
@@ -59,6 +66,7 @@ class StudyProgress:
     best: BestValue = field(default_factory=BestValue)
     seconds: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float | None = None
+    measured_rows: Mapping[str, int] = field(default_factory=dict)
 
 
 class Study(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,14 @@ from typer.testing import CliRunner
 
 from lehr.cli.main import app
 from lehr.curves import comparison, diagnose_run, verdict, write_curves
+from lehr.curves.diagnosis import diagnose
 from lehr.curves.findings import Diagnosis
+from lehr.curves.report import compare_page
 from lehr.errors import RunError
 from lehr.job import to_dict
 from lehr.runs import Folder, RunFolder
+
+from .curves import made
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +106,10 @@ def test_the_commands_find_the_run_and_print_what_they_wrote(trained: RunFolder)
     result = CliRunner().invoke(app, ["report", where])
     assert result.exit_code == 0, result.output
     assert "report.html" in result.output
+
+
+def test_a_comparison_says_which_runs_its_rows_cannot_tell_apart() -> None:
+    runs = [replace(made(1.0, validation=value), name=name) for name, value in (("a", 0.90), ("b", 0.91), ("c", 0.5))]
+    page = compare_page(runs, [diagnose(each) for each in runs])
+    assert "90.0% ± 3.1" in page
+    assert "The best is b; 360 validation rows cannot tell it from a: chance explains such a difference." in page

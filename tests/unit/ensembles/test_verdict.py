@@ -7,6 +7,7 @@ import pytest
 
 from lehr.ensembles.evaluation import Outputs, evaluate_ensemble
 from lehr.ensembles.verdict import verdict
+from lehr.intervals import in_words
 
 ROWS = 1000
 
@@ -39,7 +40,7 @@ def said(
 @pytest.mark.parametrize(
     ("method", "weights", "expected"),
     [
-        ("snapshot", [1, 1, 1], "All 3 snapshots combined: 10.00% error on 1,000 test rows; "),
+        ("snapshot", [1, 1, 1], "All 3 snapshots combined: 10.0% ± 1.9 error on 1,000 test rows; "),
         ("snapshot", [0, 1, 1], "The last 2 of 3 snapshots combined: "),
         ("snapshot", [1, 0, 1], "2 of 3 snapshots combined: "),
         ("snapshot", [0, 0, 1], "The last snapshot alone: "),
@@ -67,7 +68,9 @@ def test_a_difference_within_two_standard_errors_is_not_called_clear(
     ensemble: float, baseline: float, expected: str
 ) -> None:
     sentences = said([ensemble], baseline)
-    assert sentences[0].endswith(f"; one network trained for as many epochs with one cosine schedule: {baseline:.2%}.")
+    assert sentences[0].endswith(
+        f"; one network trained for as many epochs with one cosine schedule: {in_words(baseline, 1000)}."
+    )
     assert expected in sentences[1]
 
 
@@ -86,5 +89,10 @@ def test_without_a_test_split_the_figures_are_called_optimistic() -> None:
 
 def test_without_a_baseline_the_best_member_is_compared_with() -> None:
     assert said([0.3, 0.1, 0.2], None) == [
-        "All 3 members combined: 20.00% error on 1,000 test rows; the best member alone: 10.00%."
+        "All 3 members combined: 20.0% ± 2.5 error on 1,000 test rows; the best member alone: 10.0% ± 1.9."
     ]
+
+
+def test_an_ensemble_that_rows_cannot_tell_from_its_best_member_is_not_called_better() -> None:
+    assert said([0.1, 0.1], None)[0].endswith("the best member alone: 10.0% ± 1.9.")  # right on the same rows
+    assert said([0.101, 0.1, 0.101], None)[0].endswith(" 1,000 rows cannot tell these two apart.")

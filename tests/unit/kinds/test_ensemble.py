@@ -120,7 +120,9 @@ def test_the_run_predicts_and_its_page_says_who_is_better(snapshots: Run) -> Non
     np.testing.assert_allclose(snapshots.predict(images).sum(axis=1), 1, rtol=1e-5)
     page = snapshots.record.folder.read("report.html").decode()
     verdict = verdict_of(snapshots)
-    assert re.search(r"\d+\.\d+% error on 359 validation rows; one network trained for as many epochs", verdict[0])
+    assert re.search(
+        r"\d+\.\d+% ± \d+\.\d+ error on 359 validation rows; one network trained for as many epochs", verdict[0]
+    )
     for sentence in verdict:
         assert sentence.rstrip(".").replace("'", "&#39;") in page
     assert "There is no test split" in verdict[-1]

@@ -161,11 +161,11 @@ def test_what_is_memorised_must_hold_for_other_images(rows: int, accuracy: float
     ) in verdict.found
 
 
-@pytest.mark.parametrize("rows", [2, 4, 8, 9])
-def test_a_perfect_accuracy_on_a_few_images_is_not_called_a_guess(rows: int) -> None:
+@pytest.mark.parametrize(("rows", "accuracy"), [(2, 1.0), (9, 1.0), (4, 0.5), (12, 0.5)])
+def test_an_accuracy_on_a_few_images_is_not_called_a_guess(rows: int, accuracy: float) -> None:
     found = OverfitCheck(
         rows=40, batch=8, counts=(20, 20), attempts=(attempt(0.1, 2.3, 0, 1.0),), base_rate=0.1,
-        validation_rows=rows, validation_accuracy=1.0, common=0.5,
+        validation_rows=rows, validation_accuracy=accuracy, common=0.5,
     )  # fmt: skip
     assert overfit.judge(found).good
 
@@ -285,6 +285,16 @@ def test_an_accuracy_at_chance_level_ends_the_coarse_search() -> None:
     )
     assert "Every trial failed; the first error: no memory" in coarse.judge(broken).found
     assert coarse.judge(COARSE).good
+
+
+@pytest.mark.parametrize(("value", "rows"), [(1.0, 2), (0.5, 2), (0.5, 12), (0.75, 20)])
+def test_few_validation_rows_are_no_ground_to_say_that_nothing_was_learned(value: float, rows: int) -> None:
+    few = round_of(0, trained(0, 0.1, 0, 0.4, value)).model_copy(update={"validation_rows": rows, "common": 0.5})
+    assert coarse.judge(few).good
+    enough = round_of(0, trained(0, 0.1, 0, 0.4, 0.5)).model_copy(update={"validation_rows": 400, "common": 0.5})
+    verdict = coarse.judge(enough)
+    assert not verdict.good
+    assert "classifies 50.0% ± 4.9 of the validation images correctly, no better than always" in verdict.found
 
 
 def added_epochs(plan: TrainingPlan) -> int:

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.unit.serving.test_app import png
 from typer.testing import CliRunner
 
 import lehr
 from lehr.cli.main import app
-from tests.unit.serving.test_app import png
 
 JOB = {
     "kind": "train",

@@ -267,6 +267,7 @@ COMMANDS = [
     Command(("report", "search")),
     Command(("report", "ensemble")),
     Command(("diagnose", "run")),
+    Command(("diagnose", "run", "--probe"), TRAINING),
     Command(("compare", "run", "other")),
     Command(("rm", "run", "--yes")),
     Command(("rm", "search", "--yes")),
