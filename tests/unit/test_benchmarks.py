@@ -29,6 +29,7 @@ BY_HAND = {
     "results",
     "search_methods",
     "transfer",
+    "usual_rates",
 }
 
 

@@ -78,7 +78,7 @@ def learning_rates(job: RecipeJob, state: RecipeState) -> tuple[float, ...]:
         return tuple(dict.fromkeys(job.recipe.learning_rates))
     if state.rates:
         return rates.choose(state.rates).rates
-    own = job.base.optimizer.lr
+    own = job.base.optimizer.rate
     return (own, own / 3, own / 10)
 
 

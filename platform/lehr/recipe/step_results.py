@@ -50,7 +50,7 @@ def result_of(
         if failed:
             return RateTests(failed=failed)
         tests = [RateTest.read(outcome.run.folder) for outcome in outcomes.values()]
-        return RateTests(tests=tuple(test for test in tests if test.rates), own=job.base.optimizer.lr)
+        return RateTests(tests=tuple(test for test in tests if test.rates), own=job.base.optimizer.rate)
     if name == "last":
         return _final_training(job, state, step, outcomes, folder)
     return _search_round(job, state, step, outcomes, folder)
