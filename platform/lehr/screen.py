@@ -172,7 +172,7 @@ class PlainScreen:
                 self.say(f"{overview.headline}  {facts}".rstrip())
         elif (training := progress.training) and training.epochs_done > self._epoch:
             self._epoch = training.epochs_done
-            facts = "  ".join(f"{name} {value}" for name, value in facts_of(progress))
+            facts = "  ".join(f"{name} {value}" for name, value in facts_of(progress, of_epoch=True))
             self.say(f"epoch {self._epoch}/{training.epochs}  {facts}")
             found = training.diagnosis.sentence
             if found and found != self._last:
@@ -285,11 +285,17 @@ def _own_metrics(progress: Progress) -> list[str]:
     return sorted(names, key=lambda name: name != progress.best.metric)[:MOST_METRICS]
 
 
-def facts_of(progress: Progress) -> list[tuple[str, str]]:
-    """(name, value) of what matters most in a training, in the order it is shown."""
+def facts_of(progress: Progress, *, of_epoch: bool = False) -> list[tuple[str, str]]:
+    """(name, value) of what matters most in a training, in the order it is shown.
+
+    Args:
+        of_epoch: the training loss is the mean over the last whole epoch, as in the record, not that of the newest
+            steps.
+    """
     training, metrics = progress.training or TrainingProgress(), progress.metrics
+    mean = metrics.get("train_loss") if of_epoch else None
     rows: list[tuple[str, float | None, str]] = [
-        ("loss", training.loss, ".4f"),
+        ("loss of the last steps", training.loss, ".4f") if mean is None else ("training loss", mean, ".4f"),
         ("validation loss", metrics.get("validation_loss"), ".4f"),
         ("validation accuracy", metrics.get("validation_accuracy"), ".2%"),
         *((name.replace("_", " "), metrics[name], ".4f") for name in _own_metrics(progress)),
