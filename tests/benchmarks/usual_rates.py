@@ -93,7 +93,7 @@ def rows_of(data: str, split: str, seed: int) -> tuple[dict[str, Any], Splits]:
 def accuracy(cell: Cell) -> tuple[float, float]:
     """The rate of a training, and the validation accuracy that it reaches; 0 where the loss is no number."""
     section, rows = rows_of(cell.data, cell.split, cell.seed)
-    rate = job_of(cell.optimizer, section, cell.seed).optimizer.lr
+    rate = job_of(cell.optimizer, section, cell.seed).optimizer.rate
     rate = float(f"{rate * 10 ** (cell.half / 2):.3g}")
     job = job_of(cell.optimizer, section, cell.seed, rate if cell.half else None)
     plan, group = Plan.make(job, rows), Group()

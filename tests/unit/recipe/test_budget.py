@@ -61,7 +61,7 @@ def rates_found(job: RecipeJob, rows: int, folder: Path) -> RateTests:
     for number in range(7):
         measure(False, 10.0 ** (number / 2 - 4))
     while trial := next_rate_test(job, outcomes):
-        measure(trial.trainable.func.__name__ == "run_range_test", trial.job.optimizer.lr)  # type: ignore[attr-defined]
+        measure(trial.trainable.func.__name__ == "run_range_test", trial.job.optimizer.rate)  # type: ignore[attr-defined]
     results = [RateTest.read(outcome.run.folder) for outcome in outcomes]
     return RateTests(tests=tuple(each for each in results if each.rates), own=0.1)
 
