@@ -285,18 +285,18 @@ def _own_metrics(progress: Progress) -> list[str]:
     return sorted(names, key=lambda name: name != progress.best.metric)[:MOST_METRICS]
 
 
-def facts_of(progress: Progress, of_epoch: bool = False) -> list[tuple[str, str]]:
+def facts_of(progress: Progress, *, of_epoch: bool = False) -> list[tuple[str, str]]:
     """(name, value) of what matters most in a training, in the order it is shown.
 
     Args:
-        of_epoch: whether the loss is the mean over the newest whole epoch, as the metrics are of that, and not the
-            newest one. So it is where training is between two epochs.
+        of_epoch: the training loss is the mean over the last whole epoch, as in the record, not that of the newest
+            steps. So it is where training is between two epochs.
     """
     training, metrics = progress.training or TrainingProgress(), progress.metrics
     between = of_epoch or training.epoch == training.epochs_done
-    loss = metrics.get("train_loss", training.loss) if between else training.loss
+    mean = metrics.get("train_loss") if between else None
     rows: list[tuple[str, float | None, str]] = [
-        ("loss", loss, ".4f"),
+        ("loss of the last steps", training.loss, ".4f") if mean is None else ("training loss", mean, ".4f"),
         ("validation loss", metrics.get("validation_loss"), ".4f"),
         ("validation accuracy", metrics.get("validation_accuracy"), ".2%"),
         *((name.replace("_", " "), metrics[name], ".4f") for name in _own_metrics(progress)),

@@ -30,6 +30,7 @@ BY_HAND = {
     "results",
     "search_methods",
     "transfer",
+    "usual_rates",
 }
 
 

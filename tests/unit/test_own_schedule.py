@@ -131,7 +131,7 @@ def test_a_search_may_vary_it() -> None:
     give(to_dict(search))
     job, values = Space(search).trial({"schedule.name": "mine:triangle", "schedule.peak": 0.25}, "trial")
     assert values["schedule.peak"] == 0.25
-    assert learning_rate(job, LENGTH)(25) == pytest.approx(job.optimizer.lr)
+    assert learning_rate(job, LENGTH)(25) == pytest.approx(job.optimizer.rate)
 
 
 def test_the_command_line_draws_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import optim
 from torch.optim import lr_scheduler
 
-from lehr.durations import RunLength
+from lehr.durations import Duration, RunLength
 from lehr.errors import JobError
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.schedules import SCHEDULES, BaseSchedule, linear_rule
@@ -129,6 +129,24 @@ def test_a_whole_run_has_the_rates_of_torch(name: str, options: dict[str, Any], 
         if step < 99:
             theirs.step()
     assert [0.5 * rate for rate in rates(schedule(name, **options))] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+@pytest.mark.parametrize("total", [7, 10, 37, 101, 113])
+@pytest.mark.parametrize("rise", ["30%", "33%", "50%"])
+def test_one_cycle_rises_in_whole_steps_and_is_else_that_of_torch(rise: str, total: int) -> None:
+    """The convention of every duration: torch, given the share of those whole steps, has the same rates."""
+    length = RunLength(total, total)
+    steps = Duration.parse(rise).steps(length)
+    optimizer = optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = lr_scheduler.OneCycleLR(optimizer, 1.0, total, pct_start=steps / total)
+    expected = []
+    for step in range(total):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if step < total - 1:
+            theirs.step()
+    assert rates(schedule("one_cycle", rise=rise), length) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("total", "cycles"), [(100, 4), (100, 3), (101, 5), (7, 2), (5, 5), (6, 1)])

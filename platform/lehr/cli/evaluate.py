@@ -8,13 +8,20 @@ from typing import Annotated
 import typer
 
 from lehr.cli.options import Force, RunName, Storage, Trust, storage_or_default
-from lehr.cli.predict import DataSet, Split
+from lehr.cli.predict import DataSet
 
 
 def evaluate(
     run: RunName,
     data: DataSet,
-    split: Split = "train",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, validation or test: a split of the data's own, or the rows that the run trained on or held "
+            "out, where they are its data. [default: all rows for training]",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The PNG file to write the confusion matrix to.")
     ] = Path("confusion.png"),
@@ -26,24 +33,27 @@ def evaluate(
 
     Example: lehr evaluate train photos/
     Example: lehr evaluate cifar10 data/cifar10 --split test
+    Example: lehr evaluate train jobs/train.yaml --split validation
     Example: lehr evaluate theirs/run photos/ --trust theirs/run
     """
     import torch
     from rich.table import Table
 
     from lehr.cli.data import job_of
-    from lehr.data.sources import open_split
-    from lehr.formatting import format_path
+    from lehr.formatting import format_folder, format_path
     from lehr.intervals import in_words
+    from lehr.job import from_dict, to_dict
     from lehr.machine import cores
     from lehr.output import refuse_existing, write_whole
     from lehr.own_modules import look_in
     from lehr.predict import load_predictor
     from lehr.predict.evaluate import confusion_picture
     from lehr.predict.evaluate import evaluate as measure
+    from lehr.predict.own_rows import rows_of, training_of
     from lehr.printing import one_line
     from lehr.result import find, trust_all
     from lehr.screen import console
+    from lehr.trust import calls_of, check
 
     refuse_existing(output, force=force)
     look_in(Path.cwd())  # where the user's own modules are
@@ -52,17 +62,24 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predictor = load_predictor(found.record.folder, all_members=True).to(device)
     job = job_of(data, [])
-    source = open_split(job.data, split, job.error)
+    trained = training_of(from_dict(found.training_run().job))
+    chosen = rows_of(split, job, trained)
+    if trained and not job.metrics:
+        named = [call for call in calls_of(to_dict(trained)) if call.field == "metric"]
+        check(named, format_folder(found.record.folder))
+    source = chosen.source
     torch.set_num_threads(cores())
-    measured = measure(predictor, source)
+    measured = measure(predictor, source, rows=chosen.rows, job=job if job.metrics else trained)
     shown = console()
     for note in source.notes:
         shown.print(note)
     shown.print(
-        f"Accuracy {in_words(measured.accuracy, measured.rows)} on {measured.rows:,} rows, "
+        f"Accuracy {in_words(measured.accuracy, measured.rows)} on {measured.rows:,} rows{chosen.said}; "
         f"log loss {measured.loss:.4f}, "
         f"calibration error {measured.calibration:.2%}"
     )
+    if measured.own:
+        shown.print(", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.own.items()))
     if measured.members:
         members = [f"{name} {in_words(value, measured.rows)}" for name, value in measured.members.items()]
         shown.print("Members: " + ", ".join(members))

@@ -28,7 +28,6 @@ DataSet = Annotated[
         show_default=False,
     ),
 ]
-Split = Annotated[str, typer.Option(help="The split, if the data have several: train, validation or test.")]
 STDIN = "-"
 SHOWN = 5  # of a folder's least certain images
 DATA_FILES = (".yaml", ".yml", ".parquet")

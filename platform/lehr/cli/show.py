@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FIRST, LAST = 4, 20  # epochs that are shown of a long run
 MOST_METRICS = 4  # of those that the job itself lists; the report has them all
+GAP = 2  # characters between two columns
 MOST_EVENTS = 200  # the newest ones
 
 
@@ -67,15 +68,15 @@ def show(
     if progress.overview:
         shown.print(overview(progress, progress.overview))
     elif progress.training:
-        facts = [Text.assemble((name, "dim"), f" {value}") for name, value in facts_of(progress)]
-        shown.print(Text("  ").join(facts))
+        facts = [Text.assemble((name, "dim"), f" {value}") for name, value in facts_of(progress, of_epoch=True)]
+        shown.print(Text("  ").join(facts), soft_wrap=True)
         shown.print(Text.assemble(("time", "dim"), f" {format_time_table(progress.seconds)}"))
     epochs = found.epochs()
     if len(epochs):
-        names, left = _columns(epochs)
+        names, left = _columns(epochs, shown.width, progress.best.metric)
         shown.print(_table(epochs, names))
         if left:
-            shown.print(f"{left} more columns are in the report: lehr report {found.name}", style="dim")
+            shown.print(f"{left} more columns are in the report: lehr report {found.name}", style="dim", soft_wrap=True)
     events = found.events()
     if len(events) > MOST_EVENTS:
         shown.print(f"The last {MOST_EVENTS} of {len(events):,} events:", style="dim")
@@ -84,8 +85,12 @@ def show(
         shown.print(Text.assemble((time, "dim"), f" {event['kind']}: {event['message']}"), soft_wrap=True)
 
 
-def _columns(epochs: pa.Table) -> tuple[list[str], int]:
-    """The columns that have a value, as many as there is room for, and how many are left out."""
+def _columns(epochs: pa.Table, width: int, metric: str = "") -> tuple[list[str], int]:
+    """The columns that have a value, as many as fit into the terminal whole, and how many are left out.
+
+    Args:
+        metric: decides which model is kept; shown before others.
+    """
     from lehr.runs.columns import listed
 
     count = len(epochs)
@@ -93,20 +98,35 @@ def _columns(epochs: pa.Table) -> tuple[list[str], int]:
         name for name in epochs.column_names if name not in ("step", "seconds") and epochs[name].null_count < count
     ]
     own = [name for split in ("validation", "averaged_validation", "clean_train") for name in listed(names, split)]
-    left = own[MOST_METRICS:]
-    return [name for name in names if name not in left], len(left)
+    fitting: list[str] = []
+    wanted = [name for name in names if name not in own] + own[:MOST_METRICS]
+    for name in sorted(wanted, key=lambda name: name not in ("epoch", metric)):
+        if sum(_width(epochs, each) + GAP for each in [*fitting, name]) - GAP <= width or not fitting:
+            fitting.append(name)
+    return [name for name in names if name in fitting], len(names) - len(fitting)
+
+
+def _width(epochs: pa.Table, name: str) -> int:
+    """Characters of a column: of its longest number, or word of its name, which is broken at spaces."""
+    return max(map(len, [*name.split("_"), *(_cell(row[name]) for row in _some(epochs).to_pylist())]))
+
+
+def _some(epochs: pa.Table) -> pa.Table:
+    """The first and the last epochs."""
+    import pyarrow as pa
+
+    long = len(epochs) > FIRST + LAST
+    return pa.concat_tables([epochs[:FIRST], epochs[-LAST:]]) if long else epochs
 
 
 def _table(epochs: pa.Table, names: list[str]) -> Table:
     """The first and the last epochs, in these columns."""
     from rich.table import Table
 
-    count = len(epochs)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-    some = [epochs] if count <= FIRST + LAST else [epochs[:FIRST], epochs[-LAST:]]
-    for row in (row for part in some for row in part.to_pylist()):
+        table.add_column(name.replace("_", " "), justify="right", width=_width(epochs, name))
+    for row in _some(epochs).to_pylist():
         table.add_row(*(_cell(row[name]) for name in names))
     return table
 
@@ -136,7 +156,7 @@ def show_parameters(name: str, overrides: list[str], storage: str, trust: list[s
             raise LehrError(f"{name}: a job of kind {job.kind} trains no network of its own; allowed: kind: train")
         job = derive(base, {}, parent=job, name="parameters")
     check(job)
-    shown, rate = console(), job.optimizer.lr
+    shown, rate = console(), job.optimizer.rate
     shown.print(Text.assemble((job.optimizer.name, "bold"), f"  learning rate {rate:g}"))
     for group in parameter_groups_of(job):
         count = len(group.parameters)

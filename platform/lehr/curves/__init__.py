@@ -14,11 +14,31 @@ if TYPE_CHECKING:
 
 
 def diagnose_run(run: RunFolder) -> Diagnosis:
-    """What the curves of a run show so far. Writes nothing."""
+    """What the curves of a run show so far. Writes nothing.
+
+    Raises:
+        RunError: the run has none of its own, since it is made of trainings; the sentence names one of them.
+    """
     from lehr.curves.diagnosis import diagnose
     from lehr.curves.record import Curves
 
+    _refuse_without_curves(run)
     return diagnose(Curves.read(run))
+
+
+def _refuse_without_curves(run: RunFolder) -> None:
+    kind = run.job.get("kind")
+    if kind not in ("search", "recipe", "ensemble", "transfer", "predict"):  # a damaged one is told elsewhere
+        return
+    what = f"{run.name} is a run of kind {kind}, which has no learning curves of its own"
+    if kind == "predict":
+        raise RunError(f"{what}; allowed: the run that it predicts with: lehr diagnose {run.job.get('run')}")
+    parts = [f"{group}/{each.name}" for group in ("members", "trials") for each in run.children(group)]
+    best = run.progress().best.trial
+    chosen = best if best in parts else next(iter(parts), None)
+    which = "the best of them" if chosen and chosen == best else "one of them"
+    hint = f"those of its trainings have, such as {which}: lehr diagnose {run.name}/{chosen}"
+    raise RunError(f"{what}; {hint}" if chosen else f"{what}, and no training of it has begun")
 
 
 def verdict(run: RunFolder) -> str:

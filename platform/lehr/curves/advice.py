@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from lehr.curves.record import Curves
+from lehr.usual import USUAL, Usual, usual_of
 
 Overrides = dict[str, Any]
 
-# Learning rates that suit most small networks: Adam's own default, and SGD with momentum.
-ADAPTIVE_RATE, SGD_RATE = 1e-3, 0.05
-
 
 def usual_rate(curves: Curves) -> Overrides:
-    """The learning rate that suits most small networks with this optimizer."""
-    return {"optimizer.lr": _usual(curves)}
+    """The usual learning rate of this optimizer; half of it for a run that had that."""
+    usual = _usual(curves)
+    return {"optimizer.lr": usual if usual != curves.option("optimizer.lr", 0.1) else usual / 2}
 
 
 def lower_rate(curves: Curves) -> Overrides:
@@ -61,8 +60,8 @@ def longer(curves: Curves, times: int) -> Overrides:
 def larger_model(curves: Curves) -> Overrides:
     """Four times the width where the model has one, else longer training; and less regularisation."""
     freer: Overrides = {"model.dropout": 0.0} if curves.option("model.dropout", 0.0) else {}
-    if float(curves.option("optimizer.weight_decay", 0.0)) > 5e-4:
-        freer["optimizer.weight_decay"] = 5e-4
+    if float(curves.option("optimizer.weight_decay", 0.0)) > _values(curves).decay:
+        freer["optimizer.weight_decay"] = _values(curves).decay
     if curves.option("model.name") == "small_cnn":
         return {"model.width": max(16, 4 * int(curves.option("model.width", 16)))} | freer
     return longer(curves, 2) | freer
@@ -75,7 +74,8 @@ def regularise(curves: Curves) -> Overrides:
     """
     if curves.option("data.limit") is not None:
         return {"data.limit": None}
-    decay: Overrides = {"optimizer.weight_decay": max(5 * float(curves.option("optimizer.weight_decay", 0.0)), 5e-4)}
+    stronger = max(5 * float(curves.option("optimizer.weight_decay", 0.0)), _values(curves).decay)
+    decay: Overrides = {"optimizer.weight_decay": stronger} if stronger else {}  # Rprop has none
     if not curves.option("loss.label_smoothing", 0.0):
         return {"loss.label_smoothing": 0.1} | decay
     if not curves.option("data.augment"):
@@ -83,8 +83,15 @@ def regularise(curves: Curves) -> Overrides:
     return ({"model.dropout": 0.3} if curves.option("model.name") == "small_cnn" else {}) | decay
 
 
+def _values(curves: Curves) -> Usual:
+    """What the run's optimizer is usually given. One that is not in the table is taken for one of Adam's family."""
+    return usual_of(str(curves.option("optimizer.name", "sgd"))) or USUAL["adam"]
+
+
 def _usual(curves: Curves) -> float:
-    return SGD_RATE if curves.option("optimizer.name", "sgd") == "sgd" else ADAPTIVE_RATE
+    """The usual rate of the run's optimizer, for pretrained weights if it starts from some."""
+    usual = _values(curves)
+    return usual.finetuning if curves.option("model.weights") else usual.rate
 
 
 def _one_digit(value: float) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from lehr.curves import advice
 from lehr.curves.fatal import diverged
 from lehr.curves.findings import Diagnosis, Finding
+from lehr.curves.kept import with_model
 from lehr.curves.record import Curves
 from lehr.curves.rules import DATA, FATAL, FOR_ANY_LOSS, LAST_RESORT, RULES
 from lehr.curves.signals import Signals
@@ -20,6 +21,11 @@ from lehr.curves.thresholds import DEFAULT, Thresholds
 
 def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
     """What the curves show, the most urgent finding first; `healthy` where no rule holds."""
+    first, *others = _diagnose(curves, limits).findings
+    return Diagnosis(curves.name, (with_model(first, curves), *others))
+
+
+def _diagnose(curves: Curves, limits: Thresholds) -> Diagnosis:
     s = Signals(curves, limits)
     if not len(curves.steps["step"]):
         return Diagnosis(curves.name, (_too_little(s),))

@@ -225,19 +225,33 @@ def _own(job: TrainJob, field: str, entry: AugmentEntry) -> Own:
 def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
     """The rows for training, validation and test: a pure function of the labels and the seed of the split."""
     train = data["train"]
-    seed = job.seed if job.data.split_seed is None else job.data.split_seed
-    if "validation" in data:
-        train_ids, validation = torch.arange(len(train)), _all_rows(data["validation"])
-    else:
-        share = job.data.validation if isinstance(job.data.validation, float) else VALIDATION_SHARE
-        train_ids, held_out = stratified_split(train.labels, share, seed)
-        validation = train.rows(held_out)
-    if job.data.limit is not None and job.data.limit < len(train_ids):
-        train_ids = train_ids[permutation(key(seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
+    train_ids, held_out = split_ids(job, train.labels, "validation" in data)
+    validation = train.rows(held_out) if held_out is not None else _all_rows(data["validation"])
     if job.data.per_class is not None:
-        train_ids = _at_most_per_class(train, train_ids, job.data.per_class, seed)
+        train_ids = _at_most_per_class(train, train_ids, job.data.per_class, split_seed(job))
     _refuse_one_class(job, train, train_ids)
     return Splits(train.rows(train_ids), validation, _all_rows(data["test"]) if "test" in data else None)
+
+
+def split_seed(job: TrainJob) -> int:
+    """The seed that decides which rows are held out, and which are left out."""
+    return job.seed if job.data.split_seed is None else job.data.split_seed
+
+
+def split_ids(job: TrainJob, labels: np.ndarray, own_validation: bool) -> tuple[Tensor, Tensor | None]:
+    """The numbers of the rows to train on, with `data.limit` but before `data.per_class`, and of those held out.
+
+    Args:
+        labels: int64 [rows], of the source of the training rows.
+        own_validation: whether the validation rows are another source; then none are held out: None.
+    """
+    seed, train_ids, held_out = split_seed(job), torch.arange(len(labels)), None
+    if not own_validation:
+        share = job.data.validation if isinstance(job.data.validation, float) else VALIDATION_SHARE
+        train_ids, held_out = stratified_split(labels, share, seed)
+    if job.data.limit is not None and job.data.limit < len(train_ids):
+        train_ids = train_ids[permutation(key(seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
+    return train_ids, held_out
 
 
 def _refuse_one_class(job: TrainJob, train: Images | Stream, ids: Tensor) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from lehr.driver.kind import Kind
-from lehr.driver.run_folder import choose_run_folder, is_done, log_file, open_run
+from lehr.driver.run_folder import as_recorded, choose_run_folder, is_done, log_file, open_run
 from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
 from lehr.errors import LehrError, RunHeld, RunLost
@@ -34,6 +34,8 @@ def run_with(
     kind.check(job)
     remember(calls_of(to_dict(job)))
     folder, existing = choose_run_folder(job, fresh=fresh)
+    if existing and not fresh:
+        job = as_recorded(job, existing)
     log = log_file(folder)
     with ExitStack() as stack:
         screen = open_screen(sys.stdout if debug else stack.enter_context(quiet(log)))

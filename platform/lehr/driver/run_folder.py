@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
 from lehr.driver.kind import FILES_OF_EVERY_RUN, FOLDERS_OF_EVERY_RUN, Kind
 from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
-from lehr.job import Job, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
+from lehr.job import Job, Training, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
 from lehr.paths import state_folder
 from lehr.runs import Claim, Environment, Folder, RunFolder, check_writable, saved, steps_per_epoch
 from lehr.runs.attempts import newest_number
@@ -52,10 +53,25 @@ def changes(existing: RunFolder, job: Job) -> str:
         old = to_dict(from_dict(existing.job))
     except JobError:
         return "it was written by another version of lehr"
+    job = as_recorded(job, existing)
     changed = changes_of_run(old, to_dict(job))
     if set(changed) == {"train.epochs"} and keeps_rate(existing, job):
         return ""
     return describe_changes(changed)
+
+
+def as_recorded(job: Job, existing: RunFolder) -> Job:
+    """The job with the learning rate that its earlier run recorded, where it says none: defaults may have changed."""
+    base = job if isinstance(job, Training) else getattr(job, "base", None)
+    recorded = existing.job if base is job else existing.job.get("base")
+    old = recorded.get("optimizer") if isinstance(recorded, Mapping) else None
+    if not isinstance(base, Training) or not isinstance(old, Mapping):
+        return job
+    section, rate = base.optimizer, old.get("lr")
+    if "lr" in section.model_fields_set or section.name != old.get("name") or not isinstance(rate, float):
+        return job
+    found = base.model_copy(update={"optimizer": section.at_rate(rate)})
+    return found if isinstance(found, Job) else job.model_copy(update={"base": found})
 
 
 def keeps_rate(existing: RunFolder, job: Job) -> bool:

@@ -24,8 +24,10 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from lehr.durations import Duration
+from lehr.errors import JobError
 from lehr.job.sources import SOURCES, source_form
 from lehr.job.text import not_a_choice, show
+from lehr.usual import usual_of
 
 LOCAL_PATH = "local path"
 """Marks a field whose text is made absolute when a job is built, relative to the file that sets it."""
@@ -176,7 +178,10 @@ class DataSection(Section):
     )
     augment: list[Augment] = Field(default=[], description="Augmentations of the training images, in order.")
     limit: int | None = Field(
-        default=None, ge=1, description="Use only this many rows, after a seeded shuffle. By default all."
+        default=None,
+        ge=1,
+        description="Train on only this many rows, drawn by the seed; validation and test keep all of theirs. By "
+        "default all.",
     )
     classes: list[str] | None = Field(
         default=None, min_length=2, description="Use only the rows of these classes. By default all."
@@ -357,10 +362,6 @@ class ScaleRate(Section):
     )
 
 
-_RATES = {"sgd": 0.1, "lars": 1.0, "muon": 0.02, "lamb": 0.005, "lion": 0.0001}
-"""Usual rates. 0.1 makes every optimizer of Adam's family diverge; LAMB's is that of its paper for batches of 512."""
-
-
 class OptimizerSection(NamedSection):
     """How the weights are updated; other keys (momentum, betas) are options of the optimizer itself."""
 
@@ -370,21 +371,43 @@ class OptimizerSection(NamedSection):
         description="An optimizer of torch.optim (sgd, adam, adamw, …), lamb, lars, muon, one of timm's as "
         "timm/NAME, or my_package.module:Name, a torch.optim.Optimizer.",
     )
-    lr: float = Field(
-        default=0.1,
+    lr: float | None = Field(
+        default=None,
         gt=0,
-        description="Base learning rate; the schedule multiplies it. By default 0.1 for sgd, 1 for lars, 0.02 for "
-        "muon, 0.005 for lamb, 0.0001 for lion, and 0.001 for all others.",
+        description="Base learning rate; the schedule multiplies it. By default the usual one of this optimizer: 0.1 "
+        "for sgd, 0.001 for adam and adamw, and a tenth of it with model.weights; for one that lehr has no usual rate "
+        "of, the default of its constructor.",
     )
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay, as the optimizer itself defines it.")
     decay_norms: bool = Field(default=False, description="Whether weight decay also acts on norms and biases.")
     scale_lr: ScaleRate | None = Field(default=None, description="By default lr does not depend on the batch size.")
 
     @model_validator(mode="after")
-    def _rate_for_the_optimizer(self) -> OptimizerSection:
-        if "lr" not in self.model_fields_set:
-            self.__dict__["lr"] = _RATES.get(self.name.lower().removeprefix("timm/"), 0.001)
+    def _usual_values(self) -> OptimizerSection:
+        usual = usual_of(self.name)
+        if self.lr is None and usual:
+            self.__dict__["lr"] = usual.rate
+        if usual:
+            self.__pydantic_extra__.update({key: v for key, v in usual.options.items() if key not in self.options})
         return self
+
+    @property
+    def rate(self) -> float:
+        """The learning rate.
+
+        Raises:
+            JobError: the job says none, and this optimizer has no usual one.
+        """
+        if self.lr is None:
+            what = f"is missing, and {self.name} has no usual rate; write optimizer.lr=0.001"
+            raise JobError(what, field="optimizer.lr")
+        return self.lr
+
+    def at_rate(self, rate: float) -> OptimizerSection:
+        """The same with another learning rate, one that the job does not say itself."""
+        found = self.model_copy()
+        found.__dict__["lr"] = rate
+        return found
 
 
 class EarlyStopping(Section):

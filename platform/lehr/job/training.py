@@ -21,6 +21,7 @@ from lehr.job.sections import (
     WorkersSection,
 )
 from lehr.schedules import Constant, Schedule
+from lehr.usual import usual_of
 
 SPLITS = ("averaged_validation", "validation", "clean_train", "train", "test")
 """What the name of a measured column begins with."""
@@ -57,6 +58,13 @@ class Training(Section):
     def _finetunes_weights(self) -> Training:
         if self.finetune and not self.model.weights:
             raise ValueError("finetune needs pretrained weights, and model.weights has none")
+        return self
+
+    @model_validator(mode="after")
+    def _rate_of_pretrained_weights(self) -> Training:
+        usual = usual_of(self.optimizer.name)
+        if usual and self.model.weights and "lr" not in self.optimizer.model_fields_set:
+            self.__dict__["optimizer"] = self.optimizer.at_rate(usual.finetuning)
         return self
 
     def metric_entry(self, column: str) -> MetricSection | None:

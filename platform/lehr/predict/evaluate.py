@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from lehr.data.decode import Decoded
 from lehr.data.reading import check_labels
@@ -13,11 +14,14 @@ from lehr.data.sources import Source
 from lehr.ensembles import expected_calibration_error, log_loss
 from lehr.errors import LehrError
 from lehr.intervals import in_words
+from lehr.job import TrainJob
 from lehr.machine import cores
 from lehr.predict.predictor import Predictor
 from lehr.predict.rows import Predictions, predict_decoded
 from lehr.predict.source_parts import prepare_source
 from lehr.predict.worker import decode_ahead
+from lehr.tasks.classification import Classification
+from lehr.training.metrics import make_metrics
 
 
 @dataclass
@@ -31,6 +35,7 @@ class Evaluation:
         calibration: the expected calibration error, 0 to 1.
         members: the accuracy of each member by name; empty for a run that is not an ensemble.
         unreadable: (id, why) of each image that could not be read; no figure includes it.
+        own: what the metrics of the run's job measure, by name.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +44,7 @@ class Evaluation:
     calibration: float
     members: dict[str, float] = field(default_factory=dict)
     unreadable: list[tuple[int, str]] = field(default_factory=list)
+    own: dict[str, float] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -64,8 +70,18 @@ class Evaluation:
         return (self.classes[most], int(others[most])) if others[most] else None
 
 
-def evaluate(predictor: Predictor, source: Source, batch_size: int = 256) -> Evaluation:
-    """Predicts every row of a labelled source in this process, and compares predictions with labels.
+def evaluate(
+    predictor: Predictor,
+    source: Source,
+    batch_size: int = 256,
+    rows: np.ndarray | None = None,
+    job: TrainJob | None = None,
+) -> Evaluation:
+    """Predicts rows of a labelled source in this process, and compares predictions with labels.
+
+    Args:
+        rows: int64, the numbers of the rows that count; by default all do.
+        job: whose `metrics` are measured too, of the logarithms of the probabilities in place of the network's outputs.
 
     Raises:
         LehrError: the source has no labels, or has classes that the run does not know; or no image can be read.
@@ -81,14 +97,18 @@ def evaluate(predictor: Predictor, source: Source, batch_size: int = 256) -> Eva
     for first, decoded, found in _predict_parts(predictor, prepare_source(source, predictor), batch_size):
         assert found.members is not None
         readable = ~np.isnan(found.probabilities[:, 0])
+        if rows is not None:
+            readable &= np.isin(np.arange(first, first + len(readable)), rows)
         label = decoded.labels[readable]
         labels.append(label)
         outputs.append(found.probabilities[readable])
         members.append((found.members[:, readable].argmax(axis=2) == label).sum(axis=1))
-        unreadable += [(first + row, why) for row, why in decoded.unreadable]
+        broken = [(first + row, why) for row, why in decoded.unreadable]
+        unreadable += [each for each in broken if rows is None or each[0] in rows]
     label, probabilities = np.concatenate(labels), np.concatenate(outputs)
     if not len(label):
-        raise LehrError(f"{source.name}: none of its {source.rows} images can be read")
+        count = source.rows if rows is None else len(rows)
+        raise LehrError(f"{source.name}: none of its {count} images can be read")
     classes = len(predictor.classes)
     confusion = np.bincount(label * classes + probabilities.argmax(axis=1), minlength=classes**2)
     accuracies = np.sum(members, axis=0) / len(label)
@@ -99,7 +119,17 @@ def evaluate(predictor: Predictor, source: Source, batch_size: int = 256) -> Eva
         expected_calibration_error(probabilities, label),
         dict(zip(predictor.names, accuracies.tolist(), strict=True)) if len(predictor.names) > 1 else {},
         unreadable,
+        _own_metrics(job, probabilities, label, predictor.classes) if job and job.metrics else {},
     )
+
+
+def _own_metrics(
+    job: TrainJob, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+) -> dict[str, float]:
+    task = Classification(tuple(classes))
+    metrics = make_metrics(job, task, classes, torch.float32)
+    outputs = torch.from_numpy(probabilities).float().clamp_min(1e-30).log()
+    return metrics.measure(outputs, torch.from_numpy(labels), task, classes)
 
 
 def _predict_parts(predictor: Predictor, source: Source, batch_size: int) -> Iterator[tuple[int, Decoded, Predictions]]:

@@ -37,7 +37,7 @@ NEAR = 3.0  # factor between two rates that a few updates cannot tell apart
 
 def rates_of(s: Subject) -> list[float]:
     """The rates tried beside the job's own: a tenth, ten times, and that which is usual for the optimizer, if far."""
-    own = s.job.optimizer.lr
+    own = s.job.optimizer.rate
     usual = usual_rate(s.job.optimizer)
     found = [own / 10, own * 10]
     if all(max(usual / rate, rate / usual) > NEAR for rate in (own, *found)):
@@ -47,7 +47,7 @@ def rates_of(s: Subject) -> list[float]:
 
 def rates(s: Subject) -> ProbeResult:
     """Short trainings at constant rates, and how far the whole run came."""
-    base, reached, own = s.base(), s.reached(), s.job.optimizer.lr
+    base, reached, own = s.base(), s.reached(), s.job.optimizer.rate
     if base is None:
         return ProbeResult("rates", NO_ROOM, left_out=True)
     tried: dict[float, Look] = {}
@@ -210,10 +210,10 @@ def unhindered(s: Subject) -> dict[str, Any]:
 def overfit(s: Subject) -> ProbeResult:
     """One batch, without what holds back, at the job's own rate, the usual one, and a far lower one."""
     size = min(BATCH_ROWS, len(s.short_splits.train))
-    plan = s.plan_of({**unhindered(s), "optimizer.lr": s.job.optimizer.lr, "train.batch_size": size})
+    plan = s.plan_of({**unhindered(s), "optimizer.lr": s.job.optimizer.rate, "train.batch_size": size})
     most, made = -(-2 * s.steps // LOOK) * LOOK, list[OverfitAttempt]()
     batch, rows = fixed_sample(plan, size, s.group, "overfit")
-    for rate in dict.fromkeys([s.job.optimizer.lr, usual_rate(s.job.optimizer), s.job.optimizer.lr / 30]):
+    for rate in dict.fromkeys([s.job.optimizer.rate, usual_rate(s.job.optimizer), s.job.optimizer.rate / 30]):
         if not s.budget.take((most + most // LOOK) * size):
             break
         made.append(_memorise(s, plan, batch, rate, most))

@@ -173,7 +173,7 @@ class Subject:
         model = prepare_model(plan, self.group)
         if not dropout:
             without_dropout(model)
-        rate = plan.job.optimizer.lr
+        rate = plan.job.optimizer.rate
         step_of = train_step_of(dataclasses.replace(plan, learning_rate=lambda step: rate), model, self.group)
         model.train()
         for step, (batch, rows) in zip(range(self.steps), _endless(plan, self.group), strict=False):

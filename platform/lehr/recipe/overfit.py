@@ -172,7 +172,7 @@ class OverfitCheck(Result):
 def rates_to_try(base: Training) -> list[float]:
     """The job's own learning rate, then the usual one of its optimizer, a tenth, ten times and a hundredth of it."""
     usual = usual_rate(base.optimizer)
-    return list(dict.fromkeys([base.optimizer.lr, usual, usual / 10, 10 * usual, usual / 100]))
+    return list(dict.fromkeys([base.optimizer.rate, usual, usual / 10, 10 * usual, usual / 100]))
 
 
 def judge(r: OverfitCheck) -> Verdict:
@@ -308,7 +308,7 @@ def overfit_sample(
         counts=(counts := _counts(plan, batch, group)),
         guess_loss=loss_of_a_guess(plan, counts),
         attempts=tuple(attempts),
-        base_rate=plan.job.optimizer.lr,
+        base_rate=plan.job.optimizer.rate,
         training_rows=everything,
         epochs=float(group.sum(torch.tensor([float(trained)], dtype=torch.float64))[0]) / max(1, everything),
         cut=cut,

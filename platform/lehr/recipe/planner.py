@@ -103,7 +103,7 @@ def learning_rates(job: RecipeJob, state: RecipeState) -> tuple[float, ...]:
 def own_rate(job: RecipeJob, state: RecipeState) -> float:
     """Without a step 3: the rate at which step 2 came furthest, or the usual one if it came nowhere."""
     if not state.overfit or not state.overfit.attempts:
-        return job.base.optimizer.lr
+        return job.base.optimizer.rate
     return state.overfit.best_rate or usual_rate(job.base.optimizer)
 
 

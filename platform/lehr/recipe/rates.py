@@ -281,7 +281,7 @@ def run_rate_test(
     Args:
         epochs: what it may take, in passes over the training images. Where that is too little, nothing is trained.
     """
-    _test(plan, run, group, callbacks, lambda step, steps: plan.job.optimizer.lr, epochs)
+    _test(plan, run, group, callbacks, lambda step, steps: plan.job.optimizer.rate, epochs)
 
 
 def run_range_test(
@@ -291,7 +291,7 @@ def run_range_test(
 
     The learning-rate range test of Smith, "Cyclical learning rates for training neural networks", 2017, on a log scale.
     """
-    top = plan.job.optimizer.lr
+    top = plan.job.optimizer.rate
     _test(
         plan, run, group, callbacks, lambda step, steps: top * 10 ** (-DECADES * (1 - step / max(1, steps - 1))), epochs
     )
@@ -309,7 +309,7 @@ def _test(
     began, steps = time.time(), int(min(STEPS, epochs * plan.sampler.steps))
     if steps < LEAST_STEPS:
         steps = 0
-    write_progress(run, group, "running", f"learning rate {plan.job.optimizer.lr:g}", 0.0)
+    write_progress(run, group, "running", f"learning rate {plan.job.optimizer.rate:g}", 0.0)
     losses, stop = _train(plan, group, callbacks, lambda step: rate(step, steps), steps) if steps else ([], None)
     if stop and not isinstance(stop, Enough):
         write_progress(run, group, "stopped", "stopped", 0.0)
@@ -327,7 +327,7 @@ def _test(
         cut=isinstance(stop, Enough) and len(losses) < steps,
     )
     ending = "NaN or infinite" if result.diverged else f"{result.end:.3g}"
-    headline = f"learning rate {plan.job.optimizer.lr:g}: the loss is {ending} after {len(losses)} updates"
+    headline = f"learning rate {plan.job.optimizer.rate:g}: the loss is {ending} after {len(losses)} updates"
     headline = f"cut short: {stop}" if result.cut else headline if steps else "left out: the budget has no room for it"
     finish(run, group, result, headline, {"loss": ending})
 

@@ -68,7 +68,7 @@ def result_of(
         return RateTests(
             tests=tuple(test for test in tests if test.rates),
             own=own,
-            own_is_of_step_2=own != job.base.optimizer.lr,
+            own_is_of_step_2=own != job.base.optimizer.rate,
             cut=over_in_words(job, name) if len(tests) < least or any(test.cut for test in tests) else "",
             rows=max((test.rows for test in tests), default=0),
             batch=max((test.batch for test in tests), default=0),

@@ -211,12 +211,15 @@ class OneCycle(BaseSchedule):
     With P the last step of the rise and s the start_factor: η(t) = lr × (s + (1 − s) × a(t / P)) up to P, then
     η(t) = lr × (e + (1 − e) × (1 − a((t − P) / (T − 1 − P)))), where a(x) = (1 − cos(π x)) / 2, or x.
     Smith and Topin, "Super-convergence: Very fast training of neural networks using large learning rates", 2018, in the
-    form and with the defaults of torch, but without its change of momentum.
+    form and with the defaults of torch, but without its change of momentum. The rise takes whole steps, as every
+    duration does: torch's `pct_start` of a run peaks between two steps where it is no whole number of them.
     """
 
     name: Literal["one_cycle"] = "one_cycle"
     shares: ClassVar[dict[str, Duration]] = {**BaseSchedule.shares, "rise": Duration(30, "%")}
-    rise: Duration = Field(default=Duration(30, "%"), description="From the start of the run to the peak. A duration.")
+    rise: Duration = Field(
+        default=Duration(30, "%"), description="From the start of the run to the peak, in whole steps. A duration."
+    )
     start_factor: float = Field(default=0.04, ge=0, le=1, description="The first rate, as a share of lr.")
     end_factor: float = Field(default=4e-6, ge=0, le=1, description="The last rate, as a share of lr.")
     shape: Literal["cosine", "linear"] = Field(default="cosine", description="Of the rise and the fall.")

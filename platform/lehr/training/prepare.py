@@ -28,6 +28,7 @@ def prepare_model(plan: Plan, group: Group) -> nn.Module:
     if group.device.type == "cuda":
         _tune_gpu(plan.job.train.precision)
     model = plan.build_model()
+    _refuse_unused_layout(plan, model)
     if has_batch_norm(model):
         refuse_single_rows(plan, model, group.size)
     if plan.lightning:
@@ -43,6 +44,13 @@ def prepare_model(plan: Plan, group: Group) -> nn.Module:
         dynamo.recompile_limit = max(64, dynamo.recompile_limit)
         model.compile(dynamic=False, mode=None if chosen is True else chosen)
     return model
+
+
+def _refuse_unused_layout(plan: Plan, model: nn.Module) -> None:
+    """Raises JobError where a layout is asked for and the network has nothing that is laid out."""
+    if plan.job.train.channels_last is True and not any(p.ndim in (4, 5) for p in model.parameters()):
+        what = f"has no effect on {plan.job.model.name}, which has no convolution; write train.channels_last=auto"
+        raise plan.job.error("train.channels_last", what)
 
 
 def _tune_gpu(precision: str) -> None:

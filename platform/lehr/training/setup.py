@@ -20,7 +20,7 @@ from lehr.data.randomness import key
 from lehr.data.sampling import balanced
 from lehr.data.streaming import StreamedSubset
 from lehr.durations import RunLength
-from lehr.errors import RunError
+from lehr.errors import JobError, RunError
 from lehr.job import Job, Training, TrainJob, check_call
 from lehr.models.description import ModelDescription, NetworkDescription
 from lehr.models.lightning import Lightning, base_of
@@ -35,7 +35,7 @@ from lehr.training.freezing import HEAD_FIRST, Freezing
 from lehr.training.lightning_plan import check_lightning, inspect_lightning
 from lehr.training.losses import find_loss, make_losses
 from lehr.training.metrics import NONE, Metrics, complete_metrics, make_metrics
-from lehr.training.optimizers import check_optimizer
+from lehr.training.optimizers import check_optimizer, complete_rate, rate_note
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
 
@@ -79,8 +79,14 @@ def check_schedule(job: TrainJob) -> None:
 
 
 def complete_base(job: Job, base: Training) -> None:
-    """Fills in what the metrics of a job's base say of themselves, before trainings are made of it. Raises JobError."""
-    complete_metrics(base, lambda field, what: job.error(f"base.{field}", what))
+    """Fills in what the optimizer and the metrics of a job's base say of themselves, before trainings are made of it.
+    Raises JobError."""
+
+    def error(field: str, what: str) -> JobError:
+        return job.error(f"base.{field}", what.replace("optimizer.lr=", "base.optimizer.lr="))
+
+    complete_rate(base, error)
+    complete_metrics(base, error)
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ class Plan:
         length = RunLength(sampler.steps, sampler.steps * job.train.epochs)
         augment = augmentations(job, compiled=bool(job.train.compile))
         task = make_task(job, splits.train, mixed=augment.mixes)
+        complete_rate(job, job.error)
         complete_metrics(job, job.error)
         metrics = make_metrics(job, task, splits.train.classes, DTYPES[job.train.precision])
         preprocess = preprocessing(job, splits.train)
@@ -174,7 +181,7 @@ class Plan:
     def notes(self) -> list[str]:
         """What the job says that was made to fit a short run, a sentence each."""
         job, length = self.job, self.length
-        notes = job.schedule.notes(length)
+        notes = rate_note(job.optimizer) + job.schedule.notes(length)
         if job.optimizer.scale_lr:
             notes += shortened("optimizer.scale_lr.warmup", job.optimizer.scale_lr.warmup, TENTH, length)
         if job.train.averaging and job.train.averaging.start:
@@ -340,7 +347,7 @@ def check_metrics(job: TrainJob, names: Sequence[str]) -> None:
 
 def learning_rate(job: TrainJob, length: RunLength) -> Callable[[int], float]:
     """The learning rate as a function of the step. Raises JobError when the schedule does not fit the run."""
-    lr, rule = job.optimizer.lr, job.optimizer.scale_lr
+    lr, rule = job.optimizer.rate, job.optimizer.scale_lr
     try:
         factor = job.schedule.bind(length)
     except ValueError as error:

@@ -62,7 +62,7 @@ def rates_found(job: RecipeJob, rows: int, folder: Path) -> RateTests:
     for number in range(7):
         measure(False, 10.0 ** (number / 2 - 4))
     while trial := next_rate_test(job, state, outcomes):
-        measure(trial.trainable.func.__name__ == "run_range_test", trial.job.optimizer.lr)  # type: ignore[attr-defined]
+        measure(trial.trainable.func.__name__ == "run_range_test", trial.job.optimizer.rate)  # type: ignore[attr-defined]
     results = [RateTest.read(outcome.run.folder) for outcome in outcomes]
     tests = tuple(each for each in results if each.rates)
     return RateTests(tests=tests, own=0.1, rows=rows, batch=job.base.train.batch_size)

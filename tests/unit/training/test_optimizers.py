@@ -18,13 +18,14 @@ from lehr.job import to_dict
 from lehr.models.vision import torchvision
 from lehr.own_code import OwnCodeError
 from lehr.training.group import Group
-from lehr.training.optimizers import OPTIMIZERS, build_optimizer, check_optimizer, groups_of
+from lehr.training.optimizers import OPTIMIZERS, build_optimizer, check_optimizer, groups_of, usual_rate
 from lehr.training.optimizers.lamb import LAMB
 from lehr.training.optimizers.lars import LARS
 from lehr.training.optimizers.muon import hidden_matrices
 from lehr.training.prepare import prepare_model
 from lehr.training.train_step import TrainStep
 from lehr.trust import give
+from lehr.usual import USUAL, usual_of
 
 MINE = """
 import torch
@@ -55,6 +56,10 @@ class Decays(Keeps):
         for group in self.param_groups:
             for p in group["params"]:
                 p.sub_(p.grad + self.decay * p, alpha=group["lr"])
+
+class Ready(Good):
+    def __init__(self, params, lr=0.03, weight_decay=0.0):
+        super().__init__(params, lr=lr, weight_decay=weight_decay)
 
 class NoRate(optim.SGD):
     def __init__(self, params):
@@ -272,11 +277,16 @@ def test_an_optimizer_of_one_s_own_trains_and_keeps_the_rule() -> None:
         ({"name": "mine:NoRate"}, 'optimizer.name: "mine:NoRate" takes no lr; allowed: a class that is called with'),
         ({"name": "mine:Closure"}, 'optimizer.name: "mine:Closure" evaluates the loss several times per step'),
         ({"name": "mine:Good", "betta": 1}, "optimizer.betta: unknown option; did you mean beta? allowed: beta, name"),
-        ({"name": "mine:Good", "beta": "a"}, 'optimizer.beta: "a" is not a number'),
-        ({"name": "mine:NoDecay", "weight_decay": 0.1}, "optimizer.weight_decay: mine:NoDecay has no weight decay"),
-        ({"name": "mine:Keeps"}, "optimizer.name: mine:Keeps does not read lr of its param_groups, so the schedule"),
+        ({"name": "mine:Good", "lr": 0.1, "beta": "a"}, 'optimizer.beta: "a" is not a number'),
         (
-            {"name": "mine:Decays", "weight_decay": 0.1},
+            {"name": "mine:Good"},
+            "optimizer.lr: is missing: mine:Good has no usual learning rate, and its constructor no default; write "
+            "optimizer.lr=0.001",
+        ),
+        ({"name": "mine:NoDecay", "weight_decay": 0.1}, "optimizer.weight_decay: mine:NoDecay has no weight decay"),
+        ({"name": "mine:Keeps", "lr": 0.1}, "optimizer.name: mine:Keeps does not read lr of its param_groups, so"),
+        (
+            {"name": "mine:Decays", "lr": 0.1, "weight_decay": 0.1},
             "optimizer.weight_decay: mine:Decays does not read weight_decay of its param_groups, so norms and biases",
         ),
         ({"name": "muon", "momentun": 1}, "optimizer.momentun: unknown option; did you mean momentum?"),
@@ -301,12 +311,49 @@ def test_what_cannot_train_gets_one_sentence(
     assert str(caught.value).startswith(sentence)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_with_nothing_but_its_name_gets_the_rate_of_the_table(name: str) -> None:
+    job = job_of(optimizer=name.upper())
+    usual = USUAL[name]
+    assert (job.optimizer.rate, usual_of(name)) == (usual.rate, usual)
+    assert to_dict(job)["optimizer"]["lr"] == usual.rate  # recorded: the table may change, a run does not
+    assert usual_rate(job.optimizer) == usual.rate
+    pretrained = job_of(optimizer={"name": name, "lr": None}, model__weights="run:other")
+    assert pretrained.optimizer.rate == usual.finetuning < usual.rate
+    given = job_of(optimizer={"name": name, "lr": 0.5}, model__weights="run:other")
+    assert given.optimizer.rate == 0.5
+
+
+def test_all_of_timm_have_a_usual_rate_but_those_that_cannot_train_here() -> None:
+    torchvision()
+    timm = pytest.importorskip("timm.optim")
+    odd = [name for name in timm.list_optimizers() if not usual_of(f"timm/{name}")]
+    assert not [name for name in odd if not name.startswith(("bnb", "fused", "adahessian"))]
+    check_optimizer(job_of(optimizer="timm/sgd"))
+    build_optimizer(job_of(optimizer="timm/sgd"), net(), outputs=3)  # Nesterov's momentum comes with it
+    if not torch.cuda.is_available():
+        with pytest.raises(JobError, match="timm/bnbadam cannot train here: CUDA required"):
+            check_optimizer(job_of(optimizer="timm/bnbadam"))
+
+
+@pytest.mark.usefixtures("_mine")
+def test_an_optimizer_of_one_s_own_has_the_rate_of_its_constructor() -> None:
+    job = job_of(optimizer="mine:Ready")
+    give(to_dict(job))
+    check_optimizer(job)
+    assert to_dict(job)["optimizer"]["lr"] == 0.03
+    said = "optimizer.lr is 0.03, the default of mine:Ready itself, since the job gives none"
+    assert plan_of(optimizer="mine:Ready").notes == [said]
+    assert not plan_of(optimizer={"name": "mine:Ready", "lr": 0.03}).notes
+    assert not plan_of(optimizer="adam").notes
+
+
 @pytest.mark.usefixtures("_mine")
 def test_what_fails_or_cannot_be_saved_says_so(train_tiny: Any) -> None:
     with pytest.raises(OwnCodeError, match=r"mine:Fails failed: RuntimeError: not today at .*mine.py:\d+"):
-        train_tiny(optimizer={"name": "mine:Fails"})
+        train_tiny(optimizer={"name": "mine:Fails", "lr": 0.1})
     with pytest.raises(Exception, match="the optimizer's state"):
-        train_tiny(optimizer={"name": "mine:Unsaved"})
+        train_tiny(optimizer={"name": "mine:Unsaved", "lr": 0.1})
 
 
 def test_an_optimizer_of_timm_trains_to_a_lower_loss(train_tiny: Any) -> None:
@@ -318,4 +365,4 @@ def test_an_optimizer_of_timm_trains_to_a_lower_loss(train_tiny: Any) -> None:
         check_optimizer(job_of(optimizer="timm/adahessian"))
     with pytest.raises(JobError, match='"timm/lionn" is not an optimizer; did you mean timm/lion'):
         check_optimizer(job_of(optimizer="timm/lionn"))
-    assert math.isclose(job_of(optimizer={"name": "timm/lion", "lr": None}).optimizer.lr, 1e-4)
+    assert math.isclose(job_of(optimizer={"name": "timm/lion", "lr": None}).optimizer.rate, 3e-4)

@@ -176,7 +176,7 @@ def plain_loop(plan: Plan, gamma: float) -> tuple[list[float], Tensor]:
     """Training as anybody writes it: the loss of each step, and F1 of each class on the validation rows."""
     job, rows = plan.job, plan.splits.train
     model = plan.build_model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=job.optimizer.lr, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=job.optimizer.rate, momentum=0.9)
     mean, std = (
         torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (plan.preprocess.mean, plan.preprocess.std)
     )

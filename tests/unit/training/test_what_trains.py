@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
@@ -25,6 +26,18 @@ from lehr.training.optimizers import OPTIMIZERS, REFUSED, build_optimizer, check
 from lehr.training.prepare import prepare_model
 from lehr.training.setup import Plan, check_job
 
+FLAT = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, channels, outputs):
+        super().__init__()
+        self.flat = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, outputs))
+        self.flat(__import__("torch").zeros(2, channels, 12, 12))
+
+    def forward(self, images):
+        return self.flat(images)
+"""
 TrainTiny = Callable[..., RunFolder]
 
 RATES = {"sgd": 0.1, "adadelta": 1.0, "adagrad": 0.02, "adafactor": 0.03, "rprop": 0.003, "asgd": 0.1, "lars": 0.1}
@@ -118,6 +131,16 @@ def third_layer(plan: Plan) -> nn.Conv2d:
     layer = prepare_model(plan, Group()).get_submodule("features.3")
     assert isinstance(layer, nn.Conv2d)
     return layer
+
+
+def test_a_layout_is_refused_where_nothing_is_laid_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flat.py").write_text(FLAT)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("flat", None)
+    prepare_model(plan_of(model="flat:Net"), Group())
+    what = "train.channels_last: has no effect on flat:Net, which has no convolution; write train.channels_last=auto"
+    with pytest.raises(JobError, match=what):
+        prepare_model(plan_of(model="flat:Net", train__channels_last=True), Group())
 
 
 def test_channels_last_lays_out_the_weights_and_the_images() -> None:

@@ -241,8 +241,8 @@ FINISHED = (MODEL, LOSS, CALLBACKS, STEPS)
 COMMANDS = [
     Command(("predict", "run", "digits", "out", "--debug"), (MODEL,)),
     Command(("predict", "ensemble", "digits", "out", "--debug"), (MODEL,), ("ensemble",)),
-    Command(("evaluate", "run", "digits"), (MODEL,)),
-    Command(("evaluate", "ensemble", "digits"), (MODEL,), ("ensemble",)),
+    Command(("evaluate", "run", "digits"), (MODEL, METRIC)),
+    Command(("evaluate", "ensemble", "digits"), (MODEL, METRIC), ("ensemble",)),
     Command(("export", "run", "--format", "torch"), (MODEL, DATA)),
     Command(("export", "ensemble", "--format", "torch"), (MODEL, DATA), ("ensemble",)),
     Command(("export", "run", "--format", "torch", "--data", "digits"), (MODEL,)),

@@ -4,7 +4,15 @@ An optimizer is one of `torch.optim`, one of those here (`lamb.py`, `lars.py`, `
 user's own. All get their parameters in groups (`groups.py`), so that the rule about norms and biases holds for each.
 """
 
-from lehr.training.optimizers.build import build_optimizer, calls_of, check_optimizer, has_decay, usual_rate
+from lehr.training.optimizers.build import (
+    build_optimizer,
+    calls_of,
+    check_optimizer,
+    complete_rate,
+    has_decay,
+    rate_note,
+    usual_rate,
+)
 from lehr.training.optimizers.find import OPTIMIZERS, REFUSED
 from lehr.training.optimizers.groups import Group, groups_of
 
@@ -15,7 +23,9 @@ __all__ = [
     "build_optimizer",
     "calls_of",
     "check_optimizer",
+    "complete_rate",
     "groups_of",
     "has_decay",
+    "rate_note",
     "usual_rate",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,13 +12,15 @@ import torch
 from torch import nn, optim
 
 from lehr import models
-from lehr.job import OptimizerSection, TrainJob, check_call
+from lehr.errors import JobError
+from lehr.job import OptimizerSection, Training, TrainJob, check_call
 from lehr.own_code import calling
 from lehr.training.optimizers.find import OPTIMIZERS, Make, find
 from lehr.training.optimizers.groups import Terms, norms_and_biases, parameter_groups
 from lehr.training.optimizers.lamb import LAMB
 from lehr.training.optimizers.lars import LARS
 from lehr.training.optimizers.muon import Muon, hidden_matrices
+from lehr.usual import usual_of
 
 
 def check_optimizer(job: TrainJob) -> None:
@@ -31,7 +34,8 @@ def check_optimizer(job: TrainJob) -> None:
     check_call(make, section.options, skip=ours, fields=type(section).model_fields, field="optimizer", error=job.error)
     if section.weight_decay and not _decays(make):
         raise job.error("optimizer.weight_decay", f"{section.name} has no weight decay; allowed: 0")
-    if is_own(section) and (problem := _ignored(make, section)):
+    complete_rate(job, job.error)
+    if is_own(section) and (problem := _ignored(make, job.optimizer)):
         raise job.error(problem[0], problem[1])
 
 
@@ -84,11 +88,40 @@ def has_decay(section: OptimizerSection) -> bool:
 
 
 def usual_rate(section: OptimizerSection) -> float:
-    """The usual learning rate of the optimizer: 0.1 for SGD, torch's default for its others, else that of the job."""
-    known = OPTIMIZERS.get(section.name.lower())
-    if known in _TORCH and known is not optim.SGD:
-        return float(inspect.signature(known).parameters["lr"].default)
-    return OptimizerSection(name=section.name).lr
+    """The usual learning rate of the optimizer; the job's own for one that has none."""
+    usual = usual_of(section.name)
+    return usual.rate if usual else section.rate
+
+
+def complete_rate(job: Training, error: Callable[[str, str], JobError]) -> None:
+    """Fills in the learning rate of a job that says none, with an optimizer that has no usual one: the default of its
+    constructor. `rate_note` says so.
+
+    Args:
+        error: makes a JobError of a field and a sentence.
+
+    Raises:
+        JobError: the constructor has no default either; or the optimizer cannot be found.
+    """
+    section = job.optimizer
+    if section.lr is not None:
+        return
+    try:
+        parameters = inspect.signature(find(section)).parameters
+    except ValueError as problem:
+        raise error("optimizer.name", str(problem)) from None
+    rate = parameters["lr"].default if "lr" in parameters else None
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        what = f"is missing: {section.name} has no usual learning rate, and its constructor no default"
+        raise error("optimizer.lr", f"{what}; write optimizer.lr=0.001")
+    job.__dict__["optimizer"] = section.at_rate(float(rate))
+
+
+def rate_note(section: OptimizerSection) -> list[str]:
+    """A sentence for a learning rate that came from the constructor of the optimizer."""
+    if "lr" in section.model_fields_set or usual_of(section.name):
+        return []
+    return [f"optimizer.lr is {section.rate:g}, the default of {section.name} itself, since the job gives none"]
 
 
 def _decays(make: Make) -> bool:
@@ -100,7 +133,7 @@ def _make(make: Make, section: OptimizerSection, groups: Iterable[Mapping[str, A
     own = [{key: value for key, value in group.items() if decays or key != "weight_decay"} for group in groups]
     decay = {"weight_decay": section.weight_decay} if decays else {}
     with calls_of(section):
-        return make(own, lr=section.lr, **decay, **section.options)
+        return make(own, lr=section.rate, **decay, **section.options)
 
 
 def _terms(make: Make, section: OptimizerSection, model: nn.Module, outputs: int) -> Terms:
@@ -108,7 +141,7 @@ def _terms(make: Make, section: OptimizerSection, model: nn.Module, outputs: int
     if make is Muon:
         rate = section.options.get("adamw_lr", inspect.signature(Muon).parameters["adamw_lr"].default)
         matrices, other = hidden_matrices(model, _head(model, outputs)), {"trained_by": "AdamW"}
-        share = rate / section.lr
+        share = rate / section.rate
         return lambda p: {"trained_by": "Muon"} if id(p) in matrices else {**other, "share": share}
     if make in (LAMB, LARS):
         spared = norms_and_biases(model)
@@ -132,7 +165,7 @@ def _ignored(make: Make, section: OptimizerSection) -> tuple[str, str] | None:
     Two equal matrices are trained by one step, in groups that differ in their rate, or in their weight decay. Whatever
     moves them alike does not read its groups: the schedule would change nothing, or norms and biases would decay.
     """
-    probes = [("optimizer.name", "lr", (section.lr, 0.0), 1.0, "so the schedule would change nothing")]
+    probes = [("optimizer.name", "lr", (section.rate, 0.0), 1.0, "so the schedule would change nothing")]
     if section.weight_decay and not section.decay_norms:
         why = "so norms and biases would decay too; allowed: that, or optimizer.decay_norms=true"
         probes.append(("optimizer.weight_decay", "weight_decay", (section.weight_decay, 0.0), 0.0, why))

@@ -65,7 +65,10 @@ def _timm(name: str) -> Make:
         raise ValueError(not_a_choice(f"timm/{name}", "optimizer", [f"timm/{other}" for other in alike]))
     if timm.get_optimizer_info(name).second_order:
         raise ValueError(f"timm/{name} needs second derivatives, which the training loop does not compute")
-    return timm.get_optimizer_class(name, bind_defaults=True)
+    try:
+        return timm.get_optimizer_class(name, bind_defaults=True)
+    except (AssertionError, ImportError) as error:  # timm asserts that there is a GPU, and the library behind it
+        raise ValueError(f"timm/{name} cannot train here: {error}; allowed: another optimizer") from None
 
 
 def _own(call: trust.Call) -> Make:

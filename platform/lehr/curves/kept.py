@@ -1,0 +1,38 @@
+"""Which model a run keeps, said beside the verdict, whose figures are those of the curves' end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from lehr.curves.findings import Finding
+from lehr.curves.record import Curves
+from lehr.errors import JobError
+from lehr.formatting import format_metric
+from lehr.job import TrainJob, from_dict
+
+
+def with_model(finding: Finding, curves: Curves) -> Finding:
+    """The finding with the epoch of the run's model and its value of `train.metric`, by which it was chosen.
+
+    Only findings that speak of validation rows get it: their figures are of the curves' end, its value is another.
+    """
+    name = str(curves.option("train.metric", "validation_accuracy"))
+    values = curves.epoch_column(name)
+    known = np.flatnonzero(np.isfinite(values))
+    if "validation" not in finding.evidence or not len(known):
+        return finding
+    sign = -1.0 if _lower_is_better(name, curves) else 1.0
+    best = known[int(np.argmax(sign * values[known]))]
+    epoch = curves.epochs["epoch"][best]
+    said = f"the model is that of epoch {epoch:.0f}, with {name.replace('_', ' ')}"
+    return replace(finding, evidence=f"{finding.evidence}; {said} {format_metric(float(values[best]), name)}")
+
+
+def _lower_is_better(name: str, curves: Curves) -> bool:
+    try:
+        job = from_dict({"kind": "train", "metrics": curves.option("metrics") or []})
+    except JobError:  # of a damaged record
+        return name.endswith("loss")
+    return isinstance(job, TrainJob) and job.lower_is_better(name)

@@ -1,0 +1,54 @@
+"""A run belongs to the job that began it, also after a default has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lehr.driver.run_folder import as_recorded, changes, choose_run_folder
+from lehr.errors import RunError
+from lehr.job import Job, TrainJob, load, to_dict
+from lehr.runs import Folder, RunFolder
+
+BEFORE = 0.001  # the rate that any unlisted optimizer once had
+
+
+def written(folder: Path, text: str) -> Job:
+    (folder / "job.yaml").write_text(f"name: mine\nstorage: {folder}\n{text}")
+    return load(folder / "job.yaml")
+
+
+def with_rate(job: Job, rate: float) -> dict[str, object]:
+    """The job as an earlier version resolved and recorded it."""
+    tree = to_dict(job)
+    (tree if "optimizer" in tree else tree["base"])["optimizer"]["lr"] = rate
+    return tree
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: train\noptimizer: adadelta",
+        "kind: search\nbase: {optimizer: adadelta}\nspace: {train.batch_size: [32, 64]}\nmethod: grid",
+    ],
+)
+def test_a_run_begun_before_a_default_changed_goes_on_with_the_rate_that_it_recorded(text: str, tmp_path: Path) -> None:
+    job = written(tmp_path, text)
+    RunFolder.create(Folder.at(tmp_path / "mine"), with_rate(job, BEFORE))
+    _, existing = choose_run_folder(job, fresh=False)
+    assert existing is not None
+    assert not changes(existing, job)
+    resumed = as_recorded(job, existing)
+    assert to_dict(resumed) == with_rate(job, BEFORE)
+    assert resumed.folder == job.folder
+    assert to_dict(job) != to_dict(resumed)  # a new run has the rate of the table
+
+
+def test_a_rate_that_the_job_gives_is_another_job(tmp_path: Path) -> None:
+    job = written(tmp_path, "optimizer: adadelta")
+    RunFolder.create(Folder.at(tmp_path / "mine"), with_rate(job, BEFORE))
+    given = written(tmp_path, "optimizer: {name: adadelta, lr: 1.0}")
+    assert isinstance(given, TrainJob)
+    with pytest.raises(RunError, match=r"mine is a run of another job \(optimizer.lr: 0.001 -> 1.0\)"):
+        choose_run_folder(given, fresh=False)
