@@ -5,7 +5,11 @@ and reports each outcome to the study. The children's run folders are the source
 again but not trained again, and a killed one resumes from its newest checkpoint.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from lehr.driver import Running
+from lehr.job import TrainJob
 from lehr.trials.local import run_locally
 from lehr.trials.study import Each, Outcome, Study, StudyProgress, Trial
 from lehr.trials.trainable import TrialCallbacks, train_trial
@@ -13,19 +17,26 @@ from lehr.trials.trainable import TrialCallbacks, train_trial
 __all__ = ["Each", "Outcome", "Study", "StudyProgress", "Trial", "TrialCallbacks", "run_trials", "train_trial"]
 
 
-def run_trials(running: Running, study: Study, at_most: int | None = None) -> None:
+def run_trials(
+    running: Running,
+    study: Study,
+    at_most: int | None = None,
+    held: tuple[TrainJob, Mapping[str, Any]] | None = None,
+) -> None:
     """Runs the study's trials until it proposes no more, as many in parallel as fit.
 
     Args:
         at_most: the largest number of trials that can run at the same time, if the study knows it; when there are few,
             each gets more CPUs.
+        held: a job whose data were opened before, and they: in this process what `open_data` returns, on Ray what
+            `share` makes of it. Trials with the same images use them.
 
     Raises:
         Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
     if running.debug:
-        run_locally(running, study)
+        run_locally(running, study, held)
         return
     from lehr.trials.on_ray import run_on_ray  # imports Ray, which --debug does without
 
-    run_on_ray(running, study, at_most)
+    run_on_ray(running, study, at_most, held)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from lehr.job import TrainJob, to_dict
+from lehr.models.weights import recipe_for
 
 Held = TypeVar("Held")
 
@@ -28,10 +29,16 @@ class DatasetCache(Generic[Held]):
             self._held[about] = self._prepare(job)
         return self._held[about]
 
+    def add(self, job: TrainJob, held: Mapping[str, Held]) -> None:
+        """Keeps what was made of a job's data already."""
+        self._held[same_images(job)] = held
+
 
 def same_images(job: TrainJob) -> str:
     """A key that two jobs share exactly when their decoded images are the same."""
     data: dict[str, Any] = {key: value for key, value in to_dict(job)["data"].items() if key not in AFTER_DECODING}
     if isinstance(data["validation"], float):
         data["validation"] = "share"
+    recipe = recipe_for(job)
+    data["prepared"] = [recipe.size, recipe.resize, recipe.interpolation]
     return json.dumps(data, sort_keys=True)

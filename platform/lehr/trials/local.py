@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ from lehr.data.load import splits
 from lehr.data.streaming import Stream
 from lehr.driver import Interrupted, Running
 from lehr.errors import RunLost
+from lehr.job import TrainJob
 from lehr.machine import cores
 from lehr.training.failures import describe
 from lehr.training.group import Group
@@ -23,14 +25,21 @@ from lehr.trials.study import Study
 from lehr.trials.trainable import TrialCallbacks
 
 
-def run_locally(running: Running, study: Study) -> None:
+def run_locally(
+    running: Running, study: Study, held: tuple[TrainJob, Mapping[str, Images | Stream]] | None = None
+) -> None:
     """Runs the study's trials until it proposes no more.
+
+    Args:
+        held: a job whose data were opened before, and they.
 
     Raises:
         Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
     host = LocalHost()
     datasets: DatasetCache[Images | Stream] = DatasetCache(lambda job: open_data(job, host, running))
+    if held:
+        datasets.add(*held)
     torch.set_num_threads(cores())
     group = Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -57,20 +57,29 @@ from lehr.trust import adopt, grants
 SHOW_SECONDS = 0.5  # between updates of the screen
 
 
-def run_on_ray(running: Running, study: Study, at_most: int | None = None) -> None:
+def run_on_ray(
+    running: Running,
+    study: Study,
+    at_most: int | None = None,
+    held: tuple[TrainJob, Mapping[str, Handle]] | None = None,
+) -> None:
     """Runs the study's trials until it proposes no more. The first one determines the resources of each.
 
     Args:
         at_most: the largest number of trials that can run at the same time; when there are few, each gets more CPUs.
+        held: a job whose data were shared before, and their handles.
 
     Raises:
         Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
     runner = _TrialRunner(running, study)
+    if held:
+        runner.datasets.add(*held)
     if not (first := runner.next()):
         return
     job = first[0].job
-    running.screen.status("starting Ray")
+    if not ray.is_initialized():
+        running.screen.status("starting Ray")
     widest = job.workers.count if isinstance(job.workers.count, int) else 1
     with connect(widest, job.workers.cpus) as resources:
         room = slots(job, resources.cpus, resources.gpus, at_most, resources.nodes)
