@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lehr.data.dataset import DataSubset
 from lehr.data.pixels import PixelFormat
-from lehr.models.pretrained import Preprocessing
+from lehr.models.recipes import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -294,7 +294,8 @@ class PreprocessingSection(Section):
     resize: Resize | None = Field(
         default=None,
         description="Pixels that the shorter side is resized to before the middle is cut out; squash: both sides are "
-        "resized to crop, whatever that does to the proportions. By default as for the weights, else squash.",
+        "resized to crop or data.image_size, whatever that does to the proportions; without either, images keep their "
+        "size. By default as for the weights, else squash.",
     )
     crop: ImageSize | None = Field(
         default=None,

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lehr.job.sections import WEIGHT_FILES
-from lehr.models.recipes import Recipe, of_file, of_timm, of_torchvision
+from lehr.models.recipes import Preset, Recipe, of_file, of_timm, of_torchvision
 from lehr.models.vision import torchvision
 from lehr.runs.weights import unpack
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-
-class Preprocessing(TypedDict):
-    """How images are prepared for a network, as plain values: its input size, and mean and std per channel.
-
-    `mean` and `std` are those of pixels / 255; `pixel_range` has the values in image files that become black and white,
-    if they are not those of the images' depth; `resize` the pixels of the shorter side, if the middle is cut out of an
-    image; `interpolation` how it is resized, if not bilinear. The description of a run's model contains one as
-    `preprocess`.
-    """
-
-    height: int
-    width: int
-    channels: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    pixel_range: NotRequired[Sequence[float]]
-    resize: NotRequired[int]
-    interpolation: NotRequired[str]
 
 
 class PublishedWeights(Protocol):
@@ -47,17 +28,7 @@ class PublishedWeights(Protocol):
     @property
     def meta(self) -> Mapping[str, Any]: ...
 
-    def transforms(self) -> Transforms: ...
-
-
-class Transforms(Protocol):
-    """torchvision's preset `ImageClassification`."""
-
-    crop_size: int | Sequence[int]
-    resize_size: int | Sequence[int]
-    interpolation: Any
-    mean: Sequence[float]
-    std: Sequence[float]
+    def transforms(self) -> Preset: ...
 
 
 def is_file(reference: str) -> bool:
@@ -84,7 +55,8 @@ def recipe(reference: str, name: str) -> Recipe:
         if name.startswith("timm/"):
             found = _timm_recipe(name)
         else:
-            found = of_torchvision(_entry(name, "" if from_file else reference.partition(":")[2]), name)
+            entry = _entry(name, "" if from_file else reference.partition(":")[2])
+            found = of_torchvision(entry.transforms(), name, str(entry))
     except ValueError:
         if from_file:
             return Recipe(guessed=True)  # a file for a network that has no published weights

@@ -9,17 +9,44 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from lehr.job import not_a_choice
 from lehr.job.sections import PreprocessingSection
 from lehr.runs.weights import metadata
 
-if TYPE_CHECKING:
-    from lehr.models.pretrained import Preprocessing, PublishedWeights
+
+class Preprocessing(TypedDict):
+    """How images are prepared for a network, as plain values: its input size, and mean and std per channel.
+
+    `mean` and `std` are those of pixels / 255; `pixel_range` has the values in image files that become black and white,
+    if they are not those of the images' depth; `resize` the pixels of the shorter side, if the middle is cut out of an
+    image; `interpolation` how it is resized, if not bilinear. The description of a run's model contains one as
+    `preprocess`.
+    """
+
+    height: int
+    width: int
+    channels: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    pixel_range: NotRequired[Sequence[float]]
+    resize: NotRequired[int]
+    interpolation: NotRequired[str]
+
+
+class Preset(Protocol):
+    """torchvision's `ImageClassification`."""
+
+    crop_size: int | Sequence[int]
+    resize_size: int | Sequence[int]
+    interpolation: Any
+    mean: Sequence[float]
+    std: Sequence[float]
+
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 _CROP_SHARE = 0.875  # timm's own default: the share of the resized side that is kept
@@ -113,7 +140,8 @@ def resolve(theirs: Recipe | None, given: PreprocessingSection | None, size: tup
         what = f"crop {list(crop)} contradicts data.image_size {list(size)}; remove one of them"
         raise ValueError(what)
     wanted = crop or size
-    recipe = known.with_size(wanted) if wanted or known.resize is not None else replace(known, size=None)
+    keeps = not wanted and (known.resize is None or given.resize == "squash")
+    recipe = replace(known, size=None) if keeps else known.with_size(wanted)
     if isinstance(given.resize, int):
         if recipe.size is None:
             raise ValueError(f"resize {given.resize} needs crop beside it, such as crop: {given.resize}")
@@ -170,9 +198,13 @@ def of_run(described: Preprocessing, name: str) -> Recipe:
     )
 
 
-def of_torchvision(entry: PublishedWeights, name: str) -> Recipe:
-    """Of torchvision's published weights, from its preset `ImageClassification`."""
-    preset = entry.transforms()
+def of_torchvision(preset: Preset, name: str, entry: str) -> Recipe:
+    """Of torchvision's published weights.
+
+    Args:
+        name: of the network.
+        entry: the weights, as torchvision names them.
+    """
     crop, resize = (each if isinstance(each, int) else each[0] for each in (preset.crop_size, preset.resize_size))
     mean, std = tuple(preset.mean), tuple(preset.std)
     if name in ("googlenet", "inception_v3"):  # with published weights, torchvision makes them undo ImageNet's scaling

@@ -21,7 +21,7 @@ from lehr.data.decode import decode_image
 from lehr.data.load import OpenedSources, splits
 from lehr.data.preprocess import Preprocess
 from lehr.errors import JobError
-from lehr.job import load, to_dict
+from lehr.job import TrainJob, as_it_was_meant, from_dict, load, to_dict
 from lehr.job.merge import parse_overrides
 from lehr.job.sections import PreprocessingSection
 from lehr.models import pretrained
@@ -169,7 +169,8 @@ def said(**fields: Any) -> PreprocessingSection:
         (KNOWN, None, None, {"size": (224, 224), "resize": 256}),
         (KNOWN, None, (112, 112), {"size": (112, 112), "resize": 128}),  # as large a share is cut off
         (KNOWN, said(crop=192, resize=200), None, {"size": (192, 192), "resize": 200, "interpolation": "bicubic"}),
-        (KNOWN, said(resize="squash"), None, {"size": (224, 224), "resize": None}),
+        (KNOWN, said(resize="squash"), None, {"size": None, "resize": None}),
+        (KNOWN, said(resize="squash", crop=96), None, {"size": (96, 96), "resize": None}),
         (KNOWN, said(mean=127, std=128, range=[0, 255]), None, {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}),
         (KNOWN, said(mean=[1, 1, 1], std=0.5, range=[-1, 1]), None, {"mean": (1.0,) * 3, "std": (0.25,) * 3}),
         (SQUASHED, None, None, {"size": None, "resize": None}),  # as before: images keep their size
@@ -279,6 +280,22 @@ def test_a_description_without_them_is_read_as_before() -> None:
     found = Preprocess.from_description(before)  # type: ignore[arg-type]
     assert (found.wanted.size, found.wanted.resize, found.wanted.interpolation) == ((8, 9), None, "bilinear")
     assert dict(found.describe()) == {**before, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+
+
+def test_a_run_of_before_with_published_weights_keeps_the_size_of_its_images() -> None:
+    """Its resolved job has no `preprocessing` at all; that of a present one has it, as null."""
+    before = to_dict(job_of(model={"name": "resnet18", "weights": "pretrained"}))
+    del before["model"]["preprocessing"]
+    job = from_dict(as_it_was_meant(before))
+    assert isinstance(job, TrainJob)
+    assert (recipe_for(job).size, recipe_for(job).mean) == (None, (0.485, 0.456, 0.406))
+    assert as_it_was_meant({"kind": "search", "base": before})["base"]["model"]["preprocessing"] == {"resize": "squash"}
+    for present in (
+        job_of(model__weights="pretrained", model__name="resnet18"),
+        job_of(),
+        job_of(model__weights="run:a"),
+    ):
+        assert as_it_was_meant(to_dict(present)) == to_dict(present)
 
 
 def test_weights_that_want_127_and_128_get_them_in_one_line_of_the_job(tmp_path: Path) -> None:
