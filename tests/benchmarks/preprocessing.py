@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def preparation(network: str) -> Preprocess:
 def photographs(folder: Path | None) -> list[bytes]:
     """Rectangles of random size and place out of photographs, as PNG files."""
     random = np.random.default_rng(26)
-    names = sorted(folder.rglob("*.jpg"))[:PHOTOGRAPHS] if folder else [None] * PHOTOGRAPHS
+    names: Sequence[Path | None] = sorted(folder.rglob("*.jpg"))[:PHOTOGRAPHS] if folder else [None] * PHOTOGRAPHS
     files = []
     for name in names:
         whole = Image.open(name).convert("RGB") if name else Image.fromarray(

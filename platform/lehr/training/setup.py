@@ -326,16 +326,16 @@ def make_task(job: TrainJob, rows: DataSubset, mixed: bool = False) -> Classific
 def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
     """How pixels are prepared: as for the weights that the job starts from, else by statistics of its own rows."""
     recipe = recipe_for(job)
-    decoded = {"pixel_range": job.data.pixel_range, "resize": recipe.resize, "interpolation": recipe.interpolation}
+    limits, resize, interpolation = job.data.pixel_range, recipe.resize, recipe.interpolation
     if recipe.mean is None or recipe.std is None:
-        return replace(Preprocess.fit(rows), **decoded)
+        return replace(Preprocess.fit(rows), pixel_range=limits, resize=resize, interpolation=interpolation)
     channels, height, width = rows.shape
     wanted = recipe.channels or channels
     if channels == 4 and wanted != 4:
         whose = f"the weights {job.model.weights}" if job.model.weights else "model.preprocessing.mean and std"
         raise job.error("data.channels", f"{whose} take images of {wanted} channels; allowed: auto, 1, 3")
     mean, std = (each * wanted if len(each) == 1 else each for each in (recipe.mean, recipe.std))
-    return Preprocess(height, width, wanted, mean, std, **decoded)
+    return Preprocess(height, width, wanted, mean, std, limits, resize, interpolation)
 
 
 def check_metrics(job: TrainJob, names: Sequence[str]) -> None:

@@ -76,7 +76,8 @@ class StrategyTrial:
         best, job = self.result.best, from_dict(self.run.job)
         assert isinstance(job, TrainJob)
         rows, lower = self.run.epochs().to_pylist(), job.lower_is_better(best.metric)
-        kept, accuracies = rows[0], []
+        kept = rows[0]
+        accuracies: list[float] = []
         for row in rows:
             value, so_far = row.get(best.metric), kept.get(best.metric)
             if value is not None and (
