@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -143,6 +144,10 @@ class FeatureExtractor:
         return Features.concatenate(parts)
 
 
+def _told_from(told: Callable[[int], None], before: int, done: int) -> None:
+    told(before + done)
+
+
 def linear_head(plan: Plan, model: nn.Module) -> nn.Linear:
     """The head of a plan's network. Raises JobError unless it is a linear layer with a bias."""
     try:
@@ -173,7 +178,7 @@ def compute_locally(
     extractor = FeatureExtractor(plan, device, random_weights)
     for view in range(views):
         before = view * len(positions)
-        yield extractor(rows_of_split(plan, split), positions, view, lambda done, before=before: told(before + done))
+        yield extractor(rows_of_split(plan, split), positions, view, partial(_told_from, told, before))
 
 
 def rows_of_split(plan: Plan, split: str) -> DataSubset:

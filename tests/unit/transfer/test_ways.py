@@ -15,7 +15,7 @@ from lehr.transfer.head_search import Judge
 from lehr.transfer.results import StrategyTrial, called
 
 __all__ = ["train_tiny"]
-NETWORK = {"model__norm": "batch", "train__epochs": 4}
+NETWORK: dict[str, Any] = {"model__norm": "batch", "train__epochs": 4}
 
 
 @pytest.fixture
