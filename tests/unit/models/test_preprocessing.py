@@ -53,8 +53,9 @@ def photographs(shapes: list[tuple[int, int]] = SHAPES) -> list[bytes]:
 
 def prepared(recipe: Recipe, file: bytes) -> torch.Tensor:
     """What the network gets of an image file, [channels, height, width]."""
-    scale: Any = (*(recipe.size or ()), recipe.channels, recipe.mean, recipe.std, None)
-    preprocess = Preprocess(*scale, recipe.resize, recipe.interpolation)
+    height, width = recipe.size or (0, 0)
+    scale = recipe.mean or (), recipe.std or ()
+    preprocess = Preprocess(height, width, recipe.channels or 0, *scale, None, recipe.resize, recipe.interpolation)
     pixels = torch.from_numpy(decode_image(file, preprocess.wanted).copy()).permute(2, 0, 1)
     return preprocess(pixels[None], torch.float32)[0]
 
