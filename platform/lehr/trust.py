@@ -126,9 +126,9 @@ def _sources(section: object) -> list[Call]:
 
 
 FIELDS: dict[str, Callable[[object], list[Call]]] = {
-    "model": _section("model", "weights"),
+    "model": _section("model", "weights", "preprocessing"),
     "callbacks": _section("callback"),
-    "backbone": _section("model", "weights", reference="run:"),
+    "backbone": _section("model", "weights", "preprocessing", reference="run:"),
     "data": _sources,
     "augment": _section("augmentation", reference=TRANSFORMS),
     "optimizer": _section("optimizer", "lr", "weight_decay", "decay_norms", "scale_lr"),

@@ -20,7 +20,8 @@ from lehr.job import TrainJob, from_dict
 from lehr.runs import ModelFile, RunFolder
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features
-from lehr.transfer.results import STRATEGY_NAMES
+from lehr.transfer.head_scores import HeadScores
+from lehr.transfer.results import STRATEGY_NAMES, strategy_trials
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SHORT = {"base.train.epochs": 3, "base.train.evaluated_training_rows": 0, "features.steps": 60}
@@ -50,7 +51,7 @@ def test_the_offline_template_chooses_and_the_run_is_a_model(storage: Path, caps
     assert decision.advice is not None
     names = {child.name for child in run.folder.children("trials")}
     assert decision.candidates == decision.advice.candidates
-    assert names == {f"{s}{n}" for s in {*decision.candidates, "scratch"} for n in ("", "-2", "-5")}
+    assert names == {f"{s}{n}" for s in decision.candidates for n in ("", "-2", "-5")}
     assert decision.chosen in decision.candidates
     assert run.status == "finished"
     assert run.best == lehr.Run(storage / "auto" / "trials" / decision.chosen).best
@@ -67,6 +68,36 @@ def test_the_offline_template_chooses_and_the_run_is_a_model(storage: Path, caps
     said = capsys.readouterr().out
     assert f"Chosen: {decision.chosen}" in said
     assert "training images per class are little data" in said
+
+
+def test_a_loss_of_training_rows_can_choose_and_each_way_is_told_as_what_it_is(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {
+        "strategy": ["features", "finetune"],
+        "base__train__metric": "train_loss",
+        "finetune__head_first": "100%",
+    }
+    run = offline(storage, "by-loss", images_per_class=[2], compare_scratch=True, **options)
+    decision = TransferDecision.read(run.record.folder)
+    assert decision is not None
+    said = capsys.readouterr().out
+    assert said.count("reading ") == 1  # one look at the images serves the features and all trials
+    assert "pixels as (x - mean)/std of run:digits-six; resized to 8 × 8 (bilinear)" in said
+    for way in ("features: ", "head only: ", "from scratch: "):
+        (line,) = (line for line in said.splitlines() if line.startswith(way))
+        assert "% ± " in line
+        assert " parameters trained" in line
+    assert "fine-tuning: " not in said
+    trials = {f"{each.strategy}{each.per_class or ''}": each for each in strategy_trials(run.record)}
+    assert set(trials) == {f"{name}{few}" for name in ("features", "finetune", "scratch") for few in ("", "2")}
+    assert all(each.curve()[1][-1] == pytest.approx(100 * (each.accuracy or 0)) for each in trials.values())
+    spent = [HeadScores.read(trials[name].run.folder).seconds["features"] for name in ("features", "features2")]
+    assert spent[0] > 0
+    assert spent[1] == 0  # charged once
+    page = (storage / "by-loss" / "report.html").read_text()
+    assert "head only" in page
+    assert "The features were computed once" in page
 
 
 def test_features_and_finished_trials_are_kept_on_a_resume(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +145,10 @@ def test_a_deep_head_on_several_views_is_read_back(storage: Path) -> None:
             "backbone.weights: pretrained cannot be combined with a run, which has its own",
         ),
         ({"strategy": "feature"}, 'strategy: "feature" is not a strategy; allowed: auto, features, finetune, scratch'),
-        ({"base.model": "resnet18"}, "base.model: the network is set in backbone"),
+        (
+            {"base.model": "resnet18"},
+            "base.model: the network of a transfer is its backbone; type backbone.name=resnet18",
+        ),
         ({"finetune.frozen": 9, "strategy": "finetune", "features.steps": None}, "no strategy finished: "),
         ({"base.data.augment": ["mixup"], "features.views": 2}, "features of mixed images have no single label"),
     ],

@@ -14,6 +14,6 @@ def test_the_loss_in_the_line_of_an_epoch_is_that_of_the_epoch() -> None:
     training = TrainingProgress(epoch=2.3, epochs=5, epochs_done=2, loss=0.9)  # the newest steps are of the next epoch
     now = Progress(metrics={"train_loss": 0.4}, training=training)
     PlainScreen(console(file)).progress(now)
-    assert file.getvalue().startswith("epoch 2/5  loss 0.4000")
+    assert file.getvalue().startswith("epoch 2/5  training loss 0.4000")
     assert facts_of(now)[0] == ("loss", "0.9000")
     assert facts_of(replace(now, training=replace(training, epoch=2.0)))[0] == ("loss", "0.4000")

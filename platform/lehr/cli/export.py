@@ -83,6 +83,8 @@ def export(
     }
     if predictor.wanted.range is not None:
         inputs["pixel_range"] = predictor.wanted.range
+    if predictor.wanted.resize is not None:  # of the shorter side, before the middle is cut out
+        inputs |= {"resize": predictor.wanted.resize, "interpolation": predictor.wanted.interpolation}
     write_whole(out / "classes.json", json.dumps(inputs, ensure_ascii=False) + "\n")
     for write, path in chosen:
         with whole(path) as file:

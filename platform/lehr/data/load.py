@@ -21,19 +21,18 @@ from lehr.data.sources.base import Source
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 from lehr.job import Augment as AugmentEntry
-from lehr.job import DataSection, TrainJob, check_call, not_a_choice
+from lehr.job import TrainJob, check_call, not_a_choice
 from lehr.job.sections import NO_PATHS
 from lehr.job.sources import source_form
+from lehr.models.recipes import Recipe
+from lehr.models.weights import recipe_for
 
 VALIDATION_SHARE = 0.2  # held out if the job does not say and the source has no validation split
 
 
-def image_size(section: DataSection) -> tuple[int, int] | None:
-    """(height, width) to resize to, or None."""
-    size = section.image_size
-    if size is None:
-        return None
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+def pixel_format(job: TrainJob, recipe: Recipe, channels: int | None) -> PixelFormat:
+    """What the images of a job are decoded to."""
+    return PixelFormat(recipe.size, channels, job.data.pixel_range, recipe.resize, recipe.interpolation)
 
 
 class OpenedSources:
@@ -46,6 +45,7 @@ class OpenedSources:
             to_train: also refuse a source of one class, from which nothing can be learned.
         """
         self.job = job
+        self.recipe = recipe_for(job)
         self.main = self._chosen(open_source(job.data, job.error))
         if not self.main.classes:
             raise job.error("data.source", f"{job.data.source} has no labels to train with; allowed: in a prediction")
@@ -112,7 +112,7 @@ class OpenedSources:
         in colour decides, so that this may read as far as to the first."""
         channels = self.job.data.channels
         found = (3 if has_colour(self.main) else 1) if channels == "auto" else channels
-        return PixelFormat(image_size(self.job.data), found, self.job.data.pixel_range)
+        return pixel_format(self.job, self.recipe, found)
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -124,12 +124,14 @@ class OpenedSources:
         """The same without a look at more than the first few images: among later ones may be the first in colour."""
         channels = self.job.data.channels
         known = None if channels == "auto" else channels
-        return probe(self.main, PixelFormat(image_size(self.job.data), known, self.job.data.pixel_range))
+        return probe(self.main, pixel_format(self.job, self.recipe, known))
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the data, one sentence each."""
         found = [note for source in self.sources.values() for note in source.notes]
+        if self.recipe.source or self.recipe.guessed:
+            found.append(self.recipe.sentence("model.preprocessing"))
         if self.job.data.split_seed is not None and not self._draws_rows:
             found.append("data.split_seed changes nothing: validation has rows of its own, and no limit draws others")
         for name, source in self.sources.items():

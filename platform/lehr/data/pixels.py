@@ -30,6 +30,12 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """By the orientation in an image's EXIF: how it is turned upright."""
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 BITS, PHOTOMETRIC, SAMPLE_FORMAT, ORIENTATION = 258, 262, 339, 0x0112  # tags of TIFF, the last one of EXIF as well
 _SIGNED, _FLOAT, _WHITE_IS_ZERO = 2, 3, 0  # values of these tags
 
@@ -43,14 +49,19 @@ class PixelFormat:
     """What images are decoded to: uint8 [height, width, channels].
 
     Attributes:
-        size: (height, width) to resize to, bilinear; None keeps an image's own.
+        size: (height, width) that it has in the end; None keeps an image's own.
         channels: 1 (grey), 3 (red, green, blue) or 4 (with transparency); None: 1 for greyscale images, else 3.
         range: the values that become black and white; None: those of their type.
+        resize: pixels of the shorter side, of which the middle is cut out to `size`; None: resized to `size` whatever
+            its proportions.
+        interpolation: how pixels are resized, one of `INTERPOLATIONS`.
     """
 
     size: tuple[int, int] | None = None
     channels: int | None = None
     range: tuple[float, float] | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
 
 
 AS_STORED = PixelFormat()
@@ -129,7 +140,7 @@ def from_image(image: Image.Image, stored: Stored, wanted: PixelFormat, orientat
     shallow = _eight_bit_image(image, stored, wanted.range)
     if orientation in UPRIGHT:
         shallow = shallow.transpose(UPRIGHT[orientation])
-    return _arrange(shallow, wanted.size, wanted.channels or (1 if stored.grey else 3))
+    return _arrange(shallow, wanted, wanted.channels or (1 if stored.grey else 3))
 
 
 def _eight_bit_image(image: Image.Image, stored: Stored, limits: tuple[float, float] | None) -> Image.Image:
@@ -166,13 +177,32 @@ def _from_lab(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _arrange(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
-    """uint8 [height, width, channels], resized."""
+def _arrange(image: Image.Image, wanted: PixelFormat, channels: int) -> np.ndarray:
+    """uint8 [height, width, channels], resized and cropped."""
     if image.mode != MODES[channels]:
         image = image.convert(MODES[channels])
-    if size is not None and image.size != (size[1], size[0]):
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    if wanted.size is not None:
+        height, width = wanted.size
+        scaled = (width, height) if wanted.resize is None else _scaled(image.size, wanted.size, wanted.resize)
+        if image.size != scaled:
+            image = image.resize(scaled, INTERPOLATIONS[wanted.interpolation])
+        if scaled != (width, height):
+            left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+            image = image.crop((left, top, left + width, top + height))
     return np.asarray(image, dtype=np.uint8).reshape(image.size[1], image.size[0], channels)
+
+
+def _scaled(given: tuple[int, int], size: tuple[int, int], resize: int) -> tuple[int, int]:
+    """(width, height) of an image whose shorter side is resized; rounded as torchvision and timm do.
+
+    Where `size` is no square, the image is made to cover it with the same margin.
+    """
+    width, height = given
+    if size[0] == size[1]:
+        return (resize, int(resize * height / width)) if width <= height else (int(resize * width / height), resize)
+    wide, tall = (int(resize * side / min(size)) for side in (size[1], size[0]))
+    ratio = min(width / wide, height / tall)
+    return max(wide, round(width / ratio)), max(tall, round(height / ratio))
 
 
 def eight_bits(values: np.ndarray, bits: int, kind: str, limits: tuple[float, float] | None = None) -> np.ndarray:
@@ -223,10 +253,11 @@ def from_array(array: np.ndarray, wanted: PixelFormat) -> np.ndarray:
         colours, alpha = eight_bits(array[..., :3], bits, kind, wanted.range), array[..., 3:]
         array = np.concatenate([colours, eight_bits(alpha, bits, kind)], axis=2) if alpha.size else colours
     channels = wanted.channels or min(3, array.shape[2])
-    if wanted.size in (None, array.shape[:2]) and channels == array.shape[2]:
+    as_it_is = wanted.size is None or (wanted.size == array.shape[:2] and wanted.resize is None)
+    if as_it_is and channels == array.shape[2]:
         return array
     image = Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array))
-    return _arrange(image, wanted.size, channels)
+    return _arrange(image, wanted, channels)
 
 
 def channels_last(array: np.ndarray) -> np.ndarray:

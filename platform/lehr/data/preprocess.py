@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lehr.data.dataset import DataSubset
 from lehr.data.pixels import PixelFormat
-from lehr.models.pretrained import Preprocessing
+from lehr.models.recipes import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Preprocess:
         height, width, channels: size of the network's input.
         mean, std: per channel, of pixels / 255.
         pixel_range: the values in image files that become black and white; None: those of their depth.
+        resize, interpolation: how an image becomes one of that size; see `PixelFormat`.
     """
 
     height: int
@@ -29,11 +30,13 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixel_range: tuple[float, float] | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
 
     @property
     def wanted(self) -> PixelFormat:
         """What an image is decoded to for the network."""
-        return PixelFormat((self.height, self.width), self.channels, self.pixel_range)
+        return PixelFormat((self.height, self.width), self.channels, self.pixel_range, self.resize, self.interpolation)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -90,6 +93,10 @@ class Preprocess:
         )
         if self.pixel_range is not None:
             plain["pixel_range"] = self.pixel_range
+        if self.resize is not None:
+            plain["resize"] = self.resize
+        if self.interpolation != "bilinear":
+            plain["interpolation"] = self.interpolation
         return plain
 
     @classmethod
@@ -98,7 +105,12 @@ class Preprocess:
         size = description["height"], description["width"], description["channels"]
         limits = description.get("pixel_range")
         return cls(
-            *size, tuple(description["mean"]), tuple(description["std"]), (limits[0], limits[1]) if limits else None
+            *size,
+            tuple(description["mean"]),
+            tuple(description["std"]),
+            (limits[0], limits[1]) if limits else None,
+            description.get("resize"),
+            description.get("interpolation", "bilinear"),
         )
 
 

@@ -9,7 +9,7 @@ from lehr.job.loading import derive, from_dict, load
 from lehr.job.merge import parse_overrides
 from lehr.job.options import check_call
 from lehr.job.predict import PredictJob
-from lehr.job.renamed import first_name, with_new_names
+from lehr.job.renamed import as_it_was_meant, first_name, with_new_names
 from lehr.job.schema import json_schema
 from lehr.job.sections import (
     Augment,
@@ -55,6 +55,7 @@ __all__ = [
     "Training",
     "TransferJob",
     "WorkersSection",
+    "as_it_was_meant",
     "changes_of_run",
     "check_call",
     "derive",

@@ -16,7 +16,7 @@ from lehr.errors import JobError
 from lehr.job.compare import job_hash
 from lehr.job.sections import LOCAL_PATH, NO_PATHS, Section
 from lehr.job.text import show
-from lehr.job.tree import FieldPath, Node
+from lehr.job.tree import FieldPath, Node, dotted
 from lehr.paths import misspelt_address
 
 
@@ -38,6 +38,7 @@ class Origin:
     source: str = ""
     default_name: str = ""
     tree: Node | None = None
+    dropped: Mapping[FieldPath, str] = field(default_factory=dict)
 
 
 class Job(Section):
@@ -99,6 +100,10 @@ class Job(Section):
         """An error about the dotted `field` that points to the line or override that sets it (or its section)."""
         path: FieldPath = tuple(int(part) if part.isdecimal() else part for part in field.split(".")) if field else ()
         tree = self._origin.tree
+        for section, said in self._origin.dropped.items():
+            if path[: len(section)] == section:
+                name = dotted(section)
+                what += f" (another {name}.name replaces the whole of {name}; to keep what was there, also type {said})"
         return JobError(what, field=field, where=str(tree.locate(path)) if tree else "")
 
 

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "train.early_stopping.patience",
     "train.stop_on",
     "recipe.stop_after",
+    "compare_scratch",
     "train.checkpoint",
 )
 """Fields, with what is in them, that may change under one name: the run stays the same run."""
@@ -33,6 +34,8 @@ ADDED: dict[str, dict[str, Any]] = {
     "": {"metrics": [], "callbacks": []},
     "base": {"metrics": [], "callbacks": []},
     "data": {"channels": "auto", "pixel_range": None},
+    "model": {"preprocessing": None},
+    "backbone": {"preprocessing": None},
 }
 """By section (the job itself is the empty one), fields that jobs did not have at first: with these values, the hash of
 a job stays what it was."""

@@ -14,6 +14,12 @@ class FinetuneSection(Section):
     """Fine-tuning of `model.weights`: the head first, then the blocks of the network below it, from the top.
 
     A frozen block does not change: neither its parameters nor its running statistics, and its dropout is off.
+
+    Rates that fall from block to block (`layer_decay`), and blocks that begin one after the other (`unfreeze`): Howard
+    and Ruder, "Universal language model fine-tuning for text classification", 2018. The head first (`head_first`):
+    Kumar and others, "Fine-tuning can distort pretrained features", 2022. Running statistics (`batch_norm`): Kornblith
+    et al., "Do better ImageNet models transfer better?", 2019, go on with those of the pretraining at a momentum that
+    fits the number of steps; small batches measure them worse than the pretraining did.
     """
 
     head_first: Duration = Field(

@@ -18,13 +18,13 @@ from lehr.errors import JobError
 from lehr.job.base import Job, Origin, absolute
 from lehr.job.compare import NOT_DEFINING, to_dict
 from lehr.job.kinds import KINDS
-from lehr.job.merge import Forms, merge, override_trees, parse_overrides
+from lehr.job.merge import Dropped, Forms, merge, override_trees, parse_overrides
 from lehr.job.messages import explain
 from lehr.job.renamed import Renaming
 from lehr.job.sections import Section
 from lehr.job.text import nearest, not_a_choice, printable, show
 from lehr.job.training import NOT_OF_A_BASE, Training, TrainJob
-from lehr.job.tree import FieldPath, Location, Node, read_python, read_yaml
+from lehr.job.tree import FieldPath, Location, Node, dotted, read_python, read_yaml
 
 MAX_BYTES = 1_000_000
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -69,8 +69,14 @@ def _as_mapping(overrides: Overrides) -> dict[str, Any]:
     return parse_overrides([overrides] if isinstance(overrides, str) else overrides)
 
 
-def _build(trees: list[Node], overrides: Mapping[str, Any], said: Location, origin: Origin) -> Job:
-    """The trees merged, the base first, and validated as the kind of job that the last of them names."""
+def _build(
+    trees: list[Node], overrides: Mapping[str, Any], said: Location, origin: Origin, *, told: bool = True
+) -> Job:
+    """The trees merged, the base first, and validated as the kind of job that the last of them names.
+
+    Args:
+        told: a person says all this, and is told what a new name of a section drops, should that be the mistake.
+    """
     renaming = Renaming()
     trees = [*map(renaming.tree, trees), *renaming.overrides(override_trees(overrides, said))]
     kinds = [tree.value["kind"] for tree in trees if "kind" in tree.value and tree.value["kind"].value is not None]
@@ -80,11 +86,12 @@ def _build(trees: list[Node], overrides: Mapping[str, Any], said: Location, orig
     cls, forms = KINDS[kind], _forms(KINDS[kind])
     tree, *above = (_with_inner_bases(tree, cls, renaming) for tree in trees)
     renaming.tell()
+    dropped: Dropped = {}
     for node in above:
         for key in _inner(cls):
             if key in node.value and "kind" in node.value[key].value:  # a whole train job replaces another
                 tree.value.pop(key, None)
-        tree = merge(tree, node, forms)
+        tree = merge(tree, node, forms, dropped=dropped)
     for key in _inner(cls):
         for of_its_run in NOT_OF_A_BASE:
             if key in tree.value:
@@ -97,8 +104,18 @@ def _build(trees: list[Node], overrides: Mapping[str, Any], said: Location, orig
     except JobError as error:  # about a field, from a check of the whole job, which does not know the lines
         path = tuple(int(part) if part.isdecimal() else part for part in error.field.split("."))
         raise JobError(error.what, field=error.field, where=error.where or str(tree.locate(path))) from None
-    job._origin = dataclasses.replace(origin, tree=tree)
+    job._origin = dataclasses.replace(origin, tree=tree, dropped=_still_missing(dropped, tree) if told else {})
     return job
+
+
+def _still_missing(dropped: Dropped, tree: Node) -> dict[FieldPath, str]:
+    """What a new name of a section dropped and nothing said again, as a person would type it."""
+    found = {}
+    for path, said in dropped.items():
+        missing = {(*path, key): value for key, value in said.items() if tree.find((*path, key)) is None}
+        if missing:
+            found[path] = " ".join(f"{dotted(field)}={show(value)}" for field, value in missing.items())
+    return found
 
 
 def _folder(tree: Node, path: FieldPath) -> Path:
@@ -133,7 +150,7 @@ def derive(base: Training, overrides: Mapping[str, Any], *, parent: Job, name: s
     """
     tree = read_python({key: value for key, value in to_dict(base).items() if key not in NOT_OF_A_BASE}, Location())
     origin = Origin(parent.folder, parent.source, name)
-    job = _build([tree], {**overrides, "storage": parent.storage, "kind": "train"}, Location(), origin)
+    job = _build([tree], {**overrides, "storage": parent.storage, "kind": "train"}, Location(), origin, told=False)
     assert isinstance(job, TrainJob)
     if calls := trust.calls_of(to_dict(job)):
         trust.allow_derived(trust.calls_of(to_dict(parent)), calls)

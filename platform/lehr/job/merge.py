@@ -15,11 +15,18 @@ _BY_NAME: tuple[str, Any] = ("name", None)
 _IDENTITIES = ("name", "kind")
 
 
-def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
+Dropped = dict[FieldPath, dict[str, Any]]
+"""By section that got another name, what it said before."""
+
+
+def merge(old: Node, new: Node, forms: Forms, path: FieldPath = (), dropped: Dropped | None = None) -> Node:
     """`new` over `old`: mappings are merged key by key, anything else is replaced, and `null` removes a value.
 
     A section that gets another `name` or `kind` is replaced as a whole: the options of one optimizer mean nothing to
     the next. A mapping whose keys are all numbers changes single entries of a list.
+
+    Args:
+        dropped: what is lost by that, which is added to it.
 
     Raises:
         JobError: there is no such entry in a list.
@@ -31,9 +38,13 @@ def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
     elif path and isinstance(old.value, dict):
         above = _spelt_out(new, short)
     if isinstance(above.value, dict) and isinstance(below.value, list) and _only_numbers(above.value):
-        return Node(_entries(below.value, above.value, forms, path), below.location)
+        return Node(_entries(below.value, above.value, forms, path, dropped), below.location)
     both = isinstance(above.value, dict) and isinstance(below.value, dict)
-    if not both or (path and _renamed(below, above, short, default)):
+    renamed = both and bool(path) and _renamed(below, above, short, default)
+    if renamed and dropped is not None:
+        lost = ((key, node.plain()) for key, node in below.value.items() if key != short and key not in above.value)
+        dropped[path] = {key: value for key, value in lost if value is not None}
+    if not both or renamed:
         return new
     items = dict(below.value)
     for key, node in above.value.items():
@@ -42,7 +53,7 @@ def merge(old: Node, new: Node, forms: Forms, path: FieldPath = ()) -> Node:
         elif node.value is None:
             del items[key]
         else:
-            items[key] = merge(items[key], node, forms, (*path, key))
+            items[key] = merge(items[key], node, forms, (*path, key), dropped)
     return Node(items, above.location if above.location.line else below.location)
 
 
@@ -59,13 +70,15 @@ def _only_numbers(keys: Mapping[str, Node]) -> bool:
     return bool(keys) and all(key.isdecimal() for key in keys)
 
 
-def _entries(old: list[Node], new: dict[str, Node], forms: Forms, path: FieldPath) -> list[Node]:
+def _entries(
+    old: list[Node], new: dict[str, Node], forms: Forms, path: FieldPath, dropped: Dropped | None
+) -> list[Node]:
     entries = list(old)
     for key, node in new.items():
         if len(key) > 9 or int(key) >= len(entries):
             what = f"there is no such entry; the list has {len(entries)}, counted from 0"
             raise JobError(what, field=dotted((*path, key)), where=str(node.location))
-        entries[int(key)] = merge(entries[int(key)], node, forms, (*path, int(key)))
+        entries[int(key)] = merge(entries[int(key)], node, forms, (*path, int(key)), dropped)
     return entries
 
 

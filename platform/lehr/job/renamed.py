@@ -80,6 +80,21 @@ def with_new_names(job: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
+def as_it_was_meant(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved job of a run as this version would say it: with the present names, and where it comes from a version
+    that gave published weights images of the size in the source, with what asks for that."""
+    job = with_new_names(job)
+    base = job.get("base")
+    if isinstance(base, Mapping):
+        job = {**job, "base": as_it_was_meant(base)}
+    model = job.get("model")
+    if isinstance(model, Mapping) and "preprocessing" not in model:
+        weights = model.get("weights")
+        if isinstance(weights, str) and not weights.startswith("run:"):
+            job = {**job, "model": {**model, "preprocessing": {"resize": "squash"}}}
+    return job
+
+
 def with_first_names(job: Mapping[str, Any]) -> dict[str, Any]:
     """The same with the first names of its fields: for what must not change when a field is renamed."""
     renamed: dict[str, Any] = _plain(job, (), _OLD)

@@ -196,7 +196,9 @@ class DataSection(Section):
         description="Seed of the split and of limit, for runs of several seeds on the same rows. By default the job's.",
     )
     image_size: ImageSize | None = Field(
-        default=None, description="In pixels: one side or [height, width]. By default the size in the source."
+        default=None,
+        description="In pixels: one side or [height, width]. By default the size that published weights want, else "
+        "that in the source.",
     )
     channels: Channels = Field(
         default="auto",
@@ -244,6 +246,9 @@ class DataSection(Section):
         return path
 
 
+START_FROM_PRETRAINED = "model.name=resnet18 model.weights=pretrained"
+"""What to type to start from published weights; in a job file, `model: {name: resnet18, weights: pretrained}`. Without
+internet access the error says what to download, and to type `model.weights=path/to/FILE` instead."""
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -256,6 +261,76 @@ def weights_reference(value: str | None) -> str | None:
     raise ValueError(f"{show(value)} is not a valid weights reference; allowed: {allowed}")
 
 
+def _per_channel(value: Any) -> list[float]:
+    numbers = value if isinstance(value, list | tuple) else [value]
+    fine = all(isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in numbers)
+    if fine and len(numbers) in (1, 3, 4):
+        return [float(each) for each in numbers]
+    raise ValueError(f"{show(value)} is not one number, or one for each of 1, 3 or 4 channels; such as 0.5")
+
+
+def _resize(value: Any) -> int | Literal["squash"]:
+    if value == "squash" or (type(value) is int and value >= 1):
+        return "squash" if value == "squash" else value
+    raise ValueError(f"{show(value)} is not a way to resize; allowed: pixels of the shorter side (256), or squash")
+
+
+PerChannel = Annotated[list[float], BeforeValidator(_per_channel, json_schema_input_type=float | list[float])]
+Resize = Annotated[int | Literal["squash"], BeforeValidator(_resize, json_schema_input_type=int | Literal["squash"])]
+
+
+class PreprocessingSection(Section):
+    """How images are prepared for the weights: as they were when the weights were made. What is not said here is what
+    torchvision, timm, the file or the run says of the weights; a line at the start says what, and what was guessed."""
+
+    mean: PerChannel | None = Field(
+        default=None,
+        description="Subtracted from each channel: one number, or one for each. By default that of the weights, else "
+        "that of the training rows.",
+    )
+    std: PerChannel | None = Field(
+        default=None, description="What each channel is divided by after that: one number, or one for each. With mean."
+    )
+    range: PixelRange | None = Field(
+        default=None,
+        description="[BLACK, WHITE]: what black and white are in the unit of mean and std, such as [0, 255]. By "
+        "default [0, 1].",
+    )
+    resize: Resize | None = Field(
+        default=None,
+        description="Pixels that the shorter side is resized to before the middle is cut out; squash: both sides are "
+        "resized to crop or data.image_size, whatever that does to the proportions; without either, images keep their "
+        "size. By default as for the weights, else squash.",
+    )
+    crop: ImageSize | None = Field(
+        default=None,
+        description="What is cut out of the middle, the network's input, in pixels: one side or [height, width]. By "
+        "default data.image_size, else that of the weights.",
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
+        default=None, description="How pixels are resized. By default as for the weights, else bilinear."
+    )
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> PreprocessingSection:
+        low, high = self.range or (0.0, 1.0)
+        if (self.mean is None) != (self.std is None):
+            there, missing = ("mean", "std") if self.std is None else ("std", "mean")
+            raise ValueError(f"{there} needs {missing} beside it; set both, or neither")
+        if self.mean is None or self.std is None:
+            if self.range is not None:
+                raise ValueError("range is the unit of mean and std, which are not set; set them, or remove it")
+            return self
+        if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
+            raise ValueError(f"mean is of {len(self.mean)} channels and std of {len(self.std)}; allowed: the same")
+        hint = "; set range: [0, 255], if that is what white is" if self.range is None else "; correct one of them"
+        if any(not low <= each <= high for each in self.mean):
+            raise ValueError(f"mean {show(self.mean)} is not within range, {low:g} to {high:g}{hint}")
+        if any(each * 255.5 < high - low for each in self.std):  # less than one step of 8 bits
+            raise ValueError(f"std {show(self.std)} is too small for range, {low:g} to {high:g}; correct one of them")
+        return self
+
+
 class ModelSection(NamedSection):
     """The network; other keys are options of the network itself."""
 
@@ -266,6 +341,9 @@ class ModelSection(NamedSection):
         default=None,
         description="Weights to start from: run:NAME; pretrained, the best that torchvision or timm has for this "
         "network, or pretrained:IMAGENET1K_V1; or a .pth or .safetensors file. By default random, by the seed.",
+    )
+    preprocessing: PreprocessingSection | None = Field(
+        default=None, description="How images are prepared. By default as for the weights."
     )
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from lehr.errors import JobError
 from lehr.job.base import Job, Seed
 from lehr.job.finetune import FinetuneSection
-from lehr.job.sections import LOCAL_PATH, ModelSection, NamedSection, Section, weights_reference
+from lehr.job.sections import (
+    LOCAL_PATH,
+    ModelSection,
+    NamedSection,
+    PreprocessingSection,
+    Section,
+    weights_reference,
+)
 from lehr.job.text import show
 from lehr.job.training import Training, seeded
 
@@ -29,6 +37,9 @@ class BackboneSection(NamedSection):
         default=None,
         description="pretrained (the best published), pretrained:NAME, or a .pth or .safetensors file. By default "
         "pretrained; a run brings its own.",
+    )
+    preprocessing: PreprocessingSection | None = Field(
+        default=None, description="How images are prepared. By default as for the weights."
     )
 
 
@@ -69,6 +80,14 @@ StrategyChoice = Annotated[
 ]
 
 
+def _is_usual(model: Any) -> bool:
+    """Whether a model section says nothing, as in the job of a run, in which every default is written down."""
+    try:
+        return ModelSection.model_validate(model) == ModelSection()
+    except ValidationError:
+        return False
+
+
 class TransferJob(Job):
     """Adapt a pretrained network to new images: by its features, by fine-tuning it, or by the better of them."""
 
@@ -89,11 +108,25 @@ class TransferJob(Job):
     features: FeaturesSection = Field(default=FeaturesSection(), description="How strategy features trains its head.")
     finetune: FinetuneSection = Field(default=FinetuneSection(), description="How strategy finetune trains.")
     compare_scratch: bool = Field(
-        default=True, description="With strategy auto, also train from scratch, for the report."
+        default=False,
+        description="Also train from scratch, for the report, where that is none of the strategies to choose from. It "
+        "takes as long as fine-tuning.",
     )
     images_per_class: list[Annotated[int, Field(ge=1)]] = Field(
         default=[], description="Also try the strategies with only this many training images of each class."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _network_is_said_in_backbone(cls, value: Any) -> Any:
+        base = value.get("base") if isinstance(value, dict) else None
+        for at, holder in (("model", value), ("base.model", base)):
+            said = holder.get("model") if isinstance(holder, dict) else None
+            if said is not None and not _is_usual(said):
+                whole = said if isinstance(said, dict) else {"name": said}
+                typed = " ".join(f"backbone.{key}={show(each).strip(chr(34))}" for key, each in whole.items())
+                raise JobError(f"the network of a transfer is its backbone; type {typed}", field=at)
+        return value
 
     @model_validator(mode="after")
     def _base_has_the_seed(self) -> TransferJob:
@@ -101,9 +134,7 @@ class TransferJob(Job):
         return self
 
     @model_validator(mode="after")
-    def _network_is_the_backbone(self) -> TransferJob:
-        if self.base.model != ModelSection():
-            raise ValueError("base.model: the network is set in backbone; remove model from base")
+    def _fine_tuning_is_beside_base(self) -> TransferJob:
         if self.base.finetune is not None:
             raise ValueError("base.finetune: fine-tuning is set in finetune, beside base; remove it from base")
         return self

@@ -117,8 +117,8 @@ def _transfer(job: Job) -> Found:
     yield from _other_seed(transfer, transfer.base)
     if transfer.strategy == "auto":
         return
-    if not transfer.compare_scratch:
-        yield "compare_scratch", "with a strategy other than auto; remove it"
+    if transfer.compare_scratch and "scratch" in transfer.strategy:
+        yield "compare_scratch", "with strategy scratch, which is trained anyway; remove it"
     for name in ("features", "finetune"):
         section: BaseModel = getattr(transfer, name)
         if name not in transfer.strategy:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -15,7 +15,7 @@ from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
-from lehr.formatting import format_folder, format_metric
+from lehr.formatting import format_folder, format_metric, format_seconds
 from lehr.job import TrainJob, refuse_unused
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
@@ -26,16 +26,18 @@ from lehr.transfer.features import Features, compute_locally, rows_of_split, sam
 from lehr.transfer.head_trainable import HeadTrainable
 from lehr.transfer.neighbours import neighbours_picture
 from lehr.transfer.report import write_report
+from lehr.transfer.results import HEAD_ONLY, called, strategy_trials
 from lehr.transfer.similarity import MAX_ROWS, Similarity, measure_similarity
 from lehr.transfer.strategies import Advice, advise, choose
-from lehr.transfer.strategy_jobs import check_backbone, reduced_sizes, strategy_job
+from lehr.transfer.strategy_jobs import backbone_recipe, check_backbone, reduced_sizes, strategy_job
 from lehr.transfer.study import TransferStudy
-from lehr.trials import Trial, run_trials
+from lehr.trials import SharedData, Trial, run_trials
 
 if TYPE_CHECKING:
     from lehr.ray_cluster.connection import Resources
 
 Compute = Callable[..., Iterator[Features]]
+TELL_SECONDS = 15.0  # between two lines about how far the features are
 
 
 def check(job: TransferJob) -> None:
@@ -57,11 +59,17 @@ def run(running: Running) -> None:
     job = cast(TransferJob, running.job)
     features_job = strategy_job(job, "features")
     with ray_of(running, features_job) as resources:
-        plan, compute = plan_of(running, features_job, resources)
+        plan, compute, held = plan_of(running, job, features_job, resources)
         decision = prepare(running, job, plan, compute)
-        study = TransferStudy(decision.candidates, trials(running, job, plan, decision))
-        del plan, compute  # the trials share images of their own; these would only take memory
-        run_trials(running, study, len(study.trials))
+        study = TransferStudy(
+            decision.candidates, trials(running, job, plan, decision), rows=len(plan.splits.validation)
+        )
+        del plan, compute  # they hold images of their own on Ray, where the trials use the shared ones
+        said = f"training {len(study.trials)} ways: {', '.join(trial.folder.split('/')[1] for trial in study.trials)}"
+        running.screen.say(
+            f"{said}, up to {features_job.train.epochs} epochs each; the features way trains a head alone"
+        )
+        run_trials(running, study, len(study.trials), SharedData(features_job, held))
     conclude(running, study, decision)
 
 
@@ -78,18 +86,23 @@ def ray_of(running: Running, job: TrainJob) -> Iterator[Resources | None]:
         yield resources
 
 
-def plan_of(running: Running, job: TrainJob, resources: Resources | None) -> tuple[Plan, Compute]:
-    """The plan of the features job, and how features are computed: in this process, or by Ray Data on the cluster."""
+def plan_of(
+    running: Running, job: TransferJob, features_job: TrainJob, resources: Resources | None
+) -> tuple[Plan, Compute, Mapping[str, Any]]:
+    """The plan of the features job, how features are computed (in this process, or by Ray Data on the cluster), and the
+    opened data as `SharedData` takes them."""
+    running.say(backbone_recipe(job, features_job.model.name).sentence("backbone.preprocessing"))
     if resources is None:
         torch.set_num_threads(cores())
-        plan = Plan.make(job, splits(job, open_data(job, LocalHost(), running)))
-        return plan, partial(compute_locally, plan)
+        here = open_data(features_job, LocalHost(), running)
+        plan = Plan.make(features_job, splits(features_job, here))
+        return plan, partial(compute_locally, plan), here
     from lehr.data.ray_data import RayHost, share
     from lehr.transfer.ray_features import compute_on_ray
 
-    data = open_data(job, RayHost(decode_at_once=max(2, int(resources.cpus))), running)
-    plan = Plan.make(job, splits(job, data))
-    return plan, partial(compute_on_ray, plan, share(data), resources, running.screen.status)
+    data = open_data(features_job, RayHost(decode_at_once=max(2, int(resources.cpus))), running)
+    plan, handles = Plan.make(features_job, splits(features_job, data)), share(data)
+    return plan, partial(compute_on_ray, plan, handles, resources, running.screen.status), handles
 
 
 def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> TransferDecision:
@@ -106,6 +119,7 @@ def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) ->
         classes=tuple(train.classes),
         seconds_per_image=seconds,
         candidates=() if job.strategy == "auto" else tuple(job.strategy),
+        test_rows=len(plan.splits.test) if plan.splits.test else 0,
     )
     if wanted:
         running.screen.status("measuring how similar the images are to those of the pretraining")
@@ -133,9 +147,11 @@ def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Co
         if running.run.folder.exists(f"features/{split}.parquet"):
             continue
         rows, views = rows_of_split(plan, split), job.features.views if split == "train" else 1
-        running.screen.status(f"computing the features of {len(rows):,} {split} images")
+        what = f"computing the features of {len(rows):,} {split} images"
+        running.screen.say(f"{what} with {plan.job.model.name}, once for all ways{_of_views(views)}")
         parts = []
-        for part in compute(split, torch.arange(len(rows)), views=views):
+        told = _teller(running, what, len(rows) * views)
+        for part in compute(split, torch.arange(len(rows)), views=views, told=told):
             parts.append(part)
             images += len(part)
             running.check_lease()
@@ -146,6 +162,24 @@ def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Co
     if images:
         running.screen.say(f"features of {images:,} images computed in {seconds:.1f} s")
     return seconds / max(1, images)
+
+
+def _of_views(views: int) -> str:
+    return f", {views} views of each" if views > 1 else ""
+
+
+def _teller(running: Running, what: str, images: int) -> Callable[[int], None]:
+    """Shows now and then how far the features are, when it is called with how many of `images` are done."""
+    began = said = time.perf_counter()
+
+    def tell(done: int) -> None:
+        nonlocal said
+        now = time.perf_counter()
+        if now - said >= TELL_SECONDS:
+            said, left = now, (now - began) * (images - done) / max(1, done)
+            running.screen.status(f"{what}: {done / max(1, images):.0%}, {format_seconds(left)} left")
+
+    return tell
 
 
 def measure(plan: Plan, compute: Compute, features: Features) -> Similarity:
@@ -166,16 +200,25 @@ def say_advice(running: Running, advice: Advice) -> None:
 def trials(running: Running, job: TransferJob, plan: Plan, decision: TransferDecision) -> list[Trial]:
     """A trial for each strategy, on all training images and on fewer per class."""
     strategies = list(decision.candidates)
-    if job.strategy == "auto" and job.compare_scratch and "scratch" not in strategies:
+    if job.compare_scratch and "scratch" not in strategies:
         strategies.append("scratch")
-    head = HeadTrainable(job.features, running.run.folder.uri, decision.seconds_per_image)
     found = []
     for count in [None, *reduced_sizes(job, plan.splits.train.labels)]:
         for strategy in strategies:
             folder = f"trials/{strategy}" + (f"-{count}" if count else "")
             child = strategy_job(job, strategy, per_class=count, name=folder)
-            found.append(Trial(folder, child, head) if strategy == "features" else Trial(folder, child))
+            if strategy == "features":  # computed once, and charged once
+                seconds = 0.0 if count else decision.seconds_per_image * feature_images(job, plan)
+                found.append(Trial(folder, child, HeadTrainable(job.features, running.run.folder.uri, seconds)))
+            else:
+                found.append(Trial(folder, child))
     return found
+
+
+def feature_images(job: TransferJob, plan: Plan) -> int:
+    """How many images, views counted, features are computed of."""
+    views = {"train": job.features.views}
+    return sum(views.get(split, 1) * len(rows_of_split(plan, split)) for split in split_names(plan))
 
 
 def conclude(running: Running, study: TransferStudy, decision: TransferDecision) -> None:
@@ -187,14 +230,19 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
         first = next(iter(study.outcomes.values()), None)
         why = first.message if first else "there was no strategy to try"
         raise LehrError(f"no strategy finished: {why}")
-    choice = choose(candidates, accuracy, decision.validation_rows)
+    rows = decision.validation_rows
+    names = {name: called(name, study.outcomes[f"trials/{name}"].run) for name in candidates}
+    choice = choose(candidates, accuracy, rows, {name: said for name, said in names.items() if said == HEAD_ONLY})
     chosen = study.outcomes[f"trials/{choice.strategy}"].run
     weights, description = read_model(chosen.folder)
     run.write_model(weights, description)
-    replace(decision, chosen=choice.strategy, why=choice.why).write(run.folder)
+    replace(decision, chosen=choice.strategy, why=choice.why, called=names[choice.strategy]).write(run.folder)
     outcome = chosen.outcome()
     assert outcome is not None  # it finished, or it could not be chosen
-    message = f"{choice.strategy}: {choice.why}"
+    head_only = names[choice.strategy] == HEAD_ONLY
+    message = f"{HEAD_ONLY if head_only else choice.strategy}: {choice.why}"
+    if head_only:
+        message += f"; its kept model is of epoch {outcome.best.epoch} of the fine-tuning, before the body was trained"
     metrics = {name: value for name, value in description.get("metrics", {}).items() if value is not None}
     told = run.progress()
     overview = replace(told.overview or Overview(), done=1.0)
@@ -204,6 +252,9 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     write_report(run)
     screen.progress(told)
     screen.close()
+    for each in strategy_trials(run):
+        if each.per_class is None:
+            screen.say(each.sentence(rows))
     screen.say(f"Chosen: {message}.")
     metric, value = outcome.best.metric, outcome.best.value
     if value is not None:

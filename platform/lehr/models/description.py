@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lehr.errors import RunError
-from lehr.models.pretrained import Preprocessing
+from lehr.models.recipes import Preprocessing
 from lehr.tasks.losses import ACTIVATIONS, Activation
 from lehr.trust import Call, named
 

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lehr.job.sections import WEIGHT_FILES
+from lehr.models.recipes import Preset, Recipe, of_file, of_timm, of_torchvision
 from lehr.models.vision import torchvision
 from lehr.runs.weights import unpack
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-
-class Preprocessing(TypedDict):
-    """How images are prepared for a network, as plain values: its input size, and mean and std per channel.
-
-    `mean` and `std` are those of pixels / 255; `pixel_range` has the values in image files that become black and white,
-    if they are not those of the images' depth. The description of a run's model contains one as `preprocess`.
-    """
-
-    height: int
-    width: int
-    channels: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    pixel_range: NotRequired[Sequence[float]]
 
 
 class PublishedWeights(Protocol):
@@ -41,15 +28,7 @@ class PublishedWeights(Protocol):
     @property
     def meta(self) -> Mapping[str, Any]: ...
 
-    def transforms(self) -> Transforms: ...
-
-
-class Transforms(Protocol):
-    """torchvision's preset `ImageClassification`."""
-
-    crop_size: int | Sequence[int]
-    mean: Sequence[float]
-    std: Sequence[float]
+    def transforms(self) -> Preset: ...
 
 
 def is_file(reference: str) -> bool:
@@ -57,31 +36,43 @@ def is_file(reference: str) -> bool:
     return reference.endswith(WEIGHT_FILES) and not reference.startswith("run:")
 
 
-def preprocessing(reference: str, name: str) -> Preprocessing | None:
-    """How the images were prepared that these weights were trained on; None if unknown. Downloads nothing.
+def recipe(reference: str, name: str) -> Recipe:
+    """How the images were prepared that these weights were trained on. Downloads nothing.
+
+    A file that does not say so is taken for one of the published weights of its network, if there are any.
 
     Args:
         reference: `pretrained`, `pretrained:NAME` or a file.
         name: the network.
 
     Raises:
-        ValueError: there are no such weights.
+        ValueError: there are no such weights, or what the file says of itself is damaged.
     """
-    wanted = "" if is_file(reference) else reference.partition(":")[2]
+    from_file = is_file(reference)
+    if from_file and (said := of_file(Path(reference))):
+        return said
     try:
-        return _timm_config(name) if name.startswith("timm/") else _torchvision_config(_entry(name, wanted), name)
+        if name.startswith("timm/"):
+            found = _timm_recipe(name)
+        else:
+            entry = _entry(name, "" if from_file else reference.partition(":")[2])
+            found = of_torchvision(entry.transforms(), name, str(entry))
     except ValueError:
-        if is_file(reference):
-            return None  # a file for a network that has no published weights
+        if from_file:
+            return Recipe(guessed=True)  # a file for a network that has no published weights
         raise
+    return replace(found, guessed=True) if from_file else found
 
 
-def read_pretrained(reference: str, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def read_pretrained(
+    reference: str, name: str, field: str = "model.weights"
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights, downloaded once, and the classes they distinguish (empty if unknown).
 
     Args:
         reference: `pretrained`, `pretrained:NAME` or a file.
         name: the network.
+        field: of the job that says so, for what to type where they cannot be had.
 
     Raises:
         ValueError: there are no such weights, they cannot be downloaded, or the file is missing or damaged.
@@ -89,7 +80,7 @@ def read_pretrained(reference: str, name: str) -> tuple[dict[str, Tensor], tuple
     if is_file(reference):
         return read_file(Path(reference)), ()
     if name.startswith("timm/"):
-        return _from_timm(name.removeprefix("timm/")), ()
+        return _from_timm(name.removeprefix("timm/"), field), ()
     entry = _entry(name, reference.partition(":")[2])
     file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]
     if not file.exists():
@@ -99,7 +90,7 @@ def read_pretrained(reference: str, name: str) -> tuple[dict[str, Tensor], tuple
         except (OSError, RuntimeError) as error:
             raise ValueError(
                 f"the weights of {name} cannot be downloaded ({_first_line(error)}); download {entry.url} elsewhere "
-                f"and save it as {file}, or name the file: model.weights: path/to/{file.name}"
+                f"and save it as {file}, or type {field}=path/to/{file.name}"
             ) from error
     weights = {_current_name(key): value for key, value in read_file(file).items() if not key.lower().startswith("aux")}
     return weights, tuple(entry.meta.get("categories", ()))
@@ -147,16 +138,7 @@ def _entry(name: str, wanted: str) -> PublishedWeights:
     return known[wanted] if wanted else best
 
 
-def _torchvision_config(entry: PublishedWeights, name: str) -> Preprocessing:
-    transforms = entry.transforms()
-    size = transforms.crop_size if isinstance(transforms.crop_size, int) else transforms.crop_size[0]
-    mean, std = tuple(transforms.mean), tuple(transforms.std)
-    if name in ("googlenet", "inception_v3"):  # with published weights, torchvision makes them undo ImageNet's scaling
-        mean, std = (0.5,) * 3, (0.5,) * 3
-    return Preprocessing(height=size, width=size, channels=3, mean=mean, std=std)
-
-
-def _timm_config(name: str) -> Preprocessing:
+def _timm_recipe(name: str) -> Recipe:
     torchvision()
     try:
         import timm
@@ -165,11 +147,10 @@ def _timm_config(name: str) -> Preprocessing:
     config = timm.get_pretrained_cfg(name.removeprefix("timm/"))
     if config is None:
         raise ValueError(f"there are no published weights of {name}")
-    channels, height, width = config.input_size
-    return Preprocessing(height=height, width=width, channels=channels, mean=config.mean, std=config.std)
+    return of_timm(config.to_dict(), f"timm's {config.architecture or name}{config.tag and f'.{config.tag}'}")
 
 
-def _from_timm(name: str) -> dict[str, Tensor]:
+def _from_timm(name: str, field: str) -> dict[str, Tensor]:
     torchvision()
     import timm
 
@@ -180,7 +161,7 @@ def _from_timm(name: str) -> dict[str, Tensor]:
         url = (config.hf_hub_id and f"https://huggingface.co/{config.hf_hub_id}") or config.url
         raise ValueError(
             f"the weights of timm/{name} cannot be downloaded ({_first_line(error)}); download "
-            f"model.safetensors from {url} elsewhere and name the file: model.weights: path/to/model.safetensors"
+            f"model.safetensors from {url} elsewhere and type {field}=path/to/model.safetensors"
         ) from error
 
 

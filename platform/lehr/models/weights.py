@@ -7,21 +7,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lehr.errors import RunError
+from lehr.job import TrainJob
 from lehr.models import pretrained
 from lehr.models.description import ModelDescription
-from lehr.models.pretrained import Preprocessing
-from lehr.runs import Folder, read_model
+from lehr.models.recipes import Recipe, of_run, resolve
+from lehr.runs import Folder, ModelFile, read_model
 
 MISMATCH = "mismatch with this network"
 
 
-def read_weights(reference: str, storage: str, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def read_weights(
+    reference: str, storage: str, name: str, field: str = "model.weights"
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights that `model.weights` refers to, and the classes they distinguish (empty if unknown).
 
     Args:
         reference: `run:NAME`, a run in the storage or at a path or URI; `pretrained`, `pretrained:NAME`; or a file.
         storage: the job's storage, where runs are looked up by name.
         name: the network.
+        field: of the job that says so, for what to type where they cannot be had.
 
     Raises:
         ValueError: there are no such weights, they cannot be downloaded, or the file is damaged.
@@ -30,17 +35,37 @@ def read_weights(reference: str, storage: str, name: str) -> tuple[dict[str, Ten
     if reference.startswith("run:"):
         weights, about = read_model(referenced_run(reference, storage))
         return weights, ModelDescription.from_json(about).classes
-    return pretrained.read_pretrained(reference, name)
+    return pretrained.read_pretrained(reference, name, field)
 
 
-def read_preprocessing(reference: str, storage: str, name: str) -> Preprocessing | None:
-    """How images were normalised for these weights; None if unknown.
+def read_recipe(reference: str, storage: str, name: str) -> Recipe:
+    """How images were prepared for these weights, as far as it is known. Reads no weights.
 
-    Takes the same arguments and raises the same errors as `read_weights`, but downloads nothing.
+    Takes the same arguments as `read_weights` and raises the same errors, but for weights that are damaged.
     """
     if reference.startswith("run:"):
-        return ModelDescription.from_json(read_model(referenced_run(reference, storage))[1]).preprocess
-    return pretrained.preprocessing(reference, name)
+        described = ModelDescription.from_json(ModelFile.read(referenced_run(reference, storage)).description)
+        return of_run(described.preprocess, reference)
+    return pretrained.recipe(reference, name)
+
+
+def recipe_for(job: TrainJob) -> Recipe:
+    """How the images of a job are prepared: as for its weights, with what the job says instead.
+
+    Raises:
+        JobError: the job contradicts itself, or there are no such weights.
+    """
+    theirs = None
+    if job.model.weights:
+        try:
+            theirs = read_recipe(job.model.weights, job.storage, job.model.name)
+        except (ValueError, RunError) as error:
+            raise job.error("model.weights", str(error)) from error
+    size = job.data.image_size
+    try:
+        return resolve(theirs, job.model.preprocessing, (size, size) if isinstance(size, int) else size)
+    except ValueError as error:
+        raise job.error("model.preprocessing", str(error)) from None
 
 
 def referenced_run(reference: str, storage: str) -> Folder:

@@ -15,7 +15,7 @@ from lehr.runs.storage import Folder
 from lehr.runs.tables import MOST_BYTES, from_parquet
 
 NAME = "answers.parquet"
-_COLUMNS = {"row": pa.int64(), "label": pa.int32(), "predicted": pa.int32(), "probability": pa.float32()}
+_TYPES = {"row": np.int64, "label": np.int32, "predicted": np.int32, "probability": np.float32}
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Answers:
         """Those of the run in `folder`; None where there are none, or they are damaged."""
         try:
             table = from_parquet(folder.read(NAME, MOST_BYTES))
-            columns = [np.asarray(table[name].cast(kind).to_numpy()) for name, kind in _COLUMNS.items()]
+            columns = {name: table[name].to_numpy().astype(kind) for name, kind in _TYPES.items()}
             classes = tuple(map(str, json.loads((table.schema.metadata or {})[b"classes"])))
             pictures = {at: each for at, each in enumerate(table["picture"].to_pylist()) if isinstance(each, bytes)}
         except (FileNotFoundError, RunError, StorageError, ValueError, KeyError, TypeError, pa.ArrowException):
             return None
-        found = cls(classes, *columns, pictures)
+        found = cls(classes, columns["row"], columns["label"], columns["predicted"], columns["probability"], pictures)
         known = all(
             len(each) and each.min() >= 0 and each.max() < len(classes) for each in (found.labels, found.predicted)
         )
@@ -66,8 +66,8 @@ class Answers:
 
     def write(self, folder: Folder) -> None:
         """Replaces answers.parquet."""
-        columns = zip(_COLUMNS.items(), (self.rows, self.labels, self.predicted, self.probability), strict=True)
-        table = {name: pa.array(values, kind) for (name, kind), values in columns}
+        columns = zip(_TYPES.items(), (self.rows, self.labels, self.predicted, self.probability), strict=True)
+        table: dict[str, pa.Array] = {name: pa.array(values.astype(kind)) for (name, kind), values in columns}
         table["picture"] = pa.array([self.pictures.get(at) for at in range(len(self.rows))], pa.binary())
         buffer = io.BytesIO()
         named = pa.table(table).replace_schema_metadata({"classes": json.dumps(self.classes)})

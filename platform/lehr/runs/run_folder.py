@@ -77,11 +77,11 @@ class RunFolder:
 
     @property
     def job(self) -> dict[str, Any]:
-        """The job as resolved; its fields have their present names, whichever version of lehr wrote it."""
+        """The job as resolved; its fields have their present names and meaning, whichever version of lehr wrote it."""
         if self._job is None:
-            from lehr.job import with_new_names  # takes a fifth of a second, and listing runs does not need it
+            from lehr.job import as_it_was_meant  # takes a fifth of a second, and listing runs does not need it
 
-            self._job = with_new_names(self._job_file.job)
+            self._job = as_it_was_meant(self._job_file.job)
         return self._job
 
     @property

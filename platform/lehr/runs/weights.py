@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +23,18 @@ def pack(tensors: dict[str, Tensor]) -> bytes:
         storages.add(storage)
     data: bytes = save(plain)
     return data
+
+
+def metadata(file: Path) -> dict[str, str]:
+    """What a safetensors file says besides its tensors; empty where that cannot be read, as of any other file."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length)) if 0 < length < 1 << 26 else {}
+        found = header.get("__metadata__", {})
+        return {key: value for key, value in found.items() if isinstance(value, str)}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def unpack(data: bytes) -> dict[str, Tensor]:

@@ -176,7 +176,7 @@ def build_app(served: Served, ask: Ask, measured: Measured, *, token: str = "", 
             raise HTTPException(400, "; ".join(f"{each.name}: not readable: {each.problem}" for each in found))
         return JSONResponse({"predictions": [each.to_json(top) for each in found]})
 
-    app.add_middleware(_Guard, token=token)  # type: ignore[arg-type]
+    app.add_middleware(_Guard, token=token)
     return app
 
 

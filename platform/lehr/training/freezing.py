@@ -120,6 +120,12 @@ class Freezing:
         of_blocks = zip(reversed(self.blocks), reversed(shares), strict=True)  # a shared parameter has the lowest one's
         return {parameter: share for block, share in of_blocks for parameter in block.parameters()}
 
+    def trained(self, steps: int) -> list[Block]:
+        """The blocks below the head that the first `steps` steps of the run train."""
+        return [
+            block for block, first in zip(self.blocks, self._first, strict=True) if first is not None and first < steps
+        ]
+
     def apply(self, model: nn.Module, step: int) -> bool:
         """Sets each layer's mode for training at `step`; returns whether other parameters now require a gradient.
 

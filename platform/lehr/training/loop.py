@@ -304,7 +304,9 @@ class Attempt:
             self._answer()
         weights = average or (checkpoint.model if checkpoint else self.learner.model.state_dict())
         if self.group.first:
-            origin = {"step": best.step, "epoch": best.epoch, "weights": "average" if average else "raw"}
+            steps = self.state.step if best.step is None else best.step
+            trained = self.plan.trained(self.learner.model, steps)
+            origin = {"step": best.step, "epoch": best.epoch, "weights": "average" if average else "raw", **trained}
             description = replace(self.plan.describe_model(), origin=origin, metrics={best.metric: best.value, **test})
             with self.stopwatch.time("checkpoints"):
                 self.run.write_model(weights, description.to_json())

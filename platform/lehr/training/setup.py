@@ -24,7 +24,7 @@ from lehr.errors import JobError, RunError
 from lehr.job import Job, Training, TrainJob, check_call
 from lehr.models.description import ModelDescription, NetworkDescription
 from lehr.models.lightning import Lightning, base_of
-from lehr.models.weights import read_preprocessing, read_weights
+from lehr.models.weights import read_weights, recipe_for
 from lehr.own_code import OwnCodeError
 from lehr.schedules import GIVEN, TENTH, BaseSchedule, Cyclic, Own, fit, linear_rule, shortened
 from lehr.tasks import Classification, Outputs, Task
@@ -60,6 +60,7 @@ def check_job(job: TrainJob) -> None:
         raise job.error("model.name", str(error)) from error
     check_call(model, job.model.options, skip=taken, field="model", error=job.error)
     check_lightning(job, model)
+    recipe_for(job)
     if job.model.weights:
         try:
             read_weights(job.model.weights, job.storage, job.model.name)
@@ -261,6 +262,24 @@ class Plan:
         except ValueError as error:
             raise self.job.error("finetune", str(error)) from None
 
+    def trained(self, model: nn.Module, steps: int) -> dict[str, int]:
+        """How much of the network the first `steps` steps of the run train, as the description of a model says it:
+        `trained_parameters` of `parameters` and, of a pretrained network, `trained_blocks` of the `blocks` below its
+        head."""
+        every = dict.fromkeys(model.parameters())
+        counts = {"parameters": sum(each.numel() for each in every)}
+        if (freezing := self.freezing(model)) is None:
+            return {"trained_parameters": sum(each.numel() for each in every if each.requires_grad), **counts}
+        trained = freezing.trained(steps)
+        below = {each for block in freezing.blocks for each in block.parameters()}
+        moved = below.intersection(each for block in trained for each in block.parameters())
+        return {
+            "trained_parameters": sum(each.numel() for each in every if each in moved or each not in below),
+            **counts,
+            "trained_blocks": len(trained),
+            "blocks": len(freezing.blocks),
+        }
+
     def build_average(self, model: nn.Module) -> Average | None:
         """The average of the weights that the job asks for."""
         fixed_statistics = self.job.finetune is not None and self.job.finetune.batch_norm == "frozen"
@@ -313,20 +332,17 @@ def make_task(job: TrainJob, rows: DataSubset, mixed: bool = False) -> Classific
 
 def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
     """How pixels are prepared: as for the weights that the job starts from, else by statistics of its own rows."""
-    theirs = None
-    if job.model.weights:
-        try:
-            theirs = read_preprocessing(job.model.weights, job.storage, job.model.name)
-        except (ValueError, RunError) as error:
-            raise job.error("model.weights", str(error)) from error
-    limits = job.data.pixel_range
-    if theirs is None:
-        return replace(Preprocess.fit(rows), pixel_range=limits)
+    recipe = recipe_for(job)
+    limits, resize, interpolation = job.data.pixel_range, recipe.resize, recipe.interpolation
+    if recipe.mean is None or recipe.std is None:
+        return replace(Preprocess.fit(rows), pixel_range=limits, resize=resize, interpolation=interpolation)
     channels, height, width = rows.shape
-    if channels == 4 and theirs["channels"] != 4:
-        what = f"the weights {job.model.weights} take images of {theirs['channels']} channels; allowed: auto, 1, 3"
-        raise job.error("data.channels", what)
-    return replace(Preprocess.from_description(theirs), height=height, width=width, pixel_range=limits)
+    wanted = recipe.channels or channels
+    if channels == 4 and wanted != 4:
+        whose = f"the weights {job.model.weights}" if job.model.weights else "model.preprocessing.mean and std"
+        raise job.error("data.channels", f"{whose} take images of {wanted} channels; allowed: auto, 1, 3")
+    mean, std = (each * wanted if len(each) == 1 else each for each in (recipe.mean, recipe.std))
+    return Preprocess(height, width, wanted, mean, std, limits, resize, interpolation)
 
 
 def check_metrics(job: TrainJob, names: Sequence[str]) -> None:

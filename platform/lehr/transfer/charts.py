@@ -20,7 +20,7 @@ Line = tuple[list[float], list[float]]  # x, y
 
 
 def time_chart(trials: Sequence[StrategyTrial]) -> alt.LayerChart:
-    """Accuracy in percent over seconds of training, one line per strategy."""
+    """Accuracy in percent of the best model so far over seconds of training, one line per strategy."""
     return _lines({each.strategy: each.curve() for each in trials}, "seconds of training", log=False)
 
 

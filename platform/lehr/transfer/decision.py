@@ -23,10 +23,13 @@ class TransferDecision:
         train_rows, validation_rows: the number of images in these splits.
         classes: the class names.
         seconds_per_image: seconds to compute the features of one image; 0 if none were computed.
-        candidates: the strategies to choose from, the preferred one first.
+        candidates: the strategies to choose from, in the order of the rule of thumb.
         advice, similarity: what was measured and suggested; None if no features were needed.
         chosen: the strategy that was kept; None before the trials ended.
         why: the reason for the choice, as a sentence.
+        called: what the chosen one is: `fine-tuning`, or `head only` where its kept model is of an epoch before the
+            body was trained. Empty before there is a choice, and in earlier runs.
+        test_rows: the number of test images; 0 if there are none, or it is not known.
     """
 
     train_rows: int
@@ -38,6 +41,8 @@ class TransferDecision:
     similarity: Similarity | None = None
     chosen: Strategy | None = None
     why: str = ""
+    called: str = ""
+    test_rows: int = 0
 
     @property
     def images_per_class(self) -> float:
@@ -60,7 +65,7 @@ class TransferDecision:
         if found := self.similarity:
             content["similarity"] |= {"gain": found.gain, "similar": found.similar, "sure": found.conclusive}
         if self.chosen is None:
-            del content["chosen"], content["why"]
+            del content["chosen"], content["why"], content["called"]
         folder.write_json(FILE, content)
 
     @classmethod
@@ -78,4 +83,6 @@ class TransferDecision:
             else Similarity(*(similarity[name] for name in ("pretrained", "random", "rows", "error"))),
             chosen=content.get("chosen"),
             why=content.get("why", ""),
+            called=content.get("called", ""),
+            test_rows=content.get("test_rows", 0),
         )

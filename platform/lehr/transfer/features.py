@@ -7,8 +7,9 @@ features off-the-shelf", 2014.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -120,8 +121,14 @@ class FeatureExtractor:
         self._captured.append(inputs[0])
 
     @torch.inference_mode()
-    def __call__(self, rows: DataSubset, positions: Tensor, view: int = 0) -> Features:
-        """The features of the rows at `positions`; unreadable images are left out. View 0 is not augmented."""
+    def __call__(
+        self, rows: DataSubset, positions: Tensor, view: int = 0, told: Callable[[int], None] = lambda done: None
+    ) -> Features:
+        """The features of the rows at `positions`; unreadable images are left out. View 0 is not augmented.
+
+        Args:
+            told: called after each batch with the number of images done.
+        """
         parts: list[Features] = []
         for batch in rows.batches(positions.split(BATCH_SIZE)):
             batch = batch.to(self.device)
@@ -133,7 +140,12 @@ class FeatureExtractor:
             readable = batch.targets >= 0
             ids, labels = batch.ids[readable].cpu(), batch.targets[readable].cpu()
             parts.append(Features(ids, labels, torch.full_like(ids, view), values[readable].float().cpu()))
+            told(min(len(positions), len(parts) * BATCH_SIZE))
         return Features.concatenate(parts)
+
+
+def _told_from(told: Callable[[int], None], before: int, done: int) -> None:
+    told(before + done)
 
 
 def linear_head(plan: Plan, model: nn.Module) -> nn.Linear:
@@ -149,13 +161,24 @@ def linear_head(plan: Plan, model: nn.Module) -> nn.Linear:
 
 
 def compute_locally(
-    plan: Plan, split: str, positions: Tensor, *, views: int = 1, random_weights: bool = False
+    plan: Plan,
+    split: str,
+    positions: Tensor,
+    *,
+    views: int = 1,
+    random_weights: bool = False,
+    told: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Features]:
-    """The features of the rows of a split at `positions`, one view after the other, in this process."""
+    """The features of the rows of a split at `positions`, one view after the other, in this process.
+
+    Args:
+        told: called after each batch with the number of images done.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = FeatureExtractor(plan, device, random_weights)
     for view in range(views):
-        yield extractor(rows_of_split(plan, split), positions, view)
+        before = view * len(positions)
+        yield extractor(rows_of_split(plan, split), positions, view, partial(_told_from, told, before))
 
 
 def rows_of_split(plan: Plan, split: str) -> DataSubset:

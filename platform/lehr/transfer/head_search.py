@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -41,10 +42,29 @@ class Measured:
 
 @dataclass(frozen=True)
 class Judge:
-    """The metric that heads are compared by, and whether lower values of it are better."""
+    """The metric that heads are compared by.
+
+    Attributes:
+        metric: as `Measured` names it.
+        lower: whether lower values of it are better.
+        column: its name in the record.
+    """
 
     metric: str
     lower: bool = False
+    column: str = ""
+
+    @classmethod
+    def of(cls, wanted: str, lower: bool) -> Judge:
+        """For `train.metric` of a job. The average of a head's weights is not kept, so that it is the head itself."""
+        column = wanted.removeprefix("averaged_")
+        metric = re.sub("^(validation|clean_train|train)_", "", column)
+        return cls(metric, lower, column)
+
+    @property
+    def on_training_rows(self) -> bool:
+        """Whether it is measured on the training images."""
+        return "train_" in self.column.partition(self.metric)[0]
 
 
 @dataclass(frozen=True)
@@ -113,7 +133,10 @@ def search_heads(
     grid = tuple(product(section.rates, section.weight_decays))
     task = measured.task
     heads, losses = train_heads(train, task, section, grid, seed)
-    if len(validation) >= ENOUGH_ROWS or len(train.ids.unique()) < 2 * FOLDS:
+    if by.on_training_rows:
+        parts = [(heads, train.originals())]
+        scored_on = f"{len(parts[0][1]):,} training images"
+    elif len(validation) >= ENOUGH_ROWS or len(train.ids.unique()) < 2 * FOLDS:
         parts = [(heads, validation)]
         scored_on = f"{len(validation):,} validation images"
     else:

@@ -27,12 +27,12 @@ class HeadTrainable:
     Attributes:
         section: how the head is trained.
         parent: URI of the run folder that holds the features.
-        seconds_per_image: seconds that it took to compute the features of one image.
+        feature_seconds: what it took to compute the features, for the trial that is charged with it: the first.
     """
 
     section: FeaturesSection
     parent: str
-    seconds_per_image: float
+    feature_seconds: float = 0.0
 
     def __call__(self, plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
         """Searches learning rate and weight decay, and writes the network with the best head as the run's model."""
@@ -42,19 +42,18 @@ class HeadTrainable:
         steps = self.section.steps
         attempt = run.begin_attempt(workers=1, steps_per_epoch=steps, total_steps=steps)
         features = self._read_features(plan)
-        metric = plan.job.train.metric.removeprefix("averaged_").removeprefix("validation_")
         measured = Measured(plan.task, plan.metrics, plan.splits.train.classes)
-        by = Judge(metric, plan.job.lower_is_better(plan.job.train.metric))
+        wanted = plan.job.train.metric
+        by = Judge.of(wanted, plan.job.lower_is_better(wanted))
         search = search_heads(features["train"], features["validation"], measured, self.section, by, plan.job.seed)
         head = search.heads.module(search.best)
         metrics = evaluate_on_splits(head, features, measured)
-        images = len(features["train"]) + len(features["validation"])
-        seconds = {"features": images * self.seconds_per_image, "head": time.perf_counter() - began}
+        seconds = {"features": self.feature_seconds, "head": time.perf_counter() - began}
         trained = _TrainedHead(
             search=search,
             metrics=metrics,
             measured_rows=plan.splits.measured_rows,
-            best=_best_value(f"validation_{metric}", metrics, steps),
+            best=_best_value(by, {**metrics, "train_loss": search.losses[-1]}, steps),
             batch_size=min(self.section.batch_size, len(features["train"])),
             steps=steps,
             seconds=sum(seconds.values()),
@@ -78,7 +77,13 @@ class HeadTrainable:
     def _write_model(self, plan: Plan, run: RunFolder, head: nn.Module, trained: _TrainedHead) -> None:
         model = plan.build_model()
         model.set_submodule(head_of(model, plan.task.outputs), head.to(plan.dtype))
-        origin = {"step": trained.best.step, "epoch": trained.best.epoch, "weights": "raw"}
+        origin: dict[str, str | int | None] = {
+            "step": trained.best.step,
+            "epoch": trained.best.epoch,
+            "weights": "raw",
+            "trained_parameters": sum(each.numel() for each in head.parameters()),
+            "parameters": sum(each.numel() for each in model.parameters()),
+        }
         metrics = {name: value for name, value in trained.metrics.items() if not name.startswith("clean_train_")}
         plain = plan.describe_model()
         network = replace(plain.network, hidden=self.section.hidden or None)
@@ -170,6 +175,7 @@ def evaluate_on_splits(head: nn.Module, features: Mapping[str, Features], measur
     }
 
 
-def _best_value(name: str, metrics: Mapping[str, float], steps: int) -> BestValue:
+def _best_value(by: Judge, metrics: Mapping[str, float], steps: int) -> BestValue:
     """The metric at the end of the only epoch; without a value if it is not a number."""
+    name = by.column
     return BestValue(name) if math.isnan(metrics[name]) else BestValue(name, metrics[name], 1, steps)

@@ -59,6 +59,7 @@ def compute_on_ray(
     *,
     views: int = 1,
     random_weights: bool = False,
+    told: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Features]:
     """The features of the rows of a split at `positions`, one view after the other.
 
@@ -66,6 +67,7 @@ def compute_on_ray(
         shared: by split, handles of the decoded images or streams, which workers open.
         resources: the cluster's resources; see `replica_resources`.
         show_status: called with what the replicas wait for, on a cluster that has other users.
+        told: called after each batch with the number of images done.
     """
     DataContext.get_current().enable_progress_bars = False
     pool = replica_resources(resources, -(-len(positions) // BATCH_SIZE))
@@ -89,6 +91,7 @@ def compute_on_ray(
             ids, labels = torch.from_numpy(batch["id"].copy()), torch.from_numpy(batch["label"].copy())
             values = torch.from_numpy(np.asarray(batch["features"], np.float32).copy())
             parts.append(Features(ids, labels, torch.full_like(ids, view), values))
+            told(view * len(positions) + sum(map(len, parts)))
         yield Features.concatenate(parts)
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from lehr.curves.report import job_section
 from lehr.errors import RunError
 from lehr.formatting import format_metric, format_seconds
+from lehr.intervals import in_words, metric_in_words
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import DataFacts, RunFolder, UnreadableImages
 from lehr.transfer.charts import images_chart, time_chart
@@ -44,8 +45,9 @@ def _sections(run: RunFolder, decision: TransferDecision, trials: Sequence[Strat
     yield Section("Rule of thumb, and where this data set falls", _rule_of_thumb(decision))
     if whole := [each for each in trials if each.per_class is None]:
         caption = (
-            "Validation accuracy after each epoch, against training time. The features strategy has a single point: "
-            "its features are computed once, and its head is trained on them without evaluation in between."
+            "Validation accuracy of the best model so far, which is kept, against training time. The features strategy "
+            "has a single point: its features are computed once, and its head is trained on them without evaluation in "
+            "between."
         )
         body = chart(time_chart(whole), longest=LONGEST_LABEL) + paragraph(caption, soft=True)
         yield Section("Accuracy against training time", body)
@@ -55,7 +57,7 @@ def _sections(run: RunFolder, decision: TransferDecision, trials: Sequence[Strat
             caption, soft=True
         )
         yield Section("Accuracy against the number of training images", body)
-    yield Section("Trials", _trials_table(trials, decision.images_per_class))
+    yield Section("Trials", _trials_table(trials, decision) + paragraph(_of_the_trials(decision), soft=True))
     if run.folder.exists("neighbours.png"):
         image = base64.b64encode(run.folder.read("neighbours.png")).decode()
         picture = Markup('<img alt="Nearest neighbours" style="max-width:100%" src="data:image/png;base64,{}">')
@@ -78,7 +80,7 @@ def _verdict(decision: TransferDecision) -> Markup:
     if not decision.chosen:
         return warning + finding("No strategy has been chosen yet")
     why = f"{decision.why[:1].upper()}{decision.why[1:]}."
-    return finding(f"Chosen: {STRATEGY_NAMES[decision.chosen]}", why, tone="good") + warning
+    return finding(f"Chosen: {decision.called or STRATEGY_NAMES[decision.chosen]}", why, tone="good") + warning
 
 
 def _rule_of_thumb(decision: TransferDecision) -> Markup:
@@ -112,25 +114,35 @@ def _cell(advice: Advice, little: bool, similar: bool) -> Markup:
     return Markup('<td style="{}"><strong>{}</strong>{}<br>{}</td>').format(style, rule, tag, order)
 
 
-def _trials_table(trials: Sequence[StrategyTrial], all_images: float) -> Markup:
+def _trials_table(trials: Sequence[StrategyTrial], decision: TransferDecision) -> Markup:
     tested = any(each.test_accuracy is not None for each in trials)
-    head = ["training images per class", "strategy", "validation accuracy", "test accuracy", "epochs", "time"]
+    head = ["training images per class", "strategy", "validation accuracy", "test accuracy", "kept epoch"]
+    head += ["parameters trained", "time"]
     rows = []
     for each in trials:
         row = [
-            f"{each.per_class:,}" if each.per_class else f"{all_images:,.0f} (all)",
-            STRATEGY_NAMES[each.strategy],
-            _percent(each.accuracy),
-            _percent(each.test_accuracy),
-            "" if each.strategy == "features" else str(each.run.epochs().num_rows),
-            format_seconds(each.run.progress().seconds.get("total", 0.0)),
+            f"{each.per_class:,}" if each.per_class else f"{decision.images_per_class:,.0f} (all)",
+            each.called,
+            _percent(each.accuracy, decision.validation_rows),
+            _percent(each.test_accuracy, decision.test_rows),
+            "" if each.strategy == "features" else f"{each.result.best.epoch} of {each.epochs}",
+            each.trained,
+            format_seconds(each.seconds),
         ]
         rows.append(row if tested else [*row[:3], *row[4:]])
     return table(rows, head if tested else [*head[:3], *head[4:]])
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
+def _of_the_trials(decision: TransferDecision) -> str:
+    """What one has to know to read the table."""
+    rows = f"All are measured on the same {decision.validation_rows:,} validation images, ± the 95 % interval."
+    if not decision.seconds_per_image:
+        return rows
+    return f"{rows} The features were computed once; that time is in the first row of the features alone."
+
+
+def _percent(value: float | None, rows: int = 0) -> str:
+    return "" if value is None else in_words(value, rows)
 
 
 def _skipped_images(run: RunFolder) -> Markup:
@@ -148,12 +160,15 @@ def _facts(run: RunFolder, decision: TransferDecision) -> list[tuple[str, str]]:
     progress = run.progress()
     result = run.outcome() or progress
     best = result.best
-    value = None if best.value is None else format_metric(best.value, best.metric)
+    value = None
+    if best.value is not None:
+        told = metric_in_words(best.value, best.metric, decision.validation_rows)
+        value = told or format_metric(best.value, best.metric)
     facts: list[tuple[str, str | None]] = [
         ("State", progress.status),
-        ("Chosen", STRATEGY_NAMES[decision.chosen] if decision.chosen else None),
+        ("Chosen", decision.called or STRATEGY_NAMES[decision.chosen] if decision.chosen else None),
         (f"Best {best.metric.replace('_', ' ')}", value),
-        ("Test accuracy", _percent(result.metrics.get("test_accuracy"))),
+        ("Test accuracy", _percent(result.metrics.get("test_accuracy"), decision.test_rows)),
         ("Gain from pretraining", f"{100 * decision.similarity.gain:+.1f} points" if decision.similarity else None),
     ]
     return [(name, value) for name, value in facts if value]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lehr.errors import RunError
+from lehr.formatting import format_seconds
+from lehr.intervals import in_words
+from lehr.job import TrainJob, from_dict
 from lehr.job.transfer import Strategy
-from lehr.runs import Progress, RunFolder, RunOutcome
+from lehr.runs import ModelFile, Progress, RunFolder, RunOutcome
 
 STRATEGY_NAMES: dict[Strategy, str] = {
     "features": "features",
     "finetune": "fine-tuning",
     "scratch": "from scratch",
 }
+HEAD_ONLY = "head only"
+"""What fine-tuning is called whose kept model is of an epoch before anything below the head was trained."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,77 @@ class StrategyTrial:
         """The test accuracy of its best model, 0 to 1."""
         return self.result.metrics.get("test_accuracy")
 
+    @property
+    def called(self) -> str:
+        """What it is, for people."""
+        return called(self.strategy, self.run)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were trained."""
+        return self.run.epochs().num_rows
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, that of its features included where it was the first to need them."""
+        return float(np.nansum(self.run.epochs()["seconds"].to_numpy()))
+
+    @property
+    def trained(self) -> str:
+        """`5,130 of 11,181,642` parameters that its kept model has trained; empty where the run does not say."""
+        origin = _origin(self.run)
+        count, whole = origin.get("trained_parameters"), origin.get("parameters")
+        return f"{count:,} of {whole:,}" if isinstance(count, int) and isinstance(whole, int) else ""
+
     def curve(self) -> tuple[list[float], list[float]]:
-        """(seconds since training began, validation accuracy in percent) after every epoch."""
-        epochs = self.run.epochs()
-        seconds = np.cumsum(epochs["seconds"].to_numpy()).tolist()
-        return seconds, (100 * epochs["validation_accuracy"].to_numpy()).tolist()
+        """(seconds of training, validation accuracy in percent of the best model until then) after every epoch.
+
+        It ends at what `accuracy` is: the model that is kept.
+        """
+        best, job = self.result.best, from_dict(self.run.job)
+        assert isinstance(job, TrainJob)
+        rows, lower = self.run.epochs().to_pylist(), job.lower_is_better(best.metric)
+        kept = rows[0]
+        accuracies: list[float] = []
+        for row in rows:
+            value, so_far = row.get(best.metric), kept.get(best.metric)
+            if value is not None and (
+                so_far is None or so_far != so_far or (value < so_far if lower else value > so_far)
+            ):
+                kept = row
+            accuracies.append(100 * kept[_accuracy_column(best.metric)])
+        return np.cumsum([row["seconds"] for row in rows]).tolist(), accuracies
+
+    def sentence(self, rows: int) -> str:
+        """How it went, in a line for people.
+
+        Args:
+            rows: validation images.
+        """
+        accuracy = "no accuracy" if self.accuracy is None else in_words(self.accuracy, rows)
+        kept = "" if self.strategy == "features" else f", epoch {self.result.best.epoch} of {self.epochs} kept"
+        trained = f", {self.trained} parameters trained" if self.trained else ""
+        return f"{self.called}: {accuracy} on {rows:,} validation images{kept}, {format_seconds(self.seconds)}{trained}"
+
+
+def called(strategy: Strategy, run: RunFolder) -> str:
+    """What the kept model of a trial is, for people: not fine-tuned where nothing below its head was trained."""
+    untouched = strategy == "finetune" and _origin(run).get("trained_blocks") == 0
+    return HEAD_ONLY if untouched else STRATEGY_NAMES[strategy]
+
+
+def _origin(run: RunFolder) -> Mapping[str, object]:
+    """What the model of a run says of where it is from; nothing before there is one."""
+    try:
+        origin = ModelFile.read(run.folder).description.get("from")
+    except RunError:
+        return {}
+    return origin if isinstance(origin, Mapping) else {}
+
+
+def _accuracy_column(metric: str) -> str:
+    """The column of the accuracy of the weights that a metric chooses."""
+    return "averaged_validation_accuracy" if metric.startswith("averaged_") else "validation_accuracy"
 
 
 def accuracy_of(run: RunFolder) -> float | None:
@@ -55,7 +127,7 @@ def accuracy_of(run: RunFolder) -> float | None:
     """
     outcome = run.outcome()
     best = (outcome or run.progress()).best
-    name = "averaged_validation_accuracy" if best.metric.startswith("averaged_") else "validation_accuracy"
+    name = _accuracy_column(best.metric)
     if best.metric == name or best.value is None:
         return best.value
     rows = [row for row in run.epochs().to_pylist() if row["epoch"] == best.epoch]

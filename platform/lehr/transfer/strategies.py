@@ -7,15 +7,14 @@ fine-tune much of the network or train from scratch; with little and different d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lehr.job.transfer import Strategy
+from lehr.intervals import overlap
+from lehr.job.transfer import STRATEGIES, Strategy
 from lehr.transfer.similarity import SIMILAR_GAIN, Similarity
 
 LITTLE_DATA = 30  # images per class: features won or tied at 10, fine-tuning won from 50 on
-PREFERENCE_MARGIN = 1.0  # standard errors by which another strategy must beat the preferred one
 
 TABLE: dict[tuple[bool, bool], tuple[str, tuple[Strategy, ...]]] = {
     (True, True): ("Train a linear head on the features", ("features", "finetune")),
@@ -23,7 +22,7 @@ TABLE: dict[tuple[bool, bool], tuple[str, tuple[Strategy, ...]]] = {
     (True, False): ("Difficult: try everything, and collect more images", ("features", "finetune", "scratch")),
     (False, False): ("Fine-tune much of the network, or train from scratch", ("finetune", "scratch", "features")),
 }
-"""From (little data, similar data) to the rule of thumb and the strategies to try, the preferred one first."""
+"""From (little data, similar data) to the rule of thumb and the strategies to try, in its order."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Advice:
 
     Attributes:
         little, similar: which cell of the table applies.
-        candidates: the strategies to try, the preferred one first.
+        candidates: the strategies to try, in the order of the rule of thumb.
         why: the measurements behind it, for people; without the last full stop.
         warning: what the user should know; empty if nothing.
     """
@@ -90,35 +89,48 @@ class Choice:
     why: str
 
 
-def choose(candidates: tuple[Strategy, ...], accuracy: Mapping[Strategy, float], rows: int) -> Choice:
-    """The candidate with the best validation accuracy, if it is better than the preferred one by more than chance.
+def choose(
+    candidates: tuple[Strategy, ...],
+    accuracy: Mapping[Strategy, float],
+    rows: int,
+    called: Mapping[Strategy, str] | None = None,
+) -> Choice:
+    """The candidate with the best validation accuracy, or a cheaper one that these images cannot tell from it.
 
-    The preferred strategy is kept unless another beats it by more than `PREFERENCE_MARGIN` binomial standard errors of
-    the difference on `rows` validation images. On many images this is simply the best.
+    All are measured on the same images. Where chance alone can explain how far the best is ahead of a cheaper one, the
+    cheapest such is kept: the simplest model within the error of the best, as Breiman et al., "Classification and
+    regression trees", 1984, choose among trees. On many images this is the best.
 
     Args:
-        candidates: the preferred strategy first.
+        candidates: the strategies that were tried.
         accuracy: validation accuracy, 0 to 1, of the strategies that finished; at least one.
+        rows: validation images.
+        called: what each is called in the sentence; by default by its name.
     """
-    tried = [name for name in candidates if name in accuracy]
+    tried = [name for name in STRATEGIES if name in candidates and name in accuracy]  # the cheapest first
+    names = {name: (called or {}).get(name, name) for name in tried}
     if len(tried) == 1:
         return Choice(tried[0], "no other strategy was tried")
-    chosen, why = tried[0], ""
-    for name in tried[1:]:
-        a, b = accuracy[name], accuracy[chosen]
-        error = math.sqrt((a * (1 - a) + b * (1 - b)) / max(1, rows))
-        if a - b > PREFERENCE_MARGIN * error:
-            why = f"{name} is {100 * (a - b):.1f} points above {chosen} on {rows:,} validation images"
-            why += f", more than the {100 * error:.1f} points that chance explains"
-            chosen = name
-    if why:
-        return Choice(chosen, why)
-    leader = max(tried, key=lambda name: accuracy[name])
-    if accuracy[leader] > accuracy[chosen]:
-        gap = 100 * (accuracy[leader] - accuracy[chosen])
+    best = max(tried, key=lambda name: accuracy[name])  # of equals the cheapest
+    alike = [name for name in tried if overlap(accuracy[best], accuracy[name], rows)]
+    chosen, images = alike[0], f"{rows:,} validation image{'s' if rows != 1 else ''}"
+    if chosen != best:
+        gap = 100 * (accuracy[best] - accuracy[chosen])
         return Choice(
             chosen,
-            f"{leader} is {gap:.1f} points better on {rows:,} validation images, which chance can explain, and the "
-            f"rule of thumb prefers {chosen}",
+            f"{names[best]} is {gap:.1f} points above it on {images}, which chance can explain: the intervals overlap, "
+            f"and {names[chosen]} is the cheaper; more validation images would tell, strategy={best} takes the other",
         )
-    return Choice(chosen, f"{chosen} has the best validation accuracy")
+    others = [name for name in tried if name != best]
+    close = [names[name] for name in others if name in alike]
+    if close:
+        return Choice(
+            best,
+            f"{names[best]} has the best validation accuracy and is the cheapest; "
+            f"{images} do not tell it from {' and '.join(close)}: the intervals overlap",
+        )
+    second = max(others, key=lambda name: accuracy[name])
+    gap = 100 * (accuracy[best] - accuracy[second])
+    return Choice(
+        best, f"{names[best]} is {gap:.1f} points above {names[second]} on {images}, more than chance explains"
+    )

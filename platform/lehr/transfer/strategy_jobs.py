@@ -6,14 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from lehr import trust
+from lehr import models, trust
 from lehr.errors import RunError
 from lehr.formatting import format_folder
 from lehr.job import TrainJob, derive, to_dict
 from lehr.job.transfer import Strategy, TransferJob
 from lehr.models.description import ModelDescription
-from lehr.models.weights import read_preprocessing, referenced_run
-from lehr.runs import read_model
+from lehr.models.recipes import Recipe, resolve
+from lehr.models.weights import read_recipe, read_weights, referenced_run
+from lehr.runs import ModelFile
 
 
 def check_backbone(job: TransferJob) -> None:
@@ -24,9 +25,14 @@ def check_backbone(job: TransferJob) -> None:
         raise job.error("backbone.weights", what)
     try:
         network = backbone_network(job)
-        read_preprocessing(backbone_weights(job), job.storage, network["name"])
+        backbone_recipe(job, network["name"])
+        models.find(network["name"], {key: value for key, value in network.items() if key != "name"})
     except (ValueError, RunError) as error:
         raise job.error("backbone", str(error)) from error
+    try:
+        read_weights(backbone_weights(job), job.storage, network["name"], "backbone.weights")
+    except (ValueError, RunError) as error:
+        raise job.error("backbone.weights", str(error)) from error
 
 
 def backbone_network(job: TransferJob) -> dict[str, Any]:
@@ -39,7 +45,7 @@ def backbone_network(job: TransferJob) -> dict[str, Any]:
     if not name.startswith("run:"):
         return {"name": name, **job.backbone.options}
     run = referenced_run(name, job.storage)
-    described = ModelDescription.from_json(read_model(run)[1]).network
+    described = ModelDescription.from_json(ModelFile.read(run).description).network
     trust.check(described.calls, format_folder(run))
     options = {**described.options, **job.backbone.options}
     given = [*described.calls, *trust.calls_of(to_dict(job))]
@@ -54,21 +60,43 @@ def backbone_weights(job: TransferJob) -> str:
     return job.backbone.weights or "pretrained"
 
 
+def backbone_recipe(job: TransferJob, network: str) -> Recipe:
+    """How images are prepared for the backbone: as for its weights, with what the job says instead.
+
+    Args:
+        network: the name of the backbone's network.
+
+    Raises:
+        JobError: the job contradicts itself.
+        ValueError, RunError: there are no such weights.
+    """
+    theirs, given = read_recipe(backbone_weights(job), job.storage, network), job.backbone.preprocessing
+    size = job.base.data.image_size
+    wanted = (size, size) if isinstance(size, int) else size
+    if wanted is None and not (given and given.crop):
+        wanted = theirs.size
+    try:
+        return resolve(theirs, given, wanted)
+    except ValueError as error:
+        what = str(error).replace("data.image_size", "base.data.image_size")
+        raise job.error("backbone.preprocessing", what) from None
+
+
 def strategy_job(job: TransferJob, strategy: Strategy, *, per_class: int | None = None, name: str = "") -> TrainJob:
-    """The train job of a strategy. Images have the size used in pretraining unless the job sets another.
+    """The train job of a strategy. Images are prepared as in the pretraining, unless the job says otherwise.
 
     Args:
         per_class: train on this many images of each class only.
         name: the trial's folder in the run folder.
     """
     network = backbone_network(job)
-    changes: dict[str, Any] = {"model": network}
-    if job.base.data.image_size is None:
-        known = read_preprocessing(backbone_weights(job), job.storage, network["name"])
-        if known:
-            changes["data.image_size"] = [known["height"], known["width"]]
-    if strategy != "scratch":
-        changes["model"] = {**network, "weights": backbone_weights(job)}
+    changes: dict[str, Any] = {}
+    prepared = backbone_recipe(job, network["name"]).fields
+    if strategy == "scratch":  # the same images, in the scale of these
+        prepared = {key: value for key, value in prepared.items() if key not in ("mean", "std")}
+        changes["model"] = {**network, "preprocessing": prepared}
+    else:
+        changes["model"] = {**network, "preprocessing": prepared, "weights": backbone_weights(job)}
         changes["finetune"] = {"head_first": "100%"} if strategy == "features" else to_dict(job.finetune)
     if per_class is not None:
         changes["data.per_class"] = per_class

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lehr.formatting import format_seconds
+from lehr.intervals import in_words
 from lehr.job.transfer import STRATEGIES, Strategy
 from lehr.runs import Overview, Table
 from lehr.transfer.results import accuracy_of
@@ -15,12 +16,13 @@ class TransferStudy(Each):
     """Trains each strategy to its end, on all training images and on fewer of each class.
 
     Attributes:
-        candidates: the strategies to choose from, the preferred one first.
+        candidates: the strategies to choose from.
+        rows: the number of validation images.
     """
 
-    def __init__(self, candidates: Sequence[Strategy], trials: Sequence[Trial]) -> None:
+    def __init__(self, candidates: Sequence[Strategy], trials: Sequence[Trial], rows: int = 0) -> None:
         super().__init__(trials)
-        self.candidates = tuple(candidates)
+        self.candidates, self.rows = tuple(candidates), rows
         self._epochs: dict[str, tuple[int, float | None]] = {}  # by folder: epochs done, and the last accuracy
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
@@ -40,14 +42,22 @@ class TransferStudy(Each):
         accuracy = {name: value for name, value in self.accuracy().items() if name in self.candidates}
         best = max(accuracy, key=lambda name: accuracy[name], default=None)
         rows = [row for trial in self.trials if (row := self._table_row(trial))]
+        now = ", ".join(said for trial in self.trials if (said := self._under_way(trial)))
+        told = f"{best} {in_words(accuracy[best], self.rows)}" if best else ""
         return StudyProgress(
             Overview(
-                headline=f"{best} {accuracy[best]:.2%}" if best else "",
+                headline="; ".join(filter(None, (told, now))),
                 done=sum(map(self._share_done, self.trials)) / max(1, len(self.trials)),
                 facts={"candidates": ", ".join(self.candidates)},
                 table=Table(("strategy", "state", "validation accuracy", "time"), tuple(rows)),
             )
         )
+
+    def _under_way(self, trial: Trial) -> str:
+        """How far a trial is that is being trained: `finetune 3 of 20 epochs`; empty for any other."""
+        epochs = 0 if trial.folder in self.outcomes else self._epochs.get(trial.folder, (0, None))[0]
+        name = trial.folder.removeprefix("trials/")
+        return f"{name} {epochs} of {trial.job.train.epochs} epochs" if epochs else ""
 
     def _share_done(self, trial: Trial) -> float:
         """Share of a trial that is done, 0 to 1."""
@@ -60,7 +70,7 @@ class TransferStudy(Each):
         name, outcome = trial.folder.removeprefix("trials/"), self.outcomes.get(trial.folder)
         if outcome:
             value = accuracy_of(outcome.run)
-            accuracy = "" if value is None else f"{value:.2%}"
+            accuracy = "" if value is None else in_words(value, self.rows)
             seconds = outcome.run.progress().seconds.get("total", 0.0)
             return name, outcome.status, accuracy, format_seconds(seconds)
         epochs, last = self._epochs.get(trial.folder, (0, None))

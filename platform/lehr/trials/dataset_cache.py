@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from lehr.job import TrainJob, to_dict
+from lehr.models.weights import recipe_for
 
 Held = TypeVar("Held")
 
@@ -28,16 +29,26 @@ class DatasetCache(Generic[Held]):
             self._held[about] = self._prepare(job)
         return self._held[about]
 
+    def add(self, job: TrainJob, held: Mapping[str, Held]) -> None:
+        """Keeps what was made of a job's data already."""
+        self._held[same_images(job)] = held
+
 
 class SharedData:
     """What several calls of `run_trials` share: images are read, and told of, once for all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: TrainJob | None = None, held: Mapping[str, Any] | None = None) -> None:
+        """With a job whose data were opened before, and they: in this process what `open_data` returns, on Ray what
+        `share` makes of it."""
         self._cache: DatasetCache[Any] | None = None
+        self._before = (job, held) if job and held else None
 
     def cache(self, prepare: Callable[[TrainJob], Mapping[str, Held]]) -> DatasetCache[Held]:
         """The cache of the first call, which `prepare` fills."""
-        self._cache = self._cache or DatasetCache(prepare)
+        if self._cache is None:
+            self._cache = DatasetCache(prepare)
+            if self._before:
+                self._cache.add(*self._before)
         return self._cache
 
 
@@ -46,4 +57,6 @@ def same_images(job: TrainJob) -> str:
     data: dict[str, Any] = {key: value for key, value in to_dict(job)["data"].items() if key not in AFTER_DECODING}
     if isinstance(data["validation"], float):
         data["validation"] = "share"
+    recipe = recipe_for(job)
+    data["prepared"] = [recipe.size, recipe.resize, recipe.interpolation]
     return json.dumps(data, sort_keys=True)

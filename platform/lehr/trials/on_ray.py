@@ -59,6 +59,7 @@ def run_on_ray(running: Running, study: Study, shared: SharedData, at_most: int 
 
     Args:
         at_most: the largest number of trials that can run at the same time; when there are few, each gets more CPUs.
+        held: a job whose data were shared before, and their handles.
 
     Raises:
         Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
@@ -67,7 +68,8 @@ def run_on_ray(running: Running, study: Study, shared: SharedData, at_most: int 
     if not (first := runner.next()):
         return
     job = first[0].job
-    running.screen.status("starting Ray")
+    if not ray.is_initialized():
+        running.screen.status("starting Ray")
     widest = job.workers.count if isinstance(job.workers.count, int) else 1
     with connect(widest, job.workers.cpus) as resources:
         room = slots(job, resources.cpus, resources.gpus, at_most, resources.nodes)

@@ -73,6 +73,21 @@ PRETRAINED = {**NORM, "model.weights": "run:first"}
 
 OWN = "tests.unit.job.own_code"
 
+
+def preparations(section: str) -> list[Field]:
+    """The fields that say how images are prepared."""
+    at, scale = f"{section}.preprocessing", {"mean": 0.5, "std": 0.5}
+    return [
+        Field(at, scale),
+        Field(f"{at}.mean", 0.25, {at: {"std": 0.5}}, usual=0.5),
+        Field(f"{at}.std", 0.25, {at: {"mean": 0.5}}, usual=0.5),
+        Field(f"{at}.range", [0, 2], {at: scale}),
+        Field(f"{at}.resize", 12, {at: {"crop": 8}}),
+        Field(f"{at}.crop", 10),
+        Field(f"{at}.interpolation", "nearest", {at: {"crop": 10}}),
+    ]
+
+
 TRAINING: list[Field] = [
     Field("seed", 1),
     Field("data.source", "images", {"data.path": "{photos}", "data.classes": None}, rows, usual="parquet"),
@@ -94,6 +109,7 @@ TRAINING: list[Field] = [
     Field("model", "resnet20", see=network),
     Field("model.name", "resnet20", {"model": {}}, network),
     Field("model.weights", "run:first", NORM),
+    *preparations("model"),
     Field("loss.name", "focal"),
     Field("loss.label_smoothing", 0.2),
     Field("loss.class_weights", [1, 2, 3, 4]),
@@ -304,7 +320,8 @@ OTHERS: dict[str, tuple[dict[str, Any], Any, list[Field]]] = {
                 unfreeze="2step",
                 batch_norm="train",
             ),
-            Field("compare_scratch", False),
+            *preparations("backbone"),
+            Field("compare_scratch", True),
             Field("images_per_class", [3]),
         ],
     ),
@@ -337,6 +354,11 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
         ("train.averaging.start", "1ep", {"train.averaging": "ema"}),
         ("data.path", "{photos}", {}),
         ("train.compile", "reduce-overhead", {"train.gradient_accumulation": 2}),
+        ("model.preprocessing.range", [0, 2], {}),
+        ("model.preprocessing.resize", 12, {}),
+        ("model.preprocessing.interpolation", "nearest", {}),
+        ("model.preprocessing.crop", 10, {"data.image_size": 9}),
+        ("model.preprocessing", {"mean": 127, "std": 128}, {}),
     ],
     "search": [
         ("stopping.least", 3, {}),
@@ -374,7 +396,8 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
     "transfer": [
         ("features.steps", 9, {"strategy": ["finetune"], "features": None}),
         ("finetune.frozen", 1, {"strategy": ["features"]}),
-        ("compare_scratch", False, {"strategy": ["features"]}),
+        ("compare_scratch", True, {"strategy": ["features", "scratch"]}),
+        ("backbone.preprocessing.crop", 10, {"base.data.image_size": 9}),
         ("base.model", "resnet20", {}),
         ("base.finetune", {"frozen": 1}, {}),
         ("backbone.weights", "pretrained", {}),

@@ -37,7 +37,7 @@ FILES = [
     ("seed: true", ":1: seed: true is not a whole number; allowed: a whole number from 0 to 2147483647"),
     ("notes: 5", ":1: notes: 5 is not text; put it in quotes"),
     ("model: 5", ":1: model: 5 is not text; put it in quotes"),
-    ("model: [a]", ':1: model: ["a"] is not a mapping; allowed: text or a mapping of name, weights'),
+    ("model: [a]", ':1: model: ["a"] is not a mapping; allowed: text or a mapping of name, weights, preprocessing'),
     ("train: 5", f":1: train: 5 is not a mapping; allowed: a mapping of {TRAIN}"),
     ("data: {augment: shift}", ':1: data.augment: "shift" is not a list; did you mean ["shift"]?'),
     ("data:\n  augment:\n  - shift\n  - 5", ":4: data.augment.1: 5 is not text; put it in quotes"),

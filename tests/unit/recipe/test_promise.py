@@ -188,7 +188,7 @@ def test_unequal_classes_are_no_ground_to_stop_but_told_at_the_end() -> None:
     assert "base.data.sampling=balanced" in last.found
 
 
-@pytest.mark.parametrize("rows", [4, 40])
+@pytest.mark.parametrize("rows", [4, 400])
 def test_too_few_validation_images_are_no_ground_to_stop(rows: int) -> None:
     trial = TrialResult(setting=Hyperparameters(rate=0.1, decay=0), folder="trials/0000", values=(0.75,))
     searched = SearchRound(

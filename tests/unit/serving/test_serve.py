@@ -45,7 +45,7 @@ def test_a_run_is_served_as_it_predicts_and_ends_when_asked(tmp_path: Path) -> N
     server = subprocess.Popen([*command, "--replicas", "2"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout
-        said = []
+        said: list[str] = []
         while "Stop with" not in "".join(said[-1:]):
             said.append(server.stdout.readline())
             assert said[-1], said

@@ -32,7 +32,8 @@ BEFORE = TransferDecision(
     "decision",
     [
         BEFORE,
-        replace(BEFORE, chosen="finetune", why="finetune has the best validation accuracy"),
+        replace(BEFORE, chosen="finetune", why="finetune has the best validation accuracy", called="head only"),
+        replace(BEFORE, test_rows=90),
         replace(BEFORE, advice=None, similarity=None),
     ],
 )
@@ -46,12 +47,13 @@ def test_a_choice_is_in_the_file_only_once_there_is_one(tmp_path: Path) -> None:
         return list(Folder.at(tmp_path).read_json("transfer.json"))
 
     before = ["train_rows", "validation_rows", "classes", "seconds_per_image", "candidates", "advice", "similarity"]
+    before += ["test_rows"]
     assert TransferDecision.read(Folder.at(tmp_path)) is None
     BEFORE.write(Folder.at(tmp_path))
     assert keys() == before
     assert {"gain", "similar", "sure"} <= json.loads((tmp_path / "transfer.json").read_text())["similarity"].keys()
     replace(BEFORE, chosen="features", why="so").write(Folder.at(tmp_path))
-    assert keys() == [*before, "chosen", "why"]
+    assert keys() == [*before[:-1], "chosen", "why", "called", "test_rows"]
 
 
 @pytest.mark.parametrize("damage", ["{}", "[]", '{"advice": 3, "similarity": null}', "not JSON"])

@@ -41,16 +41,24 @@ def test_where_similarity_is_too_close_to_call_both_rows_of_the_table_are_tried(
 @pytest.mark.parametrize(
     ("accuracy", "rows", "expected", "why"),
     [
-        # better, but by less than chance explains: the preferred strategy is kept
+        # better, but by less than chance explains: the cheaper one is kept
         (
             {"features": 0.60, "finetune": 0.65},
             40,
             "features",
-            "which chance can explain, and the rule of thumb prefers features",
+            "finetune is 5.0 points above it on 40 validation images, which chance can explain: the intervals overlap, "
+            "and features is the cheaper; more validation images would tell, strategy=finetune takes the other",
         ),
         # the same difference, measured on many images
         ({"features": 0.60, "finetune": 0.65}, 4000, "finetune", "finetune is 5.0 points above features"),
-        ({"features": 0.66, "finetune": 0.65}, 4000, "features", "features has the best validation accuracy"),
+        (
+            {"features": 0.66, "finetune": 0.65},
+            4000,
+            "features",
+            "features has the best validation accuracy and is the cheapest; 4,000 validation images do not tell it "
+            "from finetune: the intervals overlap",
+        ),
+        ({"features": 0.75, "finetune": 0.65}, 4000, "features", "features is 10.0 points above finetune"),
         ({"finetune": 0.65}, 40, "finetune", "no other strategy was tried"),
         # scratch was trained for comparison only and is not a candidate
         ({"features": 0.60, "finetune": 0.60, "scratch": 0.99}, 4000, "features", "best validation accuracy"),
@@ -59,6 +67,12 @@ def test_where_similarity_is_too_close_to_call_both_rows_of_the_table_are_tried(
 def test_validation_decides_where_the_difference_is_more_than_chance(
     accuracy: dict[Strategy, float], rows: int, expected: str, why: str
 ) -> None:
-    choice = choose(("features", "finetune"), accuracy, rows)
-    assert choice.strategy == expected
-    assert why in choice.why
+    for order in (("features", "finetune"), ("finetune", "features")):
+        choice = choose(order, accuracy, rows)
+        assert choice.strategy == expected
+        assert why in choice.why
+
+
+def test_what_was_not_fine_tuned_is_not_called_so() -> None:
+    choice = choose(("features", "finetune"), {"features": 0.5, "finetune": 0.9}, 400, {"finetune": "head only"})
+    assert choice.why.startswith("head only is 40.0 points above features")
