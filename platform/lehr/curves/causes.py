@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lehr.curves import advice
-from lehr.curves.findings import Finding, grade
+from lehr.curves.findings import NOT_LEARNING, Finding, grade
 from lehr.curves.signals import Signals
 
 DECOUPLED = ("adamw", "lamb", "nadamw", "muon", "lion")
@@ -54,14 +54,15 @@ def frozen(s: Signals) -> Finding | None:
     trained, reached = net.trainable / net.parameters, net.reached / max(net.trainable, 1)
     if trained > s.limits.trained and reached > s.limits.trained:
         return None
+    blocked = trained > s.limits.trained and s.at_chance and not s.has_begun
     what = (
         f"only {net.trainable:,} of {net.parameters:,} weights require a gradient"
         if trained <= s.limits.trained
         else f"a gradient reaches only {net.reached:,} of {net.trainable:,} weights in the first step"
     )
     return Finding(
-        name="frozen",
-        title="Most of the network is not trained",
+        name="not_learning" if blocked else "frozen",
+        title=NOT_LEARNING if blocked else "Most of the network is not trained",
         rule="most weights require no gradient, or get none, and the training rows are not fitted",
         evidence=f"{what}; accuracy is {s.final(s.training):.1%} on training rows",
         confidence="high",
@@ -69,6 +70,25 @@ def frozen(s: Signals) -> Finding | None:
             "Set requires_grad where weights should be trained, and look for detach(), no_grad(), and layers whose "
             "weights start at zero."
         ),
+    )
+
+
+def loud_start(s: Signals) -> Finding | None:
+    """Before the first update the loss is many times that of a guess: the initial weights are too large."""
+    times = s.initial_loss / s.chance_loss if s.chance_loss > 0 else 0.0
+    if s.is_fitted or not times > s.limits.loud or s.curves.option("model.weights"):
+        return None
+    return Finding(
+        name="bad_initialization",
+        title="Bad initialization",
+        rule="the loss before the first update is many times that of a guess, and the training rows are not fitted",
+        evidence=(
+            f"the loss begins at {s.initial_loss:.3g}, where a guess has {s.chance_loss:.3g}: outputs that large come "
+            f"from initial weights that are too large; accuracy is {s.final(s.training):.1%} on training rows"
+        ),
+        confidence=grade(times, s.limits.loud),
+        advice="Change the initialization (He et al., 2015) or add normalisation layers.",
+        overrides=advice.better_initialization(s.curves),
     )
 
 
@@ -159,6 +179,28 @@ def _smoothing(s: Signals) -> Strong | None:
 
 
 def _augmentation(s: Signals) -> Strong | None:
+    """Images are distorted far more than is usual, or their loss is far above that of the same rows as they are."""
+    return _distortion(s) or _harder(s)
+
+
+def _distortion(s: Signals) -> Strong | None:
+    """Options of augmentations that are far above those of their papers: Cubuk et al., 2020; Zhong et al., 2020."""
+    steps = s.curves.option("data.augment") or []
+    strengths = []
+    for each in (step for step in steps if isinstance(step, dict)):
+        if each.get("name") == "rand_augment":
+            strengths.append((each.get("operations", 2) * each.get("magnitude", 9.0) / (3 * 15), "rand_augment"))
+        if each.get("name") == "erasing":
+            area = (each.get("smallest", 0.02) + each.get("largest", 0.33)) / 2
+            strengths.append((each.get("probability", 0.5) * area / (0.5 * 0.21), "erasing"))
+    times, name = max(strengths, default=(0.0, ""))
+    if times < s.limits.distorted:
+        return None
+    what = f"data.augment distorts images far more than is usual: {name}, {times:.0f} times as much as its paper"
+    return times / s.limits.distorted, what, {"data.augment": []}
+
+
+def _harder(s: Signals) -> Strong | None:
     """The loss of augmented rows is far above that of the same rows as they are."""
     steps = s.curves.option("data.augment") or []
     names = [each.get("name") if isinstance(each, dict) else each for each in steps if isinstance(steps, list)]

@@ -82,7 +82,7 @@ def _healthy(s: Signals) -> Finding | None:
     """The run is close to the best that is possible: nearly every validation row is right."""
     validation = s.final(s.validation)
     error = s.standard_error(validation)
-    if 1 - validation > max(s.limits.near_perfect, 2 * error) or s.validation_rows < FEW_ROWS:
+    if not s.is_near_perfect or s.validation_rows < FEW_ROWS:
         return None
     return Finding(
         name="healthy",

@@ -33,6 +33,8 @@ def bad_initialization(s: Signals) -> Finding | None:
     if lasted < s.limits.flat_start or steps < min(s.limits.flat_steps, s.curves.steps_per_epoch):
         return None
     later = min(1.0, end + max(lasted, 0.15))
+    if s.learned >= s.limits.overcome and lasted < s.limits.flat_and_overcome:
+        return None
     fell = s.fall(end, later)
     if fell < s.limits.sudden_fall or s.update_ratio(s.warmup_share, end) < s.limits.small_update:
         return None
@@ -53,6 +55,7 @@ def bad_initialization(s: Signals) -> Finding | None:
 def rate_too_low(s: Signals) -> Finding | None:
     """The loss falls steadily but slowly, almost in a straight line."""
     update = s.update_ratio(s.warmup_share, max(0.25, s.warmup_share + 0.1))
+    update = s.update_ratio(0, 1) if math.isnan(update) else update  # a short run has few measurements
     fall = s.fall(0.02, 1.0)
     if (
         not update < s.limits.small_update
@@ -101,7 +104,7 @@ def decayed_too_early(s: Signals) -> Finding | None:
 
 def oscillating(s: Signals) -> Finding | None:
     """The training loss varies widely from step to step."""
-    if s.noise < s.limits.wide_noise:
+    if s.noise < s.limits.wide_noise or s.is_fitted or s.steps_taken < s.limits.few_steps:
         return None
     return Finding(
         name="oscillating",
@@ -156,11 +159,11 @@ def overfitting(s: Signals) -> Finding | None:
     error = s.standard_error(validation)
     losses = s.curves.epoch_column("validation_loss")
     best = s.best(s.validation)
-    far = s.gap > max(limits.gap, limits.standard_errors * error) and s.gap > limits.gap_share * (1 - validation)
+    far = s.gap > max(limits.overfit, limits.standard_errors * error) and s.gap > limits.gap_share * (1 - validation)
     rose = s.final(losses) / -s.best(-losses) if s.positive else math.nan
     still_fitting = s.final(s.training) > s.best(s.training) - limits.no_fall
     turned = rose > limits.turned_down and best - validation > limits.standard_errors * error and still_fitting
-    if not far and not turned:
+    if (not far and not turned) or (s.is_improving and not s.is_fitted):
         return None
     loss_rose = f"; the validation loss is {rose:.2g} times its minimum" if rose > limits.turned_down else ""
     return Finding(
@@ -174,48 +177,55 @@ def overfitting(s: Signals) -> Finding | None:
             f"accuracy is {s.final(s.training):.1%} on training images and {validation:.1%} ± {error:.1%} on the "
             f"validation split, a gap of {100 * s.gap:.0f} points; the best epoch was {s.best_epoch}{loss_rose}"
         ),
-        confidence=grade(max(s.gap / max(limits.gap, limits.standard_errors * error), rose - 1 if turned else 0), 1.0),
+        confidence=grade(max(s.gap / max(limits.overfit, limits.standard_errors * error), rose - 1 if turned else 0), 1.0),
         advice=f"Regularise, get more data, or stop at epoch {s.best_epoch}.",
         overrides=advice.regularise(s.curves),
     )
 
 
 def too_short(s: Signals) -> Finding | None:
-    """Validation accuracy still rising at the end."""
-    fall = s.fall(0.75, 1.0)
+    """The network is still getting better at the end, and does not fit its training rows yet."""
+    if s.is_fitted or s.is_near_perfect or not s.is_improving:
+        return None
     error = s.standard_error(s.final(s.validation))
-    if s.final(s.training) >= s.limits.fitted:
-        return None
-    if fall < s.limits.still_falling or s.late_gain < max(s.limits.still_rising, 2 * error):
-        return None
     return Finding(
         name="too_short",
         title="Not trained long enough",
-        rule="validation accuracy still rises and the training loss still falls at the end",
+        rule="the validation loss still falls at the end, and the training rows are not fitted",
         evidence=(
-            f"validation accuracy rose by {100 * s.late_gain:.1f} points (± {100 * error:.1f}) in the second half, to "
-            f"{s.final(s.validation):.1%}, and the training loss fell by {fall:.0%} in the last quarter"
+            f"the validation loss fell by {s.late_progress:.0%} in the second half and is at its minimum at the end; "
+            f"validation accuracy rose by {100 * s.late_gain:.1f} points (± {100 * error:.1f}), to "
+            f"{s.final(s.validation):.1%}, with {s.final(s.training):.1%} on training rows, after {s.steps_taken:,} "
+            "steps"
         ),
-        confidence=grade(min(fall / s.limits.still_falling, s.late_gain / max(s.limits.still_rising, 2 * error)), 1.0),
+        confidence=grade(s.late_progress / s.limits.late_progress, 1.0) if not s.never_learned else "low",
         advice="Train for more epochs.",
         overrides=advice.longer(s.curves, 3),
     )
 
 
 def underfitting(s: Signals) -> Finding | None:
-    """Training and validation accuracy close together and low."""
+    """Training and validation accuracy close together and low, and a network that may be too small.
+
+    A network with more weights than rows can learn them by heart (Zhang et al., 2017): then its size is no cause.
+    """
     apart = max(s.limits.gap, s.limits.standard_errors * s.standard_error(s.final(s.validation)))
-    if not s.learned <= s.limits.low or s.gap > apart:
+    weights, rows = s.network.parameters, s.survey.train.rows
+    small = 0 < weights < rows
+    if s.gap > apart or not s.has_begun or s.steps_taken < s.limits.few_steps or 0 < rows <= weights:
         return None
+    if not s.learned <= (s.limits.overcome if small else s.limits.low):
+        return None
+    size = f"; the network has {weights:,} weights for {rows:,} training rows" if small else ""
     return Finding(
         name="underfitting",
         title="Underfitting",
         rule="training and validation accuracy are both low and close together",
         evidence=(
             f"the model cannot fit even the training data: accuracy is {s.final(s.training):.1%} on training images "
-            f"and {s.final(s.validation):.1%} on the validation split (chance level: {s.chance:.1%})"
+            f"and {s.final(s.validation):.1%} on the validation split (chance level: {s.chance:.1%}){size}"
         ),
-        confidence=grade(s.limits.low / max(s.learned, 1e-6), 1.0),
+        confidence="medium" if small else "low",  # many causes end so
         advice="Use a larger model, or train for longer.",
         overrides=advice.larger_model(s.curves),
     )
@@ -230,7 +240,7 @@ DATA: tuple[Rule, ...] = (
     data_faults.noisy_labels,
 )
 CAUSES: tuple[Rule, ...] = (causes.frozen, causes.clipped, causes.too_regularised, causes.stale_statistics)
-FATAL: tuple[Rule, ...] = (fatal.diverged, *CAUSES, fatal.not_learning, fatal.at_chance)
+FATAL: tuple[Rule, ...] = (fatal.diverged, *CAUSES, causes.loud_start, fatal.not_learning, fatal.at_chance)
 RULES: tuple[Rule, ...] = (
     bad_initialization,
     rate_too_low,

@@ -23,6 +23,9 @@ class Thresholds:
     """
 
     few_epochs: float = _number(3, "with fewer epochs every curve is still falling, whatever is wrong")
+    few_steps: float = _number(
+        100, "with fewer steps a sound network may still be where it began: it took up to 300 on shapes and textures"
+    )
     standard_errors: float = _number(
         3.0,
         "a difference of two accuracies counts beyond three binomial standard errors: one false alarm in 400 readings",
@@ -56,6 +59,9 @@ class Thresholds:
     )
     no_update: float = _number(1e-6, "|Δw|/|w| per step: float32 cannot change most weights by less than about 1e-7")
 
+    moved: float = _number(
+        0.1, "|Δw|/|w| of all steps together: weights that moved by less than a tenth are still what they were"
+    )
     small_update: float = _number(
         5e-4, "|Δw|/|w| in the first quarter: 4e-3 and up in healthy runs, below 2e-4 at a far too low learning rate"
     )
@@ -70,6 +76,10 @@ class Thresholds:
     flat_loss: float = _number(0.96, "the start is flat while the smoothed loss is above this share of its first value")
     flat_start: float = _number(
         0.05, "flat for at least this share of the run, without warmup; healthy runs leave the start within 0.03"
+    )
+    overcome: float = _number(0.9, "training accuracy, from chance (0) to perfect (1), of a network that learned its rows")
+    flat_and_overcome: float = _number(
+        0.2, "the same for a network that learned its rows in the end: what was lost is the time"
     )
     flat_steps: float = _number(100, "and for this many steps, or an epoch: 5 % of a short run is only a few steps")
     sudden_fall: float = _number(
@@ -104,6 +114,16 @@ class Thresholds:
     still_falling: float = _number(
         0.12, "fall of the training loss over the last quarter, as a share; at most 0.06 in healthy runs with decay"
     )
+    late_progress: float = _number(
+        0.1, "fall of the validation loss over the second half, as a share, up to its minimum at the end"
+    )
+    slow_progress: float = _number(
+        0.015, "the same where accuracy has not left chance level: there it falls slowly at first"
+    )
+    at_minimum: float = _number(1.02, "validation loss over its minimum, up to which it has not begun to rise")
+    surer: float = _number(0.95, "validation loss over that of a guess, below which the network has learned something")
+    overfit: float = _number(0.1, "training accuracy above validation accuracy from which on it is called overfitting")
+    worse_than_guess: float = _number(1.1, "validation loss over that of a guess: a network that is sure, and wrong")
 
     gap: float = _number(0.05, "training accuracy above validation accuracy; 0.02 and less on healthy digits")
     gap_share: float = _number(
@@ -130,6 +150,9 @@ class Thresholds:
 
     stale: float = _number(1.5, "loss of training rows in evaluation over that in training; at most 1.1 in sound runs")
     stale_excess: float = _number(0.15, "and that difference itself, in units of the loss of a guess")
+    loud: float = _number(
+        4.0, "loss before the first update over that of a guess: 1 to 1.3 with the usual initialization"
+    )
     trained: float = _number(0.5, "share of the weights below which most of a network is not trained")
     kept_gradient: float = _number(0.1, "share of the median gradient that clipping leaves")
     forgetting: float = _number(
@@ -138,6 +161,9 @@ class Thresholds:
     usual_decay: float = _number(5e-3, "weight decay up to which a high learning rate is to blame, not the decay")
     dropped: float = _number(0.7, "dropout: 0.5 was usual for wide layers, 0.8 and up leave too little")
     smoothed: float = _number(0.5, "label smoothing: 0.1 is usual, above 0.5 most of the target says nothing")
+    distorted: float = _number(
+        3.0, "magnitude times operations of rand_augment, or the area that erasing takes, over what its paper uses at most"
+    )
     augmented: float = _number(1.6, "loss of training rows as augmented over that of the same rows as they are")
     near_perfect: float = _number(0.05, "error on validation rows below which a run is called healthy")
 
