@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from lehr.curves.findings import Finding
 from lehr.curves.record import Curves
+from lehr.job.sections import OptimizerSection
 
 Overrides = dict[str, Any]
 
-# Learning rates that suit most small networks: Adam's own default, and SGD with momentum.
-ADAPTIVE_RATE, SGD_RATE = 1e-3, 0.05
+SGD_RATE = 0.05
+"""With momentum, on most small networks: half the job's default, which is for large batches."""
+FEW_PHOTOGRAPHS = 250
+"""Images of a class up to which pretrained weights did better than any training from scratch that was measured."""
+SMALLEST_PHOTOGRAPH = 32
+"""Pixels of a side from which on weights of photographs see something."""
+LACKING = frozenset({"overfitting", "underfitting", "too_short", "unclear", "nothing_seen", "too_little", "at_chance"})
+"""Findings that more images would help against, and so would weights that were made from more images."""
 
 
 def usual_rate(curves: Curves) -> Overrides:
@@ -68,6 +77,27 @@ def larger_model(curves: Curves) -> Overrides:
     return longer(curves, 2) | freer
 
 
+def from_pretrained(finding: Finding, curves: Curves) -> Finding:
+    """The finding with its first advice for a small set of photographs: to start from pretrained weights.
+
+    Yosinski et al., "How transferable are features in deep neural networks?", 2014.
+    """
+    height, width, channels = curves.image or (0, 0, 0)
+    are_photographs = channels == 3 and min(height, width) >= SMALLEST_PHOTOGRAPH
+    starts_anew = not curves.option("model.weights") and not curves.option("finetune")
+    few = curves.rows_per_class <= FEW_PHOTOGRAPHS
+    if finding.name not in LACKING or not (are_photographs and starts_anew and few):
+        return finding
+    return replace(
+        finding,
+        advice=(
+            f"Start from pretrained weights: with {curves.rows_per_class:.0f} training images a class, a network of "
+            f"its own learns little that holds for others. Or else: {finding.advice[:1].lower()}{finding.advice[1:]}"
+        ),
+        overrides={"model": {"name": "resnet18", "weights": "pretrained"}, "finetune": {}},
+    )
+
+
 def regularise(curves: Curves) -> Overrides:
     """All the data if `data.limit` held some back; else the first unused of label smoothing, mixup and dropout.
 
@@ -84,7 +114,8 @@ def regularise(curves: Curves) -> Overrides:
 
 
 def _usual(curves: Curves) -> float:
-    return SGD_RATE if curves.option("optimizer.name", "sgd") == "sgd" else ADAPTIVE_RATE
+    name = str(curves.option("optimizer.name") or "sgd")
+    return SGD_RATE if name.lower() == "sgd" else float(OptimizerSection(name=name).lr)
 
 
 def _one_digit(value: float) -> float:

@@ -92,6 +92,30 @@ def loud_start(s: Signals) -> Finding | None:
     )
 
 
+def rate_gone(s: Signals) -> Finding | None:
+    """The learning rate drops to nearly nothing at the beginning and stays there, so that hardly a step counts."""
+    drop = s.drop_share
+    if drop is None or drop > s.limits.early_drop or s.is_fitted or s.is_improving:
+        return None
+    rates = s.curves.steps["learning_rate"]
+    late, highest = float(np.median(rates[len(rates) // 2 :])), float(np.nanmax(rates))
+    if not late <= s.limits.gone * highest:
+        return None
+    steps = int((rates > s.limits.gone * highest).sum())
+    return Finding(
+        name="decayed_too_early",
+        title="Learning rate decayed too early",
+        rule="the learning rate is practically zero for most of the run, and the training rows are not fitted",
+        evidence=(
+            f"the learning rate is {highest:.3g} for {steps:,} of {s.steps_taken:,} steps and {late:.3g} for most of "
+            f"the others; accuracy is {s.final(s.training):.1%} on training rows"
+        ),
+        confidence=grade(s.limits.gone * highest / late if late > 0 else 9.0, 1.0),
+        advice="Keep the learning rate high for longer.",
+        overrides={"schedule": "cosine"},
+    )
+
+
 def clipped(s: Signals) -> Finding | None:
     """Every gradient is cut down to a small part of itself, and little is learned."""
     limit = s.curves.option("train.max_gradient_norm")

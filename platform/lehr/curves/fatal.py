@@ -138,7 +138,8 @@ def at_chance(s: Signals) -> Finding | None:
         rule="validation accuracy ends at chance level although the weights change",
         evidence=(
             f"validation accuracy is {s.final(s.validation):.1%} with {s.curves.classes} classes (chance level: "
-            f"{s.guess:.1%}), and {s.final(s.training):.1%} on training rows; the training loss is {s.loss_at(1.0):.3g}{_chance_in_words(s)}{known}"
+            f"{s.guess:.1%}), and {s.final(s.training):.1%} on training rows; the training loss is "
+            f"{s.loss_at(1.0):.3g}{_chance_in_words(s)}{known}"
         ),
         confidence="medium" if s.length >= 2 * s.limits.few_epochs and not learnable else "low",
         advice=f"{blame} See whether the network can overfit a few images, which works with any labels.",

@@ -177,7 +177,9 @@ def overfitting(s: Signals) -> Finding | None:
             f"accuracy is {s.final(s.training):.1%} on training images and {validation:.1%} ± {error:.1%} on the "
             f"validation split, a gap of {100 * s.gap:.0f} points; the best epoch was {s.best_epoch}{loss_rose}"
         ),
-        confidence=grade(max(s.gap / max(limits.overfit, limits.standard_errors * error), rose - 1 if turned else 0), 1.0),
+        confidence=grade(
+            max(s.gap / max(limits.overfit, limits.standard_errors * error), rose - 1 if turned else 0), 1.0
+        ),
         advice=f"Regularise, get more data, or stop at epoch {s.best_epoch}.",
         overrides=advice.regularise(s.curves),
     )
@@ -239,8 +241,15 @@ DATA: tuple[Rule, ...] = (
     data_faults.split_differs,
     data_faults.noisy_labels,
 )
-CAUSES: tuple[Rule, ...] = (causes.frozen, causes.clipped, causes.too_regularised, causes.stale_statistics)
-FATAL: tuple[Rule, ...] = (fatal.diverged, *CAUSES, causes.loud_start, fatal.not_learning, fatal.at_chance)
+CAUSES: tuple[Rule, ...] = (
+    causes.frozen,
+    causes.clipped,
+    causes.too_regularised,
+    causes.stale_statistics,
+    causes.loud_start,
+    causes.rate_gone,
+)
+FATAL: tuple[Rule, ...] = (fatal.diverged, *CAUSES, fatal.not_learning, fatal.at_chance)
 RULES: tuple[Rule, ...] = (
     bad_initialization,
     rate_too_low,

@@ -313,7 +313,7 @@ class Signals:
     def is_near_perfect(self) -> bool:
         """Whether nearly all validation rows are right."""
         validation = self.final(self.validation)
-        return 1 - validation <= max(self.limits.near_perfect, 2 * self.standard_error(validation))
+        return 1 - validation <= max(self.limits.near_perfect, self.standard_error(validation))
 
     @cached_property
     def is_beaten(self) -> bool:

@@ -77,7 +77,9 @@ class Thresholds:
     flat_start: float = _number(
         0.05, "flat for at least this share of the run, without warmup; healthy runs leave the start within 0.03"
     )
-    overcome: float = _number(0.9, "training accuracy, from chance (0) to perfect (1), of a network that learned its rows")
+    overcome: float = _number(
+        0.9, "training accuracy, from chance (0) to perfect (1), of a network that learned its rows"
+    )
     flat_and_overcome: float = _number(
         0.2, "the same for a network that learned its rows in the end: what was lost is the time"
     )
@@ -101,6 +103,7 @@ class Thresholds:
         0.3, "the learning rate has dropped where it stays below this share of its highest value"
     )
     early_drop: float = _number(0.35, "a drop before this share of the run is early; step schedules drop from 0.5 on")
+    gone: float = _number(0.02, "learning rate of most of a run over its highest: with that little nothing is learned")
     slowed: float = _number(0.2, "after an early drop the loss falls at less than this share of its speed before")
 
     wide_noise: float = _number(
@@ -123,7 +126,7 @@ class Thresholds:
     at_minimum: float = _number(1.02, "validation loss over its minimum, up to which it has not begun to rise")
     surer: float = _number(0.95, "validation loss over that of a guess, below which the network has learned something")
     overfit: float = _number(0.1, "training accuracy above validation accuracy from which on it is called overfitting")
-    worse_than_guess: float = _number(1.1, "validation loss over that of a guess: a network that is sure, and wrong")
+    worse_than_guess: float = _number(1.25, "validation loss over that of a guess: a network that is sure, and wrong")
 
     gap: float = _number(0.05, "training accuracy above validation accuracy; 0.02 and less on healthy digits")
     gap_share: float = _number(
@@ -162,7 +165,8 @@ class Thresholds:
     dropped: float = _number(0.7, "dropout: 0.5 was usual for wide layers, 0.8 and up leave too little")
     smoothed: float = _number(0.5, "label smoothing: 0.1 is usual, above 0.5 most of the target says nothing")
     distorted: float = _number(
-        3.0, "magnitude times operations of rand_augment, or the area that erasing takes, over what its paper uses at most"
+        3.0,
+        "magnitude times operations of rand_augment, or the area that erasing takes, over what its paper uses at most",
     )
     augmented: float = _number(1.6, "loss of training rows as augmented over that of the same rows as they are")
     near_perfect: float = _number(0.05, "error on validation rows below which a run is called healthy")

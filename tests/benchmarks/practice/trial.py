@@ -48,6 +48,14 @@ def run_draft(made: Draft, folder: Path) -> RunFolder:
     return run
 
 
+def train_draft(made: Draft, folder: Path) -> None:
+    """Trains a draft into a folder that does not hold it already."""
+    done = Folder.at(folder / "run")
+    if not (done.exists("job.yaml") and RunFolder.open(done).outcome()):
+        shutil.rmtree(folder, ignore_errors=True)
+        run_draft(made, folder)
+
+
 def train_case(case: Case, place: Path) -> Path:
     """Trains a case and, where its fault may cost nothing, its twin into the folder `place`, which it returns.
 
@@ -55,9 +63,9 @@ def train_case(case: Case, place: Path) -> Path:
     """
     torch.set_num_threads(1)
     drawn, other, fault = draft(case)
-    _train(drawn, place / "case")
+    train_draft(drawn, place / "case")
     if not fault.always:
-        _train(other, place / "twin")
+        train_draft(other, place / "twin")
     (place / CASE).write_text(json.dumps(asdict(case)))
     return place
 
@@ -80,13 +88,6 @@ def judge(place: Path) -> Verdict:
         rows=curves.validation_rows or 1,
         linear=curves.survey.linear or 0.0,
     )
-
-
-def _train(made: Draft, folder: Path) -> None:
-    done = Folder.at(folder / "run")
-    if not (done.exists("job.yaml") and RunFolder.open(done).outcome()):
-        shutil.rmtree(folder, ignore_errors=True)
-        run_draft(made, folder)
 
 
 def _best(curves: Curves) -> float:
