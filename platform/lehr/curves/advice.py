@@ -23,14 +23,14 @@ LACKING = frozenset({"overfitting", "underfitting", "too_short", "unclear", "not
 
 def usual_rate(curves: Curves) -> Overrides:
     """The learning rate that suits most small networks with this optimizer."""
-    return {"optimizer.lr": _usual(curves)}
+    return {"optimizer.lr": usual(curves)}
 
 
 def lower_rate(curves: Curves) -> Overrides:
     """A tenth of the learning rate, and at most the usual one; one epoch of warmup; clipped gradients."""
     lr = float(curves.option("optimizer.lr", 0.1))
     return {
-        "optimizer.lr": _one_digit(min(lr / 10, _usual(curves))),
+        "optimizer.lr": _one_digit(min(lr / 10, usual(curves))),
         "schedule.warmup": "1ep",
         "train.max_gradient_norm": 1.0,
     }
@@ -39,7 +39,7 @@ def lower_rate(curves: Curves) -> Overrides:
 def raise_rate(curves: Curves, factor: float) -> Overrides:
     """Times `factor`, at least times 3, and not above the usual learning rate unless it is there already."""
     lr = float(curves.option("optimizer.lr", 0.1))
-    return {"optimizer.lr": _one_digit(max(3 * lr, min(lr * factor, _usual(curves))))}
+    return {"optimizer.lr": _one_digit(max(3 * lr, min(lr * factor, usual(curves))))}
 
 
 def better_initialization(curves: Curves) -> Overrides:
@@ -113,7 +113,8 @@ def regularise(curves: Curves) -> Overrides:
     return ({"model.dropout": 0.3} if curves.option("model.name") == "small_cnn" else {}) | decay
 
 
-def _usual(curves: Curves) -> float:
+def usual(curves: Curves) -> float:
+    """The usual learning rate of the run's optimizer."""
     name = str(curves.option("optimizer.name") or "sgd")
     return SGD_RATE if name.lower() == "sgd" else float(OptimizerSection(name=name).lr)
 

@@ -174,7 +174,7 @@ def _decay(s: Signals) -> Strong | None:
         if any(name in _name(s) for name in OF_ADAM):
             return None  # the decay is part of a gradient whose size does not count
         shrinks /= 1 - min(float(s.curves.option("optimizer.momentum", 0.0)), 0.999)
-    usual = decay <= s.limits.usual_decay and "w" not in _name(s)
+    usual = decay <= (s.limits.usual_decoupled_decay if "w" in _name(s) else s.limits.usual_decay)
     if shrinks < s.limits.forgetting or usual:
         return None
     what = f"weight decay {decay:g} at rate {rate:g} takes {min(1.0, shrinks):.1%} of the weights away at each step"

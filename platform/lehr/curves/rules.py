@@ -53,25 +53,27 @@ def bad_initialization(s: Signals) -> Finding | None:
 
 
 def rate_too_low(s: Signals) -> Finding | None:
-    """The loss falls steadily but slowly, almost in a straight line."""
+    """The loss falls steadily but slowly, almost in a straight line; or nothing is learned at an unusually low rate."""
     update = s.update_ratio(s.warmup_share, max(0.25, s.warmup_share + 0.1))
     update = s.update_ratio(0, 1) if math.isnan(update) else update  # a short run has few measurements
     fall = s.fall(0.02, 1.0)
-    if (
-        not update < s.limits.small_update
-        or s.final(s.training) >= s.limits.fitted
-        or s.dropped_before(s.limits.early_drop)
-    ):
+    if s.is_fitted or s.dropped_before(s.limits.early_drop):
+        return None
+    low = advice.usual(s.curves) / max(float(s.curves.option("optimizer.lr", 0.1)), 1e-12)
+    unusual = low >= s.limits.usual_rate and (s.at_chance or s.is_improving)
+    idle = s.never_learned and not s.has_begun and update < s.limits.modest_update
+    if not (update < s.limits.small_update or unusual or idle):
         return None
     return Finding(
         name="rate_too_low",
         title="Learning rate too low",
-        rule="the updates are tiny, and the loss falls slowly, almost in a straight line",
+        rule="the updates are tiny or the rate unusually low, and the loss falls slowly, almost in a straight line",
         evidence=(
             f"each update is {update:.1e} of the weight norm (healthy: about {s.limits.healthy_update:.0e}); the loss "
             f"fell by {fall:.0%} in {s.length:.0f} epochs, from {s.loss_at(0.02):.3g} to {s.loss_at(1):.3g}"
+            + (f"; the usual rate of {s.curves.option('optimizer.name')} is {low:.0f} times as high" if unusual else "")
         ),
-        confidence=grade(s.limits.small_update / update if update > 0 else 9.0, 1.0),
+        confidence=grade(s.limits.small_update / update if update > 0 else 9.0, 1.0) if not unusual else "medium",
         advice="Raise the learning rate.",
         overrides=advice.raise_rate(s.curves, s.limits.healthy_update / update if update > 0 else 1000.0),
     )
@@ -104,7 +106,7 @@ def decayed_too_early(s: Signals) -> Finding | None:
 
 def oscillating(s: Signals) -> Finding | None:
     """The training loss varies widely from step to step."""
-    if s.noise < s.limits.wide_noise or s.is_fitted or s.steps_taken < s.limits.few_steps:
+    if s.noise < s.limits.wide_noise or s.is_fitted or s.is_short:
         return None
     return Finding(
         name="oscillating",
@@ -200,7 +202,7 @@ def too_short(s: Signals) -> Finding | None:
             f"{s.final(s.validation):.1%}, with {s.final(s.training):.1%} on training rows, after {s.steps_taken:,} "
             "steps"
         ),
-        confidence=grade(s.late_progress / s.limits.late_progress, 1.0) if not s.never_learned else "low",
+        confidence="low" if s.never_learned or s.is_short else grade(s.late_progress / s.limits.late_progress, 1.0),
         advice="Train for more epochs.",
         overrides=advice.longer(s.curves, 3),
     )
@@ -209,12 +211,11 @@ def too_short(s: Signals) -> Finding | None:
 def underfitting(s: Signals) -> Finding | None:
     """Training and validation accuracy close together and low, and a network that may be too small.
 
-    A network with more weights than rows can learn them by heart (Zhang et al., 2017): then its size is no cause.
+    One with more weights than rows could learn them by heart: then its size is no cause.
     """
     apart = max(s.limits.gap, s.limits.standard_errors * s.standard_error(s.final(s.validation)))
-    weights, rows = s.network.parameters, s.survey.train.rows
-    small = 0 < weights < rows
-    if s.gap > apart or not s.has_begun or s.steps_taken < s.limits.few_steps or 0 < rows <= weights:
+    weights, rows, small = s.network.parameters, s.survey.train.rows, s.is_tiny
+    if s.gap > apart or s.is_short or not (s.has_begun or small) or 0 < rows <= weights:
         return None
     if not s.learned <= (s.limits.overcome if small else s.limits.low):
         return None
@@ -245,6 +246,7 @@ CAUSES: tuple[Rule, ...] = (
     causes.frozen,
     causes.clipped,
     causes.too_regularised,
+    fatal.thrown_off,
     causes.stale_statistics,
     causes.loud_start,
     causes.rate_gone,

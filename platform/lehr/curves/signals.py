@@ -72,6 +72,11 @@ class Signals:
         known = self.curves.steps["loss"][np.isfinite(self.curves.steps["loss"])]
         return (float(known[0]) or LEAST_LOSS) if len(known) else math.nan
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the run has so few steps that a sound network may still be where it began."""
+        return self.steps_taken < self.limits.few_steps
+
     @cached_property
     def whole(self) -> NDArray[np.bool_]:
         """The steps of batches of the usual size: the loss of a last batch of a few rows may be anything [steps]."""
@@ -272,7 +277,7 @@ class Signals:
     @cached_property
     def is_improving(self) -> bool:
         """Whether the network is still getting better on validation rows at the end, at whatever learning rate."""
-        early = self.at_chance or self.steps_taken < self.limits.few_steps
+        early = self.at_chance or self.is_short
         least = self.limits.slow_progress if early else self.limits.late_progress
         rose = self.late_gain > max(self.limits.still_rising, 3 * self.standard_error(self.final(self.validation)))
         return self.late_progress > (0.0 if rose else least)
@@ -295,6 +300,14 @@ class Signals:
     def network(self) -> NetworkSurvey:
         """Of the network at its first step; an empty one where the run did not record it."""
         return self.curves.network
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the network has fewer weights than there are training rows; one with more can learn them by heart.
+
+        Zhang et al., "Understanding deep learning requires rethinking generalization", 2017.
+        """
+        return 0 < self.network.parameters < self.survey.train.rows
 
     @cached_property
     def majority(self) -> float:

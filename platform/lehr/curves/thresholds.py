@@ -65,6 +65,12 @@ class Thresholds:
     small_update: float = _number(
         5e-4, "|Δw|/|w| in the first quarter: 4e-3 and up in healthy runs, below 2e-4 at a far too low learning rate"
     )
+    modest_update: float = _number(
+        1.25e-3, "|Δw|/|w| in the first quarter below which a network that learned nothing had too low a rate"
+    )
+    usual_rate: float = _number(
+        8.0, "the optimizer's usual learning rate over the job's: a network that has not learned needs a higher one"
+    )
     healthy_update: float = _number(
         5e-3, "|Δw|/|w| that a higher learning rate should reach: the middle of healthy runs"
     )
@@ -162,6 +168,7 @@ class Thresholds:
         4e-3, "share of the weights that decay takes at each step: 5e-4 in the usual recipes of residual networks"
     )
     usual_decay: float = _number(5e-3, "weight decay up to which a high learning rate is to blame, not the decay")
+    usual_decoupled_decay: float = _number(0.3, "the same for AdamW and its like: vision transformers use up to 0.3")
     dropped: float = _number(0.7, "dropout: 0.5 was usual for wide layers, 0.8 and up leave too little")
     smoothed: float = _number(0.5, "label smoothing: 0.1 is usual, above 0.5 most of the target says nothing")
     distorted: float = _number(

@@ -62,13 +62,13 @@ class Verdict:
         A sound run may overfit, or be beaten by a linear model; one that is unfinished may gain from more epochs, if
         too little to be sure of it; and a fault without harm may be named.
         """
+        if self.fault is not UNFINISHED and name in self.fault.right | self.fault.acceptable:
+            return True
         if name == "overfitting":
             return self.gap > GAP
         if name == "underfitting":
             return self.linear > self.accuracy + 3 * math.sqrt(max(self.linear * (1 - self.linear), 0.01) / self.rows)
-        if self.fault is UNFINISHED:
-            return name == "too_short" and self.twin - self.accuracy > HARM
-        return name in self.fault.right | self.fault.acceptable
+        return self.fault is UNFINISHED and name == "too_short" and self.twin - self.accuracy > HARM
 
     @property
     def is_confident(self) -> bool:

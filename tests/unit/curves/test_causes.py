@@ -45,6 +45,11 @@ FOUND: dict[str, tuple[Curves, str, str]] = {
         "class_missing",
         "1 of 10 classes have validation rows but no training rows, so that 36 of 360",
     ),
+    "validation rows of one class": (
+        surveyed(0.5, 1.0, validation__counts=(360, *(0,) * 9)),
+        "class_missing",
+        "all 360 validation rows are of one class, of the 10 that training rows have",
+    ),
     "imbalance": (
         surveyed(0.83, 0.83, train__counts=(820, *(20,) * 9), validation__counts=(297, *(7,) * 9)),
         "imbalanced",
@@ -183,6 +188,13 @@ HARMLESS: dict[str, Curves] = {
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_does_no_harm_is_not_told(name: str) -> None:
     assert diagnose(HARMLESS[name]).first.name == "healthy"
+
+
+def test_running_accuracy_lowered_by_dropout_is_no_sign_of_wrong_labels() -> None:
+    curves = surveyed(0.55, 0.85, linear=None, held_out=None)
+    epochs = dict(curves.epochs)
+    epochs["train_accuracy"] = epochs.pop("clean_train_accuracy")
+    assert diagnose(replace(curves, epochs=epochs)).first.name != "noisy_labels"
 
 
 def test_clipping_says_nothing_for_an_optimizer_that_does_not_mind() -> None:
