@@ -56,27 +56,35 @@ def rate_too_low(s: Signals) -> Finding | None:
     """The loss falls steadily but slowly, almost in a straight line; or nothing is learned at an unusually low rate."""
     update = s.update_ratio(s.warmup_share, max(0.25, s.warmup_share + 0.1))
     update = s.update_ratio(0, 1) if math.isnan(update) else update  # a short run has few measurements
-    fall = s.fall(0.02, 1.0)
     if s.is_fitted or s.dropped_before(s.limits.early_drop):
         return None
-    low = advice.usual(s.curves) / max(float(s.curves.option("optimizer.lr", 0.1)), 1e-12)
-    unusual = low >= s.limits.usual_rate and (s.at_chance or s.is_improving)
+    times = _below_usual(s)
+    unusual = times >= s.limits.usual_rate and (s.at_chance or s.is_improving)
     idle = s.never_learned and not s.has_begun and update < s.limits.modest_update
     if not (update < s.limits.small_update or unusual or idle):
         return None
+    usual = f"the usual rate of {s.curves.option('optimizer.name', 'sgd')} is {times:.0f} times as high; "
+    factor = s.limits.healthy_update / update if update > 0 else 1000.0
     return Finding(
         name="rate_too_low",
         title="Learning rate too low",
         rule="the updates are tiny or the rate unusually low, and the loss falls slowly, almost in a straight line",
         evidence=(
-            f"each update is {update:.1e} of the weight norm (healthy: about {s.limits.healthy_update:.0e}); the loss "
-            f"fell by {fall:.0%} in {s.length:.0f} epochs, from {s.loss_at(0.02):.3g} to {s.loss_at(1):.3g}"
-            + (f"; the usual rate of {s.curves.option('optimizer.name')} is {low:.0f} times as high" if unusual else "")
+            f"{usual if unusual else ''}each update is {update:.1e} of the weight norm (healthy: about "
+            f"{s.limits.healthy_update:.0e}); the loss fell by {s.fall(0.02, 1.0):.0%} in {s.length:.0f} epochs, from "
+            f"{s.loss_at(0.02):.3g} to {s.loss_at(1):.3g}"
         ),
-        confidence=grade(s.limits.small_update / update if update > 0 else 9.0, 1.0) if not unusual else "medium",
+        confidence="medium" if unusual else grade(s.limits.small_update * factor / s.limits.healthy_update, 1.0),
         advice="Raise the learning rate.",
-        overrides=advice.raise_rate(s.curves, s.limits.healthy_update / update if update > 0 else 1000.0),
+        overrides=advice.usual_rate(s.curves) if unusual else advice.raise_rate(s.curves, factor),
     )
+
+
+def _below_usual(s: Signals) -> float:
+    """The optimizer's usual learning rate over the job's; 0 for fine-tuning, which wants lower rates."""
+    if s.curves.option("model.weights") or s.curves.option("finetune"):
+        return 0.0
+    return advice.usual(s.curves) / max(float(s.curves.option("optimizer.lr", 0.1)), 1e-12)
 
 
 def decayed_too_early(s: Signals) -> Finding | None:
@@ -202,7 +210,7 @@ def too_short(s: Signals) -> Finding | None:
             f"{s.final(s.validation):.1%}, with {s.final(s.training):.1%} on training rows, after {s.steps_taken:,} "
             "steps"
         ),
-        confidence="low" if s.never_learned or s.is_short else grade(s.late_progress / s.limits.late_progress, 1.0),
+        confidence="low" if s.never_learned or s.is_short else "medium",  # a low rate or bad weights look the same
         advice="Train for more epochs.",
         overrides=advice.longer(s.curves, 3),
     )

@@ -179,7 +179,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "one batch an epoch": Planted("too_short rate_too_low", {"train": {"batch_size": 1400, "epochs": 8}}),
     "3 epochs": Planted(
-        "too_short too_little",
+        "too_short rate_too_low",
         {"train": {"epochs": 3}, "schedule": {"name": "constant"}, **optimizer(**SGD | {"lr": 0.005})},
     ),
     "6 images a class": Planted("overfitting", {"train": {"epochs": 40, "batch_size": 16}}, few_rows),
