@@ -207,8 +207,7 @@ def too_short(s: Signals) -> Finding | None:
         evidence=(
             f"the validation loss fell by {s.late_progress:.0%} in the second half and is at its minimum at the end; "
             f"validation accuracy rose by {100 * s.late_gain:.1f} points (± {100 * error:.1f}), to "
-            f"{s.final(s.validation):.1%}, with {s.final(s.training):.1%} on training rows, after {s.steps_taken:,} "
-            "steps"
+            f"{s.last(s.validation):.1%}, with {s.last(s.training):.1%} on training rows, after {s.steps_taken:,} steps"
         ),
         confidence="low" if s.never_learned or s.is_short else "medium",  # a low rate or bad weights look the same
         advice="Train for more epochs.",

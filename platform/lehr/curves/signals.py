@@ -175,6 +175,11 @@ class Signals:
         known = values[np.isfinite(values)]
         return float(known[-max(1, min(3, len(known) // 3)) :].mean()) if len(known) else math.nan
 
+    def last(self, values: Floats) -> float:
+        """The last known value, as the run's own lines show it; NaN where there is none."""
+        known = values[np.isfinite(values)]
+        return float(known[-1]) if len(known) else math.nan
+
     def best(self, values: Floats) -> float:
         """The highest mean of three consecutive epochs; `final` where there are fewer."""
         known = values[np.isfinite(values)]

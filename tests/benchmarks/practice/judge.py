@@ -82,7 +82,8 @@ def interval(count: int, of: int) -> tuple[float, float]:
         return 0.0, 1.0
     z, p = 1.96, count / of
     middle, spread = p + z * z / (2 * of), z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return (middle - spread) / (1 + z * z / of), (middle + spread) / (1 + z * z / of)
+    low, high = ((middle + side) / (1 + z * z / of) for side in (-spread, spread))
+    return max(0.0, low), min(1.0, high)
 
 
 def share(count: int, of: int) -> str:
