@@ -118,9 +118,7 @@ def split_differs(s: Signals) -> Finding | None:
     reasons, strength = [], 0.0
     if survey.linear is not None and survey.held_out is not None:
         drop = survey.held_out - survey.linear
-        errors = drop / math.hypot(
-            _error(survey.held_out, survey.held_out_rows), _error(survey.linear, s.validation_rows)
-        )
+        errors = drop / _error_of_difference(s)
         learns = survey.held_out > s.chance + 4 * _error(s.chance, survey.held_out_rows)
         if learns and errors > limits.differing_errors and drop > limits.differing_drop:
             reasons.append(
@@ -163,9 +161,7 @@ def noisy_labels(s: Signals) -> Finding | None:
     survey, reasons, strength = s.survey, [], 0.0
     if survey.linear is not None and survey.held_out is not None and survey.held_out_rows:
         more = survey.linear - survey.held_out
-        errors = more / math.hypot(
-            _error(survey.held_out, survey.held_out_rows), _error(survey.linear, s.validation_rows)
-        )
+        errors = more / _error_of_difference(s)
         if errors > s.limits.differing_errors and more > s.limits.differing_drop:
             reasons.append(
                 f"a linear model is right for {survey.linear:.0%} of the validation rows, but for "
