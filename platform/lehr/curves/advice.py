@@ -17,6 +17,7 @@ FEW_PHOTOGRAPHS = 250
 """Images of a class up to which pretrained weights did better than any training from scratch that was measured."""
 SMALLEST_PHOTOGRAPH = 32
 """Pixels of a side from which on weights of photographs see something."""
+FROM_PRETRAINED = "lehr run JOB 'model={name: resnet18, weights: pretrained}' 'finetune={}'"
 LACKING = frozenset({"overfitting", "underfitting", "too_short", "unclear", "nothing_seen", "too_little", "at_chance"})
 """Findings that more images would help against, and so would weights that were made from more images."""
 
@@ -80,6 +81,8 @@ def larger_model(curves: Curves) -> Overrides:
 def from_pretrained(finding: Finding, curves: Curves) -> Finding:
     """The finding with its first advice for a small set of photographs: to start from pretrained weights.
 
+    The changes to the job stay those for the network that was trained: a recipe tries them by itself.
+
     Yosinski et al., "How transferable are features in deep neural networks?", 2014.
     """
     height, width, channels = curves.image or (0, 0, 0)
@@ -88,13 +91,13 @@ def from_pretrained(finding: Finding, curves: Curves) -> Finding:
     few = curves.rows_per_class <= FEW_PHOTOGRAPHS
     if finding.name not in LACKING or not (are_photographs and starts_anew and few):
         return finding
+    other = f"{finding.advice[:1].lower()}{finding.advice[1:]}"
     return replace(
         finding,
         advice=(
             f"Start from pretrained weights: with {curves.rows_per_class:.0f} training images a class, a network of "
-            f"its own learns little that holds for others. Or else: {finding.advice[:1].lower()}{finding.advice[1:]}"
+            f"its own learns little that holds for others. Type: {FROM_PRETRAINED}. Or else: {other}"
         ),
-        overrides={"model": {"name": "resnet18", "weights": "pretrained"}, "finetune": {}},
     )
 
 

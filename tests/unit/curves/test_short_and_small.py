@@ -38,7 +38,9 @@ def test_240_photographs_and_90_steps_are_advised_to_start_from_pretrained_weigh
     first = diagnose(photographs()).first
     assert first.name in ("unclear", "nothing_seen"), "neither a guess nor healthy, and no reason to widen the network"
     assert first.advice.startswith("Start from pretrained weights: with 60 training images a class")
-    job = from_dict({"kind": "train", "model": {"width": 64}}, parse_overrides(shlex.split(first.command)))
+    assert "model" not in first.overrides, "a recipe tries these by itself"
+    typed = shlex.split(first.advice.partition("lehr run JOB ")[2].partition(". Or else")[0])
+    job = from_dict({"kind": "train", "model": {"width": 64}}, parse_overrides(typed))
     assert isinstance(job, TrainJob)
     assert (job.model.name, job.model.weights) == ("resnet18", "pretrained")
     assert job.finetune is not None
