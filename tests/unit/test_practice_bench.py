@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.benchmarks.practice.cases import NETWORKS, NEVER_SEEN, Case, draft, draw_cases, split_of
 from tests.benchmarks.practice.data_sets import LOADERS, Rows
 from tests.benchmarks.practice.faults import FAULTS, UNFINISHED
 from tests.benchmarks.practice.judge import Verdict, interval, summary
+from tests.benchmarks.practice.planted import PLANTED, drafted
+from tests.benchmarks.practice.trial import judge, train_case
 
 from lehr.curves.findings import Confidence, Finding
 
@@ -70,6 +75,13 @@ def test_a_verdict_is_judged_by_what_is_wrong_with_the_run() -> None:
     assert said("healthy", cost=0.3).judgement == "wrong", "three times the epochs were much better"
     assert said("too_short", cost=0.3).judgement == "right"
     assert said("overfitting", cost=0.0, gap=0.3).judgement == "sound", "it is true"
+    assert said("too_short", cost=0.0).judgement == "alarm", "three times the epochs were no better"
+    assert said("too_short", cost=0.05).judgement == "sound", "they may have been, which 400 rows cannot tell"
+    assert said("underfitting", cost=0.0).judgement == "alarm"
+    assert replace(said("underfitting", cost=0.3), linear=0.9, twin=0.6).judgement == "sound", (
+        "a linear model is better"
+    )
+    assert said("underfitting", fault="too_small", cost=0.01).judgement == "sound", "a fault may be named"
 
 
 def test_confidence_counts_against_a_wrong_verdict() -> None:
@@ -84,3 +96,20 @@ def test_confidence_counts_against_a_wrong_verdict() -> None:
 def test_the_interval_of_a_share_is_wilsons() -> None:
     assert interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)  # Brown, Cai and DasGupta, 2001
     assert interval(0, 0) == (0.0, 1.0)
+
+
+def test_a_kept_case_is_judged_again_without_training(tmp_path: Path) -> None:
+    place = train_case(Case(0, 12, "digits", "perceptron", "leak"), tmp_path / "case")
+    kept = {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.is_file()}
+    verdict = judge(place)
+    assert (verdict.first.name, verdict.judgement) == ("leak", "right")
+    assert judge(train_case(Case(0, 12, "digits", "perceptron", "leak"), place)) == verdict
+    assert {file for file, changed in kept.items() if file.stat().st_mtime_ns != changed} <= {place / "case.json"}
+
+
+@pytest.mark.parametrize("name", [name for name in PLANTED if "photographs" not in name])
+def test_each_planted_fault_is_a_job_and_rows(name: str) -> None:
+    planted = drafted(PLANTED[name])
+    assert planted.job["kind"] == "train"
+    assert len(planted.train) == len(planted.train.images)
+    assert len(planted.validation) > 20

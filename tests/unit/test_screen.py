@@ -15,5 +15,5 @@ def test_the_loss_in_the_line_of_an_epoch_is_that_of_the_epoch() -> None:
     now = Progress(metrics={"train_loss": 0.4}, training=training)
     PlainScreen(console(file)).progress(now)
     assert file.getvalue().startswith("epoch 2/5  training loss 0.4000")
-    assert facts_of(now)[0] == ("loss", "0.9000")
-    assert facts_of(replace(now, training=replace(training, epoch=2.0)))[0] == ("loss", "0.4000")
+    assert facts_of(now)[0] == ("loss of the last steps", "0.9000")
+    assert facts_of(replace(now, training=replace(training, epoch=2.0)))[0] == ("training loss", "0.4000")

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from lehr.curves.findings import Finding
 from lehr.curves.record import Curves
+from lehr.job.sections import START_FROM_PRETRAINED
 from lehr.usual import USUAL, Usual, usual_of
 
 Overrides = dict[str, Any]
 
+FEW_PHOTOGRAPHS = 250
+"""Images of a class up to which pretrained weights did better than any training from scratch that was measured."""
+SMALLEST_PHOTOGRAPH = 32
+"""Pixels of a side from which on weights of photographs see something."""
+FROM_PRETRAINED = f"lehr run JOB {START_FROM_PRETRAINED}"
+LACKING = frozenset({"overfitting", "underfitting", "too_short", "unclear", "nothing_seen", "too_little", "at_chance"})
+"""Findings that more images would help against, and so would weights that were made from more images."""
+
 
 def usual_rate(curves: Curves) -> Overrides:
     """The usual learning rate of this optimizer; half of it for a run that had that."""
-    usual = _usual(curves)
-    return {"optimizer.lr": usual if usual != curves.option("optimizer.lr", 0.1) else usual / 2}
+    rate = usual(curves)
+    return {"optimizer.lr": rate if rate != curves.option("optimizer.lr", 0.1) else rate / 2}
 
 
 def lower_rate(curves: Curves) -> Overrides:
     """A tenth of the learning rate, and at most the usual one; one epoch of warmup; clipped gradients."""
     lr = float(curves.option("optimizer.lr", 0.1))
     return {
-        "optimizer.lr": _one_digit(min(lr / 10, _usual(curves))),
+        "optimizer.lr": _one_digit(min(lr / 10, usual(curves))),
         "schedule.warmup": "1ep",
         "train.max_gradient_norm": 1.0,
     }
@@ -29,7 +40,7 @@ def lower_rate(curves: Curves) -> Overrides:
 def raise_rate(curves: Curves, factor: float) -> Overrides:
     """Times `factor`, at least times 3, and not above the usual learning rate unless it is there already."""
     lr = float(curves.option("optimizer.lr", 0.1))
-    return {"optimizer.lr": _one_digit(max(3 * lr, min(lr * factor, _usual(curves))))}
+    return {"optimizer.lr": _one_digit(max(3 * lr, min(lr * factor, usual(curves))))}
 
 
 def better_initialization(curves: Curves) -> Overrides:
@@ -67,6 +78,29 @@ def larger_model(curves: Curves) -> Overrides:
     return longer(curves, 2) | freer
 
 
+def from_pretrained(finding: Finding, curves: Curves) -> Finding:
+    """The finding with its first advice for a small set of photographs: to start from pretrained weights.
+
+    The changes to the job stay those for the network that was trained: a recipe tries them by itself.
+
+    Yosinski et al., "How transferable are features in deep neural networks?", 2014.
+    """
+    height, width, channels = curves.image or (0, 0, 0)
+    are_photographs = channels == 3 and min(height, width) >= SMALLEST_PHOTOGRAPH
+    starts_anew = not curves.option("model.weights") and not curves.option("finetune")
+    few = curves.rows_per_class <= FEW_PHOTOGRAPHS
+    if finding.name not in LACKING or not (are_photographs and starts_anew and few):
+        return finding
+    other = f"{finding.advice[:1].lower()}{finding.advice[1:]}"
+    return replace(
+        finding,
+        advice=(
+            f"Start from pretrained weights: with {curves.rows_per_class:.0f} training images a class, a network of "
+            f"its own learns little that holds for others. Type: {FROM_PRETRAINED}. Or else: {other}"
+        ),
+    )
+
+
 def regularise(curves: Curves) -> Overrides:
     """All the data if `data.limit` held some back; else the first unused of label smoothing, mixup and dropout.
 
@@ -85,13 +119,13 @@ def regularise(curves: Curves) -> Overrides:
 
 def _values(curves: Curves) -> Usual:
     """What the run's optimizer is usually given. One that is not in the table is taken for one of Adam's family."""
-    return usual_of(str(curves.option("optimizer.name", "sgd"))) or USUAL["adam"]
+    return usual_of(str(curves.option("optimizer.name") or "sgd")) or USUAL["adam"]
 
 
-def _usual(curves: Curves) -> float:
+def usual(curves: Curves) -> float:
     """The usual rate of the run's optimizer, for pretrained weights if it starts from some."""
-    usual = _values(curves)
-    return usual.finetuning if curves.option("model.weights") else usual.rate
+    values = _values(curves)
+    return values.finetuning if curves.option("model.weights") else values.rate
 
 
 def _one_digit(value: float) -> float:

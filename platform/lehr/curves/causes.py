@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lehr.curves import advice
-from lehr.curves.findings import Finding, grade
+from lehr.curves.findings import NOT_LEARNING, Finding, grade
 from lehr.curves.signals import Signals
 
 DECOUPLED = ("adamw", "lamb", "nadamw", "muon", "lion")
@@ -54,14 +54,15 @@ def frozen(s: Signals) -> Finding | None:
     trained, reached = net.trainable / net.parameters, net.reached / max(net.trainable, 1)
     if trained > s.limits.trained and reached > s.limits.trained:
         return None
+    blocked = trained > s.limits.trained and s.at_chance and not s.has_begun
     what = (
         f"only {net.trainable:,} of {net.parameters:,} weights require a gradient"
         if trained <= s.limits.trained
         else f"a gradient reaches only {net.reached:,} of {net.trainable:,} weights in the first step"
     )
     return Finding(
-        name="frozen",
-        title="Most of the network is not trained",
+        name="not_learning" if blocked else "frozen",
+        title=NOT_LEARNING if blocked else "Most of the network is not trained",
         rule="most weights require no gradient, or get none, and the training rows are not fitted",
         evidence=f"{what}; accuracy is {s.final(s.training):.1%} on training rows",
         confidence="high",
@@ -69,6 +70,49 @@ def frozen(s: Signals) -> Finding | None:
             "Set requires_grad where weights should be trained, and look for detach(), no_grad(), and layers whose "
             "weights start at zero."
         ),
+    )
+
+
+def loud_start(s: Signals) -> Finding | None:
+    """Before the first update the loss is many times that of a guess: the initial weights are too large."""
+    times = s.initial_loss / s.chance_loss if s.chance_loss > 0 else 0.0
+    if s.is_fitted or not times > s.limits.loud or s.curves.option("model.weights"):
+        return None
+    return Finding(
+        name="bad_initialization",
+        title="Bad initialization",
+        rule="the loss before the first update is many times that of a guess, and the training rows are not fitted",
+        evidence=(
+            f"the loss begins at {s.initial_loss:.3g}, where a guess has {s.chance_loss:.3g}: outputs that large come "
+            f"from initial weights that are too large; accuracy is {s.final(s.training):.1%} on training rows"
+        ),
+        confidence=grade(times, s.limits.loud),
+        advice="Change the initialization (He et al., 2015) or add normalisation layers.",
+        overrides=advice.better_initialization(s.curves),
+    )
+
+
+def rate_gone(s: Signals) -> Finding | None:
+    """The learning rate drops to nearly nothing at the beginning and stays there, so that hardly a step counts."""
+    drop = s.drop_share
+    if drop is None or drop > s.limits.early_drop or s.is_fitted or s.is_improving:
+        return None
+    rates = s.curves.steps["learning_rate"]
+    late, highest = float(np.median(rates[len(rates) // 2 :])), float(np.nanmax(rates))
+    if not late <= s.limits.gone * highest:
+        return None
+    steps = int((rates > s.limits.gone * highest).sum())
+    return Finding(
+        name="decayed_too_early",
+        title="Learning rate decayed too early",
+        rule="the learning rate is practically zero for most of the run, and the training rows are not fitted",
+        evidence=(
+            f"the learning rate is {highest:.3g} for {steps:,} of {s.steps_taken:,} steps and {late:.3g} for most of "
+            f"the others; accuracy is {s.final(s.training):.1%} on training rows"
+        ),
+        confidence=grade(s.limits.gone * highest / late if late > 0 else 9.0, 1.0),
+        advice="Keep the learning rate high for longer.",
+        overrides={"schedule": "cosine"},
     )
 
 
@@ -130,7 +174,7 @@ def _decay(s: Signals) -> Strong | None:
         if any(name in _name(s) for name in OF_ADAM):
             return None  # the decay is part of a gradient whose size does not count
         shrinks /= 1 - min(float(s.curves.option("optimizer.momentum", 0.0)), 0.999)
-    usual = decay <= s.limits.usual_decay and "w" not in _name(s)
+    usual = decay <= (s.limits.usual_decoupled_decay if "w" in _name(s) else s.limits.usual_decay)
     if shrinks < s.limits.forgetting or usual:
         return None
     what = f"weight decay {decay:g} at rate {rate:g} takes {min(1.0, shrinks):.1%} of the weights away at each step"
@@ -159,6 +203,28 @@ def _smoothing(s: Signals) -> Strong | None:
 
 
 def _augmentation(s: Signals) -> Strong | None:
+    """Images are distorted far more than is usual, or their loss is far above that of the same rows as they are."""
+    return _distortion(s) or _harder(s)
+
+
+def _distortion(s: Signals) -> Strong | None:
+    """Options of augmentations that are far above those of their papers: Cubuk et al., 2020; Zhong et al., 2020."""
+    steps = s.curves.option("data.augment") or []
+    strengths = []
+    for each in (step for step in steps if isinstance(step, dict)):
+        if each.get("name") == "rand_augment":
+            strengths.append((each.get("operations", 2) * each.get("magnitude", 9.0) / (3 * 15), "rand_augment"))
+        if each.get("name") == "erasing":
+            area = (each.get("smallest", 0.02) + each.get("largest", 0.33)) / 2
+            strengths.append((each.get("probability", 0.5) * area / (0.5 * 0.21), "erasing"))
+    times, name = max(strengths, default=(0.0, ""))
+    if times < s.limits.distorted:
+        return None
+    what = f"data.augment distorts images far more than is usual: {name}, {times:.0f} times as much as its paper"
+    return times / s.limits.distorted, what, {"data.augment": []}
+
+
+def _harder(s: Signals) -> Strong | None:
     """The loss of augmented rows is far above that of the same rows as they are."""
     steps = s.curves.option("data.augment") or []
     names = [each.get("name") if isinstance(each, dict) else each for each in steps if isinstance(steps, list)]

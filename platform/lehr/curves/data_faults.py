@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from lehr.curves.findings import Finding, grade
 from lehr.curves.signals import Signals
 
@@ -49,10 +51,12 @@ def leak(s: Signals) -> Finding | None:
 
 
 def missing_class(s: Signals) -> Finding | None:
-    """A class of the validation rows has no training rows."""
+    """A class of the validation rows has no training rows, or all validation rows are of one class."""
     train, validation = s.survey.train.counts, s.survey.validation.counts
     if len(train) != len(validation):
         return None
+    if np.count_nonzero(validation) == 1 < np.count_nonzero(train):
+        return _one_class(s)
     absent = [number for number, count in enumerate(train) if not count and validation[number]]
     if not absent:
         return None
@@ -67,6 +71,22 @@ def missing_class(s: Signals) -> Finding | None:
         ),
         confidence="high",
         advice="Add training rows of these classes, or leave the classes out with data.classes.",
+    )
+
+
+def _one_class(s: Signals) -> Finding:
+    train, validation = s.survey.train.counts, s.survey.validation.counts
+    return Finding(
+        name="class_missing",
+        title="All validation rows are of one class",
+        rule="the validation rows have one class, and the training rows several",
+        evidence=(
+            f"all {sum(validation):,} validation rows are of one class, of the {np.count_nonzero(train)} that training "
+            f"rows have, so that validation accuracy, {s.final(s.validation):.1%}, says nothing of telling them apart"
+        ),
+        confidence="high",
+        advice="Hold validation rows of every class out of the training set.",
+        overrides={"data.validation": 0.2},
     )
 
 
@@ -98,9 +118,7 @@ def split_differs(s: Signals) -> Finding | None:
     reasons, strength = [], 0.0
     if survey.linear is not None and survey.held_out is not None:
         drop = survey.held_out - survey.linear
-        errors = drop / math.hypot(
-            _error(survey.held_out, survey.held_out_rows), _error(survey.linear, s.validation_rows)
-        )
+        errors = drop / _error_of_difference(s)
         learns = survey.held_out > s.chance + 4 * _error(s.chance, survey.held_out_rows)
         if learns and errors > limits.differing_errors and drop > limits.differing_drop:
             reasons.append(
@@ -143,21 +161,20 @@ def noisy_labels(s: Signals) -> Finding | None:
     survey, reasons, strength = s.survey, [], 0.0
     if survey.linear is not None and survey.held_out is not None and survey.held_out_rows:
         more = survey.linear - survey.held_out
-        errors = more / math.hypot(
-            _error(survey.held_out, survey.held_out_rows), _error(survey.linear, s.validation_rows)
-        )
+        errors = more / _error_of_difference(s)
         if errors > s.limits.differing_errors and more > s.limits.differing_drop:
             reasons.append(
                 f"a linear model is right for {survey.linear:.0%} of the validation rows, but for "
                 f"{survey.held_out:.0%} of the training rows that it was not fitted on"
             )
             strength = errors / s.limits.differing_errors
-    ahead = s.best(s.validation) - s.best(s.training)
+    clean = s.curves.epoch_column("clean_train_accuracy")  # in training, dropout and augmentation make it lower
+    ahead = s.best(s.validation) - s.best(clean)
     error = math.sqrt(2) * s.standard_error(s.best(s.validation))
     if ahead > max(s.limits.gap, 4 * error):
         reasons.append(
             f"the network is right for up to {s.best(s.validation):.1%} of the validation rows, but for "
-            f"{s.best(s.training):.1%} of the training rows without augmentation"
+            f"{s.best(clean):.1%} of the training rows without augmentation"
         )
         strength = max(strength, ahead / max(s.limits.gap, 4 * error))
     if not reasons:

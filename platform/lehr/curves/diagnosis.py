@@ -20,31 +20,31 @@ from lehr.curves.thresholds import DEFAULT, Thresholds
 
 
 def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
-    """What the curves show, the most urgent finding first; `healthy` where no rule holds."""
-    first, *others = _diagnose(curves, limits).findings
+    """What the curves show, the most urgent finding first. Where no rule holds, how much that means."""
+    first, *others = (advice.from_pretrained(each, curves) for each in _findings(curves, limits))
     return Diagnosis(curves.name, (with_model(first, curves), *others))
 
 
-def _diagnose(curves: Curves, limits: Thresholds) -> Diagnosis:
+def _findings(curves: Curves, limits: Thresholds) -> tuple[Finding, ...]:
     s = Signals(curves, limits)
     if not len(curves.steps["step"]):
-        return Diagnosis(curves.name, (_too_little(s),))
+        return (_too_little(s),)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN columns are "not measured", and compare as False
         if not np.isfinite(s.loss).any() or not np.isfinite(s.validation).any():
             found = diverged(s) if _became_not_finite(curves) else None
-            return Diagnosis(curves.name, (found or _too_little(s),))
+            return (found or _too_little(s),)
         if s.length < limits.few_epochs:
             found = diverged(s)
-            return Diagnosis(curves.name, (found or _too_little(s),))
+            return (found or _too_little(s),)
         fatal_rules = (*DATA, *(rule for rule in FATAL if s.positive or rule in FOR_ANY_LOSS))
         fatal = next((found for rule in fatal_rules if (found := rule(s))), None)
         if fatal:
-            return Diagnosis(curves.name, (fatal,))
+            return (fatal,)
         findings = tuple(found for rule in RULES if s.positive or rule in FOR_ANY_LOSS if (found := rule(s)))
         findings = findings or tuple(found for rule in LAST_RESORT if (found := rule(s)))
         low_confidence_last = sorted(findings, key=lambda found: found.confidence == "low")
-        return Diagnosis(curves.name, tuple(low_confidence_last) or (_unclear(s) or _healthy(s) or _nothing_seen(s),))
+        return tuple(low_confidence_last) or (_unclear(s) or _healthy(s) or _nothing_seen(s),)
 
 
 def _became_not_finite(curves: Curves) -> bool:
@@ -66,7 +66,7 @@ def _too_little(s: Signals) -> Finding:
 
 def _unclear(s: Signals) -> Finding | None:
     """Accuracy nearer to that of a guess than to perfect, where no rule says why: that is not healthy."""
-    validation, error = s.final(s.validation), s.standard_error(s.final(s.validation))
+    validation = s.final(s.validation)
     if not (s.at_chance or validation - s.chance <= s.limits.healthy * (1 - s.chance) + 1e-9):
         return None
     guess = f"{s.chance:.1%} with {s.curves.classes} classes"
@@ -76,7 +76,8 @@ def _unclear(s: Signals) -> Finding | None:
         title="Low accuracy, and no clear cause",
         rule="validation accuracy is not far above that of a guess, and no rule found a reason",
         evidence=(
-            f"validation accuracy is {validation:.1%} ± {error:.1%} on {s.validation_rows:,} images, not clearly {near}"
+            f"validation accuracy is {s.told(validation)} on {s.validation_rows:,} images after "
+            f"{s.steps_taken:,} steps, not clearly {near}"
         ),
         confidence="low",
         advice="Train for longer; if that changes nothing, look at the images and labels: lehr data show.",
@@ -86,16 +87,17 @@ def _unclear(s: Signals) -> Finding | None:
 
 def _healthy(s: Signals) -> Finding | None:
     """The run is close to the best that is possible: nearly every validation row is right."""
+    if not s.is_near_perfect or s.validation_rows < FEW_ROWS:
+        return None
     validation = s.final(s.validation)
     error = s.standard_error(validation)
-    if 1 - validation > max(s.limits.near_perfect, 2 * error) or s.validation_rows < FEW_ROWS:
-        return None
+    sure = s.length >= 3 * s.limits.few_epochs and 1 - validation + 2 * error <= 2 * s.limits.near_perfect
     return Finding(
         name="healthy",
         title="Healthy",
         rule="no rule found a problem, and nearly all validation rows are right",
-        evidence=f"validation accuracy has settled at {validation:.1%} ± {error:.1%}; {_left(s, error)}",
-        confidence="high" if s.length >= 3 * s.limits.few_epochs else "medium",
+        evidence=f"validation accuracy has settled at {s.told(validation)}; {_left(s, error)}",
+        confidence="high" if sure else "medium",
         advice="Nothing needs to be changed.",
         good=True,
     )

@@ -12,39 +12,39 @@ from lehr.curves.signals import Signals
 
 
 def diverged(s: Signals) -> Finding | None:
-    """The loss becomes NaN, rises for good, or explodes in the first steps and never recovers."""
-    loss, limits = s.curves.steps["loss"], s.limits
-    not_finite = np.flatnonzero(~np.isfinite(loss))
+    """The loss becomes NaN, or rises for good."""
+    not_finite = np.flatnonzero(~np.isfinite(s.curves.steps["loss"]))
     known = np.where(np.isfinite(s.loss), s.loss, np.inf)  # all of it may be NaN
     lowest, where = float(known.min()), float(s.grid[int(known.argmin())])
     end = s.loss_at(1.0)
     climbed = (end - lowest) / s.initial_loss
-    peak = float(np.nanmax(loss[1:], initial=0.0)) / s.initial_loss
-    update = s.update_ratio(0, 1)
     if len(not_finite) or s.curves.divergence:
-        rule, evidence, strength = "the loss explodes, or becomes NaN or infinite", _not_finite(s, not_finite), 9.0
-    elif not s.positive:
+        return _too_high(s, "the loss explodes, or becomes NaN or infinite", _not_finite(s, not_finite), 9.0)
+    if not s.positive or not climbed > s.limits.climb or where >= 0.9 * s.length:
         return None
-    elif climbed > limits.climb and where < 0.9 * s.length:
-        rule = "the smoothed loss ends far above its minimum"
-        evidence = (
-            f"the smoothed loss rose from {lowest:.3g}, its minimum at epoch {where:.1f}, to {end:.3g} at the end"
-        )
-        strength = climbed / limits.climb
-    elif s.at_chance and update > limits.small_update and _wild(s, peak, update):
-        rule = (
-            "the loss explodes in the first steps or the updates are far too large, and accuracy stays at chance level"
-        )
-        evidence = (
-            f"the loss reached {peak:.2g} times its initial value and ended at {end:.3g} (chance level: "
-            f"{s.chance_loss:.3g}); the largest update was {s.largest_update_ratio:.1%} of the weight norm, and "
-            f"validation accuracy is {s.final(s.validation):.1%} (chance level: {s.chance:.1%})"
-        )
-        strength = 1.5 * max(
-            peak / limits.spike, update / limits.wild_update, s.largest_update_ratio / limits.violent_update
-        )
-    else:
+    evidence = f"the smoothed loss rose from {lowest:.3g}, its minimum at epoch {where:.1f}, to {end:.3g} at the end"
+    return _too_high(s, "the smoothed loss ends far above its minimum", evidence, climbed / s.limits.climb)
+
+
+def thrown_off(s: Signals) -> Finding | None:
+    """The loss explodes in the first steps, or updates are violent, and the network never recovers."""
+    limits, update = s.limits, s.update_ratio(0, 1)
+    if not s.at_chance or s.has_begun or not update > limits.small_update:
         return None
+    settled = min(s.loss_at(0.5), s.loss_at(1.0))
+    strength = max(s.peak / limits.spike, update / limits.wild_update, s.largest_update_ratio / limits.violent_update)
+    if not (strength > 1 or settled > limits.above_guess * s.chance_loss):
+        return None
+    evidence = (
+        f"the loss reached {s.peak:.2g} times its initial value and ended at {s.loss_at(1.0):.3g} (chance level: "
+        f"{s.chance_loss:.3g}); the largest update was {s.largest_update_ratio:.1%} of the weight norm, and "
+        f"validation accuracy is {s.final(s.validation):.1%} (chance level: {s.guess:.1%})"
+    )
+    rule = "the loss explodes in the first steps or the updates are far too large, and accuracy stays at chance level"
+    return _too_high(s, rule, evidence, 1.5 * strength)
+
+
+def _too_high(s: Signals, rule: str, evidence: str, strength: float) -> Finding:
     return Finding(
         name="diverged",
         title=LEARNING_RATE_TOO_HIGH,
@@ -65,16 +65,6 @@ def _not_finite(s: Signals, steps: np.ndarray) -> str:
     return f"the loss became {value} at step {step}, with a learning rate of {rate:.3g}"
 
 
-def _wild(s: Signals, peak: float, update: float) -> bool:
-    settled = min(s.loss_at(0.5), s.loss_at(1.0))
-    return (
-        peak > s.limits.spike
-        or update > s.limits.wild_update
-        or s.largest_update_ratio > s.limits.violent_update
-        or settled > s.limits.above_guess * s.chance_loss
-    )
-
-
 def not_learning(s: Signals) -> Finding | None:
     """The loss is flat from the first step to the last, and accuracy is at chance level."""
     fall, update = s.fall(0.02, 1.0), s.update_ratio(0, 1)
@@ -82,8 +72,11 @@ def not_learning(s: Signals) -> Finding | None:
     noise = 2 * s.noise / math.sqrt(max(s.loss_window, 1))
     if not s.never_learned or (fall > s.limits.no_fall + noise and not frozen):
         return None
-    if not frozen and update < s.limits.small_update and s.trend > s.limits.steady_fall:
-        return None  # it does learn, but slowly: the learning rate is too low
+    if not frozen and update < s.limits.small_update:
+        if s.trend > s.limits.steady_fall or update * s.steps_taken < s.limits.moved:
+            return None  # it does learn, but slowly, or has hardly moved: the learning rate is too low
+    elif not frozen and (s.has_begun or (s.is_short and not s.is_beaten)):
+        return None  # it has learned something, or had no time to
     why = (
         f"each update is only {update:.0e} of the weight norm: the learning rate is practically zero, or the weights "
         "are frozen"
@@ -95,7 +88,7 @@ def not_learning(s: Signals) -> Finding | None:
         title=NOT_LEARNING,
         rule="the smoothed loss ends where it began, and validation accuracy is at chance level",
         evidence=f"the loss went from {s.loss_at(0.02):.4g} to {s.loss_at(1.0):.4g} over {s.length:.0f} epochs; {why}",
-        confidence="high" if fall < s.limits.no_fall else "medium",
+        confidence="low" if s.is_short and not frozen else "high" if fall < s.limits.no_fall else "medium",
         advice=(
             "Raise the learning rate until the weights change."
             if frozen
@@ -113,9 +106,14 @@ def _chance_in_words(s: Signals) -> str:
 
 
 def at_chance(s: Signals) -> Finding | None:
-    """The weights change, but accuracy on other images stays at chance level."""
+    """The weights change, but accuracy on other images stays at chance level.
+
+    A network that is still learning its training rows, or had only a few steps, may leave that level yet.
+    """
     update = s.update_ratio(0, 0.25)
     if not s.never_learned or s.length < s.limits.few_epochs or update < s.limits.small_update:
+        return None
+    if not s.is_memorised and (s.has_begun or s.is_short or s.is_tiny or update < s.limits.modest_update):
         return None
     linear = s.survey.linear
     learnable = linear is not None and linear > s.limits.chance_level(s.chance, s.validation_rows)
@@ -131,9 +129,10 @@ def at_chance(s: Signals) -> Finding | None:
         rule="validation accuracy ends at chance level although the weights change",
         evidence=(
             f"validation accuracy is {s.final(s.validation):.1%} with {s.curves.classes} classes (chance level: "
-            f"{s.chance:.1%}); the training loss is {s.loss_at(1.0):.3g}{_chance_in_words(s)}{known}"
+            f"{s.guess:.1%}), and {s.final(s.training):.1%} on training rows; the training loss is "
+            f"{s.loss_at(1.0):.3g}{_chance_in_words(s)}{known}"
         ),
-        confidence="high" if s.length >= 2 * s.limits.few_epochs else "medium",
+        confidence="medium" if s.length >= 2 * s.limits.few_epochs and not learnable else "low",
         advice=f"{blame} See whether the network can overfit a few images, which works with any labels.",
         overrides={"data.limit": 64, "train.epochs": 50},
     )

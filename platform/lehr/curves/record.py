@@ -28,6 +28,7 @@ class Curves:
         classes: number of classes, or None where the run does not say.
         chance_loss: the loss while the network tells nothing apart, or NaN.
         validation_rows: rows of the validation split, or None.
+        image: height, width and channels of the images that the network is given, or None where the run does not say.
         name: the run's name.
         divergence: the run's own sentence about a loss that exploded or became NaN; empty if it never did.
         restarts: the steps from which it was resumed after a stop or a loss of its workers.
@@ -40,6 +41,7 @@ class Curves:
     classes: int | None = None
     chance_loss: float = math.nan
     validation_rows: int | None = None
+    image: tuple[int, int, int] | None = None
     name: str = ""
     divergence: str = ""
     restarts: tuple[int, ...] = ()
@@ -54,7 +56,8 @@ class Curves:
         started: Mapping[str, Any] = next((event for event in starts if event["kind"] == "started"), {})
         surveyed = Survey.read(run.folder)
         diverged = [str(event["message"]) for event in events if event["kind"] == "diverged"]
-        classes = _count(started, "classes") or _classes_of_model(run)
+        described = _model(run)
+        classes = _count(started, "classes") or _classes(described)
         return cls(
             steps=_arrays(run.steps(), "step", f"{run.folder.uri}/steps"),
             epochs=_arrays(run.epochs(), "epoch", f"{run.folder.uri}/epochs"),
@@ -62,6 +65,7 @@ class Curves:
             classes=classes,
             chance_loss=_chance_loss(started, run.job, classes),
             validation_rows=_count(started, "validation_rows"),
+            image=_image(described),
             name=run.name,
             divergence=diverged[-1] if diverged else _divergence_at_the_end(run),
             restarts=tuple(step for event in starts[1:] if isinstance(step := event.get("step", 0), int)),
@@ -94,6 +98,11 @@ class Curves:
         if isinstance(default, int | float) and not (isinstance(value, int | float) and abs(value) < MOST):
             return default
         return default if value is None else value
+
+    @property
+    def rows_per_class(self) -> float:
+        """Training rows for each class, on average; NaN where that is not known."""
+        return self.survey.train.rows / self.classes if self.survey.train.rows and self.classes else math.nan
 
     @property
     def steps_per_epoch(self) -> float:
@@ -138,11 +147,24 @@ def _divergence_at_the_end(run: RunFolder) -> str:
     return outcome.message if outcome and outcome.status == "failed" and "became" in outcome.message else ""
 
 
-def _classes_of_model(run: RunFolder) -> int | None:
+def _model(run: RunFolder) -> Mapping[str, Any]:
+    """What the run says of its model; nothing where it has none yet, or a damaged one."""
     try:
-        return len(ModelFile.read(run.folder).description["classes"])
-    except (FileNotFoundError, RunError, KeyError, TypeError):
-        return None
+        return ModelFile.read(run.folder).description
+    except (FileNotFoundError, RunError):
+        return {}
+
+
+def _classes(described: Mapping[str, Any]) -> int | None:
+    classes = described.get("classes")
+    return len(classes) if isinstance(classes, list) else None
+
+
+def _image(described: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    prepared = described.get("preprocess")
+    sizes = [prepared.get(each) for each in ("height", "width", "channels")] if isinstance(prepared, Mapping) else []
+    height, width, channels = (each if isinstance(each, int) else 0 for each in sizes or (0, 0, 0))
+    return (height, width, channels) if height and width and channels else None
 
 
 PLACES = {"step": {"step", "epoch", "learning_rate"}, "epoch": {"step", "epoch"}}

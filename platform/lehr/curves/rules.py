@@ -33,6 +33,8 @@ def bad_initialization(s: Signals) -> Finding | None:
     if lasted < s.limits.flat_start or steps < min(s.limits.flat_steps, s.curves.steps_per_epoch):
         return None
     later = min(1.0, end + max(lasted, 0.15))
+    if s.learned >= s.limits.overcome and lasted < s.limits.flat_and_overcome:
+        return None
     fell = s.fall(end, later)
     if fell < s.limits.sudden_fall or s.update_ratio(s.warmup_share, end) < s.limits.small_update:
         return None
@@ -51,27 +53,38 @@ def bad_initialization(s: Signals) -> Finding | None:
 
 
 def rate_too_low(s: Signals) -> Finding | None:
-    """The loss falls steadily but slowly, almost in a straight line."""
+    """The loss falls steadily but slowly, almost in a straight line; or nothing is learned at an unusually low rate."""
     update = s.update_ratio(s.warmup_share, max(0.25, s.warmup_share + 0.1))
-    fall = s.fall(0.02, 1.0)
-    if (
-        not update < s.limits.small_update
-        or s.final(s.training) >= s.limits.fitted
-        or s.dropped_before(s.limits.early_drop)
-    ):
+    update = s.update_ratio(0, 1) if math.isnan(update) else update  # a short run has few measurements
+    if s.is_fitted or s.dropped_before(s.limits.early_drop):
         return None
+    times = _below_usual(s)
+    unusual = times >= s.limits.usual_rate and (s.at_chance or s.is_improving)
+    idle = s.never_learned and not s.has_begun and update < s.limits.modest_update
+    if not (update < s.limits.small_update or unusual or idle):
+        return None
+    usual = f"the usual rate of {s.curves.option('optimizer.name', 'sgd')} is {times:.0f} times as high; "
+    factor = s.limits.healthy_update / update if update > 0 else 1000.0
     return Finding(
         name="rate_too_low",
         title="Learning rate too low",
-        rule="the updates are tiny, and the loss falls slowly, almost in a straight line",
+        rule="the updates are tiny or the rate unusually low, and the loss falls slowly, almost in a straight line",
         evidence=(
-            f"each update is {update:.1e} of the weight norm (healthy: about {s.limits.healthy_update:.0e}); the loss "
-            f"fell by {fall:.0%} in {s.length:.0f} epochs, from {s.loss_at(0.02):.3g} to {s.loss_at(1):.3g}"
+            f"{usual if unusual else ''}each update is {update:.1e} of the weight norm (healthy: about "
+            f"{s.limits.healthy_update:.0e}); the loss fell by {s.fall(0.02, 1.0):.0%} in {s.length:.0f} epochs, from "
+            f"{s.loss_at(0.02):.3g} to {s.loss_at(1):.3g}"
         ),
-        confidence=grade(s.limits.small_update / update if update > 0 else 9.0, 1.0),
+        confidence="medium" if unusual else grade(s.limits.small_update * factor / s.limits.healthy_update, 1.0),
         advice="Raise the learning rate.",
-        overrides=advice.raise_rate(s.curves, s.limits.healthy_update / update if update > 0 else 1000.0),
+        overrides=advice.usual_rate(s.curves) if unusual else advice.raise_rate(s.curves, factor),
     )
+
+
+def _below_usual(s: Signals) -> float:
+    """The optimizer's usual learning rate over the job's; 0 for fine-tuning, which wants lower rates."""
+    if s.curves.option("model.weights") or s.curves.option("finetune"):
+        return 0.0
+    return advice.usual(s.curves) / max(float(s.curves.option("optimizer.lr", 0.1)), 1e-12)
 
 
 def decayed_too_early(s: Signals) -> Finding | None:
@@ -101,7 +114,7 @@ def decayed_too_early(s: Signals) -> Finding | None:
 
 def oscillating(s: Signals) -> Finding | None:
     """The training loss varies widely from step to step."""
-    if s.noise < s.limits.wide_noise:
+    if s.noise < s.limits.wide_noise or s.is_fitted or s.is_short:
         return None
     return Finding(
         name="oscillating",
@@ -156,11 +169,11 @@ def overfitting(s: Signals) -> Finding | None:
     error = s.standard_error(validation)
     losses = s.curves.epoch_column("validation_loss")
     best = s.best(s.validation)
-    far = s.gap > max(limits.gap, limits.standard_errors * error) and s.gap > limits.gap_share * (1 - validation)
+    far = s.gap > max(limits.overfit, limits.standard_errors * error) and s.gap > limits.gap_share * (1 - validation)
     rose = s.final(losses) / -s.best(-losses) if s.positive else math.nan
     still_fitting = s.final(s.training) > s.best(s.training) - limits.no_fall
     turned = rose > limits.turned_down and best - validation > limits.standard_errors * error and still_fitting
-    if not far and not turned:
+    if (not far and not turned) or (s.is_improving and not s.is_fitted):
         return None
     loss_rose = f"; the validation loss is {rose:.2g} times its minimum" if rose > limits.turned_down else ""
     return Finding(
@@ -174,48 +187,55 @@ def overfitting(s: Signals) -> Finding | None:
             f"accuracy is {s.final(s.training):.1%} on training images and {s.told(validation)} on the "
             f"validation split, a gap of {100 * s.gap:.0f} points; the best epoch was {s.best_epoch}{loss_rose}"
         ),
-        confidence=grade(max(s.gap / max(limits.gap, limits.standard_errors * error), rose - 1 if turned else 0), 1.0),
+        confidence=grade(
+            max(s.gap / max(limits.overfit, limits.standard_errors * error), rose - 1 if turned else 0), 1.0
+        ),
         advice=f"Regularise, get more data, or stop at epoch {s.best_epoch}.",
         overrides=advice.regularise(s.curves),
     )
 
 
 def too_short(s: Signals) -> Finding | None:
-    """Validation accuracy still rising at the end."""
-    fall = s.fall(0.75, 1.0)
+    """The network is still getting better at the end, and does not fit its training rows yet."""
+    if s.is_fitted or s.is_near_perfect or not s.is_improving:
+        return None
     error = s.standard_error(s.final(s.validation))
-    if s.final(s.training) >= s.limits.fitted:
-        return None
-    if fall < s.limits.still_falling or s.late_gain < max(s.limits.still_rising, 2 * error):
-        return None
     return Finding(
         name="too_short",
         title="Not trained long enough",
-        rule="validation accuracy still rises and the training loss still falls at the end",
+        rule="the validation loss still falls at the end, and the training rows are not fitted",
         evidence=(
-            f"validation accuracy rose by {100 * s.late_gain:.1f} points (± {100 * error:.1f}) in the second half, to "
-            f"{s.final(s.validation):.1%}, and the training loss fell by {fall:.0%} in the last quarter"
+            f"the validation loss fell by {s.late_progress:.0%} in the second half and is at its minimum at the end; "
+            f"validation accuracy rose by {100 * s.late_gain:.1f} points (± {100 * error:.1f}), to "
+            f"{s.last(s.validation):.1%}, with {s.last(s.training):.1%} on training rows, after {s.steps_taken:,} steps"
         ),
-        confidence=grade(min(fall / s.limits.still_falling, s.late_gain / max(s.limits.still_rising, 2 * error)), 1.0),
+        confidence="low" if s.never_learned or s.is_short else "medium",  # a low rate or bad weights look the same
         advice="Train for more epochs.",
         overrides=advice.longer(s.curves, 3),
     )
 
 
 def underfitting(s: Signals) -> Finding | None:
-    """Training and validation accuracy close together and low."""
+    """Training and validation accuracy close together and low, and a network that may be too small.
+
+    One with more weights than rows could learn them by heart: then its size is no cause.
+    """
     apart = max(s.limits.gap, s.limits.standard_errors * s.standard_error(s.final(s.validation)))
-    if not s.learned <= s.limits.low or s.gap > apart:
+    weights, rows, small = s.network.parameters, s.survey.train.rows, s.is_tiny
+    if s.gap > apart or s.is_short or not (s.has_begun or small) or 0 < rows <= weights:
         return None
+    if not s.learned <= (s.limits.overcome if small else s.limits.low):
+        return None
+    size = f"; the network has {weights:,} weights for {rows:,} training rows" if small else ""
     return Finding(
         name="underfitting",
         title="Underfitting",
         rule="training and validation accuracy are both low and close together",
         evidence=(
             f"the model cannot fit even the training data: accuracy is {s.final(s.training):.1%} on training images "
-            f"and {s.final(s.validation):.1%} on the validation split (chance level: {s.chance:.1%})"
+            f"and {s.final(s.validation):.1%} on the validation split (chance level: {s.chance:.1%}){size}"
         ),
-        confidence=grade(s.limits.low / max(s.learned, 1e-6), 1.0),
+        confidence="medium" if small else "low",  # many causes end so
         advice="Use a larger model, or train for longer.",
         overrides=advice.larger_model(s.curves),
     )
@@ -229,7 +249,15 @@ DATA: tuple[Rule, ...] = (
     data_faults.split_differs,
     data_faults.noisy_labels,
 )
-CAUSES: tuple[Rule, ...] = (causes.frozen, causes.clipped, causes.too_regularised, causes.stale_statistics)
+CAUSES: tuple[Rule, ...] = (
+    causes.frozen,
+    causes.clipped,
+    causes.too_regularised,
+    fatal.thrown_off,
+    causes.stale_statistics,
+    causes.loud_start,
+    causes.rate_gone,
+)
 FATAL: tuple[Rule, ...] = (fatal.diverged, *CAUSES, fatal.not_learning, fatal.at_chance)
 RULES: tuple[Rule, ...] = (
     bad_initialization,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lehr.curves.record import Curves
 from lehr.curves.thresholds import Thresholds
@@ -47,6 +48,17 @@ class Signals:
         return smooth(steps["epoch"], steps["loss"], self.grid, span, steps.get("examples"))
 
     @property
+    def steps_taken(self) -> int:
+        """Steps recorded: the number of the last one."""
+        return int(self.curves.steps["step"][-1]) + 1
+
+    @cached_property
+    def peak(self) -> float:
+        """The highest loss of a step after the first, over the initial loss."""
+        losses = self.curves.steps["loss"][1:][self.whole[1:]]
+        return float(np.nanmax(losses, initial=0.0)) / self.initial_loss
+
+    @property
     def loss_window(self) -> float:
         """Steps in the window of the smoothed loss."""
         return self.length * self.curves.steps_per_epoch / 25
@@ -61,11 +73,22 @@ class Signals:
         known = self.curves.steps["loss"][np.isfinite(self.curves.steps["loss"])]
         return (float(known[0]) or LEAST_LOSS) if len(known) else math.nan
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the run has so few steps that a sound network may still be where it began."""
+        return self.steps_taken < self.limits.few_steps
+
+    @cached_property
+    def whole(self) -> NDArray[np.bool_]:
+        """The steps of batches of the usual size: the loss of a last batch of a few rows may be anything [steps]."""
+        examples = self.curves.steps.get("examples", np.ones(len(self.curves.steps["step"])))
+        return ~(examples < 0.5 * np.nanmedian(examples))
+
     @cached_property
     def noise(self) -> float:
         """Standard deviation of the loss around its moving average in the second half, over the initial loss."""
         x, y = self.curves.steps["epoch"], self.curves.steps["loss"]
-        late = x >= self.length / 2
+        late = (x >= self.length / 2) & self.whole
         residuals = (y - np.interp(x, self.grid, self.loss))[late]
         residuals = residuals[np.isfinite(residuals)]
         return float(residuals.std()) / self.initial_loss if len(residuals) > 2 else 0.0
@@ -153,6 +176,11 @@ class Signals:
         known = values[np.isfinite(values)]
         return float(known[-max(1, min(3, len(known) // 3)) :].mean()) if len(known) else math.nan
 
+    def last(self, values: Floats) -> float:
+        """The last known value, as the run's own lines show it; NaN where there is none."""
+        known = values[np.isfinite(values)]
+        return float(known[-1]) if len(known) else math.nan
+
     def best(self, values: Floats) -> float:
         """The highest mean of three consecutive epochs; `final` where there are fewer."""
         known = values[np.isfinite(values)]
@@ -181,15 +209,48 @@ class Signals:
         return self.curves.validation_rows or USUAL_VALIDATION_ROWS
 
     @cached_property
+    def guess(self) -> float:
+        """Accuracy without a look at the image: of a guess, or of always saying the most frequent class if higher."""
+        return float(np.fmax(self.chance, self.majority))
+
+    @cached_property
     def at_chance(self) -> bool:
         """Whether validation accuracy ends at chance level."""
-        return bool(self.final(self.validation) <= self.limits.chance_level(self.chance, self.validation_rows))
+        return bool(self.final(self.validation) <= self.limits.chance_level(self.guess, self.validation_rows))
 
     @cached_property
     def never_learned(self) -> bool:
         """Whether validation accuracy never left chance level, by the mean of three epochs."""
-        level = self.limits.chance_level(self.chance, self.validation_rows)
-        return self.at_chance and bool(self.best(self.validation) <= level)
+        level = self.limits.chance_level(self.guess, self.validation_rows)
+        return self.at_chance and bool(self.best(self.validation) <= level) and not self.is_surer
+
+    @cached_property
+    def is_surer(self) -> bool:
+        """Whether the validation loss is clearly below that of a guess: it shows what few rows do not by accuracy."""
+        losses = self.curves.epoch_column("validation_loss")
+        return bool(self.best(-losses) > -self.limits.surer * self.guess_loss) if self.positive else False
+
+    @cached_property
+    def guess_loss(self) -> float:
+        """The validation loss of naming classes as often as training rows have them; NaN where it is not known."""
+        train, validation = np.array(self.survey.train.counts), np.array(self.survey.validation.counts)
+        if not len(train) or len(train) != len(validation) or not validation.sum() or len(train) < 2:
+            return self.chance_loss
+        often = np.log(np.maximum(train, 0.5) / train.sum())
+        return self.chance_loss * float(-(validation @ often) / validation.sum()) / math.log(len(train))
+
+    @cached_property
+    def has_begun(self) -> bool:
+        """Whether the network has learned something of its training rows: they are right more often than by a guess."""
+        most = int(self.curves.option("train.evaluated_training_rows", USUAL_VALIDATION_ROWS))
+        rows = max(1, min(most, self.validation_rows, self.survey.train.rows or most))
+        return bool(self.final(self.training) > self.limits.chance_level(self.guess, rows))
+
+    @cached_property
+    def is_memorised(self) -> bool:
+        """Whether what it learned of training rows holds for no others: far more are right, or their loss only rose."""
+        worse = self.late("validation_loss") > self.limits.worse_than_guess * self.chance_loss
+        return self.has_begun and bool(self.learned >= self.limits.healthy or worse)
 
     @cached_property
     def learned(self) -> float:
@@ -210,6 +271,28 @@ class Signals:
         return self.final(self.training) - self.final(self.validation)
 
     @cached_property
+    def late_progress(self) -> float:
+        """The fall of the validation loss over the second half, as a share, where it ends at its minimum; else 0.
+
+        Where it does, more epochs like the last ones would have made the network better.
+        """
+        losses = self.curves.epoch_column("validation_loss")
+        losses = losses[np.isfinite(losses)]
+        if len(losses) < 3 or not self.positive or losses.min() <= 0:
+            return 0.0
+        few, middle = max(1, len(losses) // 5), (len(losses) - 1) // 2
+        before, after = float(losses[middle : middle + few].mean()), float(losses[-few:].mean())
+        return 1 - after / before if losses[-1] <= self.limits.at_minimum * losses.min() else 0.0
+
+    @cached_property
+    def is_improving(self) -> bool:
+        """Whether the network is still getting better on validation rows at the end, at whatever learning rate."""
+        early = self.at_chance or self.is_short
+        least = self.limits.slow_progress if early else self.limits.late_progress
+        rose = self.late_gain > max(self.limits.still_rising, 3 * self.standard_error(self.final(self.validation)))
+        return self.late_progress > (0.0 if rose else least)
+
+    @cached_property
     def late_gain(self) -> float:
         """The gain of validation accuracy over the second half of the epochs, by a fitted line."""
         half = self.curves.epochs["epoch"] > self.length / 2
@@ -228,6 +311,14 @@ class Signals:
         """Of the network at its first step; an empty one where the run did not record it."""
         return self.curves.network
 
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the network has fewer weights than there are training rows; one with more can learn them by heart.
+
+        Zhang et al., "Understanding deep learning requires rethinking generalization", 2017.
+        """
+        return 0 < self.network.parameters < self.survey.train.rows
+
     @cached_property
     def majority(self) -> float:
         """Accuracy of always saying the most frequent class of the training rows, on validation rows; NaN: unknown."""
@@ -242,10 +333,18 @@ class Signals:
         return self.final(self.training) >= self.limits.fitted
 
     @cached_property
+    def is_near_perfect(self) -> bool:
+        """Whether nearly all validation rows are right."""
+        validation = self.final(self.validation)
+        return 1 - validation <= max(self.limits.near_perfect, self.standard_error(validation))
+
+    @cached_property
     def is_beaten(self) -> bool:
         """Whether a linear model on small images does clearly better on validation rows than the network."""
-        linear = self.survey.linear
-        return linear is not None and linear > self.final(self.validation) + 3 * self.standard_error(linear)
+        linear, best = self.survey.linear, self.best(self.validation)
+        if linear is None or linear <= self.limits.chance_level(self.guess, self.validation_rows):
+            return False
+        return linear > best + 3 * math.hypot(self.standard_error(linear), self.standard_error(best))
 
     def late(self, name: str) -> float:
         """The median of an epoch column over the last third of the epochs; NaN where it was not measured."""

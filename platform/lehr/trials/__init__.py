@@ -5,9 +5,6 @@ and reports each outcome to the study. The children's run folders are the source
 again but not trained again, and a killed one resumes from its newest checkpoint.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from lehr.driver import Running
 from lehr.trials.clock import Clock
 from lehr.trials.dataset_cache import SharedData

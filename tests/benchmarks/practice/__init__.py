@@ -1,6 +1,7 @@
 """How often what lehr says of a run is right, on cases that nobody tuned it on.
 
-    python -m tests.benchmarks.practice [--split develop|report] [--cases 120] [--date 2026-12-01] [--write]
+    python -m tests.benchmarks.practice [--split develop|report] [--cases 120] [--date 2026-12-01] [--keep FOLDER]
+    python -m tests.benchmarks.practice --judge FOLDER [--split develop|report] [--date 2026-12-01] [--write]
 
 A case is a data set, a network, a length, and perhaps one fault with a strength, all drawn from a seed (`cases.py`).
 Pairs of fault and data set belong either to development or to reporting, and some faults are only reported. The cases

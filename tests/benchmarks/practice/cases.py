@@ -79,10 +79,13 @@ def draft(case: Case) -> tuple[Draft, Draft, Fault]:
 def _sound(case: Case) -> Draft:
     draw = np.random.default_rng([case.seed, 0])
     rows = data_sets.load(case.data)
-    count = int(log_uniform(draw, 250, 1600))
-    chosen = data_sets.draw_rows(rows, count + int(log_uniform(draw, 60, 500)), draw)
-    held = max(60, len(chosen) - count)  # a small data set leaves fewer rows to train on
-    train, validation = rows.take(chosen[:-held]), rows.take(chosen[-held:])
+    count, held = int(log_uniform(draw, 120, 1600)), int(log_uniform(draw, 60, 500))
+    rarest, noise = (float(draw.uniform(*span)) if draw.random() < 0.3 else None for span in ((0.25, 0.8), (5, 25)))
+    chosen = data_sets.draw_rows(rows, count + held, draw, rarest or 1.0)
+    held = max(40, len(chosen) - count)  # a small data set leaves fewer rows to train on
+    rows = rows.take(chosen)
+    rows = data_sets.with_noise(rows, noise, draw) if noise else rows
+    train, validation = rows.take(np.arange(len(rows) - held)), rows.take(np.arange(len(rows) - held, len(rows)))
     model, optimizer = NETWORKS[case.network]
     job = {
         "kind": "train",
@@ -92,7 +95,7 @@ def _sound(case: Case) -> Draft:
         "optimizer": dict(optimizer),
         "schedule": {"name": str(draw.choice(["cosine", "linear", "wsd"])), "warmup": "5%"},
         "train": {
-            "epochs": int(draw.integers(10, 26)),
+            "epochs": int(log_uniform(draw, 6, 26)),
             "batch_size": int(draw.choice([32, 64])),
             "checkpoint": {"every": "100%"},
         },

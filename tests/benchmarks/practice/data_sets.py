@@ -142,12 +142,23 @@ def available() -> list[str]:
     return [name for name in LOADERS if not missing.get(name)]
 
 
-def draw_rows(rows: Rows, count: int, draw: Generator) -> np.ndarray:
-    """`count` rows, as many of each class as there are; all of a class that has fewer."""
+def draw_rows(rows: Rows, count: int, draw: Generator, rarest: float = 1.0) -> np.ndarray:
+    """`count` rows, as many of each class as there are; all of a class that has fewer.
+
+    Args:
+        rarest: rows of the rarest class as a share of those of the most frequent one; the others lie between.
+    """
     order = draw.permutation(len(rows))
-    by_class = [order[rows.labels[order] == label] for label in range(len(rows.classes))]
-    each = max(2, count // len(rows.classes))
-    return draw.permutation(np.concatenate([some[:each] for some in by_class]))
+    by_class = [order[rows.labels[order] == label] for label in draw.permutation(len(rows.classes))]
+    shares = np.linspace(1.0, rarest, len(by_class))
+    each = [max(2, int(share * count / shares.sum())) for share in shares]
+    return draw.permutation(np.concatenate([some[:most] for some, most in zip(by_class, each, strict=True)]))
+
+
+def with_noise(rows: Rows, deviation: float, draw: Generator) -> Rows:
+    """The rows with normal noise of this standard deviation, in levels of 256, on every pixel."""
+    noisy = rows.images + draw.normal(0, deviation, rows.images.shape)
+    return replace(rows, images=noisy.clip(0, 255).astype(np.uint8))
 
 
 def to_parquet(rows: Rows, path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lehr.curves.findings import Confidence, Finding
-from tests.benchmarks.practice.faults import Fault
+from tests.benchmarks.practice.faults import UNFINISHED, Fault
 
 Judgement = Literal["right", "acceptable", "silent", "wrong", "sound", "alarm"]
 
@@ -27,6 +27,7 @@ class Verdict:
         accuracy, twin: best validation accuracy with and without the fault.
         gap: accuracy on training rows minus that on validation rows, at the end.
         rows: validation rows.
+        linear: accuracy of a linear model on validation rows, 0 where none was fitted.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Verdict:
     twin: float
     gap: float
     rows: int
+    linear: float = 0.0
 
     @property
     def is_faulty(self) -> bool:
@@ -47,14 +49,26 @@ class Verdict:
     def judgement(self) -> Judgement:
         name = self.first.name
         if not self.is_faulty:
-            # A fault without harm may still be named, and so may overfitting where it is there.
-            true = name in FINE or name in self.fault.right or (name == "overfitting" and self.gap > GAP)
-            return "sound" if true else "alarm"
+            return "sound" if name in FINE or self._is_true(name) else "alarm"
         if name in self.fault.right:
             return "right"
         if name in self.fault.acceptable:
             return "acceptable"
         return "silent" if name in SILENT else "wrong"
+
+    def _is_true(self, name: str) -> bool:
+        """Whether a finding holds of a run that no fault made worse.
+
+        A sound run may overfit, or be beaten by a linear model; one that is unfinished may gain from more epochs, if
+        too little to be sure of it; and a fault without harm may be named.
+        """
+        if self.fault is not UNFINISHED and name in self.fault.right | self.fault.acceptable:
+            return True
+        if name == "overfitting":
+            return self.gap > GAP
+        if name == "underfitting":
+            return self.linear > self.accuracy + 3 * math.sqrt(max(self.linear * (1 - self.linear), 0.01) / self.rows)
+        return self.fault is UNFINISHED and name == "too_short" and self.twin - self.accuracy > HARM
 
     @property
     def is_confident(self) -> bool:
@@ -68,7 +82,8 @@ def interval(count: int, of: int) -> tuple[float, float]:
         return 0.0, 1.0
     z, p = 1.96, count / of
     middle, spread = p + z * z / (2 * of), z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return (middle - spread) / (1 + z * z / of), (middle + spread) / (1 + z * z / of)
+    low, high = ((middle + side) / (1 + z * z / of) for side in (-spread, spread))
+    return max(0.0, low), min(1.0, high)
 
 
 def share(count: int, of: int) -> str:

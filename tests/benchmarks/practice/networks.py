@@ -39,6 +39,18 @@ class Plain(nn.Sequential):
         _freeze([*self][:-1], frozen)
 
 
+class Detached(Plain):
+    """The same, with a body that no gradient reaches though all its weights ask for one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[rows, channels, SIDE, SIDE] → logits [rows, outputs]."""
+        *body, head = self
+        for layer in body:
+            input = layer(input)
+        logits: Tensor = head(input.detach())
+        return logits
+
+
 class Transformer(nn.Module):
     """A vision transformer of two blocks on patches of 4 × 4 pixels (Dosovitskiy et al., 2021)."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,11 @@ from lehr.training.loop import train
 from lehr.training.setup import Plan
 from tests.benchmarks.practice.cases import Case, draft
 from tests.benchmarks.practice.data_sets import to_parquet
-from tests.benchmarks.practice.faults import Draft
+from tests.benchmarks.practice.faults import FAULTS, UNFINISHED, Draft
 from tests.benchmarks.practice.judge import Verdict
+
+CASE = "case.json"
+"""In the folder of a case: the case."""
 
 
 def run_draft(made: Draft, folder: Path) -> RunFolder:
@@ -45,30 +48,46 @@ def run_draft(made: Draft, folder: Path) -> RunFolder:
     return run
 
 
-def judge(case: Case, keep: Path | None = None) -> Verdict:
-    """Trains a case and its twin, and judges what is said of the case.
+def train_draft(made: Draft, folder: Path) -> None:
+    """Trains a draft into a folder that does not hold it already."""
+    done = Folder.at(folder / "run")
+    if not (done.exists("job.yaml") and RunFolder.open(done).outcome()):
+        shutil.rmtree(folder, ignore_errors=True)
+        run_draft(made, folder)
 
-    Args:
-        keep: a folder that keeps the runs. What it holds already is not trained again, only judged.
+
+def train_case(case: Case, place: Path) -> Path:
+    """Trains a case and, where its fault may cost nothing, its twin into the folder `place`, which it returns.
+
+    What the folder holds already is not trained again.
     """
     torch.set_num_threads(1)
     drawn, other, fault = draft(case)
-    with tempfile.TemporaryDirectory() as temporary:
-        place = (keep or Path(temporary)) / f"{case.label.replace(' ', '-').replace(',', '')}-{case.seed}"
-        curves = Curves.read(_trained(drawn, place / "case"))
-        reached = _best(curves)
-        twin = reached if fault.always else _best(Curves.read(_trained(other, place / "twin")))
+    train_draft(drawn, place / "case")
+    if not fault.always:
+        train_draft(other, place / "twin")
+    (place / CASE).write_text(json.dumps(asdict(case)))
+    return place
+
+
+def judge(place: Path) -> Verdict:
+    """What is said of the case that was trained into `place`, and what that is worth."""
+    case = Case(**json.loads((place / CASE).read_text()))
+    fault = FAULTS.get(case.fault, UNFINISHED)
+    curves = Curves.read(RunFolder.open(Folder.at(place / "case" / "run")))
+    reached = _best(curves)
+    twin = reached if fault.always else _best(Curves.read(RunFolder.open(Folder.at(place / "twin" / "run"))))
     ends = [curves.epoch_column(f"{split}_accuracy")[-1:] for split in ("clean_train", "validation")]
-    gap = float(np.nan_to_num(ends[0] - ends[1]).sum())
-    return Verdict(case.label, fault, diagnose(curves).first, reached, twin, gap, len(drawn.validation))
-
-
-def _trained(made: Draft, folder: Path) -> RunFolder:
-    done = Folder.at(folder / "run")
-    if done.exists("job.yaml") and (run := RunFolder.open(done)).outcome():
-        return run
-    shutil.rmtree(folder, ignore_errors=True)
-    return run_draft(made, folder)
+    return Verdict(
+        label=case.label,
+        fault=fault,
+        first=diagnose(curves).first,
+        accuracy=reached,
+        twin=twin,
+        gap=float(np.nan_to_num(ends[0] - ends[1]).sum()),
+        rows=curves.validation_rows or 1,
+        linear=curves.survey.linear or 0.0,
+    )
 
 
 def _best(curves: Curves) -> float:

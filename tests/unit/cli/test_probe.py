@@ -10,7 +10,7 @@ import pytest
 from tests.support import tiny, train_here
 
 from lehr.cli.diagnose import diagnose
-from lehr.errors import JobError, LehrError
+from lehr.errors import JobError, LehrError, RunError
 from lehr.job import from_dict, to_dict
 from lehr.runs import Folder, RunFolder
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_meant_is_refused(slow_run: RunFolder, options: dict[str,
 def test_a_run_that_trains_no_network_of_its_own_is_refused(tmp_path: Path) -> None:
     search = from_dict({"kind": "search", "base": {}, "space": {"optimizer.lr": [0.1, 0.2]}})
     RunFolder.create(Folder.at(tmp_path / "mine"), to_dict(search))
-    with pytest.raises(JobError, match="mine is a run of kind search, which trains no network of its own"):
+    with pytest.raises(RunError, match="mine is a run of kind search, which has no learning curves of its own"):
         diagnose("mine", probe=True, storage=str(tmp_path))
 
 

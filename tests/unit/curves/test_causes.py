@@ -33,7 +33,7 @@ def surveyed(train: Any = 0.5, validation: Any = 0.5, network: NetworkSurvey = N
         **parts["survey"],
     )
     options: dict[str, Any] = {"update": 0.003, "running_loss": 1.4, "clean_loss": 1.3} | parts["run"]
-    return made(1.4, train=train, validation=validation, survey=survey, network=network, **options)
+    return made(options.pop("loss", 1.4), train=train, validation=validation, survey=survey, network=network, **options)
 
 
 FOUND: dict[str, tuple[Curves, str, str]] = {
@@ -44,6 +44,11 @@ FOUND: dict[str, tuple[Curves, str, str]] = {
         surveyed(train__counts=(0, *(111,) * 9)),
         "class_missing",
         "1 of 10 classes have validation rows but no training rows, so that 36 of 360",
+    ),
+    "validation rows of one class": (
+        surveyed(0.5, 1.0, validation__counts=(360, *(0,) * 9)),
+        "class_missing",
+        "all 360 validation rows are of one class, of the 10 that training rows have",
     ),
     "imbalance": (
         surveyed(0.83, 0.83, train__counts=(820, *(20,) * 9), validation__counts=(297, *(7,) * 9)),
@@ -80,6 +85,26 @@ FOUND: dict[str, tuple[Curves, str, str]] = {
         "frozen",
         "a gradient reaches only 90 of 1,000",
     ),
+    "initial weights that are too large": (
+        surveyed(run__loss=lambda p: 60 - 50 * p),
+        "bad_initialization",
+        "the loss begins at 60, where a guess has 2.3",
+    ),
+    "a rate that goes to nothing at once": (
+        surveyed(run__rate=lambda p: 0.1 if p < 0.01 else 1e-6, run__update=1e-7),
+        "decayed_too_early",
+        "the learning rate is 0.1 for 4 of 400 steps and 1e-06 for most of the others",
+    ),
+    "weights of zero": (
+        surveyed(0.1, 0.1, network=replace(NETWORK, reached=10), run__validation_loss=2.3),
+        "not_learning",
+        "a gradient reaches only 10 of 1,000 weights",
+    ),
+    "a network with fewer weights than rows": (
+        surveyed(0.6, 0.58, network=NetworkSurvey(parameters=300, trainable=300, reached=300)),
+        "underfitting",
+        "the network has 300 weights for 1,000 training rows",
+    ),
     "clipping": (
         surveyed(run__job={"train": {"epochs": 20, "max_gradient_norm": 1e-3}}, run__gradient_norm=2.0),
         "clipped",
@@ -109,6 +134,11 @@ FOUND: dict[str, tuple[Curves, str, str]] = {
         surveyed(run__job={"data": {"augment": [{"name": "erasing"}]}}, run__running_loss=2.1, run__clean_loss=0.7),
         "too_regularised",
         "the loss of training rows is 2.1 as augmented (erasing) and 0.7 as they are",
+    ),
+    "augmentation that leaves nothing to learn": (
+        surveyed(run__job={"data": {"augment": [{"name": "rand_augment", "operations": 10, "magnitude": 30}]}}),
+        "too_regularised",
+        "data.augment distorts images far more than is usual: rand_augment, 7 times as much as its paper",
     ),
     "statistics that lag behind": (
         surveyed(0.5, 0.5, run__running_loss=0.2, run__clean_loss=1.5),
@@ -160,6 +190,13 @@ def test_what_does_no_harm_is_not_told(name: str) -> None:
     assert diagnose(HARMLESS[name]).first.name == "healthy"
 
 
+def test_running_accuracy_lowered_by_dropout_is_no_sign_of_wrong_labels() -> None:
+    curves = surveyed(0.55, 0.85, linear=None, held_out=None)
+    epochs = dict(curves.epochs)
+    epochs["train_accuracy"] = epochs.pop("clean_train_accuracy")
+    assert diagnose(replace(curves, epochs=epochs)).first.name != "noisy_labels"
+
+
 def test_clipping_says_nothing_for_an_optimizer_that_does_not_mind() -> None:
     job = {"train": {"epochs": 20, "max_gradient_norm": 1e-2}, "optimizer": {"name": "adam", "lr": 1e-3}}
     assert diagnose(surveyed(run__job=job)).first.name != "clipped"
@@ -183,7 +220,13 @@ def test_a_run_is_healthy_only_where_nearly_all_is_right(accuracy: float) -> Non
 
 
 def test_at_chance_the_rows_are_blamed_only_if_a_linear_model_learns_nothing_either() -> None:
-    falling: dict[str, Any] = {"loss": lambda p: 2.3 - 0.4 * p, "update": 0.004, "validation": 0.1, "train": 0.3}
+    falling: dict[str, Any] = {
+        "loss": lambda p: 2.3 - 0.4 * p,
+        "update": 0.004,
+        "validation": 0.1,
+        "train": 0.7,
+        "validation_loss": 3.0,
+    }
     learnable = diagnose(made(**falling, survey=SURVEY)).first
     hopeless = diagnose(made(**falling, survey=replace(SURVEY, linear=0.1, held_out=0.1))).first
     assert learnable.name == hopeless.name == "at_chance"

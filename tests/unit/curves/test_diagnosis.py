@@ -49,8 +49,10 @@ CASES: dict[str, Callable[[], Curves]] = {
     "diverged": lambda: made(
         lambda p: GUESS + 40 * math.exp(-20 * p) * (p > 0), validation=0.1, train=0.1, update=0.05
     ),
-    "not_learning": lambda: made(GUESS, validation=0.1, train=0.1, update=1e-10),
-    "at_chance": lambda: made(lambda p: GUESS - 0.4 * p, validation=0.1, train=lambda p: 0.1 + 0.3 * p),
+    "not_learning": lambda: made(GUESS, validation=0.1, train=0.1, update=1e-10, validation_loss=GUESS),
+    "at_chance": lambda: made(
+        lambda p: GUESS - 0.8 * p, validation=0.1, train=lambda p: 0.1 + 0.6 * p, validation_loss=lambda p: 2.4 + p
+    ),
     "bad_initialization": lambda: made(lambda p: GUESS if p < 0.3 else GUESS * math.exp(-12 * (p - 0.3)), update=0.004),
     "rate_too_low": lambda: made(lambda p: 2.4 - 0.4 * p, update=1e-4, train=0.4, validation=lambda p: 0.1 + 0.3 * p),
     "decayed_too_early": lambda: made(
@@ -60,7 +62,10 @@ CASES: dict[str, Callable[[], Curves]] = {
     "plateau": lambda: made(lambda p: max(falling(p), 1.2), update=0.02, train=0.6, validation=0.58),
     "overfitting": lambda: made(falling, train=1.0, validation=0.8),
     "too_short": lambda: made(
-        lambda p: 2.3 - 1.7 * p, train=lambda p: 0.2 + 0.6 * p, validation=lambda p: 0.2 + 0.6 * p
+        lambda p: 2.3 - 1.7 * p,
+        train=lambda p: 0.2 + 0.6 * p,
+        validation=lambda p: 0.2 + 0.6 * p,
+        validation_loss=lambda p: 2.3 - 1.6 * p,
     ),
     "underfitting": lambda: made(lambda p: max(falling(p), 2.0), train=0.25, validation=0.25, update=0.003),
     "healthy": lambda: made(falling, train=rising, validation=rising),
@@ -195,5 +200,5 @@ def test_an_overfitting_run_on_part_of_the_data_is_advised_to_use_all_of_it() ->
 
 
 def test_frozen_weights_are_not_learning_even_if_noise_looks_like_a_fall() -> None:
-    curves = made(lambda p: 2.7 - 0.3 * p, validation=0.1, train=0.1, update=1e-9)
+    curves = made(lambda p: 2.7 - 0.3 * p, validation=0.1, train=0.1, update=1e-9, validation_loss=GUESS)
     assert diagnose(curves).first.name == "not_learning"
