@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +68,7 @@ class Answers:
     def write(self, folder: Folder) -> None:
         """Replaces answers.parquet."""
         columns = zip(_TYPES.items(), (self.rows, self.labels, self.predicted, self.probability), strict=True)
-        table: dict[str, pa.Array] = {name: pa.array(values.astype(kind)) for (name, kind), values in columns}
+        table: dict[str, pa.Array[Any]] = {name: pa.array(values.astype(kind)) for (name, kind), values in columns}
         table["picture"] = pa.array([self.pictures.get(at) for at in range(len(self.rows))], pa.binary())
         buffer = io.BytesIO()
         named = pa.table(table).replace_schema_metadata({"classes": json.dumps(self.classes)})

@@ -42,7 +42,7 @@ def test_every_cause_has_words_and_a_probe_and_every_probe_a_question() -> None:
 
 
 def test_a_verdict_names_what_else_could_look_like_it() -> None:
-    found = diagnose(made(2.3, train=0.1, validation=0.1, update=1e-3)).first
+    found = diagnose(made(2.3, train=0.1, validation=0.1, update=1e-10)).first
     assert found.name == "not_learning"
     others = found.to_json()["alternatives"]
     assert {"cause": "labels", "what": CAUSES["labels"], "probe": "labels", "source": "[1], [4]"} in others
