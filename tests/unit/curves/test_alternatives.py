@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import get_args
@@ -42,7 +43,8 @@ def test_every_cause_has_words_and_a_probe_and_every_probe_a_question() -> None:
 
 
 def test_a_verdict_names_what_else_could_look_like_it() -> None:
-    found = diagnose(made(2.3, train=0.1, validation=0.1, update=1e-10)).first
+    guess = math.log(10)
+    found = diagnose(made(guess, validation=0.1, train=0.1, update=1e-10, validation_loss=guess)).first
     assert found.name == "not_learning"
     others = found.to_json()["alternatives"]
     assert {"cause": "labels", "what": CAUSES["labels"], "probe": "labels", "source": "[1], [4]"} in others
