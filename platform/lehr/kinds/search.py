@@ -57,7 +57,8 @@ def conclude(running: Running, study: SearchStudy) -> None:
     screen.say(f"{study.ending[:1].upper()}{study.ending[1:]}.")
     told = format_metric(value, study.metric, study.measured_rows)
     screen.say(f"Best {metric_name(study.metric)}: {told}, trial {number}")
-    if close := close_to_best(study.metric, ranking, study.measured_rows):
+    named = [(f"trial {number}", value) for number, value in ranking]
+    if close := close_to_best(study.metric, named, study.measured_rows):
         screen.say(close)
     for path, each in study.records[number].values.items():
         screen.say(f"  {path} = {format_value(each)}")

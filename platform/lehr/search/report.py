@@ -74,7 +74,7 @@ def _facts(run: RunFolder, found: SearchResults) -> list[tuple[str, str]]:
 
 def _winner(run: RunFolder, found: SearchResults) -> Markup:
     best, epochs = found.ranked[0], found.job.base.train.epochs
-    ranking = [(each.number, cast(float, each.best)) for each in found.ranked]
+    ranking = [(f"trial {each.number}", cast(float, each.best)) for each in found.ranked]
     notes = {
         "ended": "The search ended this trial early, so it may still improve with more epochs.",
         "unfinished": "This trial has not finished yet.",
