@@ -24,7 +24,7 @@ def stale_statistics(s: Signals) -> Finding | None:
     running, clean = s.late("train_loss"), s.late("clean_train_loss")
     worse = clean / running if running > 0 else 0.0
     excess = s.limits.stale_excess * (s.chance_loss if s.chance_loss > 0 else 1.0)
-    if worse < s.limits.stale or clean - running < excess or s.is_fitted:
+    if worse < s.limits.stale or clean - running < excess or s.is_fitted or s.is_restless:
         return None
     norm = s.network.batch_norm
     return Finding(
@@ -250,9 +250,10 @@ def not_as_good_as_linear(s: Signals) -> Finding | None:
         rule="the network does worse than a linear model on small images",
         evidence=(
             f"a linear model on images of 8 × 8 pixels is right for {linear:.1%} of the validation rows, and the "
-            f"network for {s.final(s.validation):.1%}, with {s.final(s.training):.1%} on training rows"
+            f"network for {s.final(s.validation):.1%}, with {s.final(s.training):.1%} on training rows, after "
+            f"{s.steps_taken:,} steps"
         ),
-        confidence="medium",
+        confidence="low" if s.is_short else "medium",
         advice="Train for longer, at another learning rate or with a larger model, until the training rows are fitted.",
         overrides=advice.longer(s.curves, 3),
     )

@@ -59,7 +59,7 @@ def rate_too_low(s: Signals) -> Finding | None:
     if s.is_fitted or s.dropped_before(s.limits.early_drop):
         return None
     times = _below_usual(s)
-    unusual = times >= s.limits.usual_rate and (s.at_chance or s.is_improving)
+    unusual = times >= s.limits.usual_rate and (s.at_chance or s.is_improving or s.is_beaten)
     idle = s.never_learned and not s.has_begun and update < s.limits.modest_update
     if not (update < s.limits.small_update or unusual or idle):
         return None
@@ -139,7 +139,8 @@ def plateau(s: Signals) -> Finding | None:
     rate_left = float(s.learning_rate[-1] / s.learning_rate.max())
     fitted = s.final(s.training) >= s.limits.fitted
     if (
-        rate_left < s.limits.rate_is_high
+        s.is_short
+        or rate_left < s.limits.rate_is_high
         or update < s.limits.plateau_update
         or fitted
         or fall * s.loss_scale > s.limits.plateau_fall

@@ -154,6 +154,12 @@ class Signals:
         last = int(high[-1])
         return None if last >= GRID else last / GRID
 
+    @cached_property
+    def is_restless(self) -> bool:
+        """Whether updates are large to the end: then the network of an epoch's end is one of many, good and bad."""
+        high = self.learning_rate[-1] >= self.limits.rate_is_high * self.learning_rate.max()
+        return bool(high and self.update_ratio(0.5, 1.0) >= self.limits.healthy_update)
+
     def dropped_before(self, share: float) -> bool:
         return self.drop_share is not None and self.drop_share <= share
 

@@ -233,3 +233,16 @@ def test_at_chance_the_rows_are_blamed_only_if_a_linear_model_learns_nothing_eit
     assert "a linear model on small images reaches 60.0%" in learnable.evidence
     assert learnable.advice.startswith("The rows can be learned")
     assert "The labels seem to be unrelated to the inputs" in hopeless.advice
+
+
+def test_statistics_lag_behind_large_updates_without_being_at_fault() -> None:
+    curves = surveyed(0.5, 0.5, run__running_loss=0.2, run__clean_loss=1.5, run__update=0.02)
+    assert diagnose(curves).first.name != "stale_statistics"
+
+
+def test_a_linear_model_that_beats_eight_steps_shows_that_they_are_few() -> None:
+    few = {"epochs": 8, "steps_per_epoch": 1, "loss": lambda p: 2.3 - 0.3 * p, "validation_loss": 2.2}
+    curves = surveyed(0.15, 0.15, linear=0.9, held_out=0.9, **{f"run__{name}": value for name, value in few.items()})
+    first = diagnose(curves).first
+    assert (first.name, first.confidence) == ("underfitting", "low")
+    assert first.evidence.endswith("after 8 steps")
