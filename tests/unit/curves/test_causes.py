@@ -241,7 +241,7 @@ def test_statistics_lag_behind_large_updates_without_being_at_fault() -> None:
 
 
 def test_a_linear_model_that_beats_eight_steps_shows_that_they_are_few() -> None:
-    few = {"epochs": 8, "steps_per_epoch": 1, "loss": lambda p: 2.3 - 0.3 * p, "validation_loss": 2.2}
+    few: dict[str, Any] = {"epochs": 8, "steps_per_epoch": 1, "loss": lambda p: 2.3 - 0.3 * p, "validation_loss": 2.2}
     curves = surveyed(0.15, 0.15, linear=0.9, held_out=0.9, **{f"run__{name}": value for name, value in few.items()})
     first = diagnose(curves).first
     assert (first.name, first.confidence) == ("underfitting", "low")
