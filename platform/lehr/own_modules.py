@@ -26,6 +26,7 @@ MOST_PLACES = 20
 """How many folders of earlier jobs of this process are still searched: a notebook may run hundreds."""
 
 _places: list[str] = []  # folders of own modules, those of the newest job first
+_added: list[str] = []  # those of them that were not on the path before
 _ever: dict[str, None] = {}  # all such folders of this process, also those that are no longer searched
 
 
@@ -44,10 +45,17 @@ def look_in(folder: str | os.PathLike[str]) -> None:
     earlier = [place for place in _places if place not in new and os.path.isdir(place)][:MOST_PLACES]
     _forget([place for place in _ever if place not in new], {n.removesuffix(".py") for p in new for n in _listed(p)})
     _ever.update(dict.fromkeys(new))
-    if sys.path[-len(_places) :] == _places:
-        del sys.path[-len(_places) :]
+    _take_off_path()
     _places[:] = [*new, *earlier]
-    sys.path += [place for place in _places if place not in sys.path]  # who put one elsewhere had a reason
+    _added[:] = [place for place in _places if place not in sys.path]  # who put one elsewhere had a reason
+    sys.path += _added
+
+
+def _take_off_path() -> None:
+    """Takes what `look_in` has put onto the path off it: the last entry of that name, others are not ours."""
+    for place in _added:
+        if place in sys.path:
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(place)]
 
 
 def loaded() -> list[ModuleType]:

@@ -86,7 +86,7 @@ def test_they_are_listed() -> None:
     for name in NAMES:
         (line,) = [line for line in listed.splitlines() if line.startswith(name)]
         assert "finished" in line
-    assert "validation accuracy 0.2173" in listed
+    assert "validation accuracy 21.73%" in listed
 
 
 def test_reading_them_says_nothing_of_old_names_and_changes_nothing(
@@ -217,9 +217,10 @@ def test_a_search_goes_on_with_another_trial_and_keeps_those_it_has(storage: Pat
     now = files(storage / name / "trials")
     kept = [path for path in before if not path.endswith("job.yaml")]  # which names the storage
     assert {path: now[path] for path in kept} == {path: before[path] for path in kept}
-    # What the version that began the search drew for them: it had another name for one field.
+    # The version that began the search had another name for one field, and would have repeated its trials 0 and 1.
     cosine = {"name": "cosine", "end_factor": 0.1}
-    for number, rate, norm, schedule in ((2, 0.02, 1.0, "constant"), (3, 0.02, 5.0, cosine), (4, 0.1, 1.0, cosine)):
+    drawn = ((2, 0.1, 5.0, "constant"), (3, 0.1, 1.0, "constant"), (4, 0.1, 1.0, cosine))
+    for number, rate, norm, schedule in drawn:
         assert done.folder.read_json(f"trials/{number:04}/search.json")["values"] == {
             "optimizer.lr": rate,
             "train.max_gradient_norm": norm,

@@ -26,6 +26,8 @@ BY_HAND = {
     "diagnosis",
     "ensembles",
     "photographs",
+    "probes",
+    "serving",
     "practice",
     "preprocessing",
     "recipe",

@@ -38,6 +38,7 @@ train: {epochs: 1, batch_size: 30, evaluated_training_rows: 0}
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(own_modules, "_places", [])
+    monkeypatch.setattr(own_modules, "_added", [])
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -161,6 +162,18 @@ def test_a_virtual_environment_below_the_folder_of_a_job_is_not_its_own_code(tmp
     assert importlib.import_module("library") is loaded
     assert sys.modules["library.inner"] is inner
     assert "another module" in clash("library")
+
+
+def test_folders_of_earlier_jobs_leave_the_path_although_others_have_added_to_it(tmp_path: Path) -> None:
+    folders = [write(tmp_path / str(number), own=f"A = {number}") for number in range(MOST_PLACES + 2)]
+    for folder in folders:
+        look_in(folder)
+        sys.path.append(f"/somebody/{folder.name}")
+    on_path = [place for place in sys.path if place.startswith(str(tmp_path))]
+    assert on_path == own_modules._places
+    assert str(folders[0]) not in sys.path
+    assert load("own:A") == MOST_PLACES + 1
+    assert f"/somebody/{folders[0].name}" in sys.path
 
 
 def test_a_module_that_the_users_program_has_loaded_is_not_taken_for_the_jobs(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ COMMANDS = [
     Command(("run", "weights.yaml", "--debug")),
     Command(("search", "tuning.yaml", "--preview")),
     Command(("show", "run")),
-    Command(("show", "run", "--parameters"), (MODEL, DATA, STEPS)),
+    Command(("show", "run", "--parameters"), TRAINING, sings=TRAINING),
     Command(("show", "ensemble")),
     Command(("runs",)),
     Command(("report", "run")),
