@@ -16,7 +16,8 @@ from lehr.job import TrainJob, from_dict
 def with_model(finding: Finding, curves: Curves) -> Finding:
     """The finding with the epoch of the run's model and its value of `train.metric`, by which it was chosen.
 
-    Only findings that speak of validation rows get it: their figures are of the curves' end, its value is another.
+    Only findings that speak of validation rows get it, and none that has told the value already: their figures are of
+    the curves' end, where the kept model's may be another.
     """
     name = str(curves.option("train.metric", "validation_accuracy"))
     values = curves.epoch_column(name)
@@ -25,6 +26,8 @@ def with_model(finding: Finding, curves: Curves) -> Finding:
         return finding
     sign = -1.0 if _lower_is_better(name, curves) else 1.0
     best = known[int(np.argmax(sign * values[known]))]
+    if name == "validation_accuracy" and f"{values[best]:.1%}" in finding.evidence:
+        return finding
     epoch = curves.epochs["epoch"][best]
     said = f"the model is that of epoch {epoch:.0f}, with {name.replace('_', ' ')}"
     return replace(finding, evidence=f"{finding.evidence}; {said} {format_metric(float(values[best]), name)}")

@@ -43,3 +43,9 @@ def test_the_verdict_speaks_of_the_metric_that_chose_the_model(
 def test_nothing_is_said_of_a_metric_that_was_never_recorded() -> None:
     first = diagnose(with_column("other", {}, metric="averaged_validation_accuracy")).first
     assert "the model is that" not in first.evidence
+
+
+def test_what_the_verdict_has_told_is_not_said_again() -> None:
+    first = diagnose(made(lambda p: 2.3 * np.exp(-3 * p), validation=0.9, train=0.92)).first
+    assert "90.0%" in first.evidence
+    assert "the model is that" not in first.evidence
