@@ -120,8 +120,9 @@ def test_trials_share_warm_processes_and_a_failure_affects_no_other_trial(
     assert (parent / "trials/0002/tries").read_text() == "xx"
     processes = [json.loads(path.read_text())["process"] for path in parent.rglob("process.json")]
     assert len(processes) == 8
-    # One process for each core, and one more for each that was lost
-    assert len(set(processes)) <= len(os.sched_getaffinity(0)) + 2
+    # One process for each core, and one more for each that was lost: twice by trial 2, and by trial 10, whose function
+    # it could not load, wherever Tune had placed that.
+    assert len(set(processes)) <= len(os.sched_getaffinity(0)) + 3
 
 
 @pytest.mark.slow
