@@ -16,7 +16,7 @@ def diverged(s: Signals) -> Finding | None:
     not_finite = np.flatnonzero(~np.isfinite(s.curves.steps["loss"]))
     known = np.where(np.isfinite(s.loss), s.loss, np.inf)  # all of it may be NaN
     lowest, where = float(known.min()), float(s.grid[int(known.argmin())])
-    end = s.loss_at(1.0)
+    end = s.last_loss
     climbed = (end - lowest) / s.initial_loss
     if len(not_finite) or s.curves.divergence:
         return _too_high(s, "the loss explodes, or becomes NaN or infinite", _not_finite(s, not_finite), 9.0)

@@ -26,7 +26,8 @@ def with_model(finding: Finding, curves: Curves) -> Finding:
         return finding
     sign = -1.0 if _lower_is_better(name, curves) else 1.0
     best = known[int(np.argmax(sign * values[known]))]
-    if name == "validation_accuracy" and f"{values[best]:.1%}" in finding.evidence:
+    told = (f"{words} {values[best]:.1%}" in finding.evidence for words in ("accuracy is", "the network for", "), to"))
+    if name == "validation_accuracy" and any(told):
         return finding
     epoch = curves.epochs["epoch"][best]
     said = f"the model is that of epoch {epoch:.0f}, with {name.replace('_', ' ')}"

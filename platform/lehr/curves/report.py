@@ -86,6 +86,8 @@ def _close(runs: Sequence[Curves]) -> str:
     ranking = sorted((each for each in best if each[1] >= 0), key=lambda each: -each[1])
     rows = min((curves.validation_rows or 0 for curves in runs), default=0)
     close = not_told_from_best(ranking, rows)
+    if len(ranking) > 1 and ranking[0][1] == ranking[1][1]:
+        return f"{ranking[0][0]} and {ranking[1][0]} are equal."
     return f"The best is {ranking[0][0]}; {close}" if close else ""
 
 

@@ -17,6 +17,7 @@ from lehr.runs import DataSurvey, NetworkSurvey
 
 GRID = 200  # intervals of the run, at whose ends the smoothed loss is read
 SPAN = 1 / 25  # window of the smoothed loss, as a share of the run
+LAST, LAST_STEPS = 0.04, 8  # share of a run, and least number of steps, whose mean loss is the one at the end
 LEAST_LOSS = 1e-12  # stands for a first loss of 0, by which others are divided
 USUAL_VALIDATION_ROWS = 1000  # where the run does not say
 
@@ -66,6 +67,12 @@ class Signals:
     def loss_at(self, share: float) -> float:
         """The smoothed training loss at a share of the run."""
         return float(self.loss[round(share * GRID)])
+
+    @property
+    def last_loss(self) -> float:
+        """The training loss at the end: no more than the mean of the last steps, since one odd batch is no rise."""
+        last = max(LAST, LAST_STEPS / self.steps_taken)
+        return min(self.loss_at(1.0), self.mean_loss(max(0.0, 1.0 - last), 1.0))
 
     @cached_property
     def initial_loss(self) -> float:

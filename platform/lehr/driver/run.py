@@ -50,7 +50,8 @@ def run_with(
         run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh)
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(stop_signals(running))
-        screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}   log: {format_path(log)}")
+        told = "" if debug else f"   log: {format_path(log)}"  # with debug everything is on the screen
+        screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}{told}")
         if debug and (unused := unused_in_debug(job)):
             screen.say(f"--debug trains in this process, one step after the other; not used: {', '.join(unused)}")
         with nullcontext() if debug else exporting(run, job.kind), _failures_in_one_sentence(running):

@@ -244,7 +244,9 @@ def several_splits(run: RunFolder, progress: Progress) -> str:
     drawn = isinstance(sources, Mapping) and "validation" not in sources
     if best.value is None or not rows or not drawn or not metric_in_words(best.value, best.metric, rows):
         return ""
-    if not is_wide(best.value, rows):
+    data = run.job.get("data")
+    is_one_of_several = isinstance(data, Mapping) and data.get("split_seed") is not None
+    if is_one_of_several or not is_wide(best.value, rows):
         return ""
     repeat = f"for i in 1 2 3 4 5; do lehr run JOB data.split_seed=$i name={shlex.quote(run.name)}-split-$i; done"
     return f"{rows:,} validation rows say little; the mean over several splits says more: {repeat}"

@@ -65,9 +65,10 @@ def run(running: Running) -> None:
             decision.candidates, trials(running, job, plan, decision), rows=len(plan.splits.validation)
         )
         del plan, compute  # they hold images of their own on Ray, where the trials use the shared ones
-        said = f"training {len(study.trials)} ways: {', '.join(trial.folder.split('/')[1] for trial in study.trials)}"
+        ways, epochs = [trial.folder.split("/")[1] for trial in study.trials], features_job.train.epochs
         running.screen.say(
-            f"{said}, up to {features_job.train.epochs} epochs each; the features way trains a head alone"
+            f"training {len(ways)} way{'s' * (len(ways) != 1)}: {', '.join(ways)}, "
+            f"up to {epochs} epoch{'s' * (epochs != 1)} each; the features way trains a head alone"
         )
         run_trials(running, study, len(study.trials), SharedData(features_job, held))
     conclude(running, study, decision)

@@ -161,8 +161,11 @@ def resolve(theirs: Recipe | None, given: PreprocessingSection | None, size: tup
         recipe = replace(recipe, interpolation=given.interpolation)
     if given.mean is not None and given.std is not None:
         recipe = _with_scale(recipe, given.mean, given.std, given.range or (0.0, 1.0))
-    decided = given.mean is not None and (given.crop is not None or known.size is None)
-    return replace(recipe, source="", guessed=False) if decided else recipe
+    if given.mean is None:
+        return recipe
+    if given.crop is not None or recipe.size is None:
+        return replace(recipe, source="", guessed=False)
+    return replace(recipe, source=f"the job, and the size of {recipe.source}" if recipe.source else "")
 
 
 def _with_scale(recipe: Recipe, mean: list[float], std: list[float], ends: tuple[float, float]) -> Recipe:

@@ -322,7 +322,8 @@ def overfit_sample(
 
 def no_room(epochs: float, begun: bool) -> str:
     """That the budget ends the step."""
-    return f"{'Cut short' if begun else 'Left out'}: the budget has room for {epochs:.3g} epochs of it."
+    room = f"{epochs:.3g}"
+    return f"{'Cut short' if begun else 'Left out'}: the budget has room for {room} epoch{'s' * (room != '1')} of it."
 
 
 def _keep(

@@ -9,6 +9,7 @@ from lehr.recipe.planner import HIGHER, measures_rates, weight_decays
 from lehr.recipe.state import RecipeState
 from lehr.recipe.step_trials import rate_test_epochs
 from lehr.recipe.steps import StepId, StepName
+from lehr.recipe.trial_results import count_of
 
 Row = tuple[str, str, str]
 """(step, what it does, what it costs)."""
@@ -45,7 +46,11 @@ def _searches(job: RecipeJob) -> list[Row]:
     grid = coarse.plan_grid((0.1,) * count, weight_decays(job), amount)
     trials = len(grid.settings)
     return [
-        (_title("coarse"), f"{trials} trials of {grid.epochs} epochs", f"{trials * grid.epochs} epochs"),
+        (
+            _title("coarse"),
+            f"{trials} trials of {count_of(grid.epochs, 'epoch')}",
+            count_of(trials * grid.epochs, "epoch"),
+        ),
         ("5, 6 Refined search", "rounds around the best setting until nothing improves", "the rest of the budget"),
         (
             _title("last"),

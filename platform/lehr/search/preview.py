@@ -16,6 +16,7 @@ from lehr.search.combinations import Combinations, count_combinations, grid_comb
 from lehr.search.formats import format_value
 from lehr.search.rungs import epoch_bounds, rungs
 from lehr.search.space import Space, Values
+from lehr.search.study import amount
 from lehr.training.group import Group
 from lehr.training.lightning_step import train_step_of
 from lehr.training.prepare import prepare_model
@@ -34,7 +35,7 @@ def preview(job: SearchJob) -> list[str]:
     if highest:
         lines += _cost(job, least, highest)
     if job.budget.minutes:
-        lines.append(f"The search ends after {job.budget.minutes:g} minutes at the latest")
+        lines.append(f"The search ends after {amount(job.budget.minutes, 'minute')} at the latest")
     return lines
 
 

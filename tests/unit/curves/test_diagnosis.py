@@ -202,3 +202,12 @@ def test_an_overfitting_run_on_part_of_the_data_is_advised_to_use_all_of_it() ->
 def test_frozen_weights_are_not_learning_even_if_noise_looks_like_a_fall() -> None:
     curves = made(lambda p: 2.7 - 0.3 * p, validation=0.1, train=0.1, update=1e-9, validation_loss=GUESS)
     assert diagnose(curves).first.name == "not_learning"
+
+
+def test_one_odd_batch_at_the_end_is_no_rise() -> None:
+    """Steps that fell to 0.1, and a last one of 0.7."""
+    curves = made(lambda p: 0.1 + 1.0 * math.exp(-6 * p), validation=0.92, train=0.95, epochs=6, steps_per_epoch=12)
+    curves.steps["loss"][-1] = 0.7
+    assert diagnose(curves).first.name != "diverged"
+    curves.steps["loss"][-8:] = 0.513
+    assert diagnose(curves).first.name == "diverged"

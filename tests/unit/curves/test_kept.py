@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.unit.curves.curves import made as made
 
 from lehr.curves.diagnosis import diagnose
+from lehr.curves.kept import with_model
 from lehr.curves.record import Curves
 
 
@@ -49,3 +51,8 @@ def test_what_the_verdict_has_told_is_not_said_again() -> None:
     first = diagnose(made(lambda p: 2.3 * np.exp(-3 * p), validation=0.9, train=0.92)).first
     assert "90.0%" in first.evidence
     assert "the model is that" not in first.evidence
+
+
+def test_the_same_figure_of_something_else_is_no_reason_to_be_silent() -> None:
+    of_another = replace(diagnose(made(lambda p: 1.0, validation=0.9)).first, evidence="validation: linear 90.0%")
+    assert "accuracy 90.00%" in with_model(of_another, made(lambda p: 1.0, validation=0.9)).evidence
