@@ -71,7 +71,7 @@ def diagnose(
     for number, finding in enumerate(diagnosis.findings):
         if number:
             shown.print()
-        _show_finding(shown, finding)
+        _show_finding(shown, finding, others=not subject)  # the probes say which of them it is
     if subject:
         shown.print()
         _show_probes(shown, subject, diagnosis)
@@ -79,7 +79,7 @@ def diagnose(
         shown.print(f"To find out: lehr diagnose {run} --probe{f' --storage {storage}' if storage else ''}")
 
 
-def _show_finding(shown: Console, finding: Finding) -> None:
+def _show_finding(shown: Console, finding: Finding, others: bool) -> None:
     from rich.text import Text
 
     from lehr.curves.alternatives import MOST_SHOWN, in_a_line
@@ -90,8 +90,8 @@ def _show_finding(shown: Console, finding: Finding) -> None:
     shown.print(finding.advice)
     if finding.rerun:
         shown.print(f"  {finding.rerun}")
-    if others := in_a_line(finding.name, MOST_SHOWN):
-        shown.print(others, style="dim")
+    if others and (line := in_a_line(finding.name, MOST_SHOWN)):
+        shown.print(line, style="dim")
     shown.print(f"Rule: {finding.rule}.", style="dim")
 
 

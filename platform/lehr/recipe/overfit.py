@@ -142,8 +142,15 @@ class OverfitCheck(Result):
 
     @property
     def best_rate(self) -> float | None:
-        """The rate at which an attempt came furthest; None if the loss fell at none."""
-        fell = [each for each in self.attempts if each.outcome == "memorised" or each.fell > MOVED]
+        """The rate at which an attempt came furthest; None if none learned: the loss fell below that of a guess.
+
+        At a rate that is far too high the loss falls from what the first updates made of it.
+        """
+        fell = [
+            each
+            for each in self.attempts
+            if each.outcome == "memorised" or (each.fell > MOVED and not each.end > self.guess)
+        ]
         return min(fell, key=lambda each: (each.outcome != "memorised", each.end)).rate if fell else None
 
     @property

@@ -66,6 +66,13 @@ def check(rate: float = 0.1, end: float = 0.1, accuracy: float = 1.0, **changes:
     return OverfitCheck(**about | measured | {"attempts": (attempt,), "base_rate": 0.1} | changes)
 
 
+def test_a_rate_at_which_the_loss_only_falls_from_what_it_exploded_to_is_not_kept() -> None:
+    wild = OverfitAttempt(rate=10.0, losses=(2.3, 300.0, 90.0, 40.0, 9.0, 5.0, *(2.6,) * 20), accuracies=(), update=0.5)
+    learns = OverfitAttempt(rate=0.1, losses=(2.3,) * 10 + (1.5,) * 20, accuracies=(), update=0.01)
+    assert check(attempts=(wild,), base_rate=10.0).best_rate is None
+    assert check(attempts=(wild, learns), base_rate=10.0).best_rate == 0.1
+
+
 # ── small data ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
