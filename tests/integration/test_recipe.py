@@ -116,7 +116,7 @@ def pieces(place: Path) -> dict[str, Any]:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_on_ray_it_is_the_same_recipe() -> None:
-    ended = run("base.optimizer.lr=0.05")
+    ended = run("base.optimizer.lr=0.05", budget="120ep")
     assert ended.returncode == 0, ended.stderr + Path("runs/it/log.txt").read_text()[-2000:]
     assert Run("runs/it").status == "finished"
     found = RecipeState.read(Folder.at("runs/it"))
