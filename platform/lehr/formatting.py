@@ -23,6 +23,12 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def count_of(number: float, noun: str) -> str:
+    """`1 trial`, `2 trials`, `0.5 minutes`."""
+    told = f"{number:g}" if isinstance(number, float) else str(number)
+    return f"{told} {noun}{'s' * (told != '1')}"
+
+
 def format_metric(value: float, metric: str, rows: Mapping[str, int] | int | None = None) -> str:
     """A value of a recorded metric: `98.2% ± 1.4` for an accuracy on so many rows, else `0.0612`.
 

@@ -91,12 +91,6 @@ def unlike(only_first: int, only_second: int) -> bool:
     return 2 * tail <= 0.05
 
 
-def unlike_rows(first: Sequence[bool], second: Sequence[bool]) -> bool:
-    """`unlike`, from which rows are right, in the same order."""
-    pairs = list(zip(first, second, strict=True))
-    return unlike(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs))
-
-
 WIDE = 0.03
 """Half width of an interval from which on more validation rows, or several splits, are worth their cost."""
 

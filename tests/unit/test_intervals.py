@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lehr.formatting import format_metric
-from lehr.intervals import in_words, interval, no_better, overlap, unlike, unlike_rows
+from lehr.intervals import in_words, interval, no_better, overlap, unlike
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,6 @@ def test_models_on_the_same_rows_are_compared_row_by_row() -> None:
     assert unlike(0, 6)  # p = 0.031
     assert not unlike(40, 55)
     assert unlike(4000, 4400)
-    assert unlike_rows([True] * 10, [False] * 10)
-    assert not unlike_rows([True, False] * 10, [False, True] * 10)
 
 
 def test_not_significantly_better_is_not_no_better() -> None:

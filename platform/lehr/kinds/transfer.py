@@ -15,7 +15,7 @@ from lehr.data.door import LocalHost, open_data
 from lehr.data.load import splits
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
-from lehr.formatting import format_folder, format_metric, format_seconds
+from lehr.formatting import count_of, format_folder, format_metric, format_seconds
 from lehr.job import TrainJob, refuse_unused
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
@@ -67,8 +67,8 @@ def run(running: Running) -> None:
         del plan, compute  # they hold images of their own on Ray, where the trials use the shared ones
         ways, epochs = [trial.folder.split("/")[1] for trial in study.trials], features_job.train.epochs
         running.screen.say(
-            f"training {len(ways)} way{'s' * (len(ways) != 1)}: {', '.join(ways)}, "
-            f"up to {epochs} epoch{'s' * (epochs != 1)} each; the features way trains a head alone"
+            f"training {count_of(len(ways), 'way')}: {', '.join(ways)}, "
+            f"up to {count_of(epochs, 'epoch')} each; the features way trains a head alone"
         )
         run_trials(running, study, len(study.trials), SharedData(features_job, held))
     conclude(running, study, decision)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lehr.formatting import count_of
 from lehr.intervals import in_words, no_better
 from lehr.recipe.results import UNEQUAL, Verdict
 from lehr.recipe.trial_results import (
@@ -14,7 +15,6 @@ from lehr.recipe.trial_results import (
     SearchRound,
     TrainingPlan,
     TrialResult,
-    count_of,
     join_numbers,
     ranked,
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lehr.formatting import count_of
 from lehr.recipe.coarse import unrelated
 from lehr.recipe.refine import EPOCHS
 from lehr.recipe.results import Verdict, round_to_digit
@@ -16,7 +17,6 @@ from lehr.recipe.trial_results import (
     SearchRound,
     all_trials,
     best_trial,
-    count_of,
     format_metric,
     ranked,
     standard_error,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lehr.data.dataset import UNREADABLE, Batch
+from lehr.formatting import count_of
 from lehr.intervals import in_words, no_better
 from lehr.job import Training
 from lehr.recipe.measurement import (
@@ -329,8 +330,8 @@ def overfit_sample(
 
 def no_room(epochs: float, begun: bool) -> str:
     """That the budget ends the step."""
-    room = f"{epochs:.3g}"
-    return f"{'Cut short' if begun else 'Left out'}: the budget has room for {room} epoch{'s' * (room != '1')} of it."
+    room = count_of(round(epochs, 2), "epoch")
+    return f"{'Cut short' if begun else 'Left out'}: the budget has room for {room} of it."
 
 
 def _keep(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lehr.formatting import count_of
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.recipe import coarse, curve_review, rates, refine
 from lehr.recipe.budget import (
@@ -27,7 +28,6 @@ from lehr.recipe.trial_results import (
     Hyperparameters,
     TrainingPlan,
     best_trial,
-    count_of,
 )
 from lehr.recipe.verdicts import latest_verdict
 from lehr.training.optimizers import has_decay, usual_rate

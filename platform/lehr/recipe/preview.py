@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lehr.formatting import count_of
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.recipe import coarse, initial, overfit, rates
 from lehr.recipe.budget import final_reserve
@@ -9,7 +10,6 @@ from lehr.recipe.planner import HIGHER, measures_rates, weight_decays
 from lehr.recipe.state import RecipeState
 from lehr.recipe.step_trials import rate_test_epochs
 from lehr.recipe.steps import StepId, StepName
-from lehr.recipe.trial_results import count_of
 
 Row = tuple[str, str, str]
 """(step, what it does, what it costs)."""

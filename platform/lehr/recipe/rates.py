@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import torch
 
 from lehr.data.batches import batches
+from lehr.formatting import count_of
 from lehr.job import Training
 from lehr.recipe.measurement import finish, guess_loss, write_progress
 from lehr.recipe.results import Result, Verdict
-from lehr.recipe.trial_results import count_of, join_numbers
+from lehr.recipe.trial_results import join_numbers
 from lehr.runs import RunFolder
 from lehr.training.group import Group
 from lehr.training.optimizers import usual_rate

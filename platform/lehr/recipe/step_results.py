@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.record import Curves
 from lehr.errors import TrainingError
+from lehr.formatting import count_of
 from lehr.job import TrainJob, from_dict
 from lehr.job.recipe import RecipeJob
 from lehr.recipe.budget import over_in_words
@@ -26,7 +27,6 @@ from lehr.recipe.trial_results import (
     SearchRound,
     TrialResult,
     all_trials,
-    count_of,
     ranked,
     trial_folders,
 )

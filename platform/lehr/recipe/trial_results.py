@@ -201,8 +201,3 @@ def join_numbers(values: Iterable[float]) -> str:
     """`0.1, 0.03 and 0.01`."""
     words = [f"{value:g}" for value in values]
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
-
-
-def count_of(number: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -8,7 +8,7 @@ import torch
 
 from lehr.data.load import OpenedSources
 from lehr.data.randomness import key
-from lehr.formatting import format_seconds
+from lehr.formatting import count_of, format_seconds
 from lehr.job import TrainJob
 from lehr.job.search import SearchJob
 from lehr.machine import cores
@@ -16,7 +16,6 @@ from lehr.search.combinations import Combinations, count_combinations, grid_comb
 from lehr.search.formats import format_value
 from lehr.search.rungs import epoch_bounds, rungs
 from lehr.search.space import Space, Values
-from lehr.search.study import amount
 from lehr.training.group import Group
 from lehr.training.lightning_step import train_step_of
 from lehr.training.prepare import prepare_model
@@ -35,7 +34,7 @@ def preview(job: SearchJob) -> list[str]:
     if highest:
         lines += _cost(job, least, highest)
     if job.budget.minutes:
-        lines.append(f"The search ends after {amount(job.budget.minutes, 'minute')} at the latest")
+        lines.append(f"The search ends after {count_of(job.budget.minutes, 'minute')} at the latest")
     return lines
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lehr.formatting import format_seconds
+from lehr.formatting import count_of, format_seconds
 from lehr.job.search import SearchJob
 from lehr.runs import BestValue, Overview, RunFolder, Table
 from lehr.runs.progress import Rung
@@ -112,7 +112,7 @@ class SearchStudy:
             return self.deadline.reason
         takes = self._epoch_seconds.get(beside) or min(self._epoch_seconds.values(), default=0.0)
         if takes > self.deadline.seconds_left:
-            what = f"the budget of {amount(budget.minutes or 0, 'minute')} has no room for another epoch"
+            what = f"the budget of {count_of(budget.minutes or 0, 'minute')} has no room for another epoch"
             return f"{what}, which takes about {format_seconds(takes)}"
         return None
 
@@ -239,14 +239,9 @@ class SearchStudy:
         return {number: record.signed_scores(self.sign) for number, record in self.records.items()}
 
 
-def amount(number: float, unit: str) -> str:
-    """`1 minute`, `20 minutes`."""
-    return f"{number:g} {unit}{'s' * (number != 1)}"
-
-
 def used_up(number: float, unit: str) -> str:
     """That a part of the budget is."""
-    return f"the budget of {amount(number, unit)} is used up"
+    return f"the budget of {count_of(number, unit)} is used up"
 
 
 def all_tried(count: int) -> str:
