@@ -8,6 +8,8 @@ import numpy as np
 
 from lehr.curves.findings import Finding
 from lehr.curves.record import Curves
+from lehr.curves.signals import Signals
+from lehr.curves.thresholds import DEFAULT
 from lehr.errors import JobError
 from lehr.formatting import format_metric
 from lehr.job import TrainJob, from_dict
@@ -16,8 +18,8 @@ from lehr.job import TrainJob, from_dict
 def with_model(finding: Finding, curves: Curves) -> Finding:
     """The finding with the epoch of the run's model and its value of `train.metric`, by which it was chosen.
 
-    Only findings that speak of validation rows get it, and none that has told the value already: their figures are of
-    the curves' end, where the kept model's may be another.
+    Only findings that speak of validation rows get it, and none where the curves end at that value: their figures are
+    of the curves' end.
     """
     name = str(curves.option("train.metric", "validation_accuracy"))
     values = curves.epoch_column(name)
@@ -26,8 +28,8 @@ def with_model(finding: Finding, curves: Curves) -> Finding:
         return finding
     sign = -1.0 if _lower_is_better(name, curves) else 1.0
     best = known[int(np.argmax(sign * values[known]))]
-    told = (f"{words} {values[best]:.1%}" in finding.evidence for words in ("accuracy is", "the network for", "), to"))
-    if name == "validation_accuracy" and any(told):
+    signals = Signals(curves, DEFAULT)
+    if name == "validation_accuracy" and f"{values[best]:.1%}" == f"{signals.final(signals.validation):.1%}":
         return finding
     epoch = curves.epochs["epoch"][best]
     said = f"the model is that of epoch {epoch:.0f}, with {name.replace('_', ' ')}"

@@ -54,5 +54,6 @@ def test_what_the_verdict_has_told_is_not_said_again() -> None:
 
 
 def test_the_same_figure_of_something_else_is_no_reason_to_be_silent() -> None:
-    of_another = replace(diagnose(made(lambda p: 1.0, validation=0.9)).first, evidence="validation: linear 90.0%")
-    assert "accuracy 90.00%" in with_model(of_another, made(lambda p: 1.0, validation=0.9)).evidence
+    curves = made(lambda p: 1.0, validation=lambda p: 0.95 if p == 0.5 else 0.9)
+    of_another = replace(diagnose(curves).first, evidence="validation: a linear model reaches 95.0%")
+    assert "the model is that of epoch 10, with validation accuracy 95.00%" in with_model(of_another, curves).evidence
