@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import signal
@@ -120,14 +121,20 @@ def _refuse_taken(host: str, port: int) -> None:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except OSError:
-        raise JobError(f'"{host}" is no address of this machine; allowed: 127.0.0.1, 0.0.0.0', field="--host") from None
+        raise _no_address(host) from None
     with socket.socket(family, socket.SOCK_STREAM) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind((host, port))
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _no_address(host) from None
             what = f"{port} cannot be listened on ({error.strerror}); choose another: --port {port % 65535 + 1}"
             raise JobError(what, field="--port") from None
+
+
+def _no_address(host: str) -> JobError:
+    return JobError(f'"{host}" is no address of this machine; allowed: 127.0.0.1, 0.0.0.0', field="--host")
 
 
 def _needs(*modules: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lehr.errors import RunError
 from lehr.runs.attempts import newest_number
 from lehr.runs.fingerprint import Fingerprint
+from lehr.runs.progress import Progress
 from lehr.runs.storage import Folder
 from lehr.runs.tolerant import tolerant
 from lehr.runs.weights import pack, unpack
@@ -123,4 +124,8 @@ def _attempts(folder: Folder) -> list[int | None]:
 
 
 def _unfinished(folder: Folder) -> RunError:
-    return RunError(f"{folder.uri}: holds no finished model: model/ is missing or incomplete")
+    what = f"{folder.uri}: holds no finished model: model/ is missing or incomplete"
+    if trials := folder.child("trials").folders():  # of a search, or of a job made of trainings that has not ended
+        best = Progress.read(folder).best.trial or f"trials/{trials[0]}"
+        what += f"; its trainings may have one, such as {folder.uri}/{best}"
+    return RunError(what)

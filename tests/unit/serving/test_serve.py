@@ -17,6 +17,9 @@ from typer.testing import CliRunner
 
 import lehr
 from lehr.cli.main import app
+from lehr.errors import RunError
+from lehr.predict import load_predictor
+from lehr.runs import Folder, RunFolder
 
 JOB = {
     "kind": "train",
@@ -33,6 +36,21 @@ def test_a_port_that_is_taken_is_refused_with_another_one() -> None:
         result = CliRunner().invoke(app, ["serve", "any", "--port", str(port)])
     assert str(result.exception).startswith(f"--port: {port} cannot be listened on (Address already in use)")
     assert result.exception.exit_code == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_refused_by_its_option(host: str) -> None:
+    result = CliRunner().invoke(app, ["serve", "any", "--host", host])
+    assert str(result.exception) == f'--host: "{host}" is no address of this machine; allowed: 127.0.0.1, 0.0.0.0'
+
+
+def test_a_search_has_no_model_and_names_a_training_that_may(tmp_path: Path) -> None:
+    RunFolder.create(Folder.at(tmp_path / "many"), {"kind": "search"})
+    RunFolder.create(Folder.at(tmp_path / "many/trials/0003"), {"kind": "train"})
+    with pytest.raises(
+        RunError, match=r"holds no finished model.*its trainings may have one, such as .*many/trials/0003$"
+    ):
+        load_predictor(Folder.at(tmp_path / "many"))
 
 
 @pytest.mark.slow
