@@ -1,4 +1,4 @@
-"""`lehr diagnose`: what the learning curves of a run show, and with probes, what causes it."""
+"""`lehr diagnose`: what the learning curves of a run or of another tool show, and with probes, what causes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lehr.cli.options import RunName, Storage, Trust, only_one, storage_or_default
+from lehr.cli import other_tools
+from lehr.cli.options import Storage, Trust, only_one, storage_or_default
 from lehr.errors import JobError, LehrError
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    run: RunName,
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run: its name, or the path or URI of its folder; or a file in which another tool recorded curves.",
+            show_default=False,
+        ),
+    ],
+    files: Annotated[list[str] | None, typer.Argument(help="More files of other tools.", show_default=False)] = None,
     probe: Annotated[
         bool,
         typer.Option("--probe", help="Measure what tells causes apart: short trainings on this machine, without Ray."),
@@ -38,15 +46,19 @@ def diagnose(
     ] = None,
     storage: Storage = None,
     trust: Trust = None,
+    columns: other_tools.Columns = None,
+    rows: other_tools.Rows = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: diagnosis.json, and what probes found.")] = False,
 ) -> None:
     """Diagnose a run from its learning curves.
 
     Shows what is wrong or right, the evidence, what else could look like it, and what to change. With --probe it also
-    finds out which cause it is. Writes nothing.
+    finds out which cause it is. Writes nothing. It also reads what other tools recorded: CSV files of Keras, Lightning,
+    timm and Ultralytics, trainer_state.json, exports of Weights & Biases, TensorBoard's events and MLflow's folders.
 
     Example: lehr diagnose train
     Example: lehr diagnose train --probe --budget 2ep
+    Example: lehr diagnose runs/detect/train/results.csv
     """
     from lehr.curves import diagnose_run
     from lehr.result import find
@@ -54,6 +66,18 @@ def diagnose(
     for name, value in (("--budget", budget), ("--minutes", minutes), ("--trust", trust)):
         if value is not None and not probe:
             only_one(name, "a diagnosis from curves alone", "allowed: with --probe")
+    named = [run, *(files or [])]
+    if other_tools.are_logs(named):
+        for name, value in (("--probe", probe), ("--storage", storage)):
+            if value:
+                only_one(name, "a file of another tool", "allowed: with a run of lehr")
+        other_tools.show_diagnoses(other_tools.read(named, columns, rows), as_json)
+        return
+    for name, value in (("--column", columns), ("--rows", rows)):
+        if value is not None:
+            only_one(name, "a run of lehr", "allowed: with files of other tools")
+    if files:
+        raise JobError(f"{len(named)} runs; allowed: one run, or files of other tools")
     where = storage_or_default(storage)
     folder = find(run, where).record
     outcome, training = folder.outcome(), folder.progress().training

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Force, RunName, Storage, storage_or_default
+from lehr.cli import other_tools
+from lehr.cli.options import Force, RunName, Storage, only_one, storage_or_default
 from lehr.errors import StorageError
 
 if TYPE_CHECKING:
@@ -30,17 +31,30 @@ def report(
     ] = None,
     storage: Storage = None,
     force: Force = False,
+    columns: other_tools.Columns = None,
+    rows: other_tools.Rows = None,
 ) -> None:
     """Write a run's report again, from its record so far.
 
+    Of a file in which another tool recorded curves, it writes a page with its curves and what they show.
+
     Example: lehr report train
     Example: lehr report /shared/runs/train -o .
+    Example: lehr report logs/training.csv
     """
     from lehr.formatting import format_folder
     from lehr.kinds import report_of
     from lehr.result import find
     from lehr.runs import Folder
 
+    if other_tools.are_logs([run]):
+        if storage:
+            only_one("--storage", "a file of another tool", "allowed: with a run of lehr")
+        other_tools.write_reports(other_tools.read([run], columns, rows), output, force)
+        return
+    for name, value in (("--column", columns), ("--rows", rows)):
+        if value is not None:
+            only_one(name, "a run of lehr", "allowed: with files of other tools")
     found = find(run, storage_or_default(storage)).record
     if output is None and _is_writable(found):
         try:

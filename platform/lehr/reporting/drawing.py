@@ -116,10 +116,11 @@ def line(
     width: float = 1.8,
     points: bool = False,
     fill: bool = False,
+    over: str = "epoch",
 ) -> alt.Chart:
     """A line through the points, at most `MOST_POINTS` of them.
 
-    `points` also marks each of them where they are few, `fill` shades the area below.
+    `points` also marks each of them where they are few, `fill` shades the area below, `over` says what x counts.
     """
     kept = thin(x, y, MOST_POINTS)
     values = [
@@ -132,7 +133,8 @@ def line(
         mark = chart.mark_area(color=color, opacity=0.2, line={"color": color, "strokeWidth": width})
     else:
         mark = chart.mark_line(color=color, strokeWidth=width, point=dots, clip=True)
-    tips = [alt.Tooltip("x:Q", title="epoch", format=".2f"), alt.Tooltip("y:Q", title=name, format=form)]
+    at = alt.Tooltip("x:Q", title=over, format=".2f" if over == "epoch" else ",.0f")
+    tips = [at, alt.Tooltip("y:Q", title=name, format=form)]
     drawn: alt.Chart = mark.encode(x=x_axis(), y=y_axis(scale), tooltip=tips)
     return drawn
 
@@ -228,14 +230,14 @@ def panel(layers: Sequence[alt.Chart], title: str, height: int) -> alt.LayerChar
     return layer(*layers).properties(width=WIDTH, height=height, title=title)
 
 
-def stack(panels: Sequence[alt.LayerChart]) -> alt.VConcatChart:
-    """The panels one below the other on a shared x axis; only the last one shows its title and labels."""
+def stack(panels: Sequence[alt.LayerChart], over: str = "epoch") -> alt.VConcatChart:
+    """The panels one below the other on a shared x axis; only the last one shows its title, `over`, and labels."""
     if not panels:
         return alt.vconcat(
             panel([line(np.empty(0), np.empty(0), scale_for(np.empty(0)), SPEED, "", "")], "No steps recorded yet", 60)
         )
     for part in panels[-1].layer:
-        part.encoding.x.title, part.encoding.x.axis = "epoch", alt.Axis(labels=True)
+        part.encoding.x.title, part.encoding.x.axis = over, alt.Axis(labels=True)
     stacked: alt.VConcatChart = alt.vconcat(*panels, spacing=16).resolve_scale(x="shared", y="independent")
     return stacked
 
