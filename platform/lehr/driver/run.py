@@ -19,6 +19,7 @@ from lehr.job import Job, to_dict, unused_in_debug
 from lehr.own_modules import look_in
 from lehr.runs import Claim, Lease, RunFolder
 from lehr.screen import open_screen, quiet
+from lehr.tracking import TRACKERS, tracked
 from lehr.trust import addresses_of, calls_of, remember
 
 
@@ -33,6 +34,8 @@ def run_with(
     command = command or f"lehr.run(…) of {job.run_name}"
     look_in(job.folder)
     address = address_of(job)
+    for tracker in job.tracking:
+        TRACKERS[tracker].check("tracking")
     kind.check(job)
     remember([*calls_of(to_dict(job)), *addresses_of(to_dict(job))])
     folder, existing = choose_run_folder(job, fresh=fresh)
@@ -57,7 +60,8 @@ def run_with(
         if debug and (unused := unused_in_debug(job)):
             screen.say(f"--debug trains in this process, one step after the other; not used: {', '.join(unused)}")
         quietly = nullcontext() if debug else exporting(run, job.kind)
-        with end_is_told(running, address), quietly, _failures_in_one_sentence(running):
+        followed = tracked(run, job.tracking, screen.say, screen.status)
+        with followed, end_is_told(running, address), quietly, _failures_in_one_sentence(running):
             kind.run(running)
     return run
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
@@ -42,6 +42,9 @@ class Origin:
     dropped: Mapping[FieldPath, str] = field(default_factory=dict)
 
 
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+
+
 class Job(Section):
     """What every job has. Paths in it are absolute; `~` and paths relative to the job file are resolved."""
 
@@ -61,6 +64,12 @@ class Job(Section):
         default=None,
         description="An address (https://…), or env:NAME, an environment variable that holds one: it gets a small JSON "
         "when the job has finished, failed or stopped. By default nobody is told.",
+    )
+
+    tracking: list[Tracker] = Field(
+        default=[],
+        description="Trackers that get parameters, metrics and report while the job runs: tensorboard, mlflow, wandb, "
+        "trackio. Where they are, their own variables say, such as MLFLOW_TRACKING_URI.",
     )
 
     _origin: Origin = PrivateAttr(default_factory=Origin)

@@ -103,6 +103,7 @@ SAME = [
     {"name": "x"},
     {"notes": "x"},
     {"notify": "https://example.org"},
+    {"tracking": ["tensorboard"]},
     {"storage": "x"},
     {"workers": 2},
     {"optimizer": {"lr": 0.1}},

@@ -38,6 +38,7 @@ from lehr.errors import LehrError
 from lehr.job import KINDS, TrainJob, from_dict, load, to_dict
 from lehr.predict import EnsembleDescription, EnsembleMember
 from lehr.runs import Folder, RunFolder
+from lehr.tracking import TRACKERS
 from lehr.training.group import Group
 from lehr.training.loop import train
 
@@ -205,6 +206,7 @@ OF_EVERY_RUN = [
     Field("name", "other", see=lambda job: choose_run_folder(job, fresh=False)[0].uri),
     Field("storage", "elsewhere", see=lambda job: choose_run_folder(job, fresh=False)[0].uri),
     Field("notify", "https://example.org", see=told_at),
+    Field("tracking", ["tensorboard"], see=lambda job: [TRACKERS[name].package for name in job.tracking]),
 ]
 
 SECTIONS = ["data", "model", "loss", "finetune", "optimizer", "schedule", "train", "workers"]
@@ -437,7 +439,7 @@ EXCEPTIONS_OF_KINDS = {
 }
 
 
-COMMON = ("kind", "name", "storage", "notes", "notify", "extends")  # the same code in every kind
+COMMON = ("kind", "name", "storage", "notes", "notify", "tracking", "extends")  # the same code in every kind
 
 
 @pytest.fixture(scope="module")
