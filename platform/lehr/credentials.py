@@ -17,6 +17,13 @@ _PARAMETER = re.compile(r"([?&;#])([^=&;#\s]+)=([^&;#\s]+)")
 _SECRET_PARAMETER = re.compile(
     r"(?i).*(token|secret|passw|signature|credential|access.?key|api.?key|private.?key).*|sig|key|auth|pwd"
 )
+_WEBHOOK = re.compile(
+    r"(?i)((hooks\.slack\.com(:\d+)?/(services|workflows|triggers)"
+    r"|([\w-]+\.)?discord(app)?\.com(:\d+)?/api/(v\d+/)?webhooks"
+    r"|[\w.-]+\.webhook\.office\.com(:\d+)?/\w+|hooks\.zapier\.com(:\d+)?/hooks"
+    r"|maker\.ifttt\.com(:\d+)?/trigger|hc-ping\.com(:\d+)?)/|api\.telegram\.org(:\d+)?/bot)[^\s]+"
+)
+"""Addresses of chats and the like whose path is the secret: whoever knows it may post."""
 _SECRET_WORD = re.compile(r"(.*(TOKEN|SECRET|SECRETS|PASSWORD|PASSWD|PASSPHRASE|APIKEY|CREDENTIALS?)|KEY|NETRC)")
 _SECRET_VALUE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY"
@@ -33,8 +40,9 @@ _HARMLESS = ("", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "n
 def mask(text: str) -> str:
     """The text without the credentials of the URLs in it: `https://user:token@host` becomes `https://…@host`.
 
-    Hidden are the user and password before the host (a password may hold a slash) and the values of parameters such as
-    `?token=` and `X-Amz-Signature=`. What an address takes from the environment (`${TOKEN}`) is shown.
+    Hidden are the user and password before the host (a password may hold a slash), the values of parameters such as
+    `?token=` and `X-Amz-Signature=`, and the path of a webhook such as Slack's. What an address takes from the
+    environment (`${TOKEN}`) is shown.
     """
     return _URL.sub(lambda found: f"{found[1]}://{_masked(found[1].lower(), found[2])}", text)
 
@@ -60,6 +68,8 @@ def is_secret(name: str, value: str) -> bool:
 def _masked(scheme: str, rest: str) -> str:
     """The part of a URL after `scheme://`, masked."""
     end = _end_of_credentials(scheme, rest)
+    if _WEBHOOK.fullmatch(rest[end + bool(end) :]):
+        return f"{rest[end + bool(end) :].partition('/')[0]}/{HIDDEN}"
     shown = f"{HIDDEN}{rest[end:]}" if end else rest
     return _PARAMETER.sub(_masked_parameter, shown)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lehr.errors import LehrError, RunError
 from lehr.runs import Folder, RunFolder, list_runs
-from lehr.trust import Call, adopt, allow, calls_of, remember
+from lehr.trust import Call, addresses_of, adopt, allow, calls_of, remember
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +155,8 @@ class Run:
 
 
 def code_of(run: RunFolder) -> list[Call]:
-    """The code that a run names by import path, in its job, its model, and those of its trials and members.
+    """The code that a run names by import path, in its job, its model, and those of its trials and members; and the
+    address that its job tells how it ends.
 
     What is damaged names none.
     """
@@ -166,7 +167,8 @@ def code_of(run: RunFolder) -> list[Call]:
     found = []
     for each in (run, *run.children("members"), *run.children("trials")):
         with suppress(LehrError):
-            found += calls_of(to_dict(from_dict(each.job)))
+            job = to_dict(from_dict(each.job))
+            found += [*calls_of(job), *addresses_of(job)]
         with suppress(LehrError):
             found += ModelDescription.from_json(ModelFile.read(each.folder).description).network.calls
     return found

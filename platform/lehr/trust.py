@@ -45,18 +45,24 @@ class Untrusted(LehrError):
         self.call, self.run = call, run
         what = f"{run or 'A run'} names {call} as its {call.field}"
         why = "That is code, and somebody else may have written the run"
+        if call.field == ADDRESS:
+            why = "It would learn how the run ends and who runs it here, and somebody else may have written the run"
         super().__init__(f"{what}. {why}. To run it: {_command(run or 'RUN')}")
 
     def __reduce__(self) -> tuple[type[Untrusted], tuple[Call, str]]:
         return Untrusted, (self.call, self.run)  # from the process of a worker to that of the job
 
 
+ADDRESS = "notification"
+"""What a `Call` is used as that is no code but an address, which is told how a job ends."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """Code that is named by import path, and what it is called with.
+    """Code that is named by import path, and what it is called with; or an address that is sent something.
 
     Attributes:
-        field: what it is used as: `model`, `data source`.
+        field: what it is used as: `model`, `data source`, `notification`.
         path: `my_package.module:name`.
         options: what it is called with, as plain values.
     """
@@ -72,6 +78,8 @@ class Call:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def __str__(self) -> str:
+        if self.field == ADDRESS:
+            return "/".join(self.path.split("/")[:3])
         folder = self.options.get("path") if self.path.startswith(READS_PICKLES) else None
         text = f"{self.path} in {folder}" if folder else self.path
         return "".join(letter if letter.isprintable() else "?" for letter in text[:200])  # a stranger wrote it
@@ -154,6 +162,12 @@ def calls_of(job: Mapping[str, Any]) -> list[Call]:
     return [Call(call.field, call.path, {**call.options, **changes}) for call in found] if changes else found
 
 
+def addresses_of(job: Mapping[str, Any]) -> list[Call]:
+    """The address that a job tells how it ended; none where that stands in the user's own environment (`env:NAME`)."""
+    said = job.get("notify")
+    return [Call(ADDRESS, said)] if isinstance(said, str) and "://" in said else []
+
+
 def _calls(content: object) -> Iterator[Call]:
     if isinstance(content, Mapping):
         for key, value in content.items():
@@ -201,7 +215,7 @@ def allow(calls: Iterable[Call]) -> None:
 
 def give(job: Mapping[str, Any]) -> None:
     """Allows what a job names that the user gives now: as a job file, as a mapping in Python, or as a submitted job."""
-    allow(calls_of(job))
+    allow([*calls_of(job), *addresses_of(job)])
     allow(calls_of({key: value for key, value in job.items() if key not in VARIED}))
 
 
@@ -293,6 +307,8 @@ def _command(run: str) -> str:
 
 def _found(call: Call, folder: str = "") -> ModuleSpec | None:
     """Where the top package of a call is found: on the path, else in `folder`. Nothing is imported."""
+    if call.field == ADDRESS:
+        return None
     top = call.path.partition(":")[0].partition(".")[0]
     try:
         return find_spec(top) or (PathFinder.find_spec(top, [folder]) if folder else None)
@@ -321,7 +337,8 @@ def remember(calls: Iterable[Call], folder: str | os.PathLike[str] = "") -> None
     """
     wanted = {}
     for call in calls:
-        if is_allowed(call) and (file := _file(_found(call, os.fspath(folder)))):
+        file = _file(_found(call, os.fspath(folder)))
+        if is_allowed(call) and (file or call.field == ADDRESS):
             wanted[_key(call, file)] = f"{call.field} {call}"
     if not wanted.keys() - _read().keys():
         return

@@ -23,10 +23,15 @@ MASKED = [
     ("https://bucket/x?X-Amz-Sign%61ture=ab", "https://bucket/x?X-Amz-Sign%61ture=…"),
     ("postgres://host/db?user=me&password=a", "postgres://host/db?user=me&password=…"),
     ("http://host:8265/?token=abc#access_token=d", "http://host:8265/?token=…#access_token=…"),
+    ("told https://hooks.slack.com/services/T0/B0/x.", "told https://hooks.slack.com/…"),
+    ("https://u:p@discord.com:443/api/webhooks/1/x", "https://discord.com:443/…"),
+    ("https://api.telegram.org/bot1:x/sendMessage", "https://api.telegram.org/…"),
     ("s3://K:S@b: cannot be read, ask me@home", "s3://…@b: cannot be read, ask me@home"),
 ]
 SHOWN = [
     "s3://bucket/runs?region=eu-1",
+    "https://slack.com/help/hooks",
+    "https://example.org/services/T0/B0/x",
     "s3://bucket/a:b@c",
     "http://host:8265/user@x",
     "http://[::1]:8265/a@b",

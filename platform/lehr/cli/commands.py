@@ -19,6 +19,7 @@ GROUPS = {
         "show": "Show one run: its job, state, epochs and events",
         "diagnose": "Diagnose a run from its learning curves, and say what to try",
         "report": "Write a run's report and its learning curves",
+        "track": "Write a run to TensorBoard, MLflow, Weights & Biases or Trackio",
         "compare": "Plot the learning curves of several runs on the same axes",
         "rm": "Delete a run",
     },

@@ -75,13 +75,13 @@ def stored_job(run: str, storage: str) -> Job:
     from lehr.formatting import format_folder
     from lehr.job import from_dict, to_dict
     from lehr.result import find
-    from lehr.trust import calls_of, check
+    from lehr.trust import addresses_of, calls_of, check
 
     found = find(run, storage).record
     # A path says nothing of who sees it; file:// says that every machine does, and `lehr check` relies on it.
     parent, _, name = (run.rstrip("/") if run.startswith("file://") else found.folder.uri).rpartition("/")
     job = from_dict({**found.job, "name": name, "storage": parent})
-    check(calls_of(to_dict(job)), format_folder(found.folder))
+    check([*calls_of(to_dict(job)), *addresses_of(to_dict(job))], format_folder(found.folder))
     return job
 
 

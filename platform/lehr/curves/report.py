@@ -99,7 +99,8 @@ def differences(runs: Sequence[Curves]) -> list[str]:
     """The dotted paths of the fields in which the jobs differ, except names, notes and storage."""
     flat = [_flat(curves.job) for curves in runs]
     paths = dict.fromkeys(path for each in flat for path in each)
-    return [p for p in paths if p not in ("name", "notes", "storage") and len({repr(each.get(p)) for each in flat}) > 1]
+    of_the_run = ("name", "notes", "notify", "storage", "tracking")
+    return [p for p in paths if p not in of_the_run and len({repr(each.get(p)) for each in flat}) > 1]
 
 
 def subtitle(curves: Curves) -> str:

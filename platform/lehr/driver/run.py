@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from lehr.driver.kind import Kind
+from lehr.driver.notify import address_of, end_is_told
 from lehr.driver.run_folder import as_recorded, choose_run_folder, is_done, log_file, open_run
 from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
@@ -18,7 +19,8 @@ from lehr.job import Job, to_dict, unused_in_debug
 from lehr.own_modules import look_in
 from lehr.runs import Claim, Lease, RunFolder
 from lehr.screen import open_screen, quiet
-from lehr.trust import calls_of, remember
+from lehr.tracking import TRACKERS, tracked
+from lehr.trust import addresses_of, calls_of, remember
 
 
 def run_with(
@@ -31,8 +33,11 @@ def run_with(
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
     look_in(job.folder)
+    address = address_of(job)
+    for tracker in job.tracking:
+        TRACKERS[tracker].check("tracking")
     kind.check(job)
-    remember(calls_of(to_dict(job)))
+    remember([*calls_of(to_dict(job)), *addresses_of(to_dict(job))])
     folder, existing = choose_run_folder(job, fresh=fresh)
     if existing and not fresh:
         job = as_recorded(job, existing)
@@ -54,7 +59,9 @@ def run_with(
         screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}{told}")
         if debug and (unused := unused_in_debug(job)):
             screen.say(f"--debug trains in this process, one step after the other; not used: {', '.join(unused)}")
-        with nullcontext() if debug else exporting(run, job.kind), _failures_in_one_sentence(running):
+        quietly = nullcontext() if debug else exporting(run, job.kind)
+        followed = tracked(run, job.tracking, screen.say, screen.status)
+        with followed, end_is_told(running, address), quietly, _failures_in_one_sentence(running):
             kind.run(running)
     return run
 

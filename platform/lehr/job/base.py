@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from lehr.credentials import has_credentials
 from lehr.errors import JobError
 from lehr.job.compare import job_hash
+from lehr.job.notify import notify_reference
 from lehr.job.sections import LOCAL_PATH, NO_PATHS, Section
 from lehr.job.text import show
 from lehr.job.tree import FieldPath, Node, dotted
@@ -41,6 +42,9 @@ class Origin:
     dropped: Mapping[FieldPath, str] = field(default_factory=dict)
 
 
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+
+
 class Job(Section):
     """What every job has. Paths in it are absolute; `~` and paths relative to the job file are resolved."""
 
@@ -56,12 +60,23 @@ class Job(Section):
         description="Folder of the run folders, or s3://…, gs://…. By default LEHR_STORAGE, else ./runs here.",
     )
     notes: str = Field(default="", description="Free text that is kept with the run.")
+    notify: Annotated[str, AfterValidator(notify_reference)] | None = Field(
+        default=None,
+        description="An address (https://…), or env:NAME, an environment variable that holds one: it gets a small JSON "
+        "when the job has finished, failed or stopped. By default nobody is told.",
+    )
+
+    tracking: list[Tracker] = Field(
+        default=[],
+        description="Trackers that get parameters, metrics and report while the job runs: tensorboard, mlflow, wandb, "
+        "trackio. Where they are, their own variables say, such as MLFLOW_TRACKING_URI.",
+    )
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
     @model_validator(mode="after")
     def _make_paths_absolute(self, info: ValidationInfo) -> Job:
-        for path, text in _texts(self.model_dump(exclude={"notes"})):
+        for path, text in _texts(self.model_dump(exclude={"notes", "notify"})):
             if has_credentials(text):  # it would be in the run folder, in messages and in names
                 what = "holds a password; allowed: credentials in the environment (AWS_SECRET_ACCESS_KEY and the like)"
                 raise JobError(what, field=".".join(map(str, path)))

@@ -12,13 +12,15 @@ from pydantic import BaseModel
 from lehr.job.renamed import with_first_names
 from lehr.job.text import show
 
-NOT_DEFINING = ("name", "notes", "storage", "workers")
+NOT_DEFINING = ("name", "notes", "notify", "storage", "tracking", "workers")
 """Fields that say where and under which name a job runs, not what it computes."""
 
 MAY_CHANGE = (
     "name",
     "notes",
+    "notify",
     "storage",
+    "tracking",
     "workers",
     "base.workers",
     "budget",

@@ -25,7 +25,7 @@ from lehr.usual import usual_of
 
 SPLITS = ("averaged_validation", "validation", "clean_train", "train", "test")
 """What the name of a measured column begins with."""
-NOT_OF_A_BASE = ("kind", "name", "storage", "notes")
+NOT_OF_A_BASE = ("kind", "name", "storage", "notes", "notify", "tracking")
 """What a job file says about its own run; left out where the file is the base of another job."""
 
 

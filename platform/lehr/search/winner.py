@@ -44,7 +44,7 @@ def winning_job(run: RunFolder) -> str:
 
 def minimal_job(job: TrainJob) -> dict[str, Any]:
     """The job without defaults, as a person would write it; the whole job where that would not be the same."""
-    hidden = {"storage", "name", "notes"}
+    hidden = {"storage", "name", "notes", "notify", "tracking"}
     short = {"kind": "train", **job.model_dump(mode="json", exclude_defaults=True, exclude=hidden)}
     for section in ("optimizer", "schedule", "model"):  # the name decides what the other options mean
         if section in short and "name" not in short[section]:

@@ -102,6 +102,8 @@ def test_a_difference_of_lists_and_sections_is_reported_as_a_whole() -> None:
 SAME = [
     {"name": "x"},
     {"notes": "x"},
+    {"notify": "https://example.org"},
+    {"tracking": ["tensorboard"]},
     {"storage": "x"},
     {"workers": 2},
     {"optimizer": {"lr": 0.1}},

@@ -31,11 +31,14 @@ from tests.unit.job.every_field import (
 )
 from tests.unit.job.seen_of_kinds import cooked, gathered, predicted, searched, shared_out, trainings_of, transferred
 
+from lehr import trust
+from lehr.driver.notify import address_of
 from lehr.driver.run_folder import choose_run_folder
 from lehr.errors import LehrError
 from lehr.job import KINDS, TrainJob, from_dict, load, to_dict
 from lehr.predict import EnsembleDescription, EnsembleMember
 from lehr.runs import Folder, RunFolder
+from lehr.tracking import TRACKERS
 from lehr.training.group import Group
 from lehr.training.loop import train
 
@@ -60,6 +63,12 @@ def schedule(name: str, given: dict[str, Any] | None = None, **values: Any) -> l
 def section(name: str, given: dict[str, Any], see: Any = None, **values: Any) -> list[Field]:
     """The fields of a section, each with a value."""
     return [Field(f"{name}.{field}", value, given, see) for field, value in values.items()]
+
+
+def told_at(job: Any) -> str | None:
+    """Where the end of a job that the user gives is told; what is sent there: tests/unit/driver/test_notify.py."""
+    trust.give(to_dict(job))
+    return address_of(job)
 
 
 STUCK = {"optimizer.lr": 1e-30, "train.epochs": 5}  # no epoch is better than the first
@@ -196,6 +205,8 @@ TRAINING: list[Field] = [
 OF_EVERY_RUN = [
     Field("name", "other", see=lambda job: choose_run_folder(job, fresh=False)[0].uri),
     Field("storage", "elsewhere", see=lambda job: choose_run_folder(job, fresh=False)[0].uri),
+    Field("notify", "https://example.org", see=told_at),
+    Field("tracking", ["tensorboard"], see=lambda job: [TRACKERS[name].package for name in job.tracking]),
 ]
 
 SECTIONS = ["data", "model", "loss", "finetune", "optimizer", "schedule", "train", "workers"]
@@ -428,7 +439,7 @@ EXCEPTIONS_OF_KINDS = {
 }
 
 
-COMMON = ("kind", "name", "storage", "notes", "extends")  # the same code in every kind
+COMMON = ("kind", "name", "storage", "notes", "notify", "tracking", "extends")  # the same code in every kind
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ import yaml
 import lehr
 from lehr import trust
 from lehr.cli.main import app
+from lehr.cli.resume import stored_job
 from lehr.errors import LehrError
 from lehr.job import from_dict, to_dict
 from lehr.kinds import check, run_job
@@ -410,6 +411,23 @@ def test_no_kind_of_job_is_resumed_from_a_run_that_names_code(
     with suppress(LehrError):  # past the command it is refused where it would be imported
         check(from_dict(RunFolder.open("runs/theirs").job))
     assert not sang()
+
+
+@pytest.mark.parametrize("kind", ["train", "search", "predict"])
+def test_no_kind_of_job_that_somebody_else_wrote_is_resumed_to_tell_them_how_it_ends(
+    kind: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = {"train": TRAIN, "search": HOSTILE["search, base"] | {"base": TRAIN}, "predict": JOBS["prediction"]}
+    theirs = {**jobs[kind], "name": "theirs", "notify": "http://127.0.0.1:9/secret"}
+    RunFolder.create(Folder.at("runs/theirs"), to_dict(from_dict(theirs)))
+    why = r"names http://127.0.0.1:9 as its notification. It would learn .* --trust runs/theirs"
+    for _ in range(2):
+        with pytest.raises(trust.Untrusted, match=why):
+            lehr_command("resume", "theirs", "--here", monkeypatch=monkeypatch)
+    monkeypatch.setattr("lehr.cli.resume.resume_here", lambda run, storage: stored_job(run, storage))
+    lehr_command("resume", "theirs", "--here", "--trust", "theirs", monkeypatch=monkeypatch)
+    lehr_command("resume", "theirs", "--here", monkeypatch=monkeypatch)  # remembered
+    lehr_command("show", "theirs", monkeypatch=monkeypatch)  # which tells nobody anything
 
 
 @pytest.mark.parametrize(
