@@ -16,6 +16,7 @@ GROUPS = {
     },
     "Look at runs": {
         "runs": "List runs with their state and best result",
+        "ui": "Show runs as web pages that move while they train",
         "show": "Show one run: its job, state, epochs and events",
         "diagnose": "Diagnose a run from its learning curves, and say what to try",
         "report": "Write a run's report and its learning curves",
