@@ -62,6 +62,13 @@ def stored_as(encoded: bytes) -> Stored:
         return Stored.of(image)
 
 
+def size_of(encoded: bytes) -> tuple[int, int]:
+    """(width, height) of an image file as it is shown, without decoding it. Raises UnreadableImage."""
+    with _opened(encoded) as image:
+        turned = _orientation(image) >= 5
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
 @contextlib.contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
     """The image file, opened. Whatever Pillow raises in the block becomes an UnreadableImage."""
