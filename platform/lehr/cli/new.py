@@ -16,7 +16,7 @@ from lehr.cli.fine_tune import Minutes
 from lehr.cli.options import Force
 
 PHOTOS = "photos"
-"""The template that is made for a folder: `lehr new photos FOLDER`."""
+PHOTOS_DO = "Tell your photographs apart, in a folder for each class"
 
 
 def new(
@@ -45,7 +45,8 @@ def new(
     from lehr.job.templates import names, read
 
     if template is None:
-        for name, what in sorted([*((name, _what(read(name))) for name in names()), (PHOTOS, "FOLDER: " + PHOTOS_DO)]):
+        listed = {**{name: _what(read(name)) for name in names()}, f"{PHOTOS} FOLDER": PHOTOS_DO}
+        for name, what in sorted(listed.items()):
             print(f"{name:24}{what}")
         return
     given = places or []
@@ -57,9 +58,6 @@ def new(
     if len(given) > 1:
         raise JobError(f"{given[1]} is one word too many; allowed: lehr new TEMPLATE FILE")
     _from_template(template.removesuffix(".yaml"), given[0] if given else None, force)
-
-
-PHOTOS_DO = "tell your photographs apart, in a folder for each class"
 
 
 def _from_template(template: str, file: str | None, force: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lehr import trust
 from lehr.errors import JobError, RunError
-from lehr.formatting import count_of
+from lehr.formatting import count_of, format_seconds
 from lehr.job import Job, Training, TrainJob, TransferJob, from_dict, to_dict
 from lehr.models.pretrained import NotDownloaded, needs_download
 from lehr.models.weights import read_weights, recipe_for
@@ -258,9 +258,9 @@ def _in_words(strategies: tuple[str, ...], epochs: int) -> str:
 
 
 def about(seconds: float) -> str:
-    """`about 40 s`, `about 6 minutes`, `about 3 hours`."""
+    """`about 40 s`, `about 6 minutes`, `about 1 h 40 min`."""
     if seconds < 55:
         return f"about {max(5, 5 * round(seconds / 5))} s"
     if seconds < 5400:
         return f"about {count_of(round(seconds / 60), 'minute')}"
-    return f"about {count_of(round(seconds / 3600), 'hour')}"
+    return f"about {format_seconds(600 * round(seconds / 600))}"

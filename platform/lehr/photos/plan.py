@@ -57,6 +57,11 @@ class Work:
     test: int
     costs: Costs
 
+    @property
+    def start(self) -> float:
+        """Seconds until anything is trained."""
+        return RAY_SECONDS + IMPORTS * self.costs.imports
+
     def seconds(self, strategies: Sequence[Strategy], epochs: float, rows: int | None = None) -> float:
         """How long a training takes, from the command to its end.
 
@@ -65,7 +70,7 @@ class Work:
             rows: how many of the photographs it trains on; by default all.
         """
         some, costs = self.rows if rows is None else rows, self.costs
-        total = RAY_SECONDS + IMPORTS * costs.imports + (self.rows + self.validation + self.test) * costs.decode
+        total = self.start + (self.rows + self.validation + self.test) * costs.decode
         if "features" in strategies:
             passes = some + self.validation + self.test + min(some, SIMILARITY_ROWS)
             total += HEAD_SECONDS + passes * costs.forward
@@ -108,16 +113,17 @@ def fit_length(work: Work, minutes: float, *, pretrained: bool) -> Length:
         minutes: that it may take; it takes longer only where the least that makes sense does.
     """
     ways: tuple[Strategy, ...] = ("features", "finetune") if pretrained else ()
+    seconds = 60 * max(minutes, minutes / 2 + work.start / 60)  # half of it trains, however slowly a machine starts
     least, wanted = (LEAST_EPOCHS, _wanted(work.rows)) if pretrained else (1, _wanted_from_scratch(work.rows))
     fixed = work.seconds(ways, 0)
     each = work.seconds(ways, 1) - fixed
-    room = (60 * minutes - fixed) / each
+    room = (seconds - fixed) / each
     epochs = wanted if room >= wanted else max(0, math.floor(room))
     if epochs >= least:
         return Length(ways, epochs, None, work.seconds(ways, epochs))
     ways, epochs = (("features",), wanted) if pretrained else ((), 1)
     takes = range(work.rows + 1)
-    most = bisect_right(takes, 60 * minutes, key=lambda rows: work.seconds(ways, epochs, rows)) - 1
+    most = bisect_right(takes, seconds, key=lambda rows: work.seconds(ways, epochs, rows)) - 1
     some = max(min(work.rows, LEAST_ROWS), most)
     return Length(ways, epochs, some if some < work.rows else None, work.seconds(ways, epochs, some))
 

@@ -63,6 +63,13 @@ def test_splits_of_its_own_are_told_and_counted_together() -> None:
     assert "Splits of its own: train 8, validation 4" in found.told
 
 
+def test_what_systems_and_notebooks_leave_is_no_class() -> None:
+    photos("photos/cat", "photos/dog", "photos/.ipynb_checkpoints", "photos/__MACOSX/cat")
+    Path("photos/.DS_Store").write_bytes(b"x")
+    Path("photos/cat/.DS_Store").write_bytes(b"x")
+    assert look().counts == {"cat": 3, "dog": 3}
+
+
 @pytest.mark.parametrize("above", ["photos/photos", "photos/a/b c/d"])
 def test_classes_further_down_are_found(above: str) -> None:
     photos(f"{above}/cat", f"{above}/dog")
@@ -152,6 +159,13 @@ def test_a_folder_of_heic_alone_says_what_reads_them(monkeypatch: pytest.MonkeyP
         Path(f"photos/{name}.heic").write_bytes(b"x")
     with pytest.raises(JobError, match=r"2 files left out of photos: 2 .heic \(pip install pillow-heif reads it\)"):
         look()
+
+
+def test_a_heic_image_under_another_name_says_what_it_is() -> None:
+    photos("photos/cat", "photos/dog")
+    Path("photos/cat/IMG_2.jpg").write_bytes(b"\0\0\0\x20ftypheic" + bytes(100))
+    [told] = [line for line in look().told if "cannot be read" in line]
+    assert told.endswith("IMG_2.jpg (a HEIC image; what reads it: pip install pillow-heif)")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="chmod means less elsewhere")

@@ -48,7 +48,7 @@ def test_the_time_is_kept_wherever_the_least_fits(work: Work, minutes: float, pr
     found = fit_length(work, minutes, pretrained=pretrained)
     ways, epochs = (("features",), found.epochs) if pretrained else ((), 1)
     least = work.seconds(ways, epochs, min(work.rows, LEAST_ROWS))
-    assert found.seconds <= max(60 * minutes, least) * (1 + 1e-9)
+    assert found.seconds <= max(60 * minutes, 30 * minutes + work.start, least) * (1 + 1e-9)
     assert found.epochs >= 1
     if "finetune" in found.strategies:
         assert LEAST_EPOCHS <= found.epochs <= MOST_EPOCHS
