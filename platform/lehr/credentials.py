@@ -22,6 +22,7 @@ _WEBHOOK = re.compile(
     r"|([\w-]+\.)?discord(app)?\.com(:\d+)?/api/(v\d+/)?webhooks"
     r"|[\w.-]+\.webhook\.office\.com(:\d+)?/\w+|hooks\.zapier\.com(:\d+)?/hooks"
     r"|maker\.ifttt\.com(:\d+)?/trigger|hc-ping\.com(:\d+)?)/|api\.telegram\.org(:\d+)?/bot)[^\s]+"
+    r"|[\w.:-]+(/[\w-]+)?/hooks/[a-z0-9]{20,}"  # Mattermost, Rocket.Chat
 )
 """Addresses of chats and the like whose path is the secret: whoever knows it may post."""
 _SECRET_WORD = re.compile(r"(.*(TOKEN|SECRET|SECRETS|PASSWORD|PASSWD|PASSPHRASE|APIKEY|CREDENTIALS?)|KEY|NETRC)")

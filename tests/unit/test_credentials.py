@@ -25,12 +25,14 @@ MASKED = [
     ("http://host:8265/?token=abc#access_token=d", "http://host:8265/?token=…#access_token=…"),
     ("told https://hooks.slack.com/services/T0/B0/x.", "told https://hooks.slack.com/…"),
     ("https://u:p@discord.com:443/api/webhooks/1/x", "https://discord.com:443/…"),
+    ("https://chat.example.org/hooks/xxxgeneratedkeyxxxxxxxxxxx", "https://chat.example.org/…"),
     ("https://api.telegram.org/bot1:x/sendMessage", "https://api.telegram.org/…"),
     ("s3://K:S@b: cannot be read, ask me@home", "s3://…@b: cannot be read, ask me@home"),
 ]
 SHOWN = [
     "s3://bucket/runs?region=eu-1",
     "https://slack.com/help/hooks",
+    "https://example.org/hooks/build",
     "https://example.org/services/T0/B0/x",
     "s3://bucket/a:b@c",
     "http://host:8265/user@x",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 GROUPS = {
     "Train": {
+        "fine-tune": "Train a network to tell your photographs apart, from a folder",
         "run": "Run a job, or resume a run that was stopped or killed",
         "search": "Search for the best hyperparameters, or preview the cost",
         "recipe": "Tune an untuned job step by step, then train it in full",

@@ -148,7 +148,7 @@ def _show_answers(
     import torch
 
     from lehr.predict import load_predictor
-    from lehr.predict.answers import answers, answers_page
+    from lehr.predict.answers import answers
 
     torch.set_num_threads(cores())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -159,6 +159,7 @@ def _show_answers(
         _summarise(given, top)
         from lehr.formatting import format_path
         from lehr.output import write_whole
+        from lehr.predict.page import answers_page
 
         write_whole(page, answers_page(found.name, given, files))
         print(f"Page: {format_path(page.absolute())}")

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lehr.data.pixels import AS_STORED, ORIENTATION, PixelFormat, Stored, channels_last, from_array, from_image
 from lehr.data.sources.base import number_from_environment
+from lehr.data.sources.listing import INSTALL
 from lehr.errors import LehrError
 
 Image.preinit()
@@ -26,6 +27,7 @@ with contextlib.suppress(ImportError):  # what reads HEIC, if the user has insta
 _READ = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 FORMATS = tuple(each for each in _READ if each in Image.OPEN)
 """Pillow's names of the formats that are read. Pillow knows forty more, some of which start other programs."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MOST_PIXELS = "LEHR_MOST_PIXELS"
 """Environment variable: the most pixels of an image that is decoded; by default `DEFAULT_MOST_PIXELS`."""
 DEFAULT_MOST_PIXELS = 120_000_000
@@ -62,6 +64,13 @@ def stored_as(encoded: bytes) -> Stored:
         return Stored.of(image)
 
 
+def size_of(encoded: bytes) -> tuple[int, int]:
+    """(width, height) of an image file as it is shown, without decoding it. Raises UnreadableImage."""
+    with _opened(encoded) as image:
+        turned = _orientation(image) >= 5
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
 @contextlib.contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
     """The image file, opened. Whatever Pillow raises in the block becomes an UnreadableImage."""
@@ -96,6 +105,8 @@ def _orientation(image: Image.Image) -> int:
 def _unidentified(encoded: bytes) -> str:
     if encoded[:4] in (b"II*\0", b"MM\0*"):
         return "a TIFF of a kind that Pillow does not read, such as floats in colour or of 64 bits"
+    if encoded[4:8] == b"ftyp" and encoded[8:12] in HEIF_BRANDS:  # whatever its name says: phones rename them
+        return f"a HEIC image; what reads it: {INSTALL['.heic']}"
     return f"no image of a known format: {', '.join(FORMATS)}"
 
 

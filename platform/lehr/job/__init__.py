@@ -1,11 +1,11 @@
 """What a job file says: typed sections, durations, overrides, and errors of one sentence."""
 
-from lehr.job.base import Job
+from lehr.job.base import Job, absolute
 from lehr.job.compare import changes_of_run, describe_changes, difference, extends, job_hash, to_dict
 from lehr.job.ensemble import EnsembleJob
 from lehr.job.finetune import FinetuneSection
 from lehr.job.kinds import KINDS
-from lehr.job.loading import derive, from_dict, load
+from lehr.job.loading import default_name, derive, from_dict, load
 from lehr.job.merge import parse_overrides
 from lehr.job.options import check_call
 from lehr.job.predict import PredictJob
@@ -55,9 +55,11 @@ __all__ = [
     "Training",
     "TransferJob",
     "WorkersSection",
+    "absolute",
     "as_it_was_meant",
     "changes_of_run",
     "check_call",
+    "default_name",
     "derive",
     "describe_changes",
     "difference",

@@ -49,10 +49,14 @@ def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> Job:
     return job
 
 
-def from_dict(mapping: Mapping[str, Any], overrides: Overrides = ()) -> Job:
+def from_dict(mapping: Mapping[str, Any], overrides: Overrides = (), *, named: str = "") -> Job:
     """The job that a mapping describes; relative paths, and a base it extends, are relative to the current folder.
 
     The mapping may be that of a run, so code that it names is not allowed to run by this; see `lehr.trust`.
+
+    Args:
+        overrides: changes to it, as for `load`.
+        named: the name of its run, where it has none of its own: a number may be added to it.
 
     Raises:
         JobError: one sentence that says the field and what is allowed.
@@ -60,7 +64,7 @@ def from_dict(mapping: Mapping[str, Any], overrides: Overrides = ()) -> Job:
     if not isinstance(mapping, Mapping):
         raise JobError(f"{show(mapping)} is not a job; allowed: a mapping such as {{'kind': 'train'}}")
     tree = read_python(mapping, Location())
-    return _build(_with_bases(tree, []), _as_mapping(overrides), Location(), Origin())
+    return _build(_with_bases(tree, []), _as_mapping(overrides), Location(), Origin(default_name=named))
 
 
 def _as_mapping(overrides: Overrides) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from lehr.errors import LehrError
 from lehr.job.text import hint
 
+MADE = ("photos",)
+"""Templates without a file: what they say depends on the user's folder; see `lehr.photos`."""
 FOLDER = Path(__file__).parents[1] / "jobs"
 
 
@@ -26,5 +28,5 @@ def read(name: str) -> str:
     """The text of a template. Raises LehrError for a name that is none."""
     name = name.removesuffix(".yaml")
     if name not in names():
-        raise LehrError(f'"{name}" is not a template{hint(name, names())}')
+        raise LehrError(f'"{name}" is not a template{hint(name, [*names(), *MADE])}')
     return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

@@ -20,10 +20,11 @@ from lehr.job import TrainJob, refuse_unused
 from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
 from lehr.runs import Overview, RunFolder, read_model
+from lehr.runs.answers import Answers
 from lehr.training.setup import Plan, check_job, complete_base
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features, compute_locally, rows_of_split, sample_positions, split_names
-from lehr.transfer.head_trainable import HeadTrainable
+from lehr.transfer.head_trainable import HeadTrainable, train_way
 from lehr.transfer.neighbours import neighbours_picture
 from lehr.transfer.report import write_report
 from lehr.transfer.results import HEAD_ONLY, called, strategy_trials
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lehr.ray_cluster.connection import Resources
 
 Compute = Callable[..., Iterator[Features]]
+SMALL = 2000  # images whose features are computed in the driver's own process, on a machine without a GPU
 TELL_SECONDS = 15.0  # between two lines about how far the features are
 
 
@@ -103,7 +105,16 @@ def plan_of(
 
     data = open_data(features_job, RayHost(decode_at_once=max(2, int(resources.cpus))), running)
     plan, handles = Plan.make(features_job, splits(features_job, data)), share(data)
+    if not resources.nodes and not resources.gpus and is_small(plan):
+        torch.set_num_threads(cores())
+        return plan, partial(compute_locally, plan), handles
     return plan, partial(compute_on_ray, plan, handles, resources, running.screen.status), handles
+
+
+def is_small(plan: Plan) -> bool:
+    """Whether the features take less time in this process than other processes take to start."""
+    train = plan.splits.train
+    return len(train) + len(plan.splits.validation) <= SMALL and not train.decodes_lazily
 
 
 def prepare(running: Running, job: TransferJob, plan: Plan, compute: Compute) -> TransferDecision:
@@ -212,7 +223,7 @@ def trials(running: Running, job: TransferJob, plan: Plan, decision: TransferDec
                 seconds = 0.0 if count else decision.seconds_per_image * feature_images(job, plan)
                 found.append(Trial(folder, child, HeadTrainable(job.features, running.run.folder.uri, seconds)))
             else:
-                found.append(Trial(folder, child))
+                found.append(Trial(folder, child, train_way))
     return found
 
 
@@ -237,6 +248,8 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     chosen = study.outcomes[f"trials/{choice.strategy}"].run
     weights, description = read_model(chosen.folder)
     run.write_model(weights, description)
+    if answers := Answers.read(chosen.folder):
+        answers.write(run.folder)
     replace(decision, chosen=choice.strategy, why=choice.why, called=names[choice.strategy]).write(run.folder)
     outcome = chosen.outcome()
     assert outcome is not None  # it finished, or it could not be chosen

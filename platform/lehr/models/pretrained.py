@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +18,7 @@ from lehr.models.recipes import Preset, Recipe, of_file, of_timm, of_torchvision
 from lehr.models.vision import torchvision
 from lehr.runs.weights import unpack
 
+DOWNLOAD_SECONDS = 15.0  # without an answer, until a download is given up
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -31,9 +34,38 @@ class PublishedWeights(Protocol):
     def transforms(self) -> Preset: ...
 
 
+class NotDownloaded(ValueError):
+    """Published weights cannot be downloaded; says what to type instead.
+
+    Attributes:
+        problem: what cannot be had, and why.
+        remedy: what to do, and the whole assignment to type.
+    """
+
+    def __init__(self, name: str, error: Exception, remedy: str) -> None:
+        self.problem = f"the weights of {name} cannot be downloaded ({_first_line(error)})"
+        self.remedy = remedy
+        super().__init__(f"{self.problem}; {remedy}")
+
+
 def is_file(reference: str) -> bool:
     """Whether `model.weights` names a file."""
     return reference.endswith(WEIGHT_FILES) and not reference.startswith("run:")
+
+
+def needs_download(reference: str, name: str) -> bool:
+    """Whether the published weights of a torchvision network would be downloaded; False for what is no such network."""
+    if is_file(reference) or not reference.startswith("pretrained") or name.startswith("timm/"):
+        return False
+    try:
+        return not _kept(_entry(name, reference.partition(":")[2])).exists()
+    except ValueError:
+        return False
+
+
+def _kept(entry: PublishedWeights) -> Path:
+    """Where torch keeps weights that it has downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]
 
 
 def recipe(reference: str, name: str) -> Recipe:
@@ -75,25 +107,36 @@ def read_pretrained(
         field: of the job that says so, for what to type where they cannot be had.
 
     Raises:
-        ValueError: there are no such weights, they cannot be downloaded, or the file is missing or damaged.
+        NotDownloaded: they cannot be downloaded.
+        ValueError: there are no such weights, or the file is missing or damaged.
     """
     if is_file(reference):
         return read_file(Path(reference)), ()
     if name.startswith("timm/"):
         return _from_timm(name.removeprefix("timm/"), field), ()
     entry = _entry(name, reference.partition(":")[2])
-    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]
+    file = _kept(entry)
     if not file.exists():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(entry.url, str(file), _hash_in(file.name), progress=False)
+            with _patience(DOWNLOAD_SECONDS):
+                torch.hub.download_url_to_file(entry.url, str(file), _hash_in(file.name), progress=False)
         except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"the weights of {name} cannot be downloaded ({_first_line(error)}); download {entry.url} elsewhere "
-                f"and save it as {file}, or type {field}=path/to/{file.name}"
-            ) from error
+            remedy = f"download {entry.url} elsewhere and save it as {file}, or type {field}=path/to/{file.name}"
+            raise NotDownloaded(name, error, remedy) from error
     weights = {_current_name(key): value for key, value in read_file(file).items() if not key.lower().startswith("aux")}
     return weights, tuple(entry.meta.get("categories", ()))
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """How long a connection may stand still: torch waits for a network that drops packets for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def read_file(file: Path) -> dict[str, Tensor]:
@@ -159,10 +202,8 @@ def _from_timm(name: str, field: str) -> dict[str, Tensor]:
     except Exception as error:  # its hub and its many formats raise errors of any type
         config = timm.get_pretrained_cfg(name)
         url = (config.hf_hub_id and f"https://huggingface.co/{config.hf_hub_id}") or config.url
-        raise ValueError(
-            f"the weights of timm/{name} cannot be downloaded ({_first_line(error)}); download "
-            f"model.safetensors from {url} elsewhere and type {field}=path/to/model.safetensors"
-        ) from error
+        remedy = f"download model.safetensors from {url} elsewhere and type {field}=path/to/model.safetensors"
+        raise NotDownloaded(f"timm/{name}", error, remedy) from error
 
 
 def _hash_in(file: str) -> str | None:
@@ -176,5 +217,6 @@ def _current_name(key: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(getattr(error, "reason", None) or error).strip().splitlines()
+    why = getattr(error, "reason", None) or error
+    lines = str(getattr(why, "strerror", None) or why).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

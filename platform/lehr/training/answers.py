@@ -14,6 +14,7 @@ from lehr.data.pixels import MODES
 from lehr.data.randomness import key
 from lehr.runs.answers import Answers
 from lehr.tasks.losses import UNREADABLE
+from lehr.training.evaluation import rows_at_once
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
@@ -26,14 +27,14 @@ MOST_ROWS = 200_000
 
 
 @torch.no_grad()
-def answers(model: nn.Module, plan: Plan, group: Group, batch_size: int = 1024) -> Answers | None:
+def answers(model: nn.Module, plan: Plan, group: Group) -> Answers | None:
     """The answers of all workers together, on the first one; None on the others, and where no row is readable."""
     rows, training = plan.splits.validation, model.training
     asked = torch.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS), dtype=torch.float64).round().long()
     mine = asked[group.rank :: group.size]
     model.eval()
     found = [torch.zeros(0, 4, dtype=torch.float64, device=group.device)]
-    for batch in rows.batches(mine.split(batch_size)) if len(mine) else ():
+    for batch in rows.batches(mine.split(rows_at_once(plan))) if len(mine) else ():
         found.append(_answered(model, plan, batch.to(group.device)))
     model.train(training)
     together = group.rows_of_all(torch.cat(found), len(asked))

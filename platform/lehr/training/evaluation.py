@@ -17,11 +17,26 @@ from lehr.training.group import Group
 from lehr.training.setup import Plan
 
 LOGGED = "logged: "
+MOST_AT_ONCE, MOST_PIXELS = 1024, 1024 * 64 * 64  # rows of a forward pass, and pixels of all of them together
+
+
+def rows_at_once(plan: Plan) -> int:
+    """How many rows are evaluated in one forward pass: a thousand photographs at once take gigabytes in a deep network.
+
+    Depends on the size of the images alone, so that every machine adds up the same sums.
+    """
+    _, height, width = plan.preprocess.shape
+    return max(1, min(MOST_AT_ONCE, MOST_PIXELS // (height * width)))
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, rows: DataSubset, plan: Plan, group: Group, batch_size: int = 1024, split: str = "validation"
+    model: nn.Module,
+    rows: DataSubset,
+    plan: Plan,
+    group: Group,
+    batch_size: int | None = None,
+    split: str = "validation",
 ) -> dict[str, float]:
     """The metrics of the task and of the job over all of `rows`, without augmentation, in evaluation mode.
 
@@ -34,6 +49,7 @@ def evaluate(
     totals: dict[str, Tensor] = {}
     kept: list[tuple[Any, Tensor]] = []
     mine = torch.arange(len(rows))[group.rank :: group.size]
+    batch_size = batch_size or rows_at_once(plan)
     # A worker without rows still takes part in the sum, and learns the names of the sums from an empty batch.
     for index, batch in enumerate(rows.batches(mine.split(batch_size) if len(mine) else [mine])):
         batch = batch.to(group.device)

@@ -68,6 +68,7 @@ class Caller:
     should_stop: Callable[[], str | None]
     after_epoch: Callable[[Mapping[str, float]], str | None] | None
     must_save: Callable[[], str | None]
+    wants_answers: bool
 
 
 def train(
@@ -77,6 +78,7 @@ def train(
     should_stop: Callable[[], str | None] = lambda: None,
     after_epoch: Callable[[Mapping[str, float]], str | None] | None = None,
     must_save: Callable[[], str | None] = lambda: None,
+    wants_answers: bool | None = None,
 ) -> Literal["finished", "stopped"]:
     """Trains from the newest checkpoint of the run folder to the end of the job, and writes the model.
 
@@ -89,6 +91,8 @@ def train(
             metrics), after it is recorded; a reason ends the training there, and the best model so far is kept.
         must_save: called by the first worker about twice a second; a reason other than the last one makes it save a
             checkpoint at once and continue.
+        wants_answers: whether what the model says of each validation row is kept for a report. By default unless there
+            is `after_epoch`: of a trial nobody looks at single answers.
 
     Returns:
         How it ended.
@@ -96,7 +100,8 @@ def train(
     Raises:
         Diverged: the loss exploded before there was a model worth keeping.
     """
-    attempt = Attempt(plan.to(group.device), run, group, Caller(should_stop, after_epoch, must_save))
+    wanted = after_epoch is None if wants_answers is None else wants_answers
+    attempt = Attempt(plan.to(group.device), run, group, Caller(should_stop, after_epoch, must_save, wanted))
     with closing(attempt.logger):
         try:
             ending = attempt.train()
@@ -300,7 +305,7 @@ class Attempt:
                 test = self.learner.measure("test", self.plan.splits.test)
             self.logger.test(test)
             self.teller.tell("evaluation_end", self.state, metrics=test)
-        if not self.caller.after_epoch:  # of a trial nobody looks at single answers
+        if self.caller.wants_answers:
             self._answer()
         weights = average or (checkpoint.model if checkpoint else self.learner.model.state_dict())
         if self.group.first:

@@ -12,12 +12,19 @@ from torch import nn
 from lehr.job.transfer import FeaturesSection
 from lehr.models import head_of
 from lehr.runs import BestValue, Folder, Progress, Recorder, RunFolder, TrainingProgress
+from lehr.training.answers import answers
 from lehr.training.group import Group
+from lehr.training.loop import train
 from lehr.training.setup import Plan
 from lehr.transfer.features import Features, rows_of_split, split_names
 from lehr.transfer.head_scores import HeadScores
 from lehr.transfer.head_search import HeadSearch, Judge, Measured, evaluate_head, search_heads
 from lehr.trials import TrialCallbacks
+
+
+def train_way(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
+    """The trial of the other strategies: a training, with what its model says of each validation row."""
+    train(plan, run, group, callbacks.should_stop, callbacks.after_epoch, wants_answers=True)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,9 @@ class HeadTrainable:
         recorder.write_steps(trained.step_columns())
         recorder.write_epochs({name: [value] for name, value in trained.epoch_row().items()})
         recorder.event("finished", trained.message, step=steps)
-        self._write_model(plan, run, head, trained)
+        model = self._write_model(plan, run, head, trained)
+        if found := answers(model.to(group.device), plan.to(group.device), group):
+            found.write(run.folder)
         HeadScores.of(search, by, seconds).write(run.folder)
         run.write_progress(trained.progress(attempt.number))
         callbacks.after_epoch({"epoch": 1, "step": steps, **trained.epoch_metrics()})
@@ -74,7 +83,7 @@ class HeadTrainable:
             split: Features.read(parent, split).select(rows_of_split(plan, split).ids) for split in split_names(plan)
         }
 
-    def _write_model(self, plan: Plan, run: RunFolder, head: nn.Module, trained: _TrainedHead) -> None:
+    def _write_model(self, plan: Plan, run: RunFolder, head: nn.Module, trained: _TrainedHead) -> nn.Module:
         model = plan.build_model()
         model.set_submodule(head_of(model, plan.task.outputs), head.to(plan.dtype))
         origin: dict[str, str | int | None] = {
@@ -89,6 +98,7 @@ class HeadTrainable:
         network = replace(plain.network, hidden=self.section.hidden or None)
         description = replace(plain, network=network, origin=origin, metrics=metrics)
         run.write_model(model.state_dict(), description.to_json())
+        return model
 
 
 @dataclass(frozen=True)

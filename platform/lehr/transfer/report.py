@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
+from lehr.curves.answers import answer_sections
 from lehr.curves.report import job_section
 from lehr.errors import RunError
 from lehr.formatting import format_metric, format_seconds
@@ -42,6 +43,7 @@ def report_page(run: RunFolder) -> str:
 
 def _sections(run: RunFolder, decision: TransferDecision, trials: Sequence[StrategyTrial]) -> Iterator[Section]:
     yield Section("", _verdict(decision))
+    yield from answer_sections(run)
     yield Section("Rule of thumb, and where this data set falls", _rule_of_thumb(decision))
     if whole := [each for each in trials if each.per_class is None]:
         caption = (

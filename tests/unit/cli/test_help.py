@@ -24,6 +24,7 @@ from lehr.cli.main import app
 from lehr.job import load
 
 ROOT = Path(__file__).parents[3]
+WIDEST = max(len(name) for group in GROUPS.values() for name in group)
 LOADED = {name: main.load(name) for name in SUMMARIES}
 EXAMPLES = [
     line.strip()
@@ -49,7 +50,7 @@ def test_help_shows_every_command_in_a_group_with_its_whole_summary_on_one_line(
     for heading, group in GROUPS.items():
         assert f"\n{heading}:\n" in printed
         for name, summary in group.items():
-            assert f"\n  {name:8}  {summary}\n" in printed
+            assert f"\n  {name:{WIDEST}}  {summary}\n" in printed
     assert "..." not in printed.split("\nTrain:")[1]
     assert "on-cluster" not in printed
     assert max(map(len, printed.splitlines())) < 80

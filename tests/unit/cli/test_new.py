@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lehr.cli.main import app
 from lehr.job import load
 from lehr.job.templates import FOLDER, names, read
 
@@ -33,7 +34,7 @@ def test_every_template_is_a_job_whose_comment_says_what_it_does_and_how_to_run_
 def test_new_writes_a_template_and_never_overwrites_a_file() -> None:
     made = lehr("new", "train")
     assert made.returncode == 0, made.stderr
-    assert Path("train.yaml").read_text() == read("train")
+    assert Path("train.yaml").read_text() == read("train").replace("jobs/train.yaml", "train.yaml")
     assert load("train.yaml").kind == "train"
     again = lehr("new", "train")
     assert again.returncode == 1
@@ -43,7 +44,8 @@ def test_new_writes_a_template_and_never_overwrites_a_file() -> None:
     wrong = lehr("new", "trian")
     assert wrong.stderr.startswith('"trian" is not a template; did you mean train? allowed: ')
     listed = lehr("new").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == names()
+    assert [line.split()[0] for line in listed] == sorted([*names(), "photos"])
+    assert all(len(line.split()) > 3 for line in listed), "each with what it does"
     assert max(map(len, listed)) <= 80
 
 
@@ -51,6 +53,14 @@ def test_new_writes_a_template_and_never_overwrites_a_file() -> None:
 def test_the_files_that_a_template_extends_are_written_beside_it(name: str) -> None:
     assert lehr("new", name, "elsewhere/mine.yaml").returncode == 0
     assert load("elsewhere/mine.yaml").kind == load(FOLDER / f"{name}.yaml").kind
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_commands_in_a_copied_template_name_the_file_just_written(name: str) -> None:
+    app(["new", name, "my jobs/mine.yaml"], standalone_mode=False, prog_name="lehr")
+    commands = [line for line in Path("my jobs/mine.yaml").read_text().splitlines() if line.startswith("#   lehr ")]
+    assert any("'my jobs/mine.yaml'" in line for line in commands)
+    assert not any(f" jobs/{name}.yaml" in line for line in commands)
 
 
 def test_the_wheel_contains_every_template(tmp_path: Path) -> None:

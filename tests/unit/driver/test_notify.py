@@ -184,6 +184,21 @@ def test_a_redirect_sends_nothing_anywhere_else(listener: Listener) -> None:
     elsewhere.server_close()
 
 
+def test_what_a_server_answers_is_neither_obeyed_nor_repeated_at_length() -> None:
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 \x1b[31m" + b"x" * 5000 + b"\r\n\r\n" + b"y" * 5000)
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        told = post(f"http://127.0.0.1:{server.getsockname()[1]}", {})
+    assert told.startswith("answered 400")
+    assert "\x1b" not in told
+    assert len(told) < 100
+
+
 SECRETS = [
     "https://hooks.slack.com/services/T000/B000/XXXXsecret",
     "https://discord.com/api/webhooks/123/secret",

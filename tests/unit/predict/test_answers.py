@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,8 @@ import lehr
 from lehr.cli.main import app
 from lehr.errors import JobError
 from lehr.predict import load_predictor
-from lehr.predict.answers import BATCH, answers, answers_page, least_certain
+from lehr.predict.answers import BATCH, answers, least_certain
+from lehr.predict.page import answers_page
 from lehr.runs import RunFolder
 
 Predict = Callable[..., Result]
@@ -140,3 +143,9 @@ def test_what_does_not_fit_is_refused_with_what_to_type(
     assert sentence in str(refused.exception)
     shutil.rmtree(photos)  # nothing was written
     assert not (photos.parent / "predictions.html").exists()
+
+
+def test_an_answer_waits_for_no_charts() -> None:
+    imported = "import sys, lehr.predict.answers; print({'altair', 'ray', 'pandas'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

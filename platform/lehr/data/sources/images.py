@@ -108,7 +108,7 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     assert section.path is not None, "DataSection requires a path for this source"
     root = section.path
     listing = list_images(root, job_error)
-    top = _by_folder(listing.files)
+    top = by_folder(listing.files)
     try:
         splits = split_folders(
             root, {name: _contents(files) for name, files in top.items() if name}, section.classes or ()
@@ -200,7 +200,7 @@ def _is_image(first: bytes) -> bool:
     return first.startswith(starts) or any(inside) or (first[:2] == b"BM" and first[6:10] == bytes(4))
 
 
-def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
+def by_folder(names: Iterable[str]) -> dict[str, list[str]]:
     """What is inside each folder at the top, relative to it; under "" what lies in none."""
     folders: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -210,13 +210,13 @@ def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _contents(files: Iterable[str]) -> Folder:
-    inside = _by_folder(files)
+    inside = by_folder(files)
     return Folder(bool(inside.get("")), {name for name in inside if name})
 
 
 def _class_folders(root: str, listing: ImageListing, job_error: ErrorFactory, split: str = "") -> Source:
     """The images of each folder; `split` is the name of the split that it is, if it is one."""
-    folders = _by_folder(listing.files)
+    folders = by_folder(listing.files)
     classes = tuple(sorted(name for name in folders if name))
     if not classes:
         raise job_error("data.path", _no_classes(root, len(listing.files), split))
@@ -254,12 +254,17 @@ def _notes(root: str, listing: ImageListing, used: Iterable[str]) -> tuple[str, 
     return tuple(notes)
 
 
-def _one_level_too_high(root: str, folders: Mapping[str, list[str]]) -> str:
-    """What to type where a single folder holds several classes, or splits; empty where it holds images directly."""
-    path = root
+def branching(root: str, folders: Mapping[str, list[str]]) -> tuple[str, Mapping[str, list[str]]]:
+    """The folder at or below `root` in which there is more than a single folder, and what is in each of its folders."""
     while len(folders) == 1 and "" not in folders:
         ((name, files),) = folders.items()
-        path, folders = join_path(path, name), _by_folder(files)
+        root, folders = join_path(root, name), by_folder(files)
+    return root, folders
+
+
+def _one_level_too_high(root: str, folders: Mapping[str, list[str]]) -> str:
+    """What to type where a single folder holds several classes, or splits; empty where it holds images directly."""
+    path, folders = branching(root, folders)
     if "" in folders:
         return ""
     what = "splits" if any(map(split_of, folders)) else "classes"

@@ -1,0 +1,144 @@
+"""`lehr fine-tune`: from a folder of photographs to a trained network, a page, and what to type next."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lehr.cli.options import Debug, Fresh, Storage, Trust, storage_or_default
+
+if TYPE_CHECKING:
+    from lehr.job import Job
+
+Photos = Annotated[
+    str,
+    typer.Argument(metavar="PHOTOS", help="A folder with a folder of photographs for each class.", show_default=False),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="How long it may take on this machine. [default: as long as the photographs want, up to 10]",
+        show_default=False,
+    ),
+]
+
+
+def fine_tune(
+    photos: Photos,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes: train.epochs=20 model.weights=resnet18.pth", show_default=False),
+    ] = None,
+    minutes: Minutes = None,
+    debug: Debug = False,
+    fresh: Fresh = False,
+    storage: Storage = None,
+    trust: Trust = None,
+) -> None:
+    """Train a network to tell your photographs apart, from one that knows others.
+
+    Looks at the folder, starts from pretrained weights where they can be had, and trains as long as fits. Typed again,
+    it resumes a run that was stopped. `lehr new photos PHOTOS` writes the same as a job file.
+
+    Example: lehr fine-tune photos/
+    Example: lehr fine-tune photos/ --minutes 2
+    Example: lehr fine-tune photos/ model=resnet50 model.weights=resnet50.pth
+    """
+    started = time.time()
+    from lehr.formatting import format_folder
+    from lehr.job import parse_overrides
+    from lehr.kinds import run_job
+    from lehr.own_modules import look_in
+    from lehr.result import trust_all
+
+    look_in(Path.cwd())  # where a network of the user's own is
+    where = storage_or_default(storage)
+    trust_all(trust or (), where)
+    changes = parse_overrides(overrides or ())
+    if storage:
+        changes["storage"] = storage
+    name = run_name(photos, minutes, changes)
+    again = shlex.join(["lehr", "fine-tune", photos, *(overrides or ())])
+    job = None if fresh else unfinished(photos, str(changes.get("name") or name), str(changes.get("storage") or where))
+    if job is None:
+        before = time.perf_counter()
+        from lehr.photos import photo_job
+
+        imports = time.perf_counter() - before
+        if fresh:
+            changes.setdefault("name", name)  # so that the run of this name makes room
+        job = photo_job(photos, changes, minutes, named=name, again=again, imports=imports, say=wrapped).job
+    command = shlex.join(["lehr", *(word for word in sys.argv[1:] if word != "--fresh")])
+    run = run_job(job, debug=debug, fresh=fresh, started=started, command=command)
+    where = format_folder(run.folder)
+    if job.kind != "transfer":  # which says so itself
+        print(f"Report:  {where}/report.html")
+    print(*what_next(where, photos), sep="\n")
+
+
+def run_name(photos: str, minutes: float | None, changes: dict[str, object]) -> str:
+    """The name of the run: that of the folder, with the minutes, if they are said, and the changes."""
+    from lehr.job import default_name
+
+    stem = Path(re.sub(r"^[a-z0-9]+://", "", photos.rstrip("/")) or photos).resolve().name
+    return default_name(stem + (f"-{minutes:g}min" if minutes else ""), changes)
+
+
+def unfinished(photos: str, name: str, storage: str) -> Job | None:
+    """The job of a run of this name on these photographs that has not finished: it goes on as it was planned."""
+    from lehr.errors import LehrError
+    from lehr.formatting import format_folder
+    from lehr.job import TrainJob, TransferJob, absolute, to_dict
+    from lehr.result import find
+    from lehr.trust import give
+
+    try:
+        found = find(name, storage).record
+    except LehrError:
+        return None
+    from lehr.cli.resume import stored_job
+
+    if found.status() == "finished":
+        return None
+    job = stored_job(name, storage)
+    training = job.base if isinstance(job, TransferJob) else job if isinstance(job, TrainJob) else None
+    root = absolute(photos, Path.cwd())
+    path = training.data.path if training else None
+    if not path or not f"{path}/".startswith(f"{root.rstrip('/')}/"):
+        return None
+    give(to_dict(job))
+    print(f"Going on with {format_folder(found.folder)}, as it was planned; to start over, add --fresh")
+    return job
+
+
+def wrapped(sentence: str) -> None:
+    """Prints a sentence, between words where the terminal is too narrow."""
+    for line in sentence.splitlines():
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        print(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if width else line)
+
+
+def what_next(run: str, photos: str) -> list[str]:
+    """What a person types after a training.
+
+    Args:
+        run: the run, as a command takes it.
+    """
+    from lehr.data.sources.images import ENDINGS
+
+    some = sorted(Path(photos).rglob("*")) if os.path.isdir(photos) else []
+    example = next((str(each) for each in some if each.suffix.lower() in ENDINGS), "cat.jpg")
+    return [
+        f"Predict: {shlex.join(['lehr', 'predict', run, example])}",
+        f"Serve:   {shlex.join(['lehr', 'serve', run])}",
+    ]
