@@ -11,7 +11,7 @@ from lehr.data.load import OpenedSources
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
-from lehr.formatting import format_folder, format_seconds
+from lehr.formatting import count_of, format_folder, format_seconds
 from lehr.job import derive, refuse_unused
 from lehr.job.recipe import RecipeJob
 from lehr.models.find import find
@@ -134,7 +134,7 @@ def conclude(running: Running, job: RecipeJob, state: RecipeState, end: End) -> 
         return
     assert state.final
     trainings = len(all_trials(state.rounds)) + 1 + len(state.final.beside)
-    spent = f"{spent_in_words(job, state)}, in {trainings} training{'s' * (trainings != 1)}"
+    spent = f"{spent_in_words(job, state)}, in {count_of(trainings, 'training')}"
     screen.say(f"Tuned in {format_seconds(time.time() - running.started)}: {spent}.")
     metric, rows = metric_of(state), run.progress().measured_rows
     value = format_metric(state.final.value, metric, rows.get("validation"))

@@ -28,6 +28,7 @@ class RecipeState:
     Attributes:
         begun: the step of the search that has begun and has no result yet, and what it trains.
         seconds: wall time so far, of all attempts.
+        damaged_plan: the damaged file of what a begun step trains; empty if there is none.
     """
 
     initial: InitialCheck | None = None
@@ -37,6 +38,7 @@ class RecipeState:
     final: FinalTraining | None = None
     begun: tuple[StepId, TrainingPlan] | None = None
     seconds: float = 0.0
+    damaged_plan: str = ""
 
     @property
     def seconds_per_epoch(self) -> float | None:
@@ -55,14 +57,16 @@ class RecipeState:
         while found := _read(SearchRound, run, round_id(len(rounds))):
             rounds.append(found)
         final = _read(FinalTraining, run, StepId("last"))
+        begun, damaged = (None, "") if final else _begun(run, len(rounds))
         return cls(
             initial=_read(InitialCheck, run, StepId("initial_loss")),
             overfit=_read(OverfitCheck, run, StepId("overfit")),
             rates=_read(RateTests, run, StepId("learning_rate")),
             rounds=tuple(rounds),
             final=final,
-            begun=None if final else _begun(run, len(rounds)),
+            begun=begun,
             seconds=seconds,
+            damaged_plan=damaged,
         )
 
 
@@ -99,15 +103,16 @@ def discard(run: Folder, name: StepName) -> None:
     run.child("trials").delete_all()
 
 
-def _begun(run: Folder, rounds: int) -> tuple[StepId, TrainingPlan] | None:
+def _begun(run: Folder, rounds: int) -> tuple[tuple[StepId, TrainingPlan] | None, str]:
+    """The step that has begun, with its plan; or the file of its plan, where that is damaged."""
     for step in (round_id(rounds), StepId("last")):
         folder = run.child(step.folder)
         if folder.exists(PLAN):
             try:
-                return step, PLANS.validate_python(folder.read_json(PLAN))
-            except ValueError as error:
-                raise RunError(f"{folder.uri}/{PLAN} is damaged; start over with --fresh") from error
-    return None
+                return (step, PLANS.validate_python(folder.read_json(PLAN))), ""
+            except (ValueError, RunError):
+                return None, f"{folder.uri}/{PLAN}"
+    return None, ""
 
 
 def _read(kind: type[R], run: Folder, step: StepId) -> R | None:
