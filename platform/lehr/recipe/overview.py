@@ -53,9 +53,9 @@ def table(state: RecipeState) -> Table:
         return Table()
     metric = state.rounds[-1].metric
     return Table(
-        columns=("trial", "hyperparameters", "epochs", metric.replace("_", " ")),
+        columns=("trial", metric.replace("_", " "), "epochs", "hyperparameters"),
         rows=tuple(
-            (trial.folder, str(trial.setting), str(trial.epochs), trial.format_outcome(metric, rows_of(state)))
+            (trial.folder, trial.format_outcome(metric, rows_of(state)), str(trial.epochs), str(trial.setting))
             for trial in ranked(all_trials(state.rounds).values(), metric)
         ),
     )
