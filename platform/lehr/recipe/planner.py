@@ -22,6 +22,7 @@ from lehr.recipe.budget import (
 )
 from lehr.recipe.kept import overfit_trial
 from lehr.recipe.measurement import FULL_UPDATES
+from lehr.recipe.overrides import head_first
 from lehr.recipe.results import round_to_digit
 from lehr.recipe.state import RecipeState, round_id
 from lehr.recipe.steps import StepId
@@ -150,6 +151,8 @@ def _first_round(job: RecipeJob, state: RecipeState) -> Step | End:
     plan = coarse.plan_grid(tried, decays, budget, updates)
     if is_small(job, state) and not job.recipe.learning_rates:
         what = f"Left out, as a search would be: {small_in_words(budget, updates or 1)}."
+        if head_first(job.base):
+            what += " The pretrained network is fine-tuned, its head first; a section base.finetune decides otherwise."
         plan = replace(NO_TRAINING, left_out=what)
     if is_over(job, state, "coarse"):
         plan = replace(NO_TRAINING, left_out=f"Left out: {over_in_words(job, 'coarse')}.")

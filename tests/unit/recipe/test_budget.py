@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from lehr.cli.main import app
 from lehr.errors import JobError, LehrError
 from lehr.job import from_dict
+from lehr.job.finetune import FinetuneSection
 from lehr.job.recipe import RecipeJob
 from lehr.kinds import run_job
 from lehr.kinds.recipe import check
@@ -22,7 +23,7 @@ from lehr.recipe.planner import End, Step, next_step
 from lehr.recipe.preview import preview
 from lehr.recipe.rates import LEAST_STEPS, STEPS, RateTest, RateTests, choose
 from lehr.recipe.state import RecipeState
-from lehr.recipe.step_trials import final_folders, next_rate_test, rate_test_epochs
+from lehr.recipe.step_trials import final_folders, next_rate_test, rate_test_epochs, trials_of
 from lehr.recipe.trial_results import (
     FinalTraining,
     RoundDiagnosis,
@@ -211,3 +212,18 @@ def test_one_training_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     page = RunFolder.open(Folder.at(tmp_path / "one")).folder.read("report.html").decode()
     shown = re.findall(r"\d\d\.\d+%(?! ±| \()", page.split("Job")[0])
     assert shown == [], shown
+
+
+@pytest.mark.parametrize("own", [None, {"head_first": "0step", "lr_factor": 1.0}])
+def test_few_updates_fine_tune_pretrained_weights_head_first(own: dict[str, Any] | None) -> None:
+    base: dict[str, Any] = {**BASE, "model": {"name": "small_cnn", "weights": "run:other"}, "finetune": own}
+    made = from_dict({"kind": "recipe", "budget": "20ep", "base": base, "recipe": {"start_at": "learning_rate"}})
+    assert isinstance(made, RecipeJob)
+    memorised = OverfitAttempt(rate=0.1, losses=(2.3, 0.1), accuracies=((60, 1.0),), update=0.01)
+    checked = OverfitCheck(attempts=(memorised,), training_rows=30, base_rate=0.1, counts=(5, 5))
+    step = next_step(made, RecipeState(overfit=checked))
+    assert isinstance(step, Step)
+    assert step.id.name == "last"
+    (trial,) = trials_of(made, RecipeState(overfit=checked), step)
+    assert trial.job.finetune == (FinetuneSection() if own is None else made.base.finetune)
+    assert ("fine-tuned, its head first" in step.plan.left_out) == (own is None)
