@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +20,14 @@ from lehr.runs import Folder
 R = TypeVar("R", bound=Result)
 PLAN = "plan.json"
 PLANS = TypeAdapter(TrainingPlan)
+_RESULTS: Mapping[StepName, type[Result]] = {
+    "initial_loss": InitialCheck,
+    "overfit": OverfitCheck,
+    "learning_rate": RateTests,
+    "coarse": SearchRound,
+    "refine": SearchRound,
+    "last": FinalTraining,
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,26 @@ def write_plan(run: Folder, step: StepId, plan: TrainingPlan) -> None:
 def discard_plan(run: Folder, step: StepId) -> None:
     """Forgets what a step would have trained."""
     run.child(step.folder).delete(PLAN)
+
+
+def discard_damaged(run: Folder) -> list[str]:
+    """Deletes a damaged result and those of all later steps: each is made again of what its trials left.
+
+    Returns:
+        The files that were damaged.
+    """
+    rounds = (round_id(number) for number in range(len(run.child("recipe").folders()) + 1))
+    steps = [StepId("initial_loss"), StepId("overfit"), StepId("learning_rate"), *rounds, StepId("last")]
+    damaged: list[str] = []
+    for step in steps:
+        folder, kind = run.child(step.folder), _RESULTS[step.name]
+        try:
+            _read(kind, run, step)
+        except RunError:
+            damaged.append(f"{step.folder}/{FILE}")
+        if damaged:
+            folder.delete(FILE)
+    return damaged
 
 
 def discard(run: Folder, name: StepName) -> None:

@@ -27,7 +27,7 @@ from lehr.recipe.overfit import OverfitAttempt, OverfitCheck, overfit_sample
 from lehr.recipe.overview import spent_in_words
 from lehr.recipe.planner import End, Step, next_step
 from lehr.recipe.rates import LEAST_STEPS, RateTest, RateTests, choose, run_rate_test
-from lehr.recipe.state import RecipeState, write_plan, write_result
+from lehr.recipe.state import RecipeState, discard_damaged, write_plan, write_result
 from lehr.recipe.step_results import result_of
 from lehr.recipe.steps import StepId
 from lehr.recipe.study import StepStudy
@@ -346,3 +346,18 @@ def test_a_damaged_plan_is_made_again_where_the_budget_makes_the_same(damage: by
     assert isinstance(timed, RecipeJob)
     with pytest.raises(RunError, match=r"plan\.json is damaged: .* start over with --fresh"):
         next_step(timed, RecipeState.read(run.folder))
+
+
+def test_a_damaged_result_of_a_step_is_made_again_with_all_later_ones(tmp_path: Path) -> None:
+    run = Folder.at(tmp_path)
+    write_result(run, StepId("initial_loss"), SOUND)
+    write_result(run, StepId("overfit"), check())
+    write_result(run, StepId("learning_rate"), RateTests())
+    assert discard_damaged(run) == []
+    run.child(StepId("overfit").folder).write("result.json", b'{"rows": ')
+    with pytest.raises(RunError, match="damaged"):
+        RecipeState.read(run)  # a report of it is refused
+    assert discard_damaged(run) == ["recipe/2-overfit/result.json"]
+    state = RecipeState.read(run)
+    assert state.initial
+    assert (state.overfit, state.rates) == (None, None)
