@@ -8,11 +8,12 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -27,6 +28,8 @@ from lehr.printing import REPLACED, printable, raw
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 from lehr.runs.columns import listed
 
+WRAPPED = 24  # characters of a cell in a table from which on it may wrap
+GAP = 2  # cells between two columns
 MOST_METRICS = 3  # of those that the job itself lists
 
 
@@ -271,12 +274,40 @@ def overview(progress: Progress, told: Overview) -> Group:
     if told.facts:
         facts.add_row(*(_text(name, style="dim") for name in told.facts))
         facts.add_row(*(_text(value) for value in told.facts.values()))
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in told.table.columns:
-        table.add_column(name)
-    for row in told.table.rows[:10]:
-        table.add_row(*map(_text, row))
-    return Group(bar, facts, *([table] if told.table.rows else []))
+    return Group(bar, facts, *([FittingTable(told.table.columns, told.table.rows[:10])] if told.table.rows else []))
+
+
+class FittingTable:
+    """A table whose figures never wrap: on a narrow terminal the last columns are left out, and named below it."""
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.columns, self.rows = columns, rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        widths = [self._width(number) for number in range(len(self.columns))]
+        count = len(widths)
+        while count > 1 and sum(widths[:count]) + GAP * (count - 1) > options.max_width:
+            count -= 1
+        yield self._table(count)
+        if left_out := self.columns[count:]:
+            yield _text(f"no room here for {', '.join(left_out)}; the report has all", style="dim")
+
+    def _wraps(self, number: int) -> bool:
+        return any(len(row[number]) > WRAPPED for row in self.rows)
+
+    def _width(self, number: int) -> int:
+        """Cells of the terminal that a column must have."""
+        cells = [self.columns[number], *(row[number] for row in self.rows)]
+        return WRAPPED if self._wraps(number) else max(cell_len(printable(cell)) for cell in cells)
+
+    def _table(self, count: int) -> Table:
+        """The first `count` columns. Only sentences wrap."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for number, name in enumerate(self.columns[:count]):
+            table.add_column(name, no_wrap=not self._wraps(number))
+        for row in self.rows:
+            table.add_row(*map(_text, row[:count]))
+        return table
 
 
 def _own_metrics(progress: Progress) -> list[str]:

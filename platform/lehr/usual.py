@@ -3,7 +3,9 @@
 A rate is right for weights that start at random, or (`finetuning`) from pretrained ones, in batches of about a hundred
 images. Each line says where its values are from. What the rates cost against the best one of a sweep is measured by
 `tests/benchmarks/usual_rates.py`, from scratch, and stands in the guide of the optimizers. Rates for fine-tuning are a
-tenth of those, as Kornblith et al., "Do better ImageNet models transfer better?", 2019, found for SGD.
+tenth of those, as Kornblith et al., "Do better ImageNet models transfer better?", 2019, found for SGD with a momentum
+of 0.9; SGD without momentum moves weights as far at ten times that, which is its rate from scratch. On photographs,
+`tests/benchmarks/photographs.py` measures what it is worth.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ class Usual:
 
     Attributes:
         rate: the learning rate of a training from scratch.
-        finetuning: the learning rate of weights that were trained before.
+        finetuning: the learning rate of weights that were trained before; see `finetuning_with`.
         decay: the weight decay that is tried first, where some is wanted. A job has none by itself.
         source: of these values.
         options: without which it cannot be made; a job gets them.
+        momentum: that `finetuning` is meant for, where the optimizer takes one.
     """
 
     rate: float
@@ -31,13 +34,31 @@ class Usual:
     decay: float
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    momentum: float | None = None
+
+    def finetuning_with(self, options: Mapping[str, Any]) -> float:
+        """The learning rate of pretrained weights with these options of the optimizer.
+
+        A gradient that stays the same moves weights by rate / (1 - momentum) a step in the end. With another momentum
+        than that of the source, such as none, the rate is the one that moves them as far.
+        """
+        given = options.get("momentum", 0.0)
+        if self.momentum is None or isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < 1:
+            return self.finetuning
+        return float(f"{self.finetuning * (1 - given) / (1 - self.momentum):.3g}")
 
 
 _MOMENTUM = {"momentum": 0.9}  # timm's SGD is Nesterov's, which torch refuses without
 
 USUAL: dict[str, Usual] = {
-    "sgd": Usual(0.1, 0.01, 5e-4, "He et al. 2016; fine-tuning: Kornblith et al. 2019; decay: Zagoruyko et al. 2016"),
-    "asgd": Usual(0.1, 0.01, 5e-4, "as SGD, of which it is the average: Polyak and Juditsky 1992"),
+    "sgd": Usual(
+        0.1,
+        0.01,
+        5e-4,
+        "He et al. 2016; fine-tuning, with momentum: Kornblith et al. 2019; decay: Zagoruyko et al. 2016",
+        momentum=0.9,
+    ),
+    "asgd": Usual(0.1, 0.1, 5e-4, "as SGD without momentum, of which it is the average: Polyak and Juditsky 1992"),
     "adam": Usual(1e-3, 1e-4, 1e-4, "Kingma and Ba 2015"),
     "adamw": Usual(1e-3, 1e-4, 0.05, "Loshchilov and Hutter 2019; decay: Touvron et al. 2021, Liu et al. 2022"),
     "adamax": Usual(2e-3, 2e-4, 1e-4, "Kingma and Ba 2015; torch"),
@@ -67,10 +88,10 @@ TIMM: dict[str, Usual] = {
     "mars": Usual(3e-3, 3e-4, 0.01, "Yuan et al. 2024; timm"),
     "nadamw": Usual(1e-3, 1e-4, 0.05, "Dozat 2016; Loshchilov and Hutter 2019; timm"),
     "novograd": Usual(1e-3, 1e-4, 1e-3, "Ginsburg et al. 2019; timm"),
-    "sgd": Usual(0.1, 0.01, 5e-4, "as torch's SGD, with Nesterov's momentum", _MOMENTUM),
-    "sgdp": Usual(0.1, 0.01, 5e-4, "Heo et al. 2021"),
+    "sgd": Usual(0.1, 0.01, 5e-4, "as torch's SGD, with Nesterov's momentum", _MOMENTUM, momentum=0.9),
+    "sgdp": Usual(0.1, 0.01, 5e-4, "Heo et al. 2021", momentum=0.9),
     "momentum": Usual(0.1, 0.01, 5e-4, "as torch's SGD"),
-    "nesterov": Usual(0.1, 0.01, 5e-4, "as torch's SGD", _MOMENTUM),
+    "nesterov": Usual(0.1, 0.01, 5e-4, "as torch's SGD", _MOMENTUM, momentum=0.9),
     "larc": Usual(1.0, 0.1, 5e-4, "as LARS, never above the rate of SGD"),
     "nlars": Usual(1.0, 0.1, 5e-4, "as LARS, with Nesterov's momentum", _MOMENTUM),
     "nlarc": Usual(1.0, 0.1, 5e-4, "as LARC, with Nesterov's momentum", _MOMENTUM),

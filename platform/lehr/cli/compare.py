@@ -20,7 +20,7 @@ def compare(
 ) -> None:
     """Plot the curves of several runs on the same axes.
 
-    Also lists the differences between their jobs.
+    Also lists the differences between their jobs. Runs that were validated on different rows are not ranked.
 
     Example: lehr compare train train-lr-0.1 --out comparison
     """
@@ -31,7 +31,7 @@ def compare(
     page, picture = out / "compare.html", out / "compare.png"
     refuse_existing(page, picture, force=force)
     folders = [find(run, storage_or_default(storage)).record for run in runs]
-    text, drawn = comparison(folders)
+    text, drawn, warning = comparison(folders)
     write_whole(page, text)
     write_whole(picture, drawn)
-    print(page, picture, sep="\n")
+    print(*filter(None, (warning, page, picture)), sep="\n")

@@ -39,9 +39,11 @@ def recipe(
         return
     from rich.table import Table
 
+    from lehr.formatting import count_of
     from lehr.kinds import check
     from lehr.own_modules import look_in
     from lehr.recipe.preview import preview as preview_rows
+    from lehr.recipe.preview import rows_to_train_on
     from lehr.screen import console
 
     look_in(loaded.folder)
@@ -49,8 +51,11 @@ def recipe(
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("step", "what it does", "what it costs"):
         table.add_column(name)
-    for row in preview_rows(loaded):
+    rows = rows_to_train_on(loaded)
+    for row in preview_rows(loaded, rows):
         table.add_row(*row)
     shown = console()
     shown.print(table)
+    if rows is not None:
+        shown.print(f"{count_of(rows, 'training image')}, in batches of {loaded.base.train.batch_size}.")
     shown.print(f"Budget: {loaded.budget}. The recipe ends earlier if nothing improves or a step fails.")

@@ -75,13 +75,14 @@ def write_curves(run: RunFolder) -> Path | None:
     return run.folder.local_path / "curves.png" if run.folder.is_local else None
 
 
-def comparison(runs: Sequence[RunFolder]) -> tuple[str, bytes]:
-    """The curves of several runs on the same axes: a page, and a picture as PNG.
+def comparison(runs: Sequence[RunFolder]) -> tuple[str, bytes, str]:
+    """The curves of several runs on the same axes: a page, a picture as PNG, and why they cannot be ranked, if so.
 
     Raises:
         RunError: fewer than two runs, or one of them has recorded no steps yet.
     """
     from lehr.curves import charts, report
+    from lehr.curves.comparable import not_comparable
     from lehr.curves.diagnosis import diagnose
     from lehr.curves.record import Curves
     from lehr.reporting.drawing import png
@@ -95,4 +96,6 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[str, bytes]:
     page = report.compare_page(read, [diagnose(curves) for curves in read])
     changed = report.differences(read)
     difference = f"Differences: {', '.join(changed)}" if changed else "The same job"
-    return page, png(charts.compare_chart(read), report.comparison_title(read), [difference])
+    warning = not_comparable(read)
+    below = [difference, *([warning] if warning else [])]
+    return page, png(charts.compare_chart(read), report.comparison_title(read), below), warning

@@ -125,7 +125,9 @@ def _values(curves: Curves) -> Usual:
 def usual(curves: Curves) -> float:
     """The usual rate of the run's optimizer, for pretrained weights if it starts from some."""
     values = _values(curves)
-    return values.finetuning if curves.option("model.weights") else values.rate
+    if not curves.option("model.weights"):
+        return values.rate
+    return values.finetuning_with({"momentum": curves.option("optimizer.momentum", 0.0)})
 
 
 def _one_digit(value: float) -> float:

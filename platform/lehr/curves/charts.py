@@ -100,9 +100,9 @@ def _comparison(
         return None
     values = np.concatenate([y for *_, y in lines])
     percent = scale == 100.0
-    axis = draw.accuracy_scale(values) if percent else draw.scale_for(values)
+    axis, note = draw.close_accuracy_scale(values) if percent else (draw.scale_for(values), "")
     layers: list[alt.Chart] = [draw.line(x, y, axis, color, name, ".4g", points=percent) for name, color, x, y in lines]
     if height > 100:
         layers += draw.end_labels(draw.labels(lines, axis, percent=percent), axis)
     how = ": moving average" if smoothed and not percent else ""
-    return draw.panel(layers, f"{title}{draw.log_note(axis)}{how}", height)
+    return draw.panel(layers, f"{title}{draw.log_note(axis)}{note}{how}", height)

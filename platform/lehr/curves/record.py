@@ -32,6 +32,7 @@ class Curves:
         name: the run's name.
         divergence: the run's own sentence about a loss that exploded or became NaN; empty if it never did.
         restarts: the steps from which it was resumed after a stop or a loss of its workers.
+        own_validation: whether the validation rows have a source of their own, so that no seed draws them.
         survey, network: what was known of rows and network at the first step; empty where nothing was recorded.
     """
 
@@ -45,6 +46,7 @@ class Curves:
     name: str = ""
     divergence: str = ""
     restarts: tuple[int, ...] = ()
+    own_validation: bool = False
     survey: DataSurvey = field(default_factory=DataSurvey)
     network: NetworkSurvey = field(default_factory=NetworkSurvey)
 
@@ -69,6 +71,7 @@ class Curves:
             name=run.name,
             divergence=diverged[-1] if diverged else _divergence_at_the_end(run),
             restarts=tuple(step for event in starts[1:] if isinstance(step := event.get("step", 0), int)),
+            own_validation=_own_validation(run),
             survey=surveyed.data,
             network=surveyed.network,
         )
@@ -124,6 +127,11 @@ def last_of_each(steps: NDArray[np.int64]) -> Indices:
     backwards = len(steps) - 1
     _, index = np.unique(steps[::-1], return_index=True)
     return (backwards - index).astype(np.int64)
+
+
+def _own_validation(run: RunFolder) -> bool:
+    data = run.environment.data
+    return bool(data and isinstance(data.rows, Mapping) and "validation" in data.rows)
 
 
 def _count(event: Mapping[str, Any], name: str) -> int | None:

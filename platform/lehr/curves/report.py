@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 import altair as alt
@@ -11,13 +12,13 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from lehr.curves import charts
+from lehr.curves import charts, comparable
 from lehr.curves.alternatives import in_a_line
 from lehr.curves.answers import answer_sections
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
 from lehr.formatting import format_metric, format_seconds
-from lehr.intervals import in_words, not_told_from_best
+from lehr.intervals import in_words
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import Progress, RunFolder
@@ -62,33 +63,26 @@ def job_section(run: RunFolder) -> Section:
 
 def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
     """Several runs as HTML: their curves on shared axes, their diagnoses, and what differs between their jobs."""
-    head = ["run", "best validation accuracy", "epochs", "diagnosis", *(differing := differences(runs))]
+    differing, groups = differences(runs), comparable.alike(runs)
+    marks = {id(curves): letter for letter, group in zip(ascii_uppercase, groups, strict=False) for curves in group}
+    marked = ["validated on"] if len(groups) > 1 else []
+    head = ["run", "best validation accuracy", *marked, "epochs", "diagnosis", *differing]
+    best = {curves.name: float(np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0)) for curves in runs}
     rows = []
     for curves, diagnosis in zip(runs, diagnoses, strict=True):
-        best = np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0)
-        reached = in_words(best, curves.validation_rows) if best >= 0 else ""
-        cells = [curves.name, reached, f"{curves.last_epoch:.0f}", diagnosis.first.title]
+        value = best[curves.name]
+        reached = in_words(value, curves.validation_rows) if value >= 0 else ""
+        own = [f"rows {marks.get(id(curves), '…')}"] if marked else []
+        cells = [curves.name, reached, *own, f"{curves.last_epoch:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
     names = [curves.name for curves in runs]
     drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.short_names(names))) + 5)
     body = table(rows, head)
-    if close := _close(runs):
-        body += paragraph(close)
+    measured = {name: value for name, value in best.items() if value >= 0}
+    for said in filter(None, (comparable.not_comparable(runs), *comparable.close(runs, measured))):
+        body += paragraph(said)
     sections = [Section("", drawn), Section("Runs", body, folded=False)]
     return page(" · ".join(names), comparison_title(runs), sections)
-
-
-def _close(runs: Sequence[Curves]) -> str:
-    """Which runs the validation rows cannot tell from the best one."""
-    best = [
-        (curves.name, float(np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0))) for curves in runs
-    ]
-    ranking = sorted((each for each in best if each[1] >= 0), key=lambda each: -each[1])
-    rows = min((curves.validation_rows or 0 for curves in runs), default=0)
-    close = not_told_from_best(ranking, rows)
-    if len(ranking) > 1 and ranking[0][1] == ranking[1][1]:
-        return f"{ranking[0][0]} and {ranking[1][0]} are equal."
-    return f"The best is {ranking[0][0]}; {close}" if close else ""
 
 
 def comparison_title(runs: Sequence[Curves]) -> str:

@@ -235,6 +235,15 @@ def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
     return Splits(train.rows(train_ids), validation, _all_rows(data["test"]) if "test" in data else None)
 
 
+def training_rows(job: TrainJob, opened: OpenedSources) -> int:
+    """How many rows a job trains on, before any is decoded: those that cannot be read count too."""
+    labels = np.asarray(opened.main.labels())
+    ids, _ = split_ids(job, labels, "validation" in opened.extra)
+    if job.data.per_class is None:
+        return len(ids)
+    return int(np.minimum(np.bincount(labels[ids.numpy()]), job.data.per_class).sum())
+
+
 def split_seed(job: TrainJob) -> int:
     """The seed that decides which rows are held out, and which are left out."""
     return job.seed if job.data.split_seed is None else job.data.split_seed

@@ -64,7 +64,7 @@ class Training(Section):
     def _rate_of_pretrained_weights(self) -> Training:
         usual = usual_of(self.optimizer.name)
         if usual and self.model.weights and "lr" not in self.optimizer.model_fields_set:
-            self.__dict__["optimizer"] = self.optimizer.at_rate(usual.finetuning)
+            self.__dict__["optimizer"] = self.optimizer.at_rate(usual.finetuning_with(self.optimizer.options))
         return self
 
     def metric_entry(self, column: str) -> MetricSection | None:

@@ -11,7 +11,7 @@ from lehr.data.load import OpenedSources
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
-from lehr.formatting import format_folder, format_seconds
+from lehr.formatting import count_of, format_folder, format_seconds
 from lehr.job import derive, refuse_unused
 from lehr.job.recipe import RecipeJob
 from lehr.models.find import find
@@ -20,7 +20,7 @@ from lehr.recipe.budget import LEAST_EPOCHS, over_in_words
 from lehr.recipe.kept import kept_trial, metric_of
 from lehr.recipe.overview import facts, spent_in_words, table
 from lehr.recipe.planner import End, Step, measures_rates, next_step
-from lehr.recipe.state import RecipeState, discard, discard_plan, write_plan, write_result
+from lehr.recipe.state import RecipeState, discard, discard_damaged, discard_plan, write_plan, write_result
 from lehr.recipe.step_results import result_of
 from lehr.recipe.study import StepStudy
 from lehr.recipe.trial_results import all_trials, format_metric
@@ -55,6 +55,8 @@ def run(running: Running) -> None:
             derive(job.base, {}, parent=job, name="base")
         )  # data that cannot be read are refused before any step
     clock = Clock(running.run)
+    for file in discard_damaged(folder):
+        running.screen.say(f"{file} was damaged; it is made again of what its trials left")
     state = RecipeState.read(folder, clock.seconds)
     if isinstance(end := next_step(job, state), End) and end.status == "failed":
         discard(folder, end.step.name)  # the cause may have been fixed since: the step is done again
@@ -134,7 +136,7 @@ def conclude(running: Running, job: RecipeJob, state: RecipeState, end: End) -> 
         return
     assert state.final
     trainings = len(all_trials(state.rounds)) + 1 + len(state.final.beside)
-    spent = f"{spent_in_words(job, state)}, in {trainings} training{'s' * (trainings != 1)}"
+    spent = f"{spent_in_words(job, state)}, in {count_of(trainings, 'training')}"
     screen.say(f"Tuned in {format_seconds(time.time() - running.started)}: {spent}.")
     metric, rows = metric_of(state), run.progress().measured_rows
     value = format_metric(state.final.value, metric, rows.get("validation"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from lehr.formatting import count_of
 from lehr.job.recipe import RecipeJob
 from lehr.recipe.measurement import FULL_UPDATES
 from lehr.recipe.state import RecipeState
@@ -79,6 +80,12 @@ def is_small(job: RecipeJob, state: RecipeState) -> bool:
     """Whether the whole budget is less than one training in full needs: then all of it goes into that."""
     updates = updates_per_epoch(job, state)
     return updates is not None and budget_epochs(job, state) * updates < FULL_UPDATES
+
+
+def small_in_words(epochs: float, updates: int) -> str:
+    """Why there is no search where the budget is small: the epochs that it has, of so many updates each."""
+    few = count_of(round(epochs * updates), "update")
+    return f"the budget has room for {few}, and a training takes {FULL_UPDATES}"
 
 
 def updates_per_epoch(job: RecipeJob, state: RecipeState) -> int | None:

@@ -125,15 +125,15 @@ def no_better(rounds: Sequence[SearchRound]) -> str:
         return f"the limit of {MOST_ROUNDS} rounds is reached"
     if len(rounds) < 3:
         return ""
-    metric = rounds[-1].metric
+    metric, rows = rounds[-1].metric, rounds[-1].validation_rows
     trial, earlier = best_trial(rounds), best_trial(rounds[:-1])
     now, before = trial.score(metric), earlier.score(metric)
     error = standard_error(now, rounds[-1].validation_rows) if metric.endswith("accuracy") else 0.01 * abs(before)
     if now - before > error:
         return ""
     return (
-        f"the last round changed the best value from {earlier.format_best(metric)} to "
-        f"{trial.format_best(metric)}, within the noise of {format_metric(error, metric)}: nothing improves any "
+        f"the last round changed the best value from {earlier.format_best(metric, rows)} to "
+        f"{trial.format_best(metric, rows)}, within the noise of {format_metric(error, metric)}: nothing improves any "
         "more"
     )
 
@@ -153,7 +153,7 @@ def judge(rounds: Sequence[SearchRound]) -> Verdict:
         True,
         f"{_new_and_continued(len(now.trained) - continued, continued)} of up to {count_of(reached, 'epoch')} at a "
         f"constant learning rate; the round took {count_of(now.epochs, 'epoch')}. {which}: "
-        f"{best.format_best(now.metric)} with {best.setting}.{cut}",
+        f"{best.format_best(now.metric, now.validation_rows)} with {best.setting}.{cut}",
         "The learning curves of the best trial decide what comes next.",
     )
 

@@ -32,6 +32,18 @@ def overfit_trial(state: RecipeState) -> list[TrialResult]:
     return [TrialResult(setting=setting, folder=folder, values=(found.value,), lower=found.lower)]
 
 
+def rows_of(state: RecipeState) -> int:
+    """Validation images on which everything of a recipe is measured; 0 where that is not known."""
+    known = [each.validation_rows for each in (state.final, *reversed(state.rounds), state.overfit) if each]
+    return next(filter(None, known), 0)
+
+
+def common_of(state: RecipeState) -> float:
+    """The share of the most frequent class among them; NaN where that is not known."""
+    known = [each.common for each in (state.final, *reversed(state.rounds), state.overfit) if each]
+    return next(filter(math.isfinite, known), math.nan)
+
+
 def metric_of(state: RecipeState) -> str:
     """By which the trainings of a recipe are compared, once there is one."""
     return state.rounds[-1].metric if state.rounds or not state.final else state.final.metric

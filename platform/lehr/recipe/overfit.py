@@ -227,7 +227,7 @@ def _so_far(r: OverfitCheck) -> str:
     if not r.attempts:
         return ""
     share, updates = f"{r.last.accuracy:.0%}", len(r.last.losses)
-    value = f", and {r.validation_accuracy:.1%} of the validation images" if r.validation_rows else ""
+    value = f", and {r.validation_in_words} of the validation images" if r.validation_rows else ""
     return (
         f"At learning rate {r.last.rate:g}, the network classifies {share} of {r.rows} images correctly after "
         f"{updates} updates{value}; whether it can memorise them all stays open."

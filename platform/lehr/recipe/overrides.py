@@ -37,15 +37,27 @@ def search_trial(base: Training, setting: Hyperparameters, epochs: int) -> dict[
     return {**constant_rate(base), **setting.overrides(), "train.epochs": epochs}
 
 
-def final_training(base: Training, setting: Hyperparameters, epochs: int, own_schedule: bool = False) -> dict[str, Any]:
+def head_first(base: Training) -> bool:
+    """Whether a short training of the base job fine-tunes pretrained weights as `FinetuneSection` does by default.
+
+    In few updates a new head that learns beside the body distorts the features that it was given, and running
+    statistics do not keep up with weights that move: Kumar and others, "Fine-tuning can distort pretrained features",
+    2022. A base job that has a `finetune` section of its own decides itself.
+    """
+    return bool(base.model.weights) and base.finetune is None
+
+
+def final_training(base: Training, setting: Hyperparameters, epochs: int, few: bool = False) -> dict[str, Any]:
     """For a training in full, with a decaying learning rate: cosine if the base job's schedule is constant.
 
     Args:
-        own_schedule: whether a constant one is kept. With few updates there is nothing to settle: a rate that decays
-            only wastes some of them.
+        few: whether there are few updates, so that there was no search. Then there is nothing to settle either: a
+            constant schedule is kept, since a rate that decays only wastes some of them.
     """
     changes: dict[str, Any] = {**setting.overrides(), "optimizer.scale_lr": None, "train.epochs": epochs}
-    if base.schedule.name == "constant" and not own_schedule:
+    if base.schedule.name == "constant" and not few:
         warmup = str(base.schedule.warmup) if base.schedule.warmup else "5%"
         changes["schedule"] = {"name": "cosine", "warmup": warmup, "cooldown": str(base.schedule.cooldown)}
+    if few and head_first(base):
+        changes["finetune"] = {"head_first": "20%"}
     return changes

@@ -7,7 +7,7 @@ import math
 from lehr.formatting import format_seconds
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.recipe.budget import budget_epochs, spent_epochs
-from lehr.recipe.kept import kept_trial, metric_of
+from lehr.recipe.kept import kept_trial, metric_of, rows_of
 from lehr.recipe.planner import Step
 from lehr.recipe.state import RecipeState
 from lehr.recipe.steps import STEP_COUNT
@@ -33,7 +33,8 @@ def facts(job: RecipeJob, state: RecipeState) -> dict[str, str]:
     if state.rounds or state.final:
         best, metric = kept_trial(state), metric_of(state)
         if math.isfinite(best.score(metric)):
-            found["best" if state.final else "best so far"] = f"{best.format_best(metric)} ({best.setting})"
+            told = best.format_best(metric, rows_of(state))
+            found["best" if state.final else "best so far"] = f"{told} ({best.setting})"
     found["spent"] = spent_in_words(job, state)
     return found
 
@@ -52,9 +53,9 @@ def table(state: RecipeState) -> Table:
         return Table()
     metric = state.rounds[-1].metric
     return Table(
-        columns=("trial", "hyperparameters", "epochs", metric.replace("_", " ")),
+        columns=("trial", metric.replace("_", " "), "epochs", "hyperparameters"),
         rows=tuple(
-            (trial.folder, str(trial.setting), str(trial.epochs), trial.format_outcome(metric))
+            (trial.folder, trial.format_outcome(metric, rows_of(state)), str(trial.epochs), str(trial.setting))
             for trial in ranked(all_trials(state.rounds).values(), metric)
         ),
     )

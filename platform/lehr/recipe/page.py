@@ -11,10 +11,11 @@ from lehr.curves.charts import run_chart, short_chart
 from lehr.curves.record import Curves
 from lehr.curves.report import job_section, subtitle
 from lehr.errors import RunError
+from lehr.intervals import in_words
 from lehr.job import from_dict
 from lehr.job.recipe import RecipeJob
 from lehr.recipe import charts, rates
-from lehr.recipe.kept import kept_trial, metric_of
+from lehr.recipe.kept import kept_trial, metric_of, rows_of
 from lehr.recipe.overview import spent_in_words
 from lehr.recipe.state import RecipeState
 from lehr.recipe.trial_results import SearchRound, all_trials, best_trial, format_metric, ranked
@@ -56,10 +57,10 @@ def _facts(run: RunFolder, job: RecipeJob, state: RecipeState) -> list[tuple[str
     found = [("State", str(run.status()))]
     if state.rounds or state.final:
         metric, best = metric_of(state), kept_trial(state)
-        found.append((f"Best {metric.replace('_', ' ')}", best.format_best(metric)))
+        found.append((f"Best {metric.replace('_', ' ')}", best.format_best(metric, rows_of(state))))
         found += [("Learning rate", f"{best.setting.rate:g}"), ("Weight decay", f"{best.setting.decay:g}")]
     if state.final and state.final.test is not None:
-        found.append(("Test accuracy", f"{state.final.test:.2%}"))
+        found.append(("Test accuracy", in_words(state.final.test, state.final.test_rows)))
     found.append(("Spent", spent_in_words(job, state)))
     return found
 
@@ -91,7 +92,7 @@ def _all_trials(state: RecipeState) -> Section:
             f"{trial.setting.decay:g}",
             ", ".join(trial.setting.other_changes),
             str(trial.epochs),
-            trial.format_outcome(metric),
+            trial.format_outcome(metric, rows_of(state)),
         ]
         for trial in ranked(all_trials(state.rounds).values(), metric)
     ]
@@ -135,11 +136,11 @@ def _title(job: RecipeJob, state: RecipeState, each: StepVerdict, rounds: tuple[
         return "Left out"
     if number in (4, 5):
         best = best_trial(rounds)
-        return f"{best.format_best(rounds[-1].metric)} with {best.setting}"
+        return f"{best.format_best(rounds[-1].metric, rounds[-1].validation_rows)} with {best.setting}"
     if number == 6:
         return rounds[-1].diagnosis.title
     if number == 7 and state.final:
-        return format_metric(state.final.value, metric_of(state))
+        return format_metric(state.final.value, metric_of(state), rows_of(state))
     if number == 2 and state.overfit and state.overfit.cut:
         return "Cut short" if state.overfit.attempts else "Left out"
     return "Passed" if number == 1 else "Memorised"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lehr.formatting import count_of
+from lehr.errors import RunError
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.recipe import coarse, curve_review, rates, refine
 from lehr.recipe.budget import (
@@ -16,10 +16,13 @@ from lehr.recipe.budget import (
     is_small,
     over_in_words,
     search_budget,
+    small_in_words,
     spent_epochs,
     updates_per_epoch,
 )
+from lehr.recipe.kept import overfit_trial
 from lehr.recipe.measurement import FULL_UPDATES
+from lehr.recipe.overrides import head_first
 from lehr.recipe.results import round_to_digit
 from lehr.recipe.state import RecipeState, round_id
 from lehr.recipe.steps import StepId
@@ -61,7 +64,15 @@ class End:
 
 
 def next_step(job: RecipeJob, state: RecipeState) -> Step | End:
-    """What the recipe does next."""
+    """What the recipe does next.
+
+    Raises:
+        RunError: the plan of a begun step is damaged, and a budget of time may make another one now. One of epochs
+            makes the same.
+    """
+    if state.damaged_plan and job.budget.seconds:
+        what = "is damaged: it says what the step trains, which under a budget of time nothing else tells"
+        raise RunError(f"{state.damaged_plan} {what}; start over with --fresh")
     if latest := latest_verdict(state):
         name = latest.step.name
         if not latest.verdict.good:
@@ -133,11 +144,15 @@ def _first_round(job: RecipeJob, state: RecipeState) -> Step | End:
     budget, tried, decays = search_budget(job, state), learning_rates(job, state), weight_decays(job)
     if math.isinf(budget):
         what = f"{job.budget} are too little: no time was left to measure how long an epoch takes"
-        return End("failed", what, StepId("learning_rate"))
+        if not overfit_trial(state):
+            return End("failed", what, StepId("learning_rate"))
+        alone = (Hyperparameters(rate=tried[0], decay=decays[0]),)  # what time is left; else step 2 has the best model
+        return Step(StepId("last"), TrainingPlan(alone, job.base.train.epochs, f"Left out: {what}."))
     plan = coarse.plan_grid(tried, decays, budget, updates)
     if is_small(job, state) and not job.recipe.learning_rates:
-        few = count_of(round(budget * (updates or 1)), "update")
-        what = f"Left out, as a search would be: the budget has room for {few}, and a training takes {FULL_UPDATES}."
+        what = f"Left out, as a search would be: {small_in_words(budget, updates or 1)}."
+        if head_first(job.base):
+            what += " The pretrained network is fine-tuned, its head first; a section base.finetune decides otherwise."
         plan = replace(NO_TRAINING, left_out=what)
     if is_over(job, state, "coarse"):
         plan = replace(NO_TRAINING, left_out=f"Left out: {over_in_words(job, 'coarse')}.")
@@ -148,12 +163,12 @@ def _first_round(job: RecipeJob, state: RecipeState) -> Step | End:
             "stopped", f"Stopped before the coarse search because of recipe.stop_after. {plan.left_out}", round_id(0)
         )
     left = int(budget_epochs(job, state) - spent_epochs(state))
-    epochs = min(_longest(job, state, True), left)
+    epochs = min(longest_training(job, state, True), left)
     setting = Hyperparameters(rate=tried[0], decay=decays[0])
     return Step(StepId("last"), TrainingPlan((setting,), max(1, epochs), plan.left_out))
 
 
-def _longest(job: RecipeJob, state: RecipeState, longer: bool) -> int:
+def longest_training(job: RecipeJob, state: RecipeState, longer: bool) -> int:
     """Epochs of a final training at most: the job's own, twice as many, or more where an epoch has few updates."""
     updates = updates_per_epoch(job, state) or FULL_UPDATES
     return max(job.base.train.epochs * (1 + longer), math.ceil(FULL_UPDATES / updates))
@@ -171,5 +186,5 @@ def _after_a_round(job: RecipeJob, state: RecipeState) -> Step:
             return Step(round_id(len(state.rounds)), plan)
     longer = reviewed is None or reviewed.longer_final
     settings = final_settings(job, state, int(left), longer)[: max(1, int(left))]
-    epochs = min(_longest(job, state, longer), int(left) // len(settings))
+    epochs = min(longest_training(job, state, longer), int(left) // len(settings))
     return Step(StepId("last"), TrainingPlan(settings, max(1, epochs)))

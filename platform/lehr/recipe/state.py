@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +20,14 @@ from lehr.runs import Folder
 R = TypeVar("R", bound=Result)
 PLAN = "plan.json"
 PLANS = TypeAdapter(TrainingPlan)
+_RESULTS: Mapping[StepName, type[Result]] = {
+    "initial_loss": InitialCheck,
+    "overfit": OverfitCheck,
+    "learning_rate": RateTests,
+    "coarse": SearchRound,
+    "refine": SearchRound,
+    "last": FinalTraining,
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class RecipeState:
     Attributes:
         begun: the step of the search that has begun and has no result yet, and what it trains.
         seconds: wall time so far, of all attempts.
+        damaged_plan: the damaged file of what a begun step trains; empty if there is none.
     """
 
     initial: InitialCheck | None = None
@@ -37,6 +47,7 @@ class RecipeState:
     final: FinalTraining | None = None
     begun: tuple[StepId, TrainingPlan] | None = None
     seconds: float = 0.0
+    damaged_plan: str = ""
 
     @property
     def seconds_per_epoch(self) -> float | None:
@@ -55,14 +66,16 @@ class RecipeState:
         while found := _read(SearchRound, run, round_id(len(rounds))):
             rounds.append(found)
         final = _read(FinalTraining, run, StepId("last"))
+        begun, damaged = (None, "") if final else _begun(run, len(rounds))
         return cls(
             initial=_read(InitialCheck, run, StepId("initial_loss")),
             overfit=_read(OverfitCheck, run, StepId("overfit")),
             rates=_read(RateTests, run, StepId("learning_rate")),
             rounds=tuple(rounds),
             final=final,
-            begun=None if final else _begun(run, len(rounds)),
+            begun=begun,
             seconds=seconds,
+            damaged_plan=damaged,
         )
 
 
@@ -87,6 +100,26 @@ def discard_plan(run: Folder, step: StepId) -> None:
     run.child(step.folder).delete(PLAN)
 
 
+def discard_damaged(run: Folder) -> list[str]:
+    """Deletes a damaged result and those of all later steps: each is made again of what its trials left.
+
+    Returns:
+        The files that were damaged.
+    """
+    rounds = (round_id(number) for number in range(len(run.child("recipe").folders()) + 1))
+    steps = [StepId("initial_loss"), StepId("overfit"), StepId("learning_rate"), *rounds, StepId("last")]
+    damaged: list[str] = []
+    for step in steps:
+        folder, kind = run.child(step.folder), _RESULTS[step.name]
+        try:
+            _read(kind, run, step)
+        except RunError:
+            damaged.append(f"{step.folder}/{FILE}")
+        if damaged:
+            folder.delete(FILE)
+    return damaged
+
+
 def discard(run: Folder, name: StepName) -> None:
     """Deletes what a step left, so that it is done again; for steps 4 to 7, all their trials."""
     if name in ("initial_loss", "overfit", "learning_rate"):
@@ -99,15 +132,16 @@ def discard(run: Folder, name: StepName) -> None:
     run.child("trials").delete_all()
 
 
-def _begun(run: Folder, rounds: int) -> tuple[StepId, TrainingPlan] | None:
+def _begun(run: Folder, rounds: int) -> tuple[tuple[StepId, TrainingPlan] | None, str]:
+    """The step that has begun, with its plan; or the file of its plan, where that is damaged."""
     for step in (round_id(rounds), StepId("last")):
         folder = run.child(step.folder)
         if folder.exists(PLAN):
             try:
-                return step, PLANS.validate_python(folder.read_json(PLAN))
-            except ValueError as error:
-                raise RunError(f"{folder.uri}/{PLAN} is damaged; start over with --fresh") from error
-    return None
+                return (step, PLANS.validate_python(folder.read_json(PLAN))), ""
+            except (ValueError, RunError):
+                return None, f"{folder.uri}/{PLAN}"
+    return None, ""
 
 
 def _read(kind: type[R], run: Folder, step: StepId) -> R | None:

@@ -140,6 +140,7 @@ def _final_training(
         raise TrainingError(f"the recipe has no model: {final.failed}")
     best = max(trainings, key=lambda trial: trial.score(metric))  # of equal ones, the first
     outcome, ended = outcomes.get(final.folder), RunFolder.open(folder.child(best.folder)).outcome()
+    rows = ended.measured_rows if ended else {}
     child = from_dict(outcome.run.job) if outcome else None
     return FinalTraining(
         trained=final,
@@ -152,7 +153,18 @@ def _final_training(
         left_out=step.plan.left_out,
         cut=cut,
         metric=metric,
+        validation_rows=rows.get("validation", 0),
+        test_rows=rows.get("test", 0),
+        common=_common(state, outcome),
     )
+
+
+def _common(state: RecipeState, outcome: Outcome | None) -> float:
+    """The share of the most frequent class among the validation images; that of equal ones where it was not counted."""
+    if state.overfit and math.isfinite(state.overfit.common):
+        return state.overfit.common
+    classes = Curves.read(outcome.run).classes if outcome else None
+    return 1 / classes if classes else math.nan
 
 
 def _trial_result(

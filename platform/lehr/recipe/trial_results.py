@@ -150,6 +150,8 @@ class FinalTraining(Result):
         schedule: its name. value: the metric of the kept model. test: its test accuracy, if there is a test split.
         left_out: why there was no search, and cut: what did not fit into the budget, as sentences; else empty.
         metric: by which trainings are compared.
+        validation_rows, test_rows: images on which they are measured; 0 in older results. common: the share of the most
+            frequent class among those for validation.
     """
 
     trained: TrialResult
@@ -162,6 +164,9 @@ class FinalTraining(Result):
     left_out: str = ""
     cut: str = ""
     metric: str = "validation_accuracy"
+    validation_rows: int = 0
+    test_rows: int = 0
+    common: float = math.nan
 
 
 def all_trials(rounds: Iterable[SearchRound]) -> dict[str, TrialResult]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lehr.intervals import in_words, no_better
 from lehr.recipe import coarse, curve_review, initial, overfit, rates
-from lehr.recipe.kept import candidates, kept_trial, metric_of, overfit_trial
+from lehr.recipe.kept import candidates, common_of, kept_trial, metric_of, overfit_trial, rows_of
 from lehr.recipe.results import UNEQUAL, Verdict
 from lehr.recipe.state import RecipeState, round_id
 from lehr.recipe.steps import StepId
@@ -75,31 +76,32 @@ def latest_verdict(state: RecipeState) -> StepVerdict | None:
 def judge_final(state: RecipeState) -> Verdict:
     """How the final training went, and which model the recipe keeps."""
     assert state.final
-    final, metric = state.final, metric_of(state)
-    if verdict := _unrelated(state):
+    final, metric, rows = state.final, metric_of(state), rows_of(state)
+    if verdict := _unrelated(state) or _learned_nothing(state):
         return verdict
     if final.trained.failed:
         found = f"The final training failed: {final.trained.failed}"
     else:
-        value = final.trained.format_best(metric)
+        value = final.trained.format_best(metric, rows)
         found = f"The final training reached {value} with {final.trained.setting} and a {final.schedule} schedule"
-    others = [f"with {each.setting}: {each.format_outcome(metric)}" for each in final.beside]
+    others = [f"with {each.setting}: {each.format_outcome(metric, rows)}" for each in final.beside]
     if state.rounds:
-        best = best_trial(state.rounds)
-        others.append(f"the best trial of the search, at a constant learning rate, reached {best.format_best(metric)}")
+        reached = best_trial(state.rounds).format_best(metric, rows)
+        others.append(f"the best trial of the search, at a constant learning rate, reached {reached}")
     if checked := overfit_trial(state):
-        others.append(f"the network of step 2, trained on a sample only, reached {checked[0].format_best(metric)}")
+        reached = checked[0].format_best(metric, rows)
+        others.append(f"the network of step 2, trained on a sample only, reached {reached}")
     in_full, in_check = final.kept == final.trained.folder, final.kept == StepId("overfit").trial_folder()
     whose = "the final training" if in_full else f"step 2 ({final.kept})" if in_check else final.kept
     cut = (f" {final.cut}" if final.cut else "") + _majority(state)
-    test = f" Its test accuracy is {final.test:.2%}." if final.test is not None else ""
+    test = f" Its test accuracy is {in_words(final.test, final.test_rows)}." if final.test is not None else ""
     why = ": no other reached more" if not in_full else ""
     return Verdict(True, f"{'; '.join([found, *others])}.{cut}", f"The recipe keeps the model of {whose}{why}.{test}")
 
 
 def _majority(state: RecipeState) -> str:
     """That the model is no better than the most frequent class, where classes are unequal, and what to do about it."""
-    common = state.rounds[-1].common if state.rounds else state.overfit.common if state.overfit else math.nan
+    common = common_of(state)
     if (
         metric_of(state) != "validation_accuracy"
         or not common > UNEQUAL
@@ -109,6 +111,28 @@ def _majority(state: RecipeState) -> str:
     return (
         f" That is no more than always predicting the most frequent class ({common:.1%}): rare classes may be missed. "
         "Train them as often as the others with base.data.sampling=balanced."
+    )
+
+
+def _learned_nothing(state: RecipeState) -> Verdict | None:
+    """The verdict that even the best model does no better than a guess; None if it does, or the rows cannot tell.
+
+    Where classes are very unequal, hardly anything could do better: that is no failure, and `_majority` tells of it.
+    """
+    metric, rows, common, best = metric_of(state), rows_of(state), common_of(state), kept_trial(state)
+    value = best.best(metric)
+    at_chance = math.isfinite(value) and no_better(value, common, rows) and common <= UNEQUAL
+    if metric.removeprefix("averaged_") != "validation_accuracy" or not at_chance:
+        return None
+    what = f"The best model classifies {in_words(value, rows)} of {rows:,} validation images correctly"
+    why = (f" {state.final.left_out}" if state.final and state.final.left_out else "") + (
+        f" {state.final.cut}" if state.final and state.final.cut else ""
+    )
+    return Verdict(
+        False,
+        f"{what}, no better than always predicting the most frequent class ({common:.1%}): it has learned nothing that "
+        f"holds for other images.{why} Raise the budget, and check how labels are matched to images.",
+        "Its model is kept, but it is of no use.",
     )
 
 

@@ -206,7 +206,7 @@ def scale_for(y: Floats) -> alt.Scale:
     if not len(known):
         return alt.Scale(type="linear", domain=[0, 1])
     low, high = float(known.min()), float(known.max())
-    margin = 0.05 * (high - low) or 1.0
+    margin = 0.05 * (high - low) or 0.5 * abs(low) or 1.0  # around a constant, an axis of its own size
     return alt.Scale(
         type="linear", domain=[low - margin if low < 0 else max(0.0, low - margin), high + margin], nice=False
     )
@@ -218,6 +218,26 @@ def accuracy_scale(values: Floats) -> alt.Scale:
     low, high = float(known.min()), float(known.max())
     margin = max(0.06 * (high - low), 2.0)
     return alt.Scale(domain=[max(0.0, low - margin), min(102.0, high + margin)], nice=False, clamp=True)
+
+
+MOSTLY_ABOVE = 0.75
+"""Share of a range that the lowest quarter of its values must take for an axis to leave them out."""
+
+
+def close_accuracy_scale(values: Floats) -> tuple[alt.Scale, str]:
+    """A scale of percentages that shows apart what lies close together at the top, and a note for the title.
+
+    Where the lowest quarter of the values, such as those of the first epochs, takes most of the range, the axis begins
+    above them: they lie at its edge, which the note says.
+    """
+    known = values[np.isfinite(values)]
+    low, quarter, high = float(known.min()), float(np.quantile(known, 0.25)), float(known.max())
+    if quarter - low <= MOSTLY_ABOVE * (high - low) or high - low < 10:
+        return accuracy_scale(values), ""
+    scale = accuracy_scale(known[known >= quarter])
+    below = int((known < scale["domain"][0]).sum())
+    note = f", from {scale['domain'][0]:.0f}: {below} lower value{'s lie' if below != 1 else ' lies'} at the edge"
+    return scale, note if below else ""
 
 
 def layer(*charts: alt.Chart | alt.LayerChart) -> alt.LayerChart:

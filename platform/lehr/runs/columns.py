@@ -49,6 +49,6 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "test_accuracy": Column("1", "accuracy on the whole test split, 0 to 1; only at the end"),
         "learning_rate": Column("1", "learning rate of the epoch's last update"),
         "seconds": Column("s", "wall-clock time of the epoch, evaluation included", timing=True),
-        "examples_per_second": Column("example/s", "training examples divided by training time", timing=True),
+        "examples_per_second": Column("example/s", "training examples over the time of their steps", timing=True),
     },
 }

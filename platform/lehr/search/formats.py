@@ -52,3 +52,14 @@ def metric_name(metric: str) -> str:
 def is_accuracy(metric: str) -> bool:
     """Whether the metric is a share that is shown in percent."""
     return "accuracy" in metric
+
+
+def short_paths(paths: Sequence[str]) -> list[str]:
+    """The last part of each dotted path, or as many as tell it from the others: `lr`, `optimizer.name`."""
+    found = []
+    for path in paths:
+        parts = path.split(".")
+        ends = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        alone = (end for end in ends if sum(f".{other}".endswith(f".{end}") for other in paths) == 1)
+        found.append(next(alone, path))
+    return found

@@ -11,6 +11,8 @@ from lehr.runs import RunFolder
 from lehr.search.space import Values
 
 FILE = "search.json"
+THE_BUDGET = "the budget of"
+"""What each reason begins with that is a budget."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class EarlyEnd:
 
     epoch: int
     reason: str
+
+    @property
+    def by_budget(self) -> bool:
+        """Whether the budget ended it, and not what it had reached: with a larger one it goes on."""
+        return self.reason.startswith(THE_BUDGET)
 
 
 @dataclass(frozen=True)

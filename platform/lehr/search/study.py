@@ -13,8 +13,8 @@ from lehr.job.search import SearchJob
 from lehr.runs import BestValue, Overview, RunFolder, Table
 from lehr.runs.progress import Rung
 from lehr.search.combinations import Combinations, count_combinations, grid_combinations, max_trials
-from lehr.search.formats import format_metric, format_value, metric_name
-from lehr.search.record import EarlyEnd, TrialRecord, folder_of, number_of, read_records
+from lehr.search.formats import format_metric, format_value, metric_name, short_paths
+from lehr.search.record import THE_BUDGET, EarlyEnd, TrialRecord, folder_of, number_of, read_records
 from lehr.search.rungs import reason_to_end, rungs
 from lehr.search.samplers import PastTrial, TrialState
 from lehr.search.space import Space, Values
@@ -40,7 +40,7 @@ class SearchStudy:
         grid = grid_combinations(self.space) if job.method == "grid" else None
         self.max_trials = max_trials(job, grid)
         self.combinations_count = count_combinations(self.space) if grid is None else len(grid)
-        self.ending = ""  # why there are no more trials, in words
+        self._ending = ""  # why there are no more trials, in words
         self._next = 0
         self.clock = Clock(run)
         minutes = job.budget.minutes
@@ -57,12 +57,33 @@ class SearchStudy:
         number = self._next
         if (values := self._values(number)) is None:
             return None
-        self._next, self.ending = number + 1, ""
+        self._next, self._ending = number + 1, ""
+        goes_on = self._goes_on(number)
         job, applied = self.space.trial(values, folder_of(number))
         if number not in self.records:
             self.records[number] = TrialRecord(number, applied)
             self.records[number].write(self.run)
-        return Trial(folder_of(number), job, deadline=self.deadline)
+        return Trial(folder_of(number), job, deadline=self.deadline, goes_on=goes_on)
+
+    def _goes_on(self, number: int) -> bool:
+        """Whether a smaller budget than this one ended the trial in an earlier attempt. Its file says so until its next
+        epoch, so that it also goes on where this attempt is killed before."""
+        record = self.records.get(number)
+        if not record or not record.ended or not record.ended.by_budget or self._is_this_budget(record.ended.reason):
+            return False
+        undone = replace(record, ended=None)
+        self.records[number] = undone
+        if not self.exhausted_budget(beside=number):
+            return True
+        self.records[number] = record
+        return False
+
+    def _is_this_budget(self, reason: str) -> bool:
+        """Whether a reason to end names the budget that this search has now."""
+        budget = self.job.budget
+        amounts = {"epoch": budget.epochs, "minute": budget.minutes}
+        now = [f"{THE_BUDGET} {count_of(amount, unit)} " for unit, amount in amounts.items() if amount is not None]
+        return reason.startswith(tuple(now))
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
         """Records what an epoch measured and decides whether the trial ends; asked again, it decides the same."""
@@ -112,9 +133,22 @@ class SearchStudy:
             return self.deadline.reason
         takes = self._epoch_seconds.get(beside) or min(self._epoch_seconds.values(), default=0.0)
         if takes > self.deadline.seconds_left:
-            what = f"the budget of {count_of(budget.minutes or 0, 'minute')} has no room for another epoch"
+            what = f"{THE_BUDGET} {count_of(budget.minutes or 0, 'minute')} has no room for another epoch"
             return f"{what}, which takes about {format_seconds(takes)}"
         return None
+
+    @property
+    def ending(self) -> str:
+        """Why there are no more trials, in words; of combinations that the budget cut short, that it did."""
+        cut = [record for record in self.records.values() if record.ended and record.ended.by_budget]
+        if not cut or self._ending != all_tried(count := self.combinations_count or 0):
+            return self._ending
+        reason, none = cut[-1].ended.reason if cut[-1].ended else "", sum(not record.scores for record in cut)
+        if count == 1:
+            return f"the only combination {'finished no epoch' if none else 'was cut short'}: {reason}"
+        if none:
+            return f"{none} of all {count} combinations finished no epoch: {reason}"
+        return f"{self._ending}, {len(cut)} of them cut short: {reason}"
 
     @property
     def share_done(self) -> float:
@@ -159,7 +193,7 @@ class SearchStudy:
             done=share,
             facts=self._facts(ranking),
             table=Table(
-                columns=("trial", metric_name(self.metric), "epochs", "", *self.space.dimensions),
+                columns=("trial", metric_name(self.metric), "epochs", "", *short_paths([*self.space.dimensions])),
                 rows=tuple(self._row(number, value) for number, value in ranking[:SHOWN]),
             ),
             children={state: states[state] for state in STATES},
@@ -212,20 +246,20 @@ class SearchStudy:
         return (str(number), told, f"{len(record.scores)}/{self.epochs}", state, *values)
 
     def _values(self, number: int) -> Values | None:
-        """The values of a trial; None where there is no such trial, and `ending` says why."""
+        """The values of a trial; None where there is no such trial, and `_ending` says why."""
         if self.combinations_count is not None and number >= self.combinations_count:
-            self.ending = all_tried(self.combinations_count)
+            self._ending = all_tried(self.combinations_count)
         elif number >= (self.max_trials or math.inf):
-            self.ending = used_up(self.max_trials or 0, "trial")
+            self._ending = used_up(self.max_trials or 0, "trial")
         elif number in self.records:
             return self.records[number].values
         elif reason := self.exhausted_budget(beside=number):
-            self.ending = reason
+            self._ending = reason
         elif values := self.combinations.next(number, self._past()):
             return values
         else:
             self.combinations_count = number
-            self.ending = all_tried(number)
+            self._ending = all_tried(number)
         return None
 
     def _past(self) -> list[PastTrial]:
@@ -241,7 +275,7 @@ class SearchStudy:
 
 def used_up(number: float, unit: str) -> str:
     """That a part of the budget is."""
-    return f"the budget of {count_of(number, unit)} is used up"
+    return f"{THE_BUDGET} {count_of(number, unit)} is used up"
 
 
 def all_tried(count: int) -> str:

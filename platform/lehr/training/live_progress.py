@@ -71,7 +71,6 @@ class LiveProgress:
                 step=step,
                 epoch=step / length.steps_per_epoch,
                 learning_rate=plan.learning_rate(max(step - 1, 0)),
-                examples_per_second=per_second and per_second * plan.sampler.rows / length.steps_per_epoch,
                 gpu_memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
             ),
         )

@@ -205,12 +205,15 @@ class Attempt:
             self._survey()
 
     def _survey(self) -> None:
-        """Records what rows and network are like, after the first step of a run. Only the first worker does."""
+        """Records what rows and network are like, after the first step of a run. Only the first worker does. What
+        another trial of the same run found of the same rows is in the run folder already."""
         network = self.learner.train_step.network
         if not self.group.first or network is None:
             return
         with self.stopwatch.time("records"):
-            found = Survey(survey(self.plan.splits, self.plan.job.seed), network)
+            known = Survey.read(self.folder).data
+            rows = known if known.train.rows else survey(self.plan.splits, self.plan.job.seed)
+            found = Survey(rows, network)
             self.logger.check()
             found.write(self.folder)
 

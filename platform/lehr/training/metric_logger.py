@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,6 +21,27 @@ Row = dict[str, float | None]
 """One row of a table: numbers by column; None where nothing was measured."""
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Examples that were trained, and seconds of their steps: what every figure of examples per second divides.
+
+    A step waits for its input, computes, and sends gradients. Evaluation, records and checkpoints are none of it.
+    """
+
+    examples: float = 0.0
+    seconds: float = 0.0
+
+    def after(self, rows: Sequence[Row]) -> Speed:
+        """The same with more rows of the step table."""
+        examples, seconds = (sum(row[name] or 0.0 for row in rows) for name in ("examples", "seconds"))
+        return Speed(self.examples + examples, self.seconds + seconds)
+
+    @property
+    def per_second(self) -> float | None:
+        """None before the first step."""
+        return self.examples / self.seconds if self.seconds else None
+
+
 class MetricLogger:
     """Writes the records, events and progress of one attempt, on the first worker."""
 
@@ -29,6 +50,7 @@ class MetricLogger:
         self._steps: list[Row] = []
         self._epochs: list[Row] = []
         self._last_flush = self._epoch_began = time.perf_counter()
+        self._speed, self._speed_of_epoch = Speed(), Speed()
 
     def event(self, kind: str, message: str, **fields: object) -> None:
         """Records at once that something happened; `message` is a sentence for people."""
@@ -48,8 +70,10 @@ class MetricLogger:
         """
         rows = step_rows(self._plan, state.step - len(losses), losses, buffer)
         self._steps += rows
+        self._speed, self._speed_of_epoch = self._speed.after(rows), self._speed_of_epoch.after(rows)
         recent = recent_steps(rows, communication_seconds)
         self._live.training = replace(self._live.training, loss=sum(losses) / len(losses), recent=recent)
+        self._live.training = replace(self._live.training, examples_per_second=self._speed.per_second)
         self._live.show(state)
         if time.perf_counter() - self._last_flush > FLUSH_SECONDS:
             self.flush()
@@ -67,9 +91,10 @@ class MetricLogger:
                 **metrics,
                 "learning_rate": self._plan.learning_rate(state.step - 1),
                 "seconds": seconds,
-                "examples_per_second": self._plan.sampler.rows / seconds,
+                "examples_per_second": self._speed_of_epoch.per_second,
             }
         )
+        self._speed_of_epoch = Speed()
         self._live.metrics = metrics
         self._live.training = replace(self._live.training, epochs_done=epoch, diagnosis=diagnosis)
         self._live.show(state)
@@ -166,6 +191,5 @@ def step_rows(plan: Plan, first: int, losses: Sequence[float], buffer: StepBuffe
 
 def recent_steps(rows: Sequence[Row], communication_seconds: float | None) -> RecentSteps:
     """Means over some rows of the step table."""
-    columns = ("gradient_norm", "seconds", "examples")
-    norm, seconds, examples = (sum(row[name] or 0.0 for row in rows) for name in columns)
-    return RecentSteps(norm / len(rows), seconds / len(rows), examples / seconds, communication_seconds)
+    norm, speed = sum(row["gradient_norm"] or 0.0 for row in rows), Speed().after(rows)
+    return RecentSteps(norm / len(rows), speed.seconds / len(rows), speed.per_second, communication_seconds)

@@ -39,6 +39,8 @@ from lehr.training.optimizers import check_optimizer, complete_rate, rate_note
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
 
+FEW_IMAGES = 100  # of a class, up to which `tests/benchmarks/photographs.py` measured that the head goes first
+
 
 def check_job(job: TrainJob) -> None:
     """Checks what needs the code of models, losses, optimizers and augmentations but no data. Raises JobError.
@@ -180,7 +182,7 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What the job says that was made to fit a short run, a sentence each."""
+        """What the user should know of the job before it is trained, such as what was made to fit; a sentence each."""
         job, length = self.job, self.length
         notes = rate_note(job.optimizer) + job.schedule.notes(length)
         if job.optimizer.scale_lr:
@@ -190,6 +192,12 @@ class Plan:
         if job.finetune:
             notes += shortened("finetune.head_first", job.finetune.head_first, HEAD_FIRST, length)
             notes += shortened("finetune.unfreeze", job.finetune.unfreeze, TENTH, length)
+        elif job.model.weights and len(self.splits.train) <= FEW_IMAGES * self.task.outputs:
+            notes.append(
+                "all layers of the pretrained network are trained alike from the first step; with so few images it is "
+                "usually better to train the head first, then the rest at a tenth of its rate: "
+                "finetune.head_first=20%"
+            )
         return notes
 
     @cached_property

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lehr.intervals import overlap
+from lehr.intervals import in_words, overlap
 from lehr.job.transfer import STRATEGIES, Strategy
 from lehr.transfer.similarity import SIMILAR_GAIN, Similarity
 
@@ -75,9 +75,10 @@ def _measurements(per_class: float, similarity: Similarity) -> str:
         relation = "Whether the images are similar to those of the pretraining is too close to call"
     return (
         f"{per_class:,.0f} training images per class are {size} (the limit is {LITTLE_DATA}). {relation}: a linear "
-        f"probe reaches {similarity.pretrained:.1%} accuracy on the pretrained features and {similarity.random:.1%} on "
-        f"those of random weights, a gain of {100 * similarity.gain:+.1f} ± {100 * similarity.error:.1f} points (the "
-        f"limit is {100 * SIMILAR_GAIN:.0f} points)"
+        f"probe reaches {in_words(similarity.pretrained, similarity.rows)} accuracy on the pretrained features and "
+        f"{in_words(similarity.random, similarity.rows)} on those of random weights, a gain of "
+        f"{100 * similarity.gain:+.1f} ± {100 * similarity.error:.1f} points (the limit is "
+        f"{100 * SIMILAR_GAIN:.0f} points)"
     )
 
 

@@ -23,13 +23,14 @@ def open_child(parent: RunFolder, trial: Trial) -> RunFolder:
     if not folder.exists("job.yaml"):
         return RunFolder.create(folder, job, parent.environment, parent.claim)
     child = RunFolder.open(folder, parent.claim)
+    longer = trial.goes_on
     if child.job != job:
         if changed := changes(child, trial.job):
             raise RunError(f"{parent.name}/{trial.folder} holds another trial ({changed}); start over: --fresh")
-        longer = trial.job.train.epochs > child.job["train"]["epochs"]
+        longer = longer or trial.job.train.epochs > child.job["train"]["epochs"]
         child.write_job(job)
-        if longer:
-            child.begin()
+    if longer:
+        child.begin()
     return child
 
 

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from lehr.job import TrainJob, to_dict
 from lehr.models.weights import recipe_for
+from lehr.runs import DataSurvey, RunFolder, Survey
 
 Held = TypeVar("Held")
 
@@ -34,13 +35,36 @@ class DatasetCache(Generic[Held]):
         self._held[same_images(job)] = held
 
 
+class Surveys:
+    """What trials found of their rows (`survey.json`): the next trial on the same rows does not look again.
+
+    Trials that begin at the same time, before the first has ended, look for themselves.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, DataSurvey] = {}
+
+    def keep(self, child: RunFolder, job: TrainJob) -> None:
+        """Notes what a trial that has ended found."""
+        found = Survey.read(child.folder).data
+        if found.train.rows:
+            self._known.setdefault(same_rows(job), found)
+
+    def lend(self, child: RunFolder, job: TrainJob) -> None:
+        """Gives a trial what another one found of the same rows."""
+        found = self._known.get(same_rows(job))
+        if found and not Survey.read(child.folder).data.train.rows:
+            Survey(found).write(child.folder)
+
+
 class SharedData:
-    """What several calls of `run_trials` share: images are read, and told of, once for all of them."""
+    """What several calls of `run_trials` share: images are read, told of, and surveyed once for all of them."""
 
     def __init__(self, job: TrainJob | None = None, held: Mapping[str, Any] | None = None) -> None:
         """With a job whose data were opened before, and they: in this process what `open_data` returns, on Ray what
         `share` makes of it."""
         self._cache: DatasetCache[Any] | None = None
+        self.surveys = Surveys()
         self._before = (job, held) if job and held else None
 
     def cache(self, prepare: Callable[[TrainJob], Mapping[str, Held]]) -> DatasetCache[Held]:
@@ -50,6 +74,13 @@ class SharedData:
             if self._before:
                 self._cache.add(*self._before)
         return self._cache
+
+
+def same_rows(job: TrainJob) -> str:
+    """A key that two jobs share exactly when they train and validate on the same images."""
+    data = job.data
+    seed = job.seed if data.split_seed is None else data.split_seed
+    return json.dumps([same_images(job), data.limit, data.per_class, str(data.validation), seed])
 
 
 def same_images(job: TrainJob) -> str:

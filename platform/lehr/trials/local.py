@@ -30,6 +30,7 @@ def run_locally(running: Running, study: Study, shared: SharedData) -> None:
         Interrupted: the job was asked to stop; every trial is saved, and running the job again resumes it.
     """
     host = LocalHost()
+    surveys = shared.surveys
     datasets: DatasetCache[Images | Stream] = shared.cache(lambda job: open_data(job, host, running))
     torch.set_num_threads(cores())
     group = Group(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -46,6 +47,7 @@ def run_locally(running: Running, study: Study, shared: SharedData) -> None:
         child = open_child(running.run, trial)
         if not (outcome := end_of(child)):
             running.begin_training()
+            surveys.lend(child, trial.job)
             watched = trial.deadline.watch(should_stop) if trial.deadline else should_stop
             callbacks = TrialCallbacks(watched, partial(study.epoch, trial))
             try:
@@ -60,5 +62,6 @@ def run_locally(running: Running, study: Study, shared: SharedData) -> None:
         if not outcome:
             parent.tell("stopped", running.run.stop_requested() or "")
             raise Interrupted(f"Stopped in {trial.folder}; everything is saved. Resume with: {running.command}")
+        surveys.keep(child, trial.job)
         study.tell(trial, outcome)
         parent.count(outcome.status)

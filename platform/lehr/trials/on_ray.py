@@ -93,6 +93,7 @@ class _TrialRunner:
         self.lock = threading.RLock()
         self.live: dict[str, tuple[Trial, RunFolder]] = {}
         self.problem: BaseException | None = None
+        self.surveys = shared.surveys
         self.datasets: DatasetCache[Handle] = shared.cache(self._shared_data)
 
     def next(self) -> tuple[Trial, RunFolder] | None:
@@ -100,7 +101,9 @@ class _TrialRunner:
         while trial := self.study.ask():
             child = open_child(self.running.run, trial)
             if not (outcome := end_of(child)):
+                self.surveys.lend(child, trial.job)
                 return trial, child
+            self.surveys.keep(child, trial.job)
             self.study.tell(trial, outcome)
             self.parent.count(outcome.status)
         return None
@@ -196,6 +199,7 @@ class _TrialRunner:
                 if outcome := end_of(child):
                     if failure := child.failure():
                         self.running.log_trace(failure.trace)
+                    self.surveys.keep(child, trial.job)
                     self.study.tell(trial, outcome)
                     self.parent.count(outcome.status)
             self.broker.clear.remote(folder)

@@ -20,12 +20,14 @@ class Trial:
         job: what it trains.
         trainable: what runs; a function at the top level of a module. By default it trains the job.
         deadline: when it is finished with what it has; None if it has no limit of time.
+        goes_on: whether it is trained further where an earlier attempt finished it.
     """
 
     folder: str
     job: TrainJob
     trainable: Trainable = train_trial
     deadline: Deadline | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)

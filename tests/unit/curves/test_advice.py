@@ -17,7 +17,7 @@ def test_a_rate_far_too_low_is_raised_to_the_usual_one_of_its_optimizer(name: st
     assert advice.raise_rate(curves, 10_000.0) == {"optimizer.lr": pytest.approx(usual.rate)}
     assert advice.usual_rate(curves) == {"optimizer.lr": usual.rate}
     pretrained = made(2.3, job={"optimizer": {"name": name, "lr": 30.0}, "model": {"weights": "run:other"}})
-    assert advice.lower_rate(pretrained)["optimizer.lr"] == pytest.approx(usual.finetuning)
+    assert advice.lower_rate(pretrained)["optimizer.lr"] == pytest.approx(usual.finetuning_with({}))
 
 
 def test_advice_never_repeats_the_rate_that_a_run_had() -> None:

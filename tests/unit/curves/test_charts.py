@@ -14,7 +14,7 @@ import pytest
 from lehr.curves import charts
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.record import Curves
-from lehr.reporting.drawing import MOST_POINTS, png
+from lehr.reporting.drawing import MOST_POINTS, png, scale_for
 
 from .curves import made
 
@@ -119,3 +119,19 @@ def test_each_restart_is_a_line_where_the_run_resumed() -> None:
     assert marks["restart"] == pytest.approx(3, rel=0.01)
     assert marks["2 restarts"] == pytest.approx(5, rel=0.01)
     assert png(charts.run_chart(curves), "made", []).startswith(b"\x89PNG")
+
+
+def test_accuracies_that_lie_close_at_the_top_get_an_axis_that_shows_them_apart() -> None:
+    runs = [replace(made(falling, validation=lambda p: 0.1 if p < 0.1 else 0.97), name="a")]
+    title = next(
+        part["title"] for part in charts.compare_chart(runs).to_dict()["vconcat"] if "accuracy" in part["title"]
+    )
+    assert title == "Validation accuracy, %, from 95: 1 lower value lies at the edge"
+    spread = [replace(made(falling, validation=lambda p: p), name="a")]
+    titles = [part["title"] for part in charts.compare_chart(spread).to_dict()["vconcat"]]
+    assert "Validation accuracy, %" in titles
+
+
+def test_a_constant_rate_has_an_axis_of_its_own_size() -> None:
+    low, high = scale_for(np.full(10, 0.01))["domain"]
+    assert (low, high) == (pytest.approx(0.005), pytest.approx(0.015))

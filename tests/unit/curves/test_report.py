@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import tiny, train_here
@@ -12,8 +13,10 @@ from typer.testing import CliRunner
 
 from lehr.cli.main import app
 from lehr.curves import comparison, diagnose_run, verdict, write_curves
+from lehr.curves.comparable import not_comparable
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.findings import Diagnosis
+from lehr.curves.record import Curves
 from lehr.curves.report import compare_page
 from lehr.errors import RunError
 from lehr.job import to_dict
@@ -86,7 +89,8 @@ def test_a_run_without_steps_has_no_picture(tmp_path: Path) -> None:
 
 def test_the_comparison_lists_only_what_differs(trained: RunFolder, tmp_path: Path) -> None:
     other = train_here(tiny(optimizer__lr=0.02, train__epochs=2), tmp_path / "other")
-    text, picture = comparison([trained, other])
+    text, picture, warning = comparison([trained, other])
+    assert warning == ""
     assert picture.startswith(b"\x89PNG")
     assert "optimizer.lr" in text
     assert "train.epochs" in text
@@ -113,3 +117,45 @@ def test_a_comparison_says_which_runs_its_rows_cannot_tell_apart() -> None:
     page = compare_page(runs, [diagnose(each) for each in runs])
     assert "90.0% ± 3.1" in page
     assert "The best is b; 360 validation rows cannot tell it from a: chance explains such a difference." in page
+
+
+def on(name: str, value: float, **data: Any) -> Curves:
+    seed, rows = data.pop("seed", 0), data.pop("rows", 360)
+    found = made(1.0, validation=value, job={"seed": seed, "data": {"source": "digits", **data}})
+    return replace(found, name=name, validation_rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "why"),
+    [
+        ({"seed": 0}, {"seed": 1}, "each seed draws its own"),
+        ({"validation": 0.2}, {"validation": 0.4, "rows": 719}, "data.validation differs"),
+        ({"source": "parquet", "path": "a"}, {"source": "parquet", "path": "b"}, "data.path differs"),
+        ({"classes": ["1", "2"]}, {}, "data.classes differs"),
+    ],
+)
+def test_runs_on_different_validation_rows_are_not_ranked(one: dict[str, Any], other: dict[str, Any], why: str) -> None:
+    runs = [on("a", 0.90, **one), on("b", 0.91, **one), on("c", 0.99, **other)]
+    page = compare_page(runs, [diagnose(each) for each in runs])
+    assert f"they were validated on different rows ({why}): a, b; c." in page
+    assert "The best of a, b is b" in page
+    assert "The best is c" not in page
+    assert "rows A" in page
+    assert "rows B" in page
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"seed": 0, "split_seed": 5}, {"seed": 1, "split_seed": 5}),
+        ({"seed": 0}, {"seed": 0, "validation": 0.2}),
+        ({"seed": 0, "validation": "v.parquet"}, {"seed": 1, "validation": "v.parquet"}),
+    ],
+)
+def test_runs_on_the_same_validation_rows_are_ranked(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert not_comparable([on("a", 0.90, **one), on("b", 0.91, **other)]) == ""
+
+
+def test_validation_rows_with_a_source_of_their_own_do_not_depend_on_the_seed() -> None:
+    runs = [replace(on(f"{seed}", 0.9, seed=seed), own_validation=True) for seed in (0, 1)]
+    assert not_comparable(runs) == ""

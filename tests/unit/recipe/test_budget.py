@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from lehr.errors import JobError
+from lehr.cli.main import app
+from lehr.errors import JobError, LehrError
 from lehr.job import from_dict
+from lehr.job.finetune import FinetuneSection
 from lehr.job.recipe import RecipeJob
 from lehr.kinds import run_job
 from lehr.kinds.recipe import check
 from lehr.recipe.budget import spent_epochs
+from lehr.recipe.overfit import OverfitAttempt, OverfitCheck
 from lehr.recipe.planner import End, Step, next_step
+from lehr.recipe.preview import preview
 from lehr.recipe.rates import LEAST_STEPS, STEPS, RateTest, RateTests, choose
 from lehr.recipe.state import RecipeState
-from lehr.recipe.step_trials import final_folders, next_rate_test, rate_test_epochs
+from lehr.recipe.step_trials import final_folders, next_rate_test, rate_test_epochs, trials_of
 from lehr.recipe.trial_results import (
     FinalTraining,
     RoundDiagnosis,
@@ -118,6 +124,28 @@ def test_without_room_for_a_test_the_own_rate_and_lower_ones_are_searched() -> N
     assert found.verdict.found.startswith("Left out: the budget has no room")
 
 
+@pytest.mark.parametrize(("rows", "budget"), [(30, 20), (200, 100), (1437, 60), (1437, 200), (50_000, 4)])
+def test_the_preview_leaves_out_what_the_run_leaves_out(rows: int, budget: int) -> None:
+    """The same decision as that of the run, which knows the rows once step 2 is done."""
+    made = job(f"{budget}ep", start_at="learning_rate")
+    memorised = OverfitAttempt(rate=0.1, losses=(2.3, 0.1), accuracies=((60, 1.0),), update=0.01)
+    checked = RecipeState(overfit=OverfitCheck(attempts=(memorised,), training_rows=rows, base_rate=0.1, counts=(5, 5)))
+    step = next_step(made, checked)
+    assert isinstance(step, Step)
+    told = {title: what for title, what, _ in preview(made, rows)}
+    assert ("3 Find the learning rate" in told) == (step.id.name == "learning_rate")
+    assert ("3 to 6" in told) == (step.id.name == "last")
+
+
+def test_the_preview_counts_the_rows_that_are_trained_on(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("kind: recipe\nbudget: 100ep\nbase: {data: {per_class: 3}}\n")
+    found = CliRunner().invoke(app, ["recipe", str(file), "--preview"])
+    assert found.exit_code == 0
+    assert "30 training images, in batches of 128" in found.output
+    assert "3 to 6" in found.output
+
+
 @pytest.mark.slow
 def test_a_recipe_of_eight_photographs_keeps_to_its_budget(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
@@ -151,3 +179,51 @@ def draw(folder: Path, count: int) -> None:
 def test_a_budget_that_cannot_pay_for_a_final_training_is_refused() -> None:
     with pytest.raises(JobError, match="3ep is too little for a trial and the final training; allowed: from 4ep"):
         job("3ep")
+
+
+def test_a_recipe_whose_best_model_guesses_has_failed_and_keeps_it(tmp_path: Path) -> None:
+    """A small budget leaves the search out; the rate is far too low to learn anything in it."""
+    base = {**BASE, "optimizer": {"name": "sgd", "lr": 1e-7}, "train": {"epochs": 2}}
+    recipe = {"start_at": "learning_rate"}
+    made = from_dict(
+        {"kind": "recipe", "budget": "4ep", "base": base, "recipe": recipe, "name": "low", "storage": str(tmp_path)}
+    )
+    with pytest.raises(LehrError) as caught:
+        run_job(made, debug=True)
+    said = str(caught.value)
+    assert said.startswith("Step 7, final training: The best model classifies ")
+    assert "no better than always predicting the most frequent class (10.0%)" in said
+    assert "the budget has room for 48 updates, and a training takes 900" in said
+    run = RunFolder.open(Folder.at(tmp_path / "low"))
+    assert run.status() == "failed"
+    assert run.folder.exists("model")
+    assert "The recipe stops here" in run.folder.read("report.html").decode()
+
+
+def test_one_training_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = {**BASE, "data": {"limit": 200}, "train": {"epochs": 2, "batch_size": 32}}
+    recipe = {"start_at": "learning_rate"}
+    made = from_dict(
+        {"kind": "recipe", "budget": "6ep", "base": base, "recipe": recipe, "name": "one", "storage": str(tmp_path)}
+    )
+    run_job(made, debug=True)
+    said = capsys.readouterr().out
+    assert "6 of 6 epochs, in 1 training." in said
+    page = RunFolder.open(Folder.at(tmp_path / "one")).folder.read("report.html").decode()
+    shown = re.findall(r"\d\d\.\d+%(?! ±| \()", page.split("Job")[0])
+    assert shown == [], shown
+
+
+@pytest.mark.parametrize("own", [None, {"head_first": "0step", "lr_factor": 1.0}])
+def test_few_updates_fine_tune_pretrained_weights_head_first(own: dict[str, Any] | None) -> None:
+    base: dict[str, Any] = {**BASE, "model": {"name": "small_cnn", "weights": "run:other"}, "finetune": own}
+    made = from_dict({"kind": "recipe", "budget": "20ep", "base": base, "recipe": {"start_at": "learning_rate"}})
+    assert isinstance(made, RecipeJob)
+    memorised = OverfitAttempt(rate=0.1, losses=(2.3, 0.1), accuracies=((60, 1.0),), update=0.01)
+    checked = OverfitCheck(attempts=(memorised,), training_rows=30, base_rate=0.1, counts=(5, 5))
+    step = next_step(made, RecipeState(overfit=checked))
+    assert isinstance(step, Step)
+    assert step.id.name == "last"
+    (trial,) = trials_of(made, RecipeState(overfit=checked), step)
+    assert trial.job.finetune == (FinetuneSection() if own is None else made.base.finetune)
+    assert ("fine-tuned, its head first" in step.plan.left_out) == (own is None)

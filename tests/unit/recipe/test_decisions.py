@@ -462,8 +462,8 @@ def test_every_final_training_is_reported_and_counted() -> None:
     final = IN_FULL.model_copy(update={"trained": kept, "beside": (beside,), "kept": kept.folder, "value": 0.97})
     whole = replace(SEARCHED, final=final)
     found = judge_final(whole).found
-    assert "reached 97.0% with learning rate 0.3, weight decay 0 and a cosine schedule" in found
-    assert "; with learning rate 0.1, weight decay 0: 96.0%; the best trial" in found
+    assert "reached 97.0% ± 1.1 with learning rate 0.3, weight decay 0 and a cosine schedule" in found
+    assert "; with learning rate 0.1, weight decay 0: 96.0% ± 1.2; the best trial" in found
     assert spent_epochs(whole) == spent_epochs(SEARCHED) + 3
 
 
@@ -478,7 +478,7 @@ def test_the_reported_hyperparameters_are_those_of_the_model_that_is_kept(value:
         update={"trained": in_full, "kept": model.folder, "value": model.score("validation_accuracy")}
     )
     shown = facts(job(), replace(SEARCHED, final=final))
-    assert shown["best"] == f"{model.format_best('validation_accuracy')} ({model.setting})"
+    assert shown["best"] == f"{model.format_best('validation_accuracy', 1000)} ({model.setting})"
 
 
 def test_a_time_becomes_epochs_at_the_measured_speed() -> None:

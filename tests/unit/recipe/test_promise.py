@@ -15,6 +15,7 @@ from tests.benchmarks.budgets import Case, kept, spend
 from tests.support import tiny
 
 from lehr.data.load import OpenedSources, splits
+from lehr.errors import RunError
 from lehr.job import from_dict, to_dict
 from lehr.job.recipe import RecipeJob
 from lehr.recipe import coarse, initial, overfit, refine
@@ -26,7 +27,7 @@ from lehr.recipe.overfit import OverfitAttempt, OverfitCheck, overfit_sample
 from lehr.recipe.overview import spent_in_words
 from lehr.recipe.planner import End, Step, next_step
 from lehr.recipe.rates import LEAST_STEPS, RateTest, RateTests, choose, run_rate_test
-from lehr.recipe.state import RecipeState, write_plan, write_result
+from lehr.recipe.state import RecipeState, discard_damaged, write_plan, write_result
 from lehr.recipe.step_results import result_of
 from lehr.recipe.steps import StepId
 from lehr.recipe.study import StepStudy
@@ -327,3 +328,36 @@ def test_a_trial_that_was_cut_short_goes_on_to_its_planned_end_or_not_at_all(lef
         updates=10, best="trials/0000", planned=50, diagnosis=RoundDiagnosis(name="too_short", title="t", evidence="e"),
     )  # fmt: skip
     assert refine.plan_round([coarse_round], (), left).epochs == epochs
+
+
+@pytest.mark.parametrize("damage", [b"not JSON", b"", b'{"settings": 3, "epochs": 1, "left_out": ""}'])
+def test_a_damaged_plan_is_made_again_where_the_budget_makes_the_same(damage: bytes, tmp_path: Path) -> None:
+    run = RunFolder.create(Folder.at(tmp_path / "run"), {})
+    base: dict[str, Any] = {"kind": "recipe", "recipe": {"learning_rates": [0.1, 0.03], "start_at": "coarse"}}
+    job = from_dict({**base, "budget": "60ep"})
+    assert isinstance(job, RecipeJob)
+    planned = next_step(job, RecipeState.read(run.folder))
+    assert isinstance(planned, Step)
+    write_plan(run.folder, planned.id, planned.plan)
+    assert RecipeState.read(run.folder).begun == (planned.id, planned.plan)
+    run.folder.child(planned.id.folder).write("plan.json", damage)
+    assert next_step(job, RecipeState.read(run.folder)) == planned
+    timed = from_dict({**base, "budget": {"epochs": 60, "minutes": 5}})
+    assert isinstance(timed, RecipeJob)
+    with pytest.raises(RunError, match=r"plan\.json is damaged: .* start over with --fresh"):
+        next_step(timed, RecipeState.read(run.folder))
+
+
+def test_a_damaged_result_of_a_step_is_made_again_with_all_later_ones(tmp_path: Path) -> None:
+    run = Folder.at(tmp_path)
+    write_result(run, StepId("initial_loss"), SOUND)
+    write_result(run, StepId("overfit"), check())
+    write_result(run, StepId("learning_rate"), RateTests())
+    assert discard_damaged(run) == []
+    run.child(StepId("overfit").folder).write("result.json", b'{"rows": ')
+    with pytest.raises(RunError, match="damaged"):
+        RecipeState.read(run)  # a report of it is refused
+    assert discard_damaged(run) == ["recipe/2-overfit/result.json"]
+    state = RecipeState.read(run)
+    assert state.initial
+    assert (state.overfit, state.rates) == (None, None)

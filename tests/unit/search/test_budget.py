@@ -13,7 +13,7 @@ from tests.support import TINY, tiny
 from lehr.data.load import OpenedSources, splits
 from lehr.job import from_dict, to_dict
 from lehr.kinds import run_job
-from lehr.runs import Folder, Progress, RunFolder
+from lehr.runs import Folder, Progress, RunFolder, read_model
 from lehr.search.combinations import Combinations, count_combinations
 from lehr.search.preview import preview
 from lehr.search.record import read_records
@@ -27,12 +27,12 @@ from lehr.training.synchronisation import Synchroniser
 from lehr.trials import Deadline, Outcome
 
 
-def search(**changes: Any) -> Any:
+def search(epochs: int = 2, **changes: Any) -> Any:
     job: dict[str, Any] = {
         "kind": "search", "name": "tiny", "base": {**TINY, "data": {"source": "digits", "limit": 200}},
         "space": {"optimizer.lr": [0.05, 0.1]}, "stopping": "none",
     }  # fmt: skip
-    return from_dict({**job, **changes}, {"base.train.epochs": 2})
+    return from_dict({**job, **changes}, {"base.train.epochs": epochs})
 
 
 @pytest.mark.parametrize("method", ["random", "quasi_random", "tpe", "grid"])
@@ -223,3 +223,48 @@ def test_a_search_in_time_ends_with_what_it_has(tmp_path: Path, monkeypatch: pyt
     assert sum(len(record.scores) for record in records.values()) < 4
     assert run.progress().message.endswith("the budget of 60 minutes is used up")
     assert run.status() == "finished"
+
+
+def test_a_trial_that_a_smaller_budget_ended_goes_on_with_a_larger_one(tmp_path: Path) -> None:
+    """The same trials, the same epochs and the same weights as in a search that had the larger budget at once."""
+    small = search(epochs=3, storage=str(tmp_path / "a"), budget={"epochs": 4})
+    large, once = (search(epochs=3, storage=str(tmp_path / name), budget={"epochs": 12}) for name in "ab")
+    before = read_records(run_job(small, debug=True))
+    assert [len(record.scores) for record in before.values()] == [3, 1]
+    assert before[1].ended
+    assert before[1].ended.by_budget
+    again, undisturbed = run_job(large, debug=True), run_job(once, debug=True)
+    assert read_records(again) == read_records(undisturbed)
+    assert [len(record.scores) for record in read_records(again).values()] == [3, 3]
+    (ours, _), (theirs, _) = (read_model(run.children("trials")[1].folder) for run in (again, undisturbed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_same_budget_lets_no_trial_go_on(tmp_path: Path) -> None:
+    job = search(storage=str(tmp_path), budget={"epochs": 3})
+    run_job(job, debug=True)
+    before = sorted(tmp_path.rglob("attempts/????.json"))
+    run_job(job, debug=True)
+    assert sorted(tmp_path.rglob("trials/*/attempts/????.json")) == [each for each in before if "trials" in str(each)]
+
+
+def test_a_search_killed_before_a_trial_went_on_lets_it_go_on(tmp_path: Path) -> None:
+    run_job(search(storage=str(tmp_path), budget={"epochs": 3}), debug=True)
+    larger = search(storage=str(tmp_path), budget={"epochs": 9})
+    for _ in range(2):  # asked by a process that dies before the next epoch, then by another one
+        study = SearchStudy(larger, RunFolder.open(Folder.at(tmp_path / "tiny")))
+        assert [trial.goes_on for trial in (study.ask(), study.ask()) if trial] == [False, True]
+
+
+def test_combinations_without_an_epoch_were_not_tried(tmp_path: Path) -> None:
+    study = study_with(0, tmp_path, minutes=1)
+    study.combinations_count = 2
+    trials = [study.ask(), study.ask()]
+    assert trials[0]
+    study.epoch(trials[0], {"epoch": 1, "validation_accuracy": 0.5})
+    study.deadline = Deadline(time.time() - 1, "the budget of 1 minute is used up")
+    for trial in trials:
+        assert trial
+        study.tell(trial, Outcome("finished", study.deadline.reason, study.run))
+    assert study.ask() is None
+    assert study.ending == "1 of all 2 combinations finished no epoch: the budget of 1 minute is used up"

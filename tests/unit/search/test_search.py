@@ -12,12 +12,13 @@ from tests.support import TINY
 from typer.testing import CliRunner
 
 from lehr.cli.main import app
+from lehr.data.survey import survey
 from lehr.driver import Interrupted
 from lehr.errors import LehrError, RunError
 from lehr.job import from_dict, load, to_dict
 from lehr.kinds import report_of, run_job
 from lehr.monitoring.metrics import Observation, samples
-from lehr.runs import BestValue, Folder, Overview, RunFolder, saved
+from lehr.runs import BestValue, DataSurvey, Folder, Overview, RunFolder, Survey, saved
 from lehr.runs.progress import Rung
 from lehr.search.analysis import edges, importance, read_search
 from lehr.search.preview import preview
@@ -265,3 +266,25 @@ def test_a_preview_shows_trials_rungs_epochs_and_time() -> None:
     assert "Epochs: 163 to 600" in said.output
     assert "Time: " in said.output
     assert not Path("runs").exists()
+
+
+def test_the_rows_of_a_search_are_surveyed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def counted(*arguments: Any) -> DataSurvey:
+        looked.append(1)
+        return survey(*arguments)
+
+    monkeypatch.setattr("lehr.training.loop.survey", counted)
+    job = search(storage=str(tmp_path), budget=3, stopping="none", base__train__epochs=1)
+    surveys = [Survey.read(child.folder) for child in run_job(job, debug=True).children("trials")]
+    assert len(looked) == 1
+    assert len({each.data for each in surveys}) == 1
+    assert all(each.data.train.rows and each.network.parameters for each in surveys)
+
+
+def test_other_rows_are_surveyed_again(tmp_path: Path) -> None:
+    job = search(storage=str(tmp_path), method="grid", budget=None, space={"data.limit": [60, 80]}, stopping="none",
+                 base__train__epochs=1)  # fmt: skip
+    rows = [Survey.read(child.folder).data.train.rows for child in run_job(job, debug=True).children("trials")]
+    assert rows == [60, 80]

@@ -10,7 +10,7 @@ import pytest
 from lehr.job import from_dict, to_dict
 from lehr.job.search import Dimension, SearchJob
 from lehr.search.combinations import grid_combinations
-from lehr.search.formats import format_value
+from lehr.search.formats import format_value, short_paths
 from lehr.search.samplers import PastTrial, quasi_random_values, random_values, tpe_values
 from lehr.search.space import Space, condition_holds, position_of, value_at
 
@@ -173,3 +173,9 @@ def test_tpe_searches_where_results_were_good_and_is_reproducible() -> None:
     assert asked == [tpe_values(space, 0, number, known)["optimizer.lr"] for number in range(32, 48)]
     near = sum(0.02 < lr < 0.5 for lr in asked)
     assert near >= 10  # 5.6 of 16 at random
+
+
+def test_a_field_is_shown_by_the_last_parts_that_tell_it_from_the_others() -> None:
+    paths = ["optimizer.lr", "optimizer.name", "model.name", "schedule", "seed"]
+    assert short_paths(paths) == ["lr", "optimizer.name", "model.name", "schedule", "seed"]
+    assert short_paths(["name", "a.name"]) == ["name", "a.name"]

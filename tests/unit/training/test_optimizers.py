@@ -319,9 +319,17 @@ def test_an_optimizer_with_nothing_but_its_name_gets_the_rate_of_the_table(name:
     assert to_dict(job)["optimizer"]["lr"] == usual.rate  # recorded: the table may change, a run does not
     assert usual_rate(job.optimizer) == usual.rate
     pretrained = job_of(optimizer={"name": name, "lr": None}, model__weights="run:other")
-    assert pretrained.optimizer.rate == usual.finetuning < usual.rate
+    assert pretrained.optimizer.rate == usual.finetuning_with(pretrained.optimizer.options) <= usual.rate
     given = job_of(optimizer={"name": name, "lr": 0.5}, model__weights="run:other")
     assert given.optimizer.rate == 0.5
+
+
+@pytest.mark.parametrize(("momentum", "rate"), [(None, 0.1), (0, 0.1), (0.5, 0.05), (0.9, 0.01), (0.99, 0.001)])
+def test_pretrained_weights_move_as_far_whatever_the_momentum(momentum: float | None, rate: float) -> None:
+    """The published rate for fine-tuning, 0.01, is one with a momentum of 0.9."""
+    options = {} if momentum is None else {"momentum": momentum}
+    job = job_of(optimizer={"name": "sgd", "lr": None, "momentum": 0.0, **options}, model__weights="run:other")
+    assert job.optimizer.rate == pytest.approx(rate)
 
 
 def test_all_of_timm_have_a_usual_rate_but_those_that_cannot_train_here() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -373,3 +374,12 @@ def test_an_unfinished_run_has_no_weights_to_start_from(tmp_path: Path) -> None:
     RunFolder.create(Folder.at(tmp_path / "runs/early"), to_dict(job_of()))
     with pytest.raises(JobError, match=r"model.weights: .*holds no finished model"):
         check_job(job_of(model__weights="run:early", storage=str(tmp_path / "runs")))
+
+
+def test_a_run_says_that_few_images_want_the_head_first() -> None:
+    said = "it is usually better to train the head first"
+    plan = plan_of()
+    few = replace(plan, job=job_of(model__weights="run:other"))
+    assert any(said in note for note in few.notes)
+    assert not any(said in note for note in plan.notes)
+    assert not any(said in note for note in replace(few, job=job_of(model__weights="run:other", finetune={})).notes)
