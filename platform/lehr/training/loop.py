@@ -85,8 +85,9 @@ def train(
         run: the run folder, reachable from every worker; only the first worker writes to it.
         should_stop: called by the first worker about twice a second; a reason makes all workers save and stop. With
             `Enough`, the run is finished at once, whole epochs or not, and the best model so far is kept.
-        after_epoch: called by the first worker with what every epoch measured (`epoch` from 1, `step`, and the
-            metrics), after it is recorded; a reason ends the training there, and the best model so far is kept.
+        after_epoch: called by the first worker with what every epoch measured (`epoch` from 1, `step`, the `seconds`
+            that it took, and the metrics), after it is recorded; a reason ends the training there, and the best model
+            so far is kept.
         must_save: called by the first worker about twice a second; a reason other than the last one makes it save a
             checkpoint at once and continue.
 
@@ -236,7 +237,8 @@ class Attempt:
             self.logger.epoch(epoch, self.state, metrics, live_diagnosis(self.plan, self.state))
         rate = self.plan.learning_rate(self.state.step - 1)
         asked = self.teller.epoch(self.state, {**metrics, "learning_rate": rate}, self._save_untold)
-        return self._report_epoch({"epoch": epoch, "step": self.state.step, **metrics}) or asked
+        row = {"epoch": epoch, "step": self.state.step, "seconds": self.logger.epoch_seconds, **metrics}
+        return self._report_epoch(row) or asked
 
     def _report_epoch(self, row: Mapping[str, float] | None) -> str | None:
         """Passes what an epoch measured to `after_epoch`; returns its answer on every worker."""

@@ -29,6 +29,7 @@ class MetricLogger:
         self._steps: list[Row] = []
         self._epochs: list[Row] = []
         self._last_flush = self._epoch_began = time.perf_counter()
+        self.epoch_seconds = 0.0  # of the newest epoch
 
     def event(self, kind: str, message: str, **fields: object) -> None:
         """Records at once that something happened; `message` is a sentence for people."""
@@ -58,6 +59,7 @@ class MetricLogger:
         """Records a whole epoch (counted from 1) with its metrics over whole splits, and a diagnosis that is new."""
         now = time.perf_counter()
         seconds, self._epoch_began = now - self._epoch_began, now
+        self.epoch_seconds = seconds
         if diagnosis.name and diagnosis.name != self._live.training.diagnosis.name:
             self.event("diagnosis", diagnosis.sentence, step=state.step, diagnosis=diagnosis.name)
         self._epochs.append(
@@ -122,7 +124,7 @@ class NoLogger(MetricLogger):
     """The other workers' logger, which records nothing."""
 
     def __init__(self) -> None:
-        pass
+        self.epoch_seconds = 0.0
 
     def event(self, *_: object, **__: object) -> None:
         pass
