@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.time_left [JOB …] [--out FILE]
 
-Each job runs as a person runs it, in a process of its own and on Ray. Meanwhile its progress.json is read, as the
+Each job runs as a person runs it, in a process of its own and on Ray (with --here without it: one trial after another).
+Meanwhile its progress.json is read, as the
 screen does. The estimate that counts is the first one after the first whole epoch of any training (of a prediction:
 after a tenth); the time it was ends when the run says that it is finished. Printed: both, their ratio, and the share of
 all later estimates that were within a third, or within 3 seconds, of the time that was left then.
@@ -88,7 +89,7 @@ class Estimate:
     after_an_epoch: bool
 
 
-def run(name: str, job: Mapping[str, Any], folder: Path) -> tuple[list[Estimate], float]:
+def run(name: str, job: Mapping[str, Any], folder: Path, here: bool = False) -> tuple[list[Estimate], float]:
     """Runs a job; returns its estimates, and when it said that it was finished.
 
     Raises:
@@ -100,7 +101,10 @@ def run(name: str, job: Mapping[str, Any], folder: Path) -> tuple[list[Estimate]
     found: list[Estimate] = []
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lehr", "run", str(file)], stdout=output, stderr=output, cwd=folder
+            [sys.executable, "-m", "lehr", "run", str(file), *(["--debug"] if here else [])],
+            stdout=output,
+            stderr=output,
+            cwd=folder,
         )
         shown, ended = Folder.at(folder / "runs" / name), 0.0
         last: float | None = None
@@ -153,15 +157,16 @@ def is_good(left: float, was: float) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", nargs="*", default=list(JOBS))
+    parser.add_argument("--here", action="store_true", help="without Ray")
     parser.add_argument("--out", type=Path, help="a file to which a line of JSON is appended for each job")
     asked = parser.parse_args()
     os.environ.pop("RAY_ADDRESS", None)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if {"transfer", "predict"} & set(asked.jobs):
-            run("backbone", BACKBONE, folder)
+            run("backbone", BACKBONE, folder, asked.here)
         for name in asked.jobs:
-            told = judged(name, *run(name, job_of(name, folder), folder))
+            told = judged(name, *run(name, job_of(name, folder), folder, asked.here))
             print(json.dumps(told), flush=True)
             if asked.out:
                 with asked.out.open("a") as file:
