@@ -291,7 +291,7 @@ def overview(progress: Progress, told: Overview) -> Group:
         facts.add_row(*(_text(value) for value in told.facts.values()))
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in told.table.columns:
-        table.add_column(name)
+        table.add_column(name, overflow="fold")  # what is cut says nothing
     for row in told.table.rows[:10]:
         table.add_row(*map(_text, row))
     return Group(bar, facts, *([table] if told.table.rows else []))

@@ -16,9 +16,7 @@ def evaluate(
     data: DataSet,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Changes to the data: data.validation=0.1; they are then not the run's own", show_default=False
-        ),
+        typer.Argument(help="Changes to the data, which are then not the run's own: data.limit=9", show_default=False),
     ] = None,
     split: Annotated[
         str | None,

@@ -12,11 +12,11 @@ from lehr.driver.kind import Kind
 from lehr.driver.run_folder import as_recorded, choose_run_folder, is_done, log_file, open_run
 from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
-from lehr.errors import LehrError, RunHeld, RunLost
+from lehr.errors import JobError, LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
 from lehr.job import Job, to_dict, unused_in_debug
 from lehr.own_modules import look_in
-from lehr.runs import Claim, Lease, RunFolder
+from lehr.runs import Claim, Failure, Lease, RunFolder
 from lehr.screen import open_screen, quiet
 from lehr.trust import calls_of, remember
 
@@ -54,7 +54,8 @@ def run_with(
         screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}{told}")
         if debug and (unused := unused_in_debug(job)):
             screen.say(f"--debug trains in this process, one step after the other; not used: {', '.join(unused)}")
-        with nullcontext() if debug else exporting(run, job.kind), _failures_in_one_sentence(running):
+        mistakes = nullcontext() if existing else _no_run_of_a_mistake(running)
+        with nullcontext() if debug else exporting(run, job.kind), _failures_in_one_sentence(running), mistakes:
             kind.run(running)
     return run
 
@@ -67,21 +68,30 @@ def to_start_over(command: str) -> str:
 
 
 @contextmanager
+def _no_run_of_a_mistake(running: Running) -> Iterator[None]:
+    """Deletes a new run that ends with a mistake in the job before anything was trained: there is nothing to keep."""
+    try:
+        yield
+    except JobError:
+        if not running.training:
+            running.lease.release()
+            with suppress(LehrError):
+                running.run.folder.delete_all()
+        raise
+
+
+@contextmanager
 def _failures_in_one_sentence(running: Running) -> Iterator[None]:
     """Turns whatever ends the job into one sentence, records it in the run, and removes temporary files."""
-    from lehr.training.failures import describe
-
     try:
         yield
     except (RunHeld, RunLost, Interrupted):
         raise  # the run folder belongs to another process now, or already says how the run ended
     except Exception as error:
+        if running.lease.released:  # the run is deleted
+            raise
         running.check_there()  # where the folder was deleted, whatever failed, failed for that
-        failure = describe(error)
-        with suppress(LehrError):
-            if running.run.outcome() is None:
-                told = running.run.progress()
-                running.run.write_progress(replace(told, status="failed", message=failure.sentence))
+        failure = _record(running, error)
         if isinstance(error, LehrError):
             raise
         with suppress(OSError):
@@ -91,5 +101,17 @@ def _failures_in_one_sentence(running: Running) -> Iterator[None]:
         raise failed from error
     finally:
         with suppress(LehrError):
-            if not running.lease.lost.is_set():
+            if not (running.lease.lost.is_set() or running.lease.released):
                 running.run.folder.sweep()
+
+
+def _record(running: Running, error: Exception) -> Failure:
+    """Records why the job ends in its run, if nothing else is recorded there as its end."""
+    from lehr.training.failures import describe
+
+    failure = describe(error)
+    with suppress(LehrError):
+        if running.run.outcome() is None:
+            told = running.run.progress()
+            running.run.write_progress(replace(told, status="failed", message=failure.sentence))
+    return failure

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lehr import formatting
@@ -52,3 +53,10 @@ def metric_name(metric: str) -> str:
 def is_accuracy(metric: str) -> bool:
     """Whether the metric is a share that is shown in percent."""
     return "accuracy" in metric
+
+
+def short_names(paths: Iterable[str]) -> list[str]:
+    """For a narrow table, the last part of each path (`lr`); the whole path where two have the same last part."""
+    known = list(paths)
+    last = Counter(path.rpartition(".")[2] for path in known)
+    return [path if last[path.rpartition(".")[2]] > 1 else path.rpartition(".")[2] for path in known]

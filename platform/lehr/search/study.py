@@ -13,7 +13,7 @@ from lehr.job.search import SearchJob
 from lehr.runs import BestValue, Overview, RunFolder, Table
 from lehr.runs.progress import Rung
 from lehr.search.combinations import Combinations, count_combinations, grid_combinations, max_trials
-from lehr.search.formats import format_metric, format_value, metric_name
+from lehr.search.formats import format_metric, format_value, metric_name, short_names
 from lehr.search.record import EarlyEnd, TrialRecord, folder_of, number_of, read_records
 from lehr.search.rungs import reason_to_end, rungs
 from lehr.search.samplers import PastTrial, TrialState
@@ -160,7 +160,7 @@ class SearchStudy:
             done=share,
             facts=self._facts(ranking),
             table=Table(
-                columns=("trial", metric_name(self.metric), "epochs", "", *self.space.dimensions),
+                columns=("trial", metric_name(self.metric), "epochs", "", *short_names(self.space.dimensions)),
                 rows=tuple(self._row(number, value) for number, value in ranking[:SHOWN]),
             ),
             children={state: states[state] for state in STATES},

@@ -19,6 +19,7 @@ from lehr.data.batches import batches
 from lehr.data.dataset import Batch, DataSubset
 from lehr.data.survey import survey
 from lehr.errors import TrainingError
+from lehr.formatting import stop_reason
 from lehr.job import job_hash
 from lehr.runs import Checkpoint, RunFolder, Survey
 from lehr.runs.checkpoints import load, prune, save
@@ -102,7 +103,7 @@ def train(
         try:
             ending = attempt.train()
         except Stopped as stopped:
-            ending = str(stopped)
+            ending = stop_reason(str(stopped))
             if not stopped.for_good:
                 attempt.teller.tell("run_end", attempt.state, status="stopped", message=ending)
                 attempt.logger.finish("stopped", ending, attempt.state)

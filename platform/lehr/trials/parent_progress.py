@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lehr.driver import Running
+from lehr.formatting import stop_reason
 from lehr.runs import Progress
 from lehr.runs.progress import State
 from lehr.trials.pace import Pace
@@ -70,7 +71,7 @@ class ParentProgress:
             left = self._pace.seconds_left(told.work, self.at_once)
         progress = Progress(
             status=status,
-            message=message,
+            message=stop_reason(message),
             best=told.best,
             measured_rows=told.measured_rows,
             seconds={"total": time.time() - self.began, **told.seconds},

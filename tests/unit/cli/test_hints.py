@@ -42,6 +42,7 @@ FILLED = {
     "chosen": "trials/0001",
     "only": "photo.jpg",
     "shlex.quote(run.name)": "train",
+    "shlex.quote(str(file))": "best.yaml",
     "path": "photos",
     "above": "photos",
     # options
