@@ -22,7 +22,7 @@ import torch
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.callbacks import PlacementGroupCleanerCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 

@@ -53,6 +53,8 @@ FILLED = {
     "3 * job.train.epochs": "30",
     "max(1, epochs // 2)": "2",
     "size": "63",
+    "side": "64",
+    "similar": "cells",
     "parts": "2",
     "fits": "1",
     "fitting": "1",
