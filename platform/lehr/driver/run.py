@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
+from lehr.data.sources import returns_dataset
 from lehr.driver.kind import Kind
 from lehr.driver.run_folder import as_recorded, choose_run_folder, is_done, log_file, open_run
 from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
 from lehr.errors import JobError, LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
-from lehr.job import Job, to_dict, unused_in_debug
+from lehr.job import DataSection, Job, to_dict, unused_in_debug
 from lehr.own_modules import look_in
 from lehr.runs import Claim, Failure, Lease, RunFolder
 from lehr.screen import open_screen, quiet
@@ -28,6 +29,8 @@ def run_with(
     """Runs a job to its end and returns its run folder; see `lehr.kinds.run_job`, which knows the kind."""
     from lehr.monitoring.exporter import exporting
 
+    if debug:
+        _refuse_rays_data(job)
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
     look_in(job.folder)
@@ -65,6 +68,15 @@ def to_start_over(command: str) -> str:
     if command.startswith("lehr resume "):
         return "run its job file: lehr run JOB --fresh"
     return f"add --fresh: {command} --fresh" if command.startswith("lehr ") else "pass fresh=True to lehr.run"
+
+
+def _refuse_rays_data(job: Job) -> None:
+    """Raises JobError for data that only Ray can open, which a job without Ray does not have."""
+    for at, holder in (("data", job), ("base.data", getattr(job, "base", None))):
+        data = getattr(holder, "data", None)
+        if isinstance(data, DataSection) and returns_dataset(data):
+            what = f"{data.source} returns a Ray Dataset, and --debug runs without Ray; leave --debug out"
+            raise job.error(f"{at}.source", what)
 
 
 @contextmanager

@@ -27,3 +27,10 @@ def test_a_mistake_deletes_no_run_that_was_there(tmp_path: Path) -> None:
     with pytest.raises(LehrError):
         run(tmp_path / "runs", data__source="images", data__path=str(tmp_path / "nowhere"), data__limit=None)
     assert trained.status == "finished"
+
+
+def test_debug_does_not_start_ray_for_data_that_need_it(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"^data.source: mine:rows returns a Ray Dataset, and --debug runs without Ray"):
+        run(tmp_path / "runs", data__source="mine:rows", data__limit=None)
+    with pytest.raises(JobError, match=r"^base.data.source: mine:rows returns"):
+        lehr.run({"kind": "recipe", "base": {"data": {"source": "mine:rows"}}, "budget": "9ep"}, debug=True)
