@@ -23,6 +23,15 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def stop_reason(reason: str) -> str:
+    """Why a run was asked to stop, in words: a signal is named by what sends it."""
+    return {
+        "SIGINT": "stopped with Ctrl-C",
+        "SIGTERM": "stopped by the system or by another program (SIGTERM)",
+        "SIGHUP": "stopped when its terminal closed",
+    }.get(reason, reason)
+
+
 def count_of(number: float, noun: str) -> str:
     """`1 trial`, `2 trials`, `0.5 minutes`."""
     told = f"{number:g}" if isinstance(number, float) else str(number)

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO, cast
@@ -30,6 +30,7 @@ from lehr.runs.columns import listed
 
 WRAPPED = 24  # characters of a cell in a table from which on it may wrap
 GAP = 2  # cells between two columns
+LONG_SECONDS = 3.0  # of waiting, after which it is said how long it has been
 MOST_METRICS = 3  # of those that the job itself lists
 
 
@@ -189,18 +190,35 @@ class PlainScreen:
         pass
 
 
+class Waiting:
+    """What is being waited for, and for how long already."""
+
+    def __init__(self, text: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.text, self._clock, self._began = text, clock, clock()
+        self._spinner = Spinner("dots", style="dim")
+
+    def __rich__(self) -> Spinner:
+        waited = self._clock() - self._began
+        long = f" {format_seconds(waited)}" if waited >= LONG_SECONDS else ""
+        self._spinner.update(text=Text(printable(f" {self.text} …{long}"), "dim"))
+        return self._spinner
+
+
 class LiveScreen:
     """A bar and a row of numbers that stay in place."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live: Live | None = None
-        self._started = time.monotonic()
+        self._waiting: Waiting | None = None
 
     def status(self, text: str) -> None:
-        self._show(Spinner("dots", Text(f" {text} …", style="dim")))
+        if self._waiting is None or self._waiting.text != text:
+            self._waiting = Waiting(text)
+            self._show(self._waiting)
 
     def progress(self, progress: Progress) -> None:
+        self._waiting = None
         self._show(picture(progress))
 
     def say(self, text: str) -> None:

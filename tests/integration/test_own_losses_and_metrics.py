@@ -149,5 +149,5 @@ def test_without_torchmetrics_the_command_that_installs_it_is_told(monkeypatch: 
 
     monkeypatch.setattr(metrics, "find_spec", lambda name: None)
     job = tiny(metrics=["F1Score"])
-    with pytest.raises(JobError, match=r"which is not installed; install it with: pip install 'lehr\[metrics\]'"):
+    with pytest.raises(JobError, match=r"which is not installed; install it with: pip install .*\[metrics\]'"):
         metrics.complete_metrics(job, job.error)

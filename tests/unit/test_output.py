@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.support import tiny, train_here
 
 from lehr.cli.best import best
 from lehr.cli.compare import compare
@@ -23,7 +24,6 @@ COMMANDS = {
     "best": (lambda out: best("any", out / "best.yaml"), "best.yaml"),
     "compare": (lambda out: compare(["a", "b"], out=out), "compare.png"),
     "data show": (lambda out: show("digits", output=str(out / "samples.png")), "samples.png"),
-    "evaluate": (lambda out: evaluate("any", "digits", output=out / "confusion.png"), "confusion.png"),
     "export": (lambda out: export("any", out), "model.onnx"),
     "export, its classes": (lambda out: export("any", out), "classes.json"),
     "new": (lambda out: new("train", out / "train.yaml"), "train.yaml"),
@@ -45,6 +45,16 @@ def test_a_command_replaces_a_file_where_it_is_told_to(tmp_path: Path) -> None:
     (tmp_path / "rates.svg").write_text("mine")
     schedule(["cosine"], epochs=2, steps_per_epoch=10, out=tmp_path / "rates.svg", force=True)
     assert (tmp_path / "rates.svg").read_text().startswith("<svg")
+
+
+def test_evaluate_replaces_no_file_unasked(tmp_path: Path) -> None:
+    run = train_here(tiny(train__epochs=1), tmp_path / "run")
+    (tmp_path / "confusion.png").write_text("mine")
+    with pytest.raises(
+        LehrError, match=r"confusion\.png exists already; name another .*, or overwrite it with --force$"
+    ):
+        evaluate(run.folder.uri, "digits", output=tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").read_text() == "mine"
 
 
 @pytest.mark.parametrize("what", ["folder", "device", "link"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from lehr.runs import Overview, Progress, Table, TrainingProgress
-from lehr.screen import PlainScreen, console, facts_of, overview
+from lehr.screen import PlainScreen, Waiting, console, facts_of, overview
 
 
 def test_the_loss_in_the_line_of_an_epoch_is_that_of_the_epoch() -> None:
@@ -39,3 +39,17 @@ def test_no_figure_of_a_table_wraps_or_is_cut_whatever_the_width(width: int) -> 
     assert ("no room here for" in stream.getvalue()) == bool(left_out)
     said = " ".join(stream.getvalue().split())
     assert all(name in said.split("no room here for")[1] for name in left_out)
+
+
+def test_a_wait_says_how_long_it_has_been() -> None:
+    now = [100.0]
+    waiting = Waiting("starting Ray", lambda: now[0])
+
+    def shown() -> str:
+        file = io.StringIO()
+        console(file, width=60).print(waiting)
+        return file.getvalue().strip()
+
+    assert shown().endswith("starting Ray …"), "a short wait needs no clock"
+    now[0] += 75
+    assert shown().endswith("starting Ray … 1 min 15 s")

@@ -13,12 +13,12 @@ GROUPS = {
         "run": "Run a job, or resume a run that was stopped or killed",
         "search": "Search for the best hyperparameters, or preview the cost",
         "recipe": "Tune an untuned job step by step, then train it in full",
-        "best": "Write the best trial of a search as a job file, to train longer",
+        "best": "Write the best trial of a search, or a recipe's result, as a job",
     },
     "Look at runs": {
         "runs": "List runs with their state and best result",
         "ui": "Show runs as web pages that move while they train",
-        "show": "Show one run: its job, state, epochs and events",
+        "show": "Show one run, or a job as it is meant, with its size",
         "diagnose": "Diagnose a run from its learning curves, and say what to try",
         "report": "Write a run's report and its learning curves",
         "track": "Write a run to TensorBoard, MLflow, Weights & Biases or Trackio",
@@ -33,7 +33,7 @@ GROUPS = {
     },
     "Clusters": {
         "cluster": "Start, show or stop a Ray cluster on this machine",
-        "check": "Check whether a cluster has what a job needs",
+        "check": "Check a job here, or whether a cluster has what it needs",
         "submit": "Submit a job to a cluster",
         "jobs": "List the jobs that were submitted to a cluster",
         "status": "Show the status, progress and diagnosis of a submitted job",

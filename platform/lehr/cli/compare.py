@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Force, Storage, storage_or_default
+from lehr.cli.options import AsJson, Force, Storage, print_json, storage_or_default
 
 
 def compare(
@@ -17,20 +17,38 @@ def compare(
     storage: Storage = None,
     out: Annotated[Path, typer.Option(help="Folder for compare.html and compare.png.")] = Path("."),
     force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Plot the curves of several runs on the same axes.
 
-    Also lists the differences between their jobs. Runs that were validated on different rows are not ranked.
+    Also lists the differences between their jobs. Of a search, a recipe or a transfer it is the training that it keeps.
+    Runs that were validated on different rows are not ranked.
 
     Example: lehr compare train train-lr-0.1 --out comparison
     """
+    from dataclasses import asdict
+
     from lehr.curves import comparison
+    from lehr.kinds.kept import kept_training
     from lehr.output import refuse_existing, write_whole
     from lehr.result import find
 
     page, picture = out / "compare.html", out / "compare.png"
-    refuse_existing(page, picture, force=force)
-    folders = [find(run, storage_or_default(storage)).record for run in runs]
+    if not as_json:
+        refuse_existing(page, picture, force=force)
+    folders = [kept_training(find(run, storage_or_default(storage)).record).run for run in runs]
+    if as_json:
+        compared = [
+            {
+                "name": name,
+                "best": asdict((each.outcome() or each.progress()).best),
+                "metrics": dict((each.outcome() or each.progress()).metrics),
+                "job": each.job,
+            }
+            for name, each in zip(runs, folders, strict=True)
+        ]
+        print_json(compared)
+        return
     text, drawn, warning = comparison(folders)
     write_whole(page, text)
     write_whole(picture, drawn)

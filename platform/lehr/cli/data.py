@@ -49,6 +49,7 @@ def show(
     import torch
     from rich.table import Table
 
+    from lehr.data.decode import DifferentSizes
     from lehr.data.load import OpenedSources, augmentations
     from lehr.data.sample_grid import draw_sample_grid
     from lehr.data.streaming import ThreadDecoder
@@ -59,8 +60,14 @@ def show(
 
     refuse_existing(Path(output), force=force)
     job = job_of(source, overrides or [])
-    opened = OpenedSources(job, to_train=False)
-    streams = opened.stream(ThreadDecoder(cores()))
+    opened, resized = OpenedSources(job, to_train=False), ""
+    try:
+        streams = opened.stream(ThreadDecoder(cores()))
+    except DifferentSizes as error:  # a network gets them in one size, and so they are drawn
+        job = job.model_copy(update={"data": job.data.model_copy(update={"image_size": error.side})})
+        opened = OpenedSources(job, to_train=False)
+        streams = opened.stream(ThreadDecoder(cores()))
+        resized = f"{str(error).removeprefix('data: ').capitalize()}, as they are drawn here."
     classes, labels = opened.main.classes, streams["train"].labels
     counts = {name: np.bincount(stream.labels, minlength=len(classes)) for name, stream in streams.items()}
     shown = console()
@@ -71,8 +78,8 @@ def show(
         table.add_row(one_line(name), *(f"{count[label]:,}" for count in counts.values()))
     table.add_row("all", *(f"{count.sum():,}" for count in counts.values()), style="bold")
     shown.print(table)
-    for note in opened.notes:
-        shown.print(note)
+    for note in (*opened.notes, *filter(None, [resized])):
+        shown.print(note, soft_wrap=True)
     chosen = [np.flatnonzero(labels == label)[:samples] for label in range(len(classes))]
     rows = streams["train"].rows(torch.from_numpy(np.concatenate(chosen[:MOST_CLASSES])))
     versions = epochs if job.data.augment else 0

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-from lehr.cli.options import Force, RunName, Storage, Trust, storage_or_default
+from lehr.cli.options import AsJson, Force, RunName, Storage, Trust, print_json, storage_or_default
 from lehr.cli.predict import DataSet
 
 
 def evaluate(
     run: RunName,
     data: DataSet,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the data, which are then not the run's own: data.limit=9", show_default=False),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -28,6 +32,7 @@ def evaluate(
     storage: Storage = None,
     trust: Trust = None,
     force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a run on labelled data: accuracy, recall and precision of each class, and the confusion matrix.
 
@@ -55,21 +60,25 @@ def evaluate(
     from lehr.screen import console
     from lehr.trust import calls_of, check
 
-    refuse_existing(output, force=force)
     look_in(Path.cwd())  # where the user's own modules are
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = load_predictor(found.record.folder, all_members=True).to(device)
-    job = job_of(data, [])
+    job = job_of(data, overrides or [])
     trained = training_of(from_dict(found.training_run().job))
-    chosen = rows_of(split, job, trained)
+    chosen = rows_of(split, job, None if overrides else trained)  # data that are changed are not the run's own
     if trained and not job.metrics:
         named = [call for call in calls_of(to_dict(trained)) if call.field == "metric"]
         check(named, format_folder(found.record.folder))
     source = chosen.source
+    predictor = load_predictor(found.record.folder, all_members=True).to(device)
+    if not as_json:
+        refuse_existing(output, force=force)  # after what is wrong with run and data, and before any work
     torch.set_num_threads(cores())
     measured = measure(predictor, source, rows=chosen.rows, job=job if job.metrics else trained)
+    if as_json:
+        print_json({"run": found.name, "data": source.name, "split": split, **measured.to_json()})
+        return
     shown = console()
     for note in source.notes:
         shown.print(note)
@@ -90,7 +99,7 @@ def evaluate(
         shown.print(f"{count} unreadable image{'s' * (count > 1)}, not counted: {names}{more}")
     table = Table("class", box=None, pad_edge=False, header_style="dim")
     for name in ("rows", "recall", "precision"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("most often confused with")
     for number, name in enumerate(measured.classes):
         rows, recall, precision = measured.of_class(number)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
+    from lehr.job import Job
     from lehr.submission.backend import Backend, Submission
     from lehr.submission.ray_jobs import RayJobs
+    from lehr.training.rehearsal import JobFacts
 
 JobFile = Annotated[str, typer.Argument(help="The job file.", show_default=False)]
 Overrides = Annotated[
@@ -47,7 +52,51 @@ Trust = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the earlier run of this name and start over.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print everything that would be sent, and send nothing.")]
+
+
+def print_json(value: object) -> None:
+    """Prints a value for programs. What is no number is null: JSON has no NaN and no infinity."""
+    import json
+
+    print(json.dumps(_plain(value), indent=1, ensure_ascii=False, default=str))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """In a terminal, says what takes the first seconds, until it is there."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    print(f"\033[2m loading {what} …\033[0m", end="\r", flush=True)
+    try:
+        yield
+    finally:
+        print("\033[2K", end="\r", flush=True)
+
+
+def rehearsed(job: Job) -> JobFacts | None:
+    """What a job's training would be, or that of its base; None for a job that trains nothing, or whose data only Ray
+    can open. Raises JobError and LehrError for what would end it."""
+    from lehr.data.sources import returns_dataset
+    from lehr.job import TrainJob, derive, told_of_base
+    from lehr.training.rehearsal import facts_of
+
+    base = getattr(job, "base", None)
+    training = job if isinstance(job, TrainJob) else base and derive(base, {}, parent=job, name="rehearsal")
+    if training is None or returns_dataset(training.data):
+        return None
+    with told_of_base(job):
+        return facts_of(training)
 
 
 def storage_or_default(storage: str | None) -> str:

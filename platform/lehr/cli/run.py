@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 
-from lehr.cli.options import Debug, Fresh, JobFile, Overrides, Trust
+from lehr.cli.options import Debug, Fresh, JobFile, Overrides, Trust, loading
 
 
 def run(
@@ -24,9 +24,12 @@ def run(
     started = time.time()
     from lehr.job import load
 
-    loaded = load(job, overrides or ())
-    from lehr.kinds import run_job
-    from lehr.result import trust_all
+    with loading("PyTorch"):
+        loaded = load(job, overrides or ())
+        from lehr.kinds import kind_named, run_job
+        from lehr.result import trust_all
+
+        kind_named(loaded.kind)  # which imports what it needs
 
     trust_all(trust or (), loaded.storage)
 

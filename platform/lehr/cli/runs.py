@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16  # runs whose files are read at the same time from an object store
 
+ROOMY = 100  # characters of a terminal that has room for the year in which a run started
+
 
 def runs(
     storage: Storage = None,
@@ -46,11 +48,13 @@ def runs(
         shown.print(f"No runs in {where}.")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("name", "state", "epoch", "best", "started"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in ("epoch", "best", "started"))
+    since = 0 if shown.width >= ROOMY else len("2026-")
     for row in readable:
-        best = "" if row["best"] is None else f"{row['metric'].replace('_', ' ')} {_value(row)}"
+        metric = (row["metric"] or "").replace("validation_", "").replace("_", " ")  # the best is of validation rows
+        best = "" if row["best"] is None else f"{metric} {_value(row)}"
         epoch = "" if row["epochs"] is None else f"{row['epochs_done']}/{row['epochs']}"
-        table.add_row(row["name"], row["status"], epoch, best, row["started"][:16].replace("T", " "))
+        table.add_row(row["name"], row["status"], epoch, best, row["started"][since:16].replace("T", " "))
     if readable:
         shown.print(table)
     for row in rows:

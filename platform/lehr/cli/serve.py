@@ -140,5 +140,7 @@ def _no_address(host: str) -> JobError:
 def _needs(*modules: str) -> None:
     from importlib.util import find_spec
 
+    from lehr.extras import install
+
     if missing := [name for name in modules if find_spec(name) is None]:
-        raise LehrError(f"lehr serve needs {', '.join(missing)}; type: pip install 'lehr[serve]'")
+        raise LehrError(f"lehr serve needs {', '.join(missing)}; type: {install('serve')}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lehr.cli.options import Overrides, Storage, Trust, storage_or_default
+from lehr.cli.options import AsJson, Overrides, Storage, Trust, only_one, print_json, rehearsed, storage_or_default
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lehr.job import Job
+    from lehr.runs import RunFolder
 
 FIRST, LAST = 4, 20  # epochs that are shown of a long run
 MOST_METRICS = 4  # of those that the job itself lists; the report has them all
@@ -25,7 +26,7 @@ def show(
     run: Annotated[
         str,
         typer.Argument(
-            help="A run: its name, or the path or URI of its folder; with --parameters also a job file.",
+            help="A run: its name, or the path or URI of its folder; or a job file.",
             show_default=False,
         ),
     ],
@@ -36,18 +37,27 @@ def show(
         typer.Option("--parameters", help="Show what trains each parameter, at which rate and with which decay."),
     ] = False,
     trust: Trust = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show a run: its state, verdict, progress, epochs and events.
+    """Show a run: its state, verdict, progress, epochs and events. Or a job file: the whole job that it means.
 
     Example: lehr show train
+    Example: lehr show jobs/train.yaml optimizer=adamw
     Example: lehr show jobs/train.yaml optimizer=muon --parameters
     """
     if parameters:
         show_parameters(run, overrides or [], storage_or_default(storage), trust or [])
         return
+    if parameters and as_json:
+        only_one("--json", "--parameters", "its output is for people")
+    if run.endswith((".yaml", ".yml")):
+        show_job(run, overrides or [], trust or [], storage_or_default(storage), as_json)
+        return
     if overrides or trust:
         said = overrides[0] if overrides else "--trust"
-        raise LehrError(f"{said} has no effect on what is shown of a run; allowed: with --parameters")
+        raise LehrError(
+            f"{said} has no effect on what is shown of a run; allowed: with --parameters, or with a job file"
+        )
     from rich.text import Text
 
     from lehr.curves import verdict
@@ -57,6 +67,9 @@ def show(
     from lehr.screen import console, facts_of, overview
 
     found = find(run, storage_or_default(storage)).record
+    if as_json:
+        print_json(as_data(found))
+        return
     shown, progress = console(), found.progress()
     shown.print(Text.assemble((found.name, "bold"), f"  {found.status()}  {found.folder.uri}"))
     if problem := damage(found):
@@ -83,6 +96,55 @@ def show(
     for event in events[-MOST_EVENTS:]:
         time = event["time"][:19].replace("T", " ")
         shown.print(Text.assemble((time, "dim"), f" {event['kind']}: {event['message']}"), soft_wrap=True)
+
+
+def as_data(run: RunFolder) -> dict[str, Any]:
+    """A run for programs: what `lehr show` says of it, and its job."""
+    from dataclasses import asdict
+
+    from lehr.curves import verdict
+
+    progress = run.progress()
+    return {
+        "name": run.name,
+        "folder": run.folder.uri,
+        "status": run.status(),
+        "verdict": verdict(run),
+        "best": asdict(progress.best),
+        "progress": progress.to_json(),
+        "epochs": run.epochs().to_pylist(),
+        "events": run.events(),
+        "job": run.job,
+    }
+
+
+def show_job(file: str, overrides: list[str], trust: list[str], storage: str, as_json: bool) -> None:
+    """Prints the whole job that a file means, and how large its data and its network are."""
+    import yaml
+
+    from lehr.job import load, to_dict
+    from lehr.kinds import check
+    from lehr.own_modules import look_in
+    from lehr.result import trust_all
+
+    trust_all(trust, storage)
+    job = load(file, overrides)
+    look_in(job.folder)
+    check(job)
+    problem = ""
+    try:
+        facts = rehearsed(job)
+    except LehrError as error:  # the job is one, though its data are not here
+        facts, problem = None, str(error)
+    if as_json:
+        training = {"training": facts.to_json()} if facts else {}
+        print_json({"name": job.run_name, "job": to_dict(job), **training, "problem": problem})
+        return
+    print(yaml.safe_dump(to_dict(job), sort_keys=False, allow_unicode=True), end="")
+    for line in facts.lines() if facts else []:
+        print(f"# {line}")
+    if problem:
+        print(f"# cannot run here: {problem}")
 
 
 def _columns(epochs: pa.Table, width: int, metric: str = "") -> tuple[list[str], int]:

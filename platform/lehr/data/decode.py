@@ -133,6 +133,10 @@ class Decoded:
     unreadable: tuple[tuple[int, str], ...] = ()
 
 
+LARGEST_SIDE, STEP = 224, 32
+"""Of the sizes to resize to that are proposed: the largest, and what they are multiples of."""
+
+
 def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     """The images and labels of a part's table (`Part.read`). Images that cannot be read are listed, not raised.
 
@@ -165,10 +169,26 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     return Decoded(pixels, labels, tuple(unreadable))
 
 
-def different_sizes(sizes: Iterable[tuple[int, int]]) -> LehrError:
+class DifferentSizes(LehrError):
+    """Images of different sizes, which the job does not resize.
+
+    Attributes:
+        side: what to resize them to, in pixels: about the smaller side of the image in the middle.
+    """
+
+    def __init__(self, what: str, side: int) -> None:
+        super().__init__(what)
+        self.side = side
+
+
+def different_sizes(sizes: Iterable[tuple[int, int]]) -> DifferentSizes:
     """The error for images of different sizes (height, width) that the job does not resize."""
-    some = ", ".join(f"{width} × {height}" for height, width in sorted(sizes)[:3])
-    return LehrError(f"data: the images differ in size ({some}, …); set data.image_size to resize them")
+    known = sorted(sizes)
+    some = ", ".join(f"{width} × {height}" for height, width in known[:3]) + (", …" if len(known) > 3 else "")
+    smaller = sorted(map(min, known))[len(known) // 2]
+    side = min(LARGEST_SIDE, max(STEP, STEP * round(smaller / STEP)))
+    what = f"data: the images differ in size ({some}); to resize them, type: data.image_size={side}"
+    return DifferentSizes(what, side)
 
 
 def raw_rows(table: pa.Table) -> Iterator[tuple[bytes | None, list[int] | None, str | None]]:

@@ -111,14 +111,15 @@ def open_data(job: TrainJob, host: Host, listener: Listener) -> Data:
 
 
 def choose(opened: OpenedSources, host: Host, listener: Listener) -> CachePolicy:
-    """Decides whether the images are streamed, and says so."""
+    """Decides whether the images are streamed, and says so where they are, or where the job asks for one of both."""
     listener.status(f"looking at {sum(source.rows for source in opened.sources.values()):,} images")
     room, where = host.room()
     policy = cache_policy(opened.job.data.cache, opened.nbytes, max(0, room - host.held_bytes), where)
     notes = list(opened.notes)
     if opened.job.data.cache == "device" and not host.has_gpu():
         notes.append("data.cache=device: there is no GPU, so the images stay in this machine's memory")
-    for line in (*notes, policy.sentence):
+    usual = not policy.streamed and opened.job.data.cache == "auto"
+    for line in (*notes, *([] if usual else [policy.sentence])):
         listener.say(line)
     listener.note_data(
         DataFacts(

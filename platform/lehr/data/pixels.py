@@ -229,9 +229,8 @@ def eight_bits(values: np.ndarray, bits: int, kind: str, limits: tuple[float, fl
         return np.rint(values * 255).astype(np.uint8)
     name = "floats" if kind == "f" else f"{bits}-bit whole numbers {'with' if kind == 'i' else 'without'} a sign"
     raise NoRange(
-        f"its values are {name} from {low:.6g} to {high:.6g}, which have no black and white of their own; set "
-        "data.pixel_range: [BLACK, WHITE], such as "
-        f"[{low:.6g}, {high if high > low else low + 1:.6g}]"
+        f"its values are {name} from {low:.6g} to {high:.6g}, which have no black and white of their own; type "
+        f"those two, such as data.pixel_range=[{low:.6g},{high if high > low else low + 1:.6g}]"
     )
 
 

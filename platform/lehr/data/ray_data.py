@@ -228,10 +228,36 @@ def send_by_value() -> None:
         ray.cloudpickle.register_pickle_by_value(module)
 
 
+ROWS_OF_TORCH = (
+    'return ray.data.from_items([{"image": np.asarray(image), "label": int(label)} for image, label in dataset])'
+)
+"""What makes a Ray Dataset of a torch Dataset of PIL images or arrays."""
+
+
+def not_a_dataset(dataset: Any, name: str) -> str:
+    """Why what a function returned cannot be trained on, with what to write instead; empty if it can.
+
+    The columns are asked for first: a Ray Dataset without them would fail in a task, with Ray's words for that.
+    """
+    if not isinstance(dataset, ray.data.Dataset):
+        is_torch = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+        instead = f"; of a torch Dataset, write: {ROWS_OF_TORCH}" if is_torch else ""
+        return f"{name} returned a {type(dataset).__name__}; allowed: a ray.data.Dataset{instead}"
+    try:
+        columns = list(dataset.columns() or ())
+    except ray.exceptions.RayError as error:
+        return f"the dataset of {name} cannot be read: {str(error).strip().splitlines()[-1]}"
+    if missing := [column for column in ("image", "label") if column not in columns]:
+        of_torch = f"; instead of ray.data.from_torch, write: {ROWS_OF_TORCH}" if columns == ["item"] else ""
+        has = f"it has {', '.join(columns) or 'none'}"
+        return f"the dataset of {name} has no column {' and no column '.join(missing)}: {has}{of_torch}"
+    return ""
+
+
 def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:
     """A Ray Dataset with columns `image` and `label` as a source; its blocks are held in the object store."""
-    if not isinstance(dataset, ray.data.Dataset):
-        raise refuse("data.source", f"{name} returned a {type(dataset).__name__}; allowed: a ray.data.Dataset")
+    if problem := not_a_dataset(dataset, name):
+        raise refuse("data.source", problem)
     DataContext.get_current().execution_options.preserve_order = True
     refs = dataset.select_columns(["image", "label"]).to_arrow_refs()
     blocks = [(ref, ray.get(ref)["label"].to_pylist()) for ref in refs]

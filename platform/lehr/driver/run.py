@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
+from lehr.data.sources import returns_dataset
 from lehr.driver.kind import Kind
 from lehr.driver.notify import address_of, end_is_told
 from lehr.driver.run_folder import as_recorded, choose_run_folder, is_done, log_file, open_run
 from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
-from lehr.errors import LehrError, RunHeld, RunLost
+from lehr.errors import JobError, LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
-from lehr.job import Job, to_dict, unused_in_debug
+from lehr.job import DataSection, Job, to_dict, unused_in_debug
 from lehr.own_modules import look_in
-from lehr.runs import Claim, Lease, RunFolder
+from lehr.runs import Claim, Failure, Lease, RunFolder
 from lehr.screen import open_screen, quiet
 from lehr.tracking import TRACKERS, tracked
 from lehr.trust import addresses_of, calls_of, remember
@@ -30,6 +31,8 @@ def run_with(
     """Runs a job to its end and returns its run folder; see `lehr.kinds.run_job`, which knows the kind."""
     from lehr.monitoring.exporter import exporting
 
+    if debug:
+        _refuse_rays_data(job)
     started = started or time.time()
     command = command or f"lehr.run(…) of {job.run_name}"
     look_in(job.folder)
@@ -61,7 +64,8 @@ def run_with(
             screen.say(f"--debug trains in this process, one step after the other; not used: {', '.join(unused)}")
         quietly = nullcontext() if debug else exporting(run, job.kind)
         followed = tracked(run, job.tracking, screen.say, screen.status)
-        with followed, end_is_told(running, address), quietly, _failures_in_one_sentence(running):
+        mistakes = nullcontext() if existing else _no_run_of_a_mistake(running)
+        with followed, end_is_told(running, address), quietly, _failures_in_one_sentence(running), mistakes:
             kind.run(running)
     return run
 
@@ -73,22 +77,40 @@ def to_start_over(command: str) -> str:
     return f"add --fresh: {command} --fresh" if command.startswith("lehr ") else "pass fresh=True to lehr.run"
 
 
+def _refuse_rays_data(job: Job) -> None:
+    """Raises JobError for data that only Ray can open, which a job without Ray does not have."""
+    for at, holder in (("data", job), ("base.data", getattr(job, "base", None))):
+        data = getattr(holder, "data", None)
+        if isinstance(data, DataSection) and returns_dataset(data):
+            what = f"{data.source} returns a Ray Dataset, and --debug runs without Ray; leave --debug out"
+            raise job.error(f"{at}.source", what)
+
+
+@contextmanager
+def _no_run_of_a_mistake(running: Running) -> Iterator[None]:
+    """Deletes a new run that ends with a mistake in the job before anything was trained: there is nothing to keep."""
+    try:
+        yield
+    except JobError:
+        if not running.training:
+            running.lease.release()
+            with suppress(LehrError):
+                running.run.folder.delete_all()
+        raise
+
+
 @contextmanager
 def _failures_in_one_sentence(running: Running) -> Iterator[None]:
     """Turns whatever ends the job into one sentence, records it in the run, and removes temporary files."""
-    from lehr.training.failures import describe
-
     try:
         yield
     except (RunHeld, RunLost, Interrupted):
         raise  # the run folder belongs to another process now, or already says how the run ended
     except Exception as error:
+        if running.lease.released:  # the run is deleted
+            raise
         running.check_there()  # where the folder was deleted, whatever failed, failed for that
-        failure = describe(error)
-        with suppress(LehrError):
-            if running.run.outcome() is None:
-                told = running.run.progress()
-                running.run.write_progress(replace(told, status="failed", message=failure.sentence))
+        failure = _record(running, error)
         if isinstance(error, LehrError):
             raise
         with suppress(OSError):
@@ -98,5 +120,17 @@ def _failures_in_one_sentence(running: Running) -> Iterator[None]:
         raise failed from error
     finally:
         with suppress(LehrError):
-            if not running.lease.lost.is_set():
+            if not (running.lease.lost.is_set() or running.lease.released):
                 running.run.folder.sweep()
+
+
+def _record(running: Running, error: Exception) -> Failure:
+    """Records why the job ends in its run, if nothing else is recorded there as its end."""
+    from lehr.training.failures import describe
+
+    failure = describe(error)
+    with suppress(LehrError):
+        if running.run.outcome() is None:
+            told = running.run.progress()
+            running.run.write_progress(replace(told, status="failed", message=failure.sentence))
+    return failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lehr.errors import LehrError, RunDeleted, RunHeld
@@ -35,6 +35,7 @@ class Running:
         command: the command that runs this job again, for messages.
         startup: seconds until training began; None before.
         interrupted: why the job ends, once it was asked to stop before there was something to save.
+        said: the lines about its data that were said.
     """
 
     job: Job
@@ -48,6 +49,7 @@ class Running:
     training: bool = False
     startup: float | None = None
     interrupted: str = ""
+    said: set[str] = field(default_factory=set)
 
     def check_lease(self) -> None:
         """Raises RunHeld if another process has taken over the run, because this one did not respond for too long.
@@ -80,7 +82,10 @@ class Running:
     # `lehr.data.door.Listener`: what a job's data are, and how they are held.
 
     def say(self, line: str) -> None:
-        self.screen.say(line)
+        """A line that stays; once, though each step of a recipe may have it to say."""
+        if line not in self.said:
+            self.said.add(line)
+            self.screen.say(line)
 
     def status(self, text: str) -> None:
         self.screen.status(text)

@@ -4,6 +4,7 @@ from lehr.job.base import Job, absolute
 from lehr.job.compare import changes_of_run, describe_changes, difference, extends, job_hash, to_dict
 from lehr.job.ensemble import EnsembleJob
 from lehr.job.finetune import FinetuneSection
+from lehr.job.inner import told_of_base
 from lehr.job.kinds import KINDS
 from lehr.job.loading import default_name, derive, from_dict, load
 from lehr.job.merge import parse_overrides
@@ -73,6 +74,7 @@ __all__ = [
     "parse_overrides",
     "refuse_unused",
     "to_dict",
+    "told_of_base",
     "unused_in_debug",
     "with_new_names",
 ]

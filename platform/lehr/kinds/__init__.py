@@ -6,7 +6,7 @@ from importlib import import_module
 
 from lehr.driver import Kind, run_with
 from lehr.errors import RunError
-from lehr.job import Job
+from lehr.job import Job, told_of_base
 from lehr.runs import RunFolder
 
 KINDS = {
@@ -43,12 +43,14 @@ def run_job(
         Interrupted: asked to stop; running the job again resumes it.
         LehrError: the job failed; the sentence says why and where the whole trace is.
     """
-    return run_with(kind_named(job.kind), job, debug=debug, fresh=fresh, started=started, command=command)
+    with told_of_base(job):
+        return run_with(kind_named(job.kind), job, debug=debug, fresh=fresh, started=started, command=command)
 
 
 def check(job: Job) -> None:
     """Raises JobError for what can be refused before anything is read or started."""
-    kind_named(job.kind).check(job)
+    with told_of_base(job):
+        kind_named(job.kind).check(job)
 
 
 def report_of(run: RunFolder) -> None:

@@ -32,7 +32,7 @@ from lehr.predict import EnsembleDescription, EnsembleMember
 from lehr.predict.outputs import read_outputs, record_outputs
 from lehr.runs import Overview, Progress, RunFolder, Table
 from lehr.training.setup import check_job, complete_base, cycle_ends
-from lehr.trials import Outcome, StudyProgress, Trial, run_trials
+from lehr.trials import Outcome, StudyProgress, Trial, run_trials, work_of
 
 SCORES = "trials/scores"  # the trial that records the members' outputs
 
@@ -165,7 +165,7 @@ class EnsembleStudy:
             table=Table(columns, tuple(map(self._table_row, trials))),
             epochs_spent=spent,
         )
-        return StudyProgress(overview)
+        return StudyProgress(overview, work=work_of(trials, self._waiting, self.outcomes, self._epochs))
 
     def _table_row(self, trial: Trial) -> tuple[str, ...]:
         folder = trial.folder

@@ -140,6 +140,7 @@ class _Shown:
         self.running, self.progress, self.out, self.members = running, progress, out, members
         self.began = self.last = time.time()
         self.rows_before = progress.rows  # those that an earlier attempt wrote
+        self.first: tuple[float, int] | None = None  # when rows were first written here, and how many there were then
 
     def update_sometimes(self) -> None:
         """Shows the progress unless it was shown just before."""
@@ -163,9 +164,26 @@ class _Shown:
             unreadable=len(self.progress.unreadable),
             out=self.out.uri,
         )
-        current = Progress(status, message, seconds={"total": seconds}, updated=self.last, overview=overview)
+        current = Progress(
+            status,
+            message,
+            seconds={"total": seconds},
+            seconds_left=self._seconds_left(),
+            updated=self.last,
+            overview=overview,
+        )
         self.running.run.write_progress(current)
         self.running.screen.progress(current)
+
+    def _seconds_left(self) -> float | None:
+        """An estimate, by the speed since the first rows were written; None until then, while processes start."""
+        rows = self.progress.rows
+        if not self.first and rows > self.rows_before:
+            self.first = (self.last, rows)
+        if not self.first or rows == self.first[1]:
+            return None
+        began, before = self.first
+        return (self.last - began) * (self.progress.source.rows - rows) / (rows - before)
 
     def summarise(self) -> None:
         """Ends with what was written, and where."""

@@ -11,7 +11,7 @@ from lehr.data.load import OpenedSources
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
-from lehr.formatting import count_of, format_folder, format_seconds
+from lehr.formatting import count_of, format_folder, format_seconds, stop_reason
 from lehr.job import derive, refuse_unused
 from lehr.job.recipe import RecipeJob
 from lehr.models.find import find
@@ -91,6 +91,7 @@ def do_steps(running: Running, job: RecipeJob, state: RecipeState, clock: Clock)
         state = RecipeState.read(run.folder, seconds)
         show_verdicts(running, step, state)
         if reason := run.stop_requested():
+            reason = stop_reason(reason)
             run.write_progress(replace(run.progress(), status="stopped", message=reason))
             raise Interrupted(f"Stopped ({reason}) after {step.id}. Resume with: {running.command}")
     return state, step

@@ -219,12 +219,24 @@ def trials(running: Running, job: TransferJob, plan: Plan, decision: TransferDec
         for strategy in strategies:
             folder = f"trials/{strategy}" + (f"-{count}" if count else "")
             child = strategy_job(job, strategy, per_class=count, name=folder)
+            weight = epoch_weight(plan, count)
             if strategy == "features":  # computed once, and charged once
                 seconds = 0.0 if count else decision.seconds_per_image * feature_images(job, plan)
-                found.append(Trial(folder, child, HeadTrainable(job.features, running.run.folder.uri, seconds)))
+                head = HeadTrainable(job.features, running.run.folder.uri, seconds)
+                found.append(Trial(folder, child, head, weight=0.0))
             else:
-                found.append(Trial(folder, child, train_way))
+                found.append(Trial(folder, child, train_way, weight=weight))
     return found
+
+
+def epoch_weight(plan: Plan, per_class: int | None) -> float:
+    """What an epoch on `per_class` images of each class takes beside one on all of them.
+
+    A validation image, which has no backward pass, counts as a third.
+    """
+    rows, fixed = len(plan.splits.train), len(plan.splits.validation) / 3
+    fewer = rows if per_class is None else min(rows, per_class * len(plan.splits.train.classes))
+    return (fewer + fixed) / (rows + fixed)
 
 
 def feature_images(job: TransferJob, plan: Plan) -> int:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lehr.errors import ClusterError, RunError
+from lehr.extras import install
 from lehr.kuberay.cluster_spec import LABELS, Manifest
 from lehr.kuberay.jobs import ClusterJob, RayJob
 from lehr.kuberay.manifest import kubernetes_name
@@ -53,7 +54,7 @@ class KubeRay:
             from kubernetes import client, config
         except ImportError:
             raise ClusterError(
-                "jobs on Kubernetes need the kubernetes package; install it with: pip install 'lehr[kubernetes]'"
+                f"jobs on Kubernetes need the kubernetes package; install it with: {install('kubernetes')}"
             ) from None
         try:
             settings = client.Configuration()

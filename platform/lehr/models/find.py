@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from lehr import trust
+from lehr.extras import install
 from lehr.job import not_a_choice
 from lehr.job.text import nearest
 from lehr.models.registry import MODELS, Model
@@ -98,7 +99,7 @@ def _timm(name: str) -> Model:
     try:
         import timm
     except ImportError:
-        raise ValueError(f"timm/{name} needs the library timm; install it with: pip install 'lehr[timm]'") from None
+        raise ValueError(f"timm/{name} needs the library timm; install it with: {install('timm')}") from None
     if not timm.is_model(name):
         alike = get_close_matches(name, timm.list_models(), n=5)  # there are more than a thousand
         raise ValueError(not_a_choice(f"timm/{name}", "model", [f"timm/{other}" for other in alike]))

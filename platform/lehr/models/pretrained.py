@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lehr.extras import install
 from lehr.job.sections import WEIGHT_FILES
 from lehr.models.recipes import Preset, Recipe, of_file, of_timm, of_torchvision
 from lehr.models.vision import torchvision
@@ -186,7 +187,7 @@ def _timm_recipe(name: str) -> Recipe:
     try:
         import timm
     except ImportError:
-        raise ValueError(f"{name} needs the library timm; install it with: pip install 'lehr[timm]'") from None
+        raise ValueError(f"{name} needs the library timm; install it with: {install('timm')}") from None
     config = timm.get_pretrained_cfg(name.removeprefix("timm/"))
     if config is None:
         raise ValueError(f"there are no published weights of {name}")

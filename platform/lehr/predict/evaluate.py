@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,24 @@ class Evaluation:
         rows, predicted = self.confusion[number].sum(), self.confusion[:, number].sum()
         recall = float(correct / rows) if rows else np.nan
         return int(rows), recall, float(correct / predicted) if predicted else np.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: all figures, those of each class by its name, and the matrix of counts."""
+        classes = {}
+        for number, name in enumerate(self.classes):
+            rows, recall, precision = self.of_class(number)
+            classes[name] = {"rows": rows, "recall": recall, "precision": precision}
+        return {
+            "rows": self.rows,
+            "accuracy": self.accuracy,
+            "log_loss": self.loss,
+            "calibration_error": self.calibration,
+            "metrics": self.own,
+            "members": self.members,
+            "unreadable": [{"row": row, "why": why} for row, why in self.unreadable],
+            "classes": classes,
+            "confusion": self.confusion.tolist(),
+        }
 
     def most_confused(self, number: int) -> tuple[str, int] | None:
         """The wrong class that is most often predicted for rows of this class, and how often; None if there is none."""

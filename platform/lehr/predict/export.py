@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from lehr.errors import LehrError
+from lehr.extras import install
 from lehr.predict.predictor import Predictor
 
 TOLERANCE = 1e-4  # difference in probability that another order of float32 sums explains
-MISSING = "ONNX needs the libraries onnx, onnxscript and onnxruntime; install them with: pip install 'lehr[onnx]'"
+MISSING = f"ONNX needs the libraries onnx, onnxscript and onnxruntime; install them with: {install('onnx')}"
 
 
 @dataclass(frozen=True)

@@ -243,6 +243,10 @@ _PAGE = """<!doctype html>
   table.heat td, table.heat th { padding: 4px 8px; border: 0; }
   table.heat td { background: color-mix(in srgb, var(--heat) var(--share), transparent); min-width: 44px; }
   table.heat tr:first-child th { white-space: nowrap; }
+  @media (max-width: 560px) {
+    th.number, table.heat tr:first-child th { white-space: normal; } th, td { font-size: 12px; }
+    table.heat td, table.heat th { padding: 4px 2px; min-width: 22px; font-size: 12px; }
+  }
   td.number, th.number { text-align: right; white-space: nowrap; }
   summary { cursor: pointer; } details > summary h2 { display: inline; }
   details[open] > summary { margin-bottom: 10px; }

@@ -195,6 +195,11 @@ class Lease:
             if self._on_lost is not None:
                 self._on_lost()
 
+    @property
+    def released(self) -> bool:
+        """Whether this process gave it back."""
+        return self._done.is_set()
+
     def release(self) -> None:
         """Gives the lease back. Does nothing the second time, or once the lease is lost."""
         if self._done.is_set():

@@ -18,7 +18,8 @@ from lehr.search.record import THE_BUDGET, EarlyEnd, TrialRecord, folder_of, num
 from lehr.search.rungs import reason_to_end, rungs
 from lehr.search.samplers import PastTrial, TrialState
 from lehr.search.space import Space, Values
-from lehr.trials import Clock, Outcome, Trial
+from lehr.search.survival import Survival
+from lehr.trials import Clock, Outcome, Trial, Work
 from lehr.trials.study import StudyProgress, rows_of
 
 SHOWN = 8  # rows of the table on the screen
@@ -203,8 +204,22 @@ class SearchStudy:
             trials_per_minute=self.trials_per_minute,
         )
         best = BestValue(self.metric, ranking[0][1], trial=folder_of(ranking[0][0])) if ranking else BestValue()
-        left = self.seconds * (1 - share) / share if share else None
-        return StudyProgress(overview, best, {"total": self.seconds}, left, self.measured_rows)
+        return StudyProgress(overview, best, {"total": self.seconds}, self.work(), measured_rows=self.measured_rows)
+
+    def work(self) -> Work:
+        """What is expected to be left to train: of trials that may end early, as many epochs as others got to."""
+        survival = Survival.of(self.job.stopping, self.epochs, self.records.values())
+        running = {
+            folder_of(number): 0.0 if record.ended else survival.epochs_left(len(record.scores))
+            for number, record in self.records.items()
+            if number < self._next and number not in self.outcomes
+        }
+        each, budget = survival.epochs_left(0), self.job.budget.epochs
+        count = math.inf if self.max_trials is None else max(0, self.max_trials - self._next)
+        if budget is not None:
+            count = min(count, math.ceil(max(0.0, budget - self.epochs_spent - sum(running.values())) / each))
+        waiting = (math.inf,) if math.isinf(count) else (each,) * int(count)
+        return Work(running, waiting, deadline=self.deadline)
 
     @property
     def measured_rows(self) -> Mapping[str, int]:

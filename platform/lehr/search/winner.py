@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -30,7 +31,6 @@ def winning_job(run: RunFolder) -> str:
     folder = folder_of(best.number)
     job = from_dict(RunFolder.open(run.folder.child(folder)).job)
     assert isinstance(job, TrainJob)
-    check(calls_of(to_dict(job)), format_folder(run.folder))
     value = format_metric(best.best, found.metric, found.measured_rows)
     ranking = [(f"trial {each.number}", each.best) for each in found.ranked if each.best is not None]
     close = close_to_best(found.metric, ranking, found.measured_rows)
@@ -39,6 +39,16 @@ def winning_job(run: RunFolder) -> str:
         f"# after up to {job.train.epochs} epochs. To train longer, add train.epochs={3 * job.train.epochs}.",
         *([f"# {close}"] if close else []),
     ]
+    return job_file(job, run, about)
+
+
+def job_file(job: TrainJob, run: RunFolder, about: Sequence[str]) -> str:
+    """A job as a file, after some lines of comment.
+
+    Raises:
+        Untrusted: the job names code that nobody allowed; a job file would allow it.
+    """
+    check(calls_of(to_dict(job)), format_folder(run.folder))
     return "\n".join(about) + "\n" + yaml.safe_dump(minimal_job(job), sort_keys=False, allow_unicode=True)
 
 

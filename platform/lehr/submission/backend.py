@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from lehr.credentials import has_credentials, is_secret
+from lehr.credentials import has_credentials, is_secret, mask
 from lehr.errors import JobError
 from lehr.paths import ROOT
+from lehr.printing import one_line
 from lehr.ray_cluster.namespaces import namespace_of
 from lehr.runs.progress import ENDED, Ended
 from lehr.runs.storage import PATIENCE
@@ -221,6 +222,14 @@ def refuse_secrets(request: Request) -> None:
                 f"instead, which pip takes from the environment, and {SAFE_WAY}",
                 field="--pip",
             )
+
+
+def entrypoint(request: Request) -> str:
+    """What Ray runs; after it, as a comment of the shell, what Ray's dashboard is to show: the run and its report."""
+    job = request.job
+    folder = f"{str(job.get('storage', '')).rstrip('/')}/{request.run}"
+    about = f"{job.get('kind', 'job')} {request.run}; report: {folder}/report.html"
+    return f"{ENTRYPOINT}  # {mask(one_line(about))}"
 
 
 def newest(backend: Backend, run: str) -> Submission | None:

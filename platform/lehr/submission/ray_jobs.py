@@ -17,7 +17,7 @@ from lehr.errors import ClusterError, JobError
 from lehr.paths import PACKED
 from lehr.ray_cluster.dashboard import DashboardClient, last_line
 from lehr.runs.progress import ENDED
-from lehr.submission.backend import ENTRYPOINT, Request, Status, Submission, refuse_secrets
+from lehr.submission.backend import Request, Status, Submission, entrypoint, refuse_secrets
 from lehr.submission.check_result import CheckResult, is_result
 from lehr.submission.package import Package
 
@@ -86,7 +86,7 @@ class RayJobs:
         # job_name is what the dashboard shows in its column Name.
         metadata = {"job_name": request.run, "lehr_run": request.run, "lehr_number": str(number)}
         body = {
-            "entrypoint": ENTRYPOINT,
+            "entrypoint": entrypoint(request),
             "submission_id": name,
             "runtime_env": environment,
             "metadata": metadata if number else {},

@@ -37,11 +37,11 @@ def tracked(
     finally:
         for follower in started:
             follower.end()
-        deadline = time.monotonic() + WAIT
+        deadline = time.monotonic() + (WAIT if run.folder.exists("job.yaml") else 0)  # a mistake leaves no run
         for follower in started:
             if not follower.is_done:
                 status(f"waiting until {follower.name} has everything …")
-            if problem := follower.finish(deadline):
+            if (problem := follower.finish(deadline)) and run.folder.exists("job.yaml"):
                 say(f"tracking: {problem}; the run is not affected. To go on: {_command(run, follower.name)}")
 
 

@@ -31,6 +31,7 @@ class LiveProgress:
         self._plan, self._run, self._device, self._stopwatch = plan, run, group.device, stopwatch
         self._writer = LatestWriter(run.write_progress)
         self._first_step, self._began = first_step, time.perf_counter()
+        self._warm: tuple[int, float] | None = None  # the first steps, in which things are compiled: how many, seconds
         self.metrics: Mapping[str, float] = {}
         self.training = TrainingProgress(
             attempt=attempt,
@@ -64,7 +65,7 @@ class LiveProgress:
             metrics=self.metrics,
             measured_rows=plan.splits.measured_rows,
             seconds={"total": seconds, **self._stopwatch.seconds},
-            seconds_left=(length.total_steps - step) / per_second if per_second else None,
+            seconds_left=0.0 if status == "finished" else self._seconds_left(step),
             updated=time.time(),
             training=replace(
                 self.training,
@@ -74,3 +75,22 @@ class LiveProgress:
                 gpu_memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
             ),
         )
+
+    def _seconds_left(self, step: int) -> float | None:
+        """An estimate: what the steps left take, and the ends of epochs, each as those of this attempt took.
+
+        The first steps, in which kernels are chosen and compiled, count only as long as there are no others.
+        """
+        spent, length = self._stopwatch.seconds, self._plan.length
+        done, stepping = step - self._first_step, spent["input"] + spent["compute"]
+        if not done:
+            return None
+        if not self._warm:
+            self._warm = (done, stepping)
+        steps, seconds = self._warm
+        per_step = (stepping - seconds) / (done - steps) if done > steps else stepping / done
+        ends = self.training.epochs_done - self._first_step // length.steps_per_epoch
+        per_end = sum(spent[name] for name in ("evaluation", "records", "checkpoints")) / ends if ends > 0 else 0.0
+        ends_left = max(0, self.training.epochs - self.training.epochs_done)
+        after = spent["evaluation"] / ends * (2 if self._plan.splits.test else 1) if ends > 0 else 0.0
+        return (length.total_steps - step) * per_step + ends_left * per_end + after

@@ -19,6 +19,7 @@ from lehr.data.batches import batches
 from lehr.data.dataset import Batch, DataSubset
 from lehr.data.survey import survey
 from lehr.errors import TrainingError
+from lehr.formatting import stop_reason
 from lehr.job import job_hash
 from lehr.runs import Checkpoint, RunFolder, Survey
 from lehr.runs.checkpoints import load, prune, save
@@ -87,8 +88,9 @@ def train(
         run: the run folder, reachable from every worker; only the first worker writes to it.
         should_stop: called by the first worker about twice a second; a reason makes all workers save and stop. With
             `Enough`, the run is finished at once, whole epochs or not, and the best model so far is kept.
-        after_epoch: called by the first worker with what every epoch measured (`epoch` from 1, `step`, and the
-            metrics), after it is recorded; a reason ends the training there, and the best model so far is kept.
+        after_epoch: called by the first worker with what every epoch measured (`epoch` from 1, `step`, the `seconds`
+            that it took, and the metrics), after it is recorded; a reason ends the training there, and the best model
+            so far is kept.
         must_save: called by the first worker about twice a second; a reason other than the last one makes it save a
             checkpoint at once and continue.
         wants_answers: whether what the model says of each validation row is kept for a report. By default unless there
@@ -106,7 +108,7 @@ def train(
         try:
             ending = attempt.train()
         except Stopped as stopped:
-            ending = str(stopped)
+            ending = stop_reason(str(stopped))
             if not stopped.for_good:
                 attempt.teller.tell("run_end", attempt.state, status="stopped", message=ending)
                 attempt.logger.finish("stopped", ending, attempt.state)
@@ -244,7 +246,8 @@ class Attempt:
             self.logger.epoch(epoch, self.state, metrics, live_diagnosis(self.plan, self.state))
         rate = self.plan.learning_rate(self.state.step - 1)
         asked = self.teller.epoch(self.state, {**metrics, "learning_rate": rate}, self._save_untold)
-        return self._report_epoch({"epoch": epoch, "step": self.state.step, **metrics}) or asked
+        row = {"epoch": epoch, "step": self.state.step, "seconds": self.logger.epoch_seconds, **metrics}
+        return self._report_epoch(row) or asked
 
     def _report_epoch(self, row: Mapping[str, float] | None) -> str | None:
         """Passes what an epoch measured to `after_epoch`; returns its answer on every worker."""

@@ -51,6 +51,7 @@ class MetricLogger:
         self._epochs: list[Row] = []
         self._last_flush = self._epoch_began = time.perf_counter()
         self._speed, self._speed_of_epoch = Speed(), Speed()
+        self.epoch_seconds = 0.0  # of the newest epoch
 
     def event(self, kind: str, message: str, **fields: object) -> None:
         """Records at once that something happened; `message` is a sentence for people."""
@@ -82,6 +83,7 @@ class MetricLogger:
         """Records a whole epoch (counted from 1) with its metrics over whole splits, and a diagnosis that is new."""
         now = time.perf_counter()
         seconds, self._epoch_began = now - self._epoch_began, now
+        self.epoch_seconds = seconds
         if diagnosis.name and diagnosis.name != self._live.training.diagnosis.name:
             self.event("diagnosis", diagnosis.sentence, step=state.step, diagnosis=diagnosis.name)
         self._epochs.append(
@@ -147,7 +149,7 @@ class NoLogger(MetricLogger):
     """The other workers' logger, which records nothing."""
 
     def __init__(self) -> None:
-        pass
+        self.epoch_seconds = 0.0
 
     def event(self, *_: object, **__: object) -> None:
         pass

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lehr.errors import JobError, LehrError
+from lehr.extras import install
 from lehr.job import MetricSection, Training, TrainJob, check_call, not_a_choice
 from lehr.own_code import OwnCodeError, calling, raised, shape
 from lehr.tasks import Task
@@ -28,7 +29,7 @@ from lehr.trust import Call, load
 
 STAT_SCORES = ("StatScores", "MulticlassStatScores")
 """Their five counts would be taken for those of five classes."""
-MISSING = "is a metric of torchmetrics, which is not installed; install it with: pip install 'lehr[metrics]'"
+MISSING = f"is a metric of torchmetrics, which is not installed; install it with: {install('metrics')}"
 
 
 # ── finding them ────────────────────────────────────────────────────────────────────────────────────────────────────

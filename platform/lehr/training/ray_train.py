@@ -22,6 +22,7 @@ import torch
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
@@ -78,7 +79,7 @@ def fit(
             "grants": grants(),
         }
         trainer = partial(
-            TorchTrainer,
+            _Trainer,
             _worker,  # type: ignore[arg-type]
             train_loop_config=dict(config),
             scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the types are those of Ray Train 1
@@ -96,6 +97,19 @@ def fit(
             ),
         )
         _fit(trainer, RunFolder(folder), job.workers.retries)
+
+
+class _Trainer(TorchTrainer):
+    """Without the process that gives back what a lost controller held, where Ray ends with the job.
+
+    It asks the dashboard's API, which such a Ray does not have: it would only fill the log with what it cannot do.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        found: list[Any] = super()._create_default_callbacks()
+        if os.environ.get("RAY_ADDRESS"):
+            return found
+        return [each for each in found if not isinstance(each, PlacementGroupCleanerCallback)]
 
 
 def _fit(trainer: Callable[[], TorchTrainer], run: RunFolder, retries: int) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import numpy as np
+import torch
 
 from lehr.data.dataset import Images
-from lehr.data.load import OpenedSources, splits
+from lehr.data.door import in_bytes
+from lehr.data.load import OpenedSources, split_ids, splits
+from lehr.formatting import count_of
 from lehr.job import TrainJob
+from lehr.machine import cores, memory
 from lehr.training.optimizers import Group, build_optimizer, groups_of
 from lehr.training.setup import Plan
 
@@ -45,3 +54,82 @@ def parameter_groups_of(job: TrainJob) -> list[Group]:
     freezing = plan.freezing(model)
     optimizer = build_optimizer(job, model, freezing.rates() if freezing else None, plan.task.outputs)
     return groups_of(optimizer, model)
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What a training would be, found out without training.
+
+    Attributes:
+        rows: images by split, as far as the data say before anything is decoded.
+        classes: how many. shape: (height, width, channels) of an image. image_bytes: of all decoded images.
+        parameters, trained: numbers in the network, and those of them that are trained.
+        weight_bytes: of the network; its gradients take as much again, and what optimizers keep up to twice that.
+        steps_per_epoch, steps: optimizer steps.
+        machine: what it would run on here.
+    """
+
+    rows: Mapping[str, int]
+    classes: int
+    shape: tuple[int, int, int]
+    image_bytes: int
+    parameters: int
+    trained: int
+    weight_bytes: int
+    steps_per_epoch: int
+    steps: int
+    machine: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        height, width, channels = self.shape
+        rows = ", ".join(f"{count:,} {split}" for split, count in self.rows.items())
+        frozen = "" if self.trained == self.parameters else f", {self.trained:,} of them trained"
+        epochs = self.steps // self.steps_per_epoch if self.steps_per_epoch else 0
+        decoded = f"{self.classes} classes; {in_bytes(self.image_bytes)} decoded"
+        return [
+            f"data     {rows} images of {height} × {width} × {channels}, {decoded}",
+            f"network  {self.parameters:,} parameters{frozen}; weights {in_bytes(self.weight_bytes)}",
+            f"length   {count_of(epochs, 'epoch')} of {count_of(self.steps_per_epoch, 'step')}: {self.steps:,} steps",
+            f"machine  {self.machine}",
+        ]
+
+
+def facts_of(job: TrainJob) -> JobFacts:
+    """Opens the data and builds the network; nothing is decoded or trained.
+
+    Raises:
+        JobError: the job cannot be run as it is written.
+        LehrError: its data cannot be read.
+    """
+    opened = OpenedSources(job)
+    plan = plan_of_noise(job, opened)
+    model = plan.build_model()
+    numbers = list(model.parameters())
+    freezing = plan.freezing(model)
+    build_optimizer(job, model, freezing.rates() if freezing else None, plan.task.outputs)  # refuses what does not fit
+    training, held_out = split_ids(job, opened.main.labels(), "validation" in opened.extra)
+    rows = {"training": len(training), **({} if held_out is None else {"validation": len(held_out)})}
+    rows |= {split: source.rows for split, source in opened.extra.items()}
+    steps = math.ceil(len(training) / job.train.batch_size)
+    return JobFacts(
+        rows=rows,
+        classes=len(opened.main.classes),
+        shape=opened.likely_shape,
+        image_bytes=opened.nbytes,
+        parameters=sum(each.numel() for each in numbers),
+        trained=sum(each.numel() for each in numbers if each.requires_grad),
+        weight_bytes=sum(each.numel() * each.element_size() for each in numbers),
+        steps_per_epoch=steps,
+        steps=steps * job.train.epochs,
+        machine=this_machine(),
+    )
+
+
+def this_machine() -> str:
+    """`2 cores, 24 GB of memory, no GPU`."""
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return f"{count_of(cores(), 'core')}, {in_bytes(memory())} of memory, {', '.join(gpus) or 'no GPU'}"

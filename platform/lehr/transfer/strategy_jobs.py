@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
 
 from lehr import models, trust
-from lehr.errors import RunError
+from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder
 from lehr.job import TrainJob, derive, to_dict
 from lehr.job.transfer import Strategy, TransferJob
 from lehr.models.description import ModelDescription
 from lehr.models.recipes import Recipe, resolve
 from lehr.models.weights import read_recipe, read_weights, referenced_run
-from lehr.runs import ModelFile
+from lehr.runs import Folder, ModelFile, list_runs
 
 
 def check_backbone(job: TransferJob) -> None:
@@ -45,12 +46,23 @@ def backbone_network(job: TransferJob) -> dict[str, Any]:
     if not name.startswith("run:"):
         return {"name": name, **job.backbone.options}
     run = referenced_run(name, job.storage)
+    if not run.exists("job.yaml") and (similar := _similar(run)):
+        raise RunError(f'there is no run "{run.name}"; did you mean backbone=run:{similar}?')
     described = ModelDescription.from_json(ModelFile.read(run).description).network
     trust.check(described.calls, format_folder(run))
     options = {**described.options, **job.backbone.options}
     given = [*described.calls, *trust.calls_of(to_dict(job))]
     trust.allow_derived(given, trust.named("model", described.name, options))
     return {**options, "name": described.name}
+
+
+def _similar(run: Folder) -> str:
+    """The name of the run beside a missing one that is most like it; empty where none is."""
+    try:
+        known = [each.name for each in list_runs(run.uri.rpartition("/")[0]).runs]
+    except LehrError:
+        return ""
+    return next(iter(get_close_matches(run.name, known, n=1)), "")
 
 
 def backbone_weights(job: TransferJob) -> str:

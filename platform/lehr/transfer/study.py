@@ -23,11 +23,11 @@ class TransferStudy(Each):
     def __init__(self, candidates: Sequence[Strategy], trials: Sequence[Trial], rows: int = 0) -> None:
         super().__init__(trials)
         self.candidates, self.rows = tuple(candidates), rows
-        self._epochs: dict[str, tuple[int, float | None]] = {}  # by folder: epochs done, and the last accuracy
+        self._accuracy: dict[str, float | None] = {}  # by folder: the last one
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
-        self._epochs[trial.folder] = (int(row["epoch"]), row.get("validation_accuracy"))
-        return None
+        self._accuracy[trial.folder] = row.get("validation_accuracy")
+        return super().epoch(trial, row)
 
     def accuracy(self) -> dict[Strategy, float]:
         """The best validation accuracy of each strategy that finished, trained on all training images."""
@@ -50,12 +50,13 @@ class TransferStudy(Each):
                 done=sum(map(self._share_done, self.trials)) / max(1, len(self.trials)),
                 facts={"candidates": ", ".join(self.candidates)},
                 table=Table(("strategy", "state", "validation accuracy", "time"), tuple(rows)),
-            )
+            ),
+            work=self.work(),
         )
 
     def _under_way(self, trial: Trial) -> str:
         """How far a trial is that is being trained: `finetune 3 of 20 epochs`; empty for any other."""
-        epochs = 0 if trial.folder in self.outcomes else self._epochs.get(trial.folder, (0, None))[0]
+        epochs = 0 if trial.folder in self.outcomes else self._epochs_done.get(trial.folder, 0)
         name = trial.folder.removeprefix("trials/")
         return f"{name} {epochs} of {trial.job.train.epochs} epochs" if epochs else ""
 
@@ -63,7 +64,7 @@ class TransferStudy(Each):
         """Share of a trial that is done, 0 to 1."""
         if trial.folder in self.outcomes:
             return 1.0
-        return self._epochs.get(trial.folder, (0, None))[0] / trial.job.train.epochs
+        return self._epochs_done.get(trial.folder, 0) / trial.job.train.epochs
 
     def _table_row(self, trial: Trial) -> tuple[str, ...] | None:
         """What is shown of a trial that has begun."""
@@ -73,5 +74,5 @@ class TransferStudy(Each):
             accuracy = "" if value is None else in_words(value, self.rows)
             seconds = outcome.run.progress().seconds.get("total", 0.0)
             return name, outcome.status, accuracy, format_seconds(seconds)
-        epochs, last = self._epochs.get(trial.folder, (0, None))
+        epochs, last = self._epochs_done.get(trial.folder, 0), self._accuracy.get(trial.folder)
         return (name, f"epoch {epochs} of {trial.job.train.epochs}", f"{last or 0:.2%}", "") if epochs else None

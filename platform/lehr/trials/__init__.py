@@ -9,7 +9,8 @@ from lehr.driver import Running
 from lehr.trials.clock import Clock
 from lehr.trials.dataset_cache import SharedData
 from lehr.trials.local import run_locally
-from lehr.trials.study import Each, Outcome, Study, StudyProgress, Trial
+from lehr.trials.pace import Work
+from lehr.trials.study import Each, Outcome, Study, StudyProgress, Trial, work_of
 from lehr.trials.trainable import Deadline, TrialCallbacks, train_trial
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "StudyProgress",
     "Trial",
     "TrialCallbacks",
+    "Work",
     "run_trials",
     "train_trial",
+    "work_of",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -19,7 +20,7 @@ from lehr.training.setup import Plan
 from lehr.trials.children import end_of, keep_failure, open_child
 from lehr.trials.dataset_cache import DatasetCache, SharedData
 from lehr.trials.parent_progress import ParentProgress
-from lehr.trials.study import Study
+from lehr.trials.study import Study, Trial
 from lehr.trials.trainable import TrialCallbacks
 
 
@@ -42,14 +43,18 @@ def run_locally(running: Running, study: Study, shared: SharedData) -> None:
         parent.tick()
         return running.run.stop_requested()
 
+    def after_epoch(trial: Trial, row: Mapping[str, float]) -> str | None:
+        parent.trial_epoch(trial, row)
+        return study.epoch(trial, row)
+
     while trial := study.ask():
-        parent.count("running")
+        parent.trial_began(trial)
         child = open_child(running.run, trial)
         if not (outcome := end_of(child)):
             running.begin_training()
             surveys.lend(child, trial.job)
             watched = trial.deadline.watch(should_stop) if trial.deadline else should_stop
-            callbacks = TrialCallbacks(watched, partial(study.epoch, trial))
+            callbacks = TrialCallbacks(watched, partial(after_epoch, trial))
             try:
                 plan = Plan.make(trial.job, splits(trial.job, datasets.of(trial.job)))
                 trial.trainable(plan, child, group, callbacks)
@@ -58,10 +63,10 @@ def run_locally(running: Running, study: Study, shared: SharedData) -> None:
             except Exception as error:
                 keep_failure(child, describe(error))
             outcome = end_of(child)
-        parent.counts["running"] -= 1
+        parent.trial_left(trial)
         if not outcome:
             parent.tell("stopped", running.run.stop_requested() or "")
             raise Interrupted(f"Stopped in {trial.folder}; everything is saved. Resume with: {running.command}")
         surveys.keep(child, trial.job)
         study.tell(trial, outcome)
-        parent.count(outcome.status)
+        parent.trial_ended(outcome.status)

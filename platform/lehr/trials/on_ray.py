@@ -105,7 +105,7 @@ class _TrialRunner:
                 return trial, child
             self.surveys.keep(child, trial.job)
             self.study.tell(trial, outcome)
-            self.parent.count(outcome.status)
+            self.parent.trial_ended(outcome.status)
         return None
 
     # ── in the main thread ──────────────────────────────────────────────────────────────────────────────────────────
@@ -113,7 +113,7 @@ class _TrialRunner:
     def run(self, first: tuple[Trial, RunFolder], room: Slots) -> None:
         """Runs until Tune has no trial left; meanwhile answers the trials and updates the screen."""
         self.first: tuple[Trial, RunFolder] | None = first
-        self.slots = room
+        self.slots, self.parent.at_once = room, room.count
         cpus = max(2, int(room.cpus))
         # Trials may hold every CPU: a task that asked for one would never start.
         self.host = RayHost(decode_at_once=cpus // room.count, spare_cpus=False, free_of_cpus=cpus)
@@ -126,8 +126,10 @@ class _TrialRunner:
             self.running.check_lease()
             for report in ray.get(self.broker.reports.remote(0.2)):
                 with self.lock:
-                    known = self.live.get(report.folder)
-                    reason = self.study.epoch(known[0], report.row) if known else None
+                    reason = None
+                    if known := self.live.get(report.folder):
+                        self.parent.trial_epoch(known[0], report.row)
+                        reason = self.study.epoch(known[0], report.row)
                 self.broker.answer.remote(report.number, reason)
             if self.running.training:
                 with self.lock:
@@ -177,7 +179,7 @@ class _TrialRunner:
                 if not found:
                     return "" if self.live else None
                 self.live[found[0].folder] = found
-                self.parent.count("running")
+                self.parent.trial_began(found[0])
             self.data_thread.submit(self._prepare, *found)
             return found[0].folder
         except BaseException as error:
@@ -195,13 +197,13 @@ class _TrialRunner:
                         child,
                         describe(TrainingError(f"its process was {times}: {lost or 'it ended without a result'}")),
                     )
-                self.parent.counts["running"] -= 1
+                self.parent.trial_left(trial)
                 if outcome := end_of(child):
                     if failure := child.failure():
                         self.running.log_trace(failure.trace)
                     self.surveys.keep(child, trial.job)
                     self.study.tell(trial, outcome)
-                    self.parent.count(outcome.status)
+                    self.parent.trial_ended(outcome.status)
             self.broker.clear.remote(folder)
         except BaseException as error:
             self.problem = error

@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from lehr.driver import Running
+from lehr.formatting import stop_reason
 from lehr.runs import Progress
 from lehr.runs.progress import State
-from lehr.trials.study import Study
+from lehr.trials.pace import Pace
+from lehr.trials.study import Study, Trial
 
 SHOW_SECONDS = 0.5  # between updates of the screen
 
 
 class ParentProgress:
-    """Keeps the parent's progress.json and the screen up to date while its trials run."""
+    """Keeps the parent's progress.json and the screen up to date while its trials run.
+
+    Attributes:
+        at_once: how many trials run side by side.
+    """
 
     def __init__(self, running: Running, study: Study) -> None:
         self.running, self.study = running, study
         self.counts: Counter[str] = Counter(running=0, finished=0, failed=0)
         self.began = time.time()
+        self.at_once = 1
+        self._pace = Pace()
         self._told = 0.0
 
-    def count(self, status: str, change: int = 1) -> None:
-        """Counts a trial that started or stopped `running`, or that ended as `finished` or `failed`."""
-        self.counts[status] += change
+    def trial_began(self, trial: Trial) -> None:
+        """A trial has begun."""
+        self._pace.began(trial.folder, trial.weight)
+        self.counts["running"] += 1
+        self.tell("running")
+
+    def trial_epoch(self, trial: Trial, row: Mapping[str, float]) -> None:
+        """A trial has ended an epoch."""
+        self._pace.epoch(trial.folder, row)
+
+    def trial_left(self, trial: Trial) -> None:
+        """A trial no longer runs, whether it has ended or is to be resumed later."""
+        self._pace.ended(trial.folder)
+        self.counts["running"] -= 1
+
+    def trial_ended(self, status: str) -> None:
+        """A trial that no longer runs has ended as `finished` or `failed`, in this attempt or an earlier one."""
+        self.counts[status] += 1
         self.tell("running")
 
     def tick(self) -> None:
@@ -42,13 +66,16 @@ class ParentProgress:
             headline=told.overview.headline or headline,
             children=told.overview.children or dict(self.counts),
         )
+        left = told.seconds_left
+        if left is None and told.work:
+            left = self._pace.seconds_left(told.work, self.at_once)
         progress = Progress(
             status=status,
-            message=message,
+            message=stop_reason(message),
             best=told.best,
             measured_rows=told.measured_rows,
             seconds={"total": time.time() - self.began, **told.seconds},
-            seconds_left=told.seconds_left,
+            seconds_left=left,
             updated=time.time(),
             overview=overview,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from lehr.job import TrainJob
 from lehr.runs import BestValue, Overview, RunFolder
+from lehr.trials.pace import Work
 from lehr.trials.trainable import Deadline, Trainable, train_trial
 
 
@@ -21,6 +22,7 @@ class Trial:
         trainable: what runs; a function at the top level of a module. By default it trains the job.
         deadline: when it is finished with what it has; None if it has no limit of time.
         goes_on: whether it is trained further where an earlier attempt finished it.
+        weight: what one of its epochs takes beside one of the study's other trials, for the estimate of the time left.
     """
 
     folder: str
@@ -28,6 +30,7 @@ class Trial:
     trainable: Trainable = train_trial
     deadline: Deadline | None = None
     goes_on: bool = False
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,14 @@ class StudyProgress:
         best: the best value so far.
         measured_rows: by split, the rows on which trials are measured.
         seconds: overrides the measured times, such as `total`.
-        seconds_left: an estimate.
+        work: what is left to train, from which the time that is left is estimated; None where nobody knows.
+        seconds_left: an estimate of the study's own, which goes before that.
     """
 
     overview: Overview = field(default_factory=Overview)
     best: BestValue = field(default_factory=BestValue)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    work: Work | None = None
     seconds_left: float | None = None
     measured_rows: Mapping[str, int] = field(default_factory=dict)
 
@@ -98,15 +103,39 @@ class Each:
         self.trials = tuple(trials)
         self.outcomes: dict[str, Outcome] = {}
         self._waiting = list(reversed(self.trials))
+        self._epochs_done: dict[str, int] = {}
 
     def ask(self) -> Trial | None:
         return self._waiting.pop() if self._waiting else None
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
+        self._epochs_done[trial.folder] = int(row["epoch"])
         return None
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         self.outcomes[trial.folder] = outcome
 
     def progress(self) -> StudyProgress:
-        return StudyProgress(Overview(done=len(self.outcomes) / max(1, len(self.trials))))
+        return StudyProgress(Overview(done=len(self.outcomes) / max(1, len(self.trials))), work=self.work())
+
+    def work(self) -> Work:
+        """What is left to train."""
+        return work_of(self.trials, self._waiting, self.outcomes, self._epochs_done)
+
+
+def work_of(
+    trials: Iterable[Trial], waiting: Sequence[Trial], ended: Container[str], epochs: Mapping[str, int]
+) -> Work:
+    """What is left of trials that each train to the end of their job.
+
+    Args:
+        trials: all of them. waiting: those to come.
+        ended: the folders of those that have ended.
+        epochs: by folder, the epochs that are done.
+    """
+    to_come = {trial.folder for trial in waiting}
+    running = [trial for trial in trials if trial.folder not in ended and trial.folder not in to_come]
+    return Work(
+        {each.folder: each.weight * (each.job.train.epochs - epochs.get(each.folder, 0)) for each in running},
+        [each.weight * each.job.train.epochs for each in waiting],
+    )

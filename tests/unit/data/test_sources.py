@@ -230,7 +230,7 @@ def test_images_of_different_sizes_ask_for_a_size(tmp_path: Path) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
     for row in range(2):
         (tmp_path / "set" / "a" / f"{row}.png").write_bytes(png(row, (8 + row, 8)))
-    with pytest.raises(LehrError, match=r"differ in size \(8 × 8, 8 × 9, …\); set data.image_size"):
+    with pytest.raises(LehrError, match=r"differ in size \(8 × 8, 8 × 9\); to resize them, type: data.image_size=32$"):
         opened(source="images", path=tmp_path / "set").decode()
     sized = opened(source="images", path=tmp_path / "set", image_size=[4, 6]).decode()["train"]
     assert sized.pixels.shape == (2, 4, 6, 3)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 from pydantic import Field
 
 from lehr.errors import JobError
 from lehr.job import KINDS, Job, Training, TrainJob, derive, from_dict, load, to_dict
+from lehr.kinds import check
 
 
 class Twice(Job):
@@ -102,3 +105,24 @@ def test_a_train_job_is_derived_from_the_base(folder: Path) -> None:
     with pytest.raises(JobError) as caught:
         derive(job.base, {"optimizer.lr": "fast"}, parent=job, name="trials/0001")
     assert caught.value.field == "optimizer.lr"
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"kind": "recipe"},
+        {"kind": "search", "space": {"optimizer.lr": {"log_uniform": [0.01, 0.1]}}},
+        {"kind": "ensemble", "method": "independent", "members": 2},
+    ],
+    ids=lambda job: str(job["kind"]),
+)
+def test_what_is_wrong_with_a_base_is_told_as_the_job_has_it(job: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    base = {"data": {"source": "digits"}, "train": {"batch_size": 16, "gradient_accumulation": 100}}
+    file.write_text(yaml.safe_dump({**job, "base": base}))
+    with pytest.raises(JobError) as caught:
+        check(load(file))
+    told = str(caught.value)
+    assert re.search(r"job\.yaml:\d+: base\.train\.gradient_accumulation: ", told), told
+    assert "type: base.train.gradient_accumulation=16" in told
+    check(load(file, ["base.train.gradient_accumulation=16"]))  # what it says to type

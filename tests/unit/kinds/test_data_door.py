@@ -119,3 +119,13 @@ def test_unreadable_images_of_trials_are_told(
     done = lehr.run(job, debug=True)
     assert "1 unreadable image skipped: " in capsys.readouterr().out
     assert (data_of(done).unreadable or UnreadableImages()).count == 1
+
+
+def test_what_is_usual_is_not_said_and_what_is_said_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe opens its data for every step, and where its few images are held is no news to anybody."""
+    run("recipe", tmp_path, "auto", monkeypatch)
+    assert "of decoded images" not in capsys.readouterr().out
+    run("recipe", tmp_path, "memory", monkeypatch)
+    assert capsys.readouterr().out.count("of decoded images") == 1

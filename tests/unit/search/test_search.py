@@ -16,6 +16,7 @@ from lehr.data.survey import survey
 from lehr.driver import Interrupted
 from lehr.errors import LehrError, RunError
 from lehr.job import from_dict, load, to_dict
+from lehr.job.search import SearchJob
 from lehr.kinds import report_of, run_job
 from lehr.monitoring.metrics import Observation, samples
 from lehr.runs import BestValue, DataSurvey, Folder, Overview, RunFolder, Survey, saved
@@ -256,6 +257,13 @@ def test_the_templates_run(name: str, tmp_path: Path) -> None:
     run = run_job(job, debug=True)
     assert run.status() == "finished"
     assert yaml.safe_load(run.folder.read("job.yaml"))["kind"] == "search"
+
+
+@pytest.mark.parametrize("name", ["search-grid", "search-random-asha"])
+def test_no_template_makes_the_mistake_that_its_report_would_warn_of(name: str) -> None:
+    job = load(ROOT / f"jobs/{name}.yaml")
+    assert isinstance(job, SearchJob)
+    assert job.stopping.name == "none" or not {"schedule", "schedule.name"} & set(job.space)
 
 
 def test_a_preview_shows_trials_rungs_epochs_and_time() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.dashboard import Dashboard
 
 from lehr.errors import ClusterError
-from lehr.submission.backend import ENTRYPOINT, Request, newest
+from lehr.submission.backend import ENTRYPOINT, Request, entrypoint, newest
 from lehr.submission.check_result import CheckResult, Finding
 from lehr.submission.package import Package, package
 from lehr.submission.ray_jobs import RayJobs
@@ -31,7 +31,7 @@ def test_a_job_is_submitted_with_its_folder_its_environment_and_its_name(dashboa
     assert jobs.uploaded
     (asked,) = dashboard.jobs.values()
     assert asked["metadata"]["job_name"] == "mine"  # what the dashboard shows as the name
-    assert asked["entrypoint"] == ENTRYPOINT
+    assert asked["entrypoint"] == f"{ENTRYPOINT}  # train mine; report: s3://b/runs/mine/report.html"
     assert asked["runtime_env"]["working_dir"] == f"gcs://{small(tmp_path).name}"
     variables = asked["runtime_env"]["env_vars"]
     assert variables["OMP_WAIT_POLICY"] == "PASSIVE"  # on every worker, which would be ten times slower without
@@ -122,3 +122,10 @@ def test_the_result_of_a_check_is_read_from_the_log_and_not_shown_in_it(dashboar
     dashboard.logs[sent.id] = f"warning: not ours\n{result.write(REQUEST.check_token)}\nepoch 1/3\n"
     assert jobs.check_result(sent) == result
     assert jobs.logs(sent) == "warning: not ours\nepoch 1/3\n"
+
+
+def test_what_the_dashboard_shows_of_a_job_stays_a_comment() -> None:
+    job = {"kind": "train", "storage": "/runs\nrm -rf /\n#"}
+    shown = entrypoint(replace(REQUEST, job=job))
+    assert shown.startswith(f"{ENTRYPOINT}  # train mine; report: /runs")
+    assert len(shown.splitlines()) == 1

@@ -12,8 +12,12 @@ from typing import Protocol
 from lehr.data.sources.base import ErrorFactory, Part, Source, wrong_classes
 from lehr.job import DataSection
 from lehr.job.sources import SourceForm, source_form
+from lehr.job.text import nearest
 
 __all__ = ["ErrorFactory", "Part", "Source", "open_source", "open_split", "returns_dataset"]
+
+SPLITS = ("train", "validation", "test")
+"""The names that a split may be asked for by; a source has those of them that it has."""
 
 
 class Opener(Protocol):
@@ -57,7 +61,9 @@ def open_split(section: DataSection, split: str, job_error: ErrorFactory) -> Sou
         return source
     if split not in source.other_splits:
         known = ", ".join(["train", *source.other_splits])
-        raise job_error("split", f"{source.name} has no split {split} of its own; allowed: {known}")
+        near = nearest(split, SPLITS) if split not in SPLITS else None
+        meant = f"did you mean {near}? " if near else ""
+        raise job_error("split", f"{source.name} has no split {split} of its own; {meant}allowed: {known}")
     return source.other_splits[split]
 
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from torch import optim
 
 from lehr import trust
+from lehr.extras import install
 from lehr.job import OptimizerSection, not_a_choice
 from lehr.models.vision import torchvision
 from lehr.training.optimizers.lamb import LAMB
@@ -58,7 +59,7 @@ def _timm(name: str) -> Make:
     try:
         from timm import optim as timm
     except ImportError:
-        raise ValueError(f"timm/{name} needs the library timm; install it with: pip install 'lehr[timm]'") from None
+        raise ValueError(f"timm/{name} needs the library timm; install it with: {install('timm')}") from None
     known = timm.list_optimizers()
     if name not in known:
         alike = get_close_matches(name, known, n=5) or known  # there are about a hundred

@@ -1,0 +1,100 @@
+"""The estimate of the time left of a job made of trials, against trials whose times are known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from lehr.trials import Deadline, Work
+from lehr.trials.pace import Pace, makespan
+
+
+class Simulated:
+    """A clock, and trials that run on it one after another."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.pace = Pace(lambda: self.now)
+
+    def trial(self, name: str, epochs: int, seconds: float, start: float = 0.0, tail: float = 0.0) -> None:
+        self.pace.began(name)
+        self.now += start
+        for epoch in range(1, epochs + 1):
+            self.now += seconds
+            self.pace.epoch(name, {"epoch": epoch, "seconds": seconds})
+        self.now += tail
+        self.pace.ended(name)
+
+
+def left(pace: Pace, at_once: int = 1, waiting: tuple[float, ...] = (), **running: float) -> float:
+    found = pace.seconds_left(Work(running, waiting), at_once)
+    assert found is not None
+    return found
+
+
+def test_nothing_is_said_before_the_first_epoch() -> None:
+    assert Pace().seconds_left(Work({"a": 5}, (5, 5)), 2) is None
+
+
+def test_starting_ray_and_loading_data_come_once_and_are_not_counted_again() -> None:
+    run = Simulated()
+    run.pace.began("a")
+    run.now += 30 + 2  # half a minute until training begins
+    run.pace.epoch("a", {"epoch": 1, "seconds": 2.0})
+    assert left(run.pace, waiting=(5.0,) * 3, a=4) == pytest.approx(2 * 4 + 3 * 10)
+
+
+def test_the_first_epoch_in_which_things_are_compiled_does_not_count_once_there_is_another() -> None:
+    run = Simulated()
+    run.pace.began("a")
+    for epoch, seconds in enumerate((20.0, 1.0), 1):
+        run.now += seconds
+        run.pace.epoch("a", {"epoch": epoch, "seconds": seconds})
+    assert left(run.pace, a=8) == pytest.approx(8.0)
+
+
+def test_what_a_further_trial_adds_is_what_earlier_ones_added() -> None:
+    run = Simulated()
+    run.trial("a", 3, 1.0, start=40, tail=2)
+    run.trial("b", 3, 1.0, start=1, tail=2)
+    assert left(run.pace, waiting=(3.0, 3.0)) == pytest.approx(2 * (1 + 3 + 2))
+
+
+def test_trials_side_by_side_share_the_time() -> None:
+    run = Simulated()
+    run.trial("a", 4, 1.0)
+    assert left(run.pace, 4, waiting=(4.0,) * 8) == pytest.approx(8.0)
+    assert left(run.pace, 4, waiting=(4.0,) * 9) == pytest.approx(12.0), "the last one runs alone"
+
+
+def test_time_since_the_last_epoch_counts() -> None:
+    run = Simulated()
+    run.trial("a", 2, 10.0)
+    run.pace.began("b")
+    run.now += 6
+    assert left(run.pace, b=2) == pytest.approx(14.0)
+
+
+def test_an_epoch_of_less_weight_takes_less() -> None:
+    run = Simulated()
+    run.pace.began("few", weight=0.5)
+    run.now += 3
+    run.pace.epoch("few", {"epoch": 1, "seconds": 3.0})
+    assert left(run.pace, waiting=(2.0,)) == pytest.approx(12.0)
+
+
+def test_a_deadline_is_the_most() -> None:
+    run = Simulated()
+    run.trial("a", 1, 100.0)
+    work: Mapping[str, float] = {"b": 50.0}
+    found = run.pace.seconds_left(Work(work, deadline=Deadline(time.time() + 7, "")), 1)
+    assert found == pytest.approx(7, abs=1)
+    assert Pace().seconds_left(Work(work, deadline=Deadline(time.time() + 7, "")), 1) == pytest.approx(7, abs=1)
+
+
+def test_makespan_is_that_of_giving_each_task_to_the_place_that_is_free_first() -> None:
+    assert makespan([], [], 3) == 0
+    assert makespan([5.0, 1.0], [3.0, 3.0], 2) == 7
+    assert makespan([1.0] * 4, [], 2) == 1, "more may run than there are places, after a restart"
