@@ -6,6 +6,7 @@ Pure functions of the record. The thresholds are in `thresholds.py`, the rules i
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,7 +45,10 @@ def _findings(curves: Curves, limits: Thresholds) -> tuple[Finding, ...]:
         findings = tuple(found for rule in RULES if s.positive or rule in FOR_ANY_LOSS if (found := rule(s)))
         findings = findings or tuple(found for rule in LAST_RESORT if (found := rule(s)))
         low_confidence_last = sorted(findings, key=lambda found: found.confidence == "low")
-        return tuple(low_confidence_last) or (_unclear(s) or _healthy(s) or _nothing_seen(s),)
+        nothing = _unclear(s) or _healthy(s) or _nothing_seen(s)
+        if not s.has_room:
+            return (nothing, *(replace(found, confidence="low") for found in low_confidence_last))
+        return tuple(low_confidence_last) or (nothing,)
 
 
 def _became_not_finite(curves: Curves) -> bool:

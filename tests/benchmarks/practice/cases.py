@@ -113,7 +113,7 @@ def _usual(case: Case) -> Draft:
 
 
 def _wide(case: Case) -> Draft:
-    """A sound run of any kind that people have: few rows or many, three epochs or forty, a rate that is not the best."""
+    """A sound run as people have them: few rows or many, three epochs or forty, a rate that is not the best."""
     draw = np.random.default_rng([case.seed, 0])
     rows = data_sets.load(case.data)
     count, held = int(log_uniform(draw, 60, 1200)), int(log_uniform(draw, 40, 500))
