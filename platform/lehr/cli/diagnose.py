@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lehr.cli.options import RunName, Storage, Trust, only_one, storage_or_default
-from lehr.errors import JobError, LehrError
+from lehr.errors import JobError, LehrError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from lehr.curves.findings import Diagnosis, Finding
@@ -43,7 +45,7 @@ def diagnose(
     """Diagnose a run from its learning curves.
 
     Shows what is wrong or right, the evidence, what else could look like it, and what to change. With --probe it also
-    finds out which cause it is. Writes nothing.
+    finds out which cause it is, and keeps that with the run as probes.json; without, it writes nothing.
 
     Example: lehr diagnose train
     Example: lehr diagnose train --probe --budget 2ep
@@ -60,9 +62,10 @@ def diagnose(
     if outcome and outcome.status == "failed" and not (training and training.step):
         raise LehrError(f"{run} failed before its first step: {outcome.message or 'no reason was recorded'}")
     diagnosis = diagnose_run(folder)
+    ruled_out = diagnosis.measured.ruled_out if diagnosis.measured else ()
     subject = _subject(folder, budget, minutes, trust or [], where) if probe else None
     if as_json:
-        found = _probed(subject, diagnosis) if subject else {}
+        found = _probed(subject, diagnosis, folder) if subject else {}
         print(json.dumps(diagnosis.to_json() | found, indent=2))
         return
     from lehr.screen import console
@@ -71,15 +74,19 @@ def diagnose(
     for number, finding in enumerate(diagnosis.findings):
         if number:
             shown.print()
-        _show_finding(shown, finding, others=not subject)  # the probes say which of them it is
+        _show_finding(shown, finding, others=not subject, ruled_out=ruled_out)  # the probes say which of them it is
     if subject:
         shown.print()
-        _show_probes(shown, subject, diagnosis)
+        _show_probes(shown, subject, diagnosis, folder)
+    elif diagnosis.measured:
+        shown.print(diagnosis.measured.sentence)
+        if diagnosis.measured.rerun:
+            shown.print(f"  {diagnosis.measured.rerun}")
     elif _probes_for(diagnosis):
         shown.print(f"To find out: lehr diagnose {run} --probe{f' --storage {storage}' if storage else ''}")
 
 
-def _show_finding(shown: Console, finding: Finding, others: bool) -> None:
+def _show_finding(shown: Console, finding: Finding, others: bool, ruled_out: Sequence[str]) -> None:
     from rich.text import Text
 
     from lehr.curves.alternatives import MOST_SHOWN, in_a_line
@@ -90,7 +97,7 @@ def _show_finding(shown: Console, finding: Finding, others: bool) -> None:
     shown.print(finding.advice)
     if finding.rerun:
         shown.print(f"  {finding.rerun}")
-    if others and (line := in_a_line(finding.name, MOST_SHOWN)):
+    if others and (line := in_a_line(finding.name, MOST_SHOWN, ruled_out)):
         shown.print(line, style="dim")
     shown.print(f"Rule: {finding.rule}.", style="dim")
 
@@ -137,13 +144,15 @@ def _epochs(budget: str | None) -> float | None:
     return given.amount
 
 
-def _probed(subject: Subject, diagnosis: Diagnosis) -> dict[str, Any]:
+def _probed(subject: Subject, diagnosis: Diagnosis, folder: RunFolder) -> dict[str, Any]:
     from lehr.probes import probe
 
     results = list(probe(subject, _probes_for(diagnosis)))
+    found = _conclusion(results, diagnosis)
+    _keep(found, folder)
     return {
         "probes": [each.to_json() for each in results],
-        "cause": _conclusion(results, diagnosis).to_json(),
+        "cause": found.to_json(),
         "epochs_spent": subject.epochs(subject.budget.spent),
     }
 
@@ -155,7 +164,25 @@ def _conclusion(results: list[ProbeResult], diagnosis: Diagnosis) -> Diagnosed:
     return conclude(results, causes_of(finding.name for finding in diagnosis.findings))
 
 
-def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis) -> None:
+def _keep(found: Diagnosed, folder: RunFolder) -> str:
+    """Keeps with the run what probes said, so that it is not asked again; returns a sentence about that, or nothing.
+
+    A run that has not ended is another one soon, and what cannot be written is only told.
+    """
+    from lehr.curves.measured import FILE, Measured
+    from lehr.curves.record import Curves
+
+    if folder.outcome() is None or not (found.cause or found.ruled_out):
+        return ""
+    step = int(Curves.read(folder).steps["step"][-1])
+    try:
+        Measured(step, found.cause, found.overrides, found.ruled_out).write(folder.folder)
+    except StorageError as error:
+        return f"It is not kept with the run: {error}."
+    return f"Kept as {FILE} for later diagnoses and reports: lehr report {folder.name}."
+
+
+def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis, folder: RunFolder) -> None:
     from rich.text import Text
 
     from lehr.curves.alternatives import CAUSES
@@ -180,4 +207,6 @@ def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis) -> None
             shown.print(f"{title}: {'; '.join(CAUSES[cause] for cause in causes)}.", style="dim")
     spent = subject.epochs(subject.budget.spent)
     allowed = subject.epochs(round(subject.budget.rows))
-    shown.print(f"The probes took {spent:.2g} of {allowed:g} epochs.", style="dim")
+    shown.print(f"The probes took {spent:.2g} of {allowed:.3g} epochs.", style="dim")
+    if kept := _keep(found, folder):
+        shown.print(kept, style="dim")

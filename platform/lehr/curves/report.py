@@ -45,7 +45,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
         Section("Environment", table(_environment(run.environment.to_json())), folded=True),
     ]
     sections = [
-        Section("", Markup().join(map(_finding, diagnosis.findings))),
+        Section("", _findings(diagnosis)),
         Section("", chart(drawn)),
         *answer_sections(run),
         _times(progress.seconds),
@@ -113,12 +113,19 @@ def subtitle(curves: Curves) -> str:
     return ", ".join(parts)
 
 
-def _finding(found: Finding) -> Markup:
+def _findings(diagnosis: Diagnosis) -> Markup:
+    measured = diagnosis.measured
+    shown = Markup().join(_finding(each, measured.ruled_out if measured else ()) for each in diagnosis.findings)
+    return shown + paragraph(measured.sentence) if measured else shown
+
+
+def _finding(found: Finding, ruled_out: Sequence[str] = ()) -> Markup:
+    others = in_a_line(found.name, ruled_out=ruled_out)
     return finding(
         found.title,
         found.sentence,
         found.advice,
-        f"{others} To tell them apart: lehr diagnose RUN --probe." if (others := in_a_line(found.name)) else "",
+        f"{others} To tell them apart: lehr diagnose RUN --probe." if others else "",
         tone="good" if found.good else "bad" if found.name in _FATAL else "warn",
         tag=f"{found.confidence} confidence",
         command=found.rerun,

@@ -30,7 +30,7 @@ class Kind:
 
 FILES_OF_EVERY_RUN = (
     "job.yaml", "progress.json", "outcome.json", "stop.json", "failure.json", "lost.json",
-    "survey.json", "curves.png", "report.html", "diagnosis.json",
+    "survey.json", "curves.png", "report.html", "diagnosis.json", "probes.json",
 )  # fmt: skip
 FOLDERS_OF_EVERY_RUN = ("checkpoints", "steps", "epochs", "events", "model")
 """What a fresh start deletes in any run folder. `attempts/` stays: workers of an old attempt may still write, and its
