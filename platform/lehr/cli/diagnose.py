@@ -51,6 +51,7 @@ def diagnose(
     Example: lehr diagnose train --probe --budget 2ep
     """
     from lehr.curves import diagnose_run
+    from lehr.curves.typed import as_typed
     from lehr.result import find
 
     for name, value in (("--budget", budget), ("--minutes", minutes), ("--trust", trust)):
@@ -74,29 +75,32 @@ def diagnose(
     for number, finding in enumerate(diagnosis.findings):
         if number:
             shown.print()
-        _show_finding(shown, finding, others=not subject, ruled_out=ruled_out)  # the probes say which of them it is
+        _show_finding(
+            shown, finding, folder, others=not subject, ruled_out=ruled_out
+        )  # the probes say which of them it is
     if subject:
         shown.print()
         _show_probes(shown, subject, diagnosis, folder)
     elif diagnosis.measured:
         shown.print(diagnosis.measured.sentence)
         if diagnosis.measured.rerun:
-            shown.print(f"  {diagnosis.measured.rerun}")
+            shown.print(f"  {as_typed(diagnosis.measured.rerun, folder)}")
     elif _probes_for(diagnosis):
         shown.print(f"To find out: lehr diagnose {run} --probe{f' --storage {storage}' if storage else ''}")
 
 
-def _show_finding(shown: Console, finding: Finding, others: bool, ruled_out: Sequence[str]) -> None:
+def _show_finding(shown: Console, finding: Finding, run: RunFolder, others: bool, ruled_out: Sequence[str]) -> None:
     from rich.text import Text
 
     from lehr.curves.alternatives import MOST_SHOWN, in_a_line
+    from lehr.curves.typed import as_typed
 
     style = "bold green" if finding.good else "bold yellow"
     shown.print(Text.assemble((finding.title, style), "  ", (f"{finding.confidence} confidence", "dim")))
     shown.print(finding.sentence)
-    shown.print(finding.advice)
+    shown.print(as_typed(finding.advice, run))
     if finding.rerun:
-        shown.print(f"  {finding.rerun}")
+        shown.print(f"  {as_typed(finding.rerun, run)}")
     if others and (line := in_a_line(finding.name, MOST_SHOWN, ruled_out)):
         shown.print(line, style="dim")
     shown.print(f"Rule: {finding.rule}.", style="dim")
@@ -186,6 +190,7 @@ def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis, folder:
     from rich.text import Text
 
     from lehr.curves.alternatives import CAUSES
+    from lehr.curves.typed import as_typed
     from lehr.probes import probe
 
     results = []
@@ -201,7 +206,7 @@ def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis, folder:
     shown.print()
     shown.print(f"{found.sentence}.", style="bold yellow" if found.cause else "bold")
     if found.rerun:
-        shown.print(f"  {found.rerun}")
+        shown.print(f"  {as_typed(found.rerun, folder)}")
     for title, causes in (("Ruled out", found.ruled_out), ("Not told", found.untold)):
         if causes:
             shown.print(f"{title}: {'; '.join(CAUSES[cause] for cause in causes)}.", style="dim")

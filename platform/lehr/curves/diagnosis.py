@@ -18,6 +18,7 @@ from lehr.curves.record import Curves
 from lehr.curves.rules import DATA, FATAL, FOR_ANY_LOSS, LAST_RESORT, RULES
 from lehr.curves.signals import Signals
 from lehr.curves.thresholds import DEFAULT, Thresholds
+from lehr.formatting import count_of
 
 
 def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
@@ -56,11 +57,12 @@ def _became_not_finite(curves: Curves) -> bool:
 
 
 def _too_little(s: Signals) -> Finding:
+    seen = count_of(round(s.length, 1), "epoch")
     return Finding(
         name="too_little",
         title="Too short to judge",
         rule=f"fewer than {s.limits.few_epochs:g} epochs were recorded",
-        evidence=f"after {s.length:.1f} epochs every curve is still changing, whether anything is wrong or not",
+        evidence=f"after {seen} every curve is still changing, whether anything is wrong or not",
         confidence="high",
         advice="Train for at least ten epochs before judging the curves.",
         overrides={"train.epochs": max(10, int(s.curves.option("train.epochs", 10)))},
@@ -113,10 +115,10 @@ def _nothing_seen(s: Signals) -> Finding:
     error = s.standard_error(validation)
     known = []
     if s.survey.linear is not None:
-        known.append(f"a linear model on small images reaches {s.survey.linear:.1%}")
+        known.append(f"a linear model on images of 8 × 8 pixels has {s.survey.linear:.1%}")
     if np.isfinite(s.majority):
-        known.append(f"always naming the most frequent class {s.majority:.1%}")
-    compared = f" ({', '.join(known)})" if known else ""
+        known.append(f"always naming the most frequent class would have {s.majority:.1%}")
+    compared = f" ({', and '.join(known)})" if known else ""
     return Finding(
         name="nothing_seen",
         title="Nothing wrong seen; what is reachable is not known",

@@ -16,6 +16,7 @@ from lehr.curves.alternatives import in_a_line
 from lehr.curves.answers import answer_sections
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
+from lehr.curves.typed import as_typed
 from lehr.formatting import format_metric, format_seconds
 from lehr.intervals import in_words, not_told_from_best
 from lehr.reporting import drawing
@@ -45,7 +46,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
         Section("Environment", table(_environment(run.environment.to_json())), folded=True),
     ]
     sections = [
-        Section("", _findings(diagnosis)),
+        Section("", _findings(diagnosis, run)),
         Section("", chart(drawn)),
         *answer_sections(run),
         _times(progress.seconds),
@@ -113,22 +114,23 @@ def subtitle(curves: Curves) -> str:
     return ", ".join(parts)
 
 
-def _findings(diagnosis: Diagnosis) -> Markup:
+def _findings(diagnosis: Diagnosis, run: RunFolder) -> Markup:
     measured = diagnosis.measured
-    shown = Markup().join(_finding(each, measured.ruled_out if measured else ()) for each in diagnosis.findings)
+    ruled_out = measured.ruled_out if measured else ()
+    shown = Markup().join(_finding(each, run, ruled_out) for each in diagnosis.findings)
     return shown + paragraph(measured.sentence) if measured else shown
 
 
-def _finding(found: Finding, ruled_out: Sequence[str] = ()) -> Markup:
+def _finding(found: Finding, run: RunFolder, ruled_out: Sequence[str]) -> Markup:
     others = in_a_line(found.name, ruled_out=ruled_out)
     return finding(
         found.title,
         found.sentence,
-        found.advice,
-        f"{others} To tell them apart: lehr diagnose RUN --probe." if others else "",
+        as_typed(found.advice, run),
+        f"{others} To tell them apart: lehr diagnose {run.name} --probe." if others else "",
         tone="good" if found.good else "bad" if found.name in _FATAL else "warn",
         tag=f"{found.confidence} confidence",
-        command=found.rerun,
+        command=as_typed(found.rerun, run),
         footnote=f"Rule: {found.rule}.",
     )
 
