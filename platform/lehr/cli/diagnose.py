@@ -10,9 +10,11 @@ import typer
 
 from lehr.cli import other_tools
 from lehr.cli.options import Storage, Trust, only_one, storage_or_default
-from lehr.errors import JobError, LehrError
+from lehr.errors import JobError, LehrError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from lehr.curves.findings import Diagnosis, Finding
@@ -53,14 +55,16 @@ def diagnose(
     """Diagnose a run from its learning curves.
 
     Shows what is wrong or right, the evidence, what else could look like it, and what to change. With --probe it also
-    finds out which cause it is. Writes nothing. It also reads what other tools recorded: CSV files of Keras, Lightning,
-    timm and Ultralytics, trainer_state.json, exports of Weights & Biases, TensorBoard's events and MLflow's folders.
+    finds out which cause it is, and keeps that with the run as probes.json; without, it writes nothing. It also reads
+    what other tools recorded: CSV files of Keras, Lightning, timm and Ultralytics, trainer_state.json, exports of
+    Weights & Biases, TensorBoard's events and MLflow's folders.
 
     Example: lehr diagnose train
     Example: lehr diagnose train --probe --budget 2ep
     Example: lehr diagnose runs/detect/train/results.csv
     """
     from lehr.curves import diagnose_run
+    from lehr.curves.typed import as_typed
     from lehr.result import find
 
     for name, value in (("--budget", budget), ("--minutes", minutes), ("--trust", trust)):
@@ -84,9 +88,10 @@ def diagnose(
     if outcome and outcome.status == "failed" and not (training and training.step):
         raise LehrError(f"{run} failed before its first step: {outcome.message or 'no reason was recorded'}")
     diagnosis = diagnose_run(folder)
+    ruled_out = diagnosis.measured.ruled_out if diagnosis.measured else ()
     subject = _subject(folder, budget, minutes, trust or [], where) if probe else None
     if as_json:
-        found = _probed(subject, diagnosis) if subject else {}
+        found = _probed(subject, diagnosis, folder) if subject else {}
         print(json.dumps(diagnosis.to_json() | found, indent=2))
         return
     from lehr.screen import console
@@ -95,26 +100,33 @@ def diagnose(
     for number, finding in enumerate(diagnosis.findings):
         if number:
             shown.print()
-        _show_finding(shown, finding, others=not subject)  # the probes say which of them it is
+        _show_finding(
+            shown, finding, folder, others=not subject, ruled_out=ruled_out
+        )  # the probes say which of them it is
     if subject:
         shown.print()
-        _show_probes(shown, subject, diagnosis)
+        _show_probes(shown, subject, diagnosis, folder)
+    elif diagnosis.measured:
+        shown.print(diagnosis.measured.sentence)
+        if diagnosis.measured.rerun:
+            shown.print(f"  {as_typed(diagnosis.measured.rerun, folder)}")
     elif _probes_for(diagnosis):
         shown.print(f"To find out: lehr diagnose {run} --probe{f' --storage {storage}' if storage else ''}")
 
 
-def _show_finding(shown: Console, finding: Finding, others: bool) -> None:
+def _show_finding(shown: Console, finding: Finding, run: RunFolder, others: bool, ruled_out: Sequence[str]) -> None:
     from rich.text import Text
 
     from lehr.curves.alternatives import MOST_SHOWN, in_a_line
+    from lehr.curves.typed import as_typed
 
     style = "bold green" if finding.good else "bold yellow"
     shown.print(Text.assemble((finding.title, style), "  ", (f"{finding.confidence} confidence", "dim")))
     shown.print(finding.sentence)
-    shown.print(finding.advice)
+    shown.print(as_typed(finding.advice, run))
     if finding.rerun:
-        shown.print(f"  {finding.rerun}")
-    if others and (line := in_a_line(finding.name, MOST_SHOWN)):
+        shown.print(f"  {as_typed(finding.rerun, run)}")
+    if others and (line := in_a_line(finding.name, MOST_SHOWN, ruled_out)):
         shown.print(line, style="dim")
     shown.print(f"Rule: {finding.rule}.", style="dim")
 
@@ -161,13 +173,15 @@ def _epochs(budget: str | None) -> float | None:
     return given.amount
 
 
-def _probed(subject: Subject, diagnosis: Diagnosis) -> dict[str, Any]:
+def _probed(subject: Subject, diagnosis: Diagnosis, folder: RunFolder) -> dict[str, Any]:
     from lehr.probes import probe
 
     results = list(probe(subject, _probes_for(diagnosis)))
+    found = _conclusion(results, diagnosis)
+    _keep(found, folder)
     return {
         "probes": [each.to_json() for each in results],
-        "cause": _conclusion(results, diagnosis).to_json(),
+        "cause": found.to_json(),
         "epochs_spent": subject.epochs(subject.budget.spent),
     }
 
@@ -179,10 +193,29 @@ def _conclusion(results: list[ProbeResult], diagnosis: Diagnosis) -> Diagnosed:
     return conclude(results, causes_of(finding.name for finding in diagnosis.findings))
 
 
-def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis) -> None:
+def _keep(found: Diagnosed, folder: RunFolder) -> str:
+    """Keeps with the run what probes said, so that it is not asked again; returns a sentence about that, or nothing.
+
+    A run that has not ended is another one soon, and what cannot be written is only told.
+    """
+    from lehr.curves.measured import FILE, Measured
+    from lehr.curves.record import Curves
+
+    if folder.outcome() is None or not (found.cause or found.ruled_out):
+        return ""
+    step = int(Curves.read(folder).steps["step"][-1])
+    try:
+        Measured(step, found.cause, found.overrides, found.ruled_out).write(folder.folder)
+    except StorageError as error:
+        return f"It is not kept with the run: {error}."
+    return f"Kept as {FILE} for later diagnoses and reports: lehr report {folder.name}."
+
+
+def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis, folder: RunFolder) -> None:
     from rich.text import Text
 
     from lehr.curves.alternatives import CAUSES
+    from lehr.curves.typed import as_typed
     from lehr.probes import probe
 
     results = []
@@ -198,10 +231,12 @@ def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis) -> None
     shown.print()
     shown.print(f"{found.sentence}.", style="bold yellow" if found.cause else "bold")
     if found.rerun:
-        shown.print(f"  {found.rerun}")
+        shown.print(f"  {as_typed(found.rerun, folder)}")
     for title, causes in (("Ruled out", found.ruled_out), ("Not told", found.untold)):
         if causes:
             shown.print(f"{title}: {'; '.join(CAUSES[cause] for cause in causes)}.", style="dim")
     spent = subject.epochs(subject.budget.spent)
     allowed = subject.epochs(round(subject.budget.rows))
-    shown.print(f"The probes took {spent:.2g} of {allowed:g} epochs.", style="dim")
+    shown.print(f"The probes took {spent:.2g} of {allowed:.3g} epochs.", style="dim")
+    if kept := _keep(found, folder):
+        shown.print(kept, style="dim")

@@ -11,6 +11,7 @@ from lehr.runs import RunFolder
 
 if TYPE_CHECKING:
     from lehr.curves.findings import Diagnosis
+    from lehr.curves.record import Curves
 
 
 def diagnose_run(run: RunFolder) -> Diagnosis:
@@ -19,11 +20,19 @@ def diagnose_run(run: RunFolder) -> Diagnosis:
     Raises:
         RunError: the run has none of its own, since it is made of trainings; the sentence names one of them.
     """
-    from lehr.curves.diagnosis import diagnose
     from lehr.curves.record import Curves
 
     _refuse_without_curves(run)
-    return diagnose(Curves.read(run))
+    return _diagnosed(run, Curves.read(run))
+
+
+def _diagnosed(run: RunFolder, curves: Curves) -> Diagnosis:
+    """What its curves show, with what probes measured of it."""
+    from lehr.curves.diagnosis import diagnose
+    from lehr.curves.measured import Measured, with_measured
+
+    steps = curves.steps["step"]
+    return with_measured(diagnose(curves), Measured.read(run.folder, int(steps[-1]) if len(steps) else -1))
 
 
 def _refuse_without_curves(run: RunFolder) -> None:
@@ -60,12 +69,11 @@ def write_curves(run: RunFolder) -> Path | None:
         The local path of the picture; None where nothing was recorded yet, and for a run on remote storage.
     """
     from lehr.curves import charts, report  # the libraries that draw take a second to import
-    from lehr.curves.diagnosis import diagnose
     from lehr.curves.record import Curves
     from lehr.reporting.drawing import png
 
     curves = Curves.read(run)
-    diagnosis = diagnose(curves)
+    diagnosis = _diagnosed(run, curves)
     diagnosis.write(run.folder)
     if not len(curves.steps["step"]):
         return None

@@ -15,7 +15,7 @@ Sources of the table, where the practice is written down:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -200,9 +200,9 @@ def probes_for(findings: Iterable[str]) -> tuple[ProbeName, ...]:
 MOST_SHOWN = 4  # alternatives in a terminal; reports and JSON have them all
 
 
-def in_a_line(finding: str, most: int | None = None) -> str:
-    """`Could also be: … (rates); … (weights).`; empty where there is no alternative."""
-    found = alternatives_of(finding)
+def in_a_line(finding: str, most: int | None = None, ruled_out: Container[str] = ()) -> str:
+    """`Could also be: … (rates); … (weights).`; empty where there is no alternative that is not ruled out."""
+    found = [each for each in alternatives_of(finding) if each.cause not in ruled_out]
     shown = [f"{each.what} (probe: {each.probe})" for each in found[:most]]
     more = f"; {len(found) - len(shown)} more in the report" if len(shown) < len(found) else ""
     return f"Could also be: {'; '.join(shown)}{more}." if shown else ""

@@ -230,7 +230,7 @@ def _harder(s: Signals) -> Strong | None:
     names = [each.get("name") if isinstance(each, dict) else each for each in steps if isinstance(steps, list)]
     plain = not float(s.curves.option("loss.label_smoothing", 0.0)) and not {"mixup", "cutmix"} & set(names)
     running, clean = s.late("train_loss"), s.late("clean_train_loss")
-    if not names or not plain or not running > s.limits.augmented * clean:
+    if not names or not plain or s.learned >= s.limits.overcome or not running > s.limits.augmented * clean:
         return None
     what = (
         f"the loss of training rows is {running:.3g} as augmented ({', '.join(map(str, names))}) and {clean:.3g} as "

@@ -119,8 +119,10 @@ def split_differs(s: Signals) -> Finding | None:
     if survey.linear is not None and survey.held_out is not None:
         drop = survey.held_out - survey.linear
         errors = drop / _error_of_difference(s)
-        learns = survey.held_out > s.chance + 4 * _error(s.chance, survey.held_out_rows)
-        if learns and errors > limits.differing_errors and drop > limits.differing_drop:
+        confirmed = s.is_memorised and s.never_learned  # the network's own rows say the same: two kinds of evidence
+        least = limits.standard_errors if confirmed else limits.differing_errors
+        learns = survey.held_out > s.chance + least * _error(s.chance, survey.held_out_rows)
+        if learns and errors > least and drop > limits.differing_drop:
             reasons.append(
                 f"a linear model is right for {survey.held_out:.0%} of the training rows that it was not fitted on, "
                 f"and for {survey.linear:.0%} of the validation rows"
@@ -140,8 +142,9 @@ def split_differs(s: Signals) -> Finding | None:
     if reached < below and training > 0.5:
         reasons.append(f"validation accuracy, {reached:.1%}, is below that of a guess, {s.chance:.1%}")
         strength = max(strength, 2.0)
-    if not reasons or not s.gap > max(limits.gap, 3 * s.standard_error(reached)):
-        return None  # the network does not mind
+    minds = s.gap > max(limits.gap, 3 * s.standard_error(reached)) or not s.has_begun
+    if not reasons or not minds:
+        return None  # what the network learned holds for validation rows too
     return Finding(
         name="split_differs",
         title="Validation rows differ from training rows",

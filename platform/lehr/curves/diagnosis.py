@@ -6,6 +6,7 @@ Pure functions of the record. The thresholds are in `thresholds.py`, the rules i
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from lehr.curves.record import Curves
 from lehr.curves.rules import DATA, FATAL, FOR_ANY_LOSS, LAST_RESORT, RULES
 from lehr.curves.signals import Signals
 from lehr.curves.thresholds import DEFAULT, Thresholds
+from lehr.formatting import count_of
 
 
 def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
@@ -44,7 +46,10 @@ def _findings(curves: Curves, limits: Thresholds) -> tuple[Finding, ...]:
         findings = tuple(found for rule in RULES if s.positive or rule in FOR_ANY_LOSS if (found := rule(s)))
         findings = findings or tuple(found for rule in LAST_RESORT if (found := rule(s)))
         low_confidence_last = sorted(findings, key=lambda found: found.confidence == "low")
-        return tuple(low_confidence_last) or (_unclear(s) or _healthy(s) or _nothing_seen(s),)
+        nothing = _unclear(s) or _healthy(s) or _nothing_seen(s)
+        if not s.has_room:
+            return (nothing, *(replace(found, confidence="low") for found in low_confidence_last))
+        return tuple(low_confidence_last) or (nothing,)
 
 
 def _became_not_finite(curves: Curves) -> bool:
@@ -52,11 +57,12 @@ def _became_not_finite(curves: Curves) -> bool:
 
 
 def _too_little(s: Signals) -> Finding:
+    seen = count_of(round(s.length, 1), "epoch")
     return Finding(
         name="too_little",
         title="Too short to judge",
         rule=f"fewer than {s.limits.few_epochs:g} epochs were recorded",
-        evidence=f"after {s.length:.1f} epochs every curve is still changing, whether anything is wrong or not",
+        evidence=f"after {seen} every curve is still changing, whether anything is wrong or not",
         confidence="high",
         advice="Train for at least ten epochs before judging the curves.",
         overrides={"train.epochs": max(10, int(s.curves.option("train.epochs", 10)))},
@@ -109,10 +115,10 @@ def _nothing_seen(s: Signals) -> Finding:
     error = s.standard_error(validation)
     known = []
     if s.survey.linear is not None:
-        known.append(f"a linear model on small images reaches {s.survey.linear:.1%}")
+        known.append(f"a linear model on images of 8 × 8 pixels has {s.survey.linear:.1%}")
     if np.isfinite(s.majority):
-        known.append(f"always naming the most frequent class {s.majority:.1%}")
-    compared = f" ({', '.join(known)})" if known else ""
+        known.append(f"always naming the most frequent class would have {s.majority:.1%}")
+    compared = f" ({', and '.join(known)})" if known else ""
     return Finding(
         name="nothing_seen",
         title="Nothing wrong seen; what is reachable is not known",

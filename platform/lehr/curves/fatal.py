@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from lehr.curves import advice
-from lehr.curves.findings import LEARNING_RATE_TOO_HIGH, NOT_LEARNING, Finding, grade
+from lehr.curves.findings import LEARNING_RATE_TOO_HIGH, NOT_LEARNING, Confidence, Finding, grade
 from lehr.curves.signals import Signals
 
 
@@ -27,21 +27,44 @@ def diverged(s: Signals) -> Finding | None:
 
 
 def thrown_off(s: Signals) -> Finding | None:
-    """The loss explodes in the first steps, or updates are violent, and the network never recovers."""
+    """Updates are violent and the loss explodes, or it stays above that of a guess; the network never recovers."""
     limits, update = s.limits, s.update_ratio(0, 1)
     if not s.at_chance or s.has_begun or not update > limits.small_update:
         return None
-    settled = min(s.loss_at(0.5), s.loss_at(1.0))
-    strength = max(s.peak / limits.spike, update / limits.wild_update, s.largest_update_ratio / limits.violent_update)
-    if not (strength > 1 or settled > limits.above_guess * s.chance_loss):
+    spike, moved = (
+        s.peak / limits.spike,
+        max(update / limits.wild_update, s.largest_update_ratio / limits.violent_update),
+    )
+    exploded = min(spike, moved) > 1  # one batch may be hard by chance, and updates are large beside small weights
+    above = s.excess_over_guess / limits.standard_errors if update > limits.healthy_update and not s.is_short else 0.0
+    if not exploded and not above > 1:
         return None
     evidence = (
         f"the loss reached {s.peak:.2g} times its initial value and ended at {s.loss_at(1.0):.3g} (chance level: "
         f"{s.chance_loss:.3g}); the largest update was {s.largest_update_ratio:.1%} of the weight norm, and "
         f"validation accuracy is {s.final(s.validation):.1%} (chance level: {s.guess:.1%})"
     )
-    rule = "the loss explodes in the first steps or the updates are far too large, and accuracy stays at chance level"
-    return _too_high(s, rule, evidence, 1.5 * strength)
+    rule = "the loss explodes in the first steps or stays above that of a guess, and accuracy stays at chance level"
+    return _too_high(s, rule, evidence, 1.5 * max(spike, moved) if exploded else min(above, 1.5))
+
+
+def blown_up(s: Signals) -> Finding | None:
+    """Early updates were violent and the loss rose far above its first value; what came back is not the same.
+
+    The loss alone, flat and then falling, would look like a bad initialization: no initialization makes it rise.
+    """
+    limits = s.limits
+    strength = min(s.blown_up / limits.climb, s.largest_update_ratio / limits.violent_update)
+    if s.is_fitted or not strength > 1:
+        return None
+    evidence = (
+        f"the smoothed loss rose from {s.initial_loss:.3g} to {(1 + s.blown_up) * s.initial_loss:.3g} in the first "
+        f"half, with updates of up to {s.largest_update_ratio:.1%} of the weight norm; accuracy is "
+        f"{s.final(s.training):.1%} on training rows"
+    )
+    return _too_high(
+        s, "early updates are violent, the loss rises far, and training rows are not fitted", evidence, strength
+    )
 
 
 def _too_high(s: Signals, rule: str, evidence: str, strength: float) -> Finding:
@@ -75,7 +98,7 @@ def not_learning(s: Signals) -> Finding | None:
     if not frozen and update < s.limits.small_update:
         if s.trend > s.limits.steady_fall or update * s.steps_taken < s.limits.moved:
             return None  # it does learn, but slowly, or has hardly moved: the learning rate is too low
-    elif not frozen and (s.has_begun or (s.is_short and not s.is_beaten)):
+    elif not frozen and (s.has_begun or (s.is_short and not (s.is_beaten and s.is_mute))):
         return None  # it has learned something, or had no time to
     why = (
         f"each update is only {update:.0e} of the weight norm: the learning rate is practically zero, or the weights "
@@ -88,7 +111,7 @@ def not_learning(s: Signals) -> Finding | None:
         title=NOT_LEARNING,
         rule="the smoothed loss ends where it began, and validation accuracy is at chance level",
         evidence=f"the loss went from {s.loss_at(0.02):.4g} to {s.loss_at(1.0):.4g} over {s.length:.0f} epochs; {why}",
-        confidence="low" if s.is_short and not frozen else "high" if fall < s.limits.no_fall else "medium",
+        confidence=_sure(s, frozen, fall),
         advice=(
             "Raise the learning rate until the weights change."
             if frozen
@@ -98,11 +121,29 @@ def not_learning(s: Signals) -> Finding | None:
     )
 
 
+def _sure(s: Signals, frozen: bool, fall: float) -> Confidence:
+    """Weights that do not move say it all; else small gradients have to say the same as the flat loss."""
+    if s.is_short and not frozen:
+        return "low"
+    return "high" if fall < s.limits.no_fall and (frozen or s.is_mute) else "medium"
+
+
 def _chance_in_words(s: Signals) -> str:
     if math.isnan(s.chance_loss):
         return ""
     about = f"ln {s.curves.classes} = " if s.curves.option("loss.name", "cross_entropy") == "cross_entropy" else ""
     return f" (chance level: {about}{s.chance_loss:.3g})"
+
+
+def _learnable(s: Signals) -> str:
+    """What a linear model gets right beyond a guess, of validation rows or of held-out training rows; or nothing."""
+    survey = s.survey
+    if survey.linear is not None and survey.linear > s.limits.chance_level(s.guess, s.validation_rows):
+        return f"{survey.linear:.1%} of the validation rows"
+    held = max(1, survey.held_out_rows)
+    if survey.held_out is not None and survey.held_out > s.limits.chance_level(s.guess, held):
+        return f"{survey.held_out:.1%} of the training rows that it was not fitted on"
+    return ""
 
 
 def at_chance(s: Signals) -> Finding | None:
@@ -113,13 +154,14 @@ def at_chance(s: Signals) -> Finding | None:
     update = s.update_ratio(0, 0.25)
     if not s.never_learned or s.length < s.limits.few_epochs or update < s.limits.small_update:
         return None
-    if not s.is_memorised and (s.has_begun or s.is_short or s.is_tiny or update < s.limits.modest_update):
+    if s.is_memorised or s.may_be_better:
         return None
-    linear = s.survey.linear
-    learnable = linear is not None and linear > s.limits.chance_level(s.chance, s.validation_rows)
-    known = f"; a linear model on small images reaches {linear:.1%}" if learnable else ""
+    if s.has_begun or s.is_short or s.is_tiny or update < s.limits.modest_update:
+        return None
+    learnable = _learnable(s)
+    known = f"; a linear model on small images is right for {learnable}" if learnable else ""
     blame = (
-        "The rows can be learned, so the network or its training is at fault."
+        "The rows can be learned, so the network, its training or the validation split is at fault."
         if learnable
         else "The labels seem to be unrelated to the inputs: check them."
     )

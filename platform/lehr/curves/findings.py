@@ -6,11 +6,14 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lehr.curves.alternatives import alternatives_of
 from lehr.errors import RunError
 from lehr.runs import Folder
+
+if TYPE_CHECKING:
+    from lehr.curves.measured import Measured
 
 Confidence = Literal["high", "medium", "low"]
 
@@ -76,10 +79,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the curves of a run show, the most urgent finding first. There is always at least one."""
+    """What the curves of a run show, the most urgent finding first. There is always at least one.
+
+    Attributes:
+        measured: what probes found out about it; None where none were run.
+    """
 
     run: str
     findings: tuple[Finding, ...]
+    measured: Measured | None = None
 
     @property
     def first(self) -> Finding:
@@ -100,7 +108,12 @@ class Diagnosis:
         folder.write_json("diagnosis.json", self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": 1, "run": self.run, "findings": [finding.to_json() for finding in self.findings]}
+        findings = [finding.to_json() for finding in self.findings]
+        if self.measured is None:
+            return {"format": 1, "run": self.run, "findings": findings}
+        for each in findings:
+            each["alternatives"] = [a for a in each["alternatives"] if a["cause"] not in self.measured.ruled_out]
+        return {"format": 1, "run": self.run, "findings": findings, "measured": self.measured.to_json()}
 
 
 def grade(value: float, limit: float, *, strong: float = 2.0) -> Confidence:

@@ -17,6 +17,7 @@ from lehr.curves.alternatives import in_a_line
 from lehr.curves.answers import answer_sections
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
+from lehr.curves.typed import as_typed
 from lehr.formatting import format_metric, format_seconds
 from lehr.intervals import in_words
 from lehr.reporting import drawing
@@ -46,7 +47,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
         Section("Environment", table(_environment(run.environment.to_json())), folded=True),
     ]
     sections = [
-        Section("", Markup().join(map(_finding, diagnosis.findings))),
+        Section("", _findings(diagnosis, run)),
         Section("", chart(drawn)),
         *answer_sections(run),
         _times(progress.seconds),
@@ -108,15 +109,23 @@ def subtitle(curves: Curves) -> str:
     return ", ".join(parts)
 
 
-def _finding(found: Finding) -> Markup:
+def _findings(diagnosis: Diagnosis, run: RunFolder) -> Markup:
+    measured = diagnosis.measured
+    ruled_out = measured.ruled_out if measured else ()
+    shown = Markup().join(_finding(each, run, ruled_out) for each in diagnosis.findings)
+    return shown + paragraph(measured.sentence) if measured else shown
+
+
+def _finding(found: Finding, run: RunFolder, ruled_out: Sequence[str]) -> Markup:
+    others = in_a_line(found.name, ruled_out=ruled_out)
     return finding(
         found.title,
         found.sentence,
-        found.advice,
-        f"{others} To tell them apart: lehr diagnose RUN --probe." if (others := in_a_line(found.name)) else "",
+        as_typed(found.advice, run),
+        f"{others} To tell them apart: lehr diagnose {run.name} --probe." if others else "",
         tone="good" if found.good else "bad" if found.name in _FATAL else "warn",
         tag=f"{found.confidence} confidence",
-        command=found.rerun,
+        command=as_typed(found.rerun, run),
         footnote=f"Rule: {found.rule}.",
     )
 

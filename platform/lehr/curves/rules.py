@@ -35,8 +35,13 @@ def bad_initialization(s: Signals) -> Finding | None:
     later = min(1.0, end + max(lasted, 0.15))
     if s.learned >= s.limits.overcome and lasted < s.limits.flat_and_overcome:
         return None
+    if s.learned >= s.limits.healthy and not s.is_mute:
+        return None  # a hard problem may begin so too, and this network has got over it
     fell = s.fall(end, later)
-    if fell < s.limits.sudden_fall or s.update_ratio(s.warmup_share, end) < s.limits.small_update:
+    if (
+        fell < (s.limits.clear_fall if s.is_mute else s.limits.sudden_fall)
+        or s.update_ratio(s.warmup_share, end) < s.limits.small_update
+    ):
         return None
     return Finding(
         name="bad_initialization",
@@ -46,7 +51,11 @@ def bad_initialization(s: Signals) -> Finding | None:
             f"the loss stayed at {first:.3g} until epoch {end * s.length:.1f} (step {s.step_of(end * s.length)}), then "
             f"fell by {fell:.0%} within {(later - end) * s.length:.1f} epochs"
         ),
-        confidence=grade(lasted, s.limits.flat_start),
+        confidence="low"
+        if not s.is_mute
+        else "medium"
+        if fell < s.limits.sudden_fall
+        else grade(lasted, s.limits.flat_start),
         advice="Change the initialization or add normalisation layers; failing that, use a warmup.",
         overrides=advice.better_initialization(s.curves),
     )
@@ -114,7 +123,8 @@ def decayed_too_early(s: Signals) -> Finding | None:
 
 def oscillating(s: Signals) -> Finding | None:
     """The training loss varies widely from step to step."""
-    if s.noise < s.limits.wide_noise or s.is_fitted or s.is_short:
+    decays = s.learning_rate[-1] < s.limits.rate_is_high * s.learning_rate.max()  # it settles by itself
+    if s.noise < s.limits.wide_noise or s.is_fitted or s.is_short or decays:
         return None
     return Finding(
         name="oscillating",
@@ -174,9 +184,12 @@ def overfitting(s: Signals) -> Finding | None:
     rose = s.final(losses) / -s.best(-losses) if s.positive else math.nan
     still_fitting = s.final(s.training) > s.best(s.training) - limits.no_fall
     turned = rose > limits.turned_down and best - validation > limits.standard_errors * error and still_fitting
-    if (not far and not turned) or (s.is_improving and not s.is_fitted):
+    by_heart = s.never_learned and (s.is_memorised or far)
+    if (not far and not turned and not by_heart) or (s.is_improving and not by_heart):
         return None
     loss_rose = f"; the validation loss is {rose:.2g} times its minimum" if rose > limits.turned_down else ""
+    if by_heart:
+        return _by_heart(s, loss_rose)
     return Finding(
         name="overfitting",
         title="Overfitting",
@@ -196,10 +209,29 @@ def overfitting(s: Signals) -> Finding | None:
     )
 
 
+def _by_heart(s: Signals, loss_rose: str) -> Finding:
+    """What the network learned of its training rows holds for no others: few rows look so, and so do wrong labels."""
+    return Finding(
+        name="overfitting",
+        title="Training rows learned by heart",
+        rule="training rows are learned, and validation accuracy is that of a guess",
+        evidence=(
+            f"accuracy is {s.final(s.training):.1%} on training images and {s.told(s.final(s.validation))} on the "
+            f"validation split, no better than a guess ({s.guess:.1%}){loss_rose}"
+        ),
+        confidence="medium" if s.is_fitted or s.learned >= s.limits.healthy else "low",
+        advice=(
+            f"Get more than {s.curves.rows_per_class:.0f} training rows a class, or regularise. Labels that do not "
+            "belong to the images look the same: check some of them, and compare both splits."
+        ),
+        overrides=advice.regularise(s.curves),
+    )
+
+
 def too_short(s: Signals) -> Finding | None:
     """The network is still getting better at the end, and does not fit its training rows yet."""
-    if s.is_fitted or s.is_near_perfect or not s.is_improving:
-        return None
+    if s.is_fitted or s.is_near_perfect or not s.is_improving or 1 - s.final(s.training) < s.least_gain:
+        return None  # what more epochs can still learn is no more than these rows can tell from chance
     error = s.standard_error(s.final(s.validation))
     return Finding(
         name="too_short",
@@ -254,9 +286,10 @@ CAUSES: tuple[Rule, ...] = (
     causes.frozen,
     causes.clipped,
     causes.too_regularised,
-    fatal.thrown_off,
-    causes.stale_statistics,
     causes.loud_start,
+    fatal.thrown_off,
+    fatal.blown_up,
+    causes.stale_statistics,
     causes.rate_gone,
 )
 FATAL: tuple[Rule, ...] = (fatal.diverged, *CAUSES, fatal.not_learning, fatal.at_chance)

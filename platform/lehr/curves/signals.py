@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lehr.curves.record import Curves
 from lehr.curves.thresholds import Thresholds
-from lehr.intervals import in_words
+from lehr.intervals import in_words, interval
 from lehr.reporting.smoothing import Floats, slope, smooth
 from lehr.runs import DataSurvey, NetworkSurvey
 
@@ -86,6 +86,28 @@ class Signals:
         return self.steps_taken < self.limits.few_steps
 
     @cached_property
+    def is_mute(self) -> bool:
+        """Whether the initial weights pass no signal: the first loss is that of a guess, and gradients are small too.
+
+        The loss alone does not tell: that of many sound networks begins there.
+        """
+        near = abs(self.initial_loss / self.chance_loss - 1) < self.limits.mute if self.chance_loss > 0 else False
+        return near and not self.early_gradient >= self.limits.quiet
+
+    @cached_property
+    def early_gradient(self) -> float:
+        """The median norm of the gradients of the first tenth of the run; NaN where it was not measured."""
+        x, y = self.curves.steps["epoch"], self.curves.steps.get("gradient_norm", np.empty(0))
+        early = y[(x <= max(0.1 * self.length, x[0])) & np.isfinite(y)] if len(y) else y
+        return float(np.median(early)) if len(early) else math.nan
+
+    @cached_property
+    def blown_up(self) -> float:
+        """How far the smoothed loss rose above its first value within the first half, in units of that value."""
+        early = self.loss[: GRID // 2 + 1]
+        return float(np.nanmax(early, initial=0.0)) / self.initial_loss - 1
+
+    @cached_property
     def whole(self) -> NDArray[np.bool_]:
         """The steps of batches of the usual size: the loss of a last batch of a few rows may be anything [steps]."""
         examples = self.curves.steps.get("examples", np.ones(len(self.curves.steps["step"])))
@@ -99,6 +121,14 @@ class Signals:
         residuals = (y - np.interp(x, self.grid, self.loss))[late]
         residuals = residuals[np.isfinite(residuals)]
         return float(residuals.std()) / self.initial_loss if len(residuals) > 2 else 0.0
+
+    @cached_property
+    def excess_over_guess(self) -> float:
+        """How surely the loss of the second half is above that of a guess: their distance in standard errors."""
+        x, y = self.curves.steps["epoch"], self.curves.steps["loss"]
+        late = y[(x >= self.length / 2) & self.whole & np.isfinite(y)]
+        error = float(late.std()) / math.sqrt(len(late)) if len(late) else 0.0
+        return (float(late.mean()) - self.chance_loss) / error if error else 0.0
 
     @cached_property
     def trend(self) -> float:
@@ -232,6 +262,12 @@ class Signals:
         return bool(self.final(self.validation) <= self.limits.chance_level(self.guess, self.validation_rows))
 
     @cached_property
+    def may_be_better(self) -> bool:
+        """Whether validation rows are too few to show that the network is at chance level, though it may be."""
+        most = self.guess + self.limits.beyond_guess * (1 - self.guess)
+        return interval(self.final(self.validation), self.validation_rows)[1] > most
+
+    @cached_property
     def never_learned(self) -> bool:
         """Whether validation accuracy never left chance level, by the mean of three epochs."""
         level = self.limits.chance_level(self.guess, self.validation_rows)
@@ -352,9 +388,27 @@ class Signals:
         return 1 - validation <= max(self.limits.near_perfect, self.standard_error(validation))
 
     @cached_property
+    def has_room(self) -> bool:
+        """Whether validation rows could tell a better run from this one's best epoch.
+
+        If not, no cause of lost accuracy can be claimed: nobody could measure that mending it helps.
+        """
+        return 1 - self.kept > self.least_gain
+
+    @property
+    def kept(self) -> float:
+        """Validation accuracy of the best epoch."""
+        return float(np.nanmax(self.validation, initial=0.0))
+
+    @property
+    def least_gain(self) -> float:
+        """The least gain of validation accuracy that is worth a verdict, and that these rows can tell from chance."""
+        return max(self.limits.worth, self.limits.standard_errors * self.standard_error(self.kept))
+
+    @cached_property
     def is_beaten(self) -> bool:
         """Whether a linear model on small images does clearly better on validation rows than the network."""
-        linear, best = self.survey.linear, self.best(self.validation)
+        linear, best = self.survey.linear, self.kept
         if linear is None or linear <= self.limits.chance_level(self.guess, self.validation_rows):
             return False
         return linear > best + 3 * math.hypot(self.standard_error(linear), self.standard_error(best))

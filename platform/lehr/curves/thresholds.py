@@ -31,8 +31,15 @@ class Thresholds:
         3.0,
         "a difference of two accuracies counts beyond three binomial standard errors: one false alarm in 400 readings",
     )
+    worth: float = _number(0.03, "accuracy that mending something must be able to gain for it to be worth a verdict")
     chance_margin: float = _number(
         0.01, "added to chance level, since a network that only prefers the largest class is slightly above it"
+    )
+
+    beyond_guess: float = _number(
+        0.1,
+        "accuracy from a guess (0) to perfect (1) that the interval must exclude for a network to be told as a guess: "
+        "on few rows, not to see a difference is no sign that there is none",
     )
 
     spike: float = _number(
@@ -42,15 +49,22 @@ class Thresholds:
         0.25,
         "rise of the smoothed loss above its minimum, in units of the initial loss; warm restarts rise by 0.15",
     )
+    mute: float = _number(
+        0.025,
+        "relative distance of the loss before the first update from that of a guess: up to 0.025 with weights of a "
+        "hundredth to half the usual size, and mostly 0.04 and more where a signal passes through convolutions",
+    )
+    quiet: float = _number(
+        0.3,
+        "norm of the first gradients: up to 0.3 with weights of a hundredth to half the usual size, 0.4 and more in "
+        "nine of ten sound networks of every kind",
+    )
+    clear_fall: float = _number(0.1, "fall of the loss after a flat start without a signal: what follows is no noise")
     wild_update: float = _number(
         0.03, "|Δw|/|w| per step: 0.005 to 0.012 in the middle of healthy runs, 0.04 and up where nothing converges"
     )
     violent_update: float = _number(
         0.08, "largest measured |Δw|/|w|: at most 0.05 in healthy runs, 0.1 and up where one update ruins a network"
-    )
-    above_guess: float = _number(
-        1.015,
-        "a loss that stays above ln(classes) by this factor is worse than no network: only huge updates keep it there",
     )
     no_fall: float = _number(
         0.02, "a smoothed loss has not fallen unless it lost this share of its initial value: noise is about 0.01"

@@ -8,6 +8,7 @@ from typing import Any
 
 from lehr.driver.running import Running
 from lehr.runs import RunFolder
+from lehr.tracking.sink import TRACKERS
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Kind:
 
 FILES_OF_EVERY_RUN = (
     "job.yaml", "progress.json", "outcome.json", "stop.json", "failure.json", "lost.json",
-    "survey.json", "answers.parquet", "curves.png", "report.html", "diagnosis.json",
+    "survey.json", "answers.parquet", "curves.png", "report.html", "diagnosis.json", "probes.json",
+    *(f"tracking-{name}.json" for name in TRACKERS),
 )  # fmt: skip
-FOLDERS_OF_EVERY_RUN = ("checkpoints", "steps", "epochs", "events", "model")
+FOLDERS_OF_EVERY_RUN = ("checkpoints", "steps", "epochs", "events", "model", "tensorboard")
 """What a fresh start deletes in any run folder. `attempts/` stays: workers of an old attempt may still write, and its
 number must not be used again. `lease.json` stays too: it belongs to the writer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -113,6 +114,7 @@ def open_run(
     folder.make()  # the log and the lease are in it already, but nobody has synced its name
     if existing is None:
         environment = Environment.collect(seed=job.seed, source=job.folder)
+        environment = replace(environment, job_file=job.file, overrides=dict(job.overrides))
         run = RunFolder.create(folder, to_dict(job), environment, claim)
     else:
         run = RunFolder.open(folder, claim)

@@ -40,6 +40,8 @@ class Origin:
     default_name: str = ""
     tree: Node | None = None
     dropped: Mapping[FieldPath, str] = field(default_factory=dict)
+    file: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
@@ -100,6 +102,16 @@ class Job(Section):
     def source(self) -> str:
         """The job file as messages show it; empty for a job built in Python."""
         return self._origin.source
+
+    @property
+    def file(self) -> str:
+        """The absolute path of the job file; empty for a job built in Python."""
+        return self._origin.file
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """What was changed beside the file: dotted path to value."""
+        return self._origin.overrides
 
     @property
     def named_explicitly(self) -> bool:

@@ -43,7 +43,8 @@ def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> Job:
     file = Path(absolute(os.fspath(path), Path.cwd()))
     tree = _read(file)
     values = _as_mapping(overrides)
-    origin = Origin(file.parent, _shown(file), default_name(file.stem, values))
+    name = default_name(file.stem, values)
+    origin = Origin(file.parent, _shown(file), name, file=str(file), overrides=values)
     job = _build(_with_bases(tree, [file]), values, Location("command line"), origin)
     trust.give(to_dict(job))
     return job

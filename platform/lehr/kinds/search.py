@@ -10,7 +10,7 @@ from typing import cast
 from lehr.data.load import OpenedSources
 from lehr.driver import Kind, Running
 from lehr.errors import LehrError
-from lehr.formatting import format_folder, format_seconds
+from lehr.formatting import count_of, format_folder, format_seconds
 from lehr.job.search import SearchJob
 from lehr.runs import Progress, RunFolder
 from lehr.search.check import check_search
@@ -42,7 +42,13 @@ def conclude(running: Running, study: SearchStudy) -> None:
     failed = Counter(outcome.message for outcome in study.outcomes.values() if outcome.status == "failed")
     count = len(study.outcomes)
     found = f"{count} trial{'s' * (count != 1)}: {study.ending}"
-    message = found if ranking else f"none of {count} trials finished an epoch"
+    message = (
+        found
+        if ranking
+        else f"none of {count_of(count, 'trial')} finished an epoch"
+        if count != 1
+        else "the trial finished no epoch"
+    )
     _write_end(run, study, message, found=bool(ranking))
     screen.close()
     if not ranking:

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 
 from lehr.curves import verdict, write_curves
+from lehr.curves.typed import as_typed
 from lehr.data.door import LocalHost, choose, load, open_data
 from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import returns_dataset
@@ -249,7 +250,8 @@ def several_splits(run: RunFolder, progress: Progress) -> str:
     if is_one_of_several or not is_wide(best.value, rows):
         return ""
     repeat = f"for i in 1 2 3 4 5; do lehr run JOB data.split_seed=$i name={shlex.quote(run.name)}-split-$i; done"
-    return f"{rows:,} validation rows say little; the mean over several splits says more: {repeat}"
+    said = f"{rows:,} validation rows say little; the mean over several splits says more: {repeat}"
+    return as_typed(said, run)
 
 
 KIND = Kind(check=check, run=run, report=report)

@@ -1,7 +1,8 @@
 """Probes: cheap measurements of a run's rows and network that tell causes apart which its curves alone cannot.
 
 `lehr diagnose RUN --probe` runs those that `curves.alternatives` names for what the curves show. Each is a function of
-a `Subject` (job, rows, network) with a plain result. They train on this machine, without Ray, and write nothing.
+a `Subject` (job, rows, network) with a plain result. They train on this machine, without Ray, and write nothing;
+the command keeps what they say in `probes.json`.
 """
 
 from lehr.probes.budget import Budget

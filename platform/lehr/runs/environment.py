@@ -78,6 +78,7 @@ class Environment:
         host, platform, cpus, memory_bytes, gpus: the machine that the run was started on.
         versions: by package; None for one that is not installed.
         git: of the job's folder; None outside a repository.
+        job_file, overrides: the file of the job, and what was changed beside it; empty for a job built in Python.
         data: None until they were opened.
     """
 
@@ -90,6 +91,8 @@ class Environment:
     gpus: tuple[Gpu, ...] = ()
     versions: Mapping[str, str | None] = field(default_factory=dict)
     git: GitState | None = None
+    job_file: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     data: DataFacts | None = None
 
     @classmethod

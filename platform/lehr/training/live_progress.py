@@ -55,8 +55,7 @@ class LiveProgress:
 
     def _progress(self, status: State, state: TrainingState, message: str) -> Progress:
         plan, length, step = self._plan, self._plan.length, state.step
-        seconds, done = time.perf_counter() - self._began, step - self._first_step
-        per_second = done / seconds if done else None  # steps of this attempt
+        seconds = time.perf_counter() - self._began
         on_gpu = self._device.type == "cuda"
         return Progress(
             status=status,

@@ -1,10 +1,10 @@
-"""Data sets of the cases: photographs, scans, drawings and textures, as arrays."""
+"""Data sets of the cases: photographs, scans, drawings and textures, as arrays. Some are for development only."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.random import Generator
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import lehr.data
 from tests.benchmarks.cifar import FOLDER, TRAIN
@@ -121,6 +121,64 @@ def _textures(rows: int = 2400) -> Rows:
     return Rows(noisy.clip(0, 255).astype(np.uint8)[..., None], labels, tuple("abcdefgh"))
 
 
+def _pets() -> Rows:
+    """Photographs of cats and dogs, which are hard to tell apart at this size; none of the rows of `cifar`."""
+    rows = _from_parquet(TRAIN, "RGB", 30_000)
+    rows = rows.take(np.arange(6000, len(rows)))
+    cat, dog = rows.classes.index("cat"), rows.classes.index("dog")
+    some = rows.take(np.flatnonzero((rows.labels == cat) | (rows.labels == dog)))
+    return Rows(some.images, (some.labels == dog).astype(np.int64), ("cat", "dog"))
+
+
+def _glyphs(rows: int = 3000) -> Rows:
+    """Printed letters, turned, moved and scaled, in grey under noise."""
+    draw, letters = np.random.default_rng(22), "ABCEFGHKMNRS"
+    labels = draw.integers(0, len(letters), rows)
+    images = np.empty((rows, SIDE, SIDE, 1), np.uint8)
+    for row, label in enumerate(labels):
+        page = Image.new("L", (48, 48), 0)
+        size, x, y = int(draw.integers(22, 38)), *draw.normal(24, 3, 2)
+        ImageDraw.Draw(page).text((x, y), letters[label], 255, ImageFont.load_default(size), anchor="mm")
+        small = _resized(page.rotate(float(draw.uniform(-25, 25))), "L").astype(float)
+        images[row] = (small * draw.uniform(0.4, 0.9) + draw.normal(30, 20, small.shape)).clip(0, 255)
+    return Rows(images, labels, tuple(letters))
+
+
+def _counts(rows: int = 2500) -> Rows:
+    """One to five spots, which may touch: the class is how many."""
+    draw = np.random.default_rng(23)
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(float)
+    labels = draw.integers(0, 5, rows)
+    images = np.empty((rows, SIDE, SIDE, 1), np.uint8)
+    for row, label in enumerate(labels):
+        places = draw.uniform(2, SIDE - 2, (label + 1, 2))
+        spots = [np.exp(-((x - px) ** 2 + (y - py) ** 2) / 2.5) for px, py in places]
+        images[row] = (200 * np.max(spots, axis=0) + draw.normal(25, 15, x.shape)).clip(0, 255)[..., None]
+    return Rows(images, labels, ("one", "two", "three", "four", "five"))
+
+
+def _faint(rows: int = 2000) -> Rows:
+    """A faint pattern of each class below strong noise: even the best network is wrong on many rows."""
+    draw = np.random.default_rng(24)
+    labels = draw.integers(0, 6, rows)
+    patterns = draw.normal(0, 1, (6, SIDE // 2, SIDE // 2, 3)).repeat(2, axis=1).repeat(2, axis=2)
+    noisy = 128 + 4.5 * patterns[labels] + draw.normal(0, 45, (rows, SIDE, SIDE, 3))
+    return Rows(noisy.clip(0, 255).astype(np.uint8), labels, tuple("uvwxyz"))
+
+
+def _sides(rows: int = 2500) -> Rows:
+    """Where the bright spot is, of four sides: easy, and soon learned."""
+    draw = np.random.default_rng(25)
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(float)
+    labels = draw.integers(0, 4, rows)
+    along, across = draw.uniform(3, SIDE - 4, rows), draw.uniform(2, 5, rows)
+    across = np.where(labels % 2 == 1, SIDE - 1 - across, across)
+    px, py = np.where(labels < 2, across, along), np.where(labels < 2, along, across)
+    spots = 120 * np.exp(-((x - px[:, None, None]) ** 2 + (y - py[:, None, None]) ** 2) / 6)
+    noisy = 70 + spots + draw.normal(0, 30, spots.shape)
+    return Rows(noisy.clip(0, 255).astype(np.uint8)[..., None], labels, ("left", "right", "top", "bottom"))
+
+
 LOADERS: dict[str, Callable[[], Rows]] = {
     "digits": _digits,
     "cifar": _cifar,
@@ -128,18 +186,27 @@ LOADERS: dict[str, Callable[[], Rows]] = {
     "shapes": _shapes,
     "textures": _textures,
 }
+"""Those of reports, and of development with other faults."""
+FOR_DEVELOPMENT: dict[str, Callable[[], Rows]] = {
+    "pets": _pets,
+    "glyphs": _glyphs,
+    "counts": _counts,
+    "faint": _faint,
+    "sides": _sides,
+}
+"""Those that no report has, with every fault that may be looked at."""
 
 
 @cache
 def load(name: str) -> Rows:
     """All rows of a data set."""
-    return LOADERS[name]()
+    return (LOADERS | FOR_DEVELOPMENT)[name]()
 
 
-def available() -> list[str]:
-    """The data sets that this machine has."""
-    missing = {"cifar": not TRAIN.exists(), "cells": not CELLS.exists()}
-    return [name for name in LOADERS if not missing.get(name)]
+def available(loaders: Iterable[str] = LOADERS) -> list[str]:
+    """The data sets that this machine has, of these."""
+    missing = {"cifar": not TRAIN.exists(), "pets": not TRAIN.exists(), "cells": not CELLS.exists()}
+    return [name for name in loaders if not missing.get(name)]
 
 
 def draw_rows(rows: Rows, count: int, draw: Generator, rarest: float = 1.0) -> np.ndarray:

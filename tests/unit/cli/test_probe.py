@@ -1,4 +1,4 @@
-"""`lehr diagnose --probe` as a person types it: what it says, what it refuses, and that it writes nothing."""
+"""`lehr diagnose --probe` as a person types it: what it says, what it refuses, and what it keeps."""
 
 from __future__ import annotations
 
@@ -30,17 +30,26 @@ def test_without_probes_the_whole_command_is_proposed(slow_run: RunFolder, capsy
     assert "Could also be: " in said
 
 
-def test_with_probes_the_cause_is_named_and_nothing_is_written(
+def test_with_probes_the_cause_is_named_and_kept_and_nothing_else_is_written(
     slow_run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = slow_run.folder.local_path
+    diagnose(str(folder))
+    assert "most of the network is not trained" in capsys.readouterr().out
     before = {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
     diagnose(str(folder), probe=True, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["cause"]["cause"] == "rate_too_low", found
     assert found["cause"]["command"].startswith("lehr run JOB optimizer.lr=")
     assert {each["name"] for each in found["probes"]} >= {"rates", "parts"}
-    assert {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")} == before
+    assert {path: os.stat(path).st_mtime_ns for path in before} == before
+    assert {*folder.rglob("*")} - {*before} == {folder / "probes.json"}
+    diagnose(str(folder))
+    said = capsys.readouterr().out
+    assert "Probes named the cause: the learning rate is too low." in said
+    assert "Ruled out: most of the network is not trained." in said
+    assert "most of the network is not trained (probe: weights)" not in said
+    assert "To find out" not in said
 
 
 def test_probes_that_do_not_fit_are_named(slow_run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

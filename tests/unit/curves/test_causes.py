@@ -221,17 +221,20 @@ def test_a_run_is_healthy_only_where_nearly_all_is_right(accuracy: float) -> Non
 
 def test_at_chance_the_rows_are_blamed_only_if_a_linear_model_learns_nothing_either() -> None:
     falling: dict[str, Any] = {
-        "loss": lambda p: 2.3 - 0.4 * p,
+        "loss": lambda p: 2.3 - 0.1 * p,
         "update": 0.004,
         "validation": 0.1,
-        "train": 0.7,
-        "validation_loss": 3.0,
+        "train": 0.11,
+        "validation_loss": 2.3,
     }
     learnable = diagnose(made(**falling, survey=SURVEY)).first
+    held_out = diagnose(made(**falling, survey=replace(SURVEY, linear=0.1, held_out=0.17))).first
     hopeless = diagnose(made(**falling, survey=replace(SURVEY, linear=0.1, held_out=0.1))).first
-    assert learnable.name == hopeless.name == "at_chance"
-    assert "a linear model on small images reaches 60.0%" in learnable.evidence
+    assert learnable.name == held_out.name == hopeless.name == "at_chance"
+    assert "a linear model on small images is right for 60.0% of the validation rows" in learnable.evidence
+    assert "17.0% of the training rows that it was not fitted on" in held_out.evidence
     assert learnable.advice.startswith("The rows can be learned")
+    assert held_out.advice.startswith("The rows can be learned")
     assert "The labels seem to be unrelated to the inputs" in hopeless.advice
 
 

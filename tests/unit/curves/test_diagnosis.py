@@ -50,10 +50,14 @@ CASES: dict[str, Callable[[], Curves]] = {
         lambda p: GUESS + 40 * math.exp(-20 * p) * (p > 0), validation=0.1, train=0.1, update=0.05
     ),
     "not_learning": lambda: made(GUESS, validation=0.1, train=0.1, update=1e-10, validation_loss=GUESS),
-    "at_chance": lambda: made(
-        lambda p: GUESS - 0.8 * p, validation=0.1, train=lambda p: 0.1 + 0.6 * p, validation_loss=lambda p: 2.4 + p
+    "at_chance": lambda: made(lambda p: GUESS - 0.1 * p, validation=0.1, train=0.11, validation_loss=GUESS),
+    "bad_initialization": lambda: made(
+        lambda p: GUESS if p < 0.3 else GUESS * math.exp(-12 * (p - 0.3)),
+        update=0.004,
+        gradient_norm=0.1,
+        train=0.6,
+        validation=0.58,
     ),
-    "bad_initialization": lambda: made(lambda p: GUESS if p < 0.3 else GUESS * math.exp(-12 * (p - 0.3)), update=0.004),
     "rate_too_low": lambda: made(lambda p: 2.4 - 0.4 * p, update=1e-4, train=0.4, validation=lambda p: 0.1 + 0.3 * p),
     "decayed_too_early": lambda: made(
         lambda p: 2.3 - 10 * min(p, 0.1) - 0.05 * max(p - 0.1, 0), rate=step_down, train=0.6, validation=0.58

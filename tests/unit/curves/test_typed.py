@@ -1,0 +1,62 @@
+"""Advice can be typed as it stands: with the job file, and with what its user had changed."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lehr.curves.typed import as_typed
+from lehr.job import from_dict, load, parse_overrides, to_dict
+from lehr.runs import Environment, Folder, RunFolder
+
+FILE = "kind: train\ndata: {source: digits}\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my job.yaml").write_text(FILE)
+    return tmp_path
+
+
+def run_of(here: Path, *overrides: str, file: str | None = None) -> RunFolder:
+    job = load("my job.yaml", overrides)
+    environment = replace(Environment(), job_file=job.file if file is None else file, overrides=dict(job.overrides))
+    return RunFolder.create(Folder.at(here / "runs" / job.run_name), to_dict(job), environment)
+
+
+def test_advice_has_the_file_and_keeps_the_overrides_that_it_does_not_change(here: Path) -> None:
+    run = run_of(here, "optimizer.lr=1e-5", "train.epochs=4", "data.augment=[shift]")
+    said = as_typed("Try. Type: lehr run JOB optimizer.lr=0.1. Or else", run)
+    assert said == "Try. Type: lehr run 'my job.yaml' train.epochs=4 'data.augment=[shift]' optimizer.lr=0.1. Or else"
+
+
+def test_a_whole_that_advice_replaces_takes_its_parts_with_it(here: Path) -> None:
+    run = run_of(here, "schedule.warmup=1ep", "train.epochs=4")
+    said = as_typed("""lehr run JOB 'schedule={"name": "step"}'""", run)
+    assert said == """lehr run 'my job.yaml' train.epochs=4 'schedule={"name": "step"}'"""
+
+
+def test_a_run_that_was_named_gets_another_name(here: Path) -> None:
+    run = run_of(here, "name=low", "train.epochs=4")
+    assert as_typed("lehr run JOB optimizer.lr=0.1", run).endswith("train.epochs=4 optimizer.lr=0.1 name=low-2")
+    said = as_typed("Type: lehr run JOB model.weights=pretrained. Or else", run)
+    assert said.endswith("model.weights=pretrained name=low-2. Or else")
+    assert as_typed("lehr run JOB name=mine", run).endswith("train.epochs=4 name=mine")
+
+
+def test_a_file_that_is_not_here_stays_a_word(here: Path) -> None:
+    for number, file in enumerate(("", str(here / "gone.yaml"), str(here))):
+        run = run_of(here, f"seed={number}", f"train.epochs={number + 1}", file=file)
+        assert as_typed("lehr run JOB optimizer.lr=0.1", run) == "lehr run JOB optimizer.lr=0.1"
+
+
+def test_what_is_typed_is_a_job(here: Path) -> None:
+    run = run_of(here, "optimizer.lr=1e-5", "train.epochs=4")
+    _, _, file, *typed = shlex.split(as_typed("lehr run JOB optimizer.lr=0.1 data.limit=64", run))
+    assert Path(file).read_text() == FILE
+    assert parse_overrides(typed) == {"train.epochs": 4, "optimizer.lr": 0.1, "data.limit": 64}
+    assert from_dict({"kind": "train"}, typed)
