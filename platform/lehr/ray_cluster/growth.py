@@ -18,8 +18,8 @@ UNKNOWN: Mapping[str, float] = {"CPU": math.inf, "GPU": math.inf}
 def limits() -> dict[str, float]:
     """What the connected cluster can grow to, by resource; empty where it does not grow.
 
-    Ray's second autoscaler, which KubeRay uses, publishes no limits: then they are infinite, and `never_fits` says later
-    what it cannot place.
+    Ray's second autoscaler, which KubeRay uses, publishes no limits: then they are infinite, and `never_fits` says
+    later what it cannot place.
     """
     from ray._private.state import state
 

@@ -150,6 +150,7 @@ class Submission:
         number: which submission of the run it is, counted from 1.
         message: what the cluster says about its end.
         request: what was requested, where the cluster still knows.
+        why: why it waits, or what befell it, where the cluster knows.
     """
 
     id: str
@@ -160,6 +161,7 @@ class Submission:
     started: float | None = None
     ended: float | None = None
     request: Request | None = None
+    why: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -248,6 +250,5 @@ def command(verb: str, run: str, backend: Backend) -> str:
 
 
 def resume_command(run: str, backend: Backend) -> str:
-    """What to type to resume a run; `lehr resume` knows Ray clusters only."""
-    kubernetes = backend.option.startswith("--kubernetes")
-    return command("submit", "JOB", backend) if kubernetes else command("resume", run, backend)
+    """What to type to resume a run."""
+    return command("resume", run, backend)
