@@ -37,7 +37,7 @@ from lehr.predict import EnsembleDescription, EnsembleMember, Network, load_pred
 from lehr.predict.ray_predict import predict_on_ray
 from lehr.predict.source_parts import prepare_source
 from lehr.predict.worker import PredictionSpec, decode_ahead
-from lehr.ray_cluster.connection import connect
+from lehr.ray_cluster.connection import Resources, connect
 from lehr.runs import Folder, RunFolder, write_model
 from tests.benchmarks import cifar
 from tests.benchmarks.alternating import compare
@@ -64,7 +64,7 @@ def ours(data: Path, run: RunFolder, out: Path) -> float:
     section = DataSection(source="parquet", path=str(data))
     source = prepare_source(open_source(section, lambda field, what: AssertionError(what)), predictor)  # type: ignore[arg-type,return-value]
     spec = PredictionSpec(run.folder, Folder.at(out), source, predictor.wanted, False, BATCH, os.getcwd(), "benchmark")
-    results = predict_on_ray(spec, range(len(source.parts)), WorkersSection())
+    results = predict_on_ray(spec, range(len(source.parts)), WorkersSection(), Resources(cores(), 0))
     assert sum(result.rows for result in results) == source.rows
     return time.perf_counter() - began
 

@@ -137,7 +137,7 @@ def test_a_run_that_resumes_with_fewer_or_more_workers_ends_the_same_to_nine_dig
 
 
 def warn_at(step: int) -> None:
-    """Announces at a step that this machine is about to be taken away, and kills the process two steps later."""
+    """Announces at a step that this machine is about to be taken away, and kills the process if it trains on."""
     import lehr.training.synchronisation
     from lehr.training.train_step import TrainStep
 
@@ -145,7 +145,7 @@ def warn_at(step: int) -> None:
     seen, take, make = [0], TrainStep.__call__, Attempt.__init__
 
     def made(self: Attempt, plan: Plan, run: RunFolder, group: Group, callbacks: Caller) -> None:
-        make(self, plan, run, group, replace(callbacks, must_save=lambda: "spot" if seen[0] >= step else None))
+        make(self, plan, run, group, replace(callbacks, must_leave=lambda: "spot" if seen[0] >= step else None))
 
     def take_or_die(self: Any, batch: Any, rows: int, number: int) -> Any:
         seen[0] = number
@@ -156,13 +156,15 @@ def warn_at(step: int) -> None:
     Attempt.__init__, TrainStep.__call__ = made, take_or_die  # type: ignore[method-assign, assignment]
 
 
-def test_a_notice_that_the_machine_is_taken_away_saves_at_once(tmp_path: Path) -> None:
-    whole = train_here(EVERY_EPOCH, tmp_path / "whole")
-    with pytest.raises(Died, match="-9"):
-        train_here(EVERY_EPOCH, tmp_path / "run", prepare=partial(warn_at, 9))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_at_a_notice_that_the_machine_is_taken_away_workers_save_and_leave(tmp_path: Path, workers: int) -> None:
+    whole = train_here(EVERY_EPOCH, tmp_path / "whole", workers)
+    run = train_here(EVERY_EPOCH, tmp_path / "run", workers, partial(warn_at, 9))
     saved = sorted(file.name for file in (tmp_path / "run/checkpoints").iterdir())
     assert saved == ["step-0000000006-0001", "step-0000000010-0001"]  # every 6 steps, and at the notice
-    run = train_here(EVERY_EPOCH, tmp_path / "run")
+    assert run.outcome() is None, "the run has not ended"
+    assert run.lost()
+    run = train_here(EVERY_EPOCH, tmp_path / "run", workers)
     for one, other in zip(records(whole), records(run), strict=True):
         assert one.equals(other)
     assert [event["kind"] for event in run.events()] == ["started", "warned", "lost", "resumed", "finished"]

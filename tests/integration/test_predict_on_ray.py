@@ -28,6 +28,7 @@ pytestmark = pytest.mark.ray
 def test_a_pool_of_actors_writes_the_same_as_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all members in one pass, unreadable rows in their places, and every row once."""
     from lehr.predict.ray_predict import predict_on_ray
+    from lehr.ray_cluster.connection import Resources
 
     monkeypatch.setattr(source_parts, "PART_ROWS", 14)
     run = make_run(tmp_path / "run")
@@ -45,7 +46,7 @@ def test_a_pool_of_actors_writes_the_same_as_one_process(tmp_path: Path, monkeyp
         return PredictionSpec(run.folder, out_folder, source, predictor.wanted, True, 8, str(tmp_path), "fingerprint")
 
     here = list(predict_locally(spec("here"), numbers, 1))
-    there = list(predict_on_ray(spec("there"), numbers, WorkersSection(count=2)))
+    there = list(predict_on_ray(spec("there"), numbers, WorkersSection(count=2), Resources(2, 0)))
     assert sorted(there, key=lambda result: result.number) == here
     assert sum(result.rows for result in there) == ROWS
     one, other = pq.read_table(tmp_path / "here"), pq.read_table(tmp_path / "there")
@@ -86,3 +87,32 @@ def test_an_ensemble_trained_on_ray_predicts_on_ray(tmp_path: Path) -> None:
     assert [name for name in table.column_names if name.startswith("member")] == ["member 01", "member 03"]
     expected = Run("runs/job").predict(PIXELS[..., None])
     np.testing.assert_allclose(np.stack(table["probabilities"].to_numpy().tolist()), expected, atol=1e-6)
+
+
+def test_a_cluster_of_one_cpu_predicts(tmp_path: Path) -> None:
+    """The one actor holds the CPU, and decoding must not wait for it."""
+    code = f"""
+import ray
+from pathlib import Path
+from lehr.data.sources import open_source
+from lehr.job import DataSection, WorkersSection
+from lehr.predict import load_predictor
+from lehr.predict.ray_predict import predict_on_ray
+from lehr.predict.source_parts import prepare_source
+from lehr.predict.worker import PredictionSpec
+from lehr.ray_cluster.connection import Resources
+from lehr.runs import Folder
+
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+predictor = load_predictor(Folder.at({str(tmp_path / "run")!r}))
+section = DataSection(source="parquet", path={str(tmp_path / "data.parquet")!r})
+source = prepare_source(open_source(section, None), predictor)
+run, out = Folder.at({str(tmp_path / "run")!r}), Folder.at({str(tmp_path / "out")!r})
+spec = PredictionSpec(run, out, source, predictor.wanted, False, 8, {str(tmp_path)!r}, "f")
+there = Resources(1, 0, ((1.0, 0.0),))
+print("rows", sum(part.rows for part in predict_on_ray(spec, range(len(source.parts)), WorkersSection(), there)))
+"""
+    make_run(tmp_path / "run")
+    parquet(tmp_path / "data.parquet")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=False)
+    assert f"rows {ROWS}" in done.stdout, done.stderr

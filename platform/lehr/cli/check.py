@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import AsJson, Cluster, JobFile, Trust, only_one, print_json, ray_jobs, rehearsed
+from lehr.cli.options import (
+    AsJson,
+    Cluster,
+    JobFile,
+    Kubernetes,
+    Trust,
+    only_one,
+    print_json,
+    ray_jobs,
+    rehearsed,
+)
 from lehr.cli.submit import CHECK_SECONDS, ended, wait_for_check
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
     from lehr.job import Job
+    from lehr.submission.backend import Request
 
 
 def check(
@@ -26,6 +37,7 @@ def check(
         typer.Argument(help="Changes to the job: workers=4 storage=s3://…", show_default=False),
     ] = None,
     cluster: Cluster = None,
+    kubernetes: Kubernetes = None,
     folder: Annotated[
         Path | None, typer.Option(help="The folder to upload; see lehr submit.", show_default=False)
     ] = None,
@@ -40,8 +52,11 @@ def check(
     Each finding says what is missing, why it matters, and what to do. Here the data are opened and the network is
     built, and you see how large both are; nothing is decoded or trained.
 
+    On Kubernetes the cluster is asked whether it would accept the job, and creates nothing.
+
     Example: lehr check jobs/train.yaml
     Example: lehr check jobs/train.yaml workers=4 --cluster http://host:8265
+    Example: lehr check jobs/train.yaml --kubernetes profile.yaml
     """
     started = time.monotonic()
     from lehr.job import load
@@ -50,6 +65,13 @@ def check(
     from lehr.submission.submit import package_of, request_of, working_folder
 
     loaded = load(job, overrides or ())
+    if kubernetes:
+        for option, value in (("--cluster", cluster), ("--folder", folder), ("--json", as_json)):
+            if value:
+                only_one(option, "--kubernetes")
+        names = include_names(loaded.folder, include or [])
+        check_kubernetes(loaded, kubernetes, request_of(loaded, loaded.folder, include=names, trust=trust or ()))
+        return
     if not (cluster or os.environ.get("RAY_API_SERVER_ADDRESS") or running()):
         for option, given in (("--folder", folder), ("--include", include)):
             if given:
@@ -82,6 +104,20 @@ def check(
     print(f"Checked {jobs.address} in {time.monotonic() - started:.1f} s.")
     if result.is_refused:
         raise typer.Exit(1)
+
+
+def check_kubernetes(job: Job, profile: str, request: Request) -> None:
+    """Whether a Kubernetes cluster would accept a job: its definitions, the rights of this user, the namespace."""
+    from lehr.kuberay.backend import Kubernetes as KubernetesBackend
+    from lehr.submission.backend import refuse_secrets
+
+    started = time.monotonic()
+    refuse_secrets(request)
+    backend = KubernetesBackend(profile, job)
+    objects, *_ = backend.objects(request)
+    backend.client.check(objects)
+    print("No problems found: the cluster accepts the job. Whether its nodes have room is not known before it starts.")
+    print(f"Checked {backend.address} in {time.monotonic() - started:.1f} s.")
 
 
 def _check_here(job: Job, file: str, overrides: list[str], trust: list[str], as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -24,7 +25,14 @@ def logs(
     jobs = connect(cluster, kubernetes)
     submission = submitted(jobs, run)
     if not follow:
-        print(jobs.logs(submission), end="")
+        text, current = jobs.logs(submission), jobs.get(submission)
+        print(text, end="")
+        if current.why or not text:
+            say = current.why or "nothing was printed yet"
+            print(f"{current.run} is {current.status}: {say}", file=sys.stderr)
         return
-    for _, text in poll(jobs, submission):
+    told = ""
+    for current, text in poll(jobs, submission):
         print(text, end="", flush=True)
+        if current.why != told and (told := current.why):
+            print(f"{current.run} is {current.status}: {told}", file=sys.stderr, flush=True)

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import time
+from typing import Annotated
+
+import typer
 
 from lehr.cli.options import JobFile, Trust
 
 
-def on_cluster(job: JobFile, trust: Trust = None) -> None:
+def on_cluster(
+    job: JobFile,
+    trust: Trust = None,
+    fresh_once: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD",
+            help="Delete the earlier run of this name and start over, once: not again with the same word.",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
     """Run a job on the cluster that this command was started on.
 
     Like lehr run, with two differences. A retry may start before the lease of the driver that died has expired; it
@@ -25,8 +39,9 @@ def on_cluster(job: JobFile, trust: Trust = None) -> None:
 
     loaded = load(job)
     trust_all(trust or (), loaded.storage)
+    command = f"lehr resume {loaded.run_name} --kubernetes PROFILE"
     try:
-        when_free(lambda: run_job(loaded, started=started, command="lehr submit JOB --kubernetes PROFILE"))
+        when_free(lambda: run_job(loaded, fresh=fresh_once, started=started, command=command))
     except Interrupted as stopped:
         reason = RunFolder.open(Folder.at(loaded.storage).child(loaded.run_name)).stop_requested() or "SIGTERM"
         if reason.startswith("SIG"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Cluster, RunName, Storage, Trust, only_one, ray_jobs, storage_or_default
+from lehr.cli.options import Cluster, Kubernetes, RunName, Storage, Trust, only_one, ray_jobs, storage_or_default
 from lehr.errors import LehrError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def resume(
     run: RunName,
     cluster: Cluster = None,
+    kubernetes: Kubernetes = None,
     storage: Storage = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it until it ends.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the result of the cluster check.")] = True,
@@ -30,12 +31,20 @@ def resume(
 
     Example: lehr resume digits --follow
     Example: lehr resume digits --trust digits
+    Example: lehr resume digits --kubernetes profile.yaml
     """
     from lehr.ray_cluster.local_cluster import running
     from lehr.result import trust_all
 
-    if here and (cluster or follow or not wait):
-        only_one("--cluster" if cluster else "--follow" if follow else "--no-wait", "--here")
+    if here and (cluster or kubernetes or follow or not wait):
+        given = "--cluster" if cluster else "--kubernetes" if kubernetes else "--follow" if follow else "--no-wait"
+        only_one(given, "--here")
+    if kubernetes:
+        for option, value in (("--cluster", cluster), ("--storage", storage), ("--trust", trust)):
+            if value:
+                only_one(option, "--kubernetes", "the job is submitted again as it was")
+        resume_on_kubernetes(run, kubernetes, follow=follow, wait=wait)
+        return
     trust_all(trust or (), storage_or_default(storage))
     if here or not (cluster or os.environ.get("RAY_API_SERVER_ADDRESS") or running()):
         resume_here(run, storage_or_default(storage))
@@ -64,6 +73,42 @@ def resume(
     root = Path.cwd()
     jobs.package = lambda: package_of(job, root)
     submit_request(jobs, request_of(job, root, trust or ()), follow=follow, wait=wait)
+
+
+def resume_on_kubernetes(run: str, profile: str, *, follow: bool, wait: bool) -> None:
+    """Submits a job once more, as the cluster remembers it, or as its run folder does.
+
+    Raises:
+        LehrError: neither is within reach.
+    """
+    from lehr.cli.submit import submit_request, watch
+    from lehr.errors import RunError
+    from lehr.kuberay.backend import Kubernetes as KubernetesBackend
+    from lehr.submission.backend import command, newest
+    from lehr.submission.submit import request_of
+
+    jobs = KubernetesBackend(profile)
+    if known := newest(jobs, run):
+        if known.status == "finished":
+            print(f"{known.run} is finished on {jobs.address}; nothing is left to do.")
+            return
+        again = known if not known.is_over else jobs.resume(known)
+        what = "Resumed" if known.is_over else f"Already {known.status}:"
+        print(f"{what} {known.run} on {jobs.address}.", flush=True)
+        if follow or (wait and not known.is_over):
+            watch(jobs, again)
+        else:
+            print(f"Watch it: {command('attach', known.run, jobs)}")
+        return
+    storage = jobs.profile.storage or "./runs"
+    try:
+        jobs.job = stored_job(run, storage)
+    except RunError:
+        raise LehrError(
+            f"{jobs.address} knows no job {run}, and {storage}/{run} is not within reach of this machine; submit its "
+            f"job file again: {command('submit', f'JOB name={run}', jobs)}"
+        ) from None
+    submit_request(jobs, request_of(jobs.job, Path.cwd()), follow=follow, wait=wait)
 
 
 def stored_job(run: str, storage: str) -> Job:

@@ -9,6 +9,8 @@ import typer
 
 from lehr.cli.options import Cluster, JobName, Kubernetes, connect, submitted
 
+LAST_LINES = 5
+
 
 def status(
     run: JobName,
@@ -29,7 +31,7 @@ def status(
     from lehr.submission.follow import run_folder_of
 
     jobs = connect(cluster, kubernetes)
-    submission = submitted(jobs, run)
+    submission = jobs.get(submitted(jobs, run))
     folder = run_folder_of(submission)
     progress = folder.progress() if folder else Progress()
     has_progress = progress.training is not None or progress.overview is not None
@@ -38,6 +40,7 @@ def status(
             "name": submission.run,
             "status": submission.status,
             "id": submission.id,
+            "why": submission.why,
             "progress": progress.to_json() if progress.status != "new" else {},
         }
         print(json.dumps(answer))
@@ -46,6 +49,8 @@ def status(
     where = f"  {folder.folder.uri}" if folder else ""
     head = Text.assemble((submission.run, "bold"), f"  {submission.status} on {jobs.address}{where}")
     shown.print(head, soft_wrap=True)
+    if submission.why:
+        shown.print(submission.why, markup=False, soft_wrap=True)
     if has_progress:
         if shown.is_terminal:
             shown.print(picture(progress))
@@ -55,8 +60,10 @@ def status(
         shown.print(progress.message, markup=False)
     if folder and submission.is_over and (found := verdict(folder)):
         shown.print(f"Verdict: {found}", markup=False, soft_wrap=True)
-    last = [line for line in jobs.logs(submission).splitlines() if line.strip()][-1:]
-    if last and not (has_progress and submission.is_over):
-        shown.print(last[0], style="dim", markup=False, soft_wrap=True)
+    lines = [line for line in jobs.logs(submission).splitlines() if line.strip()]
+    if lines and not (has_progress and submission.is_over):
+        # Where this machine does not reach the run folder, its last lines say how far it is.
+        for line in lines[-1 if has_progress else -LAST_LINES :]:
+            shown.print(line, style="dim", markup=False, soft_wrap=True)
     if submission.status in ("failed", "stopped"):
         shown.print(f"Resume with: {resume_command(submission.run, jobs)}", markup=False, soft_wrap=True)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from lehr.submission.package import Package
     from lehr.submission.ray_jobs import RayJobs
 
-START_OVER = "delete the run with lehr rm, and then its RayJob: kubectl delete rayjob"
-RETRIES, STOP_WAIT = 3, 120  # where the command line does not say
+RETRIES, STOP_WAIT = 3, 120  # where neither the command line nor a profile says
 CHECK_SECONDS = 120.0  # how long to wait for the cluster check
 
 
@@ -33,10 +32,22 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Wait for the result of the cluster check.")] = True,
     check: Annotated[bool, typer.Option(help="Check the cluster before the job starts; see lehr check.")] = True,
     fresh: Fresh = False,
-    retries: Annotated[int, typer.Option(min=0, help="How often a driver that dies is restarted.")] = RETRIES,
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"How often a driver that dies is restarted. By default {RETRIES}, or the profile's.",
+            show_default=False,
+        ),
+    ] = None,
     stop_wait: Annotated[
-        int, typer.Option(min=1, help="Seconds that a stop leaves for saving a checkpoint.")
-    ] = STOP_WAIT,
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Seconds that a stop leaves for saving a checkpoint. By default {STOP_WAIT}, or the profile's grace.",
+            show_default=False,
+        ),
+    ] = None,
     env: Annotated[
         list[str] | None,
         typer.Option(help="Environment variable NAME=VALUE of the job, readable on the cluster.", show_default=False),
@@ -76,15 +87,13 @@ def submit(
     if kubernetes:
         if cluster:
             only_one("--cluster", "--kubernetes")
-        _refuse_on_kubernetes(
-            pip=pip, folder=folder, fresh=fresh, retries=retries != RETRIES, stop_wait=stop_wait != STOP_WAIT,
-            check=not check,
-        )  # fmt: skip
+        _refuse_on_kubernetes(pip=pip, folder=folder, check=not check, wait=not wait and follow)
     if dry_run and (follow or not wait):
         only_one("--follow" if follow else "--no-wait", "--dry-run", "nothing is sent")
     root = loaded.folder if kubernetes else working_folder(loaded, folder)
     request = request_of(
-        loaded, root, check=check, fresh=fresh, retries=retries, stop_wait=stop_wait,
+        loaded, root, check=check, fresh=fresh, retries=RETRIES if retries is None else retries,
+        stop_wait=STOP_WAIT if stop_wait is None else stop_wait,
         env=_variables(env or []), pip=read_requirements(pip), include=include_names(root, include or []),
         trust=trust or (),
     )  # fmt: skip
@@ -99,7 +108,8 @@ def submit(
     elif kubernetes:
         from lehr.kuberay.backend import Kubernetes as KubernetesBackend
 
-        submit_request(KubernetesBackend(kubernetes, loaded), request, follow=follow, wait=wait)
+        backend = KubernetesBackend(kubernetes, loaded, retries=retries, grace=stop_wait)
+        submit_request(backend, request, follow=follow, wait=wait)
     else:
         jobs = ray_jobs(cluster)
         jobs.package = lambda: package_of(loaded, root, request.include)
@@ -136,8 +146,7 @@ def submit_request(jobs: Backend, request: Request, *, follow: bool, wait: bool 
     existing = newest(jobs, run)
     action = next_action(request, existing, jobs)
     if action == "nothing":
-        how = f"{START_OVER} {existing.id}" if existing and jobs.option.startswith("--kubernetes") else "add --fresh"
-        print(f"{run} is finished on {jobs.address}. To start over, {how}.")
+        print(f"{run} is finished on {jobs.address}. To start over, add --fresh.")
         return
     if action == "attach" and existing:
         print(f"{run} is already {existing.status} on {jobs.address}; this is the same job.", flush=True)
@@ -215,17 +224,13 @@ def ended(jobs: Backend, submission: Submission, *, shown: bool = False) -> Lehr
     return LehrError("\n".join(lines[-20:]) or f"{run} failed before it started: {last_line(submission.message)}")
 
 
-def _refuse_on_kubernetes(
-    *, pip: Path | None, folder: Path | None, fresh: bool, retries: bool, stop_wait: bool, check: bool
-) -> None:
+def _refuse_on_kubernetes(*, pip: Path | None, folder: Path | None, check: bool, wait: bool) -> None:
     """Options that nothing on Kubernetes would heed."""
     refused = {
         "--pip": (pip, "the packages belong into the image that the profile names"),
         "--folder": (folder, "the Python files beside the job file are uploaded"),
-        "--fresh": (fresh, f"{START_OVER} RUN"),
-        "--retries": (retries, "the profile says how often: retries"),
-        "--stop-wait": (stop_wait, "Kubernetes gives a pod its grace period"),
         "--no-check": (check, "there is no check of the cluster to leave out"),
+        "--no-wait": (wait, "--follow waits until the job ends; give one of them"),
     }
     for option, (value, instead) in refused.items():
         if value:

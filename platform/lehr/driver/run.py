@@ -11,7 +11,7 @@ from dataclasses import replace
 from lehr.data.sources import returns_dataset
 from lehr.driver.kind import Kind
 from lehr.driver.notify import address_of, end_is_told
-from lehr.driver.run_folder import as_recorded, choose_run_folder, is_done, log_file, open_run
+from lehr.driver.run_folder import as_recorded, choose_run_folder, is_done, log_file, open_run, starts_over
 from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
 from lehr.errors import JobError, LehrError, RunHeld, RunLost
@@ -25,7 +25,7 @@ from lehr.trust import addresses_of, calls_of, remember
 
 
 def run_with(
-    kind: Kind, job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None,
+    kind: Kind, job: Job, *, debug: bool = False, fresh: bool | str = False, started: float | None = None,
     command: str | None = None,
 ) -> RunFolder:  # fmt: skip
     """Runs a job to its end and returns its run folder; see `lehr.kinds.run_job`, which knows the kind."""
@@ -41,6 +41,7 @@ def run_with(
         TRACKERS[tracker].check("tracking")
     kind.check(job)
     remember([*calls_of(to_dict(job)), *addresses_of(to_dict(job))])
+    once, fresh = (fresh, starts_over(job, fresh)) if isinstance(fresh, str) else ("", fresh)
     folder, existing = choose_run_folder(job, fresh=fresh)
     if existing and not fresh:
         job = as_recorded(job, existing)
@@ -55,7 +56,7 @@ def run_with(
             screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, {to_start_over(command)}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder, say=screen.say))
-        run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh)
+        run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh, once=once)
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(stop_signals(running))
         told = "" if debug else f"   log: {format_path(log)}"  # with debug everything is on the screen

@@ -16,6 +16,9 @@ from lehr.runs import Claim, Environment, Folder, RunFolder, check_writable, sav
 from lehr.runs.attempts import newest_number
 from lehr.runs.progress import outcome_name
 
+STARTED_OVER = ".fresh"
+"""In a run folder: the word with which it was last started over."""
+
 
 def choose_run_folder(job: Job, *, fresh: bool) -> tuple[Folder, RunFolder | None]:
     """The job's run folder, and the run that it already holds if it belongs to the same job.
@@ -101,15 +104,23 @@ def is_done(job: Job, existing: RunFolder) -> bool:
     return not extends(existing.job, to_dict(job))
 
 
+def starts_over(job: Job, word: str) -> bool:
+    """Whether a job's run has not been started over with this word yet: a retry of the same start goes on."""
+    folder = Folder.at(job.storage).child(job.run_name)
+    return bool(word) and not (folder.exists(STARTED_OVER) and folder.read(STARTED_OVER) == word.encode())
+
+
 def open_run(
-    kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, claim: Claim, *, fresh: bool
+    kind: Kind, job: Job, folder: Folder, existing: RunFolder | None, claim: Claim, *, fresh: bool, once: str = ""
 ) -> RunFolder:
-    """The run folder ready for an attempt: new, emptied, or as the last attempt left it."""
+    """The run folder ready for an attempt: new, emptied, or as the last attempt left it; `once` as in `starts_over`."""
     if fresh:
         for name in (*FOLDERS_OF_EVERY_RUN, *kind.folders):
             folder.child(name).delete_all()
         for name in (*FILES_OF_EVERY_RUN, *kind.files, outcome_name(newest_number(folder))):
             folder.delete(name)
+        if once:
+            folder.write(STARTED_OVER, once.encode())
         existing = None
     folder.make()  # the log and the lease are in it already, but nobody has synced its name
     if existing is None:

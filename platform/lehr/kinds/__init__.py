@@ -27,13 +27,18 @@ def kind_named(name: str) -> Kind:
 
 
 def run_job(
-    job: Job, *, debug: bool = False, fresh: bool = False, started: float | None = None, command: str | None = None
+    job: Job,
+    *,
+    debug: bool = False,
+    fresh: bool | str = False,
+    started: float | None = None,
+    command: str | None = None,
 ) -> RunFolder:
     """Runs a job to its end and returns its run folder. An unfinished run of the same job is resumed.
 
     Args:
         debug: in this process and without Ray, so that breakpoints work.
-        fresh: deletes what the run of this name left, and starts over.
+        fresh: deletes what the run of this name left, and starts over; a text does so once, and goes on the next time.
         started: when the command began (`time.time()`).
         command: what runs this job again, for messages; by default the call in Python.
 

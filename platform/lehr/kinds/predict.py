@@ -66,7 +66,7 @@ def run(running: Running) -> None:
 
         def with_status(spec: PredictionSpec, numbers: Sequence[int]) -> Iterator[PartResult]:
             running.screen.status(f"starting the actors that predict {spec.source.rows:,} images")
-            return predict_on_ray(spec, numbers, job.workers)
+            return predict_on_ray(spec, numbers, job.workers, there, running.screen.status)
 
         _predict(running, job, predictor, with_status)
 

@@ -21,6 +21,7 @@ from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
 from lehr.runs import Overview, RunFolder, read_model
 from lehr.runs.answers import Answers
+from lehr.training.allocation import WorkerResources, too_much
 from lehr.training.setup import Plan, check_job, complete_base
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features, compute_locally, rows_of_split, sample_positions, split_names
@@ -86,6 +87,9 @@ def ray_of(running: Running, job: TrainJob) -> Iterator[Resources | None]:
 
     running.screen.status("starting Ray")
     with connect(1, job.workers.cpus) as resources:
+        each = WorkerResources(1, job.workers.cpus or 1.0, job.workers.gpus)
+        if problem := too_much(each, resources.cpus, resources.gpus, resources.nodes, resources.limits):
+            raise running.job.error(f"base.workers.{problem[0]}", problem[1])
         yield resources
 
 

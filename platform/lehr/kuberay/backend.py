@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime
 
 from lehr.errors import ClusterError
 from lehr.job import Job
 from lehr.kuberay.client import AlreadySubmitted, KubeRay, NotFound
+from lehr.kuberay.cluster_spec import Manifest
 from lehr.kuberay.jobs import ClusterJob
 from lehr.kuberay.manifest import prepare, storage_of
 from lehr.kuberay.modules import Modules
@@ -21,53 +23,107 @@ class Kubernetes:
     Args:
         profile: the profile's file, by default LEHR_PROFILE.
         job: the job that `submit` submits.
+        retries, grace: instead of the profile's.
     """
 
-    def __init__(self, profile: str | None, job: Job | None = None) -> None:
+    def __init__(
+        self, profile: str | None, job: Job | None = None, *, retries: int | None = None, grace: int | None = None
+    ) -> None:
         file = profile_file(profile, "--kubernetes")
         self.profile = load_profile(file)
         self.client = KubeRay(self.profile.namespace)
         self.address = f"{self.client.address}, namespace {self.profile.namespace}"
         self.option = f"--kubernetes {file}"
-        self.job = job
+        self.job, self.retries, self.grace = job, retries, grace
         self.notes: list[str] = []
 
     def submit(self, request: Request, after: Submission | None = None) -> Submission:
-        """Creates the RayJob. Retries and the time for stopping are the profile's."""
-        assert self.job is not None, "a backend that submits is made with a job"
-        job = self.job.model_copy(update={"name": request.run})
-        profile = self.profile.with_env(request.env)
+        """Creates the RayJob. Retries and the time for stopping are the profile's, or what the command line says."""
+        objects, profile, modules = self.objects(request)
         refuse_secrets(request)
-        objects, modules = prepare(job, profile, request.include, request.trust)
         self.notes = notes(profile, modules)
-        if modules:
-            modules.store(storage_of(job, profile))
+        if modules and "://" in (storage := storage_of(self._job(request), profile)):
+            modules.store(storage)
         try:
             found = self.client.submit(objects)
         except AlreadySubmitted as already:
             found = already.job
-        return _submission(found)
+        return self._submission(found)
+
+    def objects(self, request: Request) -> tuple[list[Manifest], Profile, Modules | None]:
+        """What would be created for a request, the profile with its changes, and the user's own modules."""
+        profile = self.profile.with_env(request.env)
+        given = {name: value for name, value in (("retries", self.retries), ("grace", self.grace)) if value is not None}
+        profile = profile.model_copy(update=given)
+        fresh = request.check_token if request.fresh else ""
+        objects, modules = prepare(self._job(request), profile, request.include, request.trust, fresh)
+        return objects, profile, modules
+
+    def resume(self, submission: Submission) -> Submission:
+        """Submits a job that ended once more, as it was."""
+        try:
+            return self._submission(self.client.again(submission.id))
+        except AlreadySubmitted as already:
+            return self._submission(already.job)
+
+    def _job(self, request: Request) -> Job:
+        assert self.job is not None, "a backend that submits is made with a job"
+        return self.job.model_copy(update={"name": request.run})
 
     def jobs(self) -> list[Submission]:
-        return [_submission(each) for each in self.client.jobs()]
+        return [self._submission(each) for each in self.client.jobs()]
 
     def get(self, submission: Submission) -> Submission:
-        """The job in its present state. One that is gone was stopped: `stop` deletes where it reaches no run folder."""
+        """The job in its present state, and what Kubernetes knows of its pods. One that is gone was deleted."""
         try:
-            return _submission(self.client.status(submission.id))
+            found = self._submission(self.client.status(submission.id))
+            return replace(found, why=self.client.why(submission.id))
         except NotFound:
-            return replace(submission, status="stopped", message="deleted from the cluster")
+            return replace(submission, status="stopped", message="deleted from the cluster", why="")
 
     def logs(self, submission: Submission) -> str:
-        if self.get(submission).status == "pending":
-            return ""
         try:
-            return "".join(self.client.logs(submission.id))
+            return of_job("".join(self.client.logs(submission.id)))
         except ClusterError:  # its pod does not exist yet, or no longer
             return ""
 
     def stop(self, submission: Submission) -> None:
         self.client.stop(submission.id)
+
+    def _submission(self, job: ClusterJob) -> Submission:
+        known = dict(job.job) or ({"storage": job.storage} if job.storage else None)
+        if known is not None and job.storage:
+            known["storage"] = job.storage
+        return Submission(
+            id=job.name,
+            run=job.run,
+            number=1,
+            status=job.status,
+            message=job.message,
+            started=_seconds(job.started or job.created),
+            ended=_seconds(job.ended),
+            request=Request(job.run, known, "", "", stop_wait=self.profile.grace, check_token="") if known else None,
+            why=job.message if job.status in ("pending", "failed") else "",
+        )
+
+
+def of_job(text: str) -> str:
+    """What a job printed: the submitter's log without the lines of Ray's own command, and without colours.
+
+    Where a job failed, Ray's command ends with the last lines once more.
+    """
+    plain = _REPEATED.split(re.sub(r"\x1b\[[0-9;]*m", "", text))[0]
+    return "".join(line for line in plain.splitlines(keepends=True) if not _OF_RAY.match(line))
+
+
+_REPEATED = re.compile(r"^[^\n]*cli\.py:\d+ -- Status message: Job entrypoint command failed", re.MULTILINE)
+_OF_RAY = re.compile(
+    r"\s*-{5,}\s*$"  # the rules around its announcements
+    r"|[\d-]+ [\d:,]+\s+\w+ \w+\.py:\d+ -- "  # 2030-01-02 03:04:05,678 INFO cli.py:41 -- Job submission server …
+    r"|\w+ cli\.py:\d+ -- "
+    r"|Job '[^']+' (submitted successfully|succeeded|failed|was stopped)\s*$"
+    r"|Running entrypoint for job "
+)
 
 
 def notes(profile: Profile, modules: Modules | None) -> list[str]:
@@ -88,19 +144,6 @@ def travels(profile: Profile) -> list[str]:
         f"from a Secret: {profile.secret or 'none'}",
         f"the manifest, with the job as resolved; image: {profile.image}",
     ]
-
-
-def _submission(job: ClusterJob) -> Submission:
-    return Submission(
-        id=job.name,
-        run=job.run,
-        number=1,
-        status=job.status,
-        message=job.message,
-        started=_seconds(job.started or job.created),
-        ended=_seconds(job.ended),
-        request=Request(job.run, {"storage": job.storage}, "", "", check_token="") if job.storage else None,
-    )
 
 
 def _seconds(time: str | None) -> float | None:

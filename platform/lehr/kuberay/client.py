@@ -10,20 +10,24 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lehr.errors import ClusterError, RunError
 from lehr.extras import install
 from lehr.kuberay.cluster_spec import LABELS, Manifest
 from lehr.kuberay.jobs import ClusterJob, RayJob
-from lehr.kuberay.manifest import kubernetes_name
+from lehr.kuberay.manifest import STOPPED, kubernetes_name
+from lehr.kuberay.reasons import what_befell, why_waiting
 from lehr.runs import Folder, RunFolder
 
 RAYJOBS = ("ray.io", "v1", "rayjobs")
 WATCH_SECONDS = 240  # less than the five minutes after which API servers end a watch
 MOST_EXPIRED = 5  # watches that expire in a row; a cluster whose history is that short cannot be watched
 DELETE_SECONDS = 180.0  # for the pods of a finished job to disappear
+
+
+STRICT = {"field_validation": "Strict"}  # an operator that does not know a field refuses it, and does not ignore it
 
 
 class AlreadySubmitted(ClusterError):
@@ -36,6 +40,10 @@ class AlreadySubmitted(ClusterError):
 
 class NotFound(ClusterError):
     """There is no such job, or no such namespace."""
+
+
+class Forbidden(ClusterError):
+    """The user may not do that."""
 
 
 class KubeRay:
@@ -106,11 +114,61 @@ class KubeRay:
         selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
         with self._refusals("list rayjobs"):
             found = self._rayjobs.list_namespaced_custom_object(*self._where(), label_selector=selector)["items"]
+            if not found:
+                self._check_namespace()
         return sorted((ClusterJob.of(each) for each in found), key=lambda job: (job.created or "", job.name))
 
     def status(self, name: str) -> ClusterJob:
         """The job of a run, by the run's name or by its own."""
         return ClusterJob.of(self._get(kubernetes_name(name)))
+
+    def why(self, name: str) -> str:
+        """What keeps a job from starting, or what befell its pods, as far as Kubernetes knows; empty if nothing did."""
+        rayjob = self._get(kubernetes_name(name))
+        if STOPPED in (rayjob["metadata"].get("annotations") or {}):
+            return ""
+        job, pods, events = ClusterJob.of(rayjob), self._pods(rayjob), self._events()
+        waiting = why_waiting(rayjob, pods, events) if job.status == "pending" else ""
+        return waiting or what_befell(rayjob, pods, events)
+
+    def check(self, objects: list[Manifest]) -> None:
+        """Asks the cluster whether it would accept these objects, and creates none.
+
+        Raises:
+            ClusterError: why it would not.
+        """
+        config, rayjob = (next(each for each in objects if each["kind"] == kind) for kind in ("ConfigMap", "RayJob"))
+        name, dry = rayjob["metadata"]["name"], {"dry_run": "All"}
+        with self._refusals("create rayjobs", name):
+            self._unless_exists(
+                lambda: self._rayjobs.create_namespaced_custom_object(*self._where(), rayjob, **dry, **STRICT)
+            )
+        with self._refusals("create configmaps", name):
+            self._unless_exists(lambda: self._core.create_namespaced_config_map(self.namespace, config, **dry))
+
+    def again(self, name: str) -> ClusterJob:
+        """Submits a job that has ended once more, as it was: its run goes on.
+
+        Raises:
+            AlreadySubmitted: it has not ended.
+            ClusterError: the cluster refuses.
+        """
+        name = kubernetes_name(name)
+        rayjob = self._get(name)
+        with self._refusals("get configmaps", name):
+            config = self._core.read_namespaced_config_map(name, self.namespace, _preload_content=False)
+        objects = [json.loads(config.data), copy.deepcopy(rayjob)]
+        for each, kind in zip(objects, (("v1", "ConfigMap"), ("ray.io/v1", "RayJob")), strict=True):
+            kept = {key: each["metadata"][key] for key in ("name", "namespace", "labels") if key in each["metadata"]}
+            annotations = each["metadata"].get("annotations") or {}
+            kept["annotations"] = {
+                key: text for key, text in annotations.items() if key.startswith("lehr/") and key != STOPPED
+            }
+            each.update(metadata=kept, apiVersion=kind[0], kind=kind[1])
+            each.pop("status", None)
+        for key in ("suspend", "jobId"):
+            objects[1]["spec"].pop(key, None)
+        return self.submit(objects)
 
     def watch(self, name: str) -> Iterator[ClusterJob]:
         """The job now, and after every change until it has ended."""
@@ -173,17 +231,29 @@ class KubeRay:
     def stop(self, name: str) -> None:
         """Asks the job, through its run folder, to save a checkpoint and end; its cluster is removed afterwards.
 
-        A job without a run folder in reach, such as one that has not started, is deleted.
+        Where only pods reach the run folder, or there is none yet, the job is suspended: its pods are ended, and save
+        before that. A job in a queue, which only the queue suspends, is deleted.
         """
         job = self.status(name)
         if job.is_over:
             return
+        asked = False
         if job.storage:
-            try:
+            with suppress(RunError):  # no run folder yet, so nothing to save
                 RunFolder.open(Folder.at(job.storage).child(job.run)).request_stop("lehr stop")
+                asked = True
+        queued = "kueue.x-k8s.io/queue-name" in (self._get(job.name)["metadata"].get("labels") or {})
+        change: dict[str, Any] = {"metadata": {"annotations": {STOPPED: "lehr stop"}}}
+        if not asked:
+            change["spec"] = {"suspend": True}
+        try:
+            with self._refusals("patch rayjobs", job.name):
+                if asked or not queued:
+                    self._rayjobs.patch_namespaced_custom_object(*self._where(), job.name, change)
+                    return
+        except Forbidden:  # the role of an earlier version
+            if asked:
                 return
-            except RunError:  # no run folder yet, so nothing to save
-                pass
         self.delete(job.name)
 
     def delete(self, name: str) -> None:
@@ -204,7 +274,7 @@ class KubeRay:
     def _create(self, rayjob: Manifest) -> RayJob | None:
         """The job as created; None where there is one of this name."""
         created: RayJob | None = self._unless_exists(
-            lambda: self._rayjobs.create_namespaced_custom_object(*self._where(), rayjob)
+            lambda: self._rayjobs.create_namespaced_custom_object(*self._where(), rayjob, **STRICT)
         )
         return created
 
@@ -215,6 +285,45 @@ class KubeRay:
         if self._unless_exists(create) is None:  # left by a job that was applied by hand
             self._core.delete_namespaced_config_map(config["metadata"]["name"], self.namespace)
             create()
+
+    def _pods(self, rayjob: RayJob) -> list[dict[str, Any]]:
+        """The pods of a job's cluster, and those that submit it; none where they may not be listed."""
+        name = rayjob["metadata"]["name"]
+        cluster = (rayjob.get("status") or {}).get("rayClusterName")
+        selectors = [f"job-name={name}", *([f"ray.io/cluster={cluster}"] if cluster else [])]
+        return [each for selector in selectors for each in self._things(self._core.list_namespaced_pod, selector)]
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Warnings in the namespace, and what KubeRay did; none where they may not be listed."""
+        return self._things(self._core.list_namespaced_event, None)
+
+    def _things(self, lister: Callable[..., Any], selector: str | None) -> list[dict[str, Any]]:
+        from kubernetes.client import ApiException
+
+        try:
+            answer = lister(self.namespace, label_selector=selector, limit=500, _preload_content=False)
+        except ApiException as error:
+            if error.status == 403:
+                return []
+            raise self._sentence(error, "list pods", "") from None
+        found: list[dict[str, Any]] = json.loads(answer.data)["items"]
+        return found
+
+    def _check_namespace(self) -> None:
+        """Raises NotFound if there is no such namespace; whoever may not know that is not told."""
+        from kubernetes.client import ApiException
+
+        try:
+            self._core.read_namespace(self.namespace, _preload_content=False)
+        except ApiException as error:
+            if error.status == 404:
+                raise self._no_namespace() from None
+
+    def _no_namespace(self) -> NotFound:
+        return NotFound(
+            f"{self.address}: there is no namespace {self.namespace}, which the profile names; list them with: "
+            "kubectl get namespaces"
+        )
 
     def _unless_exists(self, create: Callable[[], Any]) -> Any:
         from kubernetes.client import ApiException
@@ -271,13 +380,15 @@ class KubeRay:
                 f"{self.address}: you are not logged in there; log in again, or check the context of your kubeconfig"
             )
         if error.status == 403:
-            return ClusterError(
+            return Forbidden(
                 f"you may not {doing} in the namespace {self.namespace}; ask for the role lehr-user there ({message})"
             )
         if error.status == 404 and not answer and "rayjobs" in doing:
             return ClusterError(
                 f"{self.address}: KubeRay is not installed there; cluster/kuberay/README.md shows how to install it"
             )
+        if error.status == 404 and (answer.get("details") or {}).get("kind") == "namespaces":
+            return self._no_namespace()
         if error.status == 404:
             return NotFound(
                 f"there is no {name} in the namespace {self.namespace} ({message}); list its jobs with: lehr jobs "

@@ -7,6 +7,7 @@ KubeRay, and are not written here.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ Manifest = dict[str, Any]
 DISK = "ephemeral-storage"
 LABELS = {"app.kubernetes.io/managed-by": "lehr", "app.kubernetes.io/name": "lehr"}
 JOB_FOLDER = "/etc/lehr"
+MODULES_FOLDER = "/etc/lehr-modules"
+HEAD_START = 5
+"""Seconds that a cluster which goes as a whole has for saving, before a worker's pod warns the run on its own."""
 USER = 1000  # of the image
 PORTS = {
     "gcs-server": 6379,
@@ -59,7 +63,8 @@ def cluster_spec(profile: Profile, pods: WorkerPods, config: str, ray_version: s
         profile, "ray-head", _resources(profile.head.cpus, profile.head.memory, profile.head.disk), PORTS, _STOP_DRIVER
     )
     _place(head["spec"], profile.head)
-    head["spec"]["volumes"].append({"name": "job", "configMap": {"name": config}})
+    job = {"name": config, "items": [{"key": "job.yaml", "path": "job.yaml"}]}
+    head["spec"]["volumes"].append({"name": "job", "configMap": job})
     head["spec"]["containers"][0]["volumeMounts"].append({"name": "job", "mountPath": JOB_FOLDER, "readOnly": True})
     head["spec"]["automountServiceAccountToken"] = autoscaled  # only the autoscaler talks to Kubernetes
     cluster: Manifest = {
@@ -95,7 +100,8 @@ def _groups(profile: Profile, pods: WorkerPods) -> list[Manifest]:
         nodes += [offered.gpu, Nodes(tolerate=[taint])]
 
     def group(name: str, least: int, nodes: list[Nodes]) -> Manifest:
-        template = _pod(profile, "ray-worker", resources, {"metrics": PORTS["metrics"]}, _FINISH_WORK)
+        hook = finish_work(profile.grace)
+        template = _pod(profile, "ray-worker", resources, {"metrics": PORTS["metrics"]}, hook)
         _place(template["spec"], *nodes)
         replicas = {"replicas": least, "minReplicas": least, "maxReplicas": pods.most}
         return {"groupName": name, **replicas, "rayStartParams": {}, "template": template}
@@ -110,7 +116,22 @@ def _groups(profile: Profile, pods: WorkerPods) -> list[Manifest]:
 # checkpoint at SIGTERM; the workers' pods, which are ended at the same time, stay until it is saved. (Neither pattern
 # matches the command that contains it.)
 _STOP_DRIVER = "pkill -TERM -f /[b]in/lehr; while pgrep -f /[b]in/lehr >/dev/null; do sleep 1; done"
-_FINISH_WORK = "while pgrep -f '^ray::[^I]' >/dev/null; do sleep 1; done"  # all but ray::IDLE
+
+
+def finish_work(grace: int) -> str:
+    """The hook of a worker's pod: returns when nothing works there any more.
+
+    If the whole cluster goes, the driver has the run saved, which takes a moment. If only this pod goes (an eviction, a
+    spot node), nobody else would tell the run: after `HEAD_START` seconds Ray is told that the node is about to be
+    taken away, and the workers save and leave. Idle processes and Ray's agents, which live as long as the pod, do not
+    count.
+    """
+    working = "pgrep -af '^ray::' | grep -Evq ' ray::(IDLE|DashboardAgent|RuntimeEnvAgent)'"
+    return (
+        f"working() {{ {working}; }}; for _ in {{1..{HEAD_START}}}; do working || exit 0; sleep 1; done; "
+        f"timeout 20 python -m lehr.ray_cluster.draining {grace}; while working; do sleep 1; done"
+    )
+
 
 _SCRATCH = ({"name": "tmp", "mountPath": "/tmp"}, {"name": "ray-logs", "mountPath": "/tmp/ray"})
 
@@ -139,6 +160,9 @@ def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int]
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": profile.grace,
         "automountServiceAccountToken": False,
+        # Process 1 is then Kubernetes' own, which reaps what lost its parent: Ray waits two minutes for a driver that
+        # has ended and that nobody reaped.
+        "shareProcessNamespace": True,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -157,15 +181,25 @@ def _pod(profile: Profile, name: str, resources: Manifest, ports: dict[str, int]
     return {"metadata": {"labels": dict(LABELS), "annotations": annotations}, "spec": spec}
 
 
-def submitter(profile: Profile) -> Manifest:
-    """The pod that submits the job to Ray and follows its log. KubeRay adds its command."""
+def submitter(profile: Profile, config: str = "", modules: Mapping[str, str] | None = None) -> Manifest:
+    """The pod that submits the job to Ray and follows its log. KubeRay adds its command.
+
+    Args:
+        config: the ConfigMap that holds the user's own modules.
+        modules: by key of that ConfigMap, the file's path in `MODULES_FOLDER`, from where the pod uploads it to Ray.
+    """
     pod = _pod(profile, "ray-job-submitter", _resources(0.5, "512Mi", "1Gi"), {}, "true")
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     for unneeded in ("lifecycle", "env", "envFrom", "ports"):
         container.pop(unneeded, None)
     container["volumeMounts"], spec["volumes"] = container["volumeMounts"][:1], spec["volumes"][:1]
     spec.pop("serviceAccountName", None)
-    del spec["terminationGracePeriodSeconds"]
+    del spec["terminationGracePeriodSeconds"], spec["shareProcessNamespace"]
+    if modules:
+        items = [{"key": key, "path": path} for key, path in modules.items()]
+        spec["volumes"].append({"name": "modules", "configMap": {"name": config, "items": items}})
+        mount = {"name": "modules", "mountPath": MODULES_FOLDER, "readOnly": True}
+        container["volumeMounts"] = [*container["volumeMounts"], mount]
     _place(spec, profile.head)
     return pod
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypedDict
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
-from lehr.kuberay.manifest import RUN, STORAGE
+from lehr.kuberay.manifest import JOB, RUN, STOPPED, STORAGE
+from lehr.kuberay.reasons import why_waiting
 from lehr.runs.progress import ENDED
 from lehr.submission.backend import Status
 
@@ -65,6 +68,7 @@ class ClusterJob:
         storage: where the run folder is.
         message: what the cluster says about it.
         failures: attempts that failed.
+        job: the job as submitted; empty where the RayJob does not say.
     """
 
     name: str
@@ -76,6 +80,7 @@ class ClusterJob:
     started: str | None = None
     ended: str | None = None
     failures: int = 0
+    job: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
@@ -91,19 +96,30 @@ class ClusterJob:
             name=metadata["name"],
             run=annotations.get(RUN, metadata["name"]),
             storage=annotations.get(STORAGE, ""),
-            status=_status(status),
+            status=_status(status, STOPPED in annotations),
             message=_message(rayjob, status),
             created=metadata.get("creationTimestamp"),
             started=info.get("startTime") or status.get("startTime"),
             ended=status.get("endTime"),
             failures=status.get("failed") or 0,
+            job=_job(annotations.get(JOB, "")),
         )
 
 
-def _status(status: RayJobStatus) -> Status:
+def _job(text: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _status(status: RayJobStatus, stopped: bool) -> Status:
     deployment, job = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
     if deployment == "Complete":
-        return "stopped" if job == "STOPPED" else "finished"
+        return "stopped" if job == "STOPPED" or stopped else "finished"
+    if deployment == "Suspended" and stopped:
+        return "stopped"
     if deployment in ("Failed", "ValidationFailed"):
         return "failed"
     return "running" if deployment == "Running" and job == "RUNNING" else "pending"
@@ -111,9 +127,10 @@ def _status(status: RayJobStatus) -> Status:
 
 def _message(rayjob: RayJob, status: RayJobStatus) -> str:
     deployment = status.get("jobDeploymentStatus", "")
-    queue = (rayjob["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
-    if queue and (deployment == "Suspended" or (not deployment and rayjob["spec"].get("suspend"))):
-        return f"waiting in the queue {queue}"
+    if STOPPED in (rayjob["metadata"].get("annotations") or {}):
+        return "stopped"
+    if deployment in ("", "Initializing", "Suspended") and (why := why_waiting(rayjob)):
+        return why
     if message := status.get("message"):
         return message
     if deployment in ("", "Initializing"):

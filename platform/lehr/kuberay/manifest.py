@@ -6,6 +6,7 @@ Pure functions. The fields are those of KubeRay 1.7 (`ray.io/v1`).
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import shlex
@@ -18,28 +19,44 @@ import yaml
 from lehr.job import Job, WorkersSection, to_dict
 from lehr.job.base import path_fields
 from lehr.job.text import show
-from lehr.kuberay.cluster_spec import JOB_FOLDER, LABELS, Manifest, WorkerPods, cluster_spec, submitter
-from lehr.kuberay.modules import Modules, own_modules
+from lehr.kuberay.cluster_spec import (
+    JOB_FOLDER,
+    LABELS,
+    MODULES_FOLDER,
+    Manifest,
+    WorkerPods,
+    cluster_spec,
+    submitter,
+)
+from lehr.kuberay.modules import INLINE, Modules, own_modules
 from lehr.kuberay.profile import Profile
 
 RUN, STORAGE = "lehr/run", "lehr/storage"
 """Annotations of everything that belongs to a run: its name, and the storage that its folder is in."""
+JOB = "lehr/job"
+"""Annotation of a RayJob: the job as submitted, as JSON, so that another one under this name is told from it."""
+STOPPED = "lehr/stopped"
+"""Annotation of a RayJob that a person stopped."""
+LONGEST_JOB = 100 << 10  # bytes of that annotation; Kubernetes allows 256 KiB for all of them
 LONGEST_NAME = 47  # KubeRay appends to it for the cluster and its pods (MaxRayJobNameLength)
 
 
 def manifest(
     job: Job,
     profile: Profile,
-    modules: str | None = None,
+    modules: str | Modules | None = None,
     ray_version: str | None = None,
     trust: Sequence[str] = (),
+    fresh: str = "",
 ) -> list[Manifest]:
     """The objects that run a job on a cluster: a ConfigMap and a RayJob of the same name.
 
     Args:
-        modules: address of the archive of the user's own modules (`Modules.uri`), if there is one.
+        modules: address of the archive of the user's own modules (`Modules.uri`), if there is one; or the modules,
+            which then travel in the ConfigMap.
         ray_version: Ray's version in the image, by default the one installed here.
         trust: runs whose code may run too, and digests of such code; see `lehr.result.trust_all`.
+        fresh: starts the run over, once for each text: a retry of the same RayJob goes on.
 
     Raises:
         JobError: the job cannot run on this cluster; the sentence says what is allowed.
@@ -54,7 +71,7 @@ def manifest(
         "labels": dict(LABELS),
         "annotations": {RUN: job.run_name, STORAGE: storage},
     }
-    config = {
+    config: Manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata,
@@ -63,43 +80,58 @@ def manifest(
     }
     queue = {"kueue.x-k8s.io/queue-name": profile.queue, "kueue.x-k8s.io/priority-class": profile.priority}
     labels = {**LABELS, **{key: value for key, value in queue.items() if value}}
-    options = [word for each in trust for word in ("--trust", each)]
+    options = [word for each in trust for word in ("--trust", each)] + (["--fresh-once", fresh] if fresh else [])
+    inline = modules.inline() if isinstance(modules, Modules) else {}
     spec: Manifest = {
         "submissionMode": "K8sJobMode",
         "entrypoint": shlex.join(["lehr", "on-cluster", f"{JOB_FOLDER}/job.yaml", *options]),
         "backoffLimit": profile.retries,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": profile.keep,
-        "submitterPodTemplate": submitter(profile),
+        "submitterPodTemplate": submitter(profile, name, inline),
         "rayClusterSpec": cluster_spec(profile, pods, name, ray_version or version("ray")),
     }
-    if modules:
+    if isinstance(modules, Modules):
+        config["binaryData"] = modules.contents()
+        # Kubernetes keeps the files of a ConfigMap behind links whose names begin with two dots.
+        spec["runtimeEnvYAML"] = _yaml({"working_dir": MODULES_FOLDER, "excludes": ["..*"]})
+    elif modules:
         spec["runtimeEnvYAML"] = _yaml({"working_dir": modules})
+    if profile.start:
+        spec["preRunningDeadlineSeconds"] = profile.start
     if profile.deadline:
         spec["activeDeadlineSeconds"] = profile.deadline
-    rayjob = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {**metadata, "labels": labels}, "spec": spec}
-    return [config, rayjob]
+    described = json.dumps({**to_dict(job), "name": job.run_name, "storage": storage}, separators=(",", ":"))
+    annotations = {**metadata["annotations"], **({JOB: described} if len(described) <= LONGEST_JOB else {})}
+    metadata = {**metadata, "labels": labels, "annotations": annotations}
+    return [config, {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}]
 
 
 def prepare(
-    job: Job, profile: Profile, include: Collection[str] = (), trust: Sequence[str] = ()
+    job: Job, profile: Profile, include: Collection[str] = (), trust: Sequence[str] = (), fresh: str = ""
 ) -> tuple[list[Manifest], Modules | None]:
-    """The manifest of a job, and the modules that must be stored (`Modules.store`) before it starts, if there are any.
+    """The manifest of a job, and the user's own modules, if there are any.
+
+    In a bucket they must be stored (`Modules.store`) before the job starts. Beside a storage that only pods reach there
+    is no such place, and they travel in the ConfigMap.
 
     Args:
-        trust: as for `manifest`.
+        trust, fresh: as for `manifest`.
 
     Raises:
         JobError: the job cannot run on this cluster.
     """
     modules, storage = own_modules(job, include), storage_of(job, profile)
-    if modules and "://" not in storage:
+    inline = modules is not None and "://" not in storage
+    if modules and inline and modules.package.nbytes > INLINE:
         raise job.error(
             "",
-            f"the job uses modules from {modules.folder}, but its storage {storage} is a volume that only pods reach; "
-            "allowed: a bucket as storage, or the modules installed in the image",
+            f"the modules in {modules.folder} take {modules.package.nbytes >> 10} KiB, and its storage {storage} is a "
+            f"volume that only pods reach; allowed: at most {INLINE >> 10} KiB, a bucket as storage, or the modules "
+            "installed in the image",
         )
-    return manifest(job, profile, modules.uri(storage) if modules else None, trust=trust), modules
+    where = modules if inline or modules is None else modules.uri(storage)
+    return manifest(job, profile, where, trust=trust, fresh=fresh), modules
 
 
 def to_yaml(objects: list[Manifest]) -> str:

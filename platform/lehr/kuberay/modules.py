@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from lehr.paths import PACKED
 from lehr.runs import Folder
 from lehr.submission.package import Package, package
 
+INLINE = 600 << 10  # bytes that fit into a ConfigMap (1 MiB), in base64 and beside the job
 LIMIT = 20 * 2**20  # bytes of Python text; more than that is data that was included by mistake
 ARCHIVES = "packages"  # the archives' folder, beside the run folders
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -42,6 +44,16 @@ class Modules:
     def archive(self) -> bytes:
         """The archive; the same files give the same bytes. Ray strips the first folder."""
         return self.package.zip(f"job/{PACKED}/")
+
+    def inline(self) -> dict[str, str]:
+        """By key in a ConfigMap, each file's path as Ray unpacks it, in the order of `contents`."""
+        return {f"module-{number}": f"{PACKED}/{name}" for number, name in enumerate(sorted(self.package.files))}
+
+    def contents(self) -> dict[str, str]:
+        """By key in a ConfigMap, each file in base64."""
+        names = sorted(self.package.files)
+        read = [(self.package.root / name).read_bytes() for name in names]
+        return {f"module-{number}": base64.b64encode(data).decode() for number, data in enumerate(read)}
 
     def store(self, storage: str) -> bool:
         """Uploads the archive to a storage; False where it is there already. Raises StorageError."""

@@ -202,6 +202,11 @@ class Profile(Section):
         description="How long an attempt may take; it is not retried afterwards. By default there is no limit.",
     )
     retries: int = Field(default=3, ge=0, le=100, description="New clusters after a failure; each resumes the run.")
+    start: Seconds | None = Field(
+        default=3600,
+        gt=0,
+        description="How long an attempt may wait for its pods until it fails; time in a queue does not count.",
+    )
     keep: Seconds = Field(default=600, description="How long the cluster stays after the job, for inspection.")
     grace: Seconds = Field(
         default=120, ge=1, le=3600, description="Time to save a checkpoint before a pod that must go is killed."

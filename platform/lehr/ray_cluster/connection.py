@@ -27,6 +27,7 @@ from lehr.errors import ClusterError
 from lehr.machine import cores
 from lehr.processes import end_marked, end_orphans, marked_children
 from lehr.ray_cluster.folders import ray_folder
+from lehr.ray_cluster.growth import limits
 from lehr.ray_cluster.token import make_token, token
 from lehr.runs.scratch import clear_scratch
 
@@ -141,13 +142,6 @@ def _shared() -> Resources:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
     return Resources(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes, limits())
-
-
-def limits() -> dict[str, float]:
-    """What the connected cluster can grow to, by resource; empty where it does not grow."""
-    from ray._private.state import state
-
-    return dict(state.get_max_resources_from_cluster_config() or {})
 
 
 @contextmanager

@@ -13,11 +13,14 @@ from typing import TypedDict, cast
 import ray
 from ray.util import placement_group, remove_placement_group
 
+from lehr.errors import LehrError
+from lehr.ray_cluster.growth import cluster_status, never_fits
 from lehr.ray_cluster.namespaces import run_of
 from lehr.training.allocation import WorkerResources
 
 FIRST_SECONDS = 1.0  # a cluster with room answers within this time, and nothing needs to be said
 POLL_SECONDS = 5.0
+CERTAIN = 3  # polls in a row in which the idle cluster cannot place the workers, until that is said
 FRAGMENTED = "as many are free, but not where workers fit"
 
 Held = Sequence[tuple[str, Mapping[str, float]]]
@@ -47,11 +50,15 @@ class Actor(TypedDict):
 
 
 def wait_for(workers: WorkerResources, say: Callable[[str], None]) -> None:
-    """Returns once the cluster has room for a job's workers (the fewest that may start); says what is missing."""
+    """Returns once the cluster has room for a job's workers (the fewest that may start); says what is missing.
+
+    Raises:
+        LehrError: the cluster grows, but never to what the workers need.
+    """
     group = placement_group(_bundles(workers), strategy="PACK")
     try:
         shown = last = ""
-        wait = FIRST_SECONDS
+        wait, in_vain = FIRST_SECONDS, 0
         while not group.wait(wait):
             sentence = missing(workers)
             # Resources that are free may just not be granted yet. Only where that lasts, they are in too small pieces.
@@ -59,8 +66,21 @@ def wait_for(workers: WorkerResources, say: Callable[[str], None]) -> None:
                 say(sentence)
                 shown = sentence
             last, wait = sentence, POLL_SECONDS
+            in_vain = in_vain + 1 if never_fits(cluster_status(), group.id.hex()) else 0
+            if in_vain == CERTAIN:
+                raise LehrError(too_large(workers))
     finally:
         remove_placement_group(group)
+
+
+def too_large(workers: WorkerResources) -> str:
+    """What a cluster says that grows, but never to what these workers need."""
+    each = " and ".join(f"{count:g} {name}s" for name, count in _bundles(workers)[0].items())
+    many = f"{workers.least} workers with {each} each" if workers.least > 1 else f"a worker with {each}"
+    return (
+        f"the cluster can never grow to {many}: no group of its nodes has room for that; use fewer workers, or lower "
+        "workers.cpus or workers.gpus"
+    )
 
 
 def queued(workers: WorkerResources) -> str:

@@ -266,6 +266,10 @@ class RunFolder:
         """Notes why workers ended before their time, for the next attempt."""
         LostWorkers(sentence).write(self.folder)
 
+    def lost(self) -> bool:
+        """Whether the last attempt lost its workers."""
+        return LostWorkers.read(self.folder) is not None
+
     def take_loss(self) -> str:
         """Why the last attempt lost its workers, and removes the note; empty if nothing is known."""
         loss = LostWorkers.read(self.folder)

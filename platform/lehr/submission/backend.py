@@ -151,6 +151,7 @@ class Submission:
         number: which submission of the run it is, counted from 1.
         message: what the cluster says about its end.
         request: what was requested, where the cluster still knows.
+        why: why it waits, or what befell it, where the cluster knows.
     """
 
     id: str
@@ -161,6 +162,7 @@ class Submission:
     started: float | None = None
     ended: float | None = None
     request: Request | None = None
+    why: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -257,6 +259,5 @@ def command(verb: str, run: str, backend: Backend) -> str:
 
 
 def resume_command(run: str, backend: Backend) -> str:
-    """What to type to resume a run; `lehr resume` knows Ray clusters only."""
-    kubernetes = backend.option.startswith("--kubernetes")
-    return command("submit", "JOB", backend) if kubernetes else command("resume", run, backend)
+    """What to type to resume a run."""
+    return command("resume", run, backend)

@@ -5,6 +5,7 @@ No Ray is imported here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -131,6 +132,13 @@ def _room(job: Job, request: Request, seen: Inspection) -> Iterator[Finding]:
                 _smaller(name, least, fitting, int(total)),
             )
             return
+    if any(map(math.isinf, seen.limits.values())):
+        yield Finding(
+            "warning",
+            f"the cluster has room for {fitting} of {_workers(least)} now",
+            "it grows by itself, and the job waits until they fit",
+            "start it as it is; if it waits long, ask the cluster's owner how far it grows",
+        )
     if not seen.limits:
         size = _count(workers.cpus, "CPU") + (f" and {_count(workers.gpus, 'GPU')}" if workers.gpus else "")
         do_not_fit = "does not fit" if least == 1 else "each do not fit"

@@ -27,13 +27,15 @@ def follow(backend: Backend, submission: Submission, screen: Screen | None = Non
     screen = screen or open_screen(sys.stdout)
     live = isinstance(screen, LiveScreen)
     run: RunFolder | None = None
-    shown = Progress()
+    shown, told = Progress(), ""
     current = submission
     try:
         for current, text in poll(backend, submission):
             for line in text.splitlines():
                 if not (live and re.match(r"epoch \d+/\d+  ", line)):  # the bar shows those
                     screen.say(line)
+            if current.why != told and (told := current.why):
+                screen.say(f"{current.run} is {current.status}: {told}")
             if live and not current.is_over:
                 run = run or run_folder_of(current)
                 progress = run.progress() if run else Progress()

@@ -23,7 +23,7 @@ from lehr.job import Job, Training, from_dict
 from lehr.job.sources import source_form
 from lehr.own_modules import look_in
 from lehr.processes import this_machine
-from lehr.ray_cluster.connection import limits
+from lehr.ray_cluster.growth import limits
 from lehr.runs import Folder
 from lehr.submission.backend import Request
 from lehr.submission.check import Inspection, NodeInspection, findings, training_of

@@ -40,7 +40,7 @@ from lehr.training.resume import (
 )
 from lehr.training.setup import Plan
 from lehr.training.state import TrainingState
-from lehr.training.stopping import Best, Enough, early_stop, first_exploded
+from lehr.training.stopping import Best, Enough, Leaving, early_stop, first_exploded
 from lehr.training.stopwatch import Stopwatch
 from lehr.training.synchronisation import StepBuffer, Synchroniser
 from lehr.training.telling import Teller
@@ -51,11 +51,13 @@ class Stopped(Exception):
 
     Attributes:
         for_good: whether the run is finished with that.
+        leaving: whether only these workers end, and others go on with the run.
     """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.for_good = isinstance(reason, Enough)
+        self.leaving = isinstance(reason, Leaving)
 
 
 class Diverged(TrainingError):
@@ -68,7 +70,7 @@ class Caller:
 
     should_stop: Callable[[], str | None]
     after_epoch: Callable[[Mapping[str, float]], str | None] | None
-    must_save: Callable[[], str | None]
+    must_leave: Callable[[], str | None]
     wants_answers: bool
 
 
@@ -78,9 +80,9 @@ def train(
     group: Group,
     should_stop: Callable[[], str | None] = lambda: None,
     after_epoch: Callable[[Mapping[str, float]], str | None] | None = None,
-    must_save: Callable[[], str | None] = lambda: None,
+    must_leave: Callable[[], str | None] = lambda: None,
     wants_answers: bool | None = None,
-) -> Literal["finished", "stopped"]:
+) -> Literal["finished", "stopped", "left"]:
     """Trains from the newest checkpoint of the run folder to the end of the job, and writes the model.
 
     Args:
@@ -91,24 +93,29 @@ def train(
         after_epoch: called by the first worker with what every epoch measured (`epoch` from 1, `step`, the `seconds`
             that it took, and the metrics), after it is recorded; a reason ends the training there, and the best model
             so far is kept.
-        must_save: called by the first worker about twice a second; a reason other than the last one makes it save a
-            checkpoint at once and continue.
+        must_leave: called by the first worker about twice a second; a reason, such as a machine that is about to be
+            taken away, makes all workers save a checkpoint and leave. The run has not ended with that.
         wants_answers: whether what the model says of each validation row is kept for a report. By default unless there
             is `after_epoch`: of a trial nobody looks at single answers.
 
     Returns:
-        How it ended.
+        How it ended; `left` where other workers have to go on.
 
     Raises:
         Diverged: the loss exploded before there was a model worth keeping.
     """
     wanted = after_epoch is None if wants_answers is None else wants_answers
-    attempt = Attempt(plan.to(group.device), run, group, Caller(should_stop, after_epoch, must_save, wanted))
+    attempt = Attempt(plan.to(group.device), run, group, Caller(should_stop, after_epoch, must_leave, wanted))
     with closing(attempt.logger):
         try:
             ending = attempt.train()
         except Stopped as stopped:
             ending = stop_reason(str(stopped))
+            if stopped.leaving:
+                attempt.logger.event("warned", f"{ending}; saved a checkpoint", step=attempt.state.step)
+                if group.first:
+                    run.note_loss(ending)
+                return "left"
             if not stopped.for_good:
                 attempt.teller.tell("run_end", attempt.state, status="stopped", message=ending)
                 attempt.logger.finish("stopped", ending, attempt.state)
@@ -144,7 +151,6 @@ class Attempt:
         self.logger = begin_logging(plan, run, group, self.stopwatch, self.state, resume)
         self.steps = StepBuffer(self.stopwatch)
         self.synchroniser = Synchroniser(group, self.state.step)
-        self.notice = ""  # the last reason for which `must_save` had a checkpoint saved
 
     # ── the epochs ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,7 +184,7 @@ class Attempt:
             if at_end:
                 ended = self._finish_epoch(epoch + 1)
             last_or_best = step in (plan.length.total_steps, self.state.best.step)
-            if save_due or stop or (synchronise and self._must_save()) or last_or_best:
+            if save_due or stop or last_or_best:
                 self._save()
             if stop and not (isinstance(stop, Enough) and step == plan.length.total_steps):
                 raise Stopped(stop)
@@ -222,7 +228,7 @@ class Attempt:
     def _synchronise(self) -> str | None:
         """Brings the workers together: all learn the losses, and decide the same. Returns why to stop, if so."""
         with self.stopwatch.time("records"):
-            reason = self.caller.should_stop() if self.group.first else None
+            reason = self._asked() if self.group.first else None
         with self.stopwatch.time("compute"):  # a GPU's work is waited for here
             losses, stop = self.synchroniser.synchronise(self.state.step, self.steps.losses(), reason)
         with self.stopwatch.time("records"):
@@ -232,6 +238,13 @@ class Attempt:
             raise diverged(self.plan, "loss", self.state.step - len(losses) + exploded, losses[exploded])
         self.state = self.state.with_losses(losses)
         return stop
+
+    def _asked(self) -> str | None:
+        """Why to stop, as the first worker knows it."""
+        if reason := self.caller.should_stop():
+            return reason
+        notice = self.caller.must_leave()
+        return Leaving(notice) if notice else None
 
     def _finish_epoch(self, epoch: int) -> str | None:
         """Evaluates and records epoch `epoch`, counted from 1; returns why training ends here, if it does."""
@@ -266,15 +279,6 @@ class Attempt:
         return self._report_epoch(known or None) or asked
 
     # ── checkpoints, and the model at the end ───────────────────────────────────────────────────────────────────────
-
-    def _must_save(self) -> bool:
-        """Whether there is news that these workers may end soon. Only the first worker is asked: it alone saves."""
-        notice = self.caller.must_save() if self.group.first else None
-        if notice is None or notice == self.notice:
-            return False
-        self.notice = notice
-        self.logger.event("warned", f"{notice}; saves a checkpoint now", step=self.state.step)
-        return True
 
     def _save(self) -> None:
         """Saves a checkpoint, after all records up to it, and tells of it. Only the first worker does."""

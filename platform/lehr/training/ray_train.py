@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypedDict
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # A worker whose process does not answer for this long (one that was suspended, say) is killed, and the group restarts.
 os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "60")
+# How often it looks whether a node is about to be taken away; by default every 5 s, of which a spot node has six.
+os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 
 import psutil
 import ray
@@ -114,15 +116,19 @@ class _Trainer(TorchTrainer):
 
 def _fit(trainer: Callable[[], TorchTrainer], run: RunFolder, retries: int) -> None:
     """Trains to the end. Ray Train restarts workers; where the process that does so is lost, this starts it again."""
-    for _ in range(retries + 1):
+    lost = 0
+    while lost <= retries:
         try:
             trainer().fit()
-            return
+            if run.outcome() or run.failure() or not run.lost():
+                return
+            # The workers saved and left, since their machine is about to be taken away: others go on.
         except RayActorError:
             if run.outcome() or run.failure():
                 return
             run.note_loss("the process that watches the workers was lost (it was killed, or it crashed)")
             _free_resources()
+            lost += 1
     raise LehrError(f"the process that watches the workers was lost {retries + 1} times")
 
 
@@ -221,7 +227,7 @@ def _worker(config: _WorkerConfig) -> None:
 
 
 def _train(plan: Plan, run: RunFolder, group: Group) -> None:
-    train(plan, run, group, stop_watcher(run), must_save=preemption_notice)
+    train(plan, run, group, stop_watcher(run), must_leave=preemption_notice)
 
 
 def preemption_notice() -> str | None:

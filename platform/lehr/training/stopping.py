@@ -19,6 +19,10 @@ class Enough(str):
     """A reason to stop for good, such as a budget of time that is used up: the best model so far is the result."""
 
 
+class Leaving(str):
+    """A reason to save and leave: these workers are about to lose their machine, and others go on with the run."""
+
+
 @dataclass(frozen=True)
 class Best:
     """The best value of a metric so far.

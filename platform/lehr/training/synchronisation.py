@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from lehr.training.group import Group
-from lehr.training.stopping import Enough
+from lehr.training.stopping import Enough, Leaving
 from lehr.training.stopwatch import Stopwatch
 from lehr.training.train_step import StepResult
+
+_KINDS = (Leaving, Enough, str)  # of reasons to stop; the last one is any other
 
 SYNC_SECONDS = 0.5  # how often the screen moves and a request to stop is heard
 
@@ -43,16 +45,17 @@ class Synchroniser:
 
         Returns:
             The losses of the global batches, and why to stop, if so; the same on every worker, except that only the
-            first one knows the reason in words. All know whether it is `Enough`.
+            first one knows the reason in words. All know whether it is `Enough` or `Leaving`.
         """
         elapsed = time.perf_counter() - self._last if self._group.first else 0.0
-        asked = 0.0 if stop is None else 2.0 if isinstance(stop, Enough) else 1.0
+        kind = next((each for each in _KINDS if isinstance(stop, each)), None)
+        asked = float(_KINDS.index(kind) + 1) if kind else 0.0
         extra = torch.tensor([elapsed, asked], dtype=torch.float64, device=self._group.device)
         *summed, elapsed, stops = self._group.sum(torch.cat([losses, extra])).tolist()
         steps = len(summed)
         self._next_step = step + max(1, min(4 * steps, round(steps * SYNC_SECONDS / max(elapsed, 1e-6))))
         self._last = time.perf_counter()
-        return summed, (stop or (Enough if stops > 1 else str)("asked to stop")) if stops else None
+        return summed, (stop or _KINDS[round(stops) - 1]("asked to stop")) if stops else None
 
 
 class StepBuffer:

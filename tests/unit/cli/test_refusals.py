@@ -27,8 +27,6 @@ REFUSED = [
     ("resume nothing --cluster http://127.0.0.1:1", 1, "127.0.0.1:1"),
     ("submit train.yaml --cluster http://127.0.0.1:1", 1, "127.0.0.1:1"),
     ("submit train.yaml --kubernetes p.yaml --cluster http://127.0.0.1:1", 2, "--cluster: has no effect beside"),
-    ("submit train.yaml --kubernetes p.yaml --retries 1", 2, "--retries: is not for Kubernetes"),
-    ("submit train.yaml --kubernetes p.yaml --stop-wait 9", 2, "--stop-wait: is not for Kubernetes"),
     ("submit train.yaml --kubernetes p.yaml --no-check", 2, "--no-check: is not for Kubernetes"),
     ("submit train.yaml --dry-run --follow", 2, "--follow: has no effect beside --dry-run"),
     ("jobs --cluster http://127.0.0.1:1 --kubernetes p.yaml", 2, "--cluster: has no effect beside --kubernetes"),

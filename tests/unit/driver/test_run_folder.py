@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lehr.driver.run_folder import as_recorded, changes, choose_run_folder
+from lehr.driver.kind import Kind
+from lehr.driver.run_folder import as_recorded, changes, choose_run_folder, open_run, starts_over
 from lehr.errors import RunError
-from lehr.job import Job, TrainJob, load, to_dict
-from lehr.runs import Folder, RunFolder
+from lehr.job import Job, TrainJob, from_dict, load, to_dict
+from lehr.runs import Claim, Folder, Lease, RunFolder
 
 BEFORE = 0.001  # the rate that any unlisted optimizer once had
 
@@ -52,3 +53,17 @@ def test_a_rate_that_the_job_gives_is_another_job(tmp_path: Path) -> None:
     assert isinstance(given, TrainJob)
     with pytest.raises(RunError, match=r"mine is a run of another job \(optimizer.lr: 0.001 -> 1.0\)"):
         choose_run_folder(given, fresh=False)
+
+
+def test_a_run_is_started_over_once_with_each_word(tmp_path: Path) -> None:
+    """A retry of a job that was submitted with --fresh goes on with what the first attempt saved."""
+    job = from_dict({"kind": "train", "name": "mine", "storage": str(tmp_path)})
+    kind = Kind(check=lambda job: None, run=lambda running: None, report=lambda run: None)
+    RunFolder.create(Folder.at(tmp_path / "mine"), to_dict(job))
+    assert starts_over(job, "word")
+    assert not starts_over(job, "")
+    folder, existing = choose_run_folder(job, fresh=True)
+    with Lease.acquire(folder) as lease:
+        open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=True, once="word")
+    assert not starts_over(job, "word")
+    assert starts_over(job, "another")

@@ -157,4 +157,4 @@ def predicted(job: Job) -> Any:
 def shared_out(job: Job) -> Any:
     """How many processes predict ten parts on a machine with 8 CPUs and 2 GPUs, and what each gets."""
     assert isinstance(job, PredictJob)
-    return actors(job.workers, 8, 2, 10)
+    return actors(job.workers, 8, 2, 10).actors

@@ -33,6 +33,13 @@ def status(code: int, message: str) -> dict[str, Any]:
     }
 
 
+def merged(old: Any, change: Any) -> Any:
+    """An object after a JSON merge patch (RFC 7386)."""
+    if not isinstance(old, dict) or not isinstance(change, dict):
+        return change
+    return {key: merged(old.get(key), change.get(key, old.get(key))) for key in {**old, **change}}
+
+
 @dataclass
 class Cluster:
     """What the server holds, and how it misbehaves.
@@ -43,6 +50,7 @@ class Cluster:
         log: what the pod of any job has printed.
         refuse: for (method, path), the status code to refuse with; None to answer.
         watches: the events that each watch sends, one list after the other; then nothing more.
+        namespaces: those that exist.
         requests: (method, path and query) of every request, in order.
     """
 
@@ -53,6 +61,7 @@ class Cluster:
     watches: list[list[dict[str, Any]]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     version: int = 100
+    namespaces: tuple[str, ...] = ("team",)
 
     def put(self, plural: str, body: dict[str, Any]) -> dict[str, Any]:
         self.version += 1
@@ -68,7 +77,17 @@ class Cluster:
         if code := self.refuse(method, path):
             user = 'User "ann" cannot do that'
             return code, status(code, f"{parts[-1]} is {REASONS[code].lower()}: {user}")
+        if parts[0] == "api" and len(parts) == 4:
+            known = parts[3] in self.namespaces
+            gone = {**status(404, f'namespaces "{parts[3]}" not found'), "details": {"kind": "namespaces"}}
+            return (200, {"kind": "Namespace", "metadata": {"name": parts[3]}}) if known else (404, gone)
         plural, name = parts[5 if parts[0] == "apis" else 4], (parts[6:] if parts[0] == "apis" else parts[5:])
+        if method == "POST" and query.get("dryRun") == ["All"]:
+            return 201, body
+        if method == "PATCH":
+            self.version += 1
+            self.objects[plural, name[0]] = merged(self.objects[plural, name[0]], body)
+            return 200, self.objects[plural, name[0]]
         if method == "POST":
             wanted = body["metadata"]["name"]
             if (plural, wanted) in self.objects:

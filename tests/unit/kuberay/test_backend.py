@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.kuberay.kubernetes_api import Cluster, Server
 
+from lehr.cli.logs import logs
 from lehr.cli.manifest import manifest
+from lehr.cli.resume import resume
+from lehr.cli.status import status as show_status
 from lehr.cli.stop import stop
 from lehr.cli.submit import submit
-from lehr.errors import ClusterError, JobError
+from lehr.errors import ClusterError, JobError, LehrError
 from lehr.job import load
-from lehr.kuberay.backend import Kubernetes, notes
+from lehr.kuberay.backend import Kubernetes, notes, of_job
 from lehr.submission.backend import Backend, Submission, command, newest, resume_command
 from lehr.submission.ray_jobs import RayJobs
 from lehr.submission.submit import next_action, request_of
@@ -63,7 +69,7 @@ def test_a_running_job_is_attached_to_and_a_failed_one_is_submitted_again(
     assert next_action(request, newest(known, "mine"), known) == "nothing"
 
 
-def test_a_job_whose_run_folder_only_pods_reach_is_stopped_by_deleting_it(
+def test_a_job_whose_run_folder_only_pods_reach_is_stopped_and_stays_listed(
     cluster: Cluster, backend: Kubernetes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pods_only = tmp_path / "pods-only.yaml"
@@ -71,10 +77,16 @@ def test_a_job_whose_run_folder_only_pods_reach_is_stopped_by_deleting_it(
     there = Kubernetes(str(pods_only), backend.job)
     sent = there.submit(request_of(backend.job, Path.cwd()))  # type: ignore[arg-type]
     set_status(cluster, sent, "Running", "RUNNING")
+    stop("mine", kubernetes=str(pods_only), wait=False)
+    assert cluster.objects["rayjobs", "mine"]["spec"]["suspend"] is True
+    set_status(cluster, sent, "Suspended", "")
     stop("mine", kubernetes=str(pods_only), wait=True)
-    assert capsys.readouterr().out == f"mine has stopped. Resume with: lehr submit JOB --kubernetes {pods_only}\n"
+    assert capsys.readouterr().out.splitlines()[-1] == "mine is already stopped."
     assert there.get(sent).status == "stopped"
-    assert not [key for key in cluster.objects if key[0] == "rayjobs"]
+    resume("mine", kubernetes=str(pods_only))
+    assert capsys.readouterr().out.startswith("Resumed mine on http")
+    assert there.get(sent).status == "pending"
+    assert "suspend" not in cluster.objects["rayjobs", "mine"]["spec"]
 
 
 def test_no_secret_gets_into_a_manifest(cluster: Cluster, backend: Kubernetes) -> None:
@@ -97,12 +109,114 @@ def test_an_image_that_may_change_is_told(backend: Kubernetes) -> None:
     assert notes(pinned, None) == []
 
 
-def test_an_option_that_kubernetes_would_not_heed_is_refused(tmp_path: Path) -> None:
-    job, profile = str(tmp_path / "mine.yaml"), str(tmp_path / "profile.yaml")
-    (tmp_path / "mine.yaml").write_text("kind: train\n")
-    for options in ({"pip": tmp_path / "r.txt"}, {"folder": tmp_path}, {"fresh": True}):
-        with pytest.raises(JobError, match=f"--{next(iter(options))}: is not for Kubernetes; "):
-            submit(job, kubernetes=profile, **options)
+def submitted(cluster: Cluster) -> dict[str, Any]:
+    return cluster.objects["rayjobs", "mine"]["spec"]  # type: ignore[no-any-return]
+
+
+def head_of(spec: dict[str, Any]) -> dict[str, Any]:
+    return spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]  # type: ignore[no-any-return]
+
+
+OBEYED: dict[str, tuple[Any, Callable[[dict[str, Any]], object], object]] = {
+    "fresh": (True, lambda spec: "--fresh-once" in spec["entrypoint"], True),
+    "retries": (3, lambda spec: spec["backoffLimit"], 3),  # the profile says 7, and 3 is the default elsewhere
+    "stop_wait": (120, lambda spec: head_of(spec)["terminationGracePeriodSeconds"], 120),
+    "env": (
+        ["MODE=fast"],
+        lambda spec: {"name": "MODE", "value": "fast"} in head_of(spec)["containers"][0]["env"],
+        True,
+    ),
+    "include": ([Path("more.txt")], lambda spec: "runtimeEnvYAML" in spec, True),
+    "overrides": (
+        ["name=mine", "workers=5"],
+        lambda spec: spec["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"],
+        5,
+    ),
+}
+REFUSED = {"pip": Path("r.txt"), "folder": Path(), "check": False, "cluster": "http://head:8265"}
+SHOWN = {"follow", "wait", "dry_run"}
+"""What only changes what is shown, or that nothing is sent; tests of their own hold them."""
+ELSEWHERE = {"job", "kubernetes", "trust"}
+
+
+def test_every_option_of_submit_is_obeyed_or_refused_on_kubernetes() -> None:
+    """A new option needs a line above."""
+    assert {*OBEYED, *REFUSED, *SHOWN, *ELSEWHERE} == set(inspect.signature(submit).parameters)
+
+
+@pytest.mark.parametrize("option", OBEYED)
+def test_an_option_of_submit_changes_the_rayjob(
+    cluster: Cluster, backend: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more.txt").write_text("x")
+    profile = tmp_path / "seven.yaml"
+    profile.write_text("image: lehr:1\nnamespace: team\nstorage: /r/runs\nvolumes: {r: /r}\nretries: 7\ngrace: 30s\n")
+    given, seen, expected = OBEYED[option]
+    submit(str(tmp_path / "mine.yaml"), kubernetes=str(profile), wait=False)
+    assert seen(submitted(cluster)) != expected
+    cluster.objects.clear()
+    submit(str(tmp_path / "mine.yaml"), kubernetes=str(profile), wait=False, **{option: given})
+    assert seen(submitted(cluster)) == expected
+
+
+@pytest.mark.parametrize("option", [*REFUSED, "wait beside follow"])
+def test_an_option_that_kubernetes_would_not_heed_is_refused(
+    cluster: Cluster, backend: Kubernetes, tmp_path: Path, option: str
+) -> None:
+    given = {"follow": True, "wait": False} if " " in option else {option: REFUSED[option]}
+    with pytest.raises(JobError, match=r"--(no-)?[a-z]+: (is not for Kubernetes|has no effect beside)"):
+        submit(str(tmp_path / "mine.yaml"), kubernetes=str(tmp_path / "profile.yaml"), **given)  # type: ignore[arg-type]
+    assert not cluster.objects
+
+
+@pytest.mark.parametrize("status", ["finished", "running"])
+def test_a_changed_job_under_a_known_name_is_not_taken_for_the_same(
+    cluster: Cluster, backend: Kubernetes, tmp_path: Path, status: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = str(tmp_path / "profile.yaml")
+    submit(str(tmp_path / "mine.yaml"), kubernetes=profile, wait=False)
+    (sent,) = backend.jobs()
+    set_status(cluster, sent, *(("Complete", "SUCCEEDED") if status == "finished" else ("Running", "RUNNING")))
+    submit(str(tmp_path / "mine.yaml"), kubernetes=profile, wait=False)
+    assert ("is finished" if status == "finished" else "this is the same job") in capsys.readouterr().out
+    changed = ["name=mine", "optimizer.lr=1"]
+    if status == "running":
+        with pytest.raises(LehrError, match=r"with other settings \(optimizer\.lr: .* -> 1"):
+            submit(str(tmp_path / "mine.yaml"), changed, kubernetes=profile, wait=False)
+    else:
+        submit(str(tmp_path / "mine.yaml"), changed, kubernetes=profile, wait=False)
+        assert "Submitted mine" in capsys.readouterr().out
+        assert '"lr":1' in cluster.objects["rayjobs", "mine"]["metadata"]["annotations"]["lehr/job"]
+    assert "train" in [each.request.job["kind"] for each in backend.jobs() if each.request]
+
+
+def test_status_and_logs_say_why_a_job_waits(
+    cluster: Cluster, backend: Kubernetes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = str(tmp_path / "profile.yaml")
+    submit(str(tmp_path / "mine.yaml"), kubernetes=profile, wait=False)
+    recorded = json.loads((Path(__file__).parents[2] / "golden/kubernetes-waiting.json").read_text())["quota"]
+    cluster.objects["rayjobs", "mine"]["status"] = recorded["rayjob"]["status"]
+    capsys.readouterr()
+    show_status("mine", kubernetes=profile)
+    assert "the quota lehr has no room for its pods" in capsys.readouterr().out
+    logs("mine", kubernetes=profile)
+    assert "mine is pending: the quota lehr has no room for its pods" in capsys.readouterr().err
+
+
+def test_the_log_is_what_the_job_printed_once_and_without_rays_lines() -> None:
+    log = (
+        "2030-11-30 19:09:57,133\tSUCC cli.py:66 -- \x1b[32m-----------------\x1b[39m\n"
+        "2030-11-30 19:09:57,133\tSUCC cli.py:67 -- \x1b[32mJob 't1-rfl6x' submitted successfully\x1b[39m\n"
+        "2030-11-30 19:09:56,960\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
+        "Running entrypoint for job t1-rfl6x: lehr on-cluster /etc/lehr/job.yaml\n"
+        "epoch 1/2  loss 0.1\nthe sentence why\n"
+        "2030-11-30 19:10:06,483\tERR cli.py:75 -- \x1b[31mJob 't1-rfl6x' failed\x1b[39m\n"
+        "2030-11-30 19:10:06,483\tINFO cli.py:89 -- Status message: Job entrypoint command failed with code 70\n"
+        "epoch 1/2  loss 0.1\nthe sentence why\n"
+    )
+    assert of_job(log) == "epoch 1/2  loss 0.1\nthe sentence why\n"
 
 
 def test_a_finished_run_says_how_it_starts_over(
@@ -111,7 +225,7 @@ def test_a_finished_run_says_how_it_starts_over(
     sent = backend.submit(request_of(backend.job, Path.cwd()))  # type: ignore[arg-type]
     set_status(cluster, sent, "Complete", "SUCCEEDED")
     submit(str(tmp_path / "mine.yaml"), kubernetes=str(tmp_path / "profile.yaml"))
-    assert "delete the run with lehr rm, and then its RayJob: kubectl delete rayjob mine." in capsys.readouterr().out
+    assert "To start over, add --fresh." in capsys.readouterr().out
 
 
 def test_a_dry_run_lists_the_modules_and_names_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +250,7 @@ def test_a_command_in_a_message_names_the_cluster(backend: Kubernetes) -> None:
     default, named = RayJobs("http://head:8265"), RayJobs("http://head:8265", option="--cluster http://head:8265")
     assert resume_command("mine", default) == "lehr resume mine"
     assert resume_command("mine", named) == "lehr resume mine --cluster http://head:8265"
-    assert resume_command("mine", backend) == f"lehr submit JOB {backend.option}"
+    assert resume_command("mine", backend) == f"lehr resume mine {backend.option}"
     assert command("attach", "mine", backend) == f"lehr attach mine {backend.option}"
     assert backend.option.startswith("--kubernetes ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,14 +191,41 @@ def test_a_stop_asks_the_run_to_save_and_lets_the_job_end(cluster: Cluster, kube
     assert ("rayjobs", job.name) in cluster.objects
 
 
-def test_a_stop_before_the_start_deletes_the_job(cluster: Cluster, kuberay: KubeRay, tmp_path: Path) -> None:
+def test_a_stop_where_only_pods_reach_the_run_suspends_the_job_which_is_then_told_as_stopped(
+    cluster: Cluster, kuberay: KubeRay, tmp_path: Path
+) -> None:
+    profile = {"storage": str(tmp_path / "runs"), "volumes": {"a": str(tmp_path)}}
+    job = kuberay.submit(objects("digits", **profile))
+    kuberay.stop("digits")
+    assert cluster.objects["rayjobs", "digits"]["spec"]["suspend"] is True
+    set_status(cluster, job, jobDeploymentStatus="Suspended")
+    assert (kuberay.status("digits").status, kuberay.why("digits")) == ("stopped", "")
+    again = kuberay.again("digits")
+    assert again.status == "pending", "it is submitted once more, as it was"
+    rayjob = cluster.objects["rayjobs", "digits"]
+    assert "suspend" not in rayjob["spec"]
+    assert again.job == job.job
+
+
+def test_a_job_that_a_person_stopped_through_its_run_folder_is_not_finished(
+    cluster: Cluster, kuberay: KubeRay, tmp_path: Path
+) -> None:
     storage = str(tmp_path / "runs")
-    kuberay.submit(
-        manifest(
-            from_dict({"name": "digits"}),
-            PROFILE.model_copy(update={"storage": storage, "volumes": {"a": str(tmp_path)}}),
-        )
-    )
+    job = kuberay.submit(objects("digits", storage=storage, volumes={"a": str(tmp_path)}))
+    RunFolder.create(Folder.at(storage).child("digits"), {"kind": "train"})
+    kuberay.stop("digits")
+    set_status(cluster, job, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    assert kuberay.status("digits").status == "stopped"
+
+
+@pytest.mark.parametrize("how", ["in a queue", "with the rights of an earlier version"])
+def test_a_job_that_cannot_be_suspended_is_deleted(
+    cluster: Cluster, kuberay: KubeRay, tmp_path: Path, how: str
+) -> None:
+    queue = {"queue": "gpus"} if how == "in a queue" else {}
+    if not queue:
+        cluster.refuse = lambda method, path: 403 if method == "PATCH" else None
+    kuberay.submit(objects("digits", storage=str(tmp_path / "runs"), volumes={"a": str(tmp_path)}, **queue))
     kuberay.stop("digits")
     assert not [key for key in cluster.objects if key[0] == "rayjobs"]
     assert cluster.requests[-1] == (
@@ -215,14 +243,36 @@ def test_a_manifest_says_where_the_jobs_modules_are(tmp_path: Path) -> None:
     assert environment["working_dir"] == f"s3://bucket/runs/packages/{modules.name}"
 
 
-def test_modules_are_not_stored_where_only_pods_reach(tmp_path: Path) -> None:
+def test_modules_travel_in_the_manifest_where_only_pods_reach_the_storage(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text("model: nets:Net\n")
     (tmp_path / "nets.py").write_text("class Net: ...\n")
     profile = PROFILE.model_copy(update={"storage": "/shared/runs", "volumes": {"runs": "/shared"}})
-    with pytest.raises(
-        JobError, match="but its storage /shared/runs is a volume that only pods reach; allowed: a bucket"
-    ):
+    (config, rayjob), modules = prepare(load(tmp_path / "digits.yaml"), profile)
+    assert modules is not None
+    assert base64.b64decode(config["binaryData"]["module-0"]) == b"class Net: ...\n"
+    spec = rayjob["spec"]["submitterPodTemplate"]["spec"]
+    (volume,) = [each["configMap"] for each in spec["volumes"] if each["name"] == "modules"]
+    assert volume == {"name": "digits", "items": [{"key": "module-0", "path": "lehr-job/nets.py"}]}
+    assert yaml.safe_load(rayjob["spec"]["runtimeEnvYAML"])["working_dir"] == "/etc/lehr-modules"
+    (tmp_path / "large.py").write_text("#" * 700_000)
+    with pytest.raises(JobError, match="take 683 KiB, and its storage /shared/runs is a volume that only pods reach"):
         prepare(load(tmp_path / "digits.yaml"), profile)
+
+
+def test_a_namespace_that_does_not_exist_is_told(cluster: Cluster, kuberay: KubeRay) -> None:
+    assert kuberay.jobs() == []
+    cluster.namespaces = ()
+    with pytest.raises(ClusterError, match="there is no namespace team, which the profile names; list them with: kub"):
+        kuberay.jobs()
+
+
+def test_a_check_creates_nothing(cluster: Cluster, kuberay: KubeRay) -> None:
+    kuberay.check(objects())
+    assert not cluster.objects
+    assert all("dryRun=All" in path for _, path in cluster.requests)
+    cluster.operator = False
+    with pytest.raises(ClusterError, match="KubeRay is not installed there"):
+        kuberay.check(objects())
 
 
 REFUSALS = [

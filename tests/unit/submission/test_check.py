@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -164,6 +165,16 @@ def test_other_versions_on_this_machine_are_a_warning_and_patch_releases_are_not
 
 def test_a_cluster_that_can_grow_may_be_too_small_at_first() -> None:
     assert check({"workers": {"count": 4, "gpus": 1}}, Inspection([node(gpus=0)], limits={"CPU": 64, "GPU": 8})) == ()
+
+
+def test_a_job_for_an_autoscaled_cluster_without_workers_waits_for_them() -> None:
+    (found,) = check({"workers": 2}, Inspection([node(cpus=0)], limits={"CPU": math.inf, "GPU": math.inf}))
+    assert found.level == "warning"
+    assert str(found).startswith(
+        "warning: the cluster has room for 0 of 2 workers now; it grows by itself, and the job"
+    )
+    (found,) = check({"workers": 2}, Inspection([node(cpus=0)]))
+    assert found.level == "refused", "a cluster that does not grow"
 
 
 def test_what_would_fail_comes_first() -> None:
