@@ -80,7 +80,7 @@ def _comparison(uris: tuple[str, ...], out: str) -> str:
     from lehr.runs import RunFolder
 
     try:
-        page, _ = comparison([RunFolder.open(uri) for uri in uris])
+        page, *_ = comparison([RunFolder.open(uri) for uri in uris])
     except LehrError as error:
         return str(error)
     Path(out, "report.html").write_text(page, encoding="utf-8")
