@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lehr.driver.run_folder import as_recorded, changes, choose_run_folder
+from lehr.driver.run_folder import as_recorded, changes, choose_run_folder, open_run
 from lehr.errors import RunError
 from lehr.job import Job, TrainJob, load, to_dict
-from lehr.runs import Folder, RunFolder
+from lehr.kinds import kind_named
+from lehr.runs import Claim, Folder, RunFolder
+from lehr.runs.answers import NAME as ANSWERS
 
 BEFORE = 0.001  # the rate that any unlisted optimizer once had
 
@@ -52,3 +54,12 @@ def test_a_rate_that_the_job_gives_is_another_job(tmp_path: Path) -> None:
     assert isinstance(given, TrainJob)
     with pytest.raises(RunError, match=r"mine is a run of another job \(optimizer.lr: 0.001 -> 1.0\)"):
         choose_run_folder(given, fresh=False)
+
+
+def test_a_fresh_start_leaves_nothing_of_what_the_earlier_model_answered(tmp_path: Path) -> None:
+    job, folder = written(tmp_path, "kind: train"), Folder.at(tmp_path / "mine")
+    existing = RunFolder.create(folder, to_dict(job))
+    folder.write(ANSWERS, b"of the earlier model")
+    open_run(kind_named("train"), job, folder, existing, Claim(folder.uri, "me"), fresh=True)
+    assert folder.exists("job.yaml")
+    assert not folder.exists(ANSWERS)
