@@ -101,6 +101,16 @@ def photo_job(
     return PhotoJob(job, said, told)
 
 
+def is_changed(job: Job, overrides: Overrides) -> bool:
+    """Whether these changes would make another job of one that was made here before."""
+    made = to_dict(job)
+    changes = (_of_transfer if isinstance(job, TransferJob) else _of_training)(overrides)
+    try:
+        return to_dict(from_dict(made, overrides=changes)) != made
+    except JobError:  # it is of the other kind
+        return True
+
+
 # ── what starts it ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

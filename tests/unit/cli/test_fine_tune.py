@@ -136,6 +136,9 @@ def test_typed_again_it_goes_on_with_what_was_stopped_as_it_was_planned(
         lehr("fine-tune", "photos/")
     assert jobs[1] == {**jobs[0], "name": "photos"}
     with pytest.raises(Interrupted):
+        lehr("fine-tune", "photos", "name=photos", "train.batch_size=4")
+    assert jobs.pop()["train"]["batch_size"] == 4  # no change is ignored: with it, it is another job
+    with pytest.raises(Interrupted):
         lehr("fine-tune", "photos", "--fresh")
     assert jobs[2]["train"] != jobs[0]["train"]
     assert jobs[2]["name"] == "photos"
