@@ -9,6 +9,7 @@ import shutil
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,12 +70,12 @@ def fine_tune(
         changes["storage"] = storage
     name = run_name(photos, minutes, changes)
     again = shlex.join(["lehr", "fine-tune", photos, *(overrides or ())])
-    job = None if fresh else unfinished(photos, str(changes.get("name") or name), str(changes.get("storage") or where))
-    if job is None:
-        before = time.perf_counter()
-        from lehr.photos import photo_job
+    before = time.perf_counter()
+    from lehr.photos import photo_job
 
-        imports = time.perf_counter() - before
+    imports = time.perf_counter() - before
+    job = None if fresh else unfinished(photos, name, str(changes.get("storage") or where), changes)
+    if job is None:
         if fresh:
             changes.setdefault("name", name)  # so that the run of this name makes room
         job = photo_job(photos, changes, minutes, named=name, again=again, imports=imports, say=wrapped).job
@@ -86,7 +87,7 @@ def fine_tune(
     print(*what_next(where, photos), sep="\n")
 
 
-def run_name(photos: str, minutes: float | None, changes: dict[str, object]) -> str:
+def run_name(photos: str, minutes: float | None, changes: Mapping[str, object]) -> str:
     """The name of the run: that of the folder, with the minutes, if they are said, and the changes."""
     from lehr.job import default_name
 
@@ -94,14 +95,15 @@ def run_name(photos: str, minutes: float | None, changes: dict[str, object]) -> 
     return default_name(stem + (f"-{minutes:g}min" if minutes else ""), changes)
 
 
-def unfinished(photos: str, name: str, storage: str) -> Job | None:
-    """The job of a run of this name on these photographs that has not finished: it goes on as it was planned."""
+def unfinished(photos: str, name: str, storage: str, changes: Mapping[str, object]) -> Job | None:
+    """The job of an unfinished run on these photographs, with the same changes: it goes on as it was planned."""
     from lehr.errors import LehrError
     from lehr.formatting import format_folder
-    from lehr.job import TrainJob, TransferJob, absolute, to_dict
+    from lehr.job import TrainJob, TransferJob, absolute
+    from lehr.photos import is_changed
     from lehr.result import find
-    from lehr.trust import give
 
+    name = str(changes.get("name") or name)
     try:
         found = find(name, storage).record
     except LehrError:
@@ -116,7 +118,8 @@ def unfinished(photos: str, name: str, storage: str) -> Job | None:
     path = training.data.path if training else None
     if not path or not f"{path}/".startswith(f"{root.rstrip('/')}/"):
         return None
-    give(to_dict(job))
+    if is_changed(job, {field: value for field, value in changes.items() if field not in ("name", "storage")}):
+        return None
     print(f"Going on with {format_folder(found.folder)}, as it was planned; to start over, add --fresh")
     return job
 

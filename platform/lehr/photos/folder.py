@@ -23,6 +23,7 @@ from lehr.printing import one_line
 
 LOOKED_AT, LOOK_SECONDS = 400, 5.0
 """Photographs that are decoded beforehand, and for how long at most; of few photographs, all are."""
+USUAL_SIZE = (224, 224)  # that they are decoded to, for the time that it takes
 MOST_SHOWN = 8  # classes in a sentence
 MOST_UNREADABLE = 0.5  # share of the photographs; with more something else is wrong
 SKIPPED = 0.01  # what a job skips unasked
@@ -95,12 +96,11 @@ class Photographs:
         return [*lines, *self.notes]
 
 
-def look_at(data: DataSection, size: tuple[int, int] | None) -> Photographs:
+def look_at(data: DataSection) -> Photographs:
     """Looks at a folder of class folders, possibly inside others that hold nothing else.
 
     Args:
         data: of the job; its path is the folder.
-        size: (height, width) that the photographs are decoded to, for the time that it takes.
 
     Raises:
         JobError: it is no such folder; the sentence says which layout is.
@@ -119,7 +119,7 @@ def look_at(data: DataSection, size: tuple[int, int] | None) -> Photographs:
         rows={name: each.rows for name, each in sources.items()},
         notes=(*notes, *source.notes),
     )
-    found = _looked(found, sources, PixelFormat(size, channels=3))
+    found = _looked(found, sources, PixelFormat(USUAL_SIZE, channels=3))
     if len(found.unreadable) > MOST_UNREADABLE * found.looked_at:
         name, why = found.unreadable[0]
         what = f"{len(found.unreadable)} of {count_of(found.looked_at, 'image')} cannot be read, such as {name} ({why})"
@@ -132,6 +132,8 @@ def _at_its_classes(data: DataSection) -> tuple[DataSection, tuple[str, ...]]:
     root = data.path or ""
     if os.path.isfile(root):
         raise JobError(_a_file(root))
+    if "://" not in root and not os.path.exists(root):
+        raise JobError(f"{_shown(root)} does not exist; {_layout(root)}")
     listing = list_images(root, lambda _, what: JobError(what))
     folders = by_folder(listing.files)
     below, inside = branching(root, folders)
@@ -141,11 +143,21 @@ def _at_its_classes(data: DataSection) -> tuple[DataSection, tuple[str, ...]]:
         count = len(listing.files)
         what = f"{count_of(count, 'image')} directly in it" if count else "no image that can be read in it"
         left = "".join(f". {note}" for note in listing.left_out)
-        raise JobError(f"{_shown(root)} has {what} and no folder for each class{left}; {_layout(root)}")
+        hint = _one_level_too_low(root) if count else ""
+        raise JobError(f"{_shown(root)} has {what} and no folder for each class{left}; {_layout(root)}{hint}")
     if below == root:
         return data, ()
     note = f"The classes were found further down, in {_shown(below)}"
     return data.model_copy(update={"path": below}), (note,)
+
+
+def _one_level_too_low(root: str) -> str:
+    """What to name where the folder seems to be one of the classes."""
+    if "://" in root:
+        return ""
+    above = os.path.dirname(os.path.abspath(root))
+    folders = [name for name in os.listdir(above) if os.path.isdir(os.path.join(above, name))]
+    return f", or, if this is one of the classes, name {_shown(above)}" if len(folders) > 1 else ""
 
 
 def _a_file(path: str) -> str:

@@ -73,16 +73,16 @@ def photo_job(
     job = from_dict(_pretrained(folder), overrides=_of_transfer(overrides), named=named)
     assert isinstance(job, TransferJob)
     trust.give(to_dict(job))
+    photographs = look_at(job.base.data)  # before anything is downloaded
+    for line in photographs.told:
+        say(line)
     start, found = _start(job, overrides, again, say)
+    say(start)
     if not found:
         job = from_dict(_scratch(folder), overrides=_of_training(overrides), named=named)
         trust.give(to_dict(job))
     training = _training(job)
     network, options, size = _network(job)
-    photographs = look_at(training.data, size)
-    for line in photographs.told:
-        say(line)
-    say(start)
     speed = partial(measure, network, options, size, len(photographs.counts), ways=2 if found else 1)
     try:
         costs = speed(decode=photographs.seconds, imports=imports)
@@ -99,6 +99,16 @@ def photo_job(
     told = (*photographs.told, start, *_about_time(job, length, work, minutes, again))
     say(told[-1])
     return PhotoJob(job, said, told)
+
+
+def is_changed(job: Job, overrides: Overrides) -> bool:
+    """Whether these changes would make another job of one that was made here before."""
+    made = to_dict(job)
+    changes = (_of_transfer if isinstance(job, TransferJob) else _of_training)(overrides)
+    try:
+        return to_dict(from_dict(made, overrides=changes)) != made
+    except JobError:  # it is of the other kind
+        return True
 
 
 # ── what starts it ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -72,7 +72,8 @@ class Work:
         some, costs = self.rows if rows is None else rows, self.costs
         total = self.start + (self.rows + self.validation + self.test) * costs.decode
         if "features" in strategies:
-            passes = some + self.validation + self.test + min(some, SIMILARITY_ROWS)
+            # Validation rows pass twice: once more for the answers in the report.
+            passes = some + 2 * self.validation + self.test + min(some, SIMILARITY_ROWS)
             total += HEAD_SECONDS + passes * costs.forward
         measured = (self.validation + min(some, EVALUATED)) * costs.forward + EPOCH_SECONDS
         for way in strategies or ("scratch",):

@@ -54,7 +54,8 @@ def measure(
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
     """The median of what a call takes, after one to warm up."""
-    took, began = [], time.perf_counter()
+    took: list[float] = []
+    began = time.perf_counter()
     while len(took) < 2 or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         call()

@@ -66,7 +66,8 @@ SHORT = ("train.epochs=2", "data.image_size=16")
 
 def test_without_internet_access_a_first_look_trains_from_scratch_and_says_so(lehr: Callable[..., str]) -> None:
     told = lehr("fine-tune", "photos", *SHORT, "name=mine", "--debug").splitlines()
-    assert told[1] == "photos: 24 images of 2 classes: bright 12, dark one 12"
+    assert told[0] == "photos: 24 images of 2 classes: bright 12, dark one 12"
+    assert told[2] == "Downloading the weights of resnet18, once"
     assert told[3].startswith("Start: from scratch, which takes many more photographs to be as good, since the weights")
     assert "(Name or service not known)" in told[3]
     assert told[4].endswith("model.weights=path/to/resnet18-f37072fd.pth")
@@ -135,6 +136,9 @@ def test_typed_again_it_goes_on_with_what_was_stopped_as_it_was_planned(
         lehr("fine-tune", "photos/")
     assert jobs[1] == {**jobs[0], "name": "photos"}
     with pytest.raises(Interrupted):
+        lehr("fine-tune", "photos", "name=photos", "train.batch_size=4")
+    assert jobs.pop()["train"]["batch_size"] == 4  # no change is ignored: with it, it is another job
+    with pytest.raises(Interrupted):
         lehr("fine-tune", "photos", "--fresh")
     assert jobs[2]["train"] != jobs[0]["train"]
     assert jobs[2]["name"] == "photos"
@@ -163,12 +167,15 @@ def test_a_folder_without_classes_is_refused_before_anything_is_written(lehr: Ca
 def test_new_photos_writes_the_job_that_fine_tune_runs_with_a_comment_for_each_line(
     lehr: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran = []
-    monkeypatch.setattr("lehr.kinds.run_job", lambda job, **_: ran.append(job) or Run())
+    ran: list[Job] = []
 
     class Run:
         folder = Path("runs/photos")
 
+        def __init__(self, job: Job, **_: object) -> None:
+            ran.append(job)
+
+    monkeypatch.setattr("lehr.kinds.run_job", Run)
     monkeypatch.setattr("lehr.formatting.format_folder", str)
     lehr("fine-tune", "photos/")
     told = lehr("new", "photos", "photos/", "jobs/mine.yaml")

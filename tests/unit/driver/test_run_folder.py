@@ -10,7 +10,9 @@ from lehr.driver.kind import Kind
 from lehr.driver.run_folder import as_recorded, changes, choose_run_folder, open_run, starts_over
 from lehr.errors import RunError
 from lehr.job import Job, TrainJob, from_dict, load, to_dict
+from lehr.kinds import kind_named
 from lehr.runs import Claim, Folder, Lease, RunFolder
+from lehr.runs.answers import NAME as ANSWERS
 
 BEFORE = 0.001  # the rate that any unlisted optimizer once had
 
@@ -67,3 +69,12 @@ def test_a_run_is_started_over_once_with_each_word(tmp_path: Path) -> None:
         open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=True, once="word")
     assert not starts_over(job, "word")
     assert starts_over(job, "another")
+
+
+def test_a_fresh_start_leaves_nothing_of_what_the_earlier_model_answered(tmp_path: Path) -> None:
+    job, folder = written(tmp_path, "kind: train"), Folder.at(tmp_path / "mine")
+    existing = RunFolder.create(folder, to_dict(job))
+    folder.write(ANSWERS, b"of the earlier model")
+    open_run(kind_named("train"), job, folder, existing, Claim(folder.uri, "me"), fresh=True)
+    assert folder.exists("job.yaml")
+    assert not folder.exists(ANSWERS)

@@ -33,8 +33,14 @@ def photos(*folders: str, count: int = 3) -> None:
             photo(f"{folder}/{number}.jpg")
 
 
+def broken(*files: str) -> None:
+    for file in files:
+        Path(file).parent.mkdir(parents=True)
+        Path(file).touch()
+
+
 def look(folder: str = "photos") -> Photographs:
-    return look_at(DataSection(source="images", path=folder), (8, 8))
+    return look_at(DataSection(source="images", path=folder))
 
 
 def test_classes_counts_and_sizes_are_told() -> None:
@@ -114,15 +120,15 @@ def test_a_class_of_one_image_is_told() -> None:
 
 LAYOUT = "make one folder for each class, such as photos/cat/1.jpg and photos/dog/7.jpg"
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "there is no such folder": (lambda: None, '"photos" does not exist'),
+    "there is no such folder": (lambda: None, f"photos does not exist; {LAYOUT}"),
     "no image": (lambda: Path("photos").mkdir(), f"photos has no image that can be read in it .*; {LAYOUT}"),
     "loose images": (lambda: photos("photos"), f"photos has 3 images directly in it and no folder .*; {LAYOUT}"),
     "one class": (lambda: photos("photos/cat"), f"photos has one class, cat, and .*; {LAYOUT}"),
     "a zip": (lambda: Path("photos").write_bytes(b""), "photos is a file; name the folder that has a folder"),
     "splits without training": (lambda: photos("photos/val/cat", "photos/test/cat"), "no folder train"),
     "all broken": (
-        lambda: [photos("photos/a", "photos/b"), [each.write_bytes(b"") for each in Path("photos").rglob("*.jpg")]],
-        r"photos: 6 of 6 images cannot be read, such as .*; remove them, or save them again as JPEG",
+        lambda: broken("photos/a/1.jpg", "photos/b/1.jpg"),
+        r"photos: 2 of 2 images cannot be read, such as .*; remove them, or save them again as JPEG",
     ),
 }  # fmt: skip
 
@@ -135,6 +141,12 @@ def test_what_is_no_folder_of_classes_is_refused_with_the_layout_to_make(what: s
         look()
     assert refused.value.exit_code == 2
     assert "\n" not in str(refused.value)
+
+
+def test_a_class_in_place_of_all_says_which_folder_holds_them() -> None:
+    photos("photos/cat", "photos/dog")
+    with pytest.raises(JobError, match=r"photos/cat has 3 images directly in it .*, or, if .* classes, name photos$"):
+        look("photos/cat")
 
 
 @pytest.mark.parametrize(
