@@ -51,6 +51,7 @@ def diagnose(
     Example: lehr diagnose train --probe --budget 2ep
     """
     from lehr.curves import diagnose_run
+    from lehr.curves.findings import rerun_with
     from lehr.curves.typed import as_typed
     from lehr.result import find
 
@@ -83,8 +84,8 @@ def diagnose(
         _show_probes(shown, subject, diagnosis, folder)
     elif diagnosis.measured:
         shown.print(diagnosis.measured.sentence)
-        if diagnosis.measured.rerun:
-            shown.print(f"  {as_typed(diagnosis.measured.rerun, folder)}")
+        if rerun := rerun_with(diagnosis.measured.overrides):
+            shown.print(f"  {as_typed(rerun, folder)}")
     elif _probes_for(diagnosis):
         shown.print(f"To find out: lehr diagnose {run} --probe{f' --storage {storage}' if storage else ''}")
 
