@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.benchmarks.practice.cases import NETWORKS, NEVER_SEEN, Case, draft, draw_cases, split_of
-from tests.benchmarks.practice.data_sets import LOADERS, Rows
+from tests.benchmarks.practice.data_sets import FOR_DEVELOPMENT, LOADERS, Rows, load
 from tests.benchmarks.practice.faults import FAULTS, UNFINISHED
 from tests.benchmarks.practice.judge import Verdict, interval, summary
 from tests.benchmarks.practice.planted import PLANTED, drafted
@@ -57,9 +57,19 @@ def test_each_fault_changes_the_run_and_nothing_changes_its_twin(name: str) -> N
     assert len(drawn.validation) > 10
 
 
-@pytest.mark.parametrize("name", ["shapes", "textures", "digits"])
+def test_development_has_data_sets_that_no_report_has() -> None:
+    """There sound runs are of all lengths and sizes, and faults can be looked at that are only reported elsewhere."""
+    assert not {case.data for case in REPORT} & set(FOR_DEVELOPMENT)
+    assert not set(LOADERS) & set(FOR_DEVELOPMENT)
+    sound = [draft(case)[0] for case in DEVELOP if case.data == "sides" and not case.fault]
+    assert len(sound) > 10
+    assert min(each.job["train"]["epochs"] for each in sound) < 6 < max(each.job["train"]["epochs"] for each in sound)
+    assert min(len(each.validation) for each in sound) < 100
+
+
+@pytest.mark.parametrize("name", ["shapes", "textures", "digits", "glyphs", "counts", "faint", "sides"])
 def test_the_rows_of_a_data_set_are_of_all_its_classes(name: str) -> None:
-    rows = LOADERS[name]()
+    rows = load(name)
     assert set(rows.labels) == set(range(len(rows.classes)))
     assert rows.images.dtype == np.uint8
 

@@ -64,6 +64,7 @@ def diagnose(
     Example: lehr diagnose runs/detect/train/results.csv
     """
     from lehr.curves import diagnose_run
+    from lehr.curves.findings import rerun_with
     from lehr.curves.typed import as_typed
     from lehr.result import find
 
@@ -108,8 +109,8 @@ def diagnose(
         _show_probes(shown, subject, diagnosis, folder)
     elif diagnosis.measured:
         shown.print(diagnosis.measured.sentence)
-        if diagnosis.measured.rerun:
-            shown.print(f"  {as_typed(diagnosis.measured.rerun, folder)}")
+        if rerun := rerun_with(diagnosis.measured.overrides):
+            shown.print(f"  {as_typed(rerun, folder)}")
     elif _probes_for(diagnosis):
         shown.print(f"To find out: lehr diagnose {run} --probe{f' --storage {storage}' if storage else ''}")
 
@@ -122,13 +123,14 @@ def _show_finding(shown: Console, finding: Finding, run: RunFolder, others: bool
 
     style = "bold green" if finding.good else "bold yellow"
     shown.print(Text.assemble((finding.title, style), "  ", (f"{finding.confidence} confidence", "dim")))
-    shown.print(finding.sentence)
-    shown.print(as_typed(finding.advice, run))
+    whole = not shown.is_terminal  # there it is wrapped at words; commands stay whole everywhere, to be copied
+    shown.print(finding.sentence, soft_wrap=whole)
+    shown.print(as_typed(finding.advice, run), soft_wrap=whole)
     if finding.rerun:
         shown.print(f"  {as_typed(finding.rerun, run)}")
     if others and (line := in_a_line(finding.name, MOST_SHOWN, ruled_out)):
-        shown.print(line, style="dim")
-    shown.print(f"Rule: {finding.rule}.", style="dim")
+        shown.print(line, style="dim", soft_wrap=whole)
+    shown.print(f"Rule: {finding.rule}.", style="dim", soft_wrap=whole)
 
 
 def _probes_for(diagnosis: Diagnosis) -> tuple[Any, ...]:
@@ -223,7 +225,7 @@ def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis, folder:
         results.append(result)
         cost = "" if result.left_out else f"  {result.epochs:.2g} epochs, {result.seconds:.1f} s"
         shown.print(Text.assemble((result.name, "bold"), f"  {result.question}", (cost, "dim")))
-        shown.print(f"  {'Left out. ' if result.left_out else ''}{result.measured}.")
+        shown.print(f"  {'Left out. ' if result.left_out else ''}{result.measured}.", soft_wrap=not shown.is_terminal)
     if not results:
         shown.print("No probe can tell more than this finding says.")
         return

@@ -29,7 +29,8 @@ def diagnose_run(run: RunFolder) -> Diagnosis:
 def _diagnosed(run: RunFolder, curves: Curves) -> Diagnosis:
     """What its curves show, with what probes measured of it."""
     from lehr.curves.diagnosis import diagnose
-    from lehr.curves.measured import Measured, with_measured
+    from lehr.curves.findings import with_measured
+    from lehr.curves.measured import Measured
 
     steps = curves.steps["step"]
     return with_measured(diagnose(curves), Measured.read(run.folder, int(steps[-1]) if len(steps) else -1))

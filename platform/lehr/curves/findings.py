@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
 
-from lehr.curves.alternatives import alternatives_of
+from lehr.curves.alternatives import CLAIMS, alternatives_of
+from lehr.curves.measured import Measured
 from lehr.errors import RunError
 from lehr.runs import Folder
-
-if TYPE_CHECKING:
-    from lehr.curves.measured import Measured
 
 Confidence = Literal["high", "medium", "low"]
 
@@ -63,7 +61,7 @@ class Finding:
     @property
     def rerun(self) -> str:
         """The whole command that runs the job with the overrides; empty without any."""
-        return f"lehr run JOB {self.command}" if self.overrides else ""
+        return rerun_with(self.overrides)
 
     def to_json(self) -> dict[str, Any]:
         others = [each.to_json() for each in alternatives_of(self.name)]
@@ -116,10 +114,37 @@ class Diagnosis:
         return {"format": 1, "run": self.run, "findings": findings, "measured": self.measured.to_json()}
 
 
+def with_measured(diagnosis: Diagnosis, measured: Measured | None) -> Diagnosis:
+    """The diagnosis with what probes measured: findings whose cause they ruled out come last, and say so."""
+    if measured is None:
+        return diagnosis
+    findings = [_told(each, measured) for each in diagnosis.findings]
+    ordered = sorted(findings, key=lambda each: is_ruled_out(each, measured))
+    return replace(diagnosis, findings=tuple(ordered), measured=measured)
+
+
+def is_ruled_out(finding: Finding, measured: Measured) -> bool:
+    """Whether probes spoke against every cause that a finding names."""
+    claimed = CLAIMS.get(finding.name, ())
+    return bool(claimed) and set(claimed) <= set(measured.ruled_out)
+
+
+def _told(finding: Finding, measured: Measured) -> Finding:
+    if not is_ruled_out(finding, measured):
+        return finding
+    return replace(finding, confidence="low", evidence=f"{finding.evidence}; a probe ruled out this cause")
+
+
 def grade(value: float, limit: float, *, strong: float = 2.0) -> Confidence:
     """The confidence of a finding: high from `strong` times the limit on, medium from half-way there, else low."""
     ratio = value / limit if limit else strong
     return "high" if ratio >= strong else "medium" if ratio >= (1 + strong) / 2 else "low"
+
+
+def rerun_with(overrides: Mapping[str, Any]) -> str:
+    """The whole command that runs the job with these changes; empty without any."""
+    changes = " ".join(as_override(path, value) for path, value in overrides.items())
+    return f"lehr run JOB {changes}" if changes else ""
 
 
 def as_override(path: str, value: Any) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from lehr.curves.alternatives import CAUSES, CLAIMS, Cause
-from lehr.curves.findings import Diagnosis, Finding, as_override
+from lehr.curves.alternatives import CAUSES, Cause
 from lehr.errors import RunError
 from lehr.runs import Folder
 
@@ -62,30 +61,3 @@ class Measured:
         named = f"Probes named the cause: {CAUSES[self.cause]}." if self.cause else "Probes named no cause."
         others = "; ".join(CAUSES[each] for each in self.ruled_out)
         return f"{named} Ruled out: {others}." if others else named
-
-    @property
-    def rerun(self) -> str:
-        """The whole command that runs the job with what mends it; empty where no change of the job does."""
-        changes = " ".join(as_override(path, value) for path, value in self.overrides.items())
-        return f"lehr run JOB {changes}" if changes else ""
-
-
-def with_measured(diagnosis: Diagnosis, measured: Measured | None) -> Diagnosis:
-    """The diagnosis with what probes measured: findings whose cause they ruled out come last, and say so."""
-    if measured is None:
-        return diagnosis
-    findings = [_told(each, measured) for each in diagnosis.findings]
-    ordered = sorted(findings, key=lambda each: is_ruled_out(each, measured))
-    return replace(diagnosis, findings=tuple(ordered), measured=measured)
-
-
-def is_ruled_out(finding: Finding, measured: Measured) -> bool:
-    """Whether probes spoke against every cause that a finding names."""
-    claimed = CLAIMS.get(finding.name, ())
-    return bool(claimed) and set(claimed) <= set(measured.ruled_out)
-
-
-def _told(finding: Finding, measured: Measured) -> Finding:
-    if not is_ruled_out(finding, measured):
-        return finding
-    return replace(finding, confidence="low", evidence=f"{finding.evidence}; a probe ruled out this cause")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lehr.curves.alternatives import CAUSES, QUESTIONS, Cause, ProbeName
-from lehr.curves.findings import as_override
+from lehr.curves.findings import rerun_with
 
 NAMED = 0.5
 """Evidence from which on a cause is named. That of several probes adds up."""
@@ -83,8 +83,7 @@ class Diagnosed:
     @property
     def rerun(self) -> str:
         """The whole command that runs the job with what mends it; empty where no change of the job does."""
-        changes = " ".join(as_override(path, value) for path, value in self.overrides.items())
-        return f"lehr run JOB {changes}" if changes else ""
+        return rerun_with(self.overrides)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "sentence": self.sentence, "command": self.rerun}

@@ -10,7 +10,7 @@ import pytest
 from tests.support import tiny, train_here
 
 from lehr.cli.diagnose import diagnose
-from lehr.errors import JobError, LehrError, RunError
+from lehr.errors import JobError, LehrError, RunError, StorageError
 from lehr.job import from_dict, to_dict
 from lehr.runs import Folder, RunFolder
 
@@ -50,6 +50,20 @@ def test_with_probes_the_cause_is_named_and_kept_and_nothing_else_is_written(
     assert "Ruled out: most of the network is not trained." in said
     assert "most of the network is not trained (probe: weights)" not in said
     assert "To find out" not in said
+
+
+def test_where_a_run_cannot_be_written_its_probes_are_only_told(
+    slow_run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Folder, name: str, value: object) -> None:
+        raise StorageError(f"{folder.uri}/{name}: read-only file system")
+
+    monkeypatch.setattr(Folder, "write_json", refuse)
+    diagnose(str(slow_run.folder.local_path), probe=True)
+    said = capsys.readouterr().out
+    assert "The cause: the learning rate is too low." in said
+    assert "It is not kept with the run: " in said
+    assert "read-only file system." in said
 
 
 def test_probes_that_do_not_fit_are_named(slow_run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

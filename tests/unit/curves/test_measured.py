@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lehr.curves.diagnosis import diagnose
-from lehr.curves.measured import FILE, Measured, with_measured
+from lehr.curves.findings import with_measured
+from lehr.curves.measured import FILE, Measured
 from lehr.runs import Folder
 
 from .curves import made

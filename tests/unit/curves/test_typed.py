@@ -34,6 +34,17 @@ def test_advice_has_the_file_and_keeps_the_overrides_that_it_does_not_change(her
     assert said == "Try. Type: lehr run 'my job.yaml' train.epochs=4 'data.augment=[shift]' optimizer.lr=0.1. Or else"
 
 
+def test_what_the_shell_replaces_is_left_to_it(here: Path) -> None:
+    run = run_of(here, "train.epochs=4")
+    said = as_typed("do lehr run JOB data.split_seed=$i name=x-split-$i; done", run)
+    assert said == "do lehr run 'my job.yaml' train.epochs=4 data.split_seed=$i name=x-split-$i; done"
+
+
+def test_what_the_shell_would_take_for_its_own_is_quoted(here: Path) -> None:
+    run = run_of(here, "notes=a|b; c")
+    assert as_typed("lehr run JOB seed=1", run) == "lehr run 'my job.yaml' 'notes=a|b; c' seed=1"
+
+
 def test_a_whole_that_advice_replaces_takes_its_parts_with_it(here: Path) -> None:
     run = run_of(here, "schedule.warmup=1ep", "train.epochs=4")
     said = as_typed("""lehr run JOB 'schedule={"name": "step"}'""", run)
