@@ -53,10 +53,11 @@ def test_status_says_why(node: Node, profile: Any, name: str, changes: dict[str,
 
 
 def test_a_job_that_cannot_start_ends_with_the_reason(node: Node, profile: Any) -> None:
-    where = ("--kubernetes", profile(**SMALL, start="5s", retries=0))
+    where = ("--kubernetes", profile(**{**SMALL, "workers": {**WORKERS, "memory": "300Gi"}}, start="5s", retries=0))
     assert node.lehr("submit", "jobs/train.yaml", "name=late", "workers=1", *where).returncode == 0
     failed = until(60, lambda: "late  failed" in node.lehr("status", "late", *where).stdout)
     said = node.lehr("status", "late", *where).stdout
     assert failed, said
-    assert "within" in said or "deadline" in said.lower(), said
+    assert "it could not start within 5 s, the profile's `start`" in said
+    assert "the quota lehr has no room for its pods" in said, "and why"
     node.kubectl("-n", "lehr", "delete", "rayjob", "late", "--wait=false")

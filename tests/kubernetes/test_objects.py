@@ -41,12 +41,11 @@ def test_a_model_server_is_accepted(node: Node, file: Path) -> None:
 
 
 def test_the_overlays_are_accepted_and_applied_again_change_nothing(node: Node) -> None:
-    """What the autoscaler has scaled stays so."""
-    built = node.kubectl("kustomize", "cluster/kuberay/overlays/local")
-    node.kubectl("apply", "--validate=strict", "-f", "-", stdin=built)
+    """What the autoscaler has scaled stays so, with the selector that the guide names."""
+    node.kubectl("apply", "--validate=strict", "-k", "cluster/kuberay/overlays/local")
     scaled = [{"op": "replace", "path": "/spec/workerGroupSpecs/0/replicas", "value": 1}]
     node.kubectl("-n", "lehr", "patch", "raycluster", "team", "--type=json", "-p", json.dumps(scaled))
-    node.kubectl("apply", "-f", "-", stdin=built)
+    node.kubectl("apply", "-k", "cluster/kuberay/overlays/local", "-l", "lehr/shared-cluster!=team")
     groups = node.get("-n", "lehr", "raycluster", "team")["spec"]["workerGroupSpecs"]
     assert groups[0]["replicas"] == 1
     node.kubectl("-n", "lehr", "delete", "raycluster", "team")
@@ -89,7 +88,7 @@ def test_the_verbs_mean_what_the_guide_says(node: Node, profile: Any, tmp_path: 
     first = rayjob()["metadata"]["uid"]
     assert "with other settings (optimizer.lr" in lehr("submit", "jobs/train.yaml", "name=verbs", "optimizer.lr=1")
     assert "cannot start over" in lehr("submit", "jobs/train.yaml", "name=verbs", "--fresh")
-    assert "verbs  pending  train" in " ".join(lehr("jobs").split("\n")[1:2]).replace("   ", "  ")
+    assert ["verbs", "pending", "train"] in [line.split()[:3] for line in lehr("jobs").splitlines()]
     assert "verbs has stopped. Resume with: lehr resume verbs" in lehr("stop", "verbs")
     assert "stopped on" in lehr("status", "verbs")
     assert "Resumed verbs" in lehr("resume", "verbs")
