@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint slow gpu bench faults audit image clean
+.PHONY: run test lint slow kubernetes gpu bench faults audit image clean
 
 run: $(VENV)/.installed
 	$(BIN)/lehr run jobs/train.yaml
@@ -12,7 +12,7 @@ run: $(VENV)/.installed
 PROCESSES ?= 2
 
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist loadfile -m "not slow and not gpu and not kubernetes"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -21,6 +21,12 @@ lint: $(VENV)/.installed-test
 
 slow: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow
+
+# LEHR_KUBERNETES: a folder whose program `up DIR` starts a Kubernetes of one node; see tests/kubernetes/conftest.py.
+LEHR_KUBERNETES ?= $(wildcard $(CURDIR)/../shared/kubernetes)
+
+kubernetes: $(VENV)/.installed-test
+	LEHR_KUBERNETES="$(LEHR_KUBERNETES)" $(BIN)/pytest tests/kubernetes -m kubernetes --durations 5
 
 gpu: $(VENV)/.installed-test
 	$(BIN)/pytest -m gpu

@@ -16,7 +16,7 @@ from lehr.runs import Claim, Environment, Folder, RunFolder, check_writable, sav
 from lehr.runs.attempts import newest_number
 from lehr.runs.progress import outcome_name
 
-STARTED_OVER = ".fresh"
+STARTED_OVER = "started-over.txt"
 """In a run folder: the word with which it was last started over."""
 
 

@@ -77,7 +77,7 @@ class Kubernetes:
         """The job in its present state, and what Kubernetes knows of its pods. One that is gone was deleted."""
         try:
             found = self._submission(self.client.status(submission.id))
-            return replace(found, why=self.client.why(submission.id))
+            return replace(found, why=self.client.why(submission.id) or found.why)
         except NotFound:
             return replace(submission, status="stopped", message="deleted from the cluster", why="")
 

@@ -18,7 +18,7 @@ from lehr.extras import install
 from lehr.kuberay.cluster_spec import LABELS, Manifest
 from lehr.kuberay.jobs import ClusterJob, RayJob
 from lehr.kuberay.manifest import STOPPED, kubernetes_name
-from lehr.kuberay.reasons import what_befell, why_waiting
+from lehr.kuberay.reasons import never_started, what_befell, why_waiting
 from lehr.runs import Folder, RunFolder
 
 RAYJOBS = ("ray.io", "v1", "rayjobs")
@@ -128,8 +128,11 @@ class KubeRay:
         if STOPPED in (rayjob["metadata"].get("annotations") or {}):
             return ""
         job, pods, events = ClusterJob.of(rayjob), self._pods(rayjob), self._events()
-        waiting = why_waiting(rayjob, pods, events) if job.status == "pending" else ""
-        return waiting or what_befell(rayjob, pods, events)
+        if befell := what_befell(rayjob, pods, events):
+            return befell
+        if job.status == "pending":
+            return why_waiting(rayjob, pods, events)
+        return never_started(rayjob, events) if job.status == "failed" else ""
 
     def check(self, objects: list[Manifest]) -> None:
         """Asks the cluster whether it would accept these objects, and creates none.

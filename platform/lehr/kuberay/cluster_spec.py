@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from lehr.kuberay.profile import Nodes, Profile, Toleration
@@ -82,6 +83,21 @@ def cluster_spec(profile: Profile, pods: WorkerPods, config: str, ray_version: s
             "securityContext": RESTRICTED,
             "volumeMounts": list(_SCRATCH),
         }
+    return cluster
+
+
+def serving_cluster(profile: Profile, pods: WorkerPods, token: Manifest, ray_version: str | None) -> Manifest:
+    """The `rayClusterConfig` of a RayService: like that of a job, with the token and Serve's port, and without hooks:
+    a replica has nothing to save."""
+    cluster = cluster_spec(profile, pods, "", ray_version or version("ray"))
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        spec = group["template"]["spec"]
+        container = spec["containers"][0]
+        del container["lifecycle"]
+        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "job"]
+        container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "job"]
+        container["env"] = [*container["env"], token]
+        container["ports"] = [*container["ports"], {"name": "serve", "containerPort": 8000}]
     return cluster
 
 

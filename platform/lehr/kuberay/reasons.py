@@ -34,6 +34,18 @@ def why_waiting(rayjob: Thing, pods: Iterable[Thing] = (), events: Iterable[Thin
     return _shortened(found)
 
 
+def never_started(rayjob: Thing, events: Iterable[Thing] = ()) -> str:
+    """Why a job failed that got no pods in time: what kept it from starting at the end. Empty if it did start."""
+    message = str(_status(rayjob).get("message", ""))
+    if "preRunningDeadlineSeconds" not in message:
+        return ""
+    seconds = (rayjob.get("spec") or {}).get("preRunningDeadlineSeconds", "")
+    why = _first(
+        _refused_pods(rayjob), _head(rayjob), _events(rayjob, [], events, (*EVENTS, "Failed", "FailedScheduling"))
+    )
+    return _shortened(f"it could not start within {seconds} s, the profile's `start`{': ' + why if why else ''}")
+
+
 def what_befell(rayjob: Thing, pods: Iterable[Thing] = (), events: Iterable[Thing] = ()) -> str:
     """What ended pods of a job: full memory, an eviction, a lost node; empty where nothing is known."""
     pods = list(pods)

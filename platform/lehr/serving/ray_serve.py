@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import urllib.request
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ray
 import torch
 from fastapi import FastAPI
 from ray import serve
+from ray.serve import Application
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
@@ -99,21 +103,45 @@ def _fetch(address: str) -> str:
         return str(answer.read().decode())
 
 
-def start(spec: ServeSpec, host: str, port: int, replicas: int, gpus: float = 0.0) -> None:
-    """Starts the server on the connected Ray and returns once it answers. Raises LehrError if a replica fails."""
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
+def bound(spec: ServeSpec, replicas: int, gpus: float = 0.0, cpus: float = 1.0) -> Application:
+    """The application: replicas of the run's model."""
     deployment = serve.deployment(Replica).options(  # type: ignore[attr-defined]
         name="lehr",
         num_replicas=replicas,
         max_ongoing_requests=WAITING * spec.batch_size,
         max_queued_requests=MOST_QUEUED,
-        ray_actor_options={"num_cpus": 1, "num_gpus": gpus},
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         health_check_period_s=5,
     )
+    return deployment.bind(spec)  # type: ignore[no-any-return]
+
+
+def application(args: Mapping[str, Any]) -> Application:
+    """What a RayService runs: see `lehr.kuberay.service`, which writes these arguments.
+
+    Requests must bring the token of LEHR_SERVE_TOKEN. Code that the run names by import path is not run.
+
+    Args:
+        args: `run`, the address of a run folder; `replicas`; the `gpus` and `cpus` of each.
+
+    Raises:
+        LehrError: there is no token, or the run has no model.
+    """
+    token = os.environ.get("LEHR_SERVE_TOKEN", "")
+    if not token:
+        raise LehrError("LEHR_SERVE_TOKEN is empty; put a token into the key `token` of the Secret that was named")
+    run, cpus = Folder.at(args["run"]), float(args.get("cpus", 1.0))
+    spec = ServeSpec(run=run, name=run.name, token=token, threads=max(1, int(cpus)))
+    return bound(spec, int(args["replicas"]), float(args.get("gpus", 0.0)), cpus)
+
+
+def start(spec: ServeSpec, host: str, port: int, replicas: int, gpus: float = 0.0) -> None:
+    """Starts the server on the connected Ray and returns once it answers. Raises LehrError if a replica fails."""
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
     try:
-        serve.run(deployment.bind(spec), name="lehr", route_prefix="/", logging_config=quiet)
+        serve.run(bound(spec, replicas, gpus), name="lehr", route_prefix="/", logging_config=quiet)
     except RuntimeError as error:
         raise LehrError(f"the server did not start: {_reason(str(error))}") from error
 

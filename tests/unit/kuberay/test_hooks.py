@@ -51,5 +51,4 @@ def test_the_shared_clusters_pods_have_the_same_hook() -> None:
         hook = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
         assert hook == ["bash", "-c", finish_work(spec["terminationGracePeriodSeconds"])]
         assert spec["shareProcessNamespace"] is True, "process 1 reaps what lost its parent"
-        assert "replicas" not in group, "the autoscaler's: applied again, it would be set back"
     assert cluster["spec"]["headGroupSpec"]["template"]["spec"]["shareProcessNamespace"] is True

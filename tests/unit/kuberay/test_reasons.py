@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lehr.kuberay.reasons import what_befell, why_waiting
+from lehr.kuberay.reasons import never_started, what_befell, why_waiting
 
 RECORDED = json.loads((Path(__file__).parents[2] / "golden/kubernetes-waiting.json").read_text())
 JOB = {"metadata": {"name": "mine"}, "status": {"rayClusterName": "mine-x"}}
@@ -85,6 +85,18 @@ KILLED = {"name": "ray-worker", "state": {"terminated": {"reason": "OOMKilled", 
             "a worker was killed since its memory was full: raise workers.memory in the profile",
         ),
         ([], [event("DeletedWorkerPod", "Reason:OOMKilled", name="another-x")], ""),
+        # an exit code of 0 beside the reason, as container runtimes now and then report it
+        (
+            [
+                pod(
+                    containerStatuses=[
+                        {"name": "ray-worker", "state": {"terminated": {"reason": "OOMKilled", "exitCode": 0}}}
+                    ]
+                )
+            ],
+            [],
+            "a worker was killed since its memory was full",
+        ),
     ],
 )
 def test_what_ended_a_pod_is_named(pods: list[Any], events: list[Any], sentence: str) -> None:
@@ -102,3 +114,12 @@ def test_a_volume_that_cannot_be_mounted_and_a_submitter_that_is_refused_are_tol
     )
     assert why_waiting(JOB, [], [refused]) == "the quota lehr has no room for its pods: requested x"
     assert why_waiting(JOB, [], [{**refused, "involvedObject": {"name": "another"}}]) == ""
+
+
+def test_a_job_that_never_got_its_pods_says_so_and_why() -> None:
+    failed = json.loads(json.dumps(RECORDED["quota"]["rayjob"]))
+    failed["spec"] = {"preRunningDeadlineSeconds": 600}
+    failed["status"]["message"] = "The RayJob has passed the preRunningDeadlineSeconds."
+    said = never_started(failed)
+    assert said.startswith("it could not start within 600 s, the profile's `start`: the quota lehr has no room for its")
+    assert never_started(RECORDED["quota"]["rayjob"]) == ""
