@@ -103,11 +103,8 @@ def test_the_bars_of_members_begin_at_zero_so_that_their_lengths_can_be_compared
     evaluated = outputs("test", [0.10, 0.11, 0.12], 0.115)
     found = evaluate_ensemble(["1", "2", "3"], np.ones(3), "logits", evaluated, evaluated, last_first=False)
     bars, cumulative = error_chart(found, "single network").to_dict(validate=False)["concat"]
-    domains = [
-        layer["encoding"]["y"]["scale"]["domain"]
-        for layer in bars["layer"]
-        if "scale" in layer["encoding"].get("y", {})
-    ]
+    heights = [layer["encoding"]["y"] for layer in bars["layer"] if "y" in layer["encoding"]]
+    domains = [height["scale"]["domain"] for height in heights if "scale" in height]
     assert domains
     assert {domain[0] for domain in domains} == {0.0}
     assert "layer" in cumulative
