@@ -60,7 +60,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "budget": {"trials": 16},
     },
     "recipe": {"kind": "recipe", "base": of(SMALL, train={"epochs": 10}), "budget": "60ep"},
-    "recipe-minutes": {"kind": "recipe", "base": of(SMALL, train={"epochs": 10}), "budget": "1min"},
+    "recipe-minutes": {"kind": "recipe", "base": of(SMALL, train={"epochs": 10}), "budget": "2min"},
     "ensemble": {"kind": "ensemble", "method": "independent", "members": 3, "base": of(SMALL, train={"epochs": 8})},
     "snapshots": {
         "kind": "ensemble",

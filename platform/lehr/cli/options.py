@@ -74,14 +74,19 @@ def _plain(value: object) -> object:
 @contextmanager
 def loading(what: str) -> Iterator[None]:
     """In a terminal, says what takes the first seconds, until it is there."""
+    from lehr.printing import raw
+
     if not sys.stdout.isatty():
         yield
         return
-    print(f"\033[2m loading {what} …\033[0m", end="\r", flush=True)
+    screen = raw(sys.stdout)  # which shows no control characters in its place
+    screen.write(f"\033[2m loading {what} …\033[0m\r")
+    screen.flush()
     try:
         yield
     finally:
-        print("\033[2K", end="\r", flush=True)
+        screen.write("\033[2K\r")
+        screen.flush()
 
 
 def rehearsed(job: Job) -> JobFacts | None:

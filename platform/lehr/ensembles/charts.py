@@ -27,9 +27,10 @@ def error_chart(found: EnsembleEvaluation, baseline: str) -> alt.ConcatChart:
     margin = 0.15 * (high - low) + 0.2
     domain = [max(0.0, low - margin), high + margin]
     scale = alt.Scale(domain=domain, nice=False, zero=False)
-    y = alt.Y("error:Q", scale=scale, title=None)
+    from_zero = alt.Scale(domain=[0.0, domain[1]], nice=False)  # the length of a bar is what is compared
+    y = alt.Y("error:Q", scale=from_zero, title=None)
     names = list(found.names)
-    members = [{"member": n, "error": draw.short(100 * e), "y2": domain[0]} for n, e in zip(names, errors, strict=True)]
+    members = [{"member": n, "error": draw.short(100 * e), "y2": 0.0} for n, e in zip(names, errors, strict=True)]
     tips = [alt.Tooltip("member:N"), alt.Tooltip("error:Q", format=".2f", title="error, %")]
     x = alt.X("member:N", sort=names, title=None, axis=_names_axis(names))
     bars = (
@@ -37,7 +38,7 @@ def error_chart(found: EnsembleEvaluation, baseline: str) -> alt.ConcatChart:
         .mark_bar(color=MEMBER, opacity=0.55, width={"band": 0.6})
         .encode(x=x, y=y, y2="y2:Q", tooltip=tips)
     )
-    left = draw.layer(bars, *_rules(levels, scale)).properties(height=HEIGHT, title="Error of each member, %")
+    left = draw.layer(bars, *_rules(levels, from_zero)).properties(height=HEIGHT, title="Error of each member, %")
     return alt.concat(left, _cumulative_panel(found, levels, scale), columns=2, spacing=28)
 
 

@@ -25,6 +25,7 @@ from lehr.intervals import is_wide, metric_in_words
 from lehr.job import TrainJob, refuse_unused
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
+from lehr.runs.attempts import newest_number
 from lehr.runs.columns import listed
 from lehr.training.allocation import allocate, too_much
 from lehr.training.failures import describe, describe_lost_workers, last_line
@@ -153,6 +154,7 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
     every = 0.2 if run.folder.is_local else 2.0
     before = run.progress()
     last, attempt = before.updated, before.training.attempt if before.training else 0
+    begun = newest_number(run.folder)
     while True:
         running.check_lease()
         alive = thread.is_alive()
@@ -169,6 +171,8 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
             running.screen.progress(progress)
             if run.outcome():
                 return
+        elif not running.training and newest_number(run.folder) > begun:
+            running.screen.status(first_step(cast(TrainJob, running.job)))
         if run.failure() or not alive:
             return
         if waiting and time.monotonic() - moved > STILL_SECONDS:
@@ -177,6 +181,11 @@ def watch(running: Running, thread: threading.Thread, waiting: Callable[[], str]
                 running.screen.status(newest)
             said = newest
         thread.join(timeout=every)
+
+
+def first_step(job: TrainJob) -> str:
+    """What workers do that have begun and have shown no progress yet."""
+    return "compiling the network, which takes a minute or more" if job.train.compile else "taking the first step"
 
 
 def say_restart(running: Running) -> None:

@@ -108,7 +108,7 @@ class _Trainer(TorchTrainer):
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        found: list[Any] = super()._create_default_callbacks()
+        found: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]  # the types are of Ray Train 1
         if os.environ.get("RAY_ADDRESS"):
             return found
         return [each for each in found if not isinstance(each, PlacementGroupCleanerCallback)]

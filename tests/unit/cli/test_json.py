@@ -12,6 +12,7 @@ from tests.support import TINY, tiny, train_here
 from typer.testing import CliRunner
 
 from lehr.cli.main import app
+from lehr.cli.options import print_json
 from lehr.errors import JobError, RunError
 from lehr.job import from_dict
 from lehr.kinds import run_job
@@ -158,3 +159,9 @@ def test_check_without_a_cluster_refuses_what_would_not_run(tmp_path: Path) -> N
         lehr("check", job_file(tmp_path, model={"name": "no_such_network"}))
     with pytest.raises(JobError, match="--folder: has no effect beside no cluster"):
         lehr("check", job_file(tmp_path), "--folder", str(tmp_path))
+
+
+def test_what_is_no_number_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"loss": float("nan"), "rows": [1e400, -1e400, 0.5], "inner": ({"x": float("nan")},)})
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert told == {"loss": None, "rows": [None, None, 0.5], "inner": [{"x": None}]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lehr.ensembles.charts import error_chart
 from lehr.ensembles.evaluation import Outputs, evaluate_ensemble
 from lehr.ensembles.verdict import verdict
 from lehr.intervals import in_words
@@ -96,3 +97,14 @@ def test_without_a_baseline_the_best_member_is_compared_with() -> None:
 def test_an_ensemble_that_rows_cannot_tell_from_its_best_member_is_not_called_better() -> None:
     assert said([0.1, 0.1], None)[0].endswith("the best member alone: 10.0% ± 1.9.")  # right on the same rows
     assert said([0.101, 0.1, 0.101], None)[0].endswith(" 1,000 rows cannot tell these two apart.")
+
+
+def test_the_bars_of_members_begin_at_zero_so_that_their_lengths_can_be_compared() -> None:
+    evaluated = outputs("test", [0.10, 0.11, 0.12], 0.115)
+    found = evaluate_ensemble(["1", "2", "3"], np.ones(3), "logits", evaluated, evaluated, last_first=False)
+    bars, cumulative = error_chart(found, "single network").to_dict(validate=False)["concat"]
+    heights = [layer["encoding"]["y"] for layer in bars["layer"] if "y" in layer["encoding"]]
+    domains = [height["scale"]["domain"] for height in heights if "scale" in height]
+    assert domains
+    assert {domain[0] for domain in domains} == {0.0}
+    assert "layer" in cumulative
