@@ -168,7 +168,7 @@ def code_of(run: RunFolder) -> list[Call]:
         with suppress(LehrError):
             found += calls_of(to_dict(from_dict(each.job)))
         with suppress(LehrError):
-            found += ModelDescription.from_json(ModelFile.read(each.folder).description).network.calls
+            found += ModelDescription.from_json(ModelFile.read(each.folder).description).calls
     return found
 
 

@@ -75,7 +75,7 @@ def diagnose(
     if subject:
         shown.print()
         _show_probes(shown, subject, diagnosis)
-    elif _probes_for(diagnosis):
+    elif _probes_for(diagnosis) and _has_classes(folder):
         shown.print(f"To find out: lehr diagnose {run} --probe{f' --storage {storage}' if storage else ''}")
 
 
@@ -93,6 +93,14 @@ def _show_finding(shown: Console, finding: Finding, others: bool) -> None:
     if others and (line := in_a_line(finding.name, MOST_SHOWN)):
         shown.print(line, style="dim")
     shown.print(f"Rule: {finding.rule}.", style="dim")
+
+
+def _has_classes(folder: RunFolder) -> bool:
+    """Whether each row of a run has one class, as the probes need it."""
+    from lehr.tasks.forms import USUAL
+
+    task = folder.job.get("task")
+    return not isinstance(task, dict) or task.get("name", USUAL) == USUAL
 
 
 def _probes_for(diagnosis: Diagnosis) -> tuple[Any, ...]:

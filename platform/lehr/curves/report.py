@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import Progress, RunFolder
 from lehr.runs.columns import listed
+from lehr.tasks.forms import spoken
 
 _FATAL = ("diverged", "not_learning", "at_chance")
 _TIME_COLORS = {
@@ -62,11 +64,11 @@ def job_section(run: RunFolder) -> Section:
 
 def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
     """Several runs as HTML: their curves on shared axes, their diagnoses, and what differs between their jobs."""
-    head = ["run", "best validation accuracy", "epochs", "diagnosis", *(differing := differences(runs))]
+    head = ["run", f"best {_judged_by(runs)}", "epochs", "diagnosis", *(differing := differences(runs))]
     rows = []
     for curves, diagnosis in zip(runs, diagnoses, strict=True):
-        best = np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0)
-        reached = in_words(best, curves.validation_rows) if best >= 0 else ""
+        best = np.nanmax(curves.epoch_column(f"validation_{curves.score}"), initial=-math.inf)
+        reached = _reached(curves, float(best))
         cells = [curves.name, reached, f"{curves.last_epoch:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
     names = [curves.name for curves in runs]
@@ -78,11 +80,25 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
     return page(" · ".join(names), comparison_title(runs), sections)
 
 
+def _judged_by(runs: Sequence[Curves]) -> str:
+    """What the column of best values holds: `validation accuracy`, or the scores of several tasks."""
+    scores = {curves.score for curves in runs}
+    return f"validation {spoken(scores.pop())}" if len(scores) == 1 else "score on validation rows"
+
+
+def _reached(curves: Curves, best: float) -> str:
+    if not math.isfinite(best):
+        return ""
+    return in_words(best, curves.validation_rows) if curves.by_class else f"{best:.4g}"
+
+
 def _close(runs: Sequence[Curves]) -> str:
     """Which runs the validation rows cannot tell from the best one."""
     best = [
         (curves.name, float(np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0))) for curves in runs
     ]
+    if not all(curves.by_class for curves in runs):
+        return ""
     ranking = sorted((each for each in best if each[1] >= 0), key=lambda each: -each[1])
     rows = min((curves.validation_rows or 0 for curves in runs), default=0)
     close = not_told_from_best(ranking, rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,8 @@ from lehr.data.pixels import PixelFormat
 from lehr.predict.predictor import Predictor
 from lehr.predict.rows import predict
 from lehr.reporting.page import Section, page, paragraph, table
+from lehr.tasks.base import Task
+from lehr.tasks.classification import Classification
 
 BATCH = 64
 MOST_SHOWN = 200  # images of a page
@@ -35,18 +37,29 @@ class Answer:
 
     Attributes:
         name: the image's file.
-        ranked: (class, probability) of every class, the most probable first; empty for an unreadable image.
+        ranked: (class, probability) of every class, the most probable first; empty for an unreadable image, and where
+            an image has no one class.
+        figures: what is told of it, as (name, figure); empty for an unreadable image.
+        content: the same for programs, where an image has no one class.
         problem: why the image could not be read; empty if it could.
     """
 
     name: str
     ranked: tuple[tuple[str, float], ...] = ()
     problem: str = ""
+    figures: tuple[tuple[str, str], ...] = ()
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    def told(self, top: int) -> list[tuple[str, str]]:
+        """(name, figure) of the `top` most probable classes, or of all that is told where an image has no one class."""
+        return [(name, f"{share:.1%}") for name, share in self.ranked[:top]] if self.ranked else list(self.figures)
 
     def to_json(self, top: int) -> dict[str, Any]:
         """For programs: `name`, and `class`, `probability` and the `top` classes, or `error`."""
         if self.problem:
             return {"name": self.name, "error": self.problem}
+        if not self.ranked:
+            return {"name": self.name, **self.content}
         name, probability = self.ranked[0]
         best = [{"class": each, "probability": share} for each, share in self.ranked[:top]]
         return {"name": self.name, "class": name, "probability": probability, "top": best}
@@ -66,13 +79,17 @@ def answers(predictor: Predictor, images: Iterable[ImageFile]) -> Iterator[Answe
         shares = iter(predict(predictor, np.stack(pixels)).probabilities if pixels else ())
         for number, (name, _) in enumerate(batch):
             problem = problems.get(number, "")
-            yield Answer(name, problem=problem) if problem else answer(name, predictor.classes, next(shares))
+            yield Answer(name, problem=problem) if problem else answer(name, predictor.task, next(shares))
 
 
-def answer(name: str, classes: Sequence[str], shares: np.ndarray) -> Answer:
-    """The answer to a readable image, from its probabilities [classes]."""
-    ordered = np.argsort(-shares, kind="stable")
-    return Answer(name, tuple((classes[number], float(shares[number])) for number in ordered))
+def answer(name: str, task: Task[Any], values: np.ndarray) -> Answer:
+    """The answer to a readable image, from what was predicted for it: probabilities [classes], or what the task
+    gives."""
+    if isinstance(task, Classification):
+        return Answer(name, tuple(task.ranked(values)))
+    return Answer(
+        name, figures=tuple(task.told(values, len(task.names))), content=task.to_json(values, len(task.names))
+    )
 
 
 def counts(given: Iterable[Answer]) -> list[tuple[str, int]]:
@@ -81,8 +98,10 @@ def counts(given: Iterable[Answer]) -> list[tuple[str, int]]:
 
 
 def least_certain(given: Iterable[Answer]) -> list[Answer]:
-    """The answers to readable images, those with the lowest probability first."""
-    return sorted((each for each in given if each.ranked), key=lambda each: each.ranked[0][1])
+    """The answers to readable images, those with the lowest probability first; as they are without one."""
+    return sorted(
+        (each for each in given if not each.problem), key=lambda each: each.ranked[0][1] if each.ranked else 0
+    )
 
 
 def answers_page(run: str, given: Sequence[Answer], files: Iterable[ImageFile]) -> str:
@@ -97,18 +116,19 @@ def answers_page(run: str, given: Sequence[Answer], files: Iterable[ImageFile]) 
     ordered = least_certain(given)
     read = dict(files)
     rows = [
-        (_picture(read[each.name]), each.name, *(f"{name} {share:.1%}" for name, share in each.ranked[:2]))
+        (_picture(read[each.name]), each.name, *(f"{name} {share}" for name, share in each.told(2)))
         for each in ordered[:MOST_SHOWN]
     ]
     left = len(ordered) - len(rows)
-    sections = [Section("Images of each class", table(counts(given)))] if ordered else []
+    by_class = any(each.ranked for each in ordered)
+    sections = [Section("Images of each class", table(counts(given)))] if by_class else []
     if rows:
         more = (
             Markup("")
             if left <= 0
             else paragraph(f"{left:,} more images, each more certain, are not shown.", soft=True)
         )
-        sections.append(Section("The least certain first", table(rows) + more))
+        sections.append(Section("The least certain first" if by_class else "Predictions", table(rows) + more))
     if unreadable:
         sections.append(Section("Not readable", table([(each.name, each.problem) for each in unreadable[:MOST_SHOWN]])))
     facts = [("images", f"{len(given):,}"), ("not readable", f"{len(unreadable):,}")]

@@ -17,7 +17,7 @@ Row = tuple[str, str, str]
 
 def preview(job: RecipeJob) -> list[Row]:
     """The steps of the recipe."""
-    first = STEPS.index(job.recipe.start_at)
+    first = STEPS.index(job.first_step)
     checks = [
         (
             _title("initial_loss"),

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lehr.data.targets import readable
 from lehr.errors import JobError, LehrError
 from lehr.job import MetricSection, Training, TrainJob, check_call, not_a_choice
 from lehr.own_code import OwnCodeError, calling, raised, shape
-from lehr.tasks import Task
-from lehr.tasks.losses import UNREADABLE
+from lehr.tasks.base import Task
 from lehr.tasks.metrics import METRICS, Metric, columns
 from lehr.training.losses import first_two, parameters
 from lehr.trust import Call, load
@@ -130,10 +130,11 @@ class Metrics:
         Raises:
             LehrError: the user's own metric failed, or measured something else than when it was tried.
         """
-        known = (targets.flatten(1)[:, 0] if targets.ndim > 1 else targets) != UNREADABLE
+        known = readable(targets)
         outputs, targets = outputs[known].detach().cpu(), targets[known].cpu()
         found: dict[str, float] = {}
-        probabilities = task.probabilities(outputs) if any(each.takes_probabilities for each in self.each) else outputs
+        probabilities = task.values(outputs) if any(each.takes_probabilities for each in self.each) else outputs
+        outputs = task.for_metrics(outputs)
         for each in self.each:
             given = probabilities if each.takes_probabilities else outputs
             value = each.compute(given.clone(), targets.clone())
@@ -161,9 +162,8 @@ def make_metrics(job: TrainJob, task: Task[Any], classes: Sequence[str], dtype: 
     """
     count = len(classes)
     rows = max(16, 2 * count)
-    outputs = torch.randn(rows, count, generator=torch.Generator().manual_seed(0)).to(dtype)
-    outputs = outputs.softmax(dim=1) if task.probabilities(outputs).equal(outputs) else outputs
-    targets = torch.arange(rows) % count
+    outputs, targets = task.example(count, rows, dtype)
+    outputs = outputs.softmax(dim=1) if task.labels == "class" and task.values(outputs).equal(outputs) else outputs
     each: list[Metric] = []
     names: dict[str, str] = dict.fromkeys(task.metric_names, "")
     for number in range(len(job.metrics)):
