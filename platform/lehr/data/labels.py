@@ -133,7 +133,7 @@ def _fixed(values: np.ndarray) -> pa.Array[Any]:
 
 def from_column(column: pa.Array[Any] | pa.ChunkedArray[Any]) -> Labels:
     """The labels that a column of a part's table holds."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    whole: Any = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_list(whole.type) or pa.types.is_large_list(whole.type):
         starts = whole.offsets.to_numpy().astype(np.int64)
         values = _from_fixed(whole.values)
@@ -142,7 +142,7 @@ def from_column(column: pa.Array[Any] | pa.ChunkedArray[Any]) -> Labels:
     return found.astype(np.int64) if found.ndim == 1 else found
 
 
-def _from_fixed(values: pa.Array[Any]) -> np.ndarray:
+def _from_fixed(values: Any) -> np.ndarray:
     if not pa.types.is_fixed_size_list(values.type):
         return values.to_numpy(zero_copy_only=False)
     flat = values.flatten().to_numpy(zero_copy_only=False)

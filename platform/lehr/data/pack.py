@@ -127,8 +127,10 @@ def _encoded(table: pa.Table, kind: LabelKind) -> pa.Table:
     """Columns `image` (encoded) and `label`; raw pixels become PNG files."""
     if kind != "class":
         lists = _lists(from_column(table["label"]), kind)
-        images = _encoded(table.drop_columns("label").append_column("label", pa.nulls(len(table), pa.int64())), "class")
-        return images.drop_columns("label").append_column("label", lists)
+        encoded = _encoded(
+            table.drop_columns("label").append_column("label", pa.nulls(len(table), pa.int64())), "class"
+        )
+        return encoded.drop_columns("label").append_column("label", lists)
     if "shape" not in table.schema.names:
         return table.select(["image", "label"]).cast(SCHEMA)
     images = []

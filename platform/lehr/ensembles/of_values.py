@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -82,6 +83,29 @@ class ValuesEvaluation:
     gain: float
     error: float
 
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "weights": self.weights.tolist()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ValuesEvaluation:
+        """Raises KeyError, TypeError or ValueError where `value` is no evaluation."""
+        members = tuple(_figures(each) for each in value["members"])
+        found = cls(
+            names=tuple(map(str, value["names"])),
+            weights=np.array([float(each) for each in value["weights"]]),
+            split=str(value["split"]),
+            rows=int(value["rows"]),
+            members=members,
+            ensemble=_figures(value["ensemble"]),
+            baseline=None if value["baseline"] is None else _figures(value["baseline"]),
+            gain=float(value["gain"]),
+            error=float(value["error"]),
+        )
+        known = [found.ensemble, *members, *([found.baseline] if found.baseline else [])]
+        if len({len(found.names), len(found.weights), len(members)}) > 1 or len({tuple(each) for each in known}) > 1:
+            raise ValueError("its members differ in number, or in what was measured")
+        return found
+
     @property
     def used(self) -> int:
         """The number of members with a weight above zero."""
@@ -91,6 +115,10 @@ class ValuesEvaluation:
     def clear(self) -> bool:
         """Whether the gain is more than two standard errors from zero."""
         return abs(self.gain) > 2 * self.error
+
+
+def _figures(value: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(each) for name, each in value.items()}
 
 
 def evaluate_values(

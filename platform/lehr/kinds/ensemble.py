@@ -69,6 +69,7 @@ def run(running: Running) -> None:
         metric = metric_of(study.plan.jobs[0])
         ensemble_values.describe(job, run, study.members, validation)
         values = ensemble_values.evaluate_run(run, evaluated)
+        ensemble_values.keep(run, values)
         sentences = ensemble_values.verdict(values, job, metric)
         run.write_progress(ensemble_values.finished(run.progress(), values, sentences, metric))
         report(run)
@@ -118,9 +119,8 @@ def report(run: RunFolder) -> None:
     job = from_dict(run.job)
     assert isinstance(job, EnsembleJob)
     first = _first_member(run)
-    if first and not by_class(first):
-        members, metric = len(EnsembleDescription.read(run.folder).members), metric_of(first)
-        values = ensemble_values.evaluate_run(run, read_outputs(run.folder.child(SCORES), members)[1])
+    if first and run.folder.exists(ensemble_values.FILE):
+        values, metric = ensemble_values.kept(run), metric_of(first)
         sentences = ensemble_values.verdict(values, job, metric)
         page = ensemble_values.report_page(run, job, values, sentences, metric)
         run.folder.write("report.html", page.encode())
@@ -267,4 +267,6 @@ def _cycle_epochs(run: RunFolder, job: EnsembleJob) -> float | None:
     return min(end - start for start, end in pairwise(ends)) / length.steps_per_epoch
 
 
-KIND = Kind(check=check, run=run, report=report, files=("ensemble.json",), folders=("members", "trials"))
+KIND = Kind(
+    check=check, run=run, report=report, files=("ensemble.json", ensemble_values.FILE), folders=("members", "trials")
+)

@@ -15,6 +15,7 @@ from lehr.ensembles.evaluation import Outputs
 from lehr.ensembles.of_values import ValuesEvaluation, combined, evaluate_values, weights_of
 from lehr.ensembles.report import MEMBERS, SELECTION
 from lehr.ensembles.verdict import BASELINE_NAME
+from lehr.errors import RunError
 from lehr.formatting import format_seconds
 from lehr.job import EnsembleJob, TrainJob
 from lehr.predict import EnsembleDescription, EnsembleMember
@@ -22,14 +23,14 @@ from lehr.predict.predictor import load_network
 from lehr.reporting.page import Section, finding, page, paragraph, table
 from lehr.runs import Overview, Progress, RunFolder, Table
 from lehr.tasks.base import Task
-from lehr.tasks.find import find_task
 from lehr.tasks.forms import spoken
+from lehr.training.task import task_of as task_of_job
 
 
 def refuse(job: EnsembleJob, member: TrainJob) -> None:
     """Raises JobError for what only classes can be combined by, and for a task whose outputs cannot be averaged."""
     name = member.task.name
-    if why := find_task(name, member.task.options).refused_average:
+    if why := task_of_job(member, job.error).refused_average:
         raise job.error("method", f"the outputs of {name} cannot be averaged: {why}")
     if job.combine.by == "logits":
         raise job.error("combine.by", f"logits are of one class a row, and the task is {name}; allowed: probabilities")
@@ -75,6 +76,27 @@ def evaluate_run(run: RunFolder, evaluated: Outputs) -> ValuesEvaluation:
     return replace(found, ensemble=task.measure(combined(evaluated.logits, weights), evaluated.labels))
 
 
+FILE, FORMAT = "evaluation.json", 1
+
+
+def keep(run: RunFolder, found: ValuesEvaluation) -> None:
+    """Writes what was measured, so that the page needs no code of a task to be written again."""
+    run.folder.write_json(FILE, {"format": FORMAT, **found.to_json()})
+
+
+def kept(run: RunFolder) -> ValuesEvaluation:
+    """What was measured. Raises RunError if the ensemble is not finished, or the file is damaged."""
+    try:
+        value = run.folder.read_json(FILE)
+    except FileNotFoundError as error:
+        what = "the members have not been evaluated yet; there is nothing to report"
+        raise RunError(f"{run.folder.uri}: {what}") from error
+    try:
+        return ValuesEvaluation.from_json(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{run.folder.uri}/{FILE}: damaged: it is no evaluation of an ensemble") from error
+
+
 def _measured(task: Task[Any], labels: np.ndarray, values: np.ndarray) -> Mapping[str, float]:
     return task.measure(values, labels)
 
@@ -85,6 +107,7 @@ def _distance(task: Task[Any], labels: np.ndarray, values: np.ndarray) -> np.nda
 
 def verdict(found: ValuesEvaluation, job: EnsembleJob, metric: str) -> list[str]:
     """The evaluation in sentences; the first is the short answer."""
+    metric = metric if metric in found.ensemble else next(iter(found.ensemble))
     of = f"{found.used} of {len(found.names)} members" if found.used < len(found.names) else f"{found.used} members"
     result = f"{of}: {spoken(metric)} {found.ensemble[metric]:.4g} on {found.rows:,} {found.split} rows"
     if found.baseline is None:
@@ -101,6 +124,7 @@ def report_page(
     run: RunFolder, job: EnsembleJob, found: ValuesEvaluation, sentences: Sequence[str], metric: str
 ) -> str:
     """The page as HTML."""
+    metric = metric if metric in found.ensemble else next(iter(found.ensemble))
     selection = "the last ones" if job.combine.last else SELECTION[job.selection]
     lead = f"{len(found.names)} {MEMBERS[job.method]} ({job.base.model.name}), averaged; {selection}"
     shown = [name for name in found.ensemble if "_" not in name]

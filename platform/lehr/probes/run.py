@@ -140,10 +140,10 @@ def subject_of(run: RunFolder, epochs: float | None = None, seconds: float = mat
     if not isinstance(job, TrainJob):
         example = next((f"; allowed: a training, such as {each.folder.uri}" for each in run.children("trials")), "")
         raise JobError(f"{run.name} is a run of kind {job.kind}, which trains no network of its own{example}")
+    trust.check(trust.calls_of(to_dict(job)), format_folder(run.folder))
     if job.task.name != USUAL_TASK:
         what = f"{run.name} is a run of {job.task.name}, and the probes compare classes"
         raise JobError(f"{what}; allowed: runs of {USUAL_TASK}; without --probe its curves are judged")
-    trust.check(trust.calls_of(to_dict(job)), format_folder(run.folder))
     rows = splits(job, open_data(job, LocalHost(), _Quiet()))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_network(run.folder).model.to(device) if has_model(run.folder) else None

@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from lehr.errors import LehrError
 from lehr.tasks.forms import LabelKind
 from lehr.tasks.losses import Activation, Loss
 
@@ -75,12 +76,12 @@ class Task(ABC, Generic[OutputsOfTask]):
     def fit(cls, learned: Learned, **options: Any) -> Self:
         """The task for these training rows. `options` are those of the job's section `task`. Raises ValueError, as
         `option: what is wrong` or a sentence about the labels."""
-        raise NotImplementedError(f"{cls.__name__} has no classmethod fit(learned, **options)")
+        raise _missing(cls, "fit(learned, **options)")
 
     @classmethod
     def restore(cls, names: Sequence[str], state: Mapping[str, Any], activation: Activation) -> Self:
         """The task of a finished model: what is needed to predict and measure. `state` is what `state()` returned."""
-        raise NotImplementedError(f"{cls.__name__} has no classmethod restore(names, state, activation)")
+        raise _missing(cls, "restore(names, state, activation)")
 
     def state(self) -> dict[str, Any]:
         """What the file of a model keeps of it, as plain values: scales, thresholds."""
@@ -165,19 +166,19 @@ class Task(ABC, Generic[OutputsOfTask]):
     @classmethod
     def example(cls, outputs: int, rows: int, dtype: torch.dtype) -> tuple[Any, Any]:
         """Made-up outputs and targets, on which losses and metrics are tried before the first step."""
-        raise NotImplementedError(f"{cls.__name__} has no classmethod example(outputs, rows, dtype)")
+        raise _missing(cls, "example(outputs, rows, dtype)")
 
     def measure(self, values: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """The metrics without the loss of what was predicted for a whole data set, as `lehr evaluate` tells them."""
-        raise NotImplementedError(f"{type(self).__name__} has no method measure(values, labels)")
+        raise _missing(type(self), "measure(values, labels)")
 
     def columns(self, values: np.ndarray, unreadable: np.ndarray) -> dict[str, pa.Array[Any]]:
         """The columns of a prediction's files, null where `unreadable` [rows] is true."""
-        raise NotImplementedError(f"{type(self).__name__} has no method columns(values, unreadable)")
+        raise _missing(type(self), "columns(values, unreadable)")
 
     def told(self, values: np.ndarray, top: int) -> list[tuple[str, str]]:
         """What is predicted for one image, for people: (name, figure), the most important first, at most `top`."""
-        raise NotImplementedError(f"{type(self).__name__} has no method told(values, top)")
+        raise _missing(type(self), "told(values, top)")
 
     def to_json(self, values: np.ndarray, top: int) -> dict[str, Any]:
         """The same for programs."""
@@ -189,11 +190,11 @@ class Task(ABC, Generic[OutputsOfTask]):
 
     def table(self, values: np.ndarray, labels: np.ndarray) -> tuple[list[str], list[list[str]]]:
         """What was predicted for a whole split, as a table with a line for each name: its head, and its lines."""
-        raise NotImplementedError(f"{type(self).__name__} has no method table(values, labels)")
+        raise _missing(type(self), "table(values, labels)")
 
     def errors(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """float64 [rows]: how wrong each prediction is; 0 is right. The report shows the highest first."""
-        raise NotImplementedError(f"{type(self).__name__} has no method errors(values, labels)")
+        raise _missing(type(self), "errors(values, labels)")
 
     def distances(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """float64 [rows]: how far each prediction is from the truth, by which the members of an ensemble are chosen."""
@@ -201,7 +202,7 @@ class Task(ABC, Generic[OutputsOfTask]):
 
     def caption(self, values: np.ndarray, label: np.ndarray) -> list[str]:
         """One prediction beside the truth, in a few short lines."""
-        raise NotImplementedError(f"{type(self).__name__} has no method caption(values, label)")
+        raise _missing(type(self), "caption(values, label)")
 
     def move(self, targets: Any, matrices: Tensor, size: tuple[int, int]) -> Any:
         """The targets after their images were moved, for a task with `places`.
@@ -211,6 +212,11 @@ class Task(ABC, Generic[OutputsOfTask]):
             size: height and width of the images.
         """
         return targets
+
+
+def _missing(task: type[Task[Any]], method: str) -> LehrError:
+    """What a task of a user's own lacks for what is asked of it."""
+    return LehrError(f"the task {task.__name__} has no method {method}, which is needed here; add it to the class")
 
 
 def of_each(metric: str, values: np.ndarray, names: Sequence[str]) -> dict[str, float]:

@@ -30,8 +30,8 @@ class WithTargets(DataSubset):
 class Centres(Task[Any]):
     """Object detection in small: the height of the band, with a score; average precision from counts by score."""
 
-    metric_names = ("loss", "average_precision")  # type: ignore[assignment]
-    outputs = 2  # type: ignore[assignment]
+    metric_names = ("loss", "average_precision")
+    outputs = 2
 
     def arguments(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
         return (inputs,)
@@ -68,8 +68,8 @@ class Pointer(nn.Module):
 class Words(Task[Any]):
     """Captioning in small: four words, of which the network is given all but the last."""
 
-    metric_names = ("loss", "word_accuracy")  # type: ignore[assignment]
-    outputs = 5  # type: ignore[assignment]
+    metric_names = ("loss", "word_accuracy")
+    outputs = 5
 
     def arguments(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
         return inputs, targets[:, :-1].clamp(min=0)

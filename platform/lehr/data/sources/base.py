@@ -271,7 +271,8 @@ def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Sourc
     """
     if source.kind == kind:
         return source
-    names, values = source.classes, np.eye(len(source.classes), dtype=np.int8)
+    names: tuple[str, ...] = source.classes
+    values: np.ndarray = np.eye(len(source.classes), dtype=np.int8)
     if kind == "numbers":
         names, values = (("value",) if names else ()), np.zeros((0, 0))
         numbers = [_number(name) for name in source.classes]

@@ -106,7 +106,7 @@ def _numbers(columns: Mapping[str, pa.Array[Any]], name: Name, known: Sequence[s
     return LabelColumns(tuple(columns), np.stack(found, axis=1))
 
 
-def _number_lists(column: str, values: pa.Array[Any], name: Name, known: Sequence[str] | None) -> LabelColumns:
+def _number_lists(column: str, values: Any, name: Name, known: Sequence[str] | None) -> LabelColumns:
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     width = int(lengths[0]) if len(lengths) else 0
     if len(odd := np.flatnonzero(lengths != width)):
