@@ -41,7 +41,7 @@ def evaluate(
         batch = batch.to(group.device)
         outputs = plan.cast(model(*plan.arguments(batch)))
         readable = readable_rows(batch.targets)
-        sums = {**plan.task.sums(outputs, batch.targets), "rows": readable.sum()}
+        sums = {**plan.task.sums(*plan.known(outputs, batch.targets)), "rows": readable.sum()}
         if plan.lightning and (wanted := plan.lightning.names(split)):
             inputs = plan.inputs(batch.inputs)[readable]
             sums |= _logged(model, split, wanted, inputs, batch.targets[readable], index)

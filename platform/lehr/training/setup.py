@@ -19,6 +19,7 @@ from lehr.data.preprocess import Preprocess
 from lehr.data.randomness import key
 from lehr.data.sampling import balanced
 from lehr.data.streaming import StreamedSubset
+from lehr.data.targets import readable
 from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
 from lehr.job import Job, Training, TrainJob, check_call
@@ -28,6 +29,7 @@ from lehr.models.weights import read_weights, recipe_for
 from lehr.own_code import OwnCodeError
 from lehr.schedules import GIVEN, TENTH, BaseSchedule, Cyclic, Own, fit, linear_rule, shortened
 from lehr.tasks.base import Outputs, Task
+from lehr.tasks.find import is_own
 from lehr.tasks.forms import USUAL
 from lehr.training.averaging import SWA_START, Average, averaged_steps
 from lehr.training.callbacks import check_callbacks
@@ -237,9 +239,16 @@ class Plan:
         """A network's outputs in the type of the weights, which losses and metrics are computed in."""
         return _cast(outputs, self.dtype)
 
-    def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, targets: Any) -> Tensor:
         """The task's loss summed over the rows, computed in the type of the weights."""
-        return self.task.loss(self.cast(outputs), targets)
+        return self.task.loss(*self.known(self.cast(outputs), targets))
+
+    def known(self, outputs: Outputs, targets: Any) -> tuple[Outputs, Any]:
+        """Outputs and targets as the task gets them: one of a user's own never sees a row that could not be read."""
+        if not self.splits.train.decodes_lazily or not is_own(self.job.task.name) or not isinstance(outputs, Tensor):
+            return outputs, targets
+        rows = readable(targets)
+        return outputs[rows], targets[rows]
 
     def build_model(self) -> nn.Module:
         """The network with its starting weights, on the CPU. Raises JobError for option values that it refuses."""

@@ -69,7 +69,7 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
     splits = _splits(table, path, job_error)
     sources = {split: _source(path, kind, names, found, rows) for split, rows in splits.items()}
     train = sources.pop("train")
-    return Source(path, train.parts, found.names, sources, kind=kind)
+    return Source(path, train.parts, found.names, sources, _missing(path, names, job_error), kind=kind)
 
 
 def _read(path: str, job_error: ErrorFactory) -> pa.Table:
@@ -114,6 +114,20 @@ def _files(table: pa.Table, column: str, path: str, job_error: ErrorFactory) -> 
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise job_error("data.path", f'"{path}": row {row + 1} has no file in its column {column}')
     return [posixpath.normpath(str(name).strip().replace(os.sep, "/")) for name in names]
+
+
+def _missing(path: str, names: list[str], job_error: ErrorFactory) -> tuple[str, ...]:
+    """A sentence about files on this machine that are not there; they count as unreadable. Raises JobError for all."""
+    if "://" in path:
+        return ()
+    folder = os.path.dirname(path)
+    gone = [name for name in names if not os.path.exists(os.path.join(folder, name))]
+    if len(gone) == len(names):
+        looked = os.path.join(folder, gone[0])
+        allowed = "allowed: paths relative to the table's folder, with their endings, or whole paths"
+        raise job_error("data.path", f'"{path}": none of its files is there, such as {looked}; {allowed}')
+    few = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
+    return (f"{len(gone):,} of the {len(names):,} files in {path} are not there: {few}",) if gone else ()
 
 
 def _splits(table: pa.Table, path: str, job_error: ErrorFactory) -> dict[str, np.ndarray]:
