@@ -185,9 +185,9 @@ def test_labels_of_every_kind_are_packed_and_read_again(tmp_path: Path) -> None:
         return JobError(what, field=field)
 
     for kind in ("classes", "numbers"):
-        source = open_source(from_dict({"kind": "train"}).data, error, kind)  # type: ignore[attr-defined, arg-type]
+        source = open_source(from_dict({"kind": "train"}).data, error, kind)  # type: ignore[attr-defined]
         pack(source, str(tmp_path / kind))
         section = from_dict({"kind": "train", "data": {"source": "parquet", "path": str(tmp_path / kind)}})
-        again = open_source(section.data, error, kind)  # type: ignore[attr-defined, arg-type]
+        again = open_source(section.data, error, kind)  # type: ignore[attr-defined]
         assert again.classes == source.classes
         assert np.array_equal(again.labels(), source.labels())
