@@ -1,9 +1,9 @@
 """Boxes from COCO JSON, Pascal VOC XML and YOLO text, into one form: pure functions of what the files hold.
 
 Each reader returns `BoxAnnotations`: the images in order, and of each its boxes, with sides in pixels from the upper
-left corner. Boxes are clipped to their image; one of which nothing is inside, or that has no area, is left out and told.
-What is no annotation at all is refused with one sentence. No image is opened here: sizes are what the files say, or are
-given.
+left corner. Boxes are clipped to their image. One of which nothing is inside, or that has no area, is left out and
+told. What is no annotation at all is refused with one sentence. No image is opened here: sizes are what the files say,
+or are given.
 """
 
 from __future__ import annotations
@@ -265,8 +265,8 @@ def _side(name: str, tree: ElementTree.Element, path: str, least: int) -> int:
 def read_yolo(
     files: Mapping[str, str | None], sizes: Mapping[str, tuple[int, int]], names: Sequence[str]
 ) -> BoxAnnotations:
-    """The boxes of text files, with a line `class x y width height` for each box: its class by number, its centre and its
-    sides as shares of the image.
+    """The boxes of text files, with a line `class x y width height` for each box: its class by number, its centre and
+    its sides as shares of the image.
 
     Args:
         files: by the file of each image, the text of its boxes; None or empty for an image without any.

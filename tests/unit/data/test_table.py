@@ -59,7 +59,11 @@ def test_numbers_classes_and_splits_stand_in_columns(tmp_path: Path) -> None:
 
 
 def test_a_parquet_table_may_hold_lists(tmp_path: Path) -> None:
-    columns: dict[str, Any] = {"file": ["im/0.png", "im/1.png"], "labels": [[0.5, 1.0], [2.0, 3.0]], "tags": [["b", "a"], []]}
+    columns: dict[str, Any] = {
+        "file": ["im/0.png", "im/1.png"],
+        "labels": [[0.5, 1.0], [2.0, 3.0]],
+        "tags": [["b", "a"], []],
+    }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     assert opened(tmp_path / "t.parquet", "numbers").classes == ("labels_0", "labels_1")
     assert opened(tmp_path / "t.parquet", "classes", "tags").labels().tolist() == [[1, 1], [0, 0]]
