@@ -170,7 +170,7 @@ def code_of(run: RunFolder) -> list[Call]:
             job = to_dict(from_dict(each.job))
             found += [*calls_of(job), *addresses_of(job)]
         with suppress(LehrError):
-            found += ModelDescription.from_json(ModelFile.read(each.folder).description).network.calls
+            found += ModelDescription.from_json(ModelFile.read(each.folder).description).calls
     return found
 
 

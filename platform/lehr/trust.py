@@ -134,6 +134,7 @@ def _sources(section: object) -> list[Call]:
 
 
 FIELDS: dict[str, Callable[[object], list[Call]]] = {
+    "task": _section("task"),
     "model": _section("model", "weights", "preprocessing"),
     "callbacks": _section("callback"),
     "backbone": _section("model", "weights", "preprocessing", reference="run:"),

@@ -111,7 +111,7 @@ def diagnose(
         shown.print(diagnosis.measured.sentence)
         if rerun := rerun_with(diagnosis.measured.overrides):
             shown.print(f"  {as_typed(rerun, folder)}")
-    elif _probes_for(diagnosis):
+    elif _probes_for(diagnosis) and _has_classes(folder):
         shown.print(f"To find out: lehr diagnose {run} --probe{f' --storage {storage}' if storage else ''}")
 
 
@@ -131,6 +131,14 @@ def _show_finding(shown: Console, finding: Finding, run: RunFolder, others: bool
     if others and (line := in_a_line(finding.name, MOST_SHOWN, ruled_out)):
         shown.print(line, style="dim", soft_wrap=whole)
     shown.print(f"Rule: {finding.rule}.", style="dim", soft_wrap=whole)
+
+
+def _has_classes(folder: RunFolder) -> bool:
+    """Whether each row of a run has one class, as the probes need it."""
+    from lehr.tasks.forms import USUAL
+
+    task = folder.job.get("task")
+    return not isinstance(task, dict) or task.get("name", USUAL) == USUAL
 
 
 def _probes_for(diagnosis: Diagnosis) -> tuple[Any, ...]:

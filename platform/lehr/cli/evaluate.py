@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lehr.cli.options import AsJson, Force, RunName, Storage, Trust, print_json, storage_or_default
 from lehr.cli.predict import DataSet
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lehr.predict.evaluate import OtherEvaluation
+    from lehr.predict.own_rows import Measured
 
 
 def evaluate(
@@ -34,7 +40,9 @@ def evaluate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run on labelled data: accuracy, recall and precision of each class, and the confusion matrix.
+    """Measure a run on labelled data: accuracy, recall, precision and F1 of each class, and the confusion matrix.
+
+    Of numbers and of several classes a row: what the task measures, with a line for each number or class.
 
     Example: lehr evaluate train photos/
     Example: lehr evaluate cifar10 data/cifar10 --split test
@@ -52,7 +60,7 @@ def evaluate(
     from lehr.output import refuse_existing, write_whole
     from lehr.own_modules import look_in
     from lehr.predict import load_predictor
-    from lehr.predict.evaluate import confusion_picture
+    from lehr.predict.evaluate import confusion_picture, evaluate_other
     from lehr.predict.evaluate import evaluate as measure
     from lehr.predict.own_rows import rows_of, training_of
     from lehr.printing import one_line
@@ -75,9 +83,20 @@ def evaluate(
     if not as_json:
         refuse_existing(output, force=force)  # after what is wrong with run and data, and before any work
     torch.set_num_threads(cores())
+    about = {"run": found.name, "data": source.name, "split": split}
+    if predictor.task.labels != "class":
+        other = evaluate_other(predictor, source, rows=chosen.rows)
+        if as_json:
+            print_json({**about, **other.to_json()})
+            return
+        shown = console()
+        for note in source.notes:
+            shown.print(note)
+        _show_other(shown, other, chosen)
+        return
     measured = measure(predictor, source, rows=chosen.rows, job=job if job.metrics else trained)
     if as_json:
-        print_json({"run": found.name, "data": source.name, "split": split, **measured.to_json()})
+        print_json({**about, **measured.to_json()})
         return
     shown = console()
     for note in source.notes:
@@ -86,6 +105,7 @@ def evaluate(
         f"Accuracy {in_words(measured.accuracy, measured.rows)} on {measured.rows:,} rows{chosen.said}; "
         f"log loss {measured.loss:.4f}, "
         f"calibration error {measured.calibration:.2%}"
+        + (f", among the five most probable {in_words(measured.top5, measured.rows)}" if measured.top5 else "")
     )
     if measured.own:
         shown.print(", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.own.items()))
@@ -98,7 +118,7 @@ def evaluate(
         count = len(measured.unreadable)
         shown.print(f"{count} unreadable image{'s' * (count > 1)}, not counted: {names}{more}")
     table = Table("class", box=None, pad_edge=False, header_style="dim")
-    for name in ("rows", "recall", "precision"):
+    for name in ("rows", "recall", "precision", "F1"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("most often confused with")
     for number, name in enumerate(measured.classes):
@@ -108,8 +128,33 @@ def evaluate(
         figures = (
             "" if value != value else in_words(value, of) for value, of in ((recall, rows), (precision, predicted))
         )
+        f1 = measured.f1_of_class(number)
         confused = one_line(f"{other[0]} ({other[1]:,})") if other else ""
-        table.add_row(one_line(name), f"{rows:,}", *figures, confused)
+        table.add_row(one_line(name), f"{rows:,}", *figures, "" if f1 != f1 else f"{f1:.1%}", confused)
     shown.print(table)
     write_whole(output, confusion_picture(measured, f"{found.name} on {source.name}"))
     shown.print(f"Confusion matrix: {format_path(output.absolute())}")
+
+
+def _show_other(shown: Console, measured: OtherEvaluation, chosen: Measured) -> None:
+    """What was measured of a run whose rows have no one class: its figures, and a line for each name."""
+    from rich.table import Table
+
+    from lehr.printing import one_line
+    from lehr.tasks.forms import spoken
+
+    names = [line[0] for line in measured.lines]
+    of_all = {
+        name: value for name, value in measured.figures.items() if not name.endswith(tuple(f"_{n}" for n in names))
+    }
+    figures = ", ".join(f"{spoken(name)} {value:.4g}" for name, value in of_all.items())
+    shown.print(f"{figures[:1].upper()}{figures[1:]} on {measured.rows:,} rows{chosen.said}")
+    if count := len(measured.unreadable):
+        named = ", ".join(chosen.source.name_of(row) for row, _ in measured.unreadable[:3])
+        shown.print(f"{count} unreadable image{'s' * (count > 1)}, not counted: {named}{', …' if count > 3 else ''}")
+    table = Table(measured.head[0], box=None, pad_edge=False, header_style="dim")
+    for name in measured.head[1:]:
+        table.add_column(name, justify="right")
+    for line in measured.lines:
+        table.add_row(*map(one_line, line))
+    shown.print(table)

@@ -195,7 +195,7 @@ def _print(given: list[Answer], top: int) -> None:
         if each.problem:
             print(f"{one_line(each.name)}: not readable: {one_line(each.problem)}", file=sys.stderr)
             continue
-        classes = "   ".join(f"{one_line(name)} {share:.1%}" for name, share in each.ranked[:top])
+        classes = "   ".join(f"{one_line(name)} {figure}".rstrip() for name, figure in each.told(top))
         print(f"{one_line(each.name):<{wide}}  {classes}")
 
 
@@ -204,12 +204,13 @@ def _summarise(given: list[Answer], top: int) -> None:
     from lehr.predict.answers import counts, least_certain
     from lehr.printing import one_line
 
-    print(f"{len(given):,} images: " + ", ".join(f"{one_line(name)} {count:,}" for name, count in counts(given)))
+    classes = ", ".join(f"{one_line(name)} {count:,}" for name, count in counts(given))
+    print(f"{len(given):,} images" + (f": {classes}" if classes else ""))
     if problems := [each for each in given if each.problem]:
         some = ", ".join(f"{one_line(each.name)} ({one_line(each.problem)})" for each in problems[:3])
         print(f"{len(problems):,} not readable: {some}{', …' if len(problems) > 3 else ''}")
     if doubtful := least_certain(given)[:SHOWN]:
-        print("The least certain:")
+        print("The least certain:" if classes else "The first:")
         _print(doubtful, top)
 
 

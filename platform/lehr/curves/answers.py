@@ -1,4 +1,4 @@
-"""The part of a training's report that shows single answers: which classes are confused, mistakes, samples."""
+"""The part of a training's report that shows single predictions: what is confused, mistakes, samples."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from lehr.reporting.page import Section, gallery, heat, paragraph, table
 from lehr.runs import RunFolder
 from lehr.runs.answers import Answers
+from lehr.runs.examples import Examples
 
 MOST_CELLS = 16
 """With more classes than this the pairs that are confused most often are listed instead of the whole matrix."""
@@ -17,6 +18,8 @@ MOST_CLASSES, MOST_PAIRS, MOST_PICTURES = 200, 20, 12
 
 def answer_sections(run: RunFolder) -> list[Section]:
     """Its sections; none where nothing was recorded."""
+    if examples := Examples.read(run.folder):
+        return _examples(examples)
     answers = Answers.read(run.folder)
     if answers is None:
         return []
@@ -88,3 +91,19 @@ def _samples(answers: Answers, classes: Sequence[str]) -> Section | None:
         if at not in worst
     ]
     return Section("Some right answers", gallery(shown[:MOST_PICTURES]), folded=True) if shown else None
+
+
+def _examples(examples: Examples) -> list[Section]:
+    """Where a row has no one class: each class or number in a line, the worst predictions, and some others."""
+    lead = paragraph(f"What the model that was kept says of {len(examples.values):,} validation rows.", soft=True)
+    lines = table(examples.lines[:MOST_CLASSES], examples.head)
+    sections = [Section("How good it is for each", lead + lines)]
+    worst = [each for each in examples.shown if each.error > 0][:MOST_PICTURES]
+    if worst:
+        what = paragraph("The worst first. Where a prediction looks right, the label may be wrong.", soft=True)
+        sections.append(Section("Mistakes", what + gallery([(each.picture, each.caption) for each in worst])))
+    others = [each for each in examples.shown if each not in worst][-MOST_PICTURES:]
+    if others:
+        shown = gallery([(each.picture, each.caption) for each in others])
+        sections.append(Section("Some others", shown, folded=True))
+    return sections

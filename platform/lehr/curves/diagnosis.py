@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lehr.curves import advice
+from lehr.curves import advice, other_tasks
 from lehr.curves.fatal import diverged
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.kept import with_model
@@ -33,6 +33,8 @@ def _findings(curves: Curves, limits: Thresholds) -> tuple[Finding, ...]:
         return (_too_little(s),)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN columns are "not measured", and compare as False
+        if not curves.by_class:
+            return other_tasks.findings(s)
         if not np.isfinite(s.loss).any() or not np.isfinite(s.validation).any():
             found = diverged(s) if _became_not_finite(curves) else None
             return (found or _too_little(s),)

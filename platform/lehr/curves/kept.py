@@ -26,6 +26,8 @@ def with_model(finding: Finding, curves: Curves) -> Finding:
     known = np.flatnonzero(np.isfinite(values))
     if "validation" not in finding.evidence or not len(known):
         return finding
+    if not curves.by_class and finding.name == "too_little":
+        return finding
     sign = -1.0 if _lower_is_better(name, curves) else 1.0
     best = known[int(np.argmax(sign * values[known]))]
     signals = Signals(curves, DEFAULT)
@@ -38,7 +40,8 @@ def with_model(finding: Finding, curves: Curves) -> Finding:
 
 def _lower_is_better(name: str, curves: Curves) -> bool:
     try:
-        job = from_dict({"kind": "train", "metrics": curves.option("metrics") or []})
+        told = {name: said for name in ("metrics", "task") if (said := curves.option(name))}
+        job = from_dict({"kind": "train", **told})
     except JobError:  # of a damaged record
         return name.endswith("loss")
     return isinstance(job, TrainJob) and job.lower_is_better(name)

@@ -15,6 +15,7 @@ from lehr.job import MetricSection
 from lehr.reporting import drawing as draw
 from lehr.reporting.smoothing import Floats, moving_average, thin
 from lehr.runs.columns import listed
+from lehr.tasks.forms import spoken
 
 SPAN = 1 / 30  # width of the moving average's window, as a share of the run
 MOST_RESTART_LABELS = 5  # more would overlap
@@ -76,9 +77,14 @@ def accuracy_panel(curves: Curves) -> alt.LayerChart | None:
 
 
 def metric_panels(curves: Curves) -> list[alt.LayerChart]:
-    """One panel for each entry of the job's `metrics`: what it measures on validation rows, a line for each number."""
+    """One panel for each metric of the task, if these are not accuracy, and for each entry of the job's `metrics`:
+    what it measures on validation rows, a line for each number."""
     entries = curves.option("metrics", [])
     labels = [name for each in entries if (name := _recorded_as(each))] if isinstance(entries, list) else []
+    if not curves.by_class:
+        names = [name.removeprefix("validation_") for name in listed(curves.epochs, "validation")]
+        own = [name for name in names if not any(name.startswith(f"{label}_") for label in (*labels, *names))]
+        labels = list(dict.fromkeys([*own, *labels]))
     of_label: dict[str, list[str]] = {label: [] for label in labels}
     for name in listed(curves.epochs, "validation"):
         fitting = [label for label in labels if f"{name}_".startswith(f"validation_{label}_")]
@@ -106,11 +112,14 @@ def _metric_panel(curves: Curves, label: str, names: list[str]) -> alt.LayerChar
         (name.removeprefix(f"validation_{label}").lstrip("_") or "validation", color, x, curves.epochs[name])
         for name, color in zip(drawn, colors, strict=False)
     ]
+    training = curves.epochs.get(f"clean_train_{label}")
+    if not curves.by_class and training is not None and np.isfinite(training).any():
+        lines.append(("training", draw.TRAIN, x, training))
     axis = draw.scale_for(np.concatenate([y for *_, y in lines]))
     layers: list[alt.Chart] = [draw.line(x, y, axis, color, name, ".4g", points=True) for name, color, _, y in lines]
     layers += draw.end_labels(draw.labels(lines, axis), axis)
     left = f", {len(drawn)} of {len(named)}" if len(named) > len(drawn) else ""
-    title = label.replace("_", " ")
+    title = spoken(label)
     return draw.panel(layers, f"{title[:1].upper()}{title[1:]}{draw.log_note(axis)}: validation{left}", 150)
 
 

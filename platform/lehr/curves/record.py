@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lehr.errors import RunError
 from lehr.reporting.smoothing import Floats, Indices
 from lehr.runs import DataSurvey, ModelFile, NetworkSurvey, RunFolder, Survey
+from lehr.tasks.forms import USUAL
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Curves:
         steps: column -> float64 [recorded steps], ascending by step, each step once; NaN: not measured.
         epochs: column -> float64 [recorded epochs], ascending by epoch, each once; NaN: not measured.
         job: the job as resolved, as a plain tree.
-        classes: number of classes, or None where the run does not say.
+        classes: number of classes, or None where the run does not say, or a row has no one class.
+        score, score_chance: what the run's task is judged by, and the level of a guess; NaN where that is not known.
         chance_loss: the loss while the network tells nothing apart, or NaN.
         validation_rows: rows of the validation split, or None.
         image: height, width and channels of the images that the network is given, or None where the run does not say.
@@ -49,6 +51,13 @@ class Curves:
     own_validation: bool = False
     survey: DataSurvey = field(default_factory=DataSurvey)
     network: NetworkSurvey = field(default_factory=NetworkSurvey)
+    score: str = "accuracy"
+    score_chance: float = math.nan
+
+    @property
+    def by_class(self) -> bool:
+        """Whether each row has one class, so that accuracy means something."""
+        return bool(self.option("task.name", USUAL) == USUAL)
 
     @classmethod
     def read(cls, run: RunFolder) -> Curves:
@@ -60,6 +69,7 @@ class Curves:
         diverged = [str(event["message"]) for event in events if event["kind"] == "diverged"]
         described = _model(run)
         classes = _count(started, "classes") or _classes(described)
+        score, chance = started.get("score"), started.get("chance")
         return cls(
             steps=_arrays(run.steps(), "step", f"{run.folder.uri}/steps"),
             epochs=_arrays(run.epochs(), "epoch", f"{run.folder.uri}/epochs"),
@@ -74,6 +84,8 @@ class Curves:
             own_validation=_own_validation(run),
             survey=surveyed.data,
             network=surveyed.network,
+            score=score if isinstance(score, str) else "accuracy",
+            score_chance=float(chance) if isinstance(chance, int | float) else math.nan,
         )
 
     def epoch_column(self, *names: str) -> Floats:
@@ -164,7 +176,7 @@ def _model(run: RunFolder) -> Mapping[str, Any]:
 
 
 def _classes(described: Mapping[str, Any]) -> int | None:
-    classes = described.get("classes")
+    classes = described.get("classes") if described.get("task", USUAL) == USUAL else None
     return len(classes) if isinstance(classes, list) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
@@ -24,6 +25,7 @@ from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import Progress, RunFolder
 from lehr.runs.columns import listed
+from lehr.tasks.forms import spoken
 
 _FATAL = ("diverged", "not_learning", "at_chance")
 _TIME_COLORS = {
@@ -67,23 +69,38 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
     differing, groups = differences(runs), comparable.alike(runs)
     marks = {id(curves): letter for letter, group in zip(ascii_uppercase, groups, strict=False) for curves in group}
     marked = ["validated on"] if len(groups) > 1 else []
-    head = ["run", "best validation accuracy", *marked, "epochs", "diagnosis", *differing]
-    best = {curves.name: float(np.nanmax(curves.epoch_column("validation_accuracy"), initial=-1.0)) for curves in runs}
+    head = ["run", f"best {_judged_by(runs)}", *marked, "epochs", "diagnosis", *differing]
+    best = {
+        curves.name: float(np.nanmax(curves.epoch_column(f"validation_{curves.score}"), initial=-math.inf))
+        for curves in runs
+    }
     rows = []
     for curves, diagnosis in zip(runs, diagnoses, strict=True):
-        value = best[curves.name]
-        reached = in_words(value, curves.validation_rows) if value >= 0 else ""
         own = [f"rows {marks.get(id(curves), '…')}"] if marked else []
+        reached = _reached(curves, best[curves.name])
         cells = [curves.name, reached, *own, f"{curves.last_epoch:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
     names = [curves.name for curves in runs]
     drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.short_names(names))) + 5)
     body = table(rows, head)
-    measured = {name: value for name, value in best.items() if value >= 0}
+    by_class = all(curves.by_class for curves in runs)  # only of accuracies it is known how sure they are
+    measured = {name: value for name, value in best.items() if by_class and math.isfinite(value)}
     for said in filter(None, (comparable.not_comparable(runs), *comparable.close(runs, measured))):
         body += paragraph(said)
     sections = [Section("", drawn), Section("Runs", body, folded=False)]
     return page(" · ".join(names), comparison_title(runs), sections)
+
+
+def _judged_by(runs: Sequence[Curves]) -> str:
+    """What the column of best values holds: `validation accuracy`, or the scores of several tasks."""
+    scores = {curves.score for curves in runs}
+    return f"validation {spoken(scores.pop())}" if len(scores) == 1 else "score on validation rows"
+
+
+def _reached(curves: Curves, best: float) -> str:
+    if not math.isfinite(best):
+        return ""
+    return in_words(best, curves.validation_rows) if curves.by_class else f"{best:.4g}"
 
 
 def comparison_title(runs: Sequence[Curves]) -> str:

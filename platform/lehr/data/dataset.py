@@ -5,15 +5,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lehr.data.labels import Labels
 from lehr.data.randomness import key, permutation
-from lehr.tasks import losses
+from lehr.data.targets import as_targets
+from lehr.tasks.forms import UNREADABLE
 
-UNREADABLE = losses.UNREADABLE
+__all__ = [
+    "UNREADABLE",
+    "Batch",
+    "BatchSampler",
+    "DataSubset",
+    "Images",
+    "MixPartners",
+    "Splits",
+    "random_split",
+    "stratified_split",
+]
 
 
 @dataclass(frozen=True)
@@ -22,13 +35,13 @@ class Images:
 
     Attributes:
         pixels: uint8 [rows, height, width, channels], read-only by contract.
-        labels: int64 [rows], indices into `classes`.
-        classes: the class names in label order.
+        labels: int64 [rows], indices into `classes`; or of another form, see `lehr.data.labels`.
+        classes: the names of the classes, or of the numbers, in the order of the labels.
         unreadable: the rows whose image could not be read; their pixels are zero, and no split contains them.
     """
 
     pixels: np.ndarray
-    labels: np.ndarray
+    labels: Labels
     classes: tuple[str, ...]
     unreadable: tuple[int, ...] = ()
 
@@ -64,7 +77,7 @@ class DataSubset:
             # The arrays are read-only. These tensors are private to this class, which only gathers from them.
             warnings.simplefilter("ignore", UserWarning)
             self._pixels = torch.from_numpy(images.pixels)
-            self._labels = torch.from_numpy(images.labels)
+        self._labels: Any = as_targets(images.labels)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,7 +93,7 @@ class DataSubset:
         """The device that holds the rows and their batches."""
         return self.ids.device
 
-    def to(self, device: torch.device, copies: dict[int, tuple[Tensor, Tensor]]) -> DataSubset:
+    def to(self, device: torch.device, copies: dict[int, tuple[Tensor, Any]]) -> DataSubset:
         """The same rows in the memory of a device: batches are gathered there, and no step waits for a copy.
 
         Args:
@@ -95,8 +108,8 @@ class DataSubset:
         return moved
 
     @property
-    def labels(self) -> Tensor:
-        """int64 [rows]: a new tensor with the label of every row."""
+    def labels(self) -> Any:
+        """int64 [rows]: a new tensor with the label of every row; of another task, its `lehr.data.targets.Targets`."""
         return self._labels.index_select(0, self.ids)
 
     def gather(self, positions: Tensor) -> Batch:
@@ -138,19 +151,20 @@ class Batch:
 
     Attributes:
         inputs: [rows, channels, height, width], values from 0 to 255: uint8, or float32 after some augmentations.
-        targets: int64 [rows]; float64 [rows, classes] if images were mixed.
+        targets: int64 [rows]; float64 [rows, classes] if images were mixed; of other tasks a tensor [rows, …] or a
+            `lehr.data.targets.RaggedTensor`.
         ids: int64 [rows].
     """
 
     inputs: Tensor
-    targets: Tensor
+    targets: Any
     ids: Tensor
 
     def to(self, device: torch.device) -> Batch:
         if device.type == self.inputs.device.type:
             return self
-        move = [t.pin_memory().to(device, non_blocking=True) for t in (self.inputs, self.targets, self.ids)]
-        return Batch(*move)
+        each: tuple[Any, ...] = (self.inputs, self.targets, self.ids)
+        return Batch(*(part.pin_memory().to(device, non_blocking=True) for part in each))
 
 
 @dataclass(frozen=True)
@@ -185,9 +199,16 @@ class Splits:
 
     def to(self, device: torch.device) -> Splits:
         """The same splits in the memory of a device. Splits of the same images share one copy."""
-        copies: dict[int, tuple[Tensor, Tensor]] = {}
+        copies: dict[int, tuple[Tensor, Any]] = {}
         test = None if self.test is None else self.test.to(device, copies)
         return Splits(self.train.to(device, copies), self.validation.to(device, copies), test)
+
+
+def random_split(rows: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Splits rows into (train ids, validation ids), int64, fixed by the seed; at least one row in each."""
+    order = permutation(key(seed, "split"), rows)
+    count = min(max(round(rows * share), 1), rows - 1)
+    return order[count:].sort().values, order[:count].sort().values
 
 
 def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
+from lehr.data.labels import Labels, from_column
 from lehr.data.pixels import AS_STORED, ORIENTATION, PixelFormat, Stored, channels_last, from_array, from_image
 from lehr.data.sources.base import number_from_environment
 from lehr.data.sources.listing import INSTALL
@@ -124,12 +125,12 @@ class Decoded:
 
     Attributes:
         pixels: uint8 [rows, height, width, channels]; zero if the image could not be read.
-        labels: int64 [rows].
+        labels: int64 [rows], or of another form, see `lehr.data.labels`.
         unreadable: (row, reason) of each image that could not be read.
     """
 
     pixels: np.ndarray
-    labels: np.ndarray
+    labels: Labels
     unreadable: tuple[tuple[int, str], ...] = ()
 
 
@@ -141,7 +142,8 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     """The images and labels of a part's table (`Part.read`). Images that cannot be read are listed, not raised.
 
     Args:
-        table: columns `image` (binary), `label` (integers) and, for raw pixels, `shape` and `dtype`.
+        table: columns `image` (binary), `label` (integers, or lists, see `lehr.data.labels`) and, for raw pixels,
+            `shape` and `dtype`.
         wanted: what to decode to. Without a size, all images must have the same; without channels, there are 3 unless
             all images are greyscale.
 
@@ -156,7 +158,7 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
         except UnreadableImage as error:
             images.append(None)
             unreadable.append((row, str(error)))
-    labels = table["label"].to_numpy().astype(np.int64)
+    labels = from_column(table["label"])
     known = {image.shape[:2] for image in images if image is not None}
     if len(known) > 1:
         raise different_sizes(known)

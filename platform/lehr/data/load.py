@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, Own, is_own, wrong_value
-from lehr.data.dataset import DataSubset, Images, Splits, stratified_split
+from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, Move, Own, is_own, wrong_value
+from lehr.data.dataset import DataSubset, Images, Splits, random_split, stratified_split
+from lehr.data.labels import Labels, one_class_each
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
 from lehr.data.reading import Read, check_labels, first_stored, has_colour, probe, read
@@ -26,6 +27,8 @@ from lehr.job.sections import NO_PATHS
 from lehr.job.sources import source_form
 from lehr.models.recipes import Recipe
 from lehr.models.weights import recipe_for
+from lehr.tasks import find as tasks
+from lehr.tasks.forms import LabelKind, form_of
 
 VALIDATION_SHARE = 0.2  # held out if the job does not say and the source has no validation split
 
@@ -46,7 +49,8 @@ class OpenedSources:
         """
         self.job = job
         self.recipe = recipe_for(job)
-        self.main = self._chosen(open_source(job.data, job.error))
+        self.kind = label_kind(job)
+        self.main = self._chosen(open_source(job.data, job.error, self.kind))
         if not self.main.classes:
             raise job.error("data.source", f"{job.data.source} has no labels to train with; allowed: in a prediction")
         self.extra: dict[str, Source] = {}
@@ -69,7 +73,7 @@ class OpenedSources:
         if path == data.path:
             raise self.job.error(field, f'"{path}" is data.path, the rows to train on; allowed: other rows')
         section = data.model_copy(update={"path": path})
-        source = open_source(section, lambda _, what: self.job.error(field, what))
+        source = open_source(section, lambda _, what: self.job.error(field, what), self.kind)
         if source.other_splits:
             known = ", ".join(["train", *source.other_splits])
             raise self.job.error(field, f'"{path}" has splits of its own, {known}; allowed: the path of one of them')
@@ -77,7 +81,7 @@ class OpenedSources:
 
     def _refuse_one_class(self) -> None:
         """Raises JobError where there is nothing to tell apart."""
-        if len(self.main.classes) == 1:
+        if len(self.main.classes) == 1 and self.kind == "class":
             hint = f". {self.main.hint}" if self.main.hint else ""
             what = f'"{self.main.name}" has one class, {self.main.classes[0]}; allowed: two or more{hint}'
             raise self.job.error("data.path" if self.job.data.path else "data.source", what)
@@ -187,8 +191,21 @@ class OpenedSources:
             raise LehrError(f"data.{split}: {what}")
 
 
-def augmentations(job: TrainJob, compiled: bool = False) -> Augment:
+def label_kind(job: TrainJob) -> LabelKind:
+    """What the job's task reads of each row. Raises JobError where there is no such task."""
+    if not tasks.is_own(job.task.name):
+        return form_of(job.task.name).labels
+    try:
+        return tasks.find_task(job.task.name, job.task.options).labels
+    except ValueError as error:
+        raise job.error("task.name", str(error)) from error
+
+
+def augmentations(job: TrainJob, compiled: bool = False, move: Move | None = None) -> Augment:
     """The job's augmentations.
+
+    Args:
+        move: moves the targets of a task whose labels are places in the image.
 
     Raises:
         JobError: one is unknown or has a wrong option.
@@ -211,7 +228,7 @@ def augmentations(job: TrainJob, compiled: bool = False) -> Augment:
         if problem := wrong_value(entry.options):
             raise job.error(f"{field}.{problem[0]}", problem[1])
         steps.append((entry.name, entry.options))
-    return Augment(steps, job.seed, compiled, own)
+    return Augment(steps, job.seed, compiled, own, move)
 
 
 def _own(job: TrainJob, field: str, entry: AugmentEntry) -> Own:
@@ -227,6 +244,7 @@ def _own(job: TrainJob, field: str, entry: AugmentEntry) -> Own:
 def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
     """The rows for training, validation and test: a pure function of the labels and the seed of the split."""
     train = data["train"]
+    _refuse_by_class(job, train.labels)
     train_ids, held_out = split_ids(job, train.labels, "validation" in data)
     validation = train.rows(held_out) if held_out is not None else _all_rows(data["validation"])
     if job.data.per_class is not None:
@@ -249,17 +267,20 @@ def split_seed(job: TrainJob) -> int:
     return job.seed if job.data.split_seed is None else job.data.split_seed
 
 
-def split_ids(job: TrainJob, labels: np.ndarray, own_validation: bool) -> tuple[Tensor, Tensor | None]:
+def split_ids(job: TrainJob, labels: Labels, own_validation: bool) -> tuple[Tensor, Tensor | None]:
     """The numbers of the rows to train on, with `data.limit` but before `data.per_class`, and of those held out.
 
     Args:
-        labels: int64 [rows], of the source of the training rows.
+        labels: of the source of the training rows; of classes, int64 [rows], each is held out in the same proportion.
         own_validation: whether the validation rows are another source; then none are held out: None.
     """
     seed, train_ids, held_out = split_seed(job), torch.arange(len(labels)), None
     if not own_validation:
         share = job.data.validation if isinstance(job.data.validation, float) else VALIDATION_SHARE
-        train_ids, held_out = stratified_split(labels, share, seed)
+        by_class = isinstance(labels, np.ndarray) and one_class_each(labels)
+        train_ids, held_out = (
+            stratified_split(labels, share, seed) if by_class else random_split(len(labels), share, seed)
+        )
     if job.data.limit is not None and job.data.limit < len(train_ids):
         train_ids = train_ids[permutation(key(seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
     return train_ids, held_out
@@ -268,10 +289,22 @@ def split_ids(job: TrainJob, labels: np.ndarray, own_validation: bool) -> tuple[
 def _refuse_one_class(job: TrainJob, train: Images | Stream, ids: Tensor) -> None:
     """Raises JobError where the rows that are left for training are all of one class."""
     labels = train.rows(ids).labels
+    if not one_class_each(labels):
+        return
     if len(labels) and len(train.classes) > 1 and bool((labels == labels[0]).all()):
         field = "data.limit" if job.data.limit is not None else "data"
         what = f"all {len(labels)} rows to train on are of one class, {train.classes[int(labels[0])]}"
         raise job.error(field, f"{what}; allowed: rows of two classes or more")
+
+
+def _refuse_by_class(job: TrainJob, labels: Labels) -> None:
+    """Raises JobError for what counts rows by their class, where a row has no one class."""
+    if one_class_each(labels):
+        return
+    for field, value, usual in (("per_class", job.data.per_class, None), ("sampling", job.data.sampling, "shuffle")):
+        if value != usual:
+            instead = "type data.limit=ROWS" if field == "per_class" else "allowed: shuffle"
+            raise job.error(f"data.{field}", f"needs one class a row, and {job.task.name} has none; {instead}")
 
 
 def _at_most_per_class(data: Images | Stream, ids: Tensor, count: int, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +16,19 @@ from PIL import Image
 from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
 from lehr.data.decode import raw_rows
+from lehr.data.labels import Labels, from_column, without_label
 from lehr.data.pixels import PixelFormat, from_array
 from lehr.data.sources.base import Source, class_metadata, file_system, join_path
 from lehr.errors import LehrError
+from lehr.tasks.forms import LabelKind
 
 GROUP_BYTES = 16 << 20  # of encoded images in one row group, which is always read as a whole
 GROUP_ROWS = 5_000
 FILE_BYTES = 512 << 20
 COLUMNS: list[pa.Field] = [pa.field("image", pa.binary()), pa.field("label", pa.int64())]
 SCHEMA = pa.schema(COLUMNS)
+LISTS: dict[str, Any] = {"classes": pa.list_(pa.int32()), "numbers": pa.list_(pa.float64())}
+"""How the labels of rows without one class are packed: the classes of each row by number, or its numbers."""
 
 
 def pack(source: Source, target: str, advance: Callable[[int], None] = lambda rows: None) -> int:
@@ -81,7 +86,8 @@ def _whole(filesystem: FileSystem, path: str) -> Iterator[str]:
 
 def _write_shards(source: Source, filesystem: FileSystem, path: str, advance: Callable[[int], None]) -> int:
     filesystem.create_dir(path, recursive=True)
-    schema = SCHEMA.with_metadata(class_metadata(source.classes))
+    plain = SCHEMA if source.kind == "class" else SCHEMA.set(1, pa.field("label", LISTS[source.kind]))
+    schema = plain.with_metadata(class_metadata(source.classes))
     writer, files, size = None, 0, 0
     try:
         for group in _groups(source):
@@ -105,7 +111,7 @@ def _groups(source: Source) -> Iterator[pa.Table]:
     """The rows as tables of the size of a row group."""
     waiting: list[pa.Table] = []
     for part in source.parts:
-        table = _encoded(part.read())
+        table = _encoded(part.read(), source.kind)
         step = max(1, min(GROUP_ROWS, len(table) * GROUP_BYTES // max(1, table.nbytes)))
         for start in range(0, len(table), step):
             waiting.append(table.slice(start, step))
@@ -117,8 +123,14 @@ def _groups(source: Source) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _encoded(table: pa.Table) -> pa.Table:
+def _encoded(table: pa.Table, kind: LabelKind) -> pa.Table:
     """Columns `image` (encoded) and `label`; raw pixels become PNG files."""
+    if kind != "class":
+        lists = _lists(from_column(table["label"]), kind)
+        encoded = _encoded(
+            table.drop_columns("label").append_column("label", pa.nulls(len(table), pa.int64())), "class"
+        )
+        return encoded.drop_columns("label").append_column("label", lists)
     if "shape" not in table.schema.names:
         return table.select(["image", "label"]).cast(SCHEMA)
     images = []
@@ -132,3 +144,12 @@ def _encoded(table: pa.Table) -> pa.Table:
             image = file.getvalue()
         images.append(image)
     return table.select(["image", "label"]).set_column(0, "image", pa.array(images, pa.binary())).cast(SCHEMA)
+
+
+def _lists(labels: Labels, kind: LabelKind) -> pa.Array[Any]:
+    """Labels [rows, names] as lists; a row without label is null."""
+    assert isinstance(labels, np.ndarray), "classes and numbers have a column for each name"
+    missing = without_label(labels)
+    rows = [np.flatnonzero(row > 0).tolist() if kind == "classes" else row.tolist() for row in labels]
+    given: list[list[Any] | None] = [None if odd else row for row, odd in zip(rows, missing, strict=True)]
+    return pa.array(given, type=LISTS[kind])

@@ -14,6 +14,7 @@ from ray.data import DataContext
 from lehr import own_modules
 from lehr.data.dataset import Images
 from lehr.data.decode import Decoded
+from lehr.data.labels import from_column
 from lehr.data.pixels import PixelFormat, channels_last
 from lehr.data.ray_read import Parts
 from lehr.data.reading import assemble, read
@@ -57,7 +58,7 @@ def piece(table: pa.Table) -> tuple[int, Decoded]:
     """The number of a part and its decoded rows, from the block that `Parts` makes of it."""
     number, shape = table["part"][0].as_py(), table["shape"][0].as_py()
     pixels = np.frombuffer(table["pixels"][0].as_buffer(), np.uint8).reshape(shape)
-    labels = np.frombuffer(table["labels"][0].as_buffer(), np.int64)
+    labels = from_column(table["labels"][0].values)
     unreadable = zip(table["unreadable"][0].as_py(), table["why"][0].as_py(), strict=True)
     return number, Decoded(pixels, labels, tuple(unreadable))
 

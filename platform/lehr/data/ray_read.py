@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from lehr.data.decode import decode
+from lehr.data.labels import to_column
 from lehr.data.pixels import PixelFormat
 from lehr.data.sources.base import Part, Source
 
@@ -65,11 +67,16 @@ def _block(part: Part, number: int, wanted: PixelFormat) -> pa.Table:
             "part": [number],
             "shape": [list(decoded.pixels.shape)],
             "pixels": _one_value(decoded.pixels),
-            "labels": _one_value(decoded.labels),
+            "labels": _one_list(to_column(decoded.labels)),
             "unreadable": pa.array([[row for row, _ in decoded.unreadable]], pa.list_(pa.int64())),
             "why": pa.array([[why for _, why in decoded.unreadable]], pa.list_(pa.string())),
         }
     )
+
+
+def _one_list(column: pa.Array[Any]) -> pa.Array[Any]:
+    """A column as one row of lists, not copied."""
+    return pa.LargeListArray.from_arrays(pa.array([0, len(column)], pa.int64()), column)
 
 
 def _one_value(array: np.ndarray) -> pa.Array:

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from lehr.data.dataset import Images
 from lehr.data.decode import Decoded, UnreadableImage, decode, different_sizes, raw_rows, stored_as
+from lehr.data.labels import Labels, Ragged, concatenate, without_label
 from lehr.data.pixels import PixelFormat, Stored
-from lehr.data.sources.base import NO_LABEL, Source
+from lehr.data.sources.base import Source
 from lehr.errors import LehrError
 
 Read = Callable[[Source, PixelFormat, float], Images]
@@ -37,11 +38,11 @@ def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float)
     if not source.rows:
         raise LehrError(f"data: {source.name} has no rows")
     starts = source.starts
-    pixels, labels = np.zeros((source.rows, 0, 0, 1), np.uint8), np.zeros(source.rows, np.int64)
+    pixels, found = np.zeros((source.rows, 0, 0, 1), np.uint8), dict[int, Labels]()
     unreadable: list[tuple[int, str]] = []
     for number, piece in pieces:
         start, end = starts[number], starts[number + 1]
-        labels[start:end] = piece.labels
+        found[number] = piece.labels
         unreadable += [(int(start) + row, why) for row, why in piece.unreadable]
         if len(piece.unreadable) == len(piece.labels):
             continue
@@ -52,18 +53,27 @@ def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float)
         if piece.pixels.shape[3] > pixels.shape[3]:  # without channels wanted: the first coloured one after grey ones
             pixels = np.repeat(pixels, piece.pixels.shape[3], axis=3)
         pixels[start:end] = piece.pixels
+    labels = concatenate([found[number] for number in sorted(found)])
     check_labels(labels, source)
     check_unreadable(dict(sorted(unreadable)), source, skip)
     return Images(pixels, labels, source.classes, tuple(sorted(row for row, _ in unreadable)))
 
 
-def check_labels(labels: np.ndarray, source: Source) -> None:
-    """Raises LehrError for a label that is missing (see `NO_LABEL`) or outside the classes."""
-    if len(missing := np.flatnonzero(labels == NO_LABEL)):
+def check_labels(labels: Labels, source: Source) -> None:
+    """Raises LehrError for a label that is missing (see `lehr.data.labels.NO_LABEL`), outside the classes, or no
+    finite number."""
+    if len(missing := np.flatnonzero(without_label(labels))):
         raise LehrError(
             f"data: {source.name_of(int(missing[0]))} has no label (null), and so have {len(missing)} of "
             f"{len(labels)} rows; allowed: a label in every row, or the rows without one left out of the files"
         )
+    if isinstance(labels, Ragged):
+        return
+    if labels.ndim > 1:
+        if len(odd := np.flatnonzero(~np.isfinite(labels).all(axis=1))):
+            what = f"data: {source.name_of(int(odd[0]))} has a label that is no finite number"
+            raise LehrError(f"{what}, and so have {len(odd)} of {len(labels)} rows; allowed: finite numbers")
+        return
     wrong = np.flatnonzero((labels < 0) | (labels >= len(source.classes)))
     if len(wrong):
         raise LehrError(

@@ -13,18 +13,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lehr.data.dataset import UNREADABLE, Batch, DataSubset
+from lehr.data.dataset import Batch, DataSubset
 from lehr.data.decode import Decoded, decode
+from lehr.data.labels import Labels, concatenate, mark_unreadable
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import bits
 from lehr.data.reading import check_unreadable
 from lehr.data.sources.base import Part, Source
+from lehr.data.targets import as_targets
 
 WINDOW_BYTES = 256 << 20  # of decoded pixels in a shuffle window; a worker holds its share of two windows
 WINDOWS = 8  # the least number of windows per epoch, roughly, so that decoding and training overlap
@@ -68,7 +70,7 @@ class Stream:
     """A source whose rows are decoded on demand; the counterpart of `Images`.
 
     Attributes:
-        labels: int64 [rows].
+        labels: int64 [rows], or of another form, see `lehr.data.labels`.
         wanted: what every image is decoded to; it has a size and channels.
         skip: the share of images that may be unreadable, 0 to 1.
         unreadable: row id -> reason, as far as this process knows.
@@ -76,7 +78,7 @@ class Stream:
     """
 
     source: Source
-    labels: np.ndarray
+    labels: Labels
     wanted: PixelFormat
     decoder: Decoder
     skip: float = 0.0
@@ -117,8 +119,8 @@ class StreamedSubset(DataSubset):
         return channels, height, width
 
     @property
-    def labels(self) -> Tensor:
-        return torch.from_numpy(self.stream.labels[self.ids.numpy()])
+    def labels(self) -> Any:
+        return as_targets(self.stream.labels[self.ids.numpy()])
 
     def gather(self, positions: Tensor) -> Batch:
         return next(self.batches([positions]))
@@ -152,10 +154,11 @@ class StreamedSubset(DataSubset):
         chunks = list(positions)
         ids = self.ids[torch.cat(chunks)].numpy() if chunks else np.empty(0, np.int64)
         windows = _one_ahead(self._window(ids[start:end]) for start, end in pairwise(self._cuts(ids)))
-        pixels, labels = np.empty((0, *self.stream.shape), np.uint8), np.empty(0, np.int64)
+        pixels, labels = np.empty((0, *self.stream.shape), np.uint8), self.stream.labels[:0]
         used = done = 0
         for chunk in chunks:
-            parts, missing = [], len(chunk)
+            parts: list[tuple[np.ndarray, Labels]] = []
+            missing = len(chunk)
             while len(labels) - used < missing:  # windows are not joined by copying: only a batch that spans two is
                 if used < len(labels):
                     parts.append((pixels[used:].copy(), labels[used:]))
@@ -164,10 +167,10 @@ class StreamedSubset(DataSubset):
                 pixels, labels = next(windows)
                 used = 0
             parts.append((pixels[used : used + missing], labels[used : used + missing]))
-            inputs, targets = (each[0] if len(each) == 1 else np.concatenate(each) for each in zip(*parts, strict=True))
+            inputs = parts[0][0] if len(parts) == 1 else np.concatenate([each for each, _ in parts])
             yield Batch(
                 torch.from_numpy(inputs).permute(0, 3, 1, 2),
-                torch.from_numpy(targets),
+                as_targets(parts[0][1] if len(parts) == 1 else concatenate([each for _, each in parts])),
                 torch.from_numpy(ids[done : done + len(chunk)]),
             )
             used, done = used + missing, done + len(chunk)
@@ -187,7 +190,7 @@ class StreamedSubset(DataSubset):
         ends = np.flatnonzero(np.maximum.accumulate(last[part_of]) == index) + 1
         return [0, *ends.tolist()]
 
-    def _window(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _window(self, ids: np.ndarray) -> tuple[np.ndarray, Labels]:
         """(pixels, labels) of these rows, in this order. Reads each part once."""
         stream = self.stream
         pixels = np.empty((len(ids), *stream.shape), np.uint8)
@@ -205,7 +208,7 @@ class StreamedSubset(DataSubset):
             decoded = decoding.result()
             pixels[places] = decoded.pixels
             for row, why in decoded.unreadable:
-                labels[places[row]] = UNREADABLE
+                mark_unreadable(labels, places[[row]])
                 stream.unreadable[int(ids[places[row]])] = why
         check_unreadable(stream.unreadable, stream.source, stream.skip)
         return pixels, labels

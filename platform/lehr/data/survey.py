@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from lehr.data.dataset import DataSubset, Splits
+from lehr.data.labels import one_class_each
 from lehr.data.randomness import key, permutation
 from lehr.runs import DataSurvey, SplitSurvey
 
@@ -40,8 +41,11 @@ def survey(splits: Splits, seed: int) -> DataSurvey:
     known = set(filter(None, hashes))
     shared = [each in known for each in seen[1].hashes if each]
     labels = [rows.labels.cpu() for rows in some]
-    linear = _linear(
-        seen[0].features, labels[0], seen[1].features, labels[1], len(train.classes), key(seed, "survey", 1)
+    classes, stream = len(train.classes), key(seed, "survey", 1)
+    linear = (
+        _linear(seen[0].features, labels[0], seen[1].features, labels[1], classes, stream)
+        if one_class_each(labels[0])
+        else (None, None, 0)
     )
     return DataSurvey(
         _split(train, seen[0]), _split(validation, seen[1]), float(np.mean(shared)) if shared else 0.0, *linear
@@ -49,6 +53,9 @@ def survey(splits: Splits, seed: int) -> DataSurvey:
 
 
 def _counts(rows: DataSubset) -> tuple[int, ...]:
+    """Rows of each class; nothing where a row has no one class."""
+    if not one_class_each(rows.labels):
+        return ()
     return tuple(torch.bincount(rows.labels.cpu(), minlength=len(rows.classes)).tolist())
 
 

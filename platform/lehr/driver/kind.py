@@ -31,7 +31,7 @@ class Kind:
 
 FILES_OF_EVERY_RUN = (
     "job.yaml", "progress.json", "outcome.json", "stop.json", "failure.json", "lost.json",
-    "survey.json", "answers.parquet", "curves.png", "report.html", "diagnosis.json", "probes.json",
+    "survey.json", "answers.parquet", "examples.parquet", "curves.png", "report.html", "diagnosis.json", "probes.json",
     *(f"tracking-{name}.json" for name in TRACKERS),
 )  # fmt: skip
 FOLDERS_OF_EVERY_RUN = ("checkpoints", "steps", "epochs", "events", "model", "tensorboard")

@@ -33,9 +33,9 @@ MAY_CHANGE = (
 """Fields, with what is in them, that may change under one name: the run stays the same run."""
 
 ADDED: dict[str, dict[str, Any]] = {
-    "": {"metrics": [], "callbacks": []},
-    "base": {"metrics": [], "callbacks": []},
-    "data": {"channels": "auto", "pixel_range": None},
+    "": {"task": {"name": "classification"}, "metrics": [], "callbacks": []},
+    "base": {"task": {"name": "classification"}, "metrics": [], "callbacks": []},
+    "data": {"labels": None, "channels": "auto", "pixel_range": None},
     "model": {"preprocessing": None},
     "backbone": {"preprocessing": None},
 }

@@ -12,6 +12,7 @@ from lehr.job.base import Job, Seed
 from lehr.job.sections import Section
 from lehr.job.text import show
 from lehr.job.training import Training, seeded
+from lehr.tasks.forms import USUAL
 
 STEPS = ("initial_loss", "overfit", "learning_rate", "coarse", "refine", "last")
 """In the order in which they are done."""
@@ -95,6 +96,10 @@ class RecipeSection(Section):
     )
 
 
+BY_CLASS = ("initial_loss", "overfit")
+"""The steps that look at which classes the network gets right."""
+
+
 class RecipeJob(Job):
     """Check a job step by step, find its hyperparameters, and train it in full."""
 
@@ -111,6 +116,12 @@ class RecipeJob(Job):
         "({epochs: 60, minutes: 20}).",
     )
     recipe: RecipeSection = Field(default=RecipeSection(), description="Which steps, and decisions made in advance.")
+
+    @property
+    def first_step(self) -> str:
+        """The first step that is done: those that look at classes are left out where a row has no one class."""
+        start = self.recipe.start_at
+        return start if self.base.task.name == USUAL or start not in BY_CLASS else "learning_rate"
 
     @model_validator(mode="after")
     def _base_has_the_seed(self) -> RecipeJob:

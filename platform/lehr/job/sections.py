@@ -27,6 +27,7 @@ from lehr.durations import Duration
 from lehr.errors import JobError
 from lehr.job.sources import SOURCES, source_form
 from lehr.job.text import not_a_choice, show
+from lehr.tasks.forms import TASKS, USUAL
 from lehr.usual import usual_of
 
 LOCAL_PATH = "local path"
@@ -89,6 +90,23 @@ class NamedSection(Section):
     def options(self) -> dict[str, Any]:
         """The free options, without the fields that every section of this kind has."""
         return dict(self.__pydantic_extra__)
+
+
+class TaskSection(NamedSection):
+    """What is learned; other keys are options of the task itself."""
+
+    name: str = Field(
+        default=USUAL,
+        min_length=1,
+        description=f"{', '.join(TASKS)}, or my_package.tasks:Task, a subclass of lehr.tasks.base.Task.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in TASKS and ":" not in name:
+            raise ValueError(not_a_choice(name, "task", [*TASKS, "my_package.tasks:Task"]))
+        return name
 
 
 class Augment(NamedSection):
@@ -165,6 +183,12 @@ class DataSection(Section):
         validate_default=True,
         description="Folder or file of the source, or s3://…, gs://….",
     )
+    labels: str | list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Columns of the labels in a table or in Parquet files: one, or one for each class (0 or 1) or "
+        "number. By default label or labels.",
+    )
     validation: Annotated[ShareOrPath, LOCAL_PATH] = Field(
         default="auto",
         description="Share of the rows to hold out, stratified by class (0.2 or 20%), or a path to more of the source. "
@@ -233,6 +257,23 @@ class DataSection(Section):
             )
             raise ValueError(f"{show(value)} means nothing here; allowed: {allowed}")
         return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_fit_source(cls, labels: str | list[str] | None, info: ValidationInfo) -> str | list[str] | None:
+        source = info.data.get("source", "")
+        form = source_form(source)
+        if labels is not None and form and not form.labels:
+            named = ", ".join(name for name, each in SOURCES.items() if each.labels)
+            raise ValueError(f"the source {source} has no columns; allowed with: {named}")
+        if isinstance(labels, list) and (not all(labels) or len(set(labels)) < len(labels)):
+            raise ValueError(f"{show(labels)} names a column twice, or none; allowed: different columns")
+        return labels
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that `labels` names; none where it names none."""
+        return (self.labels,) if isinstance(self.labels, str) else tuple(self.labels or ())
 
     @field_validator("path")
     @classmethod
@@ -580,7 +621,8 @@ class TrainSection(Section):
         default="validation_accuracy",
         min_length=1,
         description="Decides which checkpoint is the best: a split and what is measured on it. The loss is minimised, "
-        "accuracy is maximised, and each of `metrics` knows which is better.",
+        "accuracy is maximised, and each of `metrics` knows which is better. By default what the task names: "
+        "validation_accuracy of classification.",
     )
     precision: Literal["fp32", "fp64", "bf16", "fp16"] = Field(
         default="fp32", description="Floating-point type of the forward pass."

@@ -18,12 +18,14 @@ class SourceForm:
         path: whether the job must, may or must not set `data.path`.
         downloads: its rows are downloaded wherever they are needed.
         needs_ray: it can only be opened while Ray is running.
+        labels: it reads labels of every kind, from columns that `data.labels` may name; others have one class a row.
     """
 
     module: str
     path: Literal["required", "optional", "none"]
     downloads: bool = False
     needs_ray: bool = False
+    labels: bool = False
 
 
 FUNCTION = "my_package.module:function"
@@ -31,7 +33,8 @@ SOURCES: dict[str, SourceForm] = {
     "digits": SourceForm("digits", path="none"),
     "images": SourceForm("images", path="required"),
     "files": SourceForm("files", path="required"),
-    "parquet": SourceForm("parquet", path="required"),
+    "parquet": SourceForm("parquet", path="required", labels=True),
+    "table": SourceForm("table", path="required", labels=True),
     "torchvision:NAME": SourceForm("torchvision_sets", path="optional", downloads=True),
     FUNCTION: SourceForm("function", path="optional", needs_ray=True),
 }

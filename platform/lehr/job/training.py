@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -17,12 +17,15 @@ from lehr.job.sections import (
     ModelSection,
     OptimizerSection,
     Section,
+    TaskSection,
     TrainSection,
     WorkersSection,
 )
 from lehr.schedules import Constant, Schedule
+from lehr.tasks.forms import form_of, lower_is_better
 from lehr.usual import usual_of
 
+SectionOf = TypeVar("SectionOf", bound=Section)
 SPLITS = ("averaged_validation", "validation", "clean_train", "train", "test")
 """What the name of a measured column begins with."""
 NOT_OF_A_BASE = ("kind", "name", "storage", "notes", "notify", "tracking")
@@ -33,6 +36,7 @@ class Training(Section):
     """The sections of one training. As the `base` of a job: a mapping, or the file of a train job."""
 
     seed: Seed = Field(default=0, description="Seed of everything random: split, order, weights, augmentation.")
+    task: TaskSection = Field(default=TaskSection(), description="What is learned.")
     data: DataSection = Field(default=DataSection(), description="The rows, their split and their augmentation.")
     model: ModelSection = Field(default=ModelSection(), description="The network.")
     loss: LossSection = Field(default=LossSection(), description="What is minimised.")
@@ -67,13 +71,19 @@ class Training(Section):
             self.__dict__["optimizer"] = self.optimizer.at_rate(usual.finetuning_with(self.optimizer.options))
         return self
 
+    @model_validator(mode="after")
+    def _usual_of_the_task(self) -> Training:
+        form = form_of(self.task.name)
+        if form.loss and "name" not in self.loss.model_fields_set:
+            self.__dict__["loss"] = _with(self.loss, "name", form.loss)
+        if "metric" not in self.train.model_fields_set:
+            self.__dict__["train"] = _with(self.train, "metric", f"validation_{form.metric}")
+        return self
+
     def metric_entry(self, column: str) -> MetricSection | None:
         """The entry of `metrics` that measures a column of the record, such as `validation_f1`; None for loss, accuracy
         and other columns."""
-        for split in SPLITS:
-            if column.startswith(f"{split}_"):
-                column = column.removeprefix(f"{split}_")
-                break
+        column = measured(column)
         named = [each for each in self.metrics if f"{column}_".startswith(f"{each.recorded_as}_")]
         return max(named, key=lambda each: len(each.recorded_as), default=None)
 
@@ -81,7 +91,7 @@ class Training(Section):
         """Whether lower values of a column of the record are better: those of losses are, and of each of `metrics` that
         says so. Every comparison of values asks this."""
         entry = self.metric_entry(column)
-        return entry.better == "lower" if entry else column.endswith("loss")
+        return entry.better == "lower" if entry else lower_is_better(self.task.name, measured(column))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -89,6 +99,19 @@ class Training(Section):
         if cls is not Training:
             return whole
         return {"anyOf": [{"type": "string", "description": "The file of a train job."}, whole]}
+
+
+def measured(column: str) -> str:
+    """What a column of the record measures, without the name of its split: `accuracy` of `validation_accuracy`."""
+    split = next((each for each in SPLITS if column.startswith(f"{each}_")), None)
+    return column.removeprefix(f"{split}_") if split else column
+
+
+def _with(section: SectionOf, field: str, value: str) -> SectionOf:
+    """The section with a value that the job does not say itself."""
+    found = section.model_copy()
+    found.__dict__[field] = value
+    return found
 
 
 def seeded(base: Training, seed: int) -> Training:

@@ -102,7 +102,9 @@ def _recipe(job: Job) -> Found:
     if recipe.base.optimizer.scale_lr:
         what = "in a recipe, which finds the learning rate for this batch size"
         yield "base.optimizer.scale_lr", f"{what}; write base.optimizer.scale_lr: null"
-    first = STEPS.index(section.start_at)
+    first = STEPS.index(recipe.first_step)
+    if section.start_at == "overfit" and recipe.first_step != "overfit":
+        yield "recipe.start_at", f"with base.task: {recipe.base.task.name}, whose rows have no one class; remove it"
     no_rates = "recipe.learning_rates" if section.learning_rates else "recipe.start_at: coarse" if first > 2 else ""
     if section.range_test and no_rates:
         yield "recipe.range_test", f"with {no_rates}, which leaves the step learning_rate out; remove one of them"

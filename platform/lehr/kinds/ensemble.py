@@ -16,9 +16,11 @@ from lehr.ensembles.evaluation import EnsembleEvaluation, evaluate_ensemble
 from lehr.ensembles.report import report_page
 from lehr.ensembles.verdict import BASELINE_NAME, verdict
 from lehr.errors import LehrError
-from lehr.formatting import format_folder, format_seconds
+from lehr.formatting import format_folder, format_metric, format_seconds
 from lehr.intervals import in_words
 from lehr.job import EnsembleJob, Training, TrainJob, from_dict, refuse_unused
+from lehr.job.training import measured
+from lehr.kinds import ensemble_values
 from lehr.kinds.ensemble_members import (
     SNAPSHOTS,
     EnsemblePlan,
@@ -31,6 +33,7 @@ from lehr.kinds.ensemble_members import (
 from lehr.predict import EnsembleDescription, EnsembleMember
 from lehr.predict.outputs import read_outputs, record_outputs
 from lehr.runs import Overview, Progress, RunFolder, Table
+from lehr.tasks.forms import USUAL, form_of
 from lehr.training.setup import check_job, complete_base, cycle_ends
 from lehr.trials import Outcome, StudyProgress, Trial, run_trials, work_of
 
@@ -42,6 +45,11 @@ def check(job: EnsembleJob) -> None:
     refuse_unused(job)
     complete_base(job, job.base)
     plan = plan_ensemble(job)
+    names = {each.task.name for each in plan.jobs}
+    if len(names) > 1:
+        raise job.error("members", f"they have different tasks, {', '.join(sorted(names))}; allowed: the same for all")
+    if not by_class(plan.jobs[0]):
+        ensemble_values.refuse(job, plan.jobs[0])
     for trial in plan.trials:
         check_job(trial.job)
     if len({held_out_rows(member) for member in plan.jobs}) > 1:
@@ -56,7 +64,17 @@ def run(running: Running) -> None:
     if study.plan.finished_runs and job.base != Training(seed=job.base.seed):
         running.screen.say("The members are finished runs, so nothing of base is used.")
     run_trials(running, study, at_most=len(study.plan.trials) or 1)
-    validation, _ = read_outputs(run.folder.child(SCORES), len(study.members))
+    validation, evaluated = read_outputs(run.folder.child(SCORES), len(study.members))
+    if not by_class(study.plan.jobs[0]):
+        metric = metric_of(study.plan.jobs[0])
+        ensemble_values.describe(job, run, study.members, validation)
+        values = ensemble_values.evaluate_run(run, evaluated)
+        ensemble_values.keep(run, values)
+        sentences = ensemble_values.verdict(values, job, metric)
+        run.write_progress(ensemble_values.finished(run.progress(), values, sentences, metric))
+        report(run)
+        _say(running, sentences)
+        return
     weights = choose_weights(job, validation.logits, validation.labels).tolist()
     members = (EnsembleMember(f"members/{name}", w) for name, w in zip(study.members, weights, strict=True))
     EnsembleDescription(job.combine.by, tuple(members), job.selection).write(run.folder)
@@ -65,10 +83,33 @@ def run(running: Running) -> None:
     progress = _finished(run.progress(), job.method, found, sentences)
     run.write_progress(progress)
     _write_report(run, job, found, sentences)
+    _say(running, sentences)
+
+
+def by_class(member: TrainJob) -> bool:
+    """Whether each row of a member's training has one class."""
+    return member.task.name == USUAL
+
+
+def metric_of(member: TrainJob) -> str:
+    """What members are told by, where a row has no one class: what their metric measures, if the task does."""
+    named = measured(member.train.metric)
+    return form_of(member.task.name).metric if named.endswith("loss") or member.metric_entry(named) else named
+
+
+def _first_member(run: RunFolder) -> TrainJob | None:
+    """The training of the first member; None before there is one."""
+    members = run.children("members")
+    found = from_dict(members[0].job) if members else None
+    return found if isinstance(found, TrainJob) else None
+
+
+def _say(running: Running, sentences: Sequence[str]) -> None:
+    run = running.run
     running.screen.close()
     for line in sentences:
         running.screen.say(line)
-    running.screen.say(f"Time: {format_seconds(progress.seconds['total'])}")
+    running.screen.say(f"Time: {format_seconds(run.progress().seconds['total'])}")
     running.screen.say(f"Report: {format_folder(run.folder)}/report.html")
     running.screen.say(f"Predict with it: lehr predict {run.name} DATA OUT")
 
@@ -77,6 +118,13 @@ def report(run: RunFolder) -> None:
     """Writes the run's page again. Raises RunError if the members have not been evaluated yet."""
     job = from_dict(run.job)
     assert isinstance(job, EnsembleJob)
+    first = _first_member(run)
+    if first and run.folder.exists(ensemble_values.FILE):
+        values, metric = ensemble_values.kept(run), metric_of(first)
+        sentences = ensemble_values.verdict(values, job, metric)
+        page = ensemble_values.report_page(run, job, values, sentences, metric)
+        run.folder.write("report.html", page.encode())
+        return
     found = evaluate_run(run, job)
     _write_report(run, job, found, verdict(found, job.method, _cycle_epochs(run, job)))
 
@@ -117,6 +165,8 @@ class EnsembleStudy:
         self.outcomes: dict[str, Outcome] = {}
         self._epochs: dict[str, int] = {}
         self._accuracy: dict[str, float] = {}
+        first = plan.jobs[0]
+        self._shown = "validation_accuracy" if by_class(first) else f"validation_{metric_of(first)}"
         self._waiting = list(reversed(plan.trials))
         self._recording = False
 
@@ -135,8 +185,8 @@ class EnsembleStudy:
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
         self._epochs[trial.folder] = int(row["epoch"])
-        if "validation_accuracy" in row:
-            self._accuracy[trial.folder] = row["validation_accuracy"]
+        if (value := row.get(self._shown)) is not None:
+            self._accuracy[trial.folder] = value
         return None
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
@@ -149,7 +199,9 @@ class EnsembleStudy:
             self.running.screen.say(f"{trial.folder} failed and is left out: {outcome.message}")
         else:
             self._epochs[trial.folder] = trial.job.train.epochs
-            if outcome.best is not None and "accuracy" in trial.job.train.metric:
+            if outcome.best is not None and (
+                trial.job.train.metric == self._shown or "accuracy" in trial.job.train.metric
+            ):
                 self._accuracy[trial.folder] = outcome.best
 
     def progress(self) -> StudyProgress:
@@ -157,7 +209,7 @@ class EnsembleStudy:
         total = sum(trial.job.train.epochs for trial in trials)
         spent = sum(min(self._epochs.get(trial.folder, 0), trial.job.train.epochs) for trial in trials)
         ended = sum(trial.folder in self.outcomes for trial in trials)
-        columns = ("training", "epochs", "validation accuracy", "")
+        columns = ("training", "epochs", self._shown.replace("_", " "), "")
         overview = Overview(
             headline=f"{ended} of {len(trials)} trainings" if ended < len(trials) else "evaluating the members",
             done=0.98 * spent / total if total else 0.98,
@@ -172,7 +224,7 @@ class EnsembleStudy:
         return (
             folder.rpartition("/")[2],
             f"{self._epochs.get(folder, 0)}/{trial.job.train.epochs}",
-            f"{self._accuracy[folder]:.2%}" if folder in self._accuracy else "",
+            format_metric(self._accuracy[folder], self._shown) if folder in self._accuracy else "",
             self.outcomes[folder].status if folder in self.outcomes else "",
         )
 
@@ -215,4 +267,6 @@ def _cycle_epochs(run: RunFolder, job: EnsembleJob) -> float | None:
     return min(end - start for start, end in pairwise(ends)) / length.steps_per_epoch
 
 
-KIND = Kind(check=check, run=run, report=report, files=("ensemble.json",), folders=("members", "trials"))
+KIND = Kind(
+    check=check, run=run, report=report, files=("ensemble.json", ensemble_values.FILE), folders=("members", "trials")
+)

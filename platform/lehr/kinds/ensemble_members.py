@@ -193,9 +193,9 @@ def _plan_finished_runs(job: EnsembleJob) -> EnsemblePlan:
         runs = [_find_run(job, str(name)) for name in job.members]
     jobs = []
     for run in runs:
-        network = ModelDescription.from_json(read_model(run.folder)[1]).network
+        described = ModelDescription.from_json(read_model(run.folder)[1])
         member = from_dict(run.job)
-        trust.check([*trust.calls_of(to_dict(member)), *network.calls], format_folder(run.folder))
+        trust.check([*trust.calls_of(to_dict(member)), *described.calls], format_folder(run.folder))
         if not isinstance(member, TrainJob):
             raise job.error("members", f"{run.name} is a run of kind {member.kind}; allowed: runs of kind train")
         jobs.append(member)

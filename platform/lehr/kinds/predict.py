@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NoReturn, TypeAlias, cast
 
-from lehr.data.sources import open_split, returns_dataset
+from lehr.data.sources import Source, open_split, returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_seconds
@@ -34,11 +34,11 @@ PredictParts: TypeAlias = Callable[[PredictionSpec, Sequence[int]], Iterator[Par
 def check(job: PredictJob) -> None:
     """Raises JobError for options that predictions do not have, LehrError if the model or the output is unusable."""
     refuse_unused(job)
-    load_predictor(_folder_of(job))
+    predictor = load_predictor(_folder_of(job))
     if job.out:
         read_parts(Folder.at(job.out))
     if not returns_dataset(job.data):  # a Ray Dataset can only be opened once Ray runs
-        open_split(job.data, job.split, job.error)
+        open_split(job.data, job.split, job.error, predictor.task.labels, optional=True)
 
 
 def report(run: RunFolder) -> NoReturn:
@@ -105,7 +105,7 @@ def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_pa
 
 
 def _spec(running: Running, job: PredictJob, predictor: Predictor) -> PredictionSpec:
-    source = prepare_source(open_split(job.data, job.split, job.error), predictor)
+    source = prepare_source(_rows(job, predictor), predictor)
     return PredictionSpec(
         run=_folder_of(job),
         out=Folder.at(job.out) if job.out else running.run.folder.child("predictions"),
@@ -117,6 +117,11 @@ def _spec(running: Running, job: PredictJob, predictor: Predictor) -> Prediction
         fingerprint=fingerprint_of(predictor.fingerprint, to_dict(job.data), job.split, source.rows, job.members),
         grants=grants(),
     )
+
+
+def _rows(job: PredictJob, predictor: Predictor) -> Source:
+    """The rows to predict, with their labels where they have some of the kind that the run's task reads."""
+    return open_split(job.data, job.split, job.error, predictor.task.labels, optional=True)
 
 
 def _check_unreadable(progress: PredictionProgress) -> None:

@@ -13,7 +13,7 @@ from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError
 from lehr.formatting import count_of, format_folder, format_seconds, stop_reason
 from lehr.job import derive, refuse_unused
-from lehr.job.recipe import RecipeJob
+from lehr.job.recipe import BY_CLASS, RecipeJob
 from lehr.models.find import find
 from lehr.models.lightning import base_of
 from lehr.recipe.budget import LEAST_EPOCHS, over_in_words
@@ -54,6 +54,9 @@ def run(running: Running) -> None:
         OpenedSources(
             derive(job.base, {}, parent=job, name="base")
         )  # data that cannot be read are refused before any step
+    if job.first_step != job.recipe.start_at:
+        what = f"a row of {job.base.task.name} has no one class"
+        running.say(f"The steps {' and '.join(BY_CLASS)} are left out: they look at classes, and {what}.")
     clock = Clock(running.run)
     for file in discard_damaged(folder):
         running.screen.say(f"{file} was damaged; it is made again of what its trials left")

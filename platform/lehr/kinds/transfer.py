@@ -21,6 +21,7 @@ from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
 from lehr.runs import Overview, RunFolder, read_model
 from lehr.runs.answers import Answers
+from lehr.tasks.forms import USUAL
 from lehr.training.allocation import WorkerResources, too_much
 from lehr.training.setup import Plan, check_job, complete_base
 from lehr.transfer.decision import TransferDecision
@@ -46,6 +47,10 @@ TELL_SECONDS = 15.0  # between two lines about how far the features are
 def check(job: TransferJob) -> None:
     """Checks what needs no data: the backbone, its weights, and every job to be trained. Raises JobError."""
     refuse_unused(job)
+    if job.base.task.name != USUAL:
+        what = f"is {job.base.task.name}, and a transfer compares its ways by classes"
+        instead = "type, in a job of kind train, model.name=… model.weights=pretrained finetune={head_first: 1ep}"
+        raise job.error("base.task", f"{what}; to start from a pretrained network, {instead}")
     check_backbone(job)
     complete_base(job, job.base)
     for strategy in STRATEGIES:

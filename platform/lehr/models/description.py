@@ -8,6 +8,7 @@ from typing import Any
 
 from lehr.errors import RunError
 from lehr.models.recipes import Preprocessing
+from lehr.tasks.forms import TASKS
 from lehr.tasks.losses import ACTIVATIONS, Activation
 from lehr.trust import Call, named
 
@@ -44,6 +45,8 @@ class ModelDescription:
         preprocess: how images are prepared, as `Preprocess.from_description` takes it.
         dtype: of the weights, as torch names it: `float32`.
         activation: what turns its outputs into probabilities, as the loss says; softmax where the file does not.
+        task_options: those of the job's section `task`.
+        learned: what the task has learned of its rows beside the weights, as its `state` gives it.
         origin: the step and epoch, or the run, that the weights are of (`from` in the file); for people.
         metrics: what was measured of it.
     """
@@ -56,6 +59,14 @@ class ModelDescription:
     origin: Mapping[str, str | int | None] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     activation: Activation = "softmax"
+    task_options: Mapping[str, object] = field(default_factory=dict)
+    learned: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The code that it needs: its network and its task, unless they are registered."""
+        own = [] if self.task in TASKS else named("task", self.task, self.task_options)
+        return [*self.network.calls, *own]
 
     @classmethod
     def from_json(cls, content: object) -> ModelDescription:
@@ -78,6 +89,8 @@ class ModelDescription:
                 origin=content.get("from", {}),
                 metrics=content.get("metrics", {}),
                 activation=activation,
+                task_options=_mapping(content.get("task_options", {})),
+                learned=_mapping(content.get("learned", {})),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError("model/ does not describe a model") from error
@@ -89,6 +102,8 @@ class ModelDescription:
             network["hidden"] = self.network.hidden
         return {
             "task": self.task,
+            **({"task_options": dict(self.task_options)} if self.task_options else {}),
+            **({"learned": dict(self.learned)} if self.learned else {}),
             "model": network,
             "classes": list(self.classes),
             "preprocess": dict(self.preprocess),
@@ -97,3 +112,10 @@ class ModelDescription:
             "from": dict(self.origin),
             "metrics": dict(self.metrics),
         }
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Raises TypeError for what is none."""
+    if not isinstance(value, Mapping):
+        raise TypeError("not a mapping")
+    return value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from lehr.data.decode import UnreadableImage, decode_image
 from lehr.predict.predictor import Predictor
 from lehr.predict.rows import predict
+from lehr.tasks.base import Task
+from lehr.tasks.classification import Classification
 
 BATCH = 64
 
@@ -26,18 +28,29 @@ class Answer:
 
     Attributes:
         name: the image's file.
-        ranked: (class, probability) of every class, the most probable first; empty for an unreadable image.
+        ranked: (class, probability) of every class, the most probable first; empty for an unreadable image, and where
+            an image has no one class.
+        figures: what is told of it, as (name, figure); empty for an unreadable image.
+        content: the same for programs, where an image has no one class.
         problem: why the image could not be read; empty if it could.
     """
 
     name: str
     ranked: tuple[tuple[str, float], ...] = ()
     problem: str = ""
+    figures: tuple[tuple[str, str], ...] = ()
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    def told(self, top: int) -> list[tuple[str, str]]:
+        """(name, figure) of the `top` most probable classes, or of all that is told where an image has no one class."""
+        return [(name, f"{share:.1%}") for name, share in self.ranked[:top]] if self.ranked else list(self.figures)
 
     def to_json(self, top: int) -> dict[str, Any]:
         """For programs: `name`, and `class`, `probability` and the `top` classes, or `error`."""
         if self.problem:
             return {"name": self.name, "error": self.problem}
+        if not self.ranked:
+            return {"name": self.name, **self.content}
         name, probability = self.ranked[0]
         best = [{"class": each, "probability": share} for each, share in self.ranked[:top]]
         return {"name": self.name, "class": name, "probability": probability, "top": best}
@@ -57,13 +70,17 @@ def answers(predictor: Predictor, images: Iterable[ImageFile]) -> Iterator[Answe
         shares = iter(predict(predictor, np.stack(pixels)).probabilities if pixels else ())
         for number, (name, _) in enumerate(batch):
             problem = problems.get(number, "")
-            yield Answer(name, problem=problem) if problem else answer(name, predictor.classes, next(shares))
+            yield Answer(name, problem=problem) if problem else answer(name, predictor.task, next(shares))
 
 
-def answer(name: str, classes: Sequence[str], shares: np.ndarray) -> Answer:
-    """The answer to a readable image, from its probabilities [classes]."""
-    ordered = np.argsort(-shares, kind="stable")
-    return Answer(name, tuple((classes[number], float(shares[number])) for number in ordered))
+def answer(name: str, task: Task[Any], values: np.ndarray) -> Answer:
+    """The answer to a readable image, from what was predicted for it: probabilities [classes], or what the task
+    gives."""
+    if isinstance(task, Classification):
+        return Answer(name, tuple(task.ranked(values)))
+    return Answer(
+        name, figures=tuple(task.told(values, len(task.names))), content=task.to_json(values, len(task.names))
+    )
 
 
 def counts(given: Iterable[Answer]) -> list[tuple[str, int]]:
@@ -72,5 +89,7 @@ def counts(given: Iterable[Answer]) -> list[tuple[str, int]]:
 
 
 def least_certain(given: Iterable[Answer]) -> list[Answer]:
-    """The answers to readable images, those with the lowest probability first."""
-    return sorted((each for each in given if each.ranked), key=lambda each: each.ranked[0][1])
+    """The answers to readable images, those with the lowest probability first; as they are without one."""
+    return sorted(
+        (each for each in given if not each.problem), key=lambda each: each.ranked[0][1] if each.ranked else 0
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self, get_args
 
 from lehr.ensembles import CombineBy
@@ -39,11 +39,13 @@ class EnsembleDescription:
         by: what is averaged: `probabilities`, or `logits` before the softmax.
         members: in the order in which they are numbered.
         selection: how the weights were chosen; for display.
+        learned: what the task chose on validation rows for the members together, such as thresholds.
     """
 
     by: CombineBy
     members: tuple[EnsembleMember, ...]
     selection: str = ""
+    learned: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def exists(cls, folder: Folder) -> bool:
@@ -68,7 +70,8 @@ class EnsembleDescription:
     def write(self, folder: Folder) -> None:
         """Replaces ensemble.json; written last, since it is what makes a run an ensemble."""
         members = [asdict(member) for member in self.members]
-        content = {"format": FORMAT, "by": self.by, "selection": self.selection, "members": members}
+        content: dict[str, Any] = {"format": FORMAT, "by": self.by, "selection": self.selection, "members": members}
+        content |= {"learned": dict(self.learned)} if self.learned else {}
         folder.write_json(FILE, content)
 
     @classmethod
@@ -76,4 +79,7 @@ class EnsembleDescription:
         if content["format"] != FORMAT or content["by"] not in get_args(CombineBy):
             raise ValueError
         members = (EnsembleMember(str(each["run"]), float(each["weight"])) for each in content["members"])
-        return cls(content["by"], tuple(members), str(content.get("selection", "")))
+        learned = content.get("learned", {})
+        if not isinstance(learned, Mapping):
+            raise TypeError("what the task learned is no mapping")
+        return cls(content["by"], tuple(members), str(content.get("selection", "")), learned)

@@ -1,4 +1,5 @@
-"""How good a run is on labelled rows: accuracy, recall and precision of each class, and the confusion matrix."""
+"""How good a run is on labelled rows: accuracy, recall and precision of each class, and the confusion matrix; of
+numbers and of several classes a row, what their task measures."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from lehr.data.decode import Decoded
+from lehr.data.labels import without_label
 from lehr.data.reading import check_labels
 from lehr.data.sources import Source
 from lehr.ensembles import expected_calibration_error, log_loss
@@ -37,6 +39,7 @@ class Evaluation:
         members: the accuracy of each member by name; empty for a run that is not an ensemble.
         unreadable: (id, why) of each image that could not be read; no figure includes it.
         own: what the metrics of the run's job measure, by name.
+        top5: the share of rows whose class is among the five most probable; None with five classes or fewer.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +49,7 @@ class Evaluation:
     members: dict[str, float] = field(default_factory=dict)
     unreadable: list[tuple[int, str]] = field(default_factory=list)
     own: dict[str, float] = field(default_factory=dict)
+    top5: float | None = None
 
     @property
     def rows(self) -> int:
@@ -55,6 +59,11 @@ class Evaluation:
     def accuracy(self) -> float:
         """The share of rows whose most probable class is the true one, 0 to 1."""
         return float(np.trace(self.confusion) / max(1, self.rows))
+
+    def f1_of_class(self, number: int) -> float:
+        """2 P R / (P + R) of precision P and recall R of a class; NaN if it has no rows and is never predicted."""
+        rows, predicted = self.confusion[number].sum(), self.confusion[:, number].sum()
+        return float(2 * self.confusion[number, number] / (rows + predicted)) if rows + predicted else np.nan
 
     def of_class(self, number: int) -> tuple[int, float, float]:
         """(rows, recall, precision) of a class; recall or precision is NaN if it has no rows to be measured on."""
@@ -68,7 +77,7 @@ class Evaluation:
         classes = {}
         for number, name in enumerate(self.classes):
             rows, recall, precision = self.of_class(number)
-            classes[name] = {"rows": rows, "recall": recall, "precision": precision}
+            classes[name] = {"rows": rows, "recall": recall, "precision": precision, "f1": self.f1_of_class(number)}
         return {
             "rows": self.rows,
             "accuracy": self.accuracy,
@@ -118,6 +127,7 @@ def evaluate(
         readable = ~np.isnan(found.probabilities[:, 0])
         if rows is not None:
             readable &= np.isin(np.arange(first, first + len(readable)), rows)
+        assert isinstance(decoded.labels, np.ndarray)
         label = decoded.labels[readable]
         labels.append(label)
         outputs.append(found.probabilities[readable])
@@ -139,7 +149,73 @@ def evaluate(
         dict(zip(predictor.names, accuracies.tolist(), strict=True)) if len(predictor.names) > 1 else {},
         unreadable,
         _own_metrics(job, probabilities, label, predictor.classes) if job and job.metrics else {},
+        _top(probabilities, label, 5) if classes > 5 else None,
     )
+
+
+def _top(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
+@dataclass
+class OtherEvaluation:
+    """What was measured over all readable rows of a task whose rows have no one class.
+
+    Attributes:
+        rows: how many there were.
+        figures: the metrics of the task, and of the run's job, by name.
+        head, lines: a table with a line for each class or number.
+        unreadable: (id, why) of each image that could not be read; no figure includes it.
+    """
+
+    rows: int
+    figures: dict[str, float]
+    head: list[str]
+    lines: list[list[str]]
+    unreadable: list[tuple[int, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: the figures, and the table as words."""
+        return {
+            "rows": self.rows,
+            "metrics": self.figures,
+            "unreadable": [{"row": row, "why": why} for row, why in self.unreadable],
+            "table": {"head": self.head, "lines": self.lines},
+        }
+
+
+def evaluate_other(
+    predictor: Predictor, source: Source, batch_size: int = 256, rows: np.ndarray | None = None
+) -> OtherEvaluation:
+    """Predicts rows of a source with labels of the run's kind, and compares predictions with labels.
+
+    Args:
+        rows: int64, the numbers of the rows that count; by default all do.
+
+    Raises:
+        LehrError: the source lacks labels that the run predicts; or no image can be read.
+    """
+    task = predictor.task
+    missing = [name for name in predictor.classes if name not in source.classes]
+    if missing and (source.kind == "numbers" or not source.classes):
+        has = f"its columns are {', '.join(source.classes[:8])}" if source.classes else "its rows have no labels"
+        raise LehrError(f"{source.name}: there is no {', '.join(missing[:5])}, which the run predicts; {has}")
+    labels, outputs, unreadable = [], [], list[tuple[int, str]]()
+    for first, decoded, found in _predict_parts(predictor, prepare_source(source, predictor), batch_size):
+        assert isinstance(decoded.labels, np.ndarray)
+        counts = np.ones(len(decoded.labels), bool)
+        if rows is not None:
+            counts = np.isin(np.arange(first, first + len(counts)), rows)
+        readable = ~np.isnan(found.probabilities[:, 0]) & ~without_label(decoded.labels) & counts
+        labels.append(decoded.labels[readable])
+        outputs.append(found.probabilities[readable])
+        unreadable += [(first + row, why) for row, why in decoded.unreadable if counts[row]]
+    label, values = np.concatenate(labels), np.concatenate(outputs)
+    if not len(label):
+        raise LehrError(f"{source.name}: none of its {source.rows} images can be read, or none has a label")
+    head, lines = task.table(values, label)
+    return OtherEvaluation(len(label), task.measure(values, label), head, lines, unreadable)
 
 
 def _own_metrics(

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from lehr.data.dataset import UNREADABLE, DataSubset
+from lehr.data.dataset import DataSubset
+from lehr.data.labels import from_column, to_column
+from lehr.data.targets import readable as readable_rows
 from lehr.ensembles.evaluation import Outputs
 from lehr.errors import RunError
 from lehr.predict.predictor import Predictor, load_network
@@ -67,7 +69,7 @@ def _compute(predictor: Predictor, rows: DataSubset, group: Group, callbacks: Tr
         if callbacks.should_stop():
             return None
         found = predictor.logits(batch.to(group.device).inputs).cpu()
-        readable = batch.targets != UNREADABLE
+        readable = readable_rows(batch.targets)
         ids.append(batch.ids[readable])
         labels.append(batch.targets[readable])
         logits.append(found[:, readable])
@@ -76,7 +78,7 @@ def _compute(predictor: Predictor, rows: DataSubset, group: Group, callbacks: Tr
         f"logits {number}": pa.FixedSizeListArray.from_arrays(pa.array(one.reshape(-1)), one.shape[1])
         for number, one in enumerate(each)
     }
-    keys = {"id": pa.array(torch.cat(ids).numpy()), "label": pa.array(torch.cat(labels).numpy())}
+    keys = {"id": pa.array(torch.cat(ids).numpy()), "label": to_column(torch.cat(labels).numpy())}
     return pa.table({**keys, **lists})
 
 
@@ -107,7 +109,7 @@ def _read(folder: Folder, split: str, members: int) -> Outputs:
     columns = [name for name in table.column_names if name.startswith("logits")]
     logits = np.stack([_matrix(table[name], table.num_rows) for name in columns])
     baseline = logits[members] if len(logits) > members else None
-    return Outputs(split, table["label"].to_numpy(), logits[:members], baseline)
+    return Outputs(split, np.asarray(from_column(table["label"])), logits[:members], baseline)
 
 
 def _matrix(column: pa.ChunkedArray, rows: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lehr.data.load import OpenedSources, split_ids
+from lehr.data.load import OpenedSources, label_kind, split_ids
 from lehr.data.sources import Source, open_split, returns_dataset
 from lehr.job import Job, Training, TrainJob, from_dict, to_dict
 from lehr.job.training import seeded
@@ -38,10 +38,13 @@ def rows_of(split: str | None, job: TrainJob, trained: TrainJob | None) -> Measu
     Raises:
         JobError: the data are missing, or have no such split.
     """
+    if trained is not None:  # the rows are measured by what the run has learned
+        job = job.model_copy(update={"task": trained.task})
+    kind = label_kind(job)
     same = trained is not None and _place(trained) == _place(job)
     own = trained if trained is not None and same else job
     if returns_dataset(own.data) or not (same or (job.source and split)):
-        return Measured(open_split(job.data, split or "train", job.error))
+        return Measured(open_split(job.data, split or "train", job.error, kind))
     bare = own.data.model_copy(update={"augment": []})  # which rows there are does not depend on it
     opened = OpenedSources(own.model_copy(update={"data": bare}), to_train=False)
     if split in opened.extra:
@@ -55,7 +58,7 @@ def rows_of(split: str | None, job: TrainJob, trained: TrainJob | None) -> Measu
         ids, whose = training if split == "train" or held_out is None else held_out, "run" if same else "job"
         said = f", the {whose}'s own {'training' if split == 'train' else 'validation'} rows"
         return Measured(opened.main, ids.numpy(), said + (drawn if split == "train" else ""))
-    return Measured(open_split(own.data, split, own.error))  # which says what there is
+    return Measured(open_split(own.data, split, own.error, kind))  # which says what there is
 
 
 def training_of(job: Job) -> TrainJob | None:

@@ -31,18 +31,19 @@ def answers_page(run: str, given: Sequence[Answer], files: Iterable[ImageFile]) 
     ordered = least_certain(given)
     read = dict(files)
     rows = [
-        (_picture(read[each.name]), each.name, *(f"{name} {share:.1%}" for name, share in each.ranked[:2]))
+        (_picture(read[each.name]), each.name, *(f"{name} {share}" for name, share in each.told(2)))
         for each in ordered[:MOST_SHOWN]
     ]
     left = len(ordered) - len(rows)
-    sections = [Section("Images of each class", table(counts(given)))] if ordered else []
+    by_class = any(each.ranked for each in ordered)
+    sections = [Section("Images of each class", table(counts(given)))] if by_class else []
     if rows:
         more = (
             Markup("")
             if left <= 0
             else paragraph(f"{left:,} more images, each more certain, are not shown.", soft=True)
         )
-        sections.append(Section("The least certain first", table(rows) + more))
+        sections.append(Section("The least certain first" if by_class else "Predictions", table(rows) + more))
     if unreadable:
         sections.append(Section("Not readable", table([(each.name, each.problem) for each in unreadable[:MOST_SHOWN]])))
     facts = [("images", f"{len(given):,}"), ("not readable", f"{len(unreadable):,}")]

@@ -12,18 +12,21 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lehr.data.decode import Decoded
+from lehr.data.labels import without_label
 from lehr.data.sources import Part
 from lehr.data.sources.base import class_metadata
 from lehr.errors import LehrError
 from lehr.predict.predictor import Predictor
 from lehr.predict.rows import Predictions
 from lehr.runs import Folder
+from lehr.tasks.classification import lists
 
 _NAME = re.compile(r"part-(\d+)\.parquet")
 
@@ -84,36 +87,27 @@ def write_part(out: Folder, number: int, table: pa.Table) -> None:
 def part_table(
     first: int, part: Part, decoded: Decoded, found: Predictions, predictor: Predictor, fingerprint: str
 ) -> pa.Table:
-    """The rows of a part: `id`, `name`, `label`, `prediction`, `class`, `probabilities`, and one column per member.
+    """The rows of a part: `id`, `name`, `label`, the columns of the run's task, and one column per member.
 
-    Labels below zero are unknown and become null, and so does everything that is predicted for an unreadable image.
+    Labels that are unknown become null, and so does everything that is predicted for an unreadable image.
 
     Args:
         first: the id of the first row.
         fingerprint: that of the prediction.
     """
     labels, unreadable = decoded.labels, np.isnan(found.probabilities[:, 0])
-    best = np.where(unreadable, 0, found.probabilities.argmax(axis=1)).astype(np.int64)
-    indices = pa.array(best.astype(np.int32), pa.int32(), mask=unreadable)
-    columns = {
+    assert isinstance(labels, np.ndarray), "tasks with labels of different lengths have files of their own"
+    unknown = without_label(labels)
+    columns: dict[str, pa.Array[Any]] = {
         "id": pa.array(np.arange(first, first + len(labels))),
         "name": pa.array([part.name(row) for row in range(len(labels))]),
-        "label": pa.array(labels, mask=labels < 0),
-        "prediction": pa.array(best, mask=unreadable),
-        "class": pa.DictionaryArray.from_arrays(indices, pa.array(predictor.classes, pa.string())),
-        "probabilities": _lists(found.probabilities, unreadable),
+        "label": pa.array(labels, mask=labels < 0) if labels.ndim == 1 else lists(labels, unknown),
+        **predictor.task.columns(found.probabilities, unreadable),
     }
     for name, values in zip(predictor.names, () if found.members is None else found.members, strict=False):
-        columns[f"member {name}"] = _lists(values, unreadable)
+        columns[f"member {name}"] = lists(values, unreadable)
     metadata = PartMetadata(fingerprint, tuple((first + row, why) for row, why in decoded.unreadable))
     return pa.table(columns).replace_schema_metadata({**class_metadata(predictor.classes), **metadata.write()})
-
-
-def _lists(values: np.ndarray, null: np.ndarray) -> pa.Array:
-    """float32 [rows, classes] as a column of fixed-size lists, null where `null` [rows] is true."""
-    rows, width = values.shape
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(null) if rows and null.any() else None)
 
 
 def read_parts(out: Folder) -> dict[str, tuple[str, PartResult]]:

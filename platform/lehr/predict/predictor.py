@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,10 @@ from lehr.formatting import format_folder
 from lehr.models.description import ModelDescription
 from lehr.predict.ensemble_description import EnsembleDescription
 from lehr.runs import Folder, ModelFile, read_model
-from lehr.tasks.losses import Activation, logits
+from lehr.tasks.base import Task
+from lehr.tasks.classification import Classification
+from lehr.tasks.find import restore
+from lehr.tasks.losses import logits
 
 
 class Network(nn.Module):
@@ -27,7 +31,7 @@ class Network(nn.Module):
         model: the network without preprocessing.
         classes: the class names, in the order of its outputs.
         preprocess: the preprocessing that it was trained with.
-        activation: what turns the outputs of `model` into probabilities.
+        task: what it was trained for, which says what its outputs mean.
     """
 
     scale: Tensor
@@ -39,10 +43,10 @@ class Network(nn.Module):
         classes: Sequence[str],
         preprocess: Preprocess,
         dtype: torch.dtype,
-        activation: Activation = "softmax",
+        task: Task[Any] | None = None,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.task = task or Classification(tuple(classes))
         self.model, self.classes, self.preprocess, self.dtype = model, tuple(classes), preprocess, dtype
         scale = torch.tensor([1 / (255 * s) for s in preprocess.std], dtype=dtype)
         shift = torch.tensor([-m / s for m, s in zip(preprocess.mean, preprocess.std, strict=True)], dtype=dtype)
@@ -55,8 +59,11 @@ class Network(nn.Module):
         return torch.addcmul(self.shift, pixels.to(self.dtype), self.scale)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """float32 logits [rows, classes], whose softmax is the probabilities of the classes, from its own inputs."""
-        return logits(self.model(inputs).float(), self.activation)
+        """From its own inputs: float32 logits [rows, classes], whose softmax is the probabilities of the classes; of
+        other tasks what the outputs mean, such as numbers in their own unit [rows, numbers]."""
+        outputs = self.model(inputs).float()
+        one_class = isinstance(self.task, Classification)
+        return logits(outputs, self.task.activation) if one_class else self.task.values(outputs)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """float32 logits [rows, classes]."""
@@ -64,12 +71,13 @@ class Network(nn.Module):
 
 
 class Predictor(nn.Module):
-    """One network, or several with weights. All take the same images and know the same classes.
+    """One network, or several with weights. All take the same images, have the same task and know the same classes.
 
     Attributes:
         names: the members' names, in order; one name for a run that is not an ensemble.
         by: what is averaged over members: `probabilities` or `logits`.
-        classes: the class names, in the order of the outputs.
+        classes: the names of the classes, or of the numbers, in the order of the outputs.
+        task: what it predicts.
         wanted: what its images are decoded to.
         size: (height, width) of the images in pixels.
         channels: 1, 3 or 4.
@@ -90,6 +98,8 @@ class Predictor(nn.Module):
         super().__init__()
         first = networks[0]
         for network, name in zip(networks, names, strict=True):
+            if type(network.task) is not type(first.task):
+                raise RunError(f"{name} was trained for another task than {names[0]}")
             if network.classes != first.classes or network.preprocess.wanted != first.preprocess.wanted:
                 what = "has other classes or takes images of another shape than"
                 if network.classes == first.classes and network.preprocess.shape == first.preprocess.shape:
@@ -97,7 +107,7 @@ class Predictor(nn.Module):
                 raise RunError(f"{name} {what} {names[0]}")
         self.networks = nn.ModuleList(networks)
         self.names, self.by, self.fingerprint = tuple(names), by, fingerprint
-        self.classes = first.classes
+        self.classes, self.task = first.classes, first.task
         self.wanted = first.preprocess.wanted
         self.channels, height, width = first.preprocess.shape
         self.size = (height, width)
@@ -127,14 +137,21 @@ class Predictor(nn.Module):
     def combine(self, logits: Tensor) -> Tensor:
         """The combined class probabilities, float32 [rows, classes], from the members' logits [members, rows, classes].
 
-        The formulas are those of `lehr.ensembles.combine`.
+        The formulas are those of `lehr.ensembles.combine`. Of other tasks it is the weighted mean of what they predict.
         """
+        if not isinstance(self.task, Classification):
+            return (logits * self.member_weights).sum(dim=0)
         if self.by == "probabilities":
             return (logits.softmax(dim=2) * self.member_weights).sum(dim=0)
         return (logits * self.member_weights).sum(dim=0).softmax(dim=1)
 
+    def alone(self, logits: Tensor) -> Tensor:
+        """What each member says by itself, [members, rows, classes], from the members' logits."""
+        return logits.softmax(dim=2) if isinstance(self.task, Classification) else logits
+
     def forward(self, pixels: Tensor) -> Tensor:
-        """float32 class probabilities [rows, classes] from pixels [rows, channels, height, width] from 0 to 255."""
+        """float32 class probabilities [rows, classes] from pixels [rows, channels, height, width] from 0 to 255; of
+        other tasks what they predict, such as numbers in their own unit."""
         return self.combine(self.logits(pixels))
 
 
@@ -150,18 +167,20 @@ def load_network(folder: Folder, of: Folder | None = None) -> Network:
     """
     weights, content = read_model(folder)
     description = ModelDescription.from_json(content)
-    trust.check(description.network.calls, format_folder(of or folder))
+    trust.check(description.calls, format_folder(of or folder))
     preprocess = Preprocess.from_description(description.preprocess)
     spec, dtype, classes = description.network, getattr(torch, description.dtype), description.classes
     try:
         options = dict(spec.options)
-        model = models.build(spec.name, preprocess.channels, len(classes), options, seed=0)
+        about = description.task_options, classes, description.learned, description.activation
+        task = restore(description.task, *about)
+        model = models.build(spec.name, preprocess.channels, task.outputs, options, seed=0)
         if spec.hidden:
-            models.deepen_head(model, len(classes), spec.hidden)
-    except ValueError as error:
+            models.deepen_head(model, task.outputs, spec.hidden)
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder.uri}/model: {error}") from error
     model.to(dtype, memory_format=torch.channels_last).load_state_dict(weights)  # type: ignore[call-overload]
-    return Network(model, classes, preprocess, dtype, description.activation)
+    return Network(model, classes, preprocess, dtype, task)
 
 
 def load_predictor(folder: Folder, *, all_members: bool = False) -> Predictor:
@@ -180,9 +199,16 @@ def load_predictor(folder: Folder, *, all_members: bool = False) -> Predictor:
     folders = [folder.child(member.run) for member in members]
     networks, weights = [load_network(each, folder) for each in folders], [member.weight for member in members]
     digests = [_weights_digest(each) for each in folders]
-    identity = json.dumps([ensemble.by, list(zip(weights, digests, strict=True))])
+    chosen = [dict(ensemble.learned)] if ensemble.learned else []
+    identity = json.dumps([ensemble.by, list(zip(weights, digests, strict=True)), *chosen])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-    return Predictor(networks, [member.name for member in members], weights, ensemble.by, fingerprint)
+    predictor = Predictor(networks, [member.name for member in members], weights, ensemble.by, fingerprint)
+    if ensemble.learned:
+        try:
+            predictor.task = predictor.task.with_choices(ensemble.learned)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{folder.uri}/ensemble.json: damaged: it does not describe an ensemble") from error
+    return predictor
 
 
 def _weights_digest(folder: Folder) -> str:

@@ -18,8 +18,9 @@ class Predictions:
     """The predictions for some rows.
 
     Attributes:
-        probabilities: float32 [rows, classes]; NaN where the image could not be read.
-        members: float32 [members, rows, classes], the probabilities of each member; or None.
+        probabilities: float32 [rows, classes]; NaN where the image could not be read. Of other tasks, what they
+            predict.
+        members: float32 [members, rows, classes], the same of each member; or None.
     """
 
     probabilities: np.ndarray
@@ -43,7 +44,7 @@ def predict(predictor: Predictor, pixels: np.ndarray, members: bool = False, bat
         logits = predictor.logits(batch.to(predictor.device).permute(0, 3, 1, 2))
         combined.append(predictor.combine(logits).cpu())
         if members:
-            alone.append(logits.softmax(dim=2).cpu())
+            alone.append(predictor.alone(logits).cpu())
     classes = len(predictor.classes)
     empty = torch.empty((0, classes))
     each = torch.cat(alone, dim=1).numpy() if alone else np.empty((len(predictor.names), 0, classes), np.float32)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
 
+from lehr.data.labels import Labels, concatenate
 from lehr.data.sources import Part, Source
 from lehr.data.sources.base import RelabelledPart
 from lehr.predict.predictor import Predictor
@@ -25,8 +25,8 @@ class JoinedParts:
     def rows(self) -> int:
         return sum(part.rows for part in self.parts)
 
-    def labels(self) -> np.ndarray:
-        return np.concatenate([part.labels() for part in self.parts])
+    def labels(self) -> Labels:
+        return concatenate([part.labels() for part in self.parts])
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         whole = pa.concat_tables([part.read() for part in self.parts], promote_options="default")
@@ -41,7 +41,9 @@ class JoinedParts:
 
 
 def prepare_source(source: Source, predictor: Predictor) -> Source:
-    """The same rows in larger parts, with labels that index the predictor's classes; −1 for an unknown class."""
+    """The same rows in larger parts, with labels that index the predictor's classes; −1 for an unknown class. Of
+    numbers
+    and of several classes a row, with a column for each of the predictor's names, missing where the source has none."""
     height, width = predictor.size
     most = max(1, min(PART_ROWS, PART_BYTES // (height * width * predictor.channels)))
     parts: list[Part] = []
@@ -52,6 +54,8 @@ def prepare_source(source: Source, predictor: Predictor) -> Source:
         waiting.append(part)
     if waiting:
         parts.append(_joined(waiting))
+    if source.kind != "class":
+        return replace(source, parts=tuple(parts)).relabel(predictor.classes)
     labels = tuple(predictor.classes.index(name) if name in predictor.classes else -1 for name in source.classes)
     if labels != tuple(range(len(labels))):
         parts = [RelabelledPart(part, labels) for part in parts]

@@ -24,6 +24,7 @@ from lehr.probes.results import ProbeResult, conclude
 from lehr.probes.subject import MOST_LOOKED_AT, Subject
 from lehr.runs import DataFacts, RunFolder, UnreadableImages
 from lehr.runs.model import has_model
+from lehr.tasks.forms import USUAL as USUAL_TASK
 from lehr.training.group import Group
 
 LEAST_STEPS, MOST_STEPS = 30, 150  # updates of a short training
@@ -140,6 +141,9 @@ def subject_of(run: RunFolder, epochs: float | None = None, seconds: float = mat
         example = next((f"; allowed: a training, such as {each.folder.uri}" for each in run.children("trials")), "")
         raise JobError(f"{run.name} is a run of kind {job.kind}, which trains no network of its own{example}")
     trust.check(trust.calls_of(to_dict(job)), format_folder(run.folder))
+    if job.task.name != USUAL_TASK:
+        what = f"{run.name} is a run of {job.task.name}, and the probes compare classes"
+        raise JobError(f"{what}; allowed: runs of {USUAL_TASK}; without --probe its curves are judged")
     rows = splits(job, open_data(job, LocalHost(), _Quiet()))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_network(run.folder).model.to(device) if has_model(run.folder) else None

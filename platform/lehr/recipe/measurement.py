@@ -15,6 +15,7 @@ from lehr.own_code import OwnCodeError
 from lehr.recipe.results import Result
 from lehr.runs import BestValue, Overview, Progress, RunFolder
 from lehr.runs.progress import State
+from lehr.tasks.classification import Classification
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
@@ -35,7 +36,9 @@ def fixed_sample(plan: Plan, rows: int, group: Group, purpose: str) -> tuple[Bat
 
 
 def guess_loss(plan: Plan) -> float:
-    """The training loss of the best guess that looks at no image."""
+    """The training loss of the best guess that looks at no image; of a task without classes that of outputs of zero."""
+    if not isinstance(plan.task, Classification):
+        return plan.chance_loss
     return loss_of_a_guess(plan, torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).tolist())
 
 

@@ -86,7 +86,7 @@ def next_step(job: RecipeJob, state: RecipeState) -> Step | End:
         return Step(*state.begun)
     if state.rounds:
         return _after_a_round(job, state)
-    first = STEPS.index(job.recipe.start_at)
+    first = STEPS.index(job.first_step)
     if first <= 0 and not state.initial:
         return Step(StepId("initial_loss"))
     if first <= 1 and not state.overfit:
@@ -98,7 +98,7 @@ def next_step(job: RecipeJob, state: RecipeState) -> Step | End:
 
 def measures_rates(job: RecipeJob) -> bool:
     """Whether the recipe has a step 3."""
-    return STEPS.index(job.recipe.start_at) <= 2 and not job.recipe.learning_rates
+    return STEPS.index(job.first_step) <= 2 and not job.recipe.learning_rates
 
 
 def learning_rates(job: RecipeJob, state: RecipeState) -> tuple[float, ...]:

@@ -38,7 +38,7 @@ def preview(job: RecipeJob, rows: int | None = None) -> list[Row]:
     Args:
         rows: training images; None if that is unknown. A budget that is small for them leaves the search out.
     """
-    first, state = STEPS.index(job.recipe.start_at), RecipeState(overfit=OverfitCheck(training_rows=rows or 0))
+    first, state = STEPS.index(job.first_step), RecipeState(overfit=OverfitCheck(training_rows=rows or 0))
     checks = [
         (
             _title("initial_loss"),

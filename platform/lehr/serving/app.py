@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lehr.data.decode import UnreadableImage, decode_image
 from lehr.data.pixels import PixelFormat
 from lehr.predict.answers import Answer, answer
+from lehr.tasks.base import Task
 
 MOST_BYTES = 32 * 2**20
 """How large the body of a request may be."""
@@ -44,13 +45,13 @@ class Served:
 
     Attributes:
         run: the name of the run.
-        classes: the class names, in the order of the probabilities.
+        task: what it predicts.
         wanted: what images are decoded to.
         members: how many networks answer together: more than one for an ensemble.
     """
 
     run: str
-    classes: tuple[str, ...]
+    task: Task[Any]
     wanted: PixelFormat
     members: int = 1
 
@@ -79,6 +80,9 @@ class Prediction(BaseModel):
     best: str | None = Field(None, alias="class")
     probability: float | None = None
     top: list[Ranked] | None = Field(None, description="The most probable classes, as many as `top` asks for.")
+    classes: list[str] | None = Field(None, description="The classes that the image has, where it may have several.")
+    probabilities: dict[str, float] | None = Field(None, description="Of each class, where it may have several.")
+    values: dict[str, float] | None = Field(None, description="The numbers that a run of regression predicts, by name.")
     error: str | None = None
 
 
@@ -150,7 +154,7 @@ def build_app(served: Served, ask: Ask, measured: Measured, *, token: str = "", 
     async def model() -> dict[str, Any]:
         """What is served: the run, its classes, and the images that it takes."""
         height, width = served.wanted.size or (0, 0)
-        about = {"run": served.run, "classes": served.classes, "networks": served.members}
+        about = {"run": served.run, _named(served): served.task.names, "networks": served.members}
         return {**about, "height": height, "width": width, "channels": served.wanted.channels}
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -181,7 +185,14 @@ def build_app(served: Served, ask: Ask, measured: Measured, *, token: str = "", 
 
 
 def _summary(served: Served) -> str:
-    return f"Which of {len(served.classes)} classes an image belongs to."
+    count = len(served.task.names)
+    if served.task.labels == "class":
+        return f"Which of {count} classes an image belongs to."
+    return f"Which of {count} classes an image has." if served.task.labels == "classes" else "Numbers for an image."
+
+
+def _named(served: Served) -> str:
+    return "numbers" if served.task.labels == "numbers" else "classes"
 
 
 async def _answer(served: Served, ask: Ask, decoders: ThreadPoolExecutor, name: str, file: bytes) -> Answer:
@@ -190,7 +201,7 @@ async def _answer(served: Served, ask: Ask, decoders: ThreadPoolExecutor, name: 
         pixels = await loop.run_in_executor(decoders, decode_image, file, served.wanted)
     except UnreadableImage as error:
         return Answer(name, problem=str(error))
-    return answer(name, served.classes, await ask(pixels))
+    return answer(name, served.task, await ask(pixels))
 
 
 async def read_images(request: Request) -> list[tuple[str, bytes]]:

@@ -85,7 +85,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         predictor, spec = self.predictor, self.spec
-        served = Served(spec.name, predictor.classes, predictor.wanted, len(predictor.names))
+        served = Served(spec.name, predictor.task, predictor.wanted, len(predictor.names))
         return build_app(served, self.ask, node_figures, token=spec.token, threads=spec.threads)
 
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-UNREADABLE = -100
-"""The target of a streamed row whose image could not be read: losses and evaluation ignore such rows."""
+from lehr.tasks.forms import UNREADABLE
 
 Activation: TypeAlias = Literal["softmax", "sigmoid", "none"]
 """What turns a network's outputs into probabilities. none: they are probabilities already."""
@@ -168,7 +167,10 @@ class Loss:
         """The loss summed over the rows whose image could be read."""
         mixed = targets.is_floating_point()  # shares of the classes; rows that could not be read have none
         known = targets.sum(dim=1) > 0 if mixed else targets != UNREADABLE
-        targets = targets.to(outputs.dtype) if mixed else targets
+        return self.summed(outputs, targets.to(outputs.dtype) if mixed else targets, known)
+
+    def summed(self, outputs: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+        """The loss summed over the rows that are `known`, bool [rows]; the targets are as the function takes them."""
         if not self.own:
             each = self.function(outputs, targets)
             return torch.where(known, each, torch.zeros_like(each)).sum()

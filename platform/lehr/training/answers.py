@@ -13,7 +13,7 @@ from lehr.data.dataset import Batch, DataSubset
 from lehr.data.pixels import MODES
 from lehr.data.randomness import key
 from lehr.runs.answers import Answers
-from lehr.tasks.losses import UNREADABLE
+from lehr.tasks.forms import UNREADABLE
 from lehr.training.evaluation import rows_at_once
 from lehr.training.group import Group
 from lehr.training.setup import Plan
@@ -55,18 +55,18 @@ def answers(model: nn.Module, plan: Plan, group: Group) -> Answers | None:
     )
     samples = torch.randperm(len(columns), generator=torch.Generator().manual_seed(key(plan.job.seed, "samples")))
     shown = list(dict.fromkeys([*given.mistakes(MISTAKES), *samples[:SAMPLES].tolist()]))
-    given.pictures.update(zip(shown, _pictures(rows, positions[shown]), strict=True))
+    given.pictures.update(zip(shown, pictures(rows, positions[shown]), strict=True))
     return given
 
 
 def _answered(model: nn.Module, plan: Plan, batch: Batch) -> Tensor:
     """float64 [rows, 4]: id, label, answer and its probability."""
-    shares = plan.task.probabilities(plan.cast(model(*plan.arguments(batch))))
+    shares = plan.task.values(plan.cast(model(*plan.arguments(batch))))
     probability, predicted = shares.double().max(dim=1)
     return torch.stack([batch.ids.double(), batch.targets.double(), predicted.double(), probability], dim=1)
 
 
-def _pictures(rows: DataSubset, positions: Tensor) -> list[bytes]:
+def pictures(rows: DataSubset, positions: Tensor) -> list[bytes]:
     """The images at these positions as PNG files."""
     [batch] = rows.batches([positions])
     pixels = batch.inputs.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lehr.data.dataset import UNREADABLE, DataSubset
+from lehr.data.dataset import DataSubset
 from lehr.data.randomness import key
+from lehr.data.targets import readable as readable_rows
+from lehr.data.targets import together as rows_together
 from lehr.errors import LehrError, TrainingError
 from lehr.models.lightning import measure, step_of
 from lehr.training.averaging import STATISTICS_ROWS
@@ -54,15 +56,14 @@ def evaluate(
     for index, batch in enumerate(rows.batches(mine.split(batch_size) if len(mine) else [mine])):
         batch = batch.to(group.device)
         outputs = plan.cast(model(*plan.arguments(batch)))
-        first = batch.targets.flatten(1)[:, 0] if batch.targets.ndim > 1 else batch.targets
-        readable = first != UNREADABLE
-        sums = {**plan.task.sums(outputs, batch.targets), "rows": readable.sum()}
+        readable = readable_rows(batch.targets)
+        sums = {**plan.task.sums(*plan.known(outputs, batch.targets)), "rows": readable.sum()}
         if plan.lightning and (wanted := plan.lightning.names(split)):
             inputs = plan.inputs(batch.inputs)[readable]
             sums |= _logged(model, split, wanted, inputs, batch.targets[readable], index)
         for name, value in sums.items():
             totals[name] = totals.get(name, torch.zeros(value.shape, dtype=torch.float64, device=group.device)) + value
-        if plan.metrics:
+        if plan.metrics or plan.task.ranks:
             kept.append((outputs, batch.targets))
     model.train(training)
     names = sorted(totals)
@@ -72,7 +73,7 @@ def evaluate(
     count = max(1, round(summed.pop("rows")))
     found = {name.removeprefix(LOGGED): summed.pop(name) / count for name in names if name.startswith(LOGGED)}
     found = {**plan.task.metrics(summed, count), **found}
-    return found | _of_whole_split(kept, len(rows), plan, group) if plan.metrics else found
+    return found | _of_whole_split(kept, len(rows), plan, group) if kept else found
 
 
 def _logged(
@@ -92,17 +93,20 @@ def _logged(
 
 
 def _of_whole_split(kept: list[tuple[Any, Tensor]], rows: int, plan: Plan, group: Group) -> dict[str, float]:
-    """The job's metrics over the rows of all workers, the same on every worker.
+    """The task's metrics that need all rows at once, and those of the job; the same on every worker.
 
     Args:
         kept: outputs and targets of this worker's batches.
         rows: of all workers together.
     """
-    outputs, targets = (group.rows_of_all(torch.cat(each), rows) for each in zip(*kept, strict=True))
+    outputs, targets = (group.rows_of_all(rows_together(each), rows) for each in zip(*kept, strict=True))
     found: dict[str, float] | LehrError = {}
     if outputs is not None and targets is not None:
         try:
-            found = plan.metrics.measure(outputs, targets, plan.task, plan.splits.train.classes)
+            known = readable_rows(targets)
+            found = plan.task.whole(outputs[known].detach().cpu(), targets[known].cpu())
+            if plan.metrics:
+                found |= plan.metrics.measure(outputs, targets, plan.task, plan.splits.train.classes)
         except LehrError as error:
             if group.size == 1:
                 raise

@@ -25,8 +25,10 @@ from lehr.runs import Checkpoint, RunFolder, Survey
 from lehr.runs.checkpoints import load, prune, save
 from lehr.runs.progress import LiveDiagnosis
 from lehr.runs.records import read_epochs
+from lehr.tasks.classification import Classification
 from lehr.training.answers import answers
 from lehr.training.evaluation import evaluate, statistics_inputs
+from lehr.training.examples import Predicted, examples, predict_validation
 from lehr.training.group import Group
 from lehr.training.lightning_step import train_step_of, trainer_of
 from lehr.training.prepare import prepare_model
@@ -151,6 +153,7 @@ class Attempt:
         self.logger = begin_logging(plan, run, group, self.stopwatch, self.state, resume)
         self.steps = StepBuffer(self.stopwatch)
         self.synchroniser = Synchroniser(group, self.state.step)
+        self.predicted: Predicted | None = None  # for the validation rows, by the model that is kept
 
     # ── the epochs ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -310,6 +313,7 @@ class Attempt:
         if checkpoint:  # else the last weights, which the model has
             self.learner.model.load_state_dict(average or checkpoint.model)
         test = {}
+        self._choose()
         if self.plan.splits.test:
             with self.stopwatch.time("evaluation"):
                 test = self.learner.measure("test", self.plan.splits.test)
@@ -327,8 +331,28 @@ class Attempt:
                 self.run.write_model(weights, description.to_json())
         return {**({} if best.value is None else {best.metric: best.value}), **test}
 
+    def _choose(self) -> None:
+        """Lets the task choose on the validation rows what it keeps with the model, the same on every worker."""
+        task = self.plan.task
+        if not (task.chooses or (task.shows and not self.caller.after_epoch)):
+            return
+        with self.stopwatch.time("evaluation"):
+            self.predicted = predict_validation(self.learner.model, self.plan, self.group)
+            found = self.predicted
+            chosen = task.choices(found.values, found.labels) if task.chooses and found else {}
+            chosen = self.group.broadcast(chosen)
+        if chosen:
+            self.plan = self.learner.plan = replace(self.plan, task=task.with_choices(chosen))
+
     def _answer(self) -> None:
         """Records what the model says of each validation row. Only the first worker does."""
+        if self.predicted and self.plan.task.shows:
+            with self.stopwatch.time("records"):
+                self.logger.check()
+                if shown := examples(self.predicted, self.plan):
+                    shown[0].write(self.folder, self.predicted.ids, shown[1])
+        if not isinstance(self.plan.task, Classification):
+            return
         with self.stopwatch.time("evaluation"):
             found = answers(self.learner.model, self.plan, self.group)
         if found:

@@ -13,16 +13,23 @@ from torch import Tensor, nn
 
 from lehr.job import TrainJob, check_call, not_a_choice
 from lehr.own_code import calling, shape
-from lehr.tasks.losses import ACTIVATIONS, LOSSES, Activation, Loss
+from lehr.tasks.base import Task
+from lehr.tasks.forms import USUAL
+from lehr.tasks.losses import ACTIVATIONS, Activation, Loss
 from lehr.trust import Call, load
 
 OF_THE_SECTION = ("label_smoothing", "class_weights")
 """Fields of the section that a loss gets if it has parameters of these names."""
 
 
-def find_loss(job: TrainJob) -> Callable[..., Any]:
-    """The function or class that the job names. Raises JobError where there is none, or for a wrong option."""
+def find_loss(job: TrainJob, task: type[Task[Any]]) -> Callable[..., Any] | None:
+    """The function or class that the job names; None for a task that has a loss of its own.
+
+    Raises JobError where there is none, or for a wrong option.
+    """
     section = job.loss
+    if not task.losses:
+        return None
     own = ":" in section.name
     if own:
         try:
@@ -32,9 +39,10 @@ def find_loss(job: TrainJob) -> Callable[..., Any]:
         if not callable(found):
             raise job.error("loss.name", f"{section.name} is {shape(found)}; allowed: a function or a class")
     else:
-        if section.name not in LOSSES:
-            raise job.error("loss.name", not_a_choice(section.name, "loss", [*LOSSES, "my_package.module:name"]))
-        found = LOSSES[section.name]
+        if section.name not in task.losses:
+            what = "loss" if job.task.name == USUAL else f"loss of {job.task.name}"
+            raise job.error("loss.name", not_a_choice(section.name, what, [*task.losses, "my_package.module:name"]))
+        found = task.losses[section.name]
     taken, inputs = parameters(found), () if inspect.isclass(found) else first_two(found)
     fields = [each for each in OF_THE_SECTION if each in taken]
     check_call(found, section.options, skip=(*inputs, *OF_THE_SECTION), fields=fields, field="loss", error=job.error)
@@ -45,16 +53,16 @@ def find_loss(job: TrainJob) -> Callable[..., Any]:
         if value != none and name not in taken:
             has = f"has no parameter {name}" if own else f"takes no {name.replace('_', ' ')}"
             raise job.error(f"loss.{name}", f"{section.name} {has}; allowed: {none}")
-    if activation_of(found) not in ACTIVATIONS:
-        what = f"{section.name}.activation is {activation_of(found)!r}; allowed: {', '.join(ACTIVATIONS)}"
+    if (said := activation_of(found, task.usual_activation)) not in ACTIVATIONS:
+        what = f"{section.name}.activation is {said!r}; allowed: {', '.join(ACTIVATIONS)}"
         raise job.error("loss.name", what)
     return found
 
 
-def activation_of(found: object) -> Activation:
-    """What turns the outputs that a loss trains into probabilities; softmax where it does not say."""
-    said: Activation = getattr(found, "activation", "softmax")
-    return said if isinstance(said, str) else "softmax"
+def activation_of(found: object, usual: Activation) -> Activation:
+    """What turns the outputs that a loss trains into probabilities; as usual for the task where it does not say."""
+    said: Activation = getattr(found, "activation", usual)
+    return said if isinstance(said, str) else usual
 
 
 def parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -107,12 +115,13 @@ class Built:
 
 
 def make_losses(
-    job: TrainJob, class_weights: Tensor | None, classes: int, dtype: torch.dtype, mixed: bool
+    job: TrainJob, task: type[Task[Any]], class_weights: Tensor | None, outputs: int, dtype: torch.dtype, mixed: bool
 ) -> tuple[Loss, Loss]:
     """The job's loss as it is trained, and as it is measured: without label smoothing and class weights.
 
     Args:
         class_weights: float64 [classes], or None.
+        outputs: of the network.
         dtype: of the weights; the loss is tried in it.
         mixed: whether the targets are shares of the classes, since images are mixed.
 
@@ -120,29 +129,31 @@ def make_losses(
         JobError: the loss refuses an option, or does not return what a loss must.
         OwnCodeError: the user's own loss failed.
     """
-    found = find_loss(job)
+    found = find_loss(job, task)
+    assert found is not None, "of a task that has losses"
+    activation = activation_of(found, task.usual_activation)
     taken, path = parameters(found), job.loss.name if ":" in job.loss.name else ""
     made: list[Loss] = []
     for smoothing, weights in ((job.loss.label_smoothing, class_weights), (0.0, None)):
         given = {"label_smoothing": smoothing, "class_weights": weights}
         own = {name: value for name, value in given.items() if name in taken}
         built = Built(found, {**job.loss.options, **own}, path)
-        mean = _try(job, built, classes, dtype, mixed and not made)
-        made.append(Loss(built, mean, bool(path), activation_of(found)))
+        mean = _try(job, built, task, outputs, dtype, mixed and not made)
+        made.append(Loss(built, mean, bool(path), activation))
     return made[0], made[1]
 
 
-def _try(job: TrainJob, built: Built, classes: int, dtype: torch.dtype, mixed: bool) -> bool:
+def _try(job: TrainJob, built: Built, task: type[Task[Any]], count: int, dtype: torch.dtype, mixed: bool) -> bool:
     """Calls a loss with a few rows. Returns whether it gives their mean. Raises JobError where it is no loss."""
-    rows = 7 if classes != 7 else 6
-    outputs = torch.randn(rows, classes, generator=torch.Generator().manual_seed(0)).to(dtype)
-    if activation_of(built.found) == "none":
+    outputs, labels = task.example(count, 7 if count != 7 else 6, dtype)
+    if task.labels == "class" and activation_of(built.found, task.usual_activation) == "none":
         outputs = outputs.softmax(dim=1)
-    labels = torch.arange(rows) % classes
+    elif task.labels != "class":
+        labels = labels.to(dtype)  # as such a task gives its targets to a loss
     try:
         mean = _check(built, outputs, labels)
         if mixed:
-            shares = nn.functional.one_hot(labels, classes).to(dtype)
+            shares = nn.functional.one_hot(labels, count).to(dtype)
             _check_mixed(built, outputs, 0.75 * shares + 0.25 * shares.roll(1, dims=0))
     except ValueError as error:
         name, _, what = str(error).partition(": ")
@@ -178,7 +189,7 @@ def _check(built: Built, outputs: Tensor, targets: Tensor) -> bool:
 
 def _check_mean(built: Built, outputs: Tensor, targets: Tensor, value: float, told: str) -> None:
     """Raises ValueError for a sum over the rows: with all rows twice a mean stays, and a sum doubles."""
-    twice = float(_called(built, outputs.repeat(2, 1), targets.repeat(2)).detach())
+    twice = float(_called(built, torch.cat([outputs] * 2), torch.cat([targets] * 2)).detach())
     if math.isclose(twice, 2 * value, rel_tol=1e-3) and not math.isclose(twice, value, rel_tol=1e-3):
         what = "which doubles when all rows are there twice: it is their sum"
         raise ValueError(f"{told}, {what}; allowed: the mean over the rows, or a tensor [rows]")

@@ -17,17 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lehr.data.targets import readable
 from lehr.errors import JobError, LehrError
 from lehr.extras import install
 from lehr.job import MetricSection, Training, TrainJob, check_call, not_a_choice
 from lehr.own_code import OwnCodeError, calling, raised, shape
-from lehr.tasks import Task
-from lehr.tasks.losses import UNREADABLE
+from lehr.tasks.base import Task
+from lehr.tasks.forms import LabelKind, form_of
 from lehr.tasks.metrics import METRICS, Metric, columns
 from lehr.training.losses import first_two, parameters
 from lehr.trust import Call, load
 
-STAT_SCORES = ("StatScores", "MulticlassStatScores")
+STAT_SCORES = ("StatScores", "MulticlassStatScores", "MultilabelStatScores")
 """Their five counts would be taken for those of five classes."""
 MISSING = f"is a metric of torchmetrics, which is not installed; install it with: {install('metrics')}"
 
@@ -42,8 +43,10 @@ def find_metric(job: Training, number: int, error: Callable[[str, str], JobError
         JobError: there is none of that name, or a library is missing.
     """
     entry, field = job.metrics[number], f"metrics.{number}.name"
-    if entry.name in METRICS:
-        return METRICS[entry.name]
+    kind = form_of(job.task.name).labels
+    ours = METRICS if kind == "class" else {}
+    if entry.name in ours:
+        return ours[entry.name]
     if ":" in entry.name:
         try:
             found = load(Call("metric", entry.name, entry.options))
@@ -53,25 +56,39 @@ def find_metric(job: Training, number: int, error: Callable[[str, str], JobError
             raise error(field, f"{entry.name} is {shape(found)}; allowed: a function or a class")
         return found
     if not entry.name[:1].isupper():
-        allowed = [*METRICS, "a class of torchmetrics such as F1Score", "my_package.module:name"]
-        raise error(field, not_a_choice(entry.name, "metric", allowed))
+        allowed = [
+            *ours,
+            "a class of torchmetrics such as F1Score"
+            if kind != "numbers"
+            else "a class of torchmetrics such as PearsonCorrCoef",
+        ]
+        what = "metric" if kind == "class" else f"metric of {job.task.name}"
+        raise error(field, not_a_choice(entry.name, what, [*allowed, "my_package.module:name"]))
     if find_spec("torchmetrics") is None:
         raise error(field, f'"{entry.name}" {MISSING}')
-    classes = _torchmetrics()
+    classes = _torchmetrics(kind)
     if entry.name not in classes:
-        for_any = [name for name in classes if f"Multiclass{name}" in classes]
-        raise error(field, not_a_choice(entry.name, "metric of torchmetrics for one class per image", for_any))
+        for_any = [name for name in classes if kind == "numbers" or f"{PREFIX[kind]}{name}" in classes]
+        raise error(field, not_a_choice(entry.name, f"metric of torchmetrics for {OF_KIND[kind]}", for_any))
     return classes[entry.name]
 
 
-def _torchmetrics() -> dict[str, Callable[..., Any]]:
-    """The classes of torchmetrics for one class per image, by name. Importing them takes seconds."""
+PREFIX = {"class": "Multiclass", "classes": "Multilabel"}
+OF_KIND = {"class": "one class per image", "classes": "several classes per image", "numbers": "numbers"}
+
+
+def _torchmetrics(kind: LabelKind) -> dict[str, Callable[..., Any]]:
+    """The classes of torchmetrics for such labels, by name. Importing them takes seconds."""
     from lehr.models.vision import torchvision
 
     torchvision()  # which torchmetrics imports
+    if kind == "numbers":
+        from torchmetrics import regression
+
+        return {name: getattr(regression, name) for name in regression.__all__}
     from torchmetrics import classification as module
 
-    others = ("Binary", "Multilabel")
+    others = ("Binary", "Multilabel" if kind == "class" else "Multiclass")
     names = [name for name in module.__all__ if not name.startswith(others) and name not in STAT_SCORES]
     return {name: getattr(module, name) for name in names}
 
@@ -85,7 +102,7 @@ def complete_metrics(job: Training, error: Callable[[str, str], JobError]) -> No
     for number, entry in enumerate(job.metrics):
         if entry.better is None:
             found = find_metric(job, number, error)
-            entry.__dict__["better"] = direction(entry, found)
+            entry.__dict__["better"] = direction(entry, found, form_of(job.task.name).labels)
     early = job.train.early_stopping
     for field, column in (("metric", job.train.metric), ("early_stopping.metric", early and early.metric)):
         chosen_by = job.metric_entry(column) if column else None
@@ -94,12 +111,12 @@ def complete_metrics(job: Training, error: Callable[[str, str], JobError]) -> No
             raise error(f"metrics.{job.metrics.index(chosen_by)}", f"{what}; allowed: better: higher, or better: lower")
 
 
-def direction(entry: MetricSection, found: object) -> str | None:
+def direction(entry: MetricSection, found: object, kind: LabelKind) -> str | None:
     """`higher` or `lower`, as a metric says of itself; None where it does not."""
     if entry.name in METRICS:
         return "higher"
-    if _is_torchmetrics(found):  # F1Score makes a MulticlassF1Score, which alone knows
-        found = _torchmetrics().get(f"Multiclass{getattr(found, '__name__', '')}", found)
+    if _is_torchmetrics(found) and kind in PREFIX:  # F1Score makes a MulticlassF1Score, which alone knows
+        found = _torchmetrics(kind).get(f"{PREFIX[kind]}{getattr(found, '__name__', '')}", found)
     said = getattr(found, "higher_is_better", None)
     return ("higher" if said else "lower") if isinstance(said, bool) else None
 
@@ -131,10 +148,12 @@ class Metrics:
         Raises:
             LehrError: the user's own metric failed, or measured something else than when it was tried.
         """
-        known = (targets.flatten(1)[:, 0] if targets.ndim > 1 else targets) != UNREADABLE
+        known = readable(targets)
         outputs, targets = outputs[known].detach().cpu(), targets[known].cpu()
         found: dict[str, float] = {}
-        probabilities = task.probabilities(outputs) if any(each.takes_probabilities for each in self.each) else outputs
+        probabilities = task.values(outputs) if any(each.takes_probabilities for each in self.each) else outputs
+        outputs = task.for_metrics(outputs)
+        targets = targets.long() if targets.dtype == torch.int8 else targets
         for each in self.each:
             given = probabilities if each.takes_probabilities else outputs
             value = each.compute(given.clone(), targets.clone())
@@ -160,11 +179,12 @@ def make_metrics(job: TrainJob, task: Task[Any], classes: Sequence[str], dtype: 
         JobError: one is unknown, refuses an option, returns what is no metric, or two have the same name.
         OwnCodeError: a user's own metric failed.
     """
+    if not job.metrics:
+        return NONE
     count = len(classes)
     rows = max(16, 2 * count)
-    outputs = torch.randn(rows, count, generator=torch.Generator().manual_seed(0)).to(dtype)
-    outputs = outputs.softmax(dim=1) if task.probabilities(outputs).equal(outputs) else outputs
-    targets = torch.arange(rows) % count
+    outputs, targets = task.example(count, rows, dtype)
+    outputs = outputs.softmax(dim=1) if task.labels == "class" and task.values(outputs).equal(outputs) else outputs
     each: list[Metric] = []
     names: dict[str, str] = dict.fromkeys(task.metric_names, "")
     for number in range(len(job.metrics)):
@@ -193,7 +213,7 @@ def _metric(job: TrainJob, number: int, classes: int) -> Metric:
     entry, field = job.metrics[number], f"metrics.{number}"
     found = find_metric(job, number, job.error)
     theirs = _is_torchmetrics(found)
-    filled = {"task": "multiclass", "num_classes": classes} if theirs else {}
+    filled = FILLED[form_of(job.task.name).labels](classes) if theirs else {}
     taken = parameters(found)
     options = {**{name: value for name, value in filled.items() if name in taken}, **entry.options}
     given = () if inspect.isclass(found) else first_two(found)
@@ -206,6 +226,14 @@ def _metric(job: TrainJob, number: int, classes: int) -> Metric:
             what = f"{entry.name} has no method {method}; allowed: a function, or a class with update and compute"
             raise job.error(f"{field}.name", what)
     return Metric(entry.recorded_as, _of_class(found, options, entry.name), takes_probabilities=theirs)
+
+
+FILLED: dict[LabelKind, Callable[[int], dict[str, Any]]] = {
+    "class": lambda count: {"task": "multiclass", "num_classes": count},
+    "classes": lambda count: {"task": "multilabel", "num_labels": count},
+    "numbers": lambda count: {},
+}
+"""By what a row is labelled with, the options of a class of torchmetrics that lehr fills in."""
 
 
 def _is_torchmetrics(found: object) -> bool:

@@ -20,6 +20,7 @@ from lehr.runs import (
     saved,
 )
 from lehr.runs.checkpoints import load, newest_valid
+from lehr.tasks.classification import Classification
 from lehr.training.group import Group
 from lehr.training.live_progress import LiveProgress
 from lehr.training.metric_logger import MetricLogger, NoLogger
@@ -173,4 +174,13 @@ def _record_start(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None,
     for note in plan.lightning.notes if plan.lightning else ():
         recorder.event("note", note)
     chance = {} if math.isnan(plan.chance_loss) else {"chance_loss": plan.chance_loss}
-    recorder.event("started", f"starts{again} with {workers}", step=0, classes=plan.task.outputs, **chance, **rows)
+    recorder.event("started", f"starts{again} with {workers}", step=0, **scored(plan), **chance, **rows)
+
+
+def scored(plan: Plan) -> dict[str, object]:
+    """What a diagnosis must know of the task: how many classes a row is one of; else its score and that of a guess."""
+    task = plan.task
+    if isinstance(task, Classification):
+        return {"classes": task.outputs}
+    chance = {} if math.isnan(task.chance) else {"chance": task.chance}
+    return {"score": task.score, **chance} if task.score else {}

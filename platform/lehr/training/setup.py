@@ -19,6 +19,7 @@ from lehr.data.preprocess import Preprocess
 from lehr.data.randomness import key
 from lehr.data.sampling import balanced
 from lehr.data.streaming import StreamedSubset
+from lehr.data.targets import readable
 from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
 from lehr.job import Job, Training, TrainJob, check_call
@@ -27,15 +28,17 @@ from lehr.models.lightning import Lightning, base_of
 from lehr.models.weights import read_weights, recipe_for
 from lehr.own_code import OwnCodeError
 from lehr.schedules import GIVEN, TENTH, BaseSchedule, Cyclic, Own, fit, linear_rule, shortened
-from lehr.tasks import Classification, Outputs, Task
-from lehr.tasks.classification import class_weights
+from lehr.tasks.base import Outputs, Task
+from lehr.tasks.find import is_own
+from lehr.tasks.forms import USUAL
 from lehr.training.averaging import SWA_START, Average, averaged_steps
 from lehr.training.callbacks import check_callbacks
 from lehr.training.freezing import HEAD_FIRST, Freezing
 from lehr.training.lightning_plan import check_lightning, inspect_lightning
-from lehr.training.losses import find_loss, make_losses
+from lehr.training.losses import find_loss
 from lehr.training.metrics import NONE, Metrics, complete_metrics, make_metrics
 from lehr.training.optimizers import check_optimizer, complete_rate, rate_note
+from lehr.training.task import check_task, complete_task, make_task, task_of
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
 
@@ -49,7 +52,8 @@ def check_job(job: TrainJob) -> None:
     """
     check_optimizer(job)
     check_schedule(job)
-    find_loss(job)
+    check_task(job)
+    find_loss(job, task_of(job, job.error))
     complete_metrics(job, job.error)
     check_callbacks(job)
     augmentations(job)
@@ -62,6 +66,9 @@ def check_job(job: TrainJob) -> None:
         raise job.error("model.name", str(error)) from error
     check_call(model, job.model.options, skip=taken, field="model", error=job.error)
     check_lightning(job, model)
+    if base_of(model) and job.task.name != USUAL:
+        what = f"{job.model.name} is a LightningModule, whose own steps know classes; allowed: classification"
+        raise job.error("task", what)
     recipe_for(job)
     if job.model.weights:
         try:
@@ -89,6 +96,7 @@ def complete_base(job: Job, base: Training) -> None:
         return job.error(f"base.{field}", what.replace("optimizer.lr=", "base.optimizer.lr="))
 
     complete_rate(base, error)
+    complete_task(base, error)
     complete_metrics(base, error)
 
 
@@ -129,9 +137,12 @@ class Plan:
         sampler = BatchSampler(len(splits.train), job.train.batch_size, job.seed, row_order(job, splits.train))
         length = RunLength(sampler.steps, sampler.steps * job.train.epochs)
         augment = augmentations(job, compiled=bool(job.train.compile))
-        task = make_task(job, splits.train, mixed=augment.mixes)
+        task = make_task(job, splits.train, DTYPES[job.train.precision], mixed=augment.mixes)
         complete_rate(job, job.error)
+        complete_task(job, job.error)
         complete_metrics(job, job.error)
+        if task.places:
+            augment = augmentations(job, compiled=bool(job.train.compile), move=task.move)
         metrics = make_metrics(job, task, splits.train.classes, DTYPES[job.train.precision])
         preprocess = preprocessing(job, splits.train)
         try:
@@ -236,9 +247,16 @@ class Plan:
         """A network's outputs in the type of the weights, which losses and metrics are computed in."""
         return _cast(outputs, self.dtype)
 
-    def loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Outputs, targets: Any) -> Tensor:
         """The task's loss summed over the rows, computed in the type of the weights."""
-        return self.task.loss(self.cast(outputs), targets)
+        return self.task.loss(*self.known(self.cast(outputs), targets))
+
+    def known(self, outputs: Outputs, targets: Any) -> tuple[Outputs, Any]:
+        """Outputs and targets as the task gets them: one of a user's own never sees a row that could not be read."""
+        if not self.splits.train.decodes_lazily or not is_own(self.job.task.name) or not isinstance(outputs, Tensor):
+            return outputs, targets
+        rows = readable(targets)
+        return outputs[rows], targets[rows]
 
     def build_model(self) -> nn.Module:
         """The network with its starting weights, on the CPU. Raises JobError for option values that it refuses."""
@@ -297,7 +315,9 @@ class Plan:
     def describe_model(self) -> ModelDescription:
         """What prediction needs beside the weights."""
         return ModelDescription(
-            task="classification",
+            task=self.job.task.name,
+            task_options=self.job.task.options,
+            learned=self.task.state(),
             network=NetworkDescription(self.job.model.name, self.job.model.options),
             classes=self.splits.train.classes,
             preprocess=self.preprocess.describe(),
@@ -322,20 +342,6 @@ def row_order(job: TrainJob, rows: DataSubset) -> Callable[[int], Tensor]:
     if isinstance(rows, StreamedSubset):
         raise job.error("data.sampling", "balanced draws from all rows; allowed with data.cache: memory")
     return balanced(rows.labels)
-
-
-def make_task(job: TrainJob, rows: DataSubset, mixed: bool = False) -> Classification:
-    """What the job learns from its training rows. Raises JobError for class weights or a loss that do not fit them.
-
-    Args:
-        mixed: whether augmentation mixes the images.
-    """
-    try:
-        weights = class_weights(job.loss.class_weights, rows.labels, len(rows.classes))
-    except ValueError as error:
-        raise job.error("loss.class_weights", str(error)) from None
-    losses = make_losses(job, weights, len(rows.classes), DTYPES[job.train.precision], mixed)
-    return Classification(rows.classes, *losses)
 
 
 def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:

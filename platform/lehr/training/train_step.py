@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lehr.data.dataset import Batch
 from lehr.data.randomness import key, seed_torch
+from lehr.data.targets import blank as blank_targets
 from lehr.runs import NetworkSurvey
 from lehr.training.group import Group
 from lehr.training.optimizers import build_optimizer, calls_of
@@ -191,8 +192,8 @@ class TrainStep:
         buffers = [buffer.clone() for buffer in self._model.buffers()]
         rows, labels = self._plan.splits.train, self._plan.splits.train.labels
         blank = torch.zeros(2, *rows.shape, dtype=torch.uint8, device=self._group.device)
-        targets = torch.zeros(2, *labels.shape[1:], dtype=labels.dtype, device=self._group.device)
-        batch = Batch(blank, targets, targets)
+        targets = blank_targets(labels, 2, self._group.device)
+        batch = Batch(blank, targets, torch.zeros(2, dtype=torch.int64, device=self._group.device))
         self._loss(batch).backward()
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(self._model.buffers(), buffers, strict=True):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lehr.data.randomness import key, permutation, uniform
 from lehr.job.transfer import FeaturesSection
-from lehr.tasks import Task
+from lehr.tasks.base import Task
 from lehr.training.metrics import NONE, Metrics
 from lehr.transfer.features import Features
 

@@ -32,7 +32,7 @@ from lehr.recipe.trial_results import Hyperparameters
 from lehr.runs import Folder, RunFolder
 from lehr.search.space import Space
 from lehr.search.study import SearchStudy
-from lehr.tasks import Classification
+from lehr.tasks.classification import Classification
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.features import Features
 from lehr.transfer.head_search import Judge, Measured, search_heads

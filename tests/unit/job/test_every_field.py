@@ -99,6 +99,15 @@ def preparations(section: str) -> list[Field]:
 
 TRAINING: list[Field] = [
     Field("seed", 1),
+    Field("task", "multilabel"),
+    Field("task.name", "multilabel", {"task": {}}),
+    Field(
+        "data.labels",
+        "second",
+        {"data.source": "table", "data.path": "{table}", "data.classes": None},
+        rows,
+        usual="first",
+    ),
     Field("data.source", "images", {"data.path": "{photos}", "data.classes": None}, rows, usual="parquet"),
     Field("data.path", "{photos}", {"data.source": "images", "data.classes": None}, rows, usual="{others}"),
     Field("data.validation", 0.5),
@@ -344,6 +353,7 @@ OTHERS: dict[str, tuple[dict[str, Any], Any, list[Field]]] = {
             Field("data.source", "images", {"data.path": "{others}"}, usual="parquet"),
             Field("data.path", "{others}", {"data.source": "images"}, usual="{photos}"),
             Field("data.skip_unreadable", 0.5, {"data.source": "images", "data.path": "{broken}"}),
+            Field("data.labels", "second", {"data.source": "table", "data.path": "{table}"}, usual="first"),
             Field("split", "test", {"data": {"source": "images", "path": "{splits}"}}),
             Field("out", "{others}-out"),
             Field("members", True, {"run": "run:both"}),
@@ -454,6 +464,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / name / label / f"{number}.png")
     (folder / "broken" / "cat" / "0.png").write_bytes(b"no image")
+    lines = [f"photos/{label}/{number}.png,{label},{number % 2}" for label in ("cat", "dog") for number in range(6)]
+    (folder / "table.csv").write_text("\n".join(["file,first,second", *lines]))
     torch.set_num_threads(1)
     first = {"kind": "train", **TINY, **NORM, "storage": str(folder)}
     for number, name in enumerate(("first", "second")):
@@ -475,7 +487,7 @@ def placed_in(value: Any, place: Path) -> Any:
     """The value with the folders of `place` in it."""
     if isinstance(value, str):
         names = {name: place / name for name in ("photos", "others", "broken", "splits")}
-        return value.format(**names, weights=place / "weights.safetensors")
+        return value.format(**names, table=place / "table.csv", weights=place / "weights.safetensors")
     if isinstance(value, dict):
         return {key: placed_in(each, place) for key, each in value.items()}
     return value

@@ -23,8 +23,9 @@ from PIL import Image
 from lehr.data.pixels import PixelFormat
 from lehr.serving import app as application
 from lehr.serving.app import MOST_IMAGES, Served, build_app
+from lehr.tasks.classification import Classification
 
-SERVED = Served("cells", ("<b>dark</b>", "light"), PixelFormat((4, 4), 1))
+SERVED = Served("cells", Classification(("<b>dark</b>", "light")), PixelFormat((4, 4), 1))
 
 
 def png(value: int, size: tuple[int, int] = (8, 8)) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from tests.unit.training.conftest import plan_of, synthetic
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lehr.data.dataset import Batch, DataSubset, Splits
+from lehr.tasks.base import Task
 from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
 from lehr.training.setup import Plan
@@ -26,10 +27,10 @@ class WithTargets(DataSubset):
         self._labels = targets
 
 
-class Centres:
+class Centres(Task[Any]):
     """Object detection in small: the height of the band, with a score; average precision from counts by score."""
 
-    metric_names: ClassVar[tuple[str, ...]] = ("loss", "average_precision")
+    metric_names = ("loss", "average_precision")
     outputs = 2
 
     def arguments(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:
@@ -64,10 +65,10 @@ class Pointer(nn.Module):
         return {"place": place, "score": score}
 
 
-class Words:
+class Words(Task[Any]):
     """Captioning in small: four words, of which the network is given all but the last."""
 
-    metric_names: ClassVar[tuple[str, ...]] = ("loss", "word_accuracy")
+    metric_names = ("loss", "word_accuracy")
     outputs = 5
 
     def arguments(self, inputs: Tensor, targets: Tensor) -> tuple[Any, ...]:

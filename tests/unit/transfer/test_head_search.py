@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lehr.job.transfer import FeaturesSection
-from lehr.tasks import Classification
+from lehr.tasks.classification import Classification
 from lehr.tasks.losses import Loss, cross_entropy
 from lehr.transfer.features import Features
 from lehr.transfer.head_search import Judge, Measured, _folds, evaluate_head, search_heads, train_heads

@@ -71,6 +71,11 @@ def rate(progress):
     return 1 - progress
 
 
+class Task:
+    def __init__(self):
+        Path("called").touch()
+
+
 def noise(images, draw):
     Path("called").touch()
     return images
@@ -159,6 +164,15 @@ def plant_loss(folder: str) -> None:
     edit_job(folder, lambda job: job.get("base", job).update(loss={"name": "canary:loss", "width": 9}))
 
 
+def plant_task(folder: str) -> None:
+    edit_job(folder, lambda job: job.get("base", job).update(task={"name": "canary:Task", "width": 8}))
+    for file in Path(folder).glob("model/model*.json"):
+        model = json.loads(file.read_text())
+        model.pop("sha256", None)
+        model["description"].update(task="canary:Task", task_options={"width": 8})
+        file.write_text(json.dumps(model))
+
+
 def plant_metric(folder: str) -> None:
     metrics = ["f1", {"name": "canary:metric", "width": 9, "better": "higher"}]
     edit_job(folder, lambda job: job.get("base", job).update(metrics=metrics))
@@ -192,6 +206,7 @@ FIELDS: dict[str, Callable[[str], None]] = {
     "data.source": plant_data,
     "callbacks": plant_callback,
     "loss.name": plant_loss,
+    "task": plant_task,
     "metrics.name": plant_metric,
     "steps": plant_steps,
 }
@@ -227,37 +242,40 @@ class Command:
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
     trust: tuple[str, ...] = ("run",)
-    sings: tuple[str, ...] = field(default=("model.name", "data.source", "loss.name", "metrics.name", "steps"))
+    sings: tuple[str, ...] = field(default=("model.name", "data.source", "loss.name", "metrics.name", "steps", "task"))
 
     def __str__(self) -> str:
         return " ".join(self.words)
 
 
 MODEL, DATA, LOSS, METRIC = "model.name", "data.source", "loss.name", "metrics.name"
-CALLBACKS, STEPS = "callbacks", "steps"
-TRAINING = (MODEL, DATA, LOSS, METRIC, CALLBACKS, STEPS)
+CALLBACKS, STEPS, TASK = "callbacks", "steps", "task"
+TRAINING = (MODEL, DATA, LOSS, METRIC, CALLBACKS, STEPS, TASK)
 """What a run is trained with; what is done with its model alone needs no loss and no metrics."""
-FINISHED = (MODEL, LOSS, CALLBACKS, STEPS)
+FINISHED = (MODEL, LOSS, CALLBACKS, STEPS, TASK)
 """What is looked at of a finished run that is resumed: it reads no data, and measures nothing."""
 COMMANDS = [
-    Command(("predict", "run", "digits", "out", "--debug"), (MODEL,)),
-    Command(("predict", "ensemble", "digits", "out", "--debug"), (MODEL,), ("ensemble",)),
-    Command(("evaluate", "run", "digits"), (MODEL, METRIC)),
-    Command(("evaluate", "ensemble", "digits"), (MODEL, METRIC), ("ensemble",)),
-    Command(("export", "run", "--format", "torch"), (MODEL, DATA)),
-    Command(("export", "ensemble", "--format", "torch"), (MODEL, DATA), ("ensemble",)),
-    Command(("export", "run", "--format", "torch", "--data", "digits"), (MODEL,)),
+    Command(("predict", "run", "digits", "out", "--debug"), (MODEL, TASK)),
+    Command(("predict", "ensemble", "digits", "out", "--debug"), (MODEL, TASK), ("ensemble",)),
+    Command(("evaluate", "run", "digits"), (MODEL, METRIC, TASK)),
+    Command(("evaluate", "ensemble", "digits"), (MODEL, METRIC, TASK), ("ensemble",)),
+    Command(("export", "run", "--format", "torch"), (MODEL, DATA, TASK)),
+    Command(("export", "ensemble", "--format", "torch"), (MODEL, DATA, TASK), ("ensemble",)),
+    Command(("export", "run", "--format", "torch", "--data", "digits"), (MODEL, TASK)),
     Command(
-        ("resume", "run", "--here"), TRAINING, sings=(MODEL, LOSS, CALLBACKS, STEPS)
+        ("resume", "run", "--here"), TRAINING, sings=(MODEL, LOSS, CALLBACKS, STEPS, TASK)
     ),  # a finished run reads no data
     Command(
-        ("resume", "runs/search/trials/0000", "--here"), TRAINING, ("search",), sings=(MODEL, LOSS, CALLBACKS, STEPS)
+        ("resume", "runs/search/trials/0000", "--here"),
+        TRAINING,
+        ("search",),
+        sings=(MODEL, LOSS, CALLBACKS, STEPS, TASK),
     ),
     Command(("best", "search", "best.yaml"), TRAINING, ("search",), sings=()),
     Command(("run", "transfer.yaml", "--debug"), (MODEL,)),
     Command(("run", "members.yaml", "--debug"), TRAINING, ("run", "other")),
     Command(("run", "top.yaml", "--debug"), TRAINING, ("search",)),
-    Command(("run", "prediction.yaml", "--debug"), (MODEL,)),
+    Command(("run", "prediction.yaml", "--debug"), (MODEL, TASK)),
     Command(("run", "weights.yaml", "--debug")),
     Command(("search", "tuning.yaml", "--preview")),
     Command(("show", "run")),
@@ -268,7 +286,7 @@ COMMANDS = [
     Command(("report", "search")),
     Command(("report", "ensemble")),
     Command(("diagnose", "run")),
-    Command(("diagnose", "run", "--probe"), TRAINING),
+    Command(("diagnose", "run", "--probe"), TRAINING, sings=(MODEL, DATA, LOSS, METRIC, STEPS)),
     Command(("compare", "run", "other")),
     Command(("rm", "run", "--yes")),
     Command(("rm", "search", "--yes")),
@@ -377,6 +395,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "search, base": {"kind": "search", "base": {"model": "canary:Net"}, "space": {"seed": [1, 2]}},
     "search, data": {"kind": "search", "base": {"data": {"source": "canary:photos"}}, "space": {"seed": [1, 2]}},
     "train, loss": {**TRAIN, "loss": "canary:loss"},
+    "train, task": {**TRAIN, "task": "canary:Task"},
+    "recipe, task": {"kind": "recipe", "base": {"task": "canary:Task"}},
     "train, metrics": {**TRAIN, "metrics": ["f1", {"name": "canary:metric"}]},
     "search, loss in the space": {"kind": "search", "base": TRAIN, "space": {"loss.name": ["bce", "canary:loss"]}},
     "ensemble, metrics of members": {

@@ -21,7 +21,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lehr.data.augment.geometry import crop, erasing, flip, random_resized_crop, shift
+from lehr.data.augment.geometry import (
+    crop,
+    crop_moves,
+    erasing,
+    flip,
+    flip_moves,
+    random_resized_crop,
+    random_resized_crop_moves,
+    shift,
+    shift_moves,
+)
 from lehr.data.augment.mixing import cutmix, mixup
 from lehr.data.augment.own import Own, is_own
 from lehr.data.augment.rand_augment import rand_augment
@@ -38,6 +48,15 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "rand_augment": rand_augment,
     "erasing": erasing,
 }
+MOVES: dict[str, Callable[..., Tensor]] = {
+    "flip": flip_moves,
+    "shift": shift_moves,
+    "crop": crop_moves,
+    "random_resized_crop": random_resized_crop_moves,
+}
+"""Of each augmentation that moves pixels: where they go, for labels that are places in the image."""
+PIXELS_ONLY = {"erasing"}
+"""Augmentations that leave every pixel where it is."""
 MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup, "cutmix": cutmix}
 DYNAMIC_SHAPES = {"rand_augment"}  # these cannot be compiled; nor are the other augmentations of such a job
 
@@ -66,6 +85,8 @@ def wrong_value(options: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+Move = Callable[[Any, Tensor, tuple[int, int]], Any]
+"""From targets, matrices [rows, 2, 3] and the size of the images to the targets where the pixels are now."""
 Steps = list[tuple[int, Callable[..., Tensor], dict[str, Any]]]
 """Augmentations in order: the position in the job, which numbers the draws; the function; its options."""
 
@@ -85,6 +106,7 @@ class Augment:
         compiled: on GPUs, compile the steps before and after the mixing to a few kernels each. Augmentation consists
             of hundreds of small operations, and launching them one by one takes longer than a small network's step.
         own: augmentations that do not come with lehr, by position; they are never compiled, nor are the others then.
+        move: moves the targets of a task whose labels are places in the image along with the pixels.
     """
 
     def __init__(
@@ -93,8 +115,10 @@ class Augment:
         seed: int,
         compiled: bool = False,
         own: Mapping[int, Own] | None = None,
+        move: Move | None = None,
     ) -> None:
-        self._seed, self._own = seed, own or {}
+        self._seed, self._own, self._move = seed, own or {}, move
+        self._moves: Steps = [(i, MOVES[name], options) for i, (name, options) in enumerate(steps) if name in MOVES]
         self._compiles = compiled and not self._own and not DYNAMIC_SHAPES & {name for name, _ in steps}
         mixing = next((i for i, (name, _) in enumerate(steps) if name in MIXES), len(steps))
         plain: Steps = [
@@ -136,13 +160,23 @@ class Augment:
         stream = key(self._seed, "augment", epoch)
         images = self._apply(self._before, batch.inputs, stream, batch.ids)
         if not self._mixes or partners is None:
-            return Batch(self._apply(self._after, images, stream, batch.ids), batch.targets, batch.ids)
+            targets = self._moved(batch.targets, tuple(batch.inputs.shape[2:]), stream, batch.ids)
+            return Batch(self._apply(self._after, images, stream, batch.ids), targets, batch.ids)
         known = (batch.targets != UNREADABLE)[:, None]  # unreadable images have no target
         labels = F.one_hot(batch.targets.clamp(min=0), classes).to(torch.float64) * known
         ids, own, others = batch.ids[partners.own], images[partners.own], images[partners.others]
         mixed, share = self._mix(own, others, draws(stream, ids))
         targets = share[:, None] * labels[partners.own] + (1 - share)[:, None] * labels[partners.others]
         return Batch(self._apply(self._after, mixed, stream, ids), targets, ids)
+
+    def _moved(self, targets: Any, size: tuple[int, ...], stream: int, ids: Tensor) -> Any:
+        """The targets after all steps that move pixels, with the draws that these had."""
+        if self._move is None or not self._moves or not len(ids):
+            return targets
+        draw, whole = draws(stream, ids), (size[0], size[1])
+        for number, function, options in self._moves:
+            targets = self._move(targets, function(whole, _draw_of_step(draw, number), **options), whole)
+        return targets
 
     def _apply(self, steps: Steps, images: Tensor, stream: int, ids: Tensor) -> Tensor:
         if not steps or not len(images):

@@ -1,4 +1,4 @@
-"""Geometric augmentations and random erasing: flip, shift, crop, random_resized_crop, erasing.
+"""Geometric augmentations and random erasing: flip, shift, crop, random_resized_crop, erasing; and where pixels go.
 
 Images are [rows, channels, height, width]; every augmentation keeps this shape.
 """
@@ -78,14 +78,69 @@ def random_resized_crop(images: Tensor, draw: Draw, *, smallest: float = 0.25, r
         smallest: the smallest area of the window as a share of the image; the largest is the whole image.
         ratio: the aspect ratio (width / height) is drawn between 1 / ratio and ratio, uniformly on a log scale.
     """
+    width, height, x, y = window(draw, smallest, ratio)
+    zero = torch.zeros_like(width)
+    rows = [torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)]
+    return affine(images, torch.stack(rows, 1), outside="edge")
+
+
+def window(draw: Draw, smallest: float, ratio: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The window of each row: width and height as shares of the image, and its centre (x, y) where the image extends
+    from −1 to 1, as in the coordinates of affine_grid."""
     area = smallest + (1 - smallest) * draw(0)
     shape = torch.exp((2 * draw(1) - 1) * math.log(ratio))
     width, height = (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
-    zero = torch.zeros_like(area)
-    # In the coordinates of affine_grid the image extends from −1 to 1.
-    x, y = (2 * draw(2) - 1) * (1 - width), (2 * draw(3) - 1) * (1 - height)
-    rows = [torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)]
-    return affine(images, torch.stack(rows, 1), outside="edge")
+    return width, height, (2 * draw(2) - 1) * (1 - width), (2 * draw(3) - 1) * (1 - height)
+
+
+# ── where pixels go: for each of the above a matrix [rows, 2, 3] in float64, from (x, y, 1) of a point, in pixels from
+#    the upper left corner, to where it is afterwards, with the same draws ──
+
+
+def flip_moves(
+    size: tuple[int, int],
+    draw: Draw,
+    *,
+    probability: float = 0.5,
+    direction: Literal["horizontal", "vertical"] = "horizontal",
+) -> Tensor:
+    """Of `flip`. `size`: height and width of the images."""
+    chosen, which = draw(0) < probability, 0 if direction == "horizontal" else 1
+    moved = _stay(chosen)
+    moved[chosen, which, which] = -1.0
+    moved[chosen, which, 2] = float(size[1 - which])
+    return moved
+
+
+def shift_moves(size: tuple[int, int], draw: Draw, *, pixels: int = 1) -> Tensor:
+    """Of `shift`."""
+    return crop_moves(size, draw, padding=pixels)
+
+
+def crop_moves(size: tuple[int, int], draw: Draw, *, padding: int = 4, outside: Outside = "reflect") -> Tensor:
+    """Of `crop`. What a reflection shows a second time has no second label."""
+    top, left = ((draw(k) * (2 * padding + 1)).to(torch.int64) for k in (0, 1))
+    moved = _stay(top)
+    moved[:, 0, 2], moved[:, 1, 2] = padding - left.double(), padding - top.double()
+    return moved
+
+
+def random_resized_crop_moves(
+    size: tuple[int, int], draw: Draw, *, smallest: float = 0.25, ratio: float = 4 / 3
+) -> Tensor:
+    """Of `random_resized_crop`."""
+    width, height, x, y = window(draw, smallest, ratio)
+    moved = _stay(width)
+    for which, (side, share, at) in enumerate(((size[1], width, x), (size[0], height, y))):
+        # A point at u, from −1 to 1, is shown at (u − at) / share.
+        moved[:, which, which] = 1 / share
+        moved[:, which, 2] = side / 2 * (1 - (1 + at) / share)
+    return moved
+
+
+def _stay(like: Tensor) -> Tensor:
+    """float64 [rows, 2, 3]: every point stays where it is."""
+    return torch.eye(2, 3, dtype=torch.float64, device=like.device).repeat(len(like), 1, 1)
 
 
 def erasing(

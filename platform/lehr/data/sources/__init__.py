@@ -9,10 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Protocol
 
-from lehr.data.sources.base import ErrorFactory, Part, Source, wrong_classes
+from lehr.data.sources.base import ErrorFactory, Part, Source, as_kind, wrong_classes
 from lehr.job import DataSection
 from lehr.job.sources import SourceForm, source_form
 from lehr.job.text import nearest
+from lehr.tasks.forms import LabelKind
 
 __all__ = ["ErrorFactory", "Part", "Source", "open_source", "open_split", "returns_dataset"]
 
@@ -21,9 +22,9 @@ SPLITS = ("train", "validation", "test")
 
 
 class Opener(Protocol):
-    """What the module of every source has as `open_source`."""
+    """What the module of every source has as `open_source`; those whose form has `labels` get the kind of label too."""
 
-    def __call__(self, section: DataSection, job_error: ErrorFactory) -> Source: ...
+    def __call__(self, section: DataSection, job_error: ErrorFactory, *kind: LabelKind) -> Source: ...
 
 
 def opener(form: SourceForm) -> Opener:
@@ -37,26 +38,38 @@ def returns_dataset(section: DataSection) -> bool:
     return _form_of(section).needs_ray
 
 
-def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
+def open_source(
+    section: DataSection, job_error: ErrorFactory, kind: LabelKind = "class", *, optional: bool = False
+) -> Source:
     """The source that a job's `data` section names.
 
+    Args:
+        kind: what the task reads of each row.
+        optional: rows whose labels are of no such kind are rows without labels.
+
     Raises:
-        JobError: the source is missing, empty or of the wrong form.
+        JobError: the source is missing, empty or of the wrong form, or has no labels of this kind.
     """
-    source = opener(_form_of(section))(section, job_error)
+    form, field = _form_of(section), "data.path" if section.path else "data.source"
+    source = opener(form)(section, job_error, *([kind] if form.labels else []))
     for each in (source, *source.other_splits.values()):
         if problem := wrong_classes(each.classes):
-            raise job_error("data.path" if section.path else "data.source", f"{each.name}: {problem}")
-    return source
+            raise job_error(field, f"{each.name}: {problem}")
+    try:
+        return as_kind(source, kind, optional=optional)
+    except ValueError as error:
+        raise job_error(field, f"{source.name}: {error}") from None
 
 
-def open_split(section: DataSection, split: str, job_error: ErrorFactory) -> Source:
+def open_split(
+    section: DataSection, split: str, job_error: ErrorFactory, kind: LabelKind = "class", *, optional: bool = False
+) -> Source:
     """One split of a source. `train` is all of its rows if it has no other splits.
 
     Raises:
         JobError: as `open_source`; or the source has no split of this name.
     """
-    source = open_source(section, job_error)
+    source = open_source(section, job_error, kind, optional=optional)
     if split == "train":
         return source
     if split not in source.other_splits:

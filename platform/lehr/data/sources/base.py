@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
+from lehr.data.labels import NO_LABEL, Labels, concatenate, from_column, to_column
 from lehr.errors import JobError, LehrError
 from lehr.paths import misspelt_address, packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
+from lehr.tasks.forms import LabelKind
 
 T = TypeVar("T")
-NO_LABEL = -1
-"""The label of a row that has none."""
 ErrorFactory = Callable[[str, str], JobError]
 """From the job's field, such as `data.path`, and a sentence about it to the error to raise."""
 
@@ -32,14 +33,15 @@ class Part(Protocol):
     @property
     def rows(self) -> int: ...
 
-    def labels(self) -> np.ndarray:
-        """int64 [rows], read without the images."""
+    def labels(self) -> Labels:
+        """int64 [rows], or of another form (`lehr.data.labels`); read without the images."""
         ...
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         """The rows at these positions, in this order; by default all rows.
 
-        Columns: `image` (binary) and `label` (int64). An image is an encoded file; in a row whose `shape`
+        Columns: `image` (binary) and `label` (int64, or as `lehr.data.labels` has it). An image is an encoded file;
+            in a row whose `shape`
         ([height, width, channels], an optional column) is not null it is the raw pixels, of the type that `dtype` (an
         optional column, as numpy names it) says, else uint8.
 
@@ -64,6 +66,8 @@ class Source:
         other_splits: its own splits besides the training rows, if any: `validation`, `test`.
         notes: what the user should know about it, one sentence each.
         hint: what to type if these are not the classes that were meant; empty if nothing suggests that.
+        kind: what a row is labelled with. Of `classes` and `numbers`, labels are [rows, names], a column for each of
+            the names that `classes` lists.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Source:
     other_splits: Mapping[str, Source] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     hint: str = ""
+    kind: LabelKind = "class"
 
     @property
     def rows(self) -> int:
@@ -82,9 +87,9 @@ class Source:
         """int64 [parts + 1]: the id of each part's first row, then the number of rows."""
         return np.cumsum([0, *(part.rows for part in self.parts)])
 
-    def labels(self) -> np.ndarray:
-        """int64 [rows]: the label of every row."""
-        return np.concatenate([part.labels() for part in self.parts]) if self.parts else np.empty(0, np.int64)
+    def labels(self) -> Labels:
+        """The label of every row: int64 [rows], or of another form."""
+        return concatenate([part.labels() for part in self.parts])
 
     def name_of(self, row: int) -> str:
         """Where a person finds the image of this id."""
@@ -96,22 +101,92 @@ class Source:
         """The same rows with labels that index `classes`, which must contain all of the source's own."""
         if classes == self.classes:
             return self
+        if self.kind != "class":
+            return self._columns(classes)
         table = tuple(classes.index(name) for name in self.classes)
         return replace(self, parts=tuple(RelabelledPart(part, table) for part in self.parts), classes=classes)
 
     def select_classes(self, classes: tuple[str, ...]) -> Source:
-        """The rows of these classes, in all splits, with labels that index `classes`."""
+        """The rows of these classes, in all splits, with labels that index `classes`; of several classes or numbers all
+        rows, with the labels of these alone."""
+        if self.kind != "class":
+            others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
+            return replace(self._columns(classes), other_splits=others)
         table = np.full(len(self.classes), -1, np.int64)
         for label, name in enumerate(classes):
             if name in self.classes:
                 table[self.classes.index(name)] = label
         parts = []
         for part in self.parts:
-            labels = look_up(table, part.labels(), part.name)
+            labels = look_up(table, whole_numbers(part), part.name)
             if len(selected := np.flatnonzero(labels >= 0)):
                 parts.append(PartSubset(part, tuple(selected.tolist()), tuple(labels[selected].tolist())))
         others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
         return replace(self, parts=tuple(parts), classes=classes, other_splits=others)
+
+    def _columns(self, names: tuple[str, ...]) -> Source:
+        """The same rows with labels for these names. A number that the source does not have is missing in every row; a
+        class that it does not have is one that no row has, if it has any."""
+        chosen = tuple(self.classes.index(name) if name in self.classes else NO_LABEL for name in names)
+        other = 0 if self.kind == "classes" and self.classes else NO_LABEL
+        return replace(self, parts=tuple(ColumnsPart(part, chosen, other) for part in self.parts), classes=names)
+
+
+def whole_numbers(part: Part) -> np.ndarray:
+    """The labels of a part that are one class for each row, int64 [rows]."""
+    labels = part.labels()
+    assert isinstance(labels, np.ndarray), "of a source whose kind is class"
+    return labels
+
+
+@dataclass(frozen=True)
+class ColumnsPart:
+    """A part whose label k is what `chosen[k]` was; where that is NO_LABEL, `other` in every row, of numbers NaN."""
+
+    part: Part
+    chosen: tuple[int, ...]
+    other: int = NO_LABEL
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    def labels(self) -> np.ndarray:
+        return self._of(self.part.labels())
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        table = self.part.read(rows)
+        return replace_labels(table, self._of(from_column(table["label"])))
+
+    def name(self, row: int) -> str:
+        return self.part.name(row)
+
+    def _of(self, labels: Labels) -> np.ndarray:
+        assert isinstance(labels, np.ndarray), "of a source whose kind is classes or numbers"
+        missing = np.full((len(labels), 1), np.nan if labels.dtype.kind == "f" else self.other, labels.dtype)
+        return np.concatenate([labels, missing], axis=1)[:, list(self.chosen)]
+
+
+@dataclass(frozen=True)
+class LabelledPart:
+    """A part with other labels, which are held in memory."""
+
+    part: Part
+    of_rows: Labels
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    def labels(self) -> Labels:
+        return self.of_rows
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        labels = self.of_rows if rows is None else self.of_rows[np.asarray(rows, np.int64)]
+        return replace_labels(self.part.read(rows), labels)
+
+    def name(self, row: int) -> str:
+        return self.part.name(row)
 
 
 @dataclass(frozen=True)
@@ -155,7 +230,7 @@ class RelabelledPart:
         return self.part.rows
 
     def labels(self) -> np.ndarray:
-        return look_up(np.array(self.table, np.int64), self.part.labels(), self.part.name)
+        return look_up(np.array(self.table, np.int64), whole_numbers(self.part), self.part.name)
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         table = self.part.read(rows)
@@ -177,10 +252,50 @@ def look_up(table: np.ndarray, labels: np.ndarray, name: Callable[[int], str]) -
     return np.append(table, NO_LABEL)[labels]
 
 
-def replace_labels(table: pa.Table, labels: np.ndarray | pa.ChunkedArray) -> pa.Table:
-    """A part's table with other labels, int64 [rows]."""
-    column = pa.array(labels) if isinstance(labels, np.ndarray) else labels
-    return table.set_column(table.schema.get_field_index("label"), "label", column)
+def replace_labels(table: pa.Table, labels: Labels | pa.ChunkedArray[Any]) -> pa.Table:
+    """A part's table with other labels, or with some where it has none."""
+    column = labels if isinstance(labels, pa.ChunkedArray) else to_column(labels)
+    at = table.schema.get_field_index("label")
+    return table.append_column("label", column) if at < 0 else table.set_column(at, "label", column)
+
+
+def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Source:
+    """A source of one class a row as one of another kind, in all splits: each class against the others; or, of names
+    that are numbers, the number. Of a source without labels, rows without them.
+
+    Args:
+        optional: rows of classes that are no numbers have no label then.
+
+    Raises:
+        ValueError: a class is no number.
+    """
+    if source.kind == kind:
+        return source
+    names: tuple[str, ...] = source.classes
+    values: np.ndarray = np.eye(len(source.classes), dtype=np.int8)
+    if kind == "numbers":
+        names, values = (("value",) if names else ()), np.zeros((0, 0))
+        numbers = [_number(name) for name in source.classes]
+        if odd := [name for name, each in zip(source.classes, numbers, strict=True) if not np.isfinite(each)]:
+            if not optional:
+                what = (
+                    f'its class "{odd[0]}" is no number; allowed for regression: classes that are numbers, or a table'
+                )
+                raise ValueError(f"{what} with columns of numbers (data.source: table)")
+            numbers = [np.nan] * len(numbers)
+        values = np.array(numbers).reshape(-1, 1) if numbers else values
+    missing = np.full((1, values.shape[1]), np.nan if kind == "numbers" else NO_LABEL, values.dtype)
+    table = np.concatenate([values, missing])
+    parts = tuple(LabelledPart(part, table[whole_numbers(part)]) for part in source.parts)
+    others = {split: as_kind(other, kind, optional=optional) for split, other in source.other_splits.items()}
+    return replace(source, parts=parts, classes=names, other_splits=others, kind=kind)
+
+
+def _number(name: str) -> float:
+    try:
+        return float(name)
+    except ValueError:
+        return math.nan
 
 
 def file_system(path: str) -> tuple[FileSystem, str]:

@@ -1,4 +1,5 @@
-"""Parquet files: a column `image` (binary) and a column `label` (int64), class names in the schema metadata.
+"""Parquet files: a column `image` (binary) and a column `label` (int64), class names in the schema metadata. Labels of
+other kinds, and from other columns, are read as `label_columns.py` says.
 
 An image is an encoded file, or raw pixels if the metadata has their `shape: height,width,channels` or a column `shape`
 has it for each row; they are uint8, or of the type that the metadata has as `dtype` (`uint16`). If a folder contains
@@ -21,7 +22,7 @@ from pyarrow.fs import FileType
 from lehr.data.sources.base import (
     NO_LABEL,
     ErrorFactory,
-    Part,
+    LabelledPart,
     Source,
     class_names,
     file_system,
@@ -31,12 +32,14 @@ from lehr.data.sources.base import (
     replace_labels,
     wrong_classes,
 )
+from lehr.data.sources.label_columns import WrongLabels, choose_columns, read_columns
 from lehr.data.sources.listing import kind_of, list_folder, shown
 from lehr.data.sources.splits import split_of
 from lehr.errors import LehrError
 from lehr.job import DataSection
 from lehr.runs.bounded import TooLarge, read_row_groups
 from lehr.runs.tables import is_extension
+from lehr.tasks.forms import LabelKind
 
 MOST_BYTES = "LEHR_MOST_ROW_GROUP_BYTES"
 """Environment variable: the most bytes of a row group when decoded; by default `DEFAULT_MOST_BYTES`."""
@@ -86,7 +89,11 @@ class ParquetPart:
     def name(self, row: int) -> str:
         return f"{self.path} row {self.first + row}"
 
-    def _columns(self, names: list[str]) -> pa.Table:
+    def of_labels(self, columns: list[str]) -> pa.Table:
+        """These columns of all its rows, as they are."""
+        return self._columns(columns, as_classes=False)
+
+    def _columns(self, names: list[str], *, as_classes: bool = True) -> pa.Table:
         def read() -> pa.Table:
             filesystem, path = file_system(self.path)
             with filesystem.open_input_file(path) as file:
@@ -98,6 +105,8 @@ class ParquetPart:
             what = f"row group {self.row_group} of {self.path} cannot be read: {error}"
             allowed = f"at most a thousandfold, and {most_bytes():,} bytes or what {MOST_BYTES} is set to"
             raise LehrError(f"data: {what}; allowed: {allowed}") from error
+        if not as_classes:
+            return table
         if "label" in names and table.schema.field("label").type != pa.int64():
             table = replace_labels(table, table["label"].cast(pa.int64(), safe=False))
         if "label" in names and table["label"].null_count:
@@ -105,20 +114,37 @@ class ParquetPart:
         return table
 
 
-def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
+@dataclass(frozen=True)
+class Wanted:
+    """What is read as the labels.
+
+    Attributes:
+        kind: what a row is labelled with. columns: those that the job names.
+    """
+
+    kind: LabelKind = "class"
+    columns: tuple[str, ...] = ()
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is one class a row, as a number in the column `label`."""
+        return self == Wanted()
+
+
+def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind = "class") -> Source:
     """The rows of a Parquet file, or of all Parquet files in a folder."""
     assert section.path is not None, "DataSection requires a path for this source"
-    return _open(section.path, "data.path", job_error)
+    return _open(section.path, "data.path", job_error, Wanted(kind, section.label_columns))
 
 
-def _open(root: str, field: str, job_error: ErrorFactory) -> Source:
+def _open(root: str, field: str, job_error: ErrorFactory, wanted: Wanted) -> Source:
     try:
         filesystem, path = file_system(root)
         kind = filesystem.get_file_info(path).type
         if kind == FileType.NotFound:
             raise job_error(field, f'"{root}" does not exist')
         if kind == FileType.File:
-            return parquet_files([root], root, field, job_error)
+            return parquet_files([root], root, field, job_error, wanted)
         listing = list_folder(filesystem, path)
     except (OSError, ValueError) as error:
         raise job_error(field, f"cannot be read: {str(error).splitlines()[0]}") from error
@@ -128,7 +154,7 @@ def _open(root: str, field: str, job_error: ErrorFactory) -> Source:
     if not paths:
         raise job_error(field, f'"{root}" contains no .parquet file' + "".join(f"; {note}" for note in notes))
     sources = {
-        split: parquet_files([join_path(root, each) for each in files], join_path(root, name), field, job_error)
+        split: parquet_files([join_path(root, each) for each in files], join_path(root, name), field, job_error, wanted)
         for split, (name, files) in _splits(root, paths, field, job_error).items()
     }
     train = sources.pop("train")
@@ -156,13 +182,15 @@ def _splits(root: str, paths: list[str], field: str, job_error: ErrorFactory) ->
     raise job_error(field, f"{what}; allowed: {allowed}data.test, each a folder or a file of {root}")
 
 
-def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFactory) -> Source:
+def parquet_files(
+    paths: list[str], name: str, field: str, job_error: ErrorFactory, wanted: Wanted = Wanted()
+) -> Source:
     """The source of these files, in this order. Raises JobError for a file of another form."""
-    parts: list[Part] = []
+    parts: list[ParquetPart] = []
     classes: tuple[str, ...] | None = None
     for path in paths:
         schema, metadata = _footer(path, field, job_error)
-        _check_columns(schema, path, field, job_error)
+        _check_columns(schema, path, field, job_error, USUAL if wanted.usual else ("image", "shape"))
         _check_sizes(metadata, path, field, job_error)
         try:
             names = class_names(schema.metadata)
@@ -173,7 +201,8 @@ def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFacto
         classes = classes or names
         if names is not None and (problem := wrong_classes(names)):
             raise job_error(field, f'"{path}": {problem}')
-        columns = tuple(column for column in ("image", "label", "shape") if column in schema.names)
+        taken = ("image", "label", "shape") if wanted.usual else ("image", "shape")
+        columns = tuple(column for column in taken if column in schema.names)
         dtype = _dtype((schema.metadata or {}).get(b"dtype"), path, field, job_error)
         shape = _shape((schema.metadata or {}).get(b"shape"), path, field, job_error)
         first = 0
@@ -181,6 +210,8 @@ def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFacto
             if rows := metadata.row_group(group).num_rows:
                 parts.append(ParquetPart(path, group, first, rows, columns, shape, dtype))
             first += rows
+    if not wanted.usual:
+        return _with_labels(tuple(parts), classes, name, field, job_error, wanted)
     if classes is None:
         what = f'"{name}" has no class names; allowed: a key classes in the schema metadata, its names comma-separated'
         raise job_error(field, what)
@@ -199,9 +230,49 @@ def _footer(path: str, field: str, job_error: ErrorFactory) -> tuple[pa.Schema, 
         raise job_error(field, f'"{path}" is not a Parquet file') from None
 
 
-def _check_columns(schema: pa.Schema, path: str, field: str, job_error: ErrorFactory) -> None:
+def _with_labels(
+    parts: tuple[ParquetPart, ...],
+    known: tuple[str, ...] | None,
+    name: str,
+    field: str,
+    job_error: ErrorFactory,
+    wanted: Wanted,
+) -> Source:
+    """The rows with labels of another kind, or from other columns; these are read now, and kept in memory."""
+    if not parts:
+        raise job_error(field, f'"{name}" has no rows')
+    there, _ = _footer(parts[0].path, field, job_error)
+    starts = np.cumsum([0, *(part.rows for part in parts)])
+
+    def where(row: int) -> str:
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        return parts[number].name(row - int(starts[number]))
+
+    try:
+        columns = choose_columns(wanted.columns, there.names, wanted.kind, ("image", "shape"))
+        tables = [part.of_labels(columns) for part in parts]
+        whole = pa.concat_tables(tables, promote_options="permissive")
+        found = read_columns({each: whole[each].combine_chunks() for each in columns}, wanted.kind, where, known)
+    except WrongLabels as error:
+        text, at = str(error), "data.labels" if error.column in wanted.columns else field
+        raise job_error(at, f'"{name}" {text}' if text.startswith("has ") else f'"{name}": {text}') from None
+    except (KeyError, pa.ArrowException) as error:
+        raise job_error(field, f'"{name}": its files differ in their label columns: {error}') from error
+    labelled = [
+        LabelledPart(part, found.labels[start : start + part.rows])
+        for part, start in zip(parts, starts.tolist(), strict=False)
+    ]
+    return Source(name, tuple(labelled), found.names, kind=wanted.kind)
+
+
+USUAL = ("image", "label", "shape")
+
+
+def _check_columns(
+    schema: pa.Schema, path: str, field: str, job_error: ErrorFactory, columns: tuple[str, ...] = USUAL
+) -> None:
     """Raises JobError unless there are images as binary and labels as whole numbers."""
-    if missing := {"image", "label"} - set(schema.names):
+    if missing := {"image", "label"}.intersection(columns) - set(schema.names):
         what = f"has no column {' and '.join(sorted(missing))}; its columns are {', '.join(schema.names)}"
         raise job_error(field, f'"{path}" {what}')
     for column, fits, allowed in (
@@ -209,7 +280,7 @@ def _check_columns(schema: pa.Schema, path: str, field: str, job_error: ErrorFac
         ("image", _is_binary, "encoded images or raw pixels as binary"),
         ("shape", lambda kind: not is_extension(kind), "lists of whole numbers"),
     ):
-        if column in schema.names and not fits(schema.field(column).type):
+        if column in columns and column in schema.names and not fits(schema.field(column).type):
             what = f"has a column {column} of type {schema.field(column).type}; allowed: {allowed}"
             raise job_error(field, f'"{path}" {what}')
 

@@ -1,0 +1,161 @@
+"""A CSV or Parquet table with a line for each image: a column with its file, and columns with its labels.
+
+The column of the files is `file`, or one of the other names in `FILE_COLUMNS`; paths are relative to the table's
+folder.
+A column `split` (train, validation, test) says which rows are which. `data.labels` names the columns of the labels.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from pyarrow.fs import FileType
+
+from lehr.data.sources.base import (
+    NO_LABEL,
+    ErrorFactory,
+    LabelledPart,
+    Part,
+    Source,
+    file_system,
+    read_with_retries,
+)
+from lehr.data.sources.images import FILES_PER_PART, FilesPart
+from lehr.data.sources.label_columns import LabelColumns, WrongLabels, choose_columns, read_columns
+from lehr.data.sources.splits import split_of
+from lehr.job import DataSection
+from lehr.tasks.forms import LabelKind
+
+FILE_COLUMNS = ("file", "files", "filename", "file_name", "image", "image_path", "path", "filepath")
+SPLIT = "split"
+MOST_BYTES = 1 << 30
+ENDINGS = (".csv", ".tsv", ".txt", ".parquet")
+
+
+def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) -> Source:
+    """The images that the table lists, with their labels."""
+    assert section.path is not None, "DataSection requires a path for this source"
+    path = section.path
+    table = _read(path, job_error)
+    files = next((name for name in FILE_COLUMNS if name in table.schema.names), None)
+    if files is None:
+        has = f"its columns are {', '.join(table.schema.names[:8])}"
+        what = f'"{path}" has no column with the files of the images; {has}; allowed: a column {FILE_COLUMNS[0]}'
+        raise job_error("data.path", what)
+    if not len(table):
+        raise job_error("data.path", f'"{path}" has no rows')
+    names = _files(table, files, path, job_error)
+
+    def where(row: int) -> str:
+        return f"row {row + 1} ({names[row]})"
+
+    try:
+        columns = choose_columns(section.label_columns, table.schema.names, kind, (files, SPLIT))
+        taken = {name: table[name].combine_chunks() for name in columns}
+        found = read_columns(taken, kind, where)
+    except WrongLabels as error:
+        text = str(error)
+        field = "data.labels" if error.column in section.label_columns else "data.path"
+        raise job_error(field, f'"{path}" {text}' if text.startswith("has ") else f'"{path}": {text}') from None
+    except (pa.ArrowException, OverflowError) as error:
+        raise job_error("data.path", f'"{path}": {str(error).splitlines()[0]}') from error
+    splits = _splits(table, path, job_error)
+    sources = {split: _source(path, kind, names, found, rows) for split, rows in splits.items()}
+    train = sources.pop("train")
+    return Source(path, train.parts, found.names, sources, _missing(path, names, job_error), kind=kind)
+
+
+def _read(path: str, job_error: ErrorFactory) -> pa.Table:
+    """The table. Raises JobError where there is none."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in ENDINGS:
+        raise job_error("data.path", f'"{path}" is no table; allowed: a file that ends in {", ".join(ENDINGS)}')
+    try:
+        filesystem, inner = file_system(path)
+    except ValueError as error:
+        raise job_error("data.path", str(error)) from error
+    info = filesystem.get_file_info(inner)
+    if not info.is_file:
+        what = "does not exist" if info.type == FileType.NotFound else "is no file"
+        raise job_error("data.path", f'"{path}" {what}')
+    if (info.size or 0) > MOST_BYTES:
+        raise job_error("data.path", f'"{path}" has {info.size:,} bytes; allowed: {MOST_BYTES:,}')
+
+    def read() -> pa.Table:
+        with filesystem.open_input_file(inner) as file:
+            if ending == ".parquet":
+                return pq.read_table(file)
+            parse = pacsv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",")
+            convert = pacsv.ConvertOptions(
+                strings_can_be_null=False, null_values=["", "NA", "NaN", "nan", "null", "None"]
+            )
+            source: Any = file
+            return pacsv.read_csv(source, parse_options=parse, convert_options=convert)
+
+    try:
+        return read_with_retries(path, read)
+    except UnicodeDecodeError as error:
+        raise job_error("data.path", f'"{path}" is not in UTF-8: {error.reason}') from error
+    except Exception as error:  # LehrError too: it does not name the field
+        raise job_error("data.path", str(error).removeprefix("data: ").splitlines()[0]) from error
+
+
+def _files(table: pa.Table, column: str, path: str, job_error: ErrorFactory) -> list[str]:
+    """The file of each row. Raises JobError where one is missing, or is no text."""
+    names = table[column].to_pylist()
+    for row, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            raise job_error("data.path", f'"{path}": row {row + 1} has no file in its column {column}')
+    return [posixpath.normpath(str(name).strip().replace(os.sep, "/")) for name in names]
+
+
+def _missing(path: str, names: list[str], job_error: ErrorFactory) -> tuple[str, ...]:
+    """A sentence about files on this machine that are not there; they count as unreadable. Raises JobError for all."""
+    if "://" in path:
+        return ()
+    folder = os.path.dirname(path)
+    gone = [name for name in names if not os.path.exists(os.path.join(folder, name))]
+    if len(gone) == len(names):
+        looked = os.path.join(folder, gone[0])
+        allowed = "allowed: paths relative to the table's folder, with their endings, or whole paths"
+        raise job_error("data.path", f'"{path}": none of its files is there, such as {looked}; {allowed}')
+    few = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
+    return (f"{len(gone):,} of the {len(names):,} files in {path} are not there: {few}",) if gone else ()
+
+
+def _splits(table: pa.Table, path: str, job_error: ErrorFactory) -> dict[str, np.ndarray]:
+    """The rows of each split, by name; all are for training where the table does not say."""
+    if SPLIT not in table.schema.names:
+        return {"train": np.arange(len(table))}
+    said = table[SPLIT].to_pylist()
+    named = [split_of(str(each).strip()) if each is not None else None for each in said]
+    if None in named:
+        row = named.index(None)
+        allowed = "allowed: train, validation, test"
+        raise job_error("data.path", f'"{path}": row {row + 1} has {said[row]!r} in its column {SPLIT}; {allowed}')
+    found = {split: np.flatnonzero(np.array(named) == split) for split in ("train", "validation", "test")}
+    if not len(found["train"]):
+        raise job_error("data.path", f'"{path}" has no row whose {SPLIT} is train; allowed: rows to train on')
+    return {split: rows for split, rows in found.items() if len(rows)}
+
+
+def _source(path: str, kind: LabelKind, names: list[str], found: LabelColumns, rows: np.ndarray) -> Source:
+    """The rows of one split. Files with absolute paths are taken as they are."""
+    parts: list[Part] = []
+    waiting = iter(rows.tolist())
+    folder = path.rpartition("/")[0] or ("" if "/" not in path else "/")
+    while some := list(islice(waiting, FILES_PER_PART)):
+        for absolute in (False, True):
+            chosen = [row for row in some if names[row].startswith("/") is absolute]
+            if chosen:
+                files = tuple(names[row].lstrip("/") for row in chosen)
+                bare = FilesPart("/" if absolute else folder or ".", files, (NO_LABEL,) * len(files))
+                parts.append(LabelledPart(bare, found.labels[chosen]))
+    return Source(path, tuple(parts), found.names, kind=kind)

@@ -1,0 +1,102 @@
+"""`examples.parquet`: what the model of a training of numbers, or of several classes a row, says of validation rows."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lehr.errors import RunError, StorageError
+from lehr.runs.storage import Folder
+from lehr.runs.tables import MOST_BYTES, from_parquet
+
+NAME = "examples.parquet"
+_CELLS = 200_000
+"""Of a table that is read back, at most: a run may be of somebody else."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One validation row with its picture.
+
+    Attributes:
+        row: its id. error: how wrong the prediction is, 0 if it is right.
+        caption: the prediction beside the truth, in a few lines.
+        picture: a PNG file.
+    """
+
+    row: int
+    error: float
+    caption: tuple[str, ...]
+    picture: bytes
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Predictions for validation rows.
+
+    Attributes:
+        names: of the classes or numbers.
+        values, labels: float64 [rows, names], what was predicted and what is true.
+        head, lines: a table with a line for each name, as the task makes it.
+        shown: some rows with pictures: the worst first, then some by chance.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    labels: np.ndarray
+    head: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    shown: tuple[Example, ...]
+
+    @classmethod
+    def read(cls, folder: Folder) -> Examples | None:
+        """Those of the run in `folder`; None where there are none, or they are damaged."""
+        try:
+            table = from_parquet(folder.read(NAME, MOST_BYTES))
+            about = json.loads((table.schema.metadata or {})[b"about"])
+            names, head = (tuple(map(str, about[name])) for name in ("names", "head"))
+            lines = tuple(tuple(map(str, line)) for line in about["lines"])
+            values, labels = (_matrix(table[name], len(names)) for name in ("value", "label"))
+            pictured = [row for row in table.to_pylist() if isinstance(row["picture"], bytes)]
+            shown = [Example(int(r["row"]), float(r["error"]), tuple(r["caption"]), r["picture"]) for r in pictured]
+        except (FileNotFoundError, RunError, StorageError, ValueError, KeyError, TypeError, pa.ArrowException):
+            return None
+        if len(head) * len(lines) > _CELLS or any(len(line) != len(head) for line in lines):
+            return None
+        return cls(names, values, labels, head, lines, tuple(sorted(shown, key=lambda each: -each.error)))
+
+    def write(self, folder: Folder, rows: np.ndarray, errors: np.ndarray) -> None:
+        """Replaces examples.parquet.
+
+        Args:
+            rows: int64 [rows], the ids. errors: float64 [rows].
+        """
+        by_row = {each.row: each for each in self.shown}
+        pictured = [by_row.get(int(row)) for row in rows]
+        table = pa.table(
+            {
+                "row": pa.array(rows.astype(np.int64)),
+                "label": pa.array(self.labels.astype(np.float64).tolist(), pa.list_(pa.float64())),
+                "value": pa.array(self.values.astype(np.float64).tolist(), pa.list_(pa.float64())),
+                "error": pa.array(errors.astype(np.float64)),
+                "caption": pa.array([each and list(each.caption) for each in pictured], pa.list_(pa.string())),
+                "picture": pa.array([each and each.picture for each in pictured], pa.binary()),
+            }
+        )
+        about = {"names": self.names, "head": self.head, "lines": self.lines}
+        buffer = io.BytesIO()
+        named = table.replace_schema_metadata({"about": json.dumps(about)})
+        pq.write_table(named, buffer, write_page_checksum=True)
+        folder.write(NAME, buffer.getvalue())
+
+
+def _matrix(column: pa.ChunkedArray[Any], width: int) -> np.ndarray:
+    """A column of lists as [rows, width]. Raises ValueError for lists of another length."""
+    whole: Any = column.combine_chunks()
+    return np.asarray(whole.flatten().to_numpy(zero_copy_only=False), np.float64).reshape(len(whole), width)
