@@ -85,14 +85,14 @@ def evaluate(
     torch.set_num_threads(cores())
     about = {"run": found.name, "data": source.name, "split": split}
     if predictor.task.labels != "class":
-        other = evaluate_other(predictor, source, rows=chosen.rows)
+        without_classes = evaluate_other(predictor, source, rows=chosen.rows)
         if as_json:
-            print_json({**about, **other.to_json()})
+            print_json({**about, **without_classes.to_json()})
             return
         shown = console()
         for note in source.notes:
             shown.print(note)
-        _show_other(shown, other, chosen)
+        _show_other(shown, without_classes, chosen)
         return
     measured = measure(predictor, source, rows=chosen.rows, job=job if job.metrics else trained)
     if as_json:
