@@ -231,7 +231,7 @@ def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis, folder:
     results = []
     for result in probe(subject, _probes_for(diagnosis)):
         results.append(result)
-        cost = "" if result.left_out else f"  {result.epochs:.2g} epochs, {result.seconds:.1f} s"
+        cost = "" if result.left_out else f"  {result.epochs:.3g} epochs, {result.seconds:.1f} s"
         shown.print(Text.assemble((result.name, "bold"), f"  {result.question}", (cost, "dim")))
         shown.print(f"  {'Left out. ' if result.left_out else ''}{result.measured}.", soft_wrap=not shown.is_terminal)
     if not results:
@@ -247,6 +247,6 @@ def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis, folder:
             shown.print(f"{title}: {'; '.join(CAUSES[cause] for cause in causes)}.", style="dim")
     spent = subject.epochs(subject.budget.spent)
     allowed = subject.epochs(round(subject.budget.rows))
-    shown.print(f"The probes took {spent:.2g} of {allowed:.3g} epochs.", style="dim")
+    shown.print(f"The probes took {spent:.3g} of {allowed:.3g} epochs.", style="dim")
     if kept := _keep(found, folder):
         shown.print(kept, style="dim")
