@@ -21,7 +21,7 @@ from lehr import trust
 from lehr.credentials import mask
 from lehr.driver.running import Interrupted, Running
 from lehr.errors import LehrError, RunHeld
-from lehr.formatting import format_folder, format_metric, format_seconds
+from lehr.formatting import format_metric, format_seconds
 from lehr.job import Job
 from lehr.job.notify import ENVIRONMENT, host_of, problem_of
 from lehr.printing import one_line
@@ -47,8 +47,8 @@ def address_of(job: Job) -> str | None:
     name = said.removeprefix(ENVIRONMENT)
     found = os.environ.get(name, "")
     if not found:
-        what = f"the environment variable {name} is not set here; first type: export {name}=https://… (or notify= )"
-        raise job.error("notify", what)
+        what = f"the environment variable {name} is not set here; first type: export {name}=https://…"
+        raise job.error("notify", f"{what}, or type notify= to tell nobody")
     if problem := problem_of(found):  # its value is a secret and is not shown
         raise job.error("notify", f"the environment variable {name} {problem}")
     return found
@@ -104,7 +104,7 @@ def ending(running: Running, state: State, reason: str) -> dict[str, Any]:
         "value": best.value if best else None,
         "reason": reason,
         "seconds": round(seconds, 1),
-        "folder": mask(format_folder(run.folder)),
+        "folder": mask(run.folder.uri),
         "user": holder.user,
         "host": holder.host,
         "text": text,

@@ -32,7 +32,7 @@ def notify_reference(value: str) -> str:
         known = "" if has_credentials(value) else f"{show(value)} "
         raise ValueError(f"{known}is no address to tell; {ALLOWED}")
     if has_credentials(value):
-        what = "is an address that is a secret, or holds one, and it would stay in the run folder"
+        what = "this address is a secret, or holds one, and would stay in the run folder"
         raise ValueError(f"{what}; type notify=env:NOTIFY_URL, after: export NOTIFY_URL=…")
     return value
 
