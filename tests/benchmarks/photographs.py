@@ -101,7 +101,9 @@ def table(lines: list[dict[str, Any]]) -> str:
 def measure(who: str, place: Path, length: Length, seed: int) -> dict[str, Any]:
     match who:
         case "plain" | "fine-tuned":
-            return plain(place, length, seed, {} if who == "plain" else {"finetune": {"head_first": "20%"}})
+            return plain(
+                place, length, seed, {} if who == "plain" else {"finetune": {"head_first": "20%"}}, clip=who != "plain"
+            )
         case "recipe":
             return recipe(place, length, seed)
         case "transfer":
@@ -172,8 +174,10 @@ def run_of(place: Path, seed: int, job: dict[str, Any]) -> tuple[lehr.Run, dict[
     return run, said(outcome.metrics.get("test_accuracy"), rows)
 
 
-def plain(place: Path, length: Length, seed: int, more: dict[str, Any]) -> dict[str, Any]:
-    return run_of(place, seed, {"kind": "train", "model": pretrained(), **base(place, length), **more})[1]
+def plain(place: Path, length: Length, seed: int, more: dict[str, Any], clip: bool) -> dict[str, Any]:
+    job = {"kind": "train", "model": pretrained(), **base(place, length), **more}
+    job["train"] |= {"max_gradient_norm": 1.0} if clip else {}
+    return run_of(place, seed, job)[1]
 
 
 def recipe(place: Path, length: Length, seed: int) -> dict[str, Any]:
