@@ -127,6 +127,8 @@ def usual(curves: Curves) -> float:
     values = _values(curves)
     if not curves.option("model.weights"):
         return values.rate
+    if curves.option("finetune"):
+        return values.finetuning
     return values.finetuning_with({"momentum": curves.option("optimizer.momentum", 0.0)})
 
 

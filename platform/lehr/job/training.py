@@ -68,7 +68,9 @@ class Training(Section):
     def _rate_of_pretrained_weights(self) -> Training:
         usual = usual_of(self.optimizer.name)
         if usual and self.model.weights and "lr" not in self.optimizer.model_fields_set:
-            self.__dict__["optimizer"] = self.optimizer.at_rate(usual.finetuning_with(self.optimizer.options))
+            # Where the body begins later, and with fixed statistics, a high rate destroys it in a few steps.
+            rate = usual.finetuning if self.finetune else usual.finetuning_with(self.optimizer.options)
+            self.__dict__["optimizer"] = self.optimizer.at_rate(rate)
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,9 @@ from typing import Any
 from lehr.job import Training
 from lehr.recipe.trial_results import Hyperparameters
 
+CLIPPED = 1.0
+"""Norm to which gradients are clipped where a pretrained body begins to learn: the first ones may destroy it."""
+
 
 def constant_rate(base: Training) -> dict[str, Any]:
     """A constant learning rate, and nothing that depends on the length of the training: it can be extended later."""
@@ -60,4 +63,5 @@ def final_training(base: Training, setting: Hyperparameters, epochs: int, few: b
         changes["schedule"] = {"name": "cosine", "warmup": warmup, "cooldown": str(base.schedule.cooldown)}
     if few and head_first(base):
         changes["finetune"] = {"head_first": "20%"}
+        changes["train.max_gradient_norm"] = base.train.max_gradient_norm or CLIPPED  # when the body begins
     return changes

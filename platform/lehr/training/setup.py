@@ -206,8 +206,8 @@ class Plan:
         elif job.model.weights and len(self.splits.train) <= FEW_IMAGES * self.task.outputs:
             notes.append(
                 "all layers of the pretrained network are trained alike from the first step; with so few images it is "
-                "usually better to train the head first, then the rest at a tenth of its rate: "
-                "finetune.head_first=20%"
+                "usually better to train the head first, then the rest at a tenth of its rate, with clipped gradients: "
+                "finetune.head_first=20% train.max_gradient_norm=1"
             )
         return notes
 

@@ -226,4 +226,5 @@ def test_few_updates_fine_tune_pretrained_weights_head_first(own: dict[str, Any]
     assert step.id.name == "last"
     (trial,) = trials_of(made, RecipeState(overfit=checked), step)
     assert trial.job.finetune == (FinetuneSection() if own is None else made.base.finetune)
+    assert trial.job.train.max_gradient_norm == (1.0 if own is None else None)
     assert ("fine-tuned, its head first" in step.plan.left_out) == (own is None)
