@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from lehr.kinds.train import _gave_up
 
-KILLED = """1 worker(s) were killed due to the node running low on memory. Memory on the node was 2.90GB used / 3.00GB limit.
+KILLED = """1 worker(s) were killed due to the node running low on memory. Memory on the node was 2.9GB of 3GB.
 Refer to the documentation on how to address the out of memory issue: https://docs.example.com/debug-memory.html"""
 
 
