@@ -28,7 +28,7 @@ from lehr.runs import Progress, RunFolder
 from lehr.runs.attempts import newest_number
 from lehr.runs.columns import listed
 from lehr.training.allocation import allocate, too_much
-from lehr.training.failures import describe, describe_lost_workers, last_line
+from lehr.training.failures import describe, describe_lost_workers, full_memory, last_line
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
@@ -136,7 +136,7 @@ def _gave_up(running: Running, retries: int, error: BaseException) -> LehrError:
     """Why Ray Train no longer restarts the workers, in one sentence."""
     failures = getattr(error, "worker_failures", None)
     times = f"{retries + 1} times, the last time because " if failures and retries else "because "
-    why = describe_lost_workers(failures) if failures else last_line(error)
+    why = describe_lost_workers(failures) if failures else full_memory(str(error)) or last_line(error)
     return LehrError(
         f"training failed {times}{why}; what was saved is kept, and running the job again resumes from there; "
         f"the full log is in {running.log}"

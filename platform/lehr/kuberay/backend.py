@@ -103,8 +103,13 @@ class Kubernetes:
             started=_seconds(job.started or job.created),
             ended=_seconds(job.ended),
             request=Request(job.run, known, "", "", stop_wait=self.profile.grace, check_token="") if known else None,
-            why=job.message if job.status in ("pending", "failed") else "",
+            why=_why_failed(job.message) if job.status == "failed" else "",
         )
+
+
+def _why_failed(message: str) -> str:
+    """What KubeRay says of a job's end; empty where it only repeats the end of the job's own log."""
+    return "" if "entrypoint command failed" in message else message.partition("\n")[0]
 
 
 def of_job(text: str) -> str:

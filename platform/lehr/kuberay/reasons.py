@@ -129,8 +129,7 @@ def _deleted_pods(rayjob: Thing, pods: Iterable[Thing], events: Iterable[Thing])
     """Pods that KubeRay has replaced already: only its events still know how they ended."""
     for event in _of_job(rayjob, pods, events):
         if "Reason:OOMKilled" in event.get("message", ""):
-            name = re.search(r"pod \S*?/?([\w.-]+)", event["message"], re.IGNORECASE)
-            yield _out_of_memory("a worker" if name is None or "head" not in name[1] else "the head", "")
+            yield _out_of_memory("the head" if event.get("reason") == "DeletedHeadPod" else "a worker", "")
         elif event.get("reason") == "Evicted" or event.get("reason") == "TaintManagerEviction":
             yield f"a pod was evicted: {event.get('message', '').strip().rstrip('.')}"
 

@@ -12,7 +12,7 @@ import time
 
 import psutil
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 
 
 def drain_this_node(address: str, seconds: float) -> bool:

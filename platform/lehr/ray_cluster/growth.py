@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 
 ANSWER_SECONDS = 5

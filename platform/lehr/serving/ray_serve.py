@@ -113,7 +113,7 @@ def bound(spec: ServeSpec, replicas: int, gpus: float = 0.0, cpus: float = 1.0) 
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         health_check_period_s=5,
     )
-    return deployment.bind(spec)  # type: ignore[no-any-return]
+    return deployment.bind(spec)
 
 
 def application(args: Mapping[str, Any]) -> Application:

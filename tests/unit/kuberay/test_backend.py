@@ -110,11 +110,11 @@ def test_an_image_that_may_change_is_told(backend: Kubernetes) -> None:
 
 
 def submitted(cluster: Cluster) -> dict[str, Any]:
-    return cluster.objects["rayjobs", "mine"]["spec"]  # type: ignore[no-any-return]
+    return cluster.objects["rayjobs", "mine"]["spec"]
 
 
 def head_of(spec: dict[str, Any]) -> dict[str, Any]:
-    return spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]  # type: ignore[no-any-return]
+    return spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
 
 
 OBEYED: dict[str, tuple[Any, Callable[[dict[str, Any]], object], object]] = {
@@ -166,7 +166,7 @@ def test_an_option_that_kubernetes_would_not_heed_is_refused(
 ) -> None:
     given = {"follow": True, "wait": False} if " " in option else {option: REFUSED[option]}
     with pytest.raises(JobError, match=r"--(no-)?[a-z]+: (is not for Kubernetes|has no effect beside)"):
-        submit(str(tmp_path / "mine.yaml"), kubernetes=str(tmp_path / "profile.yaml"), **given)  # type: ignore[arg-type]
+        submit(str(tmp_path / "mine.yaml"), kubernetes=str(tmp_path / "profile.yaml"), **given)
     assert not cluster.objects
 
 

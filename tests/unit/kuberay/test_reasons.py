@@ -60,6 +60,9 @@ def event(reason: str, message: str, name: str = "mine-x", time: str = "2030-01-
     return {"reason": reason, "message": message, "involvedObject": {"name": name}, "lastTimestamp": time}
 
 
+TERMINATED = (
+    "Ray container terminated status: &ContainerStateTerminated{ExitCode:137,Signal:0,Reason:OOMKilled,Message:,}"
+)
 KILLED = {"name": "ray-worker", "state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
 
 
@@ -81,8 +84,13 @@ KILLED = {"name": "ray-worker", "state": {"terminated": {"reason": "OOMKilled", 
         ),
         (
             [],
-            [event("DeletedWorkerPod", "Deleted worker Pod lehr/mine-x-cpu-worker-1; Reason:OOMKilled,ExitCode:137")],
+            [event("DeletedWorkerPod", f"Deleted worker Pod lehr/mine-x-cpu-worker-1; {TERMINATED}")],
             "a worker was killed since its memory was full: raise workers.memory in the profile",
+        ),
+        (
+            [],
+            [event("DeletedHeadPod", f"Deleted head Pod lehr/mine-x-head-1; {TERMINATED}")],
+            "the head was killed since",
         ),
         ([], [event("DeletedWorkerPod", "Reason:OOMKilled", name="another-x")], ""),
         # an exit code of 0 beside the reason, as container runtimes now and then report it

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 
 from lehr.ray_cluster import waiting
 from lehr.ray_cluster.growth import is_autoscaled, never_fits
