@@ -71,7 +71,8 @@ def diagnose(
     for number, finding in enumerate(diagnosis.findings):
         if number:
             shown.print()
-        _show_finding(shown, finding, others=not subject)  # the probes say which of them it is
+        # The probes say which of them it is, where a row has one class.
+        _show_finding(shown, finding, others=not subject and _has_classes(folder))
     if subject:
         shown.print()
         _show_probes(shown, subject, diagnosis)

@@ -47,7 +47,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
         Section("Environment", table(_environment(run.environment.to_json())), folded=True),
     ]
     sections = [
-        Section("", Markup().join(map(_finding, diagnosis.findings))),
+        Section("", Markup().join(_finding(found, probed=curves.by_class) for found in diagnosis.findings)),
         Section("", chart(drawn)),
         *answer_sections(run),
         _times(progress.seconds),
@@ -129,12 +129,14 @@ def subtitle(curves: Curves) -> str:
     return ", ".join(parts)
 
 
-def _finding(found: Finding) -> Markup:
+def _finding(found: Finding, *, probed: bool) -> Markup:
+    """A finding; `probed`: whether the probes can tell what else it could be."""
+    others = in_a_line(found.name) if probed else ""
     return finding(
         found.title,
         found.sentence,
         found.advice,
-        f"{others} To tell them apart: lehr diagnose RUN --probe." if (others := in_a_line(found.name)) else "",
+        f"{others} To tell them apart: lehr diagnose RUN --probe." if others else "",
         tone="good" if found.good else "bad" if found.name in _FATAL else "warn",
         tag=f"{found.confidence} confidence",
         command=found.rerun,
