@@ -12,6 +12,10 @@ from lehr.cli.options import Force
 from lehr.errors import JobError, LehrError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from lehr.data.load import OpenedSources
     from lehr.job import TrainJob
 
 MOST_CLASSES = 24  # rows of the sample grid
@@ -69,6 +73,9 @@ def show(
         streams = opened.stream(ThreadDecoder(cores()))
         resized = f"{str(error).removeprefix('data: ').capitalize()}, as they are drawn here."
     classes, labels = opened.main.classes, streams["train"].labels
+    if opened.kind != "class":
+        _count_others(opened, {name: stream.labels for name, stream in streams.items()})
+        return
     counts = {name: np.bincount(stream.labels, minlength=len(classes)) for name, stream in streams.items()}
     shown = console()
     table = Table("class", box=None, pad_edge=False, header_style="dim")
@@ -86,6 +93,29 @@ def show(
     with whole(Path(output)) as part:
         draw_sample_grid(rows, augmentations(job), counts["train"].tolist(), versions, part)
     shown.print(f"Samples: {output}")
+
+
+def _count_others(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
+    """Counts where a row has no one class: rows that have each class, or what each number is like. Draws no samples."""
+    import numpy as np
+    from rich.table import Table
+
+    from lehr.printing import one_line
+    from lehr.screen import console
+
+    shown, numbers = console(), opened.kind == "numbers"
+    figures = ("rows", "least", "mean", "most") if numbers else ("rows", "that have it")
+    table = Table("number" if numbers else "class", "split", box=None, pad_edge=False, header_style="dim")
+    for name in figures:
+        table.add_column(name, justify="right")
+    for split, values in labels.items():
+        for name, column in zip(opened.main.classes, np.asarray(values).T, strict=True):
+            told = (np.nanmin(column), np.nanmean(column), np.nanmax(column)) if numbers else ((column > 0).sum(),)
+            table.add_row(one_line(name), split, f"{len(column):,}", *(f"{each:.4g}" for each in told))
+    shown.print(table)
+    for note in opened.notes:
+        shown.print(note)
+    shown.print("No samples are drawn: they stand in a line for each class, and a row of this task has no one class.")
 
 
 @app.command("pack")

@@ -101,9 +101,9 @@ def diagnose(
     for number, finding in enumerate(diagnosis.findings):
         if number:
             shown.print()
-        _show_finding(
-            shown, finding, folder, others=not subject, ruled_out=ruled_out
-        )  # the probes say which of them it is
+        # The probes say which of them it is, where a row has one class.
+        others = not subject and _has_classes(folder)
+        _show_finding(shown, finding, folder, others=others, ruled_out=ruled_out)
     if subject:
         shown.print()
         _show_probes(shown, subject, diagnosis, folder)

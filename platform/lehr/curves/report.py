@@ -49,7 +49,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
         Section("Environment", table(_environment(run.environment.to_json())), folded=True),
     ]
     sections = [
-        Section("", _findings(diagnosis, run)),
+        Section("", _findings(diagnosis, run, probed=curves.by_class)),
         Section("", chart(drawn)),
         *answer_sections(run),
         _times(progress.seconds),
@@ -126,15 +126,16 @@ def subtitle(curves: Curves) -> str:
     return ", ".join(parts)
 
 
-def _findings(diagnosis: Diagnosis, run: RunFolder) -> Markup:
+def _findings(diagnosis: Diagnosis, run: RunFolder, *, probed: bool) -> Markup:
+    """The findings; `probed`: whether probes can tell what else each could be."""
     measured = diagnosis.measured
     ruled_out = measured.ruled_out if measured else ()
-    shown = Markup().join(_finding(each, run, ruled_out) for each in diagnosis.findings)
+    shown = Markup().join(_finding(each, run, ruled_out, probed) for each in diagnosis.findings)
     return shown + paragraph(measured.sentence) if measured else shown
 
 
-def _finding(found: Finding, run: RunFolder, ruled_out: Sequence[str]) -> Markup:
-    others = in_a_line(found.name, ruled_out=ruled_out)
+def _finding(found: Finding, run: RunFolder, ruled_out: Sequence[str], probed: bool) -> Markup:
+    others = in_a_line(found.name, ruled_out=ruled_out) if probed else ""
     return finding(
         found.title,
         found.sentence,

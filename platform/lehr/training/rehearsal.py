@@ -16,6 +16,7 @@ from lehr.data.load import OpenedSources, split_ids, splits
 from lehr.formatting import count_of
 from lehr.job import TrainJob
 from lehr.machine import cores, memory
+from lehr.tasks.forms import LabelKind
 from lehr.training.optimizers import Group, build_optimizer, groups_of
 from lehr.training.setup import Plan
 
@@ -30,8 +31,7 @@ def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
     size = min(job.train.batch_size, opened.main.rows)
     rows = max(2 * size, 2 * len(opened.main.classes))
     pixels = np.random.default_rng(0).integers(0, 256, (rows, height, width, channels), np.uint8)
-    labels = np.arange(rows, dtype=np.int64) % len(opened.main.classes)
-    images = Images(pixels, labels, opened.main.classes)
+    images = Images(pixels, _labels(opened.kind, rows, len(opened.main.classes)), opened.main.classes)
     # About as many steps as the job itself has, so that a warmup in steps fits as it does there.
     epochs = job.train.epochs * -(-opened.main.rows // size)
     short = job.model_copy(
@@ -41,6 +41,16 @@ def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
         }
     )
     return Plan.make(short, splits(short, {"train": images}))
+
+
+def _labels(kind: LabelKind, rows: int, names: int) -> np.ndarray:
+    """Labels of this kind, of which no two rows in a row have the same."""
+    numbers = np.arange(rows)
+    if kind == "class":
+        return numbers.astype(np.int64) % names
+    if kind == "classes":
+        return ((numbers[:, None] + np.arange(names)) % 2).astype(np.int8)
+    return np.repeat(numbers[:, None].astype(np.float64), names, axis=1)
 
 
 def parameter_groups_of(job: TrainJob) -> list[Group]:

@@ -15,7 +15,7 @@ HEIGHT, WIDTH = 80, 100
 
 
 def coco(**changes: Any) -> bytes:
-    images = [
+    images: list[dict[str, Any]] = [
         {"id": 7 * number + 3, "file_name": name, "width": WIDTH, "height": HEIGHT} for number, name in enumerate(BOXES)
     ]
     categories = [{"id": 90, "name": "dog"}, {"id": 4, "name": "cat"}]

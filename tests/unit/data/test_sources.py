@@ -40,7 +40,8 @@ def rows_of(source: Source) -> int:
 
 @pytest.mark.parametrize("form", SOURCES.values(), ids=SOURCES)
 def test_every_source_that_a_job_can_name_has_a_module_that_opens_it(form: SourceForm) -> None:
-    assert [*inspect.signature(opener(form)).parameters] == ["section", "job_error"]
+    wanted = ["section", "job_error", *(["kind"] if form.labels else [])]
+    assert [*inspect.signature(opener(form)).parameters] == wanted
 
 
 def test_parquet_of_encoded_images(parquet_file: Path) -> None:
@@ -206,7 +207,7 @@ def _folder(path: Path) -> Path:
     [
         (
             lambda t: {"source": "csv", "path": t},
-            'data.source: "csv" is not a data source; allowed: digits, images, files, parquet, torchvision:NAME',
+            'data.source: "csv" is not a data source; allowed: digits, images, files, parquet, table, torchvision:NAME',
         ),
         (lambda t: {"source": "images", "path": t / "no"}, '/no" does not exist'),
         (lambda t: {"source": "images", "path": _text(t / "x")}, '/x" is a file; allowed: a folder with one folder of'),

@@ -191,3 +191,15 @@ def test_labels_of_every_kind_are_packed_and_read_again(tmp_path: Path) -> None:
         again = open_source(section.data, error, kind)  # type: ignore[attr-defined]
         assert again.classes == source.classes
         assert np.array_equal(again.labels(), source.labels())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_rows_and_the_parameters_of_a_job_are_shown_before_it_runs(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.yaml").write_text(f"kind: train\ntask: {task}\nmodel: {{name: small_cnn, width: 8}}\n")
+    told = command("data", "show", "job.yaml")
+    assert "1,797" in told
+    assert "No samples are drawn" in told
+    assert "head.weight" in command("show", "job.yaml", "--parameters")

@@ -38,13 +38,12 @@ def ours(images: list[tuple[Any, ...]]) -> dict[str, float]:
 
 
 def theirs(images: list[tuple[Any, ...]]) -> dict[str, float]:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    coco, cocoeval = (pytest.importorskip(f"pycocotools.{name}") for name in ("coco", "cocoeval"))
 
     def sides(box: Any) -> list[float]:
         return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
 
-    truth, results = COCO(), []
+    truth, results = coco.COCO(), []
     truth.dataset = {
         "images": [{"id": number} for number in range(len(images))],
         "categories": [{"id": number + 1, "name": name} for number, name in enumerate(NAMES)],
@@ -61,7 +60,7 @@ def theirs(images: list[tuple[Any, ...]]) -> dict[str, float]:
             results.append({**about, "bbox": sides(box), "score": float(score)})
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        run = COCOeval(truth, truth.loadRes(results), "bbox")
+        run = cocoeval.COCOeval(truth, truth.loadRes(results), "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
