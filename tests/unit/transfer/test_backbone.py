@@ -26,5 +26,5 @@ def test_a_misspelt_run_gets_the_nearest_as_it_is_typed(tmp_path: Path) -> None:
 
 def test_where_nothing_is_near_the_place_is_told(tmp_path: Path) -> None:
     for storage in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(JobError, match="other.*holds no finished model"):
+        with pytest.raises(JobError, match=r"other.*holds no finished model"):
             check_backbone(transfer(storage, "other"))
