@@ -183,7 +183,7 @@ def job_of(name: str, folder: Path) -> dict[str, Any]:
     for number in range(4000):
         pixels = np.random.default_rng(number).integers(0, 255, (200, 200), np.uint8)
         Image.fromarray(pixels).save(photographs / f"{number:04}.png")
-    return {**job, "data": {"source": "folder", "path": str(photographs.parent)}}
+    return {**job, "data": {"source": "files", "path": str(photographs.parent)}}
 
 
 if __name__ == "__main__":
