@@ -72,7 +72,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "kind": "transfer",
         "backbone": "run:backbone",
         "strategy": ["features", "finetune", "scratch"],
-        "base": of(SMALL, train={"epochs": 12}),
+        "base": {name: each for name, each in of(SMALL, train={"epochs": 12}).items() if name != "model"},
     },
     "predict": {"kind": "predict", "run": "run:backbone", "batch_size": 32},
 }
