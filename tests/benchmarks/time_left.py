@@ -72,7 +72,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "kind": "transfer",
         "backbone": "run:backbone",
         "strategy": ["features", "finetune", "scratch"],
-        "base": of(SMALL, train={"epochs": 12}),
+        "base": {name: each for name, each in of(SMALL, train={"epochs": 12}).items() if name != "model"},
     },
     "predict": {"kind": "predict", "run": "run:backbone", "batch_size": 32},
 }
@@ -183,7 +183,7 @@ def job_of(name: str, folder: Path) -> dict[str, Any]:
     for number in range(4000):
         pixels = np.random.default_rng(number).integers(0, 255, (200, 200), np.uint8)
         Image.fromarray(pixels).save(photographs / f"{number:04}.png")
-    return {**job, "data": {"source": "folder", "path": str(photographs.parent)}}
+    return {**job, "data": {"source": "files", "path": str(photographs.parent)}}
 
 
 if __name__ == "__main__":

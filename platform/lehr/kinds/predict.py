@@ -181,13 +181,13 @@ class _Shown:
         self.running.screen.progress(current)
 
     def _seconds_left(self) -> float | None:
-        """An estimate, by the speed since the first rows were written; None until then, while processes start."""
+        """An estimate, by the speed since the first rows were written: before, processes start. None until then."""
         rows = self.progress.rows
         if not self.first and rows > self.rows_before:
             self.first = (self.last, rows)
-        if not self.first or rows == self.first[1]:
+        if not self.first:
             return None
-        began, before = self.first
+        began, before = self.first if rows > self.first[1] else (self.began, self.rows_before)
         return (self.last - began) * (self.progress.source.rows - rows) / (rows - before)
 
     def summarise(self) -> None:

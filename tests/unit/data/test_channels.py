@@ -209,9 +209,7 @@ def test_16_bits_are_told_in_one_line(tmp_path: Path) -> None:
 
 def test_a_set_without_black_and_white_is_refused_with_the_field_to_set(tmp_path: Path) -> None:
     images = [tiff(np.array([[row, 70000]], np.int32)) for row in range(20)]
-    with pytest.raises(
-        lehr.LehrError, match=r"row 0 and what follows cannot be read: .* set data\.pixel_range: \[BLACK"
-    ):
+    with pytest.raises(lehr.LehrError, match=r"row 0 and what follows cannot be read: .* data\.pixel_range=\[0,"):
         opened(parquet(tmp_path / "set.parquet", images)).shape  # noqa: B018
     assert opened(tmp_path / "set.parquet", pixel_range=[0, 70000]).shape == (1, 2, 1)
 

@@ -74,8 +74,8 @@ def open_split(
         return source
     if split not in source.other_splits:
         known = ", ".join(["train", *source.other_splits])
-        near = nearest(split, SPLITS) if split not in SPLITS else None
-        meant = f"did you mean {near}? " if near else ""
+        near = nearest(split, SPLITS) or split
+        meant = f"did you mean {near}? " if near != split and near[0] == split[:1] else ""
         raise job_error("split", f"{source.name} has no split {split} of its own; {meant}allowed: {known}")
     return source.other_splits[split]
 
