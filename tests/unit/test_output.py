@@ -26,7 +26,7 @@ COMMANDS = {
     "data show": (lambda out: show("digits", output=str(out / "samples.png")), "samples.png"),
     "export": (lambda out: export("any", out), "model.onnx"),
     "export, its classes": (lambda out: export("any", out), "classes.json"),
-    "new": (lambda out: new("train", out / "train.yaml"), "train.yaml"),
+    "new": (lambda out: new("train", [str(out / "train.yaml")]), "train.yaml"),
     "schedule": (lambda out: schedule(["cosine"], out=out / "rates.svg"), "rates.svg"),
 }
 

@@ -30,7 +30,8 @@ def as_typed(text: str, run: RunFolder) -> str:
     def typed(found: re.Match[str]) -> str:
         paths = [each.partition("=")[0] for each in shlex.split(found[1])]
         own = [as_override(path, value) for path, value in kept.items() if path != "name" and not _set(path, paths)]
-        name = [f"name={shlex.quote(f'{run.name}-2')}"] if named and "name" not in paths else []
+        another = shlex.quote(f"{run.name}-2")
+        name = [f"name={another}"] if named and "name" not in paths else []
         return " ".join(["lehr run", shown, *own, *([found[1].strip()] if found[1] else []), *name])
 
     return _RUN.sub(typed, text).replace("lehr data show JOB", f"lehr data show {shown}")

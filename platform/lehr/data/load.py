@@ -303,7 +303,7 @@ def _refuse_by_class(job: TrainJob, labels: Labels) -> None:
         return
     for field, value, usual in (("per_class", job.data.per_class, None), ("sampling", job.data.sampling, "shuffle")):
         if value != usual:
-            instead = "type data.limit=ROWS" if field == "per_class" else "allowed: shuffle"
+            instead = "type data.limit=100" if field == "per_class" else "allowed: shuffle"
             raise job.error(f"data.{field}", f"needs one class a row, and {job.task.name} has none; {instead}")
 
 

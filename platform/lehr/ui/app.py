@@ -89,7 +89,7 @@ class Pages:
         if self.hosts and host not in self.hosts:
             return _text(f"this page is not served as {host}", 421)
         if request.path != "/health" and not self._has_token(request):
-            return _text("open the address that lehr ui has printed: it brings a token", 403)
+            return _text("open the address that `lehr ui` has printed: it brings a token", 403)
         if "token" in request.query:
             return self._welcome(request)
         try:

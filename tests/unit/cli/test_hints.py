@@ -35,6 +35,15 @@ FILLED = {
     "run.job.get('run')": "runs/train",
     "run.name}/{chosen": "train/trials/0001",
     "found.name": "train",
+    "folder.name": "train",
+    "loaded.run_name": "train",
+    "another": "train-2",
+    "shown": "best.yaml",
+    "where": "runs/train",
+    "tracking/process.py name": "mlflow",
+    "recipe.base.task.name": "regression",
+    "job.task.name": "regression",
+    "wanted_name": "[cat,dog]",
     "name": "train",
     "request.run": "train",
     "file": "best.yaml",
@@ -85,8 +94,8 @@ FILLED = {
 """By the expression in an f-string, what it may be; where it means something else in one file, with that before it."""
 
 PROSE = (
-    "and asks calls comes does expects had has if in is itself job keeps knows made makes needs on predicts reads "
-    "records sets takes that there to trains will with works wrote"
+    "and asks calls comes does expects fills had has if in is itself job keeps knows made makes needs on predicts "
+    "reads records sets takes that there to trains will with works wrote"
 )
 """Words after `lehr` in sentences that are about the program."""
 

@@ -23,7 +23,7 @@ def coco(**changes: Any) -> bytes:
     annotations = [
         {"id": k, "image_id": image["id"], "category_id": ids[name], "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": 0}
         for image in images
-        for k, (name, x0, y0, x1, y1) in enumerate(BOXES[image["file_name"]])
+        for k, (name, x0, y0, x1, y1) in enumerate(BOXES[str(image["file_name"])])
     ]
     whole: dict[str, Any] = {"images": images, "categories": categories, "annotations": annotations}
     for key, change in changes.items():

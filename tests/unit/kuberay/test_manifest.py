@@ -149,7 +149,9 @@ def test_manifests_do_not_change(cluster: Path) -> None:
     """After an intended change, LEHR_WRITE_GOLDEN=1 writes them again, so that the difference can be reviewed."""
     objects = manifest(load(ROOT / "jobs/train.yaml"), load_profile(cluster), ray_version="2.60.0")
     assert "kind: train" in objects[0]["data"]["job.yaml"]
-    objects[0]["data"]["job.yaml"] = "the job as resolved, which grows with every field that jobs get\n"
+    grows = "the job as resolved, which grows with every field that jobs get"
+    objects[0]["data"]["job.yaml"] = f"{grows}\n"
+    objects[1]["metadata"]["annotations"]["lehr/job"] = grows
     text = to_yaml(objects)
     golden = GOLDEN / f"train-{cluster.stem}.yaml"
     if os.environ.get("LEHR_WRITE_GOLDEN"):

@@ -20,6 +20,8 @@ from lehr.job.sources import SOURCES
 from lehr.kinds import KINDS
 from lehr.runs import job_file
 from lehr.runs.tables import is_extension
+from lehr.tasks.forms import TASKS
+from lehr.tracking import TRACKERS
 
 LIBRARY = Path(lehr.__file__).parent
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -28,6 +30,8 @@ OWN_TABLES = {  # modules that import by a name, which stands in a table of lehr
     "kinds/__init__.py": list(KINDS.values()),
     "data/sources/__init__.py": [f"lehr.data.sources.{form.module}" for form in SOURCES.values()],
     "cli/main.py": ["lehr.cli."],
+    "tasks/find.py": [f"lehr.tasks.{form.module}" for form in TASKS.values()],
+    "tracking/sink.py": [tracker.module for tracker in TRACKERS.values()],
 }
 OTHER_TABLES = {"data/decode.py"}  # Pillow's plugins, by names that stand there
 OF_THE_PATH = {"own_modules.py", "__main__.py"}  # one adds the folders of jobs, the other takes the current one away

@@ -65,7 +65,7 @@ def test_nobody_sees_anything_without_the_token(path: str, tmp_path: Path) -> No
         for address in (path, f"{path}{'&' if '?' in path else '?'}token=wrong"):
             answer = await client.get(address)
             assert answer.status == 403
-            assert await answer.text() == "open the address that lehr ui has printed: it brings a token"
+            assert await answer.text() == "open the address that `lehr ui` has printed: it brings a token"
 
     asked(tmp_path, do, token="")
 

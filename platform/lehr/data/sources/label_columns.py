@@ -65,9 +65,9 @@ def choose_columns(wanted: Sequence[str], there: Sequence[str], kind: LabelKind,
     found = list(wanted) or [name for name in USUAL_NAMES if name in there][:1]
     if found:
         return found
-    several = (
-        f"data.labels=[{','.join(known[:3])}]" if kind != "class" else f"data.labels={known[0] if known else 'NAME'}"
-    )
+    names = (known[:1] if kind == "class" else known[:3]) or ["NAME"]
+    wanted_name = names[0] if kind == "class" else f"[{','.join(names)}]"
+    several = f"data.labels={wanted_name}"
     raise WrongLabels("label", f"has no column label or labels; its columns are {_listed(there)}; type {several}")
 
 

@@ -31,6 +31,7 @@ from lehr.data.sources.images import FILES_PER_PART, FilesPart
 from lehr.data.sources.label_columns import LabelColumns, WrongLabels, choose_columns, read_columns
 from lehr.data.sources.splits import split_of
 from lehr.job import DataSection
+from lehr.runs.bounded import read_row_groups
 from lehr.tasks.forms import LabelKind
 
 FILE_COLUMNS = ("file", "files", "filename", "file_name", "image", "image_path", "path", "filepath")
@@ -91,7 +92,7 @@ def _read(path: str, job_error: ErrorFactory) -> pa.Table:
     def read() -> pa.Table:
         with filesystem.open_input_file(inner) as file:
             if ending == ".parquet":
-                return pq.read_table(file)
+                return read_row_groups(pq.ParquetFile(file), MOST_BYTES)
             parse = pacsv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",")
             convert = pacsv.ConvertOptions(
                 strings_can_be_null=False, null_values=["", "NA", "NaN", "nan", "null", "None"]
