@@ -27,15 +27,15 @@ def stop_reason(reason: str) -> str:
     """Why a run was asked to stop, in words: a signal is named by what sends it."""
     return {
         "SIGINT": "stopped with Ctrl-C",
-        "SIGTERM": "stopped by the system or by another program (SIGTERM)",
+        "SIGTERM": "stopped by lehr stop, the system or another program (SIGTERM)",
         "SIGHUP": "stopped when its terminal closed",
     }.get(reason, reason)
 
 
-def count_of(number: float, noun: str) -> str:
-    """`1 trial`, `2 trials`, `0.5 minutes`."""
+def count_of(number: float, noun: str, nouns: str = "") -> str:
+    """`1 trial`, `2 trials`, `0.5 minutes`; `nouns` is the plural where it is not made with an s."""
     told = f"{number:g}" if isinstance(number, float) else str(number)
-    return f"{told} {noun}{'s' * (told != '1')}"
+    return f"{told} {noun if told == '1' else nouns or f'{noun}s'}"
 
 
 def format_metric(value: float, metric: str, rows: Mapping[str, int] | int | None = None) -> str:

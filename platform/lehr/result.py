@@ -198,6 +198,9 @@ def trust_all(named: Sequence[str], storage: str) -> None:
             trust_run(find(name, storage).record)
 
 
+MOST_NAMED = 8  # runs that a sentence names
+
+
 def find(name: str, storage: str) -> Run:
     """The run with this name in the storage, or at this path or URI.
 
@@ -223,5 +226,7 @@ def find(name: str, storage: str) -> Run:
             raise RunError(f"{storage}/{entry}")
     known = [run.name for run in listing.runs]
     similar = get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(similar)}?" if similar else f"it holds {', '.join(known[:8]) or 'no runs'}"
+    newest = ", ".join(reversed(known[-MOST_NAMED:])) or "no runs"
+    more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"it holds {newest}{more}"
     raise RunError(f'no run "{name}" in {storage}; {hint}')

@@ -146,7 +146,7 @@ def submit_request(jobs: Backend, request: Request, *, follow: bool, wait: bool 
     existing = newest(jobs, run)
     action = next_action(request, existing, jobs)
     if action == "nothing":
-        print(f"{run} is finished on {jobs.address}. To start over, add --fresh.")
+        print(f"{run} is finished on {jobs.address}. To start over, submit its job file: lehr submit JOB --fresh")
         return
     if action == "attach" and existing:
         print(f"{run} is already {existing.status} on {jobs.address}; this is the same job.", flush=True)

@@ -24,6 +24,7 @@ def track(
     Example: lehr track train --to tensorboard --to wandb
     """
     from lehr import tracking
+    from lehr.formatting import count_of, format_folder
     from lehr.result import find
 
     for name in to:
@@ -33,4 +34,5 @@ def track(
     folder = find(run, storage_or_default(storage)).record
     for name in dict.fromkeys(to):
         rows = tracking.track(folder, name, follow, tracking.job_has_ended)
-        print(f"{name} has {folder.name}: {rows:,} rows are new.")
+        where = f", in {format_folder(folder.folder)}/tensorboard" if name == "tensorboard" else ""
+        print(f"{name} has {folder.name}{where}: {count_of(rows, 'row')} {'is' if rows == 1 else 'are'} new.")

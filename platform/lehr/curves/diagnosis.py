@@ -100,12 +100,14 @@ def _healthy(s: Signals) -> Finding | None:
     validation = s.final(s.validation)
     error = s.standard_error(validation)
     sure = s.length >= 3 * s.limits.few_epochs and 1 - validation + 2 * error <= 2 * s.limits.near_perfect
+    better = s.survey.linear is not None and s.survey.linear > validation
+    linear = f" (a linear model on images of 8 × 8 pixels has {s.survey.linear:.1%})" if better else ""
     return Finding(
         name="healthy",
         title="Healthy",
         rule="no rule found a problem, and nearly all validation rows are right",
-        evidence=f"validation accuracy has settled at {s.told(validation)}; {_left(s, error)}",
-        confidence="high" if sure else "medium",
+        evidence=f"validation accuracy has settled at {s.told(validation)}{linear}; {_left(s, error)}",
+        confidence="high" if sure and not better else "medium",
         advice="Nothing needs to be changed.",
         good=True,
     )
@@ -121,9 +123,12 @@ def _nothing_seen(s: Signals) -> Finding:
     if np.isfinite(s.majority):
         known.append(f"always naming the most frequent class would have {s.majority:.1%}")
     compared = f" ({', and '.join(known)})" if known else ""
+    better = s.survey.linear is not None and s.survey.linear > validation + error
     return Finding(
         name="nothing_seen",
-        title="Nothing wrong seen; what is reachable is not known",
+        title="Nothing wrong seen in the curves, but a linear model does better"
+        if better
+        else "Nothing wrong seen; what is reachable is not known",
         rule="no rule found a problem, and not nearly all validation rows are right",
         evidence=f"validation accuracy is {s.told(validation)}{compared}; {_left(s, error)}",
         confidence="low",

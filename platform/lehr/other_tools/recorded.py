@@ -64,8 +64,9 @@ def _refuse_tables_of_runs(rows: Sequence[Row], names: Sequence[str], index: str
     """Raises JobError for one whose rows have names of their own, or that Weights & Biases exported as such."""
     named = [name for name in names if len({row.get(name) for row in rows}) == len(rows) > 1 and _is_text(rows, name)]
     if {"Name", "State", "Created"} <= set(names) or "_wandb" in names or (index is None and named):
-        what = f"{where} is a table of runs, a row for each, which holds no curves; allowed: the export of a chart "
-        raise JobError(what + "(in its menu: CSV Export), or of a run's history")
+        what = f"{where} holds no curves: no column counts epochs or steps, and its rows are things with names of "
+        what += "their own, such as runs; allowed: the values of one training by epoch or step, such as the CSV export "
+        raise JobError(what + "of a chart or of a run's history")
 
 
 def _is_text(rows: Sequence[Row], name: str) -> bool:

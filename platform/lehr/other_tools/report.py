@@ -34,7 +34,7 @@ def log_page(verdict: Verdict) -> str:
 
 def lead(log: Log) -> str:
     """What was read, in half a line."""
-    tool = f"recorded by {log.tool}, " if log.tool else ""
+    tool = f"in {log.tool}'s form, " if log.tool else ""
     epochs = f"{log.epochs:.3g} epochs" if np.isfinite(log.epochs) else ""
     steps = f"{log.end:,.0f} steps" if log.axis == "step" else ""
     return tool + ", ".join(each for each in (steps, epochs) if each)

@@ -78,7 +78,7 @@ def _rose(s: Signals) -> Judged | None:
         "diverged",
         "The training loss rises again",
         "the training loss lost half of what it had gained",
-        f"{loss.column} fell to {low:.3g} at {s.log.at(loss.x[lowest])} and ends at {last:.3g}",
+        f"{loss.column} fell to {low:.3g} at {s.log.at(loss.x[lowest])} and ends near {last:.3g}",
         "high" if last > loss.y[0] else "medium",
         "Lower the learning rate to a third, warm it up, or clip gradients.",
         loss.x[lowest],
@@ -125,8 +125,11 @@ def overfitting(s: Signals) -> Judged | None:
     if after > FITTING * before:
         return None
     worse = _metric_fell(s)
-    falling = f", while {s.loss.column} falls from {before:.3g} to {after:.3g}" if s.loss and before > after else ""
-    evidence = f"{curve.column} is lowest at {s.log.at(where)} ({curve.y[best]:.3g}) and ends at {last:.3g}{falling}"
+    falling = (
+        f", while {s.loss.column} falls from about {before:.3g} to {after:.3g}" if s.loss and before > after else ""
+    )
+    lowest = f"{curve.column} is lowest at {s.log.at(where)} ({curve.y[best]:.3g})"
+    evidence = f"{lowest} and ends near {last:.3g}{falling}"
     sure = last - low > 2 * max(2 * RISE * abs(low), unsure) and len(curve) >= 5
     if worse is False and s.metric is not None:
         return _judged(
@@ -134,7 +137,7 @@ def overfitting(s: Signals) -> Judged | None:
             "overconfident",
             "Overconfident: validation loss rises, its metric does not fall",
             "the validation loss rises while the training loss falls, and the metric stays",
-            f"{evidence}; {s.metric.column} stays at {_told(s, abs(ending(s.metric.y)))}",
+            f"{evidence}; {s.metric.column} does not fall, near {_told(s, abs(ending(s.metric.y)))}",
             "medium" if sure else "low",
             f"If probabilities matter, stop near {s.log.at(where)}, smooth labels, or calibrate the temperature (Guo "
             "et al., 2017); if only the metric matters, keep the last checkpoint.",
@@ -289,8 +292,8 @@ def nothing_wrong(s: Signals) -> Judged:
             0.0,
             good=True,
         )
-    shown = f"{metric.column} ends at {_told(s, abs(ending(metric.y)))}" if metric else ""
-    loss = f"{s.validation_loss.column} ends at {ending(s.validation_loss.y):.3g}" if s.validation_loss else ""
+    shown = f"{metric.column} ends near {_told(s, abs(ending(metric.y)))}" if metric else ""
+    loss = f"{s.validation_loss.column} ends near {ending(s.validation_loss.y):.3g}" if s.validation_loss else ""
     evidence = " and ".join(each for each in (shown, loss) if each) + f", after {_length(s.log)}"
     if _nearly_all(s):
         return _judged(

@@ -245,7 +245,7 @@ def _about_time(job: Job, length: Length, work: Work, minutes: float | None, aga
     if isinstance(job, TransferJob) and job.strategy != "auto":
         strategies = tuple(job.strategy)
     seconds = work.seconds(strategies, epochs, limit)
-    of = f"{epochs} epochs from scratch" if not strategies else _in_words(strategies, epochs)
+    of = f"{count_of(epochs, 'epoch')} from scratch" if not strategies else _in_words(strategies, epochs)
     if limit:
         of += f" of {limit:,} photographs"
     line = f"Takes {about(seconds)} on this machine: {of}"

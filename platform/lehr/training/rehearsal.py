@@ -99,7 +99,7 @@ class JobFacts:
         rows = ", ".join(f"{count:,} {split}" for split, count in self.rows.items())
         frozen = "" if self.trained == self.parameters else f", {self.trained:,} of them trained"
         epochs = self.steps // self.steps_per_epoch if self.steps_per_epoch else 0
-        decoded = f"{self.classes} classes; {in_bytes(self.image_bytes)} decoded"
+        decoded = f"{count_of(self.classes, 'class', 'classes')}; {in_bytes(self.image_bytes)} decoded"
         return [
             f"data     {rows} images of {height} × {width} × {channels}, {decoded}",
             f"network  {self.parameters:,} parameters{frozen}; weights {in_bytes(self.weight_bytes)}",

@@ -225,7 +225,7 @@ def test_a_finished_run_says_how_it_starts_over(
     sent = backend.submit(request_of(backend.job, Path.cwd()))  # type: ignore[arg-type]
     set_status(cluster, sent, "Complete", "SUCCEEDED")
     submit(str(tmp_path / "mine.yaml"), kubernetes=str(tmp_path / "profile.yaml"))
-    assert "To start over, add --fresh." in capsys.readouterr().out
+    assert "To start over, submit its job file: lehr submit JOB --fresh" in capsys.readouterr().out
 
 
 def test_a_dry_run_lists_the_modules_and_names_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -265,9 +265,9 @@ def test_nan_and_infinity_are_values_and_gaps_are_not(tmp_path: Path) -> None:
         (
             "runs.csv",
             b"Name,State,Created,loss\na,finished,today,1\nb,crashed,today,2\n",
-            "table of runs, a row for each",
+            "holds no curves: no column counts epochs or steps",
         ),
-        ("models.csv", b"model,val_loss\nresnet,0.5\nvit,0.4\n", "table of runs, a row for each"),
+        ("models.csv", b"model,val_loss\nresnet,0.5\nvit,0.4\n", "holds no curves: no column counts epochs or steps"),
         ("other.csv", b"epoch,apples\n1,2\n2,3\n", "no column of other.csv was understood"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_task_brings_its_loss_and_the_metric_that_chooses_the_model(
         ({"task": "regression", "metrics": ["f1"]}, r'"f1" is not a metric of regression; allowed: a class of torchm'),
         ({"task": "regression", "train.metric": "validation_accuracy"}, r"is not recorded; allowed: train_loss, "),
         ({"data": {"source": "digits", "labels": "age"}}, r"the source digits has no columns; allowed with: parquet"),
-        ({"task": "regression", "data.per_class": 3}, r"data.per_class: needs one class a row.*type data.limit=ROWS"),
+        ({"task": "regression", "data.per_class": 3}, r"data.per_class: needs one class a row.*type data.limit=100"),
         ({"task": "multilabel", "data.sampling": "balanced"}, r"data.sampling: needs one class a row"),
         ({"task": f"{OWN}:labelled"}, r"is no task; allowed: a subclass of lehr.tasks.base.Task"),
         ({"task": f"{OWN}:Counts", "loss": "focal"}, r"loss.name: has no effect with task: .*; leave the section loss"),
