@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lehr.intervals import metric_in_words
 from lehr.runs import Folder
@@ -30,6 +31,15 @@ def stop_reason(reason: str) -> str:
         "SIGTERM": "stopped by lehr stop, the system or another program (SIGTERM)",
         "SIGHUP": "stopped when its terminal closed",
     }.get(reason, reason)
+
+
+def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """A tree, such as a job, with dotted paths as its keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = f"{path}.{key}" if path else str(key)
+        found |= flat(value, inner) if isinstance(value, Mapping) else {inner: value}
+    return found
 
 
 def count_of(number: float, noun: str, nouns: str = "") -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +13,10 @@ from typing import Annotated
 
 import typer
 
+from lehr.cli.listening import LOOPBACK, address_of, refuse_taken
 from lehr.cli.options import RunName, Storage, Trust, storage_or_default
-from lehr.errors import JobError, LehrError
+from lehr.errors import LehrError
 from lehr.formatting import format_path
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -50,7 +47,7 @@ def serve(
     Example: lehr serve train
     Example: lehr serve snapshot-ensemble --host 0.0.0.0 --replicas 2
     """
-    _refuse_taken(host, port)
+    refuse_taken(host, port)
     _needs("fastapi", "uvicorn", "multipart")
     from lehr.machine import cores
     from lehr.own_modules import look_in
@@ -106,35 +103,13 @@ def _until_stopped() -> Iterator[Event]:
 
 def _where(host: str, port: int, token: str) -> str:
     """Where the server is found, as what a person types."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    address = f"http://{name}:{port}/"
+    address = address_of(host, port)
     bearer = f"-H 'Authorization: Bearer {token}' " if token else ""
     return (
         f"Page:      {address}{f'?token={token}' if token else ''}\n"
         f"Programs:  curl {bearer}-F file=@photo.jpg {address}predict\n"
         f"Also:      {address}openapi.json, {address}health, {address}metrics"
     )
-
-
-def _refuse_taken(host: str, port: int) -> None:
-    """Raises JobError if nothing can listen there."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    except OSError:
-        raise _no_address(host) from None
-    with socket.socket(family, socket.SOCK_STREAM) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise _no_address(host) from None
-            what = f"{port} cannot be listened on ({error.strerror}); choose another: --port {port % 65535 + 1}"
-            raise JobError(what, field="--port") from None
-
-
-def _no_address(host: str) -> JobError:
-    return JobError(f'"{host}" is no address of this machine; allowed: 127.0.0.1, 0.0.0.0', field="--host")
 
 
 def _needs(*modules: str) -> None:

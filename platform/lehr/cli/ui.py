@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import secrets
-import socket
 from typing import Annotated
 
 import typer
 
+from lehr.cli.listening import LOOPBACK, address_of, refuse_taken
 from lehr.cli.options import storage_or_default
 from lehr.errors import JobError
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def ui(
@@ -47,19 +44,7 @@ def ui(
     key = secrets.token_urlsafe(16) if token is None else token
     if not key:
         raise JobError("is empty; allowed: leave it out for a random one", field="--token")
-    listening = _listen(host, port)
-    names = LOOPBACK | {host} if host in LOOPBACK else frozenset()
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    print(f"Runs of {where.uri}: http://{shown}:{port}/?token={key}\nStop with Ctrl-C.", flush=True)
-    web.run_app(make_app(where, key, names), sock=listening, print=None, access_log=None, handle_signals=True)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises JobError where that is not possible."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            what = f"{port} is taken by another program; allowed: another one, such as --port {port + 1}"
-            raise JobError(what, field="--port") from None
-        raise JobError(f"{host} cannot be listened on: {error.strerror or error}", field="--host") from None
+    refuse_taken(host, port)
+    names = frozenset(LOOPBACK) if host in LOOPBACK else frozenset()
+    print(f"Runs of {where.uri}: {address_of(host, port)}?token={key}\nStop with Ctrl-C.", flush=True)
+    web.run_app(make_app(where, key, names), host=host, port=port, print=None, access_log=None, handle_signals=True)

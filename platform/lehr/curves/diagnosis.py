@@ -14,11 +14,11 @@ from lehr.curves import advice, other_tasks
 from lehr.curves.fatal import diverged
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.kept import with_model
+from lehr.curves.other_tasks import too_little
 from lehr.curves.record import Curves
 from lehr.curves.rules import DATA, FATAL, FOR_ANY_LOSS, LAST_RESORT, RULES
 from lehr.curves.signals import Signals
 from lehr.curves.thresholds import DEFAULT, Thresholds
-from lehr.formatting import count_of
 
 
 def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
@@ -30,17 +30,17 @@ def diagnose(curves: Curves, limits: Thresholds = DEFAULT) -> Diagnosis:
 def _findings(curves: Curves, limits: Thresholds) -> tuple[Finding, ...]:
     s = Signals(curves, limits)
     if not len(curves.steps["step"]):
-        return (_too_little(s),)
+        return (too_little(s),)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN columns are "not measured", and compare as False
         if not curves.by_class:
             return other_tasks.findings(s)
         if not np.isfinite(s.loss).any() or not np.isfinite(s.validation).any():
             found = diverged(s) if _became_not_finite(curves) else None
-            return (found or _too_little(s),)
+            return (found or too_little(s),)
         if s.length < limits.few_epochs:
             found = diverged(s)
-            return (found or _too_little(s),)
+            return (found or too_little(s),)
         fatal_rules = (*DATA, *(rule for rule in FATAL if s.positive or rule in FOR_ANY_LOSS))
         fatal = next((found for rule in fatal_rules if (found := rule(s))), None)
         if fatal:
@@ -56,20 +56,6 @@ def _findings(curves: Curves, limits: Thresholds) -> tuple[Finding, ...]:
 
 def _became_not_finite(curves: Curves) -> bool:
     return bool(curves.divergence) or not np.isfinite(curves.steps["loss"]).all()
-
-
-def _too_little(s: Signals) -> Finding:
-    seen = count_of(round(s.length, 1), "epoch")
-    return Finding(
-        name="too_little",
-        title="Too short to judge",
-        rule=f"fewer than {s.limits.few_epochs:g} epochs were recorded",
-        evidence=f"after {seen} every curve is still changing, whether anything is wrong or not",
-        confidence="high",
-        advice="Train for at least ten epochs before judging the curves.",
-        overrides={"train.epochs": max(10, int(s.curves.option("train.epochs", 10)))},
-        good=True,
-    )
 
 
 def _unclear(s: Signals) -> Finding | None:

@@ -16,7 +16,7 @@ from lehr.curves import advice
 from lehr.curves.fatal import diverged
 from lehr.curves.findings import NOT_LEARNING, Finding
 from lehr.curves.signals import Signals
-from lehr.formatting import format_metric
+from lehr.formatting import count_of, format_metric
 from lehr.reporting.smoothing import Floats
 from lehr.tasks.forms import spoken
 
@@ -31,7 +31,7 @@ def findings(s: Signals) -> tuple[Finding, ...]:
     if exploded := diverged(s):
         return (exploded,)
     if not np.isfinite(s.loss).any() or s.length < s.limits.few_epochs:
-        return (_too_little(s),)
+        return (too_little(s),)
     if stuck := _not_learning(s):
         return (stuck,)
     found = tuple(each for each in (_overfitting(s), _too_short(s)) if each)
@@ -60,12 +60,14 @@ def _told(s: Signals) -> str:
     return f"{name} on {s.validation_rows:,} validation rows is {value:.3f}{guess}"
 
 
-def _too_little(s: Signals) -> Finding:
+def too_little(s: Signals) -> Finding:
+    """What is said of a run of a few epochs, whatever its task."""
+    seen = count_of(round(s.length, 1), "epoch")
     return Finding(
         name="too_little",
         title="Too short to judge",
         rule=f"fewer than {s.limits.few_epochs:g} epochs were recorded",
-        evidence=f"after {s.length:.1f} epochs every curve is still changing, whether anything is wrong or not",
+        evidence=f"after {seen} every curve is still changing, whether anything is wrong or not",
         confidence="high",
         advice="Train for at least ten epochs before judging the curves.",
         overrides={"train.epochs": max(10, int(s.curves.option("train.epochs", 10)))},

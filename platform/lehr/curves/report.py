@@ -19,7 +19,7 @@ from lehr.curves.answers import answer_sections
 from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.record import Curves
 from lehr.curves.typed import as_typed
-from lehr.formatting import format_metric, format_seconds
+from lehr.formatting import flat, format_metric, format_seconds
 from lehr.intervals import in_words
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
@@ -109,10 +109,10 @@ def comparison_title(runs: Sequence[Curves]) -> str:
 
 def differences(runs: Sequence[Curves]) -> list[str]:
     """The dotted paths of the fields in which the jobs differ, except names, notes and storage."""
-    flat = [_flat(curves.job) for curves in runs]
-    paths = dict.fromkeys(path for each in flat for path in each)
+    jobs = [flat(curves.job) for curves in runs]
+    paths = dict.fromkeys(path for each in jobs for path in each)
     of_the_run = ("name", "notes", "notify", "storage", "tracking")
-    return [p for p in paths if p not in of_the_run and len({repr(each.get(p)) for each in flat}) > 1]
+    return [p for p in paths if p not in of_the_run and len({repr(each.get(p)) for each in jobs}) > 1]
 
 
 def subtitle(curves: Curves) -> str:
@@ -205,15 +205,7 @@ def _number(value: float) -> str:
 
 
 def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(path.replace("_", " ").replace(".", " · "), _plain(value)) for path, value in _flat(environment).items()]
-
-
-def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = f"{path}.{key}" if path else str(key)
-        flat |= _flat(value, inner) if isinstance(value, Mapping) else {inner: value}
-    return flat
+    return [(path.replace("_", " ").replace(".", " · "), _plain(value)) for path, value in flat(environment).items()]
 
 
 def _plain(value: Any) -> str:

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lehr.errors import JobError
 from lehr.other_tools import events, mlflow_folder
@@ -110,8 +110,7 @@ def _json_lines(path: Path, text: str) -> list[Row]:
 def _trainer_state(path: Path, state: Mapping[str, Any]) -> list[Recorded]:
     """Hugging Face: some rows are of training, some of evaluation; the last one has means over the whole run."""
     rows = [row for row in state["log_history"] if isinstance(row, dict) and "train_runtime" not in row]
-    found = from_rows(rows, str(path), "Hugging Face")
-    return [Recorded(each.axis, each.columns, each.epochs, each.run, each.tool) for each in found]
+    return from_rows(rows, str(path), "Hugging Face")
 
 
 def _of_lists(value: Mapping[str, Any]) -> list[Row]:
@@ -170,13 +169,9 @@ def _exported_chart(rows: list[Row], names: list[str]) -> list[Recorded]:
         values = {float(str(row[index])): float(str(row[name])) for row in rows if row[index] and row.get(name)}
         if values:
             points.setdefault(run, {})[key] = values
-    axis = "epoch" if plain(index) == "epoch" else "step"
-    return [
-        Recorded(
-            "epoch" if axis == "epoch" else "step",
-            {key: curve(key, values) for key, values in keys.items()},
-            run=run,
-            tool="Weights & Biases",
-        )
-        for run, keys in points.items()
-    ]
+    found = []
+    for run, keys in points.items():
+        columns = {key: curve(key, values) for key, values in keys.items()}
+        axis: Literal["epoch", "step"] = "epoch" if plain(index) == "epoch" else "step"
+        found.append(Recorded(axis, columns, run=run, tool="Weights & Biases"))
+    return found

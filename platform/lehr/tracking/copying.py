@@ -10,9 +10,9 @@ from typing import Any
 
 from lehr.credentials import mask
 from lehr.errors import LehrError
-from lehr.formatting import format_folder
+from lehr.formatting import flat, format_folder
 from lehr.runs import Folder, RunFolder
-from lehr.tracking.sink import TRACKERS, Described, Row, Sink, flat
+from lehr.tracking.sink import TRACKERS, Described, Row, Scalar, Sink
 
 GROUPS = ("trials", "members")
 """Folders in which a run has children; those of a recipe's steps are in `recipe/`."""
@@ -152,7 +152,7 @@ class _Copy:
         job = {key: value for key, value in self.run.job.items() if key not in ("notes", "notify", "tracking")}
         group = self.parent.run.name if self.parent else self.run.name
         name = f"{group}-{self.path.replace('/', '-')}" if self.parent else self.run.name
-        parameters = {path: mask(value) if isinstance(value, str) else value for path, value in flat(job).items()}
+        parameters = {path: _scalar(value) for path, value in flat(job).items()}
         return Described(
             name=name,
             kind=str(job.get("kind", "")),
@@ -167,6 +167,11 @@ class _Copy:
         if state != self.state:
             state.write(self.run.folder, self.name)
             self.state = state
+
+
+def _scalar(value: object) -> Scalar:
+    """A value of a job as a tracker takes it: without passwords, and lists as text."""
+    return value if isinstance(value, int | float) or value is None else mask(str(value))
 
 
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from lehr.errors import JobError
 
@@ -94,15 +94,3 @@ TRACKERS: dict[str, Tracker] = {
     "wandb": Tracker("wandb", "pip install wandb", "lehr.tracking.wandb"),
     "trackio": Tracker("trackio", "pip install trackio", "lehr.tracking.trackio"),
 }
-
-
-def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Scalar]:
-    """A job with dotted paths; lists as text."""
-    found: dict[str, Scalar] = {}
-    for key, value in tree.items():
-        inner = f"{path}.{key}" if path else str(key)
-        if isinstance(value, Mapping):
-            found |= flat(value, inner)
-        else:
-            found[inner] = value if isinstance(value, str | float | int | bool) or value is None else str(value)
-    return found

@@ -57,7 +57,7 @@ def test_help_shows_every_command_in_a_group_with_its_whole_summary_on_one_line(
 
 
 def test_every_module_with_a_command_is_in_the_table() -> None:
-    shared = {"__init__", "main", "commands", "options", "other_tools"}
+    shared = {"__init__", "main", "commands", "options", "listening", "other_tools"}
     modules = {path.stem for path in (ROOT / "platform/lehr/cli").glob("*.py")}
     assert modules - shared == {name.replace("-", "_") for name in SUMMARIES}
 
