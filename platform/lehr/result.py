@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lehr.predict import Predictor
+    from lehr.reporting.picture import Picture
 
     OneImage = str | Path | bytes | Image | np.ndarray
+
+MOST_DRAWN = 12  # trainings in one picture
+OF_A_RUN = ("name", "notes", "notify", "storage", "tracking")  # fields of a job that say nothing of its training
 
 
 class Run:
@@ -80,10 +84,54 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """The metrics after each epoch: one row per epoch, one column per metric.
 
-        Accuracies are from 0 to 1, times in seconds. A job made of trials has no epochs of its own: see the runs in
-        `run.record.children("trials")`.
+        Of a job made of trainings, such as a search: one row per training, as `trainings` has it. Accuracies are from 0
+        to 1, times in seconds.
         """
-        return self.record.epochs().to_pandas()
+        epochs = self.record.epochs()
+        return epochs.to_pandas() if epochs.num_rows or not self.trainings() else self._table_of_trainings()
+
+    def trainings(self) -> list[Run]:
+        """The trainings that a search, recipe, ensemble or transfer is made of, by name; none of a single training."""
+        steps = [f"recipe/{step}" for step in self.record.folder.child("recipe").folders()]
+        return [Run(each) for group in ("trials", "members", *steps) for each in self.record.children(group)]
+
+    def _table_of_trainings(self) -> pd.DataFrame:
+        """A row for each training: its name, the fields in which their jobs differ, its state and its best value."""
+        import pandas as pd
+
+        from lehr.formatting import flat
+
+        runs = self.trainings()
+        jobs = [{key: value for key, value in flat(each.record.job).items() if key not in OF_A_RUN} for each in runs]
+        fields = dict.fromkeys(path for job in jobs for path in job)
+        differing = [path for path in fields if len({repr(job.get(path)) for job in jobs}) > 1]
+        rows = []
+        for each, job in zip(runs, jobs, strict=True):
+            best, training = each.best, each.record.progress().training
+            rows.append(
+                {
+                    "run": each.record.folder.uri.removeprefix(f"{self.record.folder.uri.rstrip('/')}/"),
+                    **{path: job.get(path) for path in differing},
+                    "state": each.status,
+                    "epochs": training.epochs_done if training else 0,
+                    "metric": best.get("metric", ""),
+                    "best": best.get("value"),
+                    "epoch": best.get("epoch"),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def curves(self) -> Picture:
+        """The learning curves so far, as a picture that a notebook shows and `save` writes as PNG, SVG or HTML.
+
+        Of a job made of trainings: those of its trainings on the same axes, the best dozen of them.
+
+        Raises:
+            RunError: nothing was recorded yet.
+        """
+        from lehr.curves import curves_of
+
+        return curves_of([each.record for each in _best_first(self.trainings())[:MOST_DRAWN] or [self]])
 
     def steps(self) -> pd.DataFrame:
         """One row per optimizer step: loss, learning rate, gradient norm, and times in seconds."""
@@ -152,6 +200,27 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.record.folder.uri!r}, {self.status})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: its state, its curves and its verdict."""
+        from lehr.notebooks import run_html
+
+        return run_html(self.record)
+
+
+def _best_first(runs: Sequence[Run]) -> list[Run]:
+    """The runs of one job, those with a result first, the best of them first."""
+    from lehr.job import Training, from_dict
+
+    def rank(each: Run) -> tuple[bool, float]:
+        best = each.best
+        if not best:
+            return True, 0.0
+        job = from_dict(each.record.job)
+        lower = isinstance(job, Training) and job.lower_is_better(best["metric"])
+        return False, best["value"] if lower else -best["value"]
+
+    return sorted(runs, key=rank)
 
 
 def code_of(run: RunFolder) -> list[Call]:

@@ -95,6 +95,8 @@ def open_log(log: Path) -> int:
 def quiet(log: Path) -> Iterator[TextIO]:
     """Sends everything written to stdout and stderr, by this process and its children, to `log` (appended).
 
+    Python's own `sys.stdout` and `sys.stderr` too where they write elsewhere, as those of a notebook do.
+
     Yields the screen: a text file on the standard output as it was before. Raises StorageError for a log that cannot be
     written.
     """
@@ -110,11 +112,16 @@ def quiet(log: Path) -> Iterator[TextIO]:
     os.dup2(log_fd, 2)
     os.close(log_fd)
     screen = cast(TextIO, _Unbuffered(screen_fd, sys.stdout.encoding or "utf-8"))
+    replaced = (sys.stdout, sys.stderr)
     try:
+        if sys.stdout is not sys.__stdout__:  # as in a notebook
+            # Never closed: whoever logs to it from now on may do so later, and then means the standard output.
+            sys.stdout = sys.stderr = open(1, "w", buffering=1, errors=REPLACED, closefd=False)  # noqa: SIM115
         yield screen
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        print(end="", flush=True)
+        print(end="", flush=True, file=sys.stderr)
+        sys.stdout, sys.stderr = replaced
         screen.flush()
         os.dup2(screen.fileno(), 1)
         os.dup2(error_fd, 2)

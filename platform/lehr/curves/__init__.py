@@ -12,6 +12,7 @@ from lehr.runs import RunFolder
 if TYPE_CHECKING:
     from lehr.curves.findings import Diagnosis
     from lehr.curves.record import Curves
+    from lehr.reporting.picture import Picture
 
 
 def diagnose_run(run: RunFolder) -> Diagnosis:
@@ -82,6 +83,26 @@ def write_curves(run: RunFolder) -> Path | None:
     run.folder.write("curves.png", png(drawn, curves.name, [report.subtitle(curves), diagnosis.first.summary]))
     run.folder.write("report.html", report.report_page(run, curves, diagnosis, drawn).encode())
     return run.folder.local_path / "curves.png" if run.folder.is_local else None
+
+
+def curves_of(runs: Sequence[RunFolder]) -> Picture:
+    """The curves of a training, or of several on the same axes, from what they recorded so far.
+
+    Raises:
+        RunError: nothing was recorded yet.
+    """
+    from lehr.curves import charts, report
+    from lehr.curves.record import Curves
+    from lehr.reporting.picture import Picture
+
+    read = [curves for curves in map(Curves.read, runs) if len(curves.steps["step"])]
+    if not read:
+        raise RunError(f"{', '.join(run.name for run in runs)}: nothing was recorded yet, so there are no curves")
+    if len(read) == 1:
+        return Picture(charts.run_chart(read[0]), read[0].name, [report.subtitle(read[0])])
+    changed = report.differences(read)
+    below = [f"Differences: {', '.join(changed)}"] if changed else []
+    return Picture(charts.compare_chart(read), report.comparison_title(read), below)
 
 
 def comparison(runs: Sequence[RunFolder]) -> tuple[str, bytes, str]:

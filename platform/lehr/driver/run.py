@@ -17,6 +17,7 @@ from lehr.driver.signals import stop_signals
 from lehr.errors import JobError, LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
 from lehr.job import DataSection, Job, to_dict, unused_in_debug
+from lehr.notebooks import NotebookScreen, in_notebook
 from lehr.own_modules import look_in
 from lehr.runs import Claim, Failure, Lease, RunFolder
 from lehr.screen import open_screen, quiet
@@ -47,7 +48,8 @@ def run_with(
         job = as_recorded(job, existing)
     log = log_file(folder)
     with ExitStack() as stack:
-        screen = open_screen(sys.stdout if debug else stack.enter_context(quiet(log)))
+        file = sys.stdout if debug else stack.enter_context(quiet(log))
+        screen = NotebookScreen() if in_notebook() else open_screen(file)
         stack.callback(screen.close)
         if existing and not fresh and is_done(job, existing):
             if not folder.exists("report.html"):  # the attempt that finished could not write it any more

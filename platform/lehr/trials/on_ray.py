@@ -164,6 +164,7 @@ class _TrialRunner:
                         failure_config=tune.FailureConfig(max_failures=self.retries),
                         callbacks=[_TrialEnds(self)],
                         verbose=0,
+                        progress_reporter=tune.CLIReporter(),  # that of a notebook clears the output of the cell
                     ),
                 ).fit()
         except BaseException as error:
