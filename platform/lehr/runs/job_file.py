@@ -16,6 +16,7 @@ from lehr.runs.storage import Folder
 FORMAT = 4
 MAX_VALUES = 100_000  # in a job; aliases counted each time
 MOST_BYTES = 256 << 10  # of job.yaml; a job has a few thousand, and reading this much takes 3 s
+MOST_DEEP = 500  # levels that the quick loader is given
 NAME = "job.yaml"
 _SEAL = re.compile(rb"# sha256: ([0-9a-f]{64})\n\Z")
 
@@ -37,7 +38,7 @@ class JobFile:
         """Raises `RunError` where there is none, where it is damaged, and for a format newer than this lehr's."""
         try:
             data = folder.read(NAME, MOST_BYTES)
-            job = yaml.load(data, _Loader)  # a safe loader
+            job = yaml.load(data, _loader_for(data))  # a safe loader
         except FileNotFoundError as error:
             raise RunError(f"{folder.uri}: is not a run folder: it has no job.yaml") from error
         except _NOT_YAML as error:
@@ -75,11 +76,30 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader without merge keys, which nobody writes into a job.yaml and which can take memory without end."""
+class _Strict(yaml.constructor.SafeConstructor):
+    """Constructs plain values alone, without merge keys, which nobody writes and which can take memory without end."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Does nothing, so that a merge key is a mistake."""
+
+
+class _Loader(_Strict, yaml.SafeLoader):
+    """A loader in Python, which stops at any depth."""
+
+
+class _QuickLoader(_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A loader in C where there is one, ten times as fast: listing a thousand runs reads as many jobs.
+
+    It recurses without end: the process dies of some ten thousand brackets.
+    """
+
+
+def _loader_for(data: bytes) -> type[yaml.SafeLoader]:
+    """The quick loader for what cannot be nested deeply: each level takes a bracket, or a column of a line."""
+    lines = data.splitlines()
+    columns = max((len(line) - len(line.lstrip()) + line.count(b"- ") + line.count(b"? ") for line in lines), default=0)
+    deepest = data.count(b"[") + data.count(b"{") + 2 * columns
+    return _QuickLoader if deepest < MOST_DEEP else _Loader
 
 
 # What the loader raises besides errors of its own: for bytes, tags, dates and numbers that are none, and for depth.

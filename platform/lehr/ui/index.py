@@ -19,6 +19,7 @@ from lehr.formatting import format_figure
 from lehr.intervals import metric_in_words
 from lehr.runs import Folder, RunFolder
 from lehr.runs.lease import Holder
+from lehr.ui import kept
 
 ENDED = ("finished", "stopped", "failed", "unreadable")
 EVERY = 2.0  # seconds between two looks at the folder
@@ -38,8 +39,9 @@ class Index:
     problem: str = ""
 
     def __post_init__(self) -> None:
-        self._signs: dict[str, object] = {}
+        self._signs: dict[str, kept.Sign | None] = {}
         self._lock = threading.Lock()
+        self._unkept = 0  # rows that were read since the last time they were kept
 
     def since(self, version: int) -> dict[str, Any]:
         """The rows that changed after a version, and the names of the runs that are gone."""
@@ -55,10 +57,24 @@ class Index:
 
     def follow(self, stop: threading.Event) -> None:
         """Reads the folder again and again, until `stop` is set."""
+        self.recall()
         while not stop.is_set():
             began = time.monotonic()
             self.refresh(stop)
             stop.wait(max(EVERY, 5 * (time.monotonic() - began)))
+
+    def recall(self) -> None:
+        """Takes the rows that an earlier server kept; `refresh` reads again what has changed since."""
+        if self.storage.is_local:
+            for name, (sign, row) in kept.read(self.storage.uri).items():
+                self._signs[name] = sign
+                self._put(row)
+
+    def keep(self) -> None:
+        """Keeps the rows of runs that have ended for the next server."""
+        self._unkept = 0
+        ended = ((name, self._signs.get(name), row) for name, row in self.rows.items() if row["state"] in ENDED)
+        kept.write(self.storage.uri, {name: (sign, row) for name, sign, row in ended if sign and not row["gone"]})
 
     def refresh(self, stop: threading.Event | None = None) -> None:
         """Reads what changed since the last look."""
@@ -79,6 +95,9 @@ class Index:
                 known = self.rows.get(row["name"])
                 if known is None or {**known, "version": 0} != {**row, "version": 0}:
                     self._put(row)
+                    self._unkept += 1
+        if self._unkept >= kept.FEWEST:
+            self.keep()
 
     def _put(self, row: Row) -> None:
         with self._lock:
@@ -108,9 +127,10 @@ class Index:
         self._signs[name] = sign
         return row is None or row["gone"] or row["state"] not in ENDED or not same
 
-    def _sign(self, name: str) -> object:
+    def _sign(self, name: str) -> kept.Sign | None:
+        """What changes with a run's folder; None where that cannot be told."""
         if not self.storage.is_local:
-            return name  # it is read again when it is asked for
+            return ()  # it is read again when it is asked for
         folder = self.storage.local_path / name
         try:
             return tuple(path.stat().st_mtime_ns for path in (folder, folder / "attempts") if path.exists())

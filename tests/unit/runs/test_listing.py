@@ -31,6 +31,9 @@ def laughs(of: str, generations: int) -> str:
 # What stands in job.yaml, and what is said of it.
 DOCUMENTS: dict[str, tuple[str | bytes, str]] = {
     "deep": (DEEP_YAML, "is damaged: it is not YAML"),
+    "deep lists": (YAML + "a:\n" + "- " * 50_000 + "1", "is damaged: it is not YAML"),
+    "deep keys": (YAML + "a:\n" + "? " * 50_000 + "1", "is damaged: it is not YAML"),
+    "deep mappings": (YAML + "\n".join(" " * n + "a:" for n in range(700)), "is damaged: it is not YAML"),
     "laughs": (YAML + "a0: &a0 {x: 1}\n" + laughs("{{x: *a{0}, y: *a{0}}}", 60), "it holds more than 100000 values"),
     "merged laughs": (YAML + "a0: &a0 {x: 1}\n" + laughs("{{<<: [*a{0}, *a{0}, *a{0}, *a{0}]}}", 20), "it is not YAML"),
     "a tag of time": (YAML + "a: !!timestamp now\n", "is damaged: it is not YAML"),

@@ -16,8 +16,9 @@ from yarl import URL
 from lehr.job import from_dict, to_dict
 from lehr.kinds import run_job
 from lehr.runs import Folder, Progress, RunFolder, TrainingProgress
+from lehr.ui import kept
 from lehr.ui.app import make_app
-from lehr.ui.index import Index
+from lehr.ui.index import Index, row_of
 
 TINY = {
     "kind": "train",
@@ -140,6 +141,48 @@ def test_the_table_has_every_run_and_only_what_changed_is_sent_again(tmp_path: P
     (row,) = later["rows"]
     assert (row["name"], row["epoch"], row["done"]) == ("b", "1/4", 0.25)
     assert later["gone"] == ["a"]
+
+
+def test_a_second_server_shows_what_the_first_one_read_and_reads_only_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEHR_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(kept, "FEWEST", 2)
+    storage = tmp_path / "runs"
+    for name in "abcd":
+        made(storage, name, status="finished", message="All epochs done.")
+    made(storage, "still").begin_attempt(workers=1)
+    first = Index(Folder.at(storage))
+    first.refresh()
+
+    (storage / "a" / "diagnosis.json").write_text('{"findings": [{"title": "Overfitting"}]}')
+    shutil.rmtree(storage / "b")
+    made(storage, "new")
+    second, opened = Index(Folder.at(storage)), []
+    monkeypatch.setattr("lehr.ui.index.row_of", lambda run: opened.append(run.name) or row_of(run))
+    second.recall()
+    assert set(second.rows) == {"a", "b", "c", "d"}, "one that has not ended is not kept"
+    second.refresh()
+    assert sorted(opened) == ["a", "new", "still"]
+    rows = {row["name"]: row for row in second.since(0)["rows"]}
+    assert set(rows) == {"a", "c", "d", "new", "still"}
+    assert rows["a"]["verdict"] == "Overfitting"
+    third = Index(Folder.at(storage))
+    third.refresh()
+    plain = {row["name"]: {**row, "version": 0} for row in third.since(0)["rows"]}
+    assert plain == {name: {**row, "version": 0} for name, row in rows.items()}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"form": 1, "uri": "elsewhere", "rows": {}}', b"\xff" * 9])
+def test_a_damaged_file_of_kept_rows_is_as_none(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEHR_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(kept, "FEWEST", 1)
+    kept.write("here", {"a": ((1, 2), {"name": "a"})})
+    assert kept.read("here") == {"a": ((1, 2), {"name": "a", "version": 0})}
+    kept.file_of("here").write_bytes(content)
+    assert kept.read("here") == {}
 
 
 def test_a_storage_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
