@@ -132,13 +132,16 @@ class Pages:
         return web.json_response(row)
 
     async def report(self, request: web.Request) -> web.Response:
-        """The run's own report where it has ended, else one of its record so far."""
+        """The run's own report where it has ended, else one of its record so far, or a sentence where there is none."""
         run = self._run(request)
         state = await asyncio.to_thread(run.status)
         if state in ENDED and run.folder.exists("report.html"):
             page = (await asyncio.to_thread(run.folder.read, "report.html")).decode()
         else:
-            page = await self.renderer.report(run.folder.uri)
+            try:
+                page = await self.renderer.report(run.folder.uri)
+            except LehrError as error:
+                return _text(str(error))
         return web.Response(text=page, content_type="text/html")
 
     async def log(self, request: web.Request) -> web.Response:

@@ -158,8 +158,13 @@ def test_a_second_server_shows_what_the_first_one_read_and_reads_only_what_chang
     (storage / "a" / "diagnosis.json").write_text('{"findings": [{"title": "Overfitting"}]}')
     shutil.rmtree(storage / "b")
     made(storage, "new")
-    second, opened = Index(Folder.at(storage)), []
-    monkeypatch.setattr("lehr.ui.index.row_of", lambda run: opened.append(run.name) or row_of(run))
+    second, opened = Index(Folder.at(storage)), list[str]()
+
+    def noted(run: RunFolder) -> dict[str, Any]:
+        opened.append(run.name)
+        return row_of(run)
+
+    monkeypatch.setattr("lehr.ui.index.row_of", noted)
     second.recall()
     assert set(second.rows) == {"a", "b", "c", "d"}, "one that has not ended is not kept"
     second.refresh()
