@@ -55,6 +55,8 @@ CONDITIONS = {
     "not_learning_dead": "not_learning",
     "at_chance": "at_chance",
 }
+ALSO_RIGHT = {("too_short", "rate_too_low"), ("underfitting", "too_regularised")}
+"""Six epochs at a thirtieth of the usual rate are both; so are few channels whose features are dropped to 15 %."""
 NO_REMEDY = {"at_chance"}  # its advice is a test of the labels, not a better run
 
 SGD, ADAM = {"optimizer.lr": 0.1}, {"optimizer": {"name": "adam", "lr": 3e-3}}
@@ -163,8 +165,9 @@ def confusion(judged: Iterable[tuple[str, Judged]]) -> list[str]:
     counts: dict[str, Counter[str]] = {}
     for label, each in judged:
         counts.setdefault(label, Counter())[each.diagnosis.first.name] += 1
-    order = [*dict.fromkeys(CONDITIONS.values()), "healthy", "too_little"]
-    columns = sorted({name for row in counts.values() for name in row}, key=order.index)
+    order = [*dict.fromkeys(CONDITIONS.values()), "healthy", "nothing_seen", "unclear", "too_little"]
+    found = {name for row in counts.values() for name in row}
+    columns = [*(name for name in order if name in found), *sorted(found - set(order))]
     lines = ["| trained into | " + " | ".join(name.replace("_", " ") for name in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     for label, row in counts.items():
@@ -208,7 +211,7 @@ def report(bench: Bench, folder: Path, options: argparse.Namespace, out: io.Stri
             found.append((label, judged))
             first = judged.diagnosis.first
             say(f"{label} seed {seed}: {first.name}, {judged.accuracy:.1%}, {judged.seconds:.0f} s")
-            if first.name != CONDITIONS[name]:
+            if first.name != CONDITIONS[name] and (name, first.name) not in ALSO_RIGHT:
                 wrong.append(f"{label}, seed {seed}: {first.name} ({first.evidence})")
             if first.overrides and CONDITIONS[name] not in NO_REMEDY:
                 again = bench.run(name, {**overrides, **first.overrides}, seed)

@@ -37,6 +37,8 @@ def thrown_off(s: Signals) -> Finding | None:
     )
     exploded = min(spike, moved) > 1  # one batch may be hard by chance, and updates are large beside small weights
     above = s.excess_over_guess / limits.standard_errors if update > limits.healthy_update and not s.is_short else 0.0
+    if s.is_mute and not exploded and s.loss_at(1.0) < limits.still_a_guess * s.chance_loss:
+        return None  # where no signal passes, the loss lies a little above that of a guess too
     if not exploded and not above > 1:
         return None
     evidence = (
@@ -149,16 +151,19 @@ def _learnable(s: Signals) -> str:
 def at_chance(s: Signals) -> Finding | None:
     """The weights change, but accuracy on other images stays at chance level.
 
-    A network that is still learning its training rows, or had only a few steps, may leave that level yet.
+    A network that is still learning its training rows may leave that level yet, unless a linear model finds nothing in
+    them that holds for others; and so may one that had only a few steps.
     """
     update = s.update_ratio(0, 0.25)
     if not s.never_learned or s.length < s.limits.few_epochs or update < s.limits.small_update:
         return None
     if s.is_memorised or s.may_be_better:
         return None
-    if s.has_begun or s.is_short or s.is_tiny or update < s.limits.modest_update:
-        return None
     learnable = _learnable(s)
+    if s.has_begun and (learnable or s.survey.linear is None):
+        return None
+    if s.is_short or s.is_tiny or update < s.limits.modest_update:
+        return None
     known = f"; a linear model on small images is right for {learnable}" if learnable else ""
     blame = (
         "The rows can be learned, so the network, its training or the validation split is at fault."

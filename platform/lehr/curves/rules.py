@@ -150,6 +150,7 @@ def plateau(s: Signals) -> Finding | None:
     fitted = s.final(s.training) >= s.limits.fitted
     if (
         s.is_short
+        or s.never_learned  # then it is not the end of learning
         or rate_left < s.limits.rate_is_high
         or update < s.limits.plateau_update
         or fitted

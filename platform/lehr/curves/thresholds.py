@@ -49,6 +49,7 @@ class Thresholds:
         0.25,
         "rise of the smoothed loss above its minimum, in units of the initial loss; warm restarts rise by 0.15",
     )
+    still_a_guess: float = _number(1.01, "a last loss below this times that of a guess is noise around a guess")
     mute: float = _number(
         0.025,
         "relative distance of the loss before the first update from that of a guess: up to 0.025 with weights of a "
