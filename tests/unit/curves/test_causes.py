@@ -219,6 +219,22 @@ def test_a_run_is_healthy_only_where_nearly_all_is_right(accuracy: float) -> Non
     assert "healthy" not in first.summary.lower()
 
 
+def test_labels_unrelated_to_images_that_are_learned_by_heart_slowly_are_no_plateau() -> None:
+    by_heart: dict[str, Any] = {
+        "loss": lambda p: 2.32 - 0.1 * min(p, 0.3),
+        "update": 0.02,
+        "validation": 0.1,
+        "train": 0.2,
+        "validation_loss": 2.32,
+    }
+    unrelated = replace(SURVEY, linear=0.1, held_out=0.1)
+    first = diagnose(made(**by_heart, survey=unrelated)).first
+    assert first.name == "at_chance"
+    assert "The labels seem to be unrelated to the inputs" in first.advice
+    for survey in (SURVEY, replace(SURVEY, linear=None, held_out=None)):  # they may be learned yet; or nobody knows
+        assert diagnose(made(**by_heart, survey=survey)).first.name not in ("at_chance", "plateau")
+
+
 def test_at_chance_the_rows_are_blamed_only_if_a_linear_model_learns_nothing_either() -> None:
     falling: dict[str, Any] = {
         "loss": lambda p: 2.3 - 0.1 * p,

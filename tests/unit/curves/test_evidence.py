@@ -102,6 +102,15 @@ def test_a_loss_that_stays_above_that_of_a_guess_under_large_updates_is_told_wit
     assert diagnose(made(GUESS + 0.03, update=0.002, **AT_GUESS)).first.name != "diverged"
 
 
+def test_a_loss_around_that_of_a_guess_is_no_rate_that_is_too_high_where_no_signal_passes() -> None:
+    """Violent updates of weights that pass nothing on keep the loss a little above that of a guess."""
+    large: dict[str, Any] = {"update": 0.02, **AT_GUESS}
+    dead, high = (diagnose(made(GUESS + above, gradient_norm=0.05, **large)).first for above in (0.005, 0.06))
+    assert dead.name == "not_learning"
+    assert high.name == "diverged"
+    assert diagnose(made(GUESS + 0.005, gradient_norm=1.0, **large)).first.name != "not_learning"
+
+
 def test_a_network_that_does_not_learn_is_surely_dead_only_where_no_signal_passes() -> None:
     stuck: dict[str, Any] = {"update": 0.004, **AT_GUESS}
     dead, open_ = (diagnose(made(GUESS, gradient_norm=norm, **stuck)).first for norm in (0.05, 1.0))
