@@ -22,7 +22,7 @@ class Usual:
 
     Attributes:
         rate: the learning rate of a training from scratch.
-        finetuning: the learning rate of weights that were trained before; see `finetuning_with`.
+        finetuning: the learning rate of weights that were trained before; see `of_pretrained`.
         decay: the weight decay that is tried first, where some is wanted. A job has none by itself.
         source: of these values.
         options: without which it cannot be made; a job gets them.
@@ -35,6 +35,14 @@ class Usual:
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
     momentum: float | None = None
+
+    def of_pretrained(self, options: Mapping[str, Any], *, head_first: bool, clipped: bool) -> float:
+        """The learning rate of pretrained weights.
+
+        Where the body begins after its head, its first gradients may be a hundred times as large as those before: unless
+        they are clipped, the lower rate of the table is the safe one, whatever the momentum.
+        """
+        return self.finetuning if head_first and not clipped else self.finetuning_with(options)
 
     def finetuning_with(self, options: Mapping[str, Any]) -> float:
         """The learning rate of pretrained weights with these options of the optimizer.

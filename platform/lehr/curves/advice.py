@@ -127,9 +127,11 @@ def usual(curves: Curves) -> float:
     values = _values(curves)
     if not curves.option("model.weights"):
         return values.rate
-    if curves.option("finetune"):
-        return values.finetuning
-    return values.finetuning_with({"momentum": curves.option("optimizer.momentum", 0.0)})
+    return values.of_pretrained(
+        {"momentum": curves.option("optimizer.momentum", 0.0)},
+        head_first=bool(curves.option("finetune")),
+        clipped=curves.option("train.max_gradient_norm") is not None,
+    )
 
 
 def _one_digit(value: float) -> float:

@@ -495,7 +495,8 @@ class OptimizerSection(NamedSection):
         gt=0,
         description="Base learning rate; the schedule multiplies it. By default the usual one of this optimizer: 0.1 "
         "for sgd, 0.001 for adam and adamw, and a tenth of it with model.weights (of sgd without momentum "
-        "and without finetune 0.1 too); for one that lehr has no usual rate of, the default of its constructor.",
+        "0.1 too, unless finetune is set without train.max_gradient_norm); for one that lehr has no usual rate of, "
+        "the default of its constructor.",
     )
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay, as the optimizer itself defines it.")
     decay_norms: bool = Field(default=False, description="Whether weight decay also acts on norms and biases.")

@@ -68,8 +68,8 @@ class Training(Section):
     def _rate_of_pretrained_weights(self) -> Training:
         usual = usual_of(self.optimizer.name)
         if usual and self.model.weights and "lr" not in self.optimizer.model_fields_set:
-            # Where the body begins later, and with fixed statistics, a high rate destroys it in a few steps.
-            rate = usual.finetuning if self.finetune else usual.finetuning_with(self.optimizer.options)
+            clipped = self.train.max_gradient_norm is not None
+            rate = usual.of_pretrained(self.optimizer.options, head_first=bool(self.finetune), clipped=clipped)
             self.__dict__["optimizer"] = self.optimizer.at_rate(rate)
         return self
 

@@ -332,6 +332,13 @@ def test_pretrained_weights_move_as_far_whatever_the_momentum(momentum: float | 
     assert job.optimizer.rate == pytest.approx(rate)
     in_stages = job_of(optimizer={"name": "sgd", "lr": None, **options}, model__weights="run:other", finetune={})
     assert in_stages.optimizer.rate == 0.01
+    clipped = job_of(
+        optimizer={"name": "sgd", "lr": None, "momentum": 0.0, **options},
+        model__weights="run:other",
+        finetune={},
+        train__max_gradient_norm=1.0,
+    )
+    assert clipped.optimizer.rate == pytest.approx(rate), "clipped gradients cannot destroy the body as it begins"
 
 
 def test_all_of_timm_have_a_usual_rate_but_those_that_cannot_train_here() -> None:
