@@ -39,8 +39,8 @@ class Usual:
     def of_pretrained(self, options: Mapping[str, Any], *, head_first: bool, clipped: bool) -> float:
         """The learning rate of pretrained weights.
 
-        Where the body begins after its head, its first gradients may be a hundred times as large as those before: unless
-        they are clipped, the lower rate of the table is the safe one, whatever the momentum.
+        Where the body begins after its head, its first gradients may be a hundred times as large as those before:
+        unless they are clipped, the lower rate of the table is the safe one, whatever the momentum.
         """
         return self.finetuning if head_first and not clipped else self.finetuning_with(options)
 

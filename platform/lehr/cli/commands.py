@@ -17,6 +17,7 @@ GROUPS = {
     },
     "Look at runs": {
         "runs": "List runs with their state and best result",
+        "query": "Ask all runs a question in SQL: which was best, with what",
         "ui": "Show runs as web pages that move while they train",
         "show": "Show one run, or a job as it is meant, with its size",
         "diagnose": "Diagnose a run from its learning curves, and say what to try",
