@@ -35,6 +35,8 @@ SOURCES: dict[str, SourceForm] = {
     "files": SourceForm("files", path="required"),
     "parquet": SourceForm("parquet", path="required", labels=True),
     "table": SourceForm("table", path="required", labels=True),
+    "annotations": SourceForm("annotations", path="required"),
+    "digits_canvas": SourceForm("digits_canvas", path="none"),
     "torchvision:NAME": SourceForm("torchvision_sets", path="optional", downloads=True),
     FUNCTION: SourceForm("function", path="optional", needs_ray=True),
 }

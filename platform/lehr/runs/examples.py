@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +43,15 @@ class Examples:
 
     Attributes:
         names: of the classes or numbers.
-        values, labels: float64 [rows, names], what was predicted and what is true.
+        values, labels: what was predicted and what is true, as the task has it: [rows, names]; where rows have
+            different lengths, of each row all its numbers.
         head, lines: a table with a line for each name, as the task makes it.
         shown: some rows with pictures: the worst first, then some by chance.
     """
 
     names: tuple[str, ...]
-    values: np.ndarray
-    labels: np.ndarray
+    values: Sequence[np.ndarray] | np.ndarray
+    labels: Sequence[np.ndarray] | np.ndarray
     head: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     shown: tuple[Example, ...]
@@ -62,7 +64,7 @@ class Examples:
             about = json.loads((table.schema.metadata or {})[b"about"])
             names, head = (tuple(map(str, about[name])) for name in ("names", "head"))
             lines = tuple(tuple(map(str, line)) for line in about["lines"])
-            values, labels = (_matrix(table[name], len(names)) for name in ("value", "label"))
+            values, labels = (_rows(table[name]) for name in ("value", "label"))
             pictured = [row for row in table.to_pylist() if isinstance(row["picture"], bytes)]
             shown = [Example(int(r["row"]), float(r["error"]), tuple(r["caption"]), r["picture"]) for r in pictured]
         except (FileNotFoundError, RunError, StorageError, ValueError, KeyError, TypeError, pa.ArrowException):
@@ -82,8 +84,8 @@ class Examples:
         table = pa.table(
             {
                 "row": pa.array(rows.astype(np.int64)),
-                "label": pa.array(self.labels.astype(np.float64).tolist(), pa.list_(pa.float64())),
-                "value": pa.array(self.values.astype(np.float64).tolist(), pa.list_(pa.float64())),
+                "label": _lists(self.labels),
+                "value": _lists(self.values),
                 "error": pa.array(errors.astype(np.float64)),
                 "caption": pa.array([each and list(each.caption) for each in pictured], pa.list_(pa.string())),
                 "picture": pa.array([each and each.picture for each in pictured], pa.binary()),
@@ -96,7 +98,10 @@ class Examples:
         folder.write(NAME, buffer.getvalue())
 
 
-def _matrix(column: pa.ChunkedArray[Any], width: int) -> np.ndarray:
-    """A column of lists as [rows, width]. Raises ValueError for lists of another length."""
-    whole: Any = column.combine_chunks()
-    return np.asarray(whole.flatten().to_numpy(zero_copy_only=False), np.float64).reshape(len(whole), width)
+def _lists(rows: Sequence[np.ndarray] | np.ndarray) -> pa.Array[Any]:
+    """A column of lists: all numbers of each row."""
+    return pa.array([np.asarray(row, np.float64).ravel().tolist() for row in rows], pa.list_(pa.float64()))
+
+
+def _rows(column: pa.ChunkedArray[Any]) -> list[np.ndarray]:
+    return [np.asarray(each or (), np.float64) for each in column.to_pylist()]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -101,6 +101,8 @@ class Source:
         """The same rows with labels that index `classes`, which must contain all of the source's own."""
         if classes == self.classes:
             return self
+        if self.kind == "boxes":
+            return _boxes().with_box_classes(self, classes, drop=False)
         if self.kind != "class":
             return self._columns(classes)
         table = tuple(classes.index(name) for name in self.classes)
@@ -111,7 +113,9 @@ class Source:
         rows, with the labels of these alone."""
         if self.kind != "class":
             others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
-            return replace(self._columns(classes), other_splits=others)
+            boxes = self.kind == "boxes"
+            chosen = _boxes().with_box_classes(self, classes, drop=True) if boxes else self._columns(classes)
+            return replace(chosen, other_splits=others)
         table = np.full(len(self.classes), -1, np.int64)
         for label, name in enumerate(classes):
             if name in self.classes:
@@ -130,6 +134,12 @@ class Source:
         chosen = tuple(self.classes.index(name) if name in self.classes else NO_LABEL for name in names)
         other = 0 if self.kind == "classes" and self.classes else NO_LABEL
         return replace(self, parts=tuple(ColumnsPart(part, chosen, other) for part in self.parts), classes=names)
+
+
+def _boxes() -> Any:
+    from lehr.data.sources import boxes  # which is built on this module
+
+    return boxes
 
 
 def whole_numbers(part: Part) -> np.ndarray:
@@ -271,6 +281,8 @@ def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Sourc
     """
     if source.kind == kind:
         return source
+    if "boxes" in (source.kind, kind):
+        return _to_or_from_boxes(source, kind, optional)
     names: tuple[str, ...] = source.classes
     values: np.ndarray = np.eye(len(source.classes), dtype=np.int8)
     if kind == "numbers":
@@ -289,6 +301,26 @@ def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Sourc
     parts = tuple(LabelledPart(part, table[whole_numbers(part)]) for part in source.parts)
     others = {split: as_kind(other, kind, optional=optional) for split, other in source.other_splits.items()}
     return replace(source, parts=parts, classes=names, other_splits=others, kind=kind)
+
+
+def _to_or_from_boxes(source: Source, kind: LabelKind, optional: bool) -> Source:
+    """Raises ValueError where rows with boxes are not rows of the other kind."""
+    if kind == "classes":
+        return cast(Source, _boxes().present_classes(source))
+    if kind == "boxes" and (optional or not source.classes):
+        parts = tuple(_boxes().BoxesPart(part, _boxes().no_boxes(part.rows)) for part in source.parts)
+        others = {split: as_kind(other, kind, optional=True) for split, other in source.other_splits.items()}
+        return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)
+    if kind == "boxes":
+        what = "its rows have no boxes, which detection learns; allowed: COCO JSON, Pascal VOC or YOLO text"
+        raise ValueError(f"{what} (data.source: annotations)")
+    if optional:
+        parts = tuple(LabelledPart(part, np.full(part.rows, NO_LABEL)) for part in source.parts)
+        if kind == "class":
+            others = {split: as_kind(other, kind, optional=True) for split, other in source.other_splits.items()}
+            return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)
+    what = "its rows have boxes; allowed: task: detection, or task: multilabel for the classes of the boxes"
+    raise ValueError(what)
 
 
 def _number(name: str) -> float:
