@@ -103,5 +103,7 @@ def _lists(rows: Sequence[np.ndarray] | np.ndarray) -> pa.Array[Any]:
     return pa.array([np.asarray(row, np.float64).ravel().tolist() for row in rows], pa.list_(pa.float64()))
 
 
-def _rows(column: pa.ChunkedArray[Any]) -> list[np.ndarray]:
-    return [np.asarray(each or (), np.float64) for each in column.to_pylist()]
+def _rows(column: pa.ChunkedArray[Any]) -> list[np.ndarray] | np.ndarray:
+    """The lists of a column; one array where all are of the same length."""
+    rows = [np.asarray(each or (), np.float64) for each in column.to_pylist()]
+    return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows

@@ -20,6 +20,7 @@ WHERE = 3
 """Of the numbers of a location, the first ones: its x, y and stride, in pixels of the input."""
 BEFORE_CLASSES = WHERE + 4 + 1
 """Where it is, its distances to the four sides of a box in strides, its centre-ness; then a logit of each class."""
+CONVOLUTIONAL = "a convolutional network, such as small_cnn, resnet20, resnet18"
 FINEST, MOST_LEVELS = 8, 5
 PRIOR = 0.01
 """How probable each class is at each location before anything is learned: Lin et al., 2017, "Focal loss"."""
@@ -180,7 +181,7 @@ def _chosen(maps: Sequence[FeatureMap], finest: int | None) -> list[FeatureMap]:
     known = ", ".join(str(each.stride) for each in maps)
     if not maps:
         what = "it gives no feature maps whose cells are 2, 4, 8, … pixels apart"
-        raise ValueError(f"{what}; allowed: a convolutional network, such as small_cnn, resnet20, resnet18")
+        raise ValueError(f"{what}; allowed: {CONVOLUTIONAL}")
     if finest is not None and finest not in [each.stride for each in maps]:
         raise ValueError(f"finest: its feature maps have the strides {known}, and none has {finest}; allowed: {known}")
     least = finest if finest is not None else min(FINEST, maps[-1].stride)
@@ -189,8 +190,15 @@ def _chosen(maps: Sequence[FeatureMap], finest: int | None) -> list[FeatureMap]:
 
 def _without_classifier(backbone: nn.Module, images: Tensor, maps: Sequence[FeatureMap]) -> str:
     """Leaves out the last layer, which makes classes of features, and freezes what else no map depends on: a parameter
-    that never gets a gradient cannot be averaged over workers. Returns the name of the layer; empty if it stays."""
+    that never gets a gradient cannot be averaged over workers. Returns the name of the layer; empty if it stays.
+
+    Raises ValueError where the maps depend on little of the backbone.
+    """
     used = _used(backbone, images, maps)
+    layers = [layer for layer in backbone.modules() if isinstance(getattr(layer, "weight", None), nn.Parameter)]
+    if 2 * sum(layer.weight in used for layer in layers) < len(layers):  # the patches of a transformer, say
+        what = f"most of its layers come after {maps[-1].layer}, the last that gives a map of the image"
+        raise ValueError(f"{what}; allowed: {CONVOLUTIONAL}")
     name = next((each for each, layer in reversed(list(backbone.named_modules())) if hasattr(layer, "weight")), "")
     dropped = ""
     if name and not any(parameter in used for parameter in backbone.get_submodule(name).parameters()):
