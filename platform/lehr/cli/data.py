@@ -174,11 +174,20 @@ def _data(source: str) -> dict[str, str]:
     if Path(source).exists() or "://" in source:
         if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
             return {"source": "parquet", "path": source}
+        if _annotated(source):
+            return {"source": "annotations", "path": source}
         return {"source": "files" if _loose(source) else "images", "path": source}
     if source_form(source) is None:
         allowed = ", ".join(["a path", *(name for name, form in SOURCES.items() if form.path != "required")])
         raise LehrError(f'"{source}" is neither a file or folder here nor a source; allowed: {allowed}')
     return {"source": source}
+
+
+def _annotated(source: str) -> bool:
+    """Whether these are images with boxes: COCO JSON, Pascal VOC or YOLO, by the names of what is there."""
+    from lehr.data.sources.annotations import is_annotated
+
+    return source.endswith(".json") or ("://" not in source and Path(source).is_dir() and is_annotated(source))
 
 
 def _loose(folder: str) -> bool:

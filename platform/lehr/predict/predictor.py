@@ -141,7 +141,7 @@ class Predictor(nn.Module):
         The formulas are those of `lehr.ensembles.combine`. Of other tasks it is the weighted mean of what they predict.
         """
         if not isinstance(self.task, Classification):
-            return (logits * self.member_weights).sum(dim=0)
+            return self.task.average(logits, self.member_weights.flatten())
         if self.by == "probabilities":
             return (logits.softmax(dim=2) * self.member_weights).sum(dim=0)
         return (logits * self.member_weights).sum(dim=0).softmax(dim=1)

@@ -177,6 +177,19 @@ class Task(ABC, Generic[OutputsOfTask]):
         """What the outputs mean, as prediction gives it: probabilities [rows, classes], numbers in their own unit."""
         return outputs
 
+    @property
+    def shape_of_values(self) -> tuple[int, ...]:
+        """The shape of the values of one row."""
+        return (len(self.names),)
+
+    def average(self, values: Tensor, weights: Tensor) -> Tensor:
+        """What several networks mean together: by default the weighted mean of what each means.
+
+        Args:
+            values: [networks, rows, …]. weights: float32 [networks], which add up to 1.
+        """
+        return (values * weights.reshape(-1, *[1] * (values.ndim - 1))).sum(dim=0)
+
     def for_metrics(self, outputs: OutputsOfTask) -> Any:
         """What the metrics that a job lists get: the network's own outputs, unless these are in no unit of the
         targets."""

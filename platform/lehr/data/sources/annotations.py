@@ -119,6 +119,16 @@ Read = tuple[BoxAnnotations, list[str]]
 """Annotations, and the image of each of their rows in the listing."""
 
 
+def is_annotated(root: str) -> bool:
+    """Whether the names below a folder are those of images with boxes; no file is read."""
+    names = _Files.below(root).names
+    bases = {posixpath.basename(name).lower() for name in names}
+    coco = any(each.endswith(".json") and ("instances" in each or "coco" in each) for each in bases)
+    voc = any(name.endswith(".xml") and "annotations" in posixpath.dirname(name).lower() for name in names)
+    yolo = bool({"data.yaml", "classes.txt", "obj.names"} & bases) and any(each.endswith(".txt") for each in bases)
+    return coco or voc or yolo
+
+
 def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     """The images of a data set, with their boxes."""
     assert section.path is not None, "DataSection requires a path for this source"

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from lehr.tasks.base import Learned, Task
-from lehr.tasks.box_precision import AREAS, Matches, average_precision, match, precision_of_classes
-from lehr.tasks.detection.decoding import decode
+from lehr.tasks.box_precision import AREAS, MOST_BOXES, Matches, average_precision, match, precision_of_classes
+from lehr.tasks.detection.decoding import NUMBERS, decode
 from lehr.tasks.detection.moving import move_boxes
 from lehr.tasks.detection.network import Detector
 from lehr.tasks.detection.targets import losses
@@ -115,6 +115,13 @@ class Detection(Task[Tensor]):
 
     def values(self, outputs: Tensor) -> Tensor:
         return decode(outputs)
+
+    @property
+    def shape_of_values(self) -> tuple[int, ...]:
+        return MOST_BOXES, NUMBERS
+
+    def average(self, values: Tensor, weights: Tensor) -> Tensor:
+        return values[0]  # there is one network
 
     def move(self, targets: Any, matrices: Tensor, size: tuple[int, int]) -> Any:
         return move_boxes(targets, matrices, size)
