@@ -189,7 +189,11 @@ def _is_number(value: Any) -> bool:
 
 
 def read_voc(
-    files: Mapping[str, bytes], names: Sequence[str] | None = None, *, from_one: bool = False
+    files: Mapping[str, bytes],
+    names: Sequence[str] | None = None,
+    *,
+    from_one: bool = False,
+    images: Sequence[str] | None = None,
 ) -> BoxAnnotations:
     """The boxes of XML files, one for each image.
 
@@ -198,6 +202,7 @@ def read_voc(
         names: of the classes, in order; by default those that occur, sorted.
         from_one: the first pixel is 1 and a side includes its last one, as in the sets of Pascal itself; most programs
             that write such files count from 0.
+        images: the image of each file; by default what it says, which tools that rename images leave as it was.
 
     Raises:
         WrongAnnotations: a file is no annotation, or names a class that `names` does not.
@@ -208,7 +213,7 @@ def read_voc(
     if odd := [each for each in there if each not in known]:
         raise WrongAnnotations(f"it has the class {odd[0]}; allowed: {', '.join(known[:8])}")
     found = _Collected(
-        [tree.findtext("filename") or f"{name.rpartition('.')[0]}.jpg" for name, tree in trees.items()],
+        images or [tree.findtext("filename") or f"{name.rpartition('.')[0]}.jpg" for name, tree in trees.items()],
         [
             (_side(name, tree, "size/height", least=1), _side(name, tree, "size/width", least=1))
             for name, tree in trees.items()

@@ -37,6 +37,7 @@ FORMS = "COCO JSON, Pascal VOC XML, or YOLO text with data.yaml"
 YAML = (".yaml", ".yml")
 NAMES = ("classes.txt", "obj.names", "labels.txt")
 """Files beside YOLO text that name the classes, one a line, where no YAML file does."""
+_FILENAME = re.compile(rb"<filename>\s*(.*?)\s*</filename>")
 _PASCAL = re.compile(rb"<database>\s*The VOC20\d\d Database\s*</database>")
 
 
@@ -217,12 +218,14 @@ def _coco(files: _Files, names: Sequence[str]) -> dict[str, Read]:
 
 def _voc(files: _Files, names: Sequence[str]) -> dict[str, Read]:
     contents = {name: files.read(name) for name in names}
-    read = read_voc(contents, from_one=all(_PASCAL.search(each) for each in contents.values()))
     places = []
-    for name, said in zip(names, read.files, strict=True):
-        own = posixpath.splitext(posixpath.basename(name))[0]  # tools rename the one and not the other
+    for name, content in contents.items():
+        own = posixpath.splitext(posixpath.basename(name))[0]
         by_stem = files.stems.get(own, [])
-        places.append(by_stem[0] if len(by_stem) == 1 else files.image(said, name))
+        said = _FILENAME.search(content)
+        there = said[1].decode(errors="replace") if said else f"{own}.jpg"
+        places.append(by_stem[0] if len(by_stem) == 1 else files.image(there, name))
+    read = read_voc(contents, from_one=all(_PASCAL.search(each) for each in contents.values()), images=places)
     stems = [posixpath.splitext(posixpath.basename(name))[0] for name in names]
     lists = {
         split: name
