@@ -66,8 +66,8 @@ class CanvasPart:
 def canvases(split: str) -> tuple[np.ndarray, Ragged]:
     """uint8 [rows, side, side] and the boxes in them."""
     scans, labels = _scans()
-    held_out = np.arange(len(scans)) % 5 == 0
-    usable = np.flatnonzero(held_out if split == "validation" else ~held_out)
+    shuffled = np.random.default_rng(SEED).permutation(len(scans))
+    usable = shuffled[: len(scans) // 5] if split == "validation" else shuffled[len(scans) // 5 :]
     made = [canvas(split, row, scans, labels, usable) for row in range(ROWS[split])]
     boxes = [found for _, found in made]
     return np.stack([image for image, _ in made]), Ragged.of(np.concatenate(boxes), [len(each) for each in boxes])
