@@ -269,9 +269,7 @@ def from_array(array: np.ndarray, wanted: PixelFormat) -> np.ndarray:
         colours, alpha = eight_bits(array[..., :3], bits, kind, wanted.range), array[..., 3:]
         array = np.concatenate([colours, eight_bits(alpha, bits, kind)], axis=2) if alpha.size else colours
     channels = wanted.channels or min(3, array.shape[2])
-    as_it_is = wanted.size is None or (
-        wanted.size == array.shape[:2] and (wanted.resize is None or wanted.letterbox)
-    )
+    as_it_is = wanted.size is None or (wanted.size == array.shape[:2] and (wanted.resize is None or wanted.letterbox))
     if as_it_is and channels == array.shape[2]:
         return array
     image = Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array))

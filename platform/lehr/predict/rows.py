@@ -68,7 +68,8 @@ def predict(
     each = torch.cat(alone, dim=1).numpy() if alone else np.empty((len(predictor.names), 0, *shape), np.float32)
     if sizes is not None:
         together = in_original(predictor.task, predictor.wanted, together, sizes)
-        each = np.stack([in_original(predictor.task, predictor.wanted, one, sizes) for one in each]) if members else each
+        if members:
+            each = np.stack([in_original(predictor.task, predictor.wanted, one, sizes) for one in each])
     return Predictions(together, each if members else None)
 
 

@@ -204,7 +204,8 @@ async def _answer(served: Served, ask: Ask, decoders: ThreadPoolExecutor, name: 
     except UnreadableImage as error:
         return Answer(name, problem=str(error))
     values = (await ask(pixels))[None]
-    return answer(name, served.task, in_original(served.task, served.wanted, values, np.array([size_of(file)[::-1]]))[0])
+    size = np.array([size_of(file)[::-1]])
+    return answer(name, served.task, in_original(served.task, served.wanted, values, size)[0])
 
 
 async def read_images(request: Request) -> list[tuple[str, bytes]]:

@@ -75,9 +75,7 @@ def images_at(rows: DataSubset, positions: Tensor) -> list[Image.Image]:
     """The images at these positions."""
     [batch] = rows.batches([positions])
     pixels = batch.inputs.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    return [
-        Image.fromarray(each[:, :, 0] if each.shape[2] == 1 else each, MODES[each.shape[2]]) for each in pixels
-    ]
+    return [Image.fromarray(each[:, :, 0] if each.shape[2] == 1 else each, MODES[each.shape[2]]) for each in pixels]
 
 
 def as_png(image: Image.Image, side: int = PICTURE) -> bytes:

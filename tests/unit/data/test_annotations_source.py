@@ -93,7 +93,8 @@ def test_three_forms_of_one_data_set_give_the_same_boxes_splits_and_classes(form
         write_yolo(folder, coco)
     found = opened(folder)
     assert found.classes == tuple(str(number) for number in range(10))
-    assert {"train": 40, "validation": 5} == {"train": found.rows, **{k: s.rows for k, s in found.other_splits.items()}}
+    others = {split: source.rows for split, source in found.other_splits.items()}
+    assert (found.rows, others) == (40, {"validation": 5})
     for split, source in (("train", found), ("validation", found.other_splits["validation"])):
         assert np.allclose(labels(source).values, truth[split].values, atol=1e-9)
         assert np.array_equal(labels(source).starts, truth[split].starts)
@@ -120,8 +121,7 @@ def test_boxes_go_into_the_letterbox_with_the_image(tmp_path: Path) -> None:
     assert images.pixels.shape[1:3] == (48, 64)
     assert (images.pixels[:, 32:] == 114).all()  # the image is twice as wide as it is high
     assert np.allclose(images.labels.values[:, 1:5], canvases("train")[1][:6].values[:, 1:5] / 2)
-    label, x0, y0, x1, y1, _ = images.labels.values[0]
-    x0, y0, x1, y1 = (round(side) for side in (x0, y0, x1, y1))
+    x0, y0, x1, y1 = (round(side) for side in images.labels.values[0, 1:5])
     assert images.pixels[0, y0:y1, x0:x1].mean() > 1.5 * images.pixels[0, :32].mean()
 
 
@@ -176,8 +176,10 @@ def change_json(folder: Path, change: Any, name: str = "instances_train.json") -
             r"has the bbox \[1, 2\]; allowed: \[x, y, width, height\]",
         ),
         (
-            lambda f: [(f / d).mkdir() or Image.new("L", (9, 9)).save(f / d / "train000.png") for d in ("a", "b")]
-            and (f / "images" / "train000.png").unlink(),
+            lambda f: (
+                [(f / d).mkdir() or Image.new("L", (9, 9)).save(f / d / "train000.png") for d in ("a", "b")]
+                and (f / "images" / "train000.png").unlink()
+            ),
             r"there are several images train000.png, in a, b; allowed: one of each name",
         ),
         (

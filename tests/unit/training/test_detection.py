@@ -111,8 +111,14 @@ def test_parts_of_a_batch_add_up_to_the_whole(data: Path) -> None:
         ({"metrics": ["f1"]}, r"metrics: detection measures average precision"),
         ({"model.preprocessing.crop": 32}, r"crop has no effect on images whose labels are boxes"),
         ({"data.per_class": 3}, r"needs one class a row, and detection has none; type data.limit=100"),
-        ({"data.source": "digits", "data.path": None}, r"its rows have no boxes, which detection learns; allowed: COCO JSON"),
-        ({"model": {"name": "vit_b_16"}, "data.image_size": 224}, r"most of its layers come after conv_proj.*allowed: a convolutional network"),
+        (
+            {"data.source": "digits", "data.path": None},
+            r"its rows have no boxes, which detection learns; allowed: COCO JSON",
+        ),
+        (
+            {"model": {"name": "vit_b_16"}, "data.image_size": 224},
+            r"most of its layers come after conv_proj.*allowed: a convolutional network",
+        ),
     ],
 )
 def test_what_detection_cannot_have_is_refused_with_what_to_type(

@@ -1,12 +1,12 @@
 """Images with boxes, as annotation tools write them: COCO JSON, Pascal VOC XML, YOLO text. What is there decides.
 
-| form | what `data.path` is | splits |
+| form | what `data.path` is | its splits are named by |
 |---|---|---|
-| COCO | a JSON file, or a folder with some, in any of its folders; those called `instances…` before others | `train`, `val`, `test` in the name of a file or of its folder |
-| Pascal VOC | a folder with XML files | `ImageSets/Main/train.txt` …, else the names of folders |
-| YOLO | a folder with a text file for each image, or its `data.yaml`, which names the classes (else `classes.txt`) | the names of folders |
+| COCO | a JSON file, or a folder with some: `instances…` before others | the files, or their folders |
+| Pascal VOC | a folder with XML files | `ImageSets/Main/train.txt` …, else the folders |
+| YOLO | a folder with a text file for each image, or its `data.yaml` | the folders |
 
-Images are found by their names, in the folder or, of a JSON file, in the one above it too.
+The classes of YOLO text are named by `data.yaml`, or by `classes.txt`. Images are found by their names, in the folder or, of a JSON file, in the one above it too.
 """
 
 from __future__ import annotations

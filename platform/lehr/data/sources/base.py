@@ -10,19 +10,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
-from lehr.data.labels import NO_LABEL, Labels, concatenate, from_column, to_column
+from lehr.data.labels import NO_LABEL, Labels, Ragged, concatenate, from_column, to_column
 from lehr.errors import JobError, LehrError
 from lehr.paths import misspelt_address, packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
 from lehr.tasks.forms import LabelKind
 
 T = TypeVar("T")
+BOX = 6
+"""Numbers of a box: its class, its sides x0, y0, x1, y1, and 1 where it is around many things, else 0."""
 ErrorFactory = Callable[[str, str], JobError]
 """From the job's field, such as `data.path`, and a sentence about it to the error to raise."""
 
@@ -102,7 +104,7 @@ class Source:
         if classes == self.classes:
             return self
         if self.kind == "boxes":
-            return _boxes().with_box_classes(self, classes, drop=False)
+            return with_box_classes(self, classes, drop=False)
         if self.kind != "class":
             return self._columns(classes)
         table = tuple(classes.index(name) for name in self.classes)
@@ -114,7 +116,7 @@ class Source:
         if self.kind != "class":
             others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
             boxes = self.kind == "boxes"
-            chosen = _boxes().with_box_classes(self, classes, drop=True) if boxes else self._columns(classes)
+            chosen = with_box_classes(self, classes, drop=True) if boxes else self._columns(classes)
             return replace(chosen, other_splits=others)
         table = np.full(len(self.classes), -1, np.int64)
         for label, name in enumerate(classes):
@@ -134,12 +136,6 @@ class Source:
         chosen = tuple(self.classes.index(name) if name in self.classes else NO_LABEL for name in names)
         other = 0 if self.kind == "classes" and self.classes else NO_LABEL
         return replace(self, parts=tuple(ColumnsPart(part, chosen, other) for part in self.parts), classes=names)
-
-
-def _boxes() -> Any:
-    from lehr.data.sources import boxes  # which is built on this module
-
-    return boxes
 
 
 def whole_numbers(part: Part) -> np.ndarray:
@@ -175,6 +171,49 @@ class ColumnsPart:
         assert isinstance(labels, np.ndarray), "of a source whose kind is classes or numbers"
         missing = np.full((len(labels), 1), np.nan if labels.dtype.kind == "f" else self.other, labels.dtype)
         return np.concatenate([labels, missing], axis=1)[:, list(self.chosen)]
+
+
+@dataclass(frozen=True)
+class BoxClassesPart:
+    """A part whose boxes of class k get the class `table[k]`; those with NO_LABEL there are left out, or stay so."""
+
+    part: Part
+    table: tuple[int, ...]
+    drop: bool
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    def labels(self) -> Ragged:
+        return self._of(self.part.labels())
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        table = self.part.read(rows)
+        return replace_labels(table, self._of(from_column(table["label"])))
+
+    def name(self, row: int) -> str:
+        return self.part.name(row)
+
+    def _of(self, labels: Labels) -> Ragged:
+        assert isinstance(labels, Ragged)
+        values = labels.values.reshape(-1, BOX).copy()
+        values[:, 0] = np.append(self.table, NO_LABEL)[values[:, 0].astype(np.int64)]
+        kept = (values[:, 0] >= 0) | (not self.drop)
+        row_of = np.repeat(np.arange(len(labels)), labels.lengths)
+        left = Ragged.of(values[kept], np.bincount(row_of[kept], minlength=len(labels)))
+        return Ragged(left.values, left.starts, labels.known)
+
+
+def with_box_classes(source: Source, names: tuple[str, ...], *, drop: bool) -> Source:
+    """The same rows, whose boxes have classes that index `names`.
+
+    Args:
+        drop: leave boxes of other classes out; else their class is NO_LABEL.
+    """
+    table = tuple(names.index(name) if name in names else NO_LABEL for name in source.classes)
+    parts = tuple(BoxClassesPart(part, table, drop) for part in source.parts)
+    return replace(source, parts=parts, classes=names)
 
 
 @dataclass(frozen=True)
@@ -281,8 +320,6 @@ def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Sourc
     """
     if source.kind == kind:
         return source
-    if "boxes" in (source.kind, kind):
-        return _to_or_from_boxes(source, kind, optional)
     names: tuple[str, ...] = source.classes
     values: np.ndarray = np.eye(len(source.classes), dtype=np.int8)
     if kind == "numbers":
@@ -301,26 +338,6 @@ def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Sourc
     parts = tuple(LabelledPart(part, table[whole_numbers(part)]) for part in source.parts)
     others = {split: as_kind(other, kind, optional=optional) for split, other in source.other_splits.items()}
     return replace(source, parts=parts, classes=names, other_splits=others, kind=kind)
-
-
-def _to_or_from_boxes(source: Source, kind: LabelKind, optional: bool) -> Source:
-    """Raises ValueError where rows with boxes are not rows of the other kind."""
-    if kind == "classes":
-        return cast(Source, _boxes().present_classes(source))
-    if kind == "boxes" and (optional or not source.classes):
-        parts = tuple(_boxes().BoxesPart(part, _boxes().no_boxes(part.rows)) for part in source.parts)
-        others = {split: as_kind(other, kind, optional=True) for split, other in source.other_splits.items()}
-        return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)
-    if kind == "boxes":
-        what = "its rows have no boxes, which detection learns; allowed: COCO JSON, Pascal VOC or YOLO text"
-        raise ValueError(f"{what} (data.source: annotations)")
-    if optional:
-        parts = tuple(LabelledPart(part, np.full(part.rows, NO_LABEL)) for part in source.parts)
-        if kind == "class":
-            others = {split: as_kind(other, kind, optional=True) for split, other in source.other_splits.items()}
-            return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)
-    what = "its rows have boxes; allowed: task: detection, or task: multilabel for the classes of the boxes"
-    raise ValueError(what)
 
 
 def _number(name: str) -> float:

@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from lehr.data.labels import NO_LABEL, Labels, Ragged, from_column
+from lehr.data.labels import NO_LABEL, Ragged
 from lehr.data.pixels import letterboxed
-from lehr.data.sources.base import Part, Source, replace_labels
+from lehr.data.sources.base import BOX, BoxClassesPart, LabelledPart, Part, Source, replace_labels
 from lehr.errors import LehrError
-
-WIDTH = 6
-"""Numbers of a box."""
+from lehr.tasks.forms import LabelKind
 
 
 def no_boxes(rows: int) -> Ragged:
     """The labels of rows without any box."""
-    return Ragged.of(np.zeros((0, WIDTH)), np.zeros(rows, np.int64))
+    return Ragged.of(np.zeros((0, BOX)), np.zeros(rows, np.int64))
 
 
 @dataclass(frozen=True)
@@ -77,49 +75,6 @@ class BoxesPart:
                 raise LehrError(f"data: {self.name(row)} {what}; {why}")
 
 
-@dataclass(frozen=True)
-class BoxClassesPart:
-    """A part whose boxes of class k get the class `table[k]`; those with NO_LABEL there are left out, or stay so."""
-
-    part: Part
-    table: tuple[int, ...]
-    drop: bool
-
-    @property
-    def rows(self) -> int:
-        return self.part.rows
-
-    def labels(self) -> Ragged:
-        return self._of(self.part.labels())
-
-    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
-        table = self.part.read(rows)
-        return replace_labels(table, self._of(from_column(table["label"])))
-
-    def name(self, row: int) -> str:
-        return self.part.name(row)
-
-    def _of(self, labels: Labels) -> Ragged:
-        assert isinstance(labels, Ragged)
-        values = labels.values.reshape(-1, WIDTH).copy()
-        values[:, 0] = np.append(self.table, NO_LABEL)[values[:, 0].astype(np.int64)]
-        kept = (values[:, 0] >= 0) | (not self.drop)
-        row_of = np.repeat(np.arange(len(labels)), labels.lengths)
-        left = Ragged.of(values[kept], np.bincount(row_of[kept], minlength=len(labels)))
-        return Ragged(left.values, left.starts, labels.known)
-
-
-def with_box_classes(source: Source, names: tuple[str, ...], *, drop: bool) -> Source:
-    """The same rows, whose boxes have classes that index `names`.
-
-    Args:
-        drop: leave boxes of other classes out; else their class is NO_LABEL.
-    """
-    table = tuple(names.index(name) if name in names else NO_LABEL for name in source.classes)
-    parts = tuple(BoxClassesPart(part, table, drop) for part in source.parts)
-    return replace(source, parts=parts, classes=names)
-
-
 def letterbox(source: Source, size: tuple[int, int]) -> Source:
     """The same rows, with boxes in the pixels of images that are letterboxed into this height and width."""
 
@@ -141,7 +96,6 @@ def scales(sizes: np.ndarray, into: tuple[int, int]) -> np.ndarray:
 
 def present_classes(source: Source) -> Source:
     """The same rows, labelled with the classes of their boxes: int8 [rows, classes], 1 where a row has the class."""
-    from lehr.data.sources.base import LabelledPart
 
     def of(part: Part) -> Part:
         boxes = part.labels()
@@ -151,3 +105,26 @@ def present_classes(source: Source) -> Source:
 
     others = {split: present_classes(other) for split, other in source.other_splits.items()}
     return replace(source, parts=tuple(map(of, source.parts)), other_splits=others, kind="classes")
+
+
+def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Source:
+    """As `lehr.data.sources.base.as_kind`, to or from rows with boxes.
+
+    Raises ValueError where rows of the one kind are not rows of the other.
+    """
+    if kind == "classes":
+        return present_classes(source)
+    if kind == "boxes" and (optional or not source.classes):
+        parts = tuple(BoxesPart(part, no_boxes(part.rows)) for part in source.parts)
+        others = {split: as_kind(other, kind, optional=True) for split, other in source.other_splits.items()}
+        return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)
+    if kind == "boxes":
+        what = "its rows have no boxes, which detection learns; allowed: COCO JSON, Pascal VOC or YOLO text"
+        raise ValueError(f"{what} (data.source: annotations)")
+    if optional:
+        parts = tuple(LabelledPart(part, np.full(part.rows, NO_LABEL)) for part in source.parts)
+        if kind == "class":
+            others = {split: as_kind(other, kind, optional=True) for split, other in source.other_splits.items()}
+            return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)
+    what = "its rows have boxes; allowed: task: detection, or task: multilabel for the classes of the boxes"
+    raise ValueError(what)

@@ -21,11 +21,11 @@ NUMBERS = 6
 
 
 def decode(outputs: Tensor, most: int = MOST_BOXES) -> Tensor:
-    """[rows, most, 6]: score, class and sides of each box, in pixels, the surest first; 0, −1 and 0 where there is none.
+    """[rows, most, 6]: score, class and sides of each box, in pixels, the surest first; 0, −1 and 0 for none.
 
     The score is √(probability of the class · centre-ness).
     """
-    rows, count, width = outputs.shape
+    count, width = outputs.shape[1:]
     classes = width - BEFORE_CLASSES
     scores = (outputs[:, :, BEFORE_CLASSES:].sigmoid() * outputs[:, :, WHERE + 4 : WHERE + 5].sigmoid()).sqrt()
     best, at = scores.flatten(1).topk(min(CANDIDATES, count * classes), dim=1)

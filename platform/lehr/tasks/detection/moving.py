@@ -1,5 +1,5 @@
-"""Boxes move with the pixels. They are [total, 6] in a `lehr.data.targets.RaggedTensor`, each with its class, its sides x0, y0, x1, y1 in pixels, from the
-upper left corner of the image, and 1 where it is around many things (a crowd), else 0."""
+"""Boxes move with the pixels. They are [total, 6] in a `lehr.data.targets.RaggedTensor`, each with its class, its sides
+x0, y0, x1, y1 in pixels, from the upper left corner of the image, and 1 where it is around many things, else 0."""
 
 from __future__ import annotations
 

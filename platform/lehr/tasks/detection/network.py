@@ -168,7 +168,8 @@ def feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
         if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) < 2:
             return
         stride = 2 ** round(math.log2(max(1, height / output.shape[2])))
-        if all(side in (whole // stride, -(-whole // stride)) for side, whole in zip(output.shape[2:], (height, width))):
+        sides = zip(output.shape[2:], (height, width), strict=True)
+        if all(side in (whole // stride, -(-whole // stride)) for side, whole in sides):
             found[stride] = FeatureMap(layer, stride, output.shape[1])
 
     with _hooked(backbone, dict(backbone.named_modules()), look):
@@ -261,5 +262,3 @@ def _hooked(backbone: nn.Module, layers: dict[str, nn.Module], tell: object) -> 
     finally:
         for handle in handles:
             handle.remove()
-
-

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -231,7 +232,7 @@ def _rows(labels: Any) -> Iterator[np.ndarray]:
     """The boxes of each row, of a `Ragged` or a `RaggedTensor`."""
     values = labels.values.cpu().numpy() if isinstance(labels.values, Tensor) else labels.values
     starts = labels.starts.tolist()
-    for first, end in zip(starts, starts[1:], strict=False):
+    for first, end in pairwise(starts):
         yield values[first:end].reshape(-1, 6).astype(np.float64)
 
 
