@@ -233,3 +233,23 @@ def test_a_canvas_is_a_function_of_its_row_and_shows_other_digits_for_validation
     assert (values[:, 3:5] - values[:, 1:3] >= 3).all()
     assert ((values[:, 1:5] >= 0) & (values[:, 1:5] <= 64)).all()
     assert set(np.unique(values[:, 0])) == set(range(10))
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_boxes_are_of_images_as_they_are_shown(turned: bool, tmp_path: Path) -> None:
+    """A phone stores a picture on its side and says so: annotations of the stored pixels would be elsewhere."""
+    folder = write_coco(tmp_path / "set", {"train": 3}, wide=96)
+    for file in (folder / "images").iterdir():
+        with Image.open(file) as image:
+            stored, exif = image.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+        exif[0x0112] = 6 if turned else 1
+        stored.save(file, exif=exif)
+    sources = OpenedSources(job(folder, image_size=[64, 96]))
+    if not turned:
+        with pytest.raises(LehrError, match=r"has 64 × 96 pixels as it is shown, and its annotations are for 96 × 64"):
+            sources.decode()
+        return
+    images = sources.decode()["train"]
+    for row in range(3):
+        for _, x0, y0, x1, y1, _ in images.labels.row(row).astype(int):
+            assert images.pixels[row, y0:y1, x0:x1].mean() > 60

@@ -140,6 +140,17 @@ def test_a_server_answers_with_boxes_in_original_pixels(trained: RunFolder, data
     assert np.allclose([each["box"] for each in told["boxes"]], boxes, atol=1e-3)
 
 
+@pytest.mark.slow
+def test_an_export_gives_the_boxes_of_the_run(trained: RunFolder, data: Path, tmp_path: Path) -> None:
+    storage = str(trained.folder.local_path.parent)
+    command("export", "train", str(tmp_path), "--format", "torch", "--storage", storage)
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    predictor = load_predictor(trained.folder)
+    pixels = torch.randint(0, 255, (3, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(program(pixels), predictor(pixels), atol=1e-4)
+
+
 def test_a_search_finds_the_best_by_average_precision(data: Path, tmp_path: Path) -> None:
     found = run("search", data, tmp_path, space={"optimizer.lr": [0.005, 1e-7]}, method="grid", stopping="none")
     values = [child.progress().best.value or 0.0 for child in found.children("trials")]

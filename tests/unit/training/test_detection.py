@@ -16,6 +16,7 @@ from lehr.data.load import OpenedSources, splits
 from lehr.job import TrainJob, from_dict, to_dict
 from lehr.runs import Folder, RunFolder
 from lehr.runs.examples import Examples
+from lehr.training.evaluation import evaluate
 from lehr.training.group import Group
 from lehr.training.loop import train
 from lehr.training.setup import Plan, check_job
@@ -149,3 +150,30 @@ def test_a_classifiers_weights_start_the_backbone_and_a_detectors_all_but_the_he
     assert all(torch.equal(value, now[name]) for name, value in other.state_dict().items())
     with pytest.raises(ValueError, match="is missing in the weights"):
         start_from(other, {"stem.weight": torch.zeros(3)}, ["a"], ["b"])
+
+
+def test_measures_do_not_depend_on_how_many_rows_are_evaluated_at_once(data: Path) -> None:
+    plan = plan_of(detect(data, train__precision="fp64"))
+    model = plan.build_model()
+    found = [evaluate(model, plan.splits.validation, plan, Group(), batch_size=size) for size in (1, 3, 7)]
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], abs=1e-9, nan_ok=True)
+
+
+def test_a_batch_without_any_box_is_learned_from() -> None:
+    from lehr.data.targets import RaggedTensor
+
+    plan_of_canvas = Plan.make(canvas := detect_canvas(), splits(canvas, OpenedSources(canvas).decode()))
+    model = plan_of_canvas.build_model()
+    batch = plan_of_canvas.splits.train.gather(torch.arange(4))
+    empty = RaggedTensor.from_lengths(batch.targets.values[:0], torch.zeros(4, dtype=torch.int64), batch.targets.known)
+    loss = plan_of_canvas.loss(model(*plan_of_canvas.arguments(batch)), empty)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(each.grad).all() for each in model.parameters() if each.grad is not None)
+
+
+def detect_canvas() -> TrainJob:
+    job = from_dict({"kind": "train", "data": {"source": "digits_canvas"}, "task": "detection", "model": "small_cnn"})
+    assert isinstance(job, TrainJob)
+    return job

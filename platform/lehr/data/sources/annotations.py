@@ -6,7 +6,8 @@
 | Pascal VOC | a folder with XML files | `ImageSets/Main/train.txt` …, else the folders |
 | YOLO | a folder with a text file for each image, or its `data.yaml` | the folders |
 
-The classes of YOLO text are named by `data.yaml`, or by `classes.txt`. Images are found by their names, in the folder or, of a JSON file, in the one above it too.
+The classes of YOLO text are named by `data.yaml`, or by `classes.txt`. Images are found by their names, in the folder
+or, of a JSON file, in the one above it too.
 """
 
 from __future__ import annotations

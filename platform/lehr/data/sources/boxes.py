@@ -115,7 +115,7 @@ def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Sourc
     if kind == "classes":
         return present_classes(source)
     if kind == "boxes" and (optional or not source.classes):
-        parts = tuple(BoxesPart(part, no_boxes(part.rows)) for part in source.parts)
+        parts: tuple[Part, ...] = tuple(BoxesPart(part, no_boxes(part.rows)) for part in source.parts)
         others = {split: as_kind(other, kind, optional=True) for split, other in source.other_splits.items()}
         return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)
     if kind == "boxes":

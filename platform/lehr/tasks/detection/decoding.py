@@ -45,7 +45,7 @@ def suppress(scores: Tensor, labels: Tensor, boxes: Tensor, most: int, overlap: 
     left = torch.where(scores >= LEAST_SCORE, scores, -torch.inf)
     area = (boxes[:, :, 2:] - boxes[:, :, :2]).clamp(min=0).prod(2)
     each = torch.cat([scores[:, :, None], labels[:, :, None].to(scores.dtype), boxes], 2)
-    nothing = each.new_tensor([0.0, -1.0, 0.0, 0.0, 0.0, 0.0]).expand(len(scores), NUMBERS)
+    nothing = each.new_tensor([0.0, -1.0, 0.0, 0.0, 0.0, 0.0]) + torch.zeros_like(scores[:, :1])
     kept: list[Tensor] = []
     while len(kept) < most and scores.shape[1]:
         best, at = left.max(1, keepdim=True)
