@@ -12,7 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -41,6 +41,7 @@ class BoxAnnotations:
         crowd: bool [boxes]: a box around many things of its class, or one that is marked as difficult. It is neither
             learned nor, if it is missed, a mistake.
         notes: what a user should know, one sentence each.
+        image_ids, category_ids: as COCO JSON has them, in the order of files and names; empty for other forms.
     """
 
     files: tuple[str, ...]
@@ -49,6 +50,8 @@ class BoxAnnotations:
     boxes: Ragged
     crowd: np.ndarray
     notes: tuple[str, ...] = ()
+    image_ids: tuple[int, ...] = ()
+    category_ids: tuple[int, ...] = ()
 
 
 class _Collected:
@@ -140,7 +143,8 @@ def read_coco(content: bytes) -> BoxAnnotations:
             )
         x, y, width, height = map(float, box)
         found.add(image, (label, x, y, x + width, y + height), where, crowd=bool(each.get("iscrowd", 0)))
-    return found.done([f"{missing:,} annotations have no bbox and are left out"] if missing else [])
+    done = found.done([f"{missing:,} annotations have no bbox and are left out"] if missing else [])
+    return replace(done, image_ids=tuple(number_of), category_ids=tuple(label_of))
 
 
 def _entries(whole: Any, key: str) -> list[Mapping[str, Any]]:

@@ -28,6 +28,8 @@ from lehr.predict.rows import Predictions
 from lehr.runs import Folder
 from lehr.tasks.classification import lists
 
+BESIDE = "coco_results.json"
+"""What may lie beside the files of a prediction: it is made of them."""
 _NAME = re.compile(r"part-(\d+)\.parquet")
 
 
@@ -123,6 +125,8 @@ def read_parts(out: Folder) -> dict[str, tuple[str, PartResult]]:
     """
     found = {}
     for name in out.files():
+        if name == BESIDE:
+            continue
         named, footer = _NAME.fullmatch(name), _read_footer(out, name)
         if not named or not footer:
             what = f"holds {name}, which is not a prediction; allowed: an empty or new folder"

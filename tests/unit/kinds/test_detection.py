@@ -69,7 +69,10 @@ def test_predictions_are_boxes_in_the_pixels_of_the_original_images(
     storage = str(trained.folder.local_path.parent)
     (tmp_path / "job.yaml").write_text(f"data: {{source: annotations, path: {data}}}\nkind: train\ntask: detection\n")
     command("predict", "train", "job.yaml", "out", "--split", "validation", "--debug", "--storage", storage)
+    results = json.loads((tmp_path / "out" / "coco_results.json").read_text())
+    (tmp_path / "out" / "coco_results.json").rename(tmp_path / "coco_results.json")
     table = pq.read_table(tmp_path / "out")
+    (tmp_path / "coco_results.json").rename(tmp_path / "out" / "coco_results.json")
     assert table.schema.names == ["id", "name", "label", "prediction", "classes", "scores", "boxes"]
     rows = table.to_pylist()
     assert len(rows) == 9
@@ -81,6 +84,11 @@ def test_predictions_are_boxes_in_the_pixels_of_the_original_images(
         assert all(str(number) == name for number, name in zip(row["prediction"], row["classes"], strict=True))
         assert row["scores"] == sorted(row["scores"], reverse=True)
         assert all(0 <= x0 <= x1 <= WIDE and 0 <= y0 <= y1 <= 64 for x0, y0, x1, y1 in row["boxes"])
+    first = [each for each in results if each["image_id"] == 10]
+    assert [each["category_id"] - 1 for each in first] == rows[0]["prediction"]
+    assert [[x, y, x + wide, y + tall] for x, y, wide, tall in (each["bbox"] for each in first)] == rows[0]["boxes"]
+    assert sum(len(row["boxes"]) for row in rows) == len(results)
+    command("predict", "train", "job.yaml", "out", "--split", "validation", "--debug", "--storage", storage)
     image = data / "images" / "val000.png"
     [found] = Run(trained).predict([image])
     boxes = found[found[:, 0] > 0, 2:]

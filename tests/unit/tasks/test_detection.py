@@ -208,6 +208,26 @@ class Transformer(nn.Module):
         return self.head(x.mean(1))
 
 
+class Reused(nn.Module):
+    """One activation after layers of two strides: what it gives last is not the map of the finer one."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(channels, 8, 3, 8, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.activation, self.head = nn.ReLU(), nn.Linear(8, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.activation(self.first(images))
+        return self.head(self.activation(self.second(x)).mean((2, 3)))
+
+
+def test_every_level_has_as_many_locations_as_its_stride_says() -> None:
+    detector = Detector(Reused(1, 3), (1, 64, 64), 3)
+    assert [each.layer for each in detector.maps] == ["first", "second"]
+    where = detector(torch.zeros(1, 1, 64, 64))[0, :, :3]
+    assert {int(stride): int((where[:, 2] == stride).sum()) for stride in where[:, 2].unique()} == {8: 64, 16: 16}
+
+
 class Pooled(nn.Module):
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()

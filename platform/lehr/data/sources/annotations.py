@@ -17,7 +17,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -152,7 +152,7 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
             raise job_error("data.path", f'"{path}": {what}; allowed: a file or folder with train in its name')
         sources = {"train": next(iter(sources.values()))}
     train = sources.pop("train")
-    return Source(path, train.parts, train.classes, sources, (*notes, *train.notes), kind="boxes")
+    return replace(train, name=path, other_splits=sources, notes=(*notes, *train.notes))
 
 
 def _of_file(path: str) -> tuple[_Files, dict[str, Read], list[str]]:
@@ -335,7 +335,10 @@ def _source(files: _Files, read: BoxAnnotations, places: Sequence[str]) -> Sourc
         bare = FilesPart(files.root, tuple(places[row] for row in rows), (NO_LABEL,) * len(rows))
         chosen = np.asarray(rows, np.int64)
         parts.append(BoxesPart(bare, boxes[chosen], read.sizes[chosen]))
-    return Source(files.root, tuple(parts), read.names, notes=(*read.notes, *notes), kind="boxes")
+    categories = dict(zip(read.names, read.category_ids, strict=False))
+    told = (*read.notes, *notes)
+    found = Source(files.root, tuple(parts), read.names, notes=told, kind="boxes")
+    return replace(found, image_ids=read.image_ids, category_ids=categories)
 
 
 def _stretches(count: int, most: int) -> Iterable[range]:

@@ -70,6 +70,8 @@ class Source:
         hint: what to type if these are not the classes that were meant; empty if nothing suggests that.
         kind: what a row is labelled with. Of `classes` and `numbers`, labels are [rows, names], a column for each of
             the names that `classes` lists.
+        image_ids, category_ids: of each row, and of each class by its name, as the COCO JSON has them that they are
+            from; empty for others.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Source:
     notes: tuple[str, ...] = ()
     hint: str = ""
     kind: LabelKind = "class"
+    image_ids: tuple[int, ...] = ()
+    category_ids: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

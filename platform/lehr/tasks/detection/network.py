@@ -8,6 +8,7 @@ simple and strong anchor-free object detector", 2020 (centre-ness beside the sid
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,22 +160,25 @@ def _groups(width: int) -> int:
 def feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
     """Of each stride that is a power of two the last map that a layer gives, from the finest to the coarsest.
 
-    Raises ValueError where the backbone does not take the images.
+    Layers that are called more than once in a forward pass do not count: such a map would be that of another call.
     """
-    found: dict[int, FeatureMap] = {}
+    found: list[FeatureMap] = []
+    calls: Counter[str] = Counter()
     height, width = images.shape[2:]
 
     def look(layer: str, output: object) -> None:
+        calls[layer] += 1
         if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) < 2:
             return
         stride = 2 ** round(math.log2(max(1, height / output.shape[2])))
         sides = zip(output.shape[2:], (height, width), strict=True)
         if all(side in (whole // stride, -(-whole // stride)) for side, whole in sides):
-            found[stride] = FeatureMap(layer, stride, output.shape[1])
+            found.append(FeatureMap(layer, stride, output.shape[1]))
 
     with _hooked(backbone, dict(backbone.named_modules()), look):
         _run(backbone, images)
-    return [found[stride] for stride in sorted(found)]
+    last = {each.stride: each for each in found if calls[each.layer] == 1}
+    return [last[stride] for stride in sorted(last)]
 
 
 def _chosen(maps: Sequence[FeatureMap], finest: int | None) -> list[FeatureMap]:
