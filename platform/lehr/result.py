@@ -134,8 +134,9 @@ class Run:
         predictor = self._predictor()
         wanted, sizes = predictor.wanted, None
         if wanted.letterbox:  # then what is predicted are places in the images as they were
-            several = [as_pixels(image, replace(wanted, size=None)) for image in several]
-            sizes = np.array([image.shape[:2] for image in several], np.int64).reshape(-1, 2)
+            whole = [as_pixels(image, replace(wanted, size=None)) for image in several]
+            sizes = np.array([image.shape[:2] for image in whole], np.int64).reshape(-1, 2)
+            several = whole
             wanted = replace(wanted, range=None)
         pixels = [as_pixels(image, wanted) for image in several]
         stacked = np.stack(pixels) if pixels else np.empty((0, *predictor.size, predictor.channels), np.uint8)

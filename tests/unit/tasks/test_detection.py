@@ -48,7 +48,7 @@ def test_a_location_learns_the_smallest_box_around_it_whose_centre_is_near() -> 
 
 
 def test_a_box_is_learned_by_the_level_of_its_size() -> None:
-    small, large = [0, 10, 10, 24, 24, 0], [1, 2, 2, 126, 126, 0]
+    small, large = [0.0, 10, 10, 24, 24, 0], [1.0, 2, 2, 126, 126, 0]
     learned = assign(where(128), boxes([small, large]), torch.float64)
     assert set(learned.label[0, :1024].tolist()) == {-1, 0}  # longest distances up to 8 strides of 4
     assert set(learned.label[0, 1024:].tolist()) == {-1, 1}
@@ -132,7 +132,8 @@ def test_suppression_keeps_what_the_plain_loop_keeps(seed: int) -> None:
     low = random.uniform(0, 40, (3, 60, 2))
     sides = np.concatenate([low, low + random.uniform(5, 20, (3, 60, 2))], 2)
     scores, labels = random.uniform(0, 1, (3, 60)).round(2), random.integers(0, 3, (3, 60))
-    found = suppress(*map(torch.from_numpy, (scores, labels, sides)), most=100, overlap=0.4)
+    each = torch.from_numpy(scores), torch.from_numpy(labels), torch.from_numpy(sides)
+    found = suppress(*each, most=100, overlap=0.4)
     for row in range(3):
         kept = naive(scores[row], labels[row], sides[row], 0.4)
         real = found[row][found[row, :, 0] > 0]
@@ -140,7 +141,7 @@ def test_suppression_keeps_what_the_plain_loop_keeps(seed: int) -> None:
         assert sorted(map(tuple, real[:, 1:].tolist())) == sorted(
             (float(labels[row, at]), *sides[row, at].tolist()) for at in kept
         )
-    assert suppress(*map(torch.from_numpy, (scores, labels, sides)), most=5, overlap=0.4).shape == (3, 5, 6)
+    assert suppress(*each, most=5, overlap=0.4).shape == (3, 5, 6)
 
 
 def test_an_output_becomes_the_box_that_it_means() -> None:

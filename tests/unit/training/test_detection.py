@@ -61,7 +61,7 @@ def test_two_workers_measure_and_keep_what_one_does(data: Path, tmp_path: Path) 
     assert second is not None
     assert np.allclose(first.values, second.values, atol=1e-5)
     assert [each.caption for each in first.shown] == [each.caption for each in second.shown]
-    assert any(value > 0 for value in one.epochs()["validation_map_50"].to_pylist())
+    assert any(value and value > 0 for value in one.epochs()["validation_map_50"].to_pylist())
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(data: Path, tmp_path: Path) -> None:
