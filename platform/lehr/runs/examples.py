@@ -47,6 +47,7 @@ class Examples:
             different lengths, of each row all its numbers.
         head, lines: a table with a line for each name, as the task makes it.
         shown: some rows with pictures: the worst first, then some by chance.
+        legend: what is drawn into the pictures; empty for nothing.
     """
 
     names: tuple[str, ...]
@@ -55,6 +56,7 @@ class Examples:
     head: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     shown: tuple[Example, ...]
+    legend: str = ""
 
     @classmethod
     def read(cls, folder: Folder) -> Examples | None:
@@ -63,6 +65,7 @@ class Examples:
             table = from_parquet(folder.read(NAME, MOST_BYTES))
             about = json.loads((table.schema.metadata or {})[b"about"])
             names, head = (tuple(map(str, about[name])) for name in ("names", "head"))
+            legend = str(about.get("legend", ""))
             lines = tuple(tuple(map(str, line)) for line in about["lines"])
             values, labels = (_rows(table[name]) for name in ("value", "label"))
             pictured = [row for row in table.to_pylist() if isinstance(row["picture"], bytes)]
@@ -71,7 +74,8 @@ class Examples:
             return None
         if len(head) * len(lines) > _CELLS or any(len(line) != len(head) for line in lines):
             return None
-        return cls(names, values, labels, head, lines, tuple(sorted(shown, key=lambda each: -each.error)))
+        shown.sort(key=lambda each: -each.error)
+        return cls(names, values, labels, head, lines, tuple(shown), legend)
 
     def write(self, folder: Folder, rows: np.ndarray, errors: np.ndarray) -> None:
         """Replaces examples.parquet.
@@ -91,7 +95,7 @@ class Examples:
                 "picture": pa.array([each and each.picture for each in pictured], pa.binary()),
             }
         )
-        about = {"names": self.names, "head": self.head, "lines": self.lines}
+        about = {"names": self.names, "head": self.head, "lines": self.lines, "legend": self.legend}
         buffer = io.BytesIO()
         named = table.replace_schema_metadata({"about": json.dumps(about)})
         pq.write_table(named, buffer, write_page_checksum=True)

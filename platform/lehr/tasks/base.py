@@ -233,6 +233,9 @@ class Task(ABC, Generic[OutputsOfTask]):
         """
         return picture
 
+    legend: ClassVar[str] = ""
+    """What the colours of `draw` mean, as a sentence."""
+
     shows: ClassVar[bool] = False
     """Whether the report shows single predictions: then `errors`, `caption` and `table` are there, and values and
     labels are arrays [rows, names]."""

@@ -77,7 +77,7 @@ def examples(found: Predicted, plan: Plan) -> tuple[Examples, np.ndarray] | None
     head, lines = task.table(found.values, found.labels)
     table = tuple(head), tuple(map(tuple, lines))
     values, labels = found.values, [row_of(found.labels, at) for at in range(len(found.ids))]
-    return Examples(rows.classes, values, labels, *table, tuple(shown)), errors
+    return Examples(rows.classes, values, labels, *table, tuple(shown), task.legend), errors
 
 
 def _picture(task: Task[Any], image: Image.Image, value: np.ndarray, label: np.ndarray) -> bytes:

@@ -122,7 +122,7 @@ def test_evaluate_measures_in_original_pixels_what_the_training_measured_in_thos
 def test_the_report_shows_boxes_beside_the_truth_and_each_class(trained: RunFolder) -> None:
     page = (trained.folder.local_path / "report.html").read_text()
     assert "at half overlap" in page
-    assert "The worst first" in page
+    assert "The worst first. Green: true. Blue: found" in page
     storage = str(trained.folder.local_path.parent)
     assert "confidence" in command("diagnose", "train", "--storage", storage)
     command("compare", "train", "train", "--storage", storage)

@@ -175,6 +175,21 @@ def test_a_detector_of_perfect_outputs_has_the_highest_average_precision() -> No
     assert task.caption(values[2], truth.rows()[2].numpy()) == ["0 of 1 found", "missed: b", "wrongly told: a"]
 
 
+def test_boxes_are_told_from_the_score_on_that_is_best_on_validation_rows() -> None:
+    truth = boxes([[0, 10, 10, 24, 24, 0], [1, 30, 30, 50, 58, 0]], [[0, 4, 4, 20, 12, 0]])
+    values = np.zeros((2, 100, 6), np.float32)
+    values[:, :, 1] = -1
+    values[0, :3] = [[0.9, 0, 10, 10, 24, 24], [0.7, 1, 30, 30, 50, 58], [0.3, 1, 10, 10, 24, 24]]
+    values[1, :2] = [[0.6, 0, 4, 4, 20, 12], [0.2, 1, 4, 4, 20, 12]]
+    task = Detection(("a", "b"))
+    chosen = task.choices(values, truth)
+    assert chosen["told_from"] == pytest.approx((0.6 + 0.3) / 2)
+    kept = Detection.restore(task.names, task.with_choices(chosen).state(), "sigmoid")
+    assert [len(kept.told(row, 5)) for row in values] == [2, 1]
+    assert kept.errors(values, truth).tolist() == [0, 0]
+    assert task.choices(values[:, 3:], truth) == {"told_from": 0.5}
+
+
 # ── its network ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

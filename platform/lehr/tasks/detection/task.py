@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -28,8 +28,7 @@ from lehr.tasks.detection.targets import losses
 from lehr.tasks.forms import LabelKind
 from lehr.tasks.losses import Activation
 
-TOLD = 0.3
-"""From this score on a box is told to people, and drawn."""
+HALF = 0.5
 MOST_NAMED = 4
 _TRUE, _FOUND, _WRONG = "#2e9e5b", "#2f6fdd", "#d9482b"
 
@@ -42,6 +41,8 @@ class Detection(Task[Tensor]):
         names: of the classes.
         width: channels of the pyramid and of the head. depth: convolutions of the head before the last.
         finest: stride of the finest level; None: as the network has it.
+        told_from: the score from which on a box is told to people and drawn: the one that had the best F1 at half
+            overlap on the validation rows. Average precision and prediction files need no threshold.
     """
 
     labels: ClassVar[LabelKind] = "boxes"
@@ -54,12 +55,15 @@ class Detection(Task[Tensor]):
     )
     wraps: ClassVar[bool] = True
     ranks: ClassVar[bool] = True
+    legend: ClassVar[str] = "Green: true. Blue: found, and right at half overlap. Red: found, and wrong."
+    chooses: ClassVar[bool] = True
     shows: ClassVar[bool] = True
 
     names: tuple[str, ...]
     width: int = 64
     depth: int = 2
     finest: int | None = None
+    told_from: float = HALF
 
     @classmethod
     def fit(  # type: ignore[override]  # its options by name
@@ -75,10 +79,17 @@ class Detection(Task[Tensor]):
 
     @classmethod
     def restore(cls, names: Sequence[str], state: Mapping[str, Any], activation: Activation) -> Self:
-        return cls(tuple(names), int(state["width"]), int(state["depth"]), state["finest"])
+        size = int(state["width"]), int(state["depth"]), state["finest"]
+        return cls(tuple(names), *size, float(state.get("told_from", HALF)))
 
     def state(self) -> dict[str, Any]:
-        return {"width": self.width, "depth": self.depth, "finest": self.finest}
+        return {"width": self.width, "depth": self.depth, "finest": self.finest, "told_from": self.told_from}
+
+    def choices(self, values: np.ndarray, labels: Any) -> dict[str, Any]:
+        return {"told_from": best_threshold(list(self._matches(values, labels)))}
+
+    def with_choices(self, chosen: Mapping[str, Any]) -> Self:
+        return replace(self, told_from=float(chosen["told_from"]))
 
     # ── training and measuring ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,7 +142,7 @@ class Detection(Task[Tensor]):
         return average_precision(list(self._matches(values, labels)), self.names)
 
     def _matches(self, values: np.ndarray, labels: Any, least: float = 0.0) -> Iterator[dict[int, Matches]]:
-        """Of each row its matches by class, of boxes with a higher score than `least`."""
+        """Of each row its matches by class, of boxes with a score of `least` or more."""
         for found, truth in zip(values, _rows(labels), strict=True):
             yield _matches_of(found, truth, least)
 
@@ -158,7 +169,7 @@ class Detection(Task[Tensor]):
         }
 
     def told(self, values: np.ndarray, top: int) -> list[tuple[str, str]]:
-        sure = [row for row in values if row[0] >= TOLD]
+        sure = [row for row in values if row[0] >= self.told_from]
         found = [(self._name(label), f"{score:.0%} at {_corners(sides)}") for score, label, *sides in sure]
         return found or [("nothing that it knows", "")]
 
@@ -174,14 +185,14 @@ class Detection(Task[Tensor]):
     def errors(self, values: np.ndarray, labels: Any) -> np.ndarray:
         """The boxes that were missed, and the scores of those that are wrong, of the boxes that are told to people."""
         found = []
-        for matches in self._matches(values, labels, TOLD):
+        for matches in self._matches(values, labels, self.told_from):
             missed = sum(int(each.true[0]) - int(_right(each).sum()) for each in matches.values())
             wrong = sum(float(each.scores[_wrong(each)].sum()) for each in matches.values())
             found.append(missed + wrong)
         return np.array(found, np.float64)
 
     def caption(self, values: np.ndarray, label: np.ndarray) -> list[str]:
-        matches = _matches_of(values, label, TOLD)
+        matches = _matches_of(values, label, self.told_from)
         true = sum(int(each.true[0]) for each in matches.values())
         right = sum(int(_right(each).sum()) for each in matches.values())
         missed = {k: int(each.true[0]) - int(_right(each).sum()) for k, each in matches.items()}
@@ -199,7 +210,7 @@ class Detection(Task[Tensor]):
 
     def table(self, values: np.ndarray, labels: Any) -> tuple[list[str], list[list[str]]]:
         each = precision_of_classes(list(self._matches(values, labels)), len(self.names))
-        told = list(self._matches(values, labels, TOLD))
+        told = list(self._matches(values, labels, self.told_from))
         lines = []
         for k, name in enumerate(self.names):
             of_class = [matches[k] for matches in told if k in matches]
@@ -214,13 +225,14 @@ class Detection(Task[Tensor]):
         return ["class", "boxes", "average precision", "at half overlap", "found", "of its boxes right"], lines
 
     def draw(self, picture: Image.Image, scale: float, values: np.ndarray, label: np.ndarray) -> Image.Image:
-        """Green: true. Blue: found, and right. Red: found, and wrong."""
+        """In the colours that `legend` names."""
         drawn = picture.convert("RGB")
         pen = ImageDraw.Draw(drawn)
+        matches = _matches_of(values, label, self.told_from)
         for row in label:
             pen.rectangle([scale * side for side in row[1:5]], outline=_TRUE, width=1)
-        for score, number, *sides in values[values[:, 0] >= TOLD]:
-            right = _is_right(values, label, score, number)
+        for score, number, *sides in values[values[:, 0] >= self.told_from]:
+            right = _is_right(matches, score, number)
             pen.rectangle([scale * side for side in sides], outline=_FOUND if right else _WRONG, width=2)
         return drawn
 
@@ -237,7 +249,7 @@ def _rows(labels: Any) -> Iterator[np.ndarray]:
 
 
 def _matches_of(found: np.ndarray, truth: np.ndarray, least: float) -> dict[int, Matches]:
-    real = found[found[:, 0] > least].astype(np.float64)
+    real = found[(found[:, 0] >= least) & (found[:, 0] > 0)].astype(np.float64)
     truth = truth.reshape(-1, 6)
     return match(real[:, 2:], real[:, 0], real[:, 1].astype(np.int64), truth[:, :5], truth[:, 5] > 0)
 
@@ -251,12 +263,28 @@ def _wrong(found: Matches) -> np.ndarray:
     return ~found.right[0, 0] & ~found.ignored[0, 0]
 
 
-def _is_right(values: np.ndarray, label: np.ndarray, score: float, number: float) -> bool:
-    matches = _matches_of(values, label, TOLD).get(int(number))
-    if matches is None:
-        return False
-    at = np.flatnonzero(np.isclose(matches.scores, score))
-    return bool(len(at) and matches.right[0, 0, at[0]])
+def _is_right(found: Mapping[int, Matches], score: float, number: float) -> bool:
+    matches = found[int(number)]
+    return bool(matches.right[0, 0, int(np.abs(matches.scores - score).argmin())])
+
+
+def best_threshold(images: Sequence[Mapping[int, Matches]]) -> float:
+    """The score from which on boxes have the best F1 at half overlap, over all classes: midway between two neighbours.
+
+    Half where no box is right.
+    """
+    each = [found for matches in images for found in matches.values()]
+    counts = [_right(found) | _wrong(found) for found in each]
+    scores = np.concatenate([found.scores[kept] for found, kept in zip(each, counts, strict=True)] or [np.zeros(0)])
+    right = np.concatenate([_right(found)[kept] for found, kept in zip(each, counts, strict=True)] or [np.zeros(0)])
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(right[order])
+    if not len(ranked) or not hits[-1]:
+        return HALF
+    f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + sum(int(found.true[0]) for found in each))
+    best = int(np.where(np.append(ranked[1:] != ranked[:-1], True), f1, 0).argmax())
+    below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
+    return float((ranked[best] + below) / 2)
 
 
 def _corners(sides: Sequence[float]) -> str:
