@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +156,8 @@ class Run:
     def predict(self, images: OneImage | Sequence[OneImage]) -> np.ndarray:
         """Class probabilities, float32 [images, classes]; of all members combined if the run is an ensemble.
 
-        `run.classes` names the columns.
+        `run.classes` names the columns. Of detection float32 [images, 100, 6]: score, number of the class and sides
+        x0, y0, x1, y1 in pixels of each box, the surest first; 0, -1 and 0 where there is none.
 
         Args:
             images: one image or a list of images: paths, the bytes of encoded files, PIL images, or arrays or tensors
@@ -179,9 +180,15 @@ class Run:
         elif getattr(images, "ndim", 0) == 4:  # an array or a tensor
             several = list(images)  # type: ignore[arg-type]
         predictor = self._predictor()
-        pixels = [as_pixels(image, predictor.wanted) for image in several]
+        wanted, sizes = predictor.wanted, None
+        if wanted.letterbox:  # then what is predicted are places in the images as they were
+            whole = [as_pixels(image, replace(wanted, size=None)) for image in several]
+            sizes = np.array([image.shape[:2] for image in whole], np.int64).reshape(-1, 2)
+            several = whole
+            wanted = replace(wanted, range=None)
+        pixels = [as_pixels(image, wanted) for image in several]
         stacked = np.stack(pixels) if pixels else np.empty((0, *predictor.size, predictor.channels), np.uint8)
-        return predict(predictor, stacked).probabilities
+        return predict(predictor, stacked, sizes=sizes).probabilities
 
     @property
     def classes(self) -> list[str]:

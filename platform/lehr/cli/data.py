@@ -104,6 +104,9 @@ def _count_others(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
     from lehr.screen import console
 
     shown, numbers = console(), opened.kind == "numbers"
+    if opened.kind == "boxes":
+        _count_boxes(opened, labels)
+        return
     figures = ("rows", "least", "mean", "most") if numbers else ("rows", "that have it")
     table = Table("number" if numbers else "class", "split", box=None, pad_edge=False, header_style="dim")
     for name in figures:
@@ -116,6 +119,31 @@ def _count_others(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
     for note in opened.notes:
         shown.print(note)
     shown.print("No samples are drawn: they stand in a line for each class, and a row of this task has no one class.")
+
+
+def _count_boxes(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
+    """Counts boxes by class and split, and the images that have some, and tells how large they are."""
+    import numpy as np
+    from rich.table import Table
+
+    from lehr.printing import one_line
+    from lehr.screen import console
+
+    shown = console()
+    table = Table("class", "split", box=None, pad_edge=False, header_style="dim")
+    for name in ("boxes", "images with it", "width", "height"):
+        table.add_column(name, justify="right")
+    for split, found in labels.items():
+        row_of = np.repeat(np.arange(len(found)), found.lengths)
+        for number, name in enumerate(opened.main.classes):
+            chosen = found.values[:, 0] == number
+            sides = (found.values[chosen, 3:5] - found.values[chosen, 1:3]).reshape(-1, 2)
+            middle = [f"{each:.0f}" for each in np.median(sides, axis=0)] if len(sides) else ["", ""]
+            images = len(np.unique(row_of[chosen]))
+            table.add_row(one_line(name), split, f"{len(sides):,}", f"{images:,} of {len(found):,}", *middle)
+    shown.print(table)
+    for note in (*opened.notes, "Width and height are medians, in pixels."):
+        shown.print(note, soft_wrap=True)
 
 
 @app.command("pack")
@@ -149,13 +177,17 @@ def pack(
 def job_of(source: str, overrides: list[str]) -> TrainJob:
     """The job that names the data: a job file, or a job made for a folder, a file or a source."""
     from lehr.job import TrainJob, from_dict, load, to_dict
+    from lehr.job.sources import source_form
     from lehr.own_modules import look_in
     from lehr.trust import give
 
     if source.endswith((".yaml", ".yml")):
         job = load(source, overrides)
     else:
-        job = from_dict({"kind": "train", "data": _data(source)}, overrides=overrides)
+        data = _data(source)
+        form = source_form(data["source"])
+        task = {"task": form.task} if form and form.task else {}
+        job = from_dict({"kind": "train", "data": data, **task}, overrides=overrides)
         give(to_dict(job))
     if not isinstance(job, TrainJob):
         raise LehrError(
@@ -174,11 +206,20 @@ def _data(source: str) -> dict[str, str]:
     if Path(source).exists() or "://" in source:
         if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
             return {"source": "parquet", "path": source}
+        if _annotated(source):
+            return {"source": "annotations", "path": source}
         return {"source": "files" if _loose(source) else "images", "path": source}
     if source_form(source) is None:
         allowed = ", ".join(["a path", *(name for name, form in SOURCES.items() if form.path != "required")])
         raise LehrError(f'"{source}" is neither a file or folder here nor a source; allowed: {allowed}')
     return {"source": source}
+
+
+def _annotated(source: str) -> bool:
+    """Whether these are images with boxes: COCO JSON, Pascal VOC or YOLO, by the names of what is there."""
+    from lehr.data.sources.annotations import is_annotated
+
+    return source.endswith(".json") or ("://" not in source and Path(source).is_dir() and is_annotated(source))
 
 
 def _loose(folder: str) -> bool:

@@ -69,7 +69,8 @@ def export(
         rows = {key: value for key, value in (to_dict(job).get("data") or {}).items() if key != "augment"}
         check(calls_of({"data": rows}), format_folder(found.record.folder))
     try:
-        part = open_source(job.data, job.error).parts[0]  # type: ignore[attr-defined]
+        source = open_source(job.data, job.error, predictor.task.labels, optional=True)  # type: ignore[attr-defined]
+        part = source.parts[0]
     except LehrError as error:
         raise LehrError(f"{error}; to check the export on other data, add --data") from None
     decoded = decode(part.read(range(min(ROWS, part.rows))), predictor.wanted)
@@ -85,6 +86,8 @@ def export(
         inputs["pixel_range"] = predictor.wanted.range
     if predictor.wanted.resize is not None:  # of the shorter side, before the middle is cut out
         inputs |= {"resize": predictor.wanted.resize, "interpolation": predictor.wanted.interpolation}
+    if predictor.wanted.letterbox:  # resized until it fits, in the upper left corner, with grey beside
+        inputs |= {"letterbox": True, "interpolation": predictor.wanted.interpolation}
     write_whole(out / "classes.json", json.dumps(inputs, ensure_ascii=False) + "\n")
     for write, path in chosen:
         with whole(path) as file:

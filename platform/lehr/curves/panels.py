@@ -84,6 +84,8 @@ def metric_panels(curves: Curves) -> list[alt.LayerChart]:
     if not curves.by_class:
         names = [name.removeprefix("validation_") for name in listed(curves.epochs, "validation")]
         own = [name for name in names if not any(name.startswith(f"{label}_") for label in (*labels, *names))]
+        first = Counter(name.partition("_")[0] for name in own)  # of each class: ap_cat, ap_dog
+        own = [word if first[word := name.partition("_")[0]] > 1 else name for name in own]
         labels = list(dict.fromkeys([*own, *labels]))
     of_label: dict[str, list[str]] = {label: [] for label in labels}
     for name in listed(curves.epochs, "validation"):

@@ -12,7 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -41,6 +41,7 @@ class BoxAnnotations:
         crowd: bool [boxes]: a box around many things of its class, or one that is marked as difficult. It is neither
             learned nor, if it is missed, a mistake.
         notes: what a user should know, one sentence each.
+        image_ids, category_ids: as COCO JSON has them, in the order of files and names; empty for other forms.
     """
 
     files: tuple[str, ...]
@@ -49,6 +50,8 @@ class BoxAnnotations:
     boxes: Ragged
     crowd: np.ndarray
     notes: tuple[str, ...] = ()
+    image_ids: tuple[int, ...] = ()
+    category_ids: tuple[int, ...] = ()
 
 
 class _Collected:
@@ -140,7 +143,8 @@ def read_coco(content: bytes) -> BoxAnnotations:
             )
         x, y, width, height = map(float, box)
         found.add(image, (label, x, y, x + width, y + height), where, crowd=bool(each.get("iscrowd", 0)))
-    return found.done([f"{missing:,} annotations have no bbox and are left out"] if missing else [])
+    done = found.done([f"{missing:,} annotations have no bbox and are left out"] if missing else [])
+    return replace(done, image_ids=tuple(number_of), category_ids=tuple(label_of))
 
 
 def _entries(whole: Any, key: str) -> list[Mapping[str, Any]]:
@@ -189,7 +193,11 @@ def _is_number(value: Any) -> bool:
 
 
 def read_voc(
-    files: Mapping[str, bytes], names: Sequence[str] | None = None, *, from_one: bool = False
+    files: Mapping[str, bytes],
+    names: Sequence[str] | None = None,
+    *,
+    from_one: bool = False,
+    images: Sequence[str] | None = None,
 ) -> BoxAnnotations:
     """The boxes of XML files, one for each image.
 
@@ -198,6 +206,7 @@ def read_voc(
         names: of the classes, in order; by default those that occur, sorted.
         from_one: the first pixel is 1 and a side includes its last one, as in the sets of Pascal itself; most programs
             that write such files count from 0.
+        images: the image of each file; by default what it says, which tools that rename images leave as it was.
 
     Raises:
         WrongAnnotations: a file is no annotation, or names a class that `names` does not.
@@ -208,7 +217,7 @@ def read_voc(
     if odd := [each for each in there if each not in known]:
         raise WrongAnnotations(f"it has the class {odd[0]}; allowed: {', '.join(known[:8])}")
     found = _Collected(
-        [tree.findtext("filename") or f"{name.rpartition('.')[0]}.jpg" for name, tree in trees.items()],
+        images or [tree.findtext("filename") or f"{name.rpartition('.')[0]}.jpg" for name, tree in trees.items()],
         [
             (_side(name, tree, "size/height", least=1), _side(name, tree, "size/width", least=1))
             for name, tree in trees.items()

@@ -127,11 +127,13 @@ class Decoded:
         pixels: uint8 [rows, height, width, channels]; zero if the image could not be read.
         labels: int64 [rows], or of another form, see `lehr.data.labels`.
         unreadable: (row, reason) of each image that could not be read.
+        sizes: int64 [rows, 2], height and width of the images before they were letterboxed; None where they were not.
     """
 
     pixels: np.ndarray
     labels: Labels
     unreadable: tuple[tuple[int, str], ...] = ()
+    sizes: np.ndarray | None = None
 
 
 LARGEST_SIDE, STEP = 224, 32
@@ -152,9 +154,12 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     """
     images: list[np.ndarray | None] = []
     unreadable = []
+    sizes = np.ones((len(table), 2), np.int64) if wanted.letterbox else None
     for row, (encoded, shape, dtype) in enumerate(raw_rows(table)):
         try:
             images.append(_decode_one(encoded, shape, dtype, wanted))
+            if sizes is not None:
+                sizes[row] = shape[:2] if shape is not None else size_of(encoded or b"")[::-1]
         except UnreadableImage as error:
             images.append(None)
             unreadable.append((row, str(error)))
@@ -168,7 +173,7 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     for row, image in enumerate(images):
         if image is not None:
             pixels[row] = image  # a greyscale image among colour images fills all channels
-    return Decoded(pixels, labels, tuple(unreadable))
+    return Decoded(pixels, labels, tuple(unreadable), sizes)
 
 
 class DifferentSizes(LehrError):

@@ -90,6 +90,11 @@ def concatenate(parts: Sequence[Labels]) -> Labels:
     return Ragged(joined.values, joined.starts, np.concatenate([part.known for part in several]))
 
 
+def row_of(labels: Labels, number: int) -> np.ndarray:
+    """The label of one row; of rows of different lengths its values."""
+    return labels.row(number) if isinstance(labels, Ragged) else labels[number]
+
+
 def mark_unreadable(labels: Labels, rows: np.ndarray) -> None:
     """Notes, in place, that the images of these rows could not be read."""
     if isinstance(labels, Ragged):

@@ -19,6 +19,7 @@ from lehr.data.randomness import key, permutation
 from lehr.data.reading import Read, check_labels, first_stored, has_colour, probe, read
 from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
+from lehr.data.sources.boxes import letterbox
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 from lehr.job import Augment as AugmentEntry
@@ -35,7 +36,9 @@ VALIDATION_SHARE = 0.2  # held out if the job does not say and the source has no
 
 def pixel_format(job: TrainJob, recipe: Recipe, channels: int | None) -> PixelFormat:
     """What the images of a job are decoded to."""
-    return PixelFormat(recipe.size, channels, job.data.pixel_range, recipe.resize, recipe.interpolation)
+    return PixelFormat(
+        recipe.size, channels, job.data.pixel_range, recipe.resize, recipe.interpolation, recipe.letterbox
+    )
 
 
 class OpenedSources:
@@ -62,6 +65,9 @@ class OpenedSources:
         augmentations(job)
         if to_train:
             self._refuse_one_class()
+            if self.kind == "boxes" and self.recipe.size is not None:  # then boxes are in the pixels of the input
+                self.main = letterbox(self.main, self.recipe.size)
+                self.extra = {split: letterbox(source, self.recipe.size) for split, source in self.extra.items()}
 
     def _beside(self, split: str, path: str) -> Source:
         """The rows at another path. Raises JobError where the source has none there, or they are others than meant."""

@@ -42,8 +42,11 @@ def pack(source: Source, target: str, advance: Callable[[int], None] = lambda ro
         advance: called with the number of rows just written.
 
     Raises:
-        LehrError: the target is not empty, or cannot be written.
+        LehrError: the target is not empty, or cannot be written; or the rows have boxes.
     """
+    if source.kind == "boxes":
+        what = "Parquet files of lehr hold no boxes"
+        raise LehrError(f"{source.name}: {what}; use the data set as it is: data.source=annotations data.path=…")
     try:
         filesystem, path = file_system(target)
         info = filesystem.get_file_info(path)

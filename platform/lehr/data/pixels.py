@@ -55,6 +55,8 @@ class PixelFormat:
         resize: pixels of the shorter side, of which the middle is cut out to `size`; None: resized to `size` whatever
             its proportions.
         interpolation: how pixels are resized, one of `INTERPOLATIONS`.
+        letterbox: keep the proportions: the whole image, as large as it fits into the upper left corner of `size`, and
+            grey beside it.
     """
 
     size: tuple[int, int] | None = None
@@ -62,8 +64,11 @@ class PixelFormat:
     range: tuple[float, float] | None = None
     resize: int | None = None
     interpolation: str = "bilinear"
+    letterbox: bool = False
 
 
+BESIDE = 114
+"""The grey beside an image in a letterbox, as YOLO tools have it."""
 AS_STORED = PixelFormat()
 """The size and the channels that an image has."""
 
@@ -184,12 +189,24 @@ def _arrange(image: Image.Image, wanted: PixelFormat, channels: int) -> np.ndarr
     if wanted.size is not None:
         height, width = wanted.size
         scaled = (width, height) if wanted.resize is None else _scaled(image.size, wanted.size, wanted.resize)
+        if wanted.letterbox:
+            scaled = letterboxed(image.size, wanted.size)
         if image.size != scaled:
             image = image.resize(scaled, INTERPOLATIONS[wanted.interpolation])
-        if scaled != (width, height):
+        if wanted.letterbox:
+            pasted = Image.new(image.mode, (width, height), (BESIDE,) * channels if channels > 1 else BESIDE)
+            pasted.paste(image)
+            image = pasted
+        elif scaled != (width, height):
             left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
             image = image.crop((left, top, left + width, top + height))
     return np.asarray(image, dtype=np.uint8).reshape(image.size[1], image.size[0], channels)
+
+
+def letterboxed(given: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) that an image of this width and height gets in a letterbox of this height and width."""
+    ratio = min(size[1] / given[0], size[0] / given[1])
+    return min(size[1], max(1, round(given[0] * ratio))), min(size[0], max(1, round(given[1] * ratio)))
 
 
 def _scaled(given: tuple[int, int], size: tuple[int, int], resize: int) -> tuple[int, int]:
@@ -252,7 +269,7 @@ def from_array(array: np.ndarray, wanted: PixelFormat) -> np.ndarray:
         colours, alpha = eight_bits(array[..., :3], bits, kind, wanted.range), array[..., 3:]
         array = np.concatenate([colours, eight_bits(alpha, bits, kind)], axis=2) if alpha.size else colours
     channels = wanted.channels or min(3, array.shape[2])
-    as_it_is = wanted.size is None or (wanted.size == array.shape[:2] and wanted.resize is None)
+    as_it_is = wanted.size is None or (wanted.size == array.shape[:2] and (wanted.resize is None or wanted.letterbox))
     if as_it_is and channels == array.shape[2]:
         return array
     image = Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array))

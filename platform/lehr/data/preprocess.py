@@ -21,7 +21,7 @@ class Preprocess:
         height, width, channels: size of the network's input.
         mean, std: per channel, of pixels / 255.
         pixel_range: the values in image files that become black and white; None: those of their depth.
-        resize, interpolation: how an image becomes one of that size; see `PixelFormat`.
+        resize, interpolation, letterbox: how an image becomes one of that size; see `PixelFormat`.
     """
 
     height: int
@@ -32,11 +32,13 @@ class Preprocess:
     pixel_range: tuple[float, float] | None = None
     resize: int | None = None
     interpolation: str = "bilinear"
+    letterbox: bool = False
 
     @property
     def wanted(self) -> PixelFormat:
         """What an image is decoded to for the network."""
-        return PixelFormat((self.height, self.width), self.channels, self.pixel_range, self.resize, self.interpolation)
+        size = self.height, self.width
+        return PixelFormat(size, self.channels, self.pixel_range, self.resize, self.interpolation, self.letterbox)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -97,6 +99,8 @@ class Preprocess:
             plain["resize"] = self.resize
         if self.interpolation != "bilinear":
             plain["interpolation"] = self.interpolation
+        if self.letterbox:
+            plain["letterbox"] = True
         return plain
 
     @classmethod
@@ -111,6 +115,7 @@ class Preprocess:
             (limits[0], limits[1]) if limits else None,
             description.get("resize"),
             description.get("interpolation", "bilinear"),
+            description.get("letterbox", False),
         )
 
 

@@ -105,6 +105,13 @@ def as_targets(labels: Labels) -> Any:
         return torch.from_numpy(labels)
 
 
+def as_labels(targets: Any) -> Labels:
+    """The inverse of `as_targets`, of targets on the CPU."""
+    if isinstance(targets, RaggedTensor):
+        return Ragged(targets.values.numpy(), targets.starts.numpy(), targets.known.numpy())
+    return targets.numpy()
+
+
 def readable(targets: Any) -> Tensor:
     """bool [rows]: the rows whose image could be read; of others a batch has no label."""
     if isinstance(targets, RaggedTensor):

@@ -19,6 +19,7 @@ class SourceForm:
         downloads: its rows are downloaded wherever they are needed.
         needs_ray: it can only be opened while Ray is running.
         labels: it reads labels of every kind, from columns that `data.labels` may name; others have one class a row.
+        task: the task whose labels it has; empty for one class a row, or where the job's task decides.
     """
 
     module: str
@@ -26,6 +27,7 @@ class SourceForm:
     downloads: bool = False
     needs_ray: bool = False
     labels: bool = False
+    task: str = ""
 
 
 FUNCTION = "my_package.module:function"
@@ -35,6 +37,8 @@ SOURCES: dict[str, SourceForm] = {
     "files": SourceForm("files", path="required"),
     "parquet": SourceForm("parquet", path="required", labels=True),
     "table": SourceForm("table", path="required", labels=True),
+    "annotations": SourceForm("annotations", path="required", task="detection"),
+    "digits_canvas": SourceForm("digits_canvas", path="none", task="detection"),
     "torchvision:NAME": SourceForm("torchvision_sets", path="optional", downloads=True),
     FUNCTION: SourceForm("function", path="optional", needs_ray=True),
 }

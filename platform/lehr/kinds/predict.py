@@ -15,6 +15,8 @@ from lehr.formatting import format_folder, format_seconds
 from lehr.job import PredictJob, refuse_unused, to_dict
 from lehr.machine import cores
 from lehr.predict import Predictor, load_predictor
+from lehr.predict.coco_results import NAME as COCO_RESULTS
+from lehr.predict.coco_results import write_coco_results
 from lehr.predict.part_files import PartResult, fingerprint_of, keep_parts, read_parts
 from lehr.predict.progress import PredictionProgress
 from lehr.predict.source_parts import prepare_source
@@ -100,6 +102,8 @@ def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_pa
         what = f"only {progress.rows:,} of {spec.source.rows:,} rows were written to {spec.out.uri}"
         raise LehrError(f"{what}; run the job again to write the rest")
     _note_unreadable(running.run, progress)
+    if predictor.task.labels == "boxes" and write_coco_results(spec.out, spec.source):
+        running.say(f"COCO's tools read {COCO_RESULTS}, beside the Parquet files")
     shown.update("finished", "all rows predicted")
     shown.summarise()
 

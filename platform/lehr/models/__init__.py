@@ -7,6 +7,7 @@ to [rows, outputs]. The built-in ones are listed in `registry.py`.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +30,13 @@ __all__ = [
 ]
 
 
-def build(name: str, channels: int, outputs: int, options: dict[str, Any], seed: int) -> nn.Module:
+Around = Callable[[nn.Module], nn.Module]
+"""Makes of a network the one that a task trains."""
+
+
+def build(
+    name: str, channels: int, outputs: int, options: dict[str, Any], seed: int, around: Around | None = None
+) -> nn.Module:
     """The named network with random weights that depend on the seed alone. torch's global random state is not changed.
 
     Args:
@@ -38,6 +45,7 @@ def build(name: str, channels: int, outputs: int, options: dict[str, Any], seed:
         outputs: size of the head.
         options: the network's own options.
         seed: the seed of the weights.
+        around: what is made of it.
 
     Raises:
         ValueError: there is no such network, or it does not accept an option's value.
@@ -52,10 +60,13 @@ def build(name: str, channels: int, outputs: int, options: dict[str, Any], seed:
     sizes = dict(zip(SIZE_PARAMETERS, (channels, outputs), strict=True))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model(**{key: value for key, value in sizes.items() if takes_any or key in named}, **options)
+        made = model(**{key: value for key, value in sizes.items() if takes_any or key in named}, **options)
+        return around(made) if around else made
 
 
-def check(name: str, shape: tuple[int, int, int], outputs: int, options: dict[str, Any]) -> None:
+def check(
+    name: str, shape: tuple[int, int, int], outputs: int, options: dict[str, Any], around: Around | None = None
+) -> None:
     """Checks that the network accepts images of `shape` (channels, height, width), without computing anything.
 
     The user's own networks are not checked, since they may contain operations that need actual numbers.
@@ -67,16 +78,16 @@ def check(name: str, shape: tuple[int, int, int], outputs: int, options: dict[st
         return
     try:
         with torch.device("meta"):
-            model = build(name, shape[0], outputs, options, seed=0)
+            model = build(name, shape[0], outputs, options, 0, around)
             images = torch.zeros(2, *shape)
     except NotImplementedError:  # a few networks cannot be built without actual numbers
-        model, images = build(name, shape[0], outputs, options, seed=0), torch.zeros(2, *shape)
-    check_outputs(model, name, images, outputs)
+        model, images = build(name, shape[0], outputs, options, 0, around), torch.zeros(2, *shape)
+    check_outputs(model, name, images, None if around else outputs)
 
 
 @torch.no_grad()
-def check_outputs(model: nn.Module, name: str, images: Tensor, outputs: int) -> None:
-    """Raises ValueError unless the network maps images [rows, …] to [rows, outputs]."""
+def check_outputs(model: nn.Module, name: str, images: Tensor, outputs: int | None) -> None:
+    """Raises ValueError unless the network maps images [rows, …] to [rows, outputs]; None: to what its task knows."""
     mode = model.training
     size = " × ".join(map(str, images.shape[2:]))
     try:
@@ -86,6 +97,8 @@ def check_outputs(model: nn.Module, name: str, images: Tensor, outputs: int) -> 
         what = f"{name} does not take images of {size} pixels with {images.shape[1]} channels"
         raise ValueError(f"{what}: {why}") from error
     model.train(mode)
+    if outputs is None:
+        return
     if not isinstance(found, Tensor) or found.shape != (len(images), outputs):
         shown = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
         allowed = f"[{len(images)}, {outputs}], a logit for each class"

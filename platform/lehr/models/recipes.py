@@ -24,8 +24,8 @@ class Preprocessing(TypedDict):
 
     `mean` and `std` are those of pixels / 255; `pixel_range` has the values in image files that become black and white,
     if they are not those of the images' depth; `resize` the pixels of the shorter side, if the middle is cut out of an
-    image; `interpolation` how it is resized, if not bilinear. The description of a run's model contains one as
-    `preprocess`.
+    image; `interpolation` how it is resized, if not bilinear; `letterbox` whether it keeps its proportions, with grey
+    beside it. The description of a run's model contains one as `preprocess`.
     """
 
     height: int
@@ -36,6 +36,7 @@ class Preprocessing(TypedDict):
     pixel_range: NotRequired[Sequence[float]]
     resize: NotRequired[int]
     interpolation: NotRequired[str]
+    letterbox: NotRequired[bool]
 
 
 class Preset(Protocol):
@@ -64,6 +65,7 @@ class Recipe:
         interpolation: one of `INTERPOLATIONS`.
         source: whose weights say so, as a person would name it; empty where the job says it all.
         guessed: whether the weights do not say so themselves.
+        letterbox: whether an image keeps its proportions, with grey beside it.
     """
 
     channels: int | None = None
@@ -74,6 +76,16 @@ class Recipe:
     interpolation: str = "bilinear"
     source: str = ""
     guessed: bool = False
+    letterbox: bool = False
+
+    def letterboxed(self, given: PreprocessingSection | None) -> Recipe:
+        """The same for labels that are places: whole images, in a letterbox. Raises ValueError where the job says
+        otherwise."""
+        if given is not None and (given.crop is not None or given.resize is not None):
+            name = "crop" if given.crop is not None else "resize"
+            what = f"{name} has no effect on images whose labels are boxes, which are letterboxed into data.image_size"
+            raise ValueError(f"{what}; remove it, and type data.image_size=320")
+        return replace(self, resize=None, letterbox=True)
 
     def with_size(self, size: tuple[int, int] | None) -> Recipe:
         """The same for another size of input: as large a share of the image is cut off."""
@@ -105,7 +117,8 @@ class Recipe:
         if self.size is not None:
             height, width = self.size
             to = f"{width} × {height}"
-            how = f"the shorter side resized to {self.resize}, and {to} cut out" if self.resize else f"resized to {to}"
+            fitted = f"letterboxed into {to}" if self.letterbox else f"resized to {to}"
+            how = f"the shorter side resized to {self.resize}, and {to} cut out" if self.resize else fitted
             what += f"; {how} ({self.interpolation})"
         if not self.guessed:
             return what

@@ -13,6 +13,9 @@ from lehr.models import pretrained
 from lehr.models.description import ModelDescription
 from lehr.models.recipes import Recipe, of_run, resolve
 from lehr.runs import Folder, ModelFile, read_model
+from lehr.tasks.detection.network import Detector
+from lehr.tasks.find import find_task
+from lehr.tasks.forms import TASKS, LabelKind
 
 MISMATCH = "mismatch with this network"
 
@@ -63,9 +66,20 @@ def recipe_for(job: TrainJob) -> Recipe:
             raise job.error("model.weights", str(error)) from error
     size = job.data.image_size
     try:
-        return resolve(theirs, job.model.preprocessing, (size, size) if isinstance(size, int) else size)
+        found = resolve(theirs, job.model.preprocessing, (size, size) if isinstance(size, int) else size)
+        return found.letterboxed(job.model.preprocessing) if _labels(job) == "boxes" else found
     except ValueError as error:
         raise job.error("model.preprocessing", str(error)) from None
+
+
+def _labels(job: TrainJob) -> LabelKind:
+    """What the job's task reads of each row; of one that is not there, which is told elsewhere, a class."""
+    if job.task.name in TASKS:
+        return TASKS[job.task.name].labels
+    try:
+        return find_task(job.task.name, job.task.options).labels
+    except ValueError:
+        return "class"
 
 
 def referenced_run(reference: str, storage: str) -> Folder:
@@ -75,7 +89,12 @@ def referenced_run(reference: str, storage: str) -> Folder:
 
 
 def head_of(model: nn.Module, outputs: int) -> str:
-    """The name of the head: the last layer with this number of outputs. Raises ValueError if there is none."""
+    """The name of the head: the last layer with this number of outputs; of a detector, all that is above its backbone.
+
+    Raises ValueError if there is none.
+    """
+    if isinstance(model, Detector):
+        return "head"
     for name, layer in reversed(list(model.named_modules())):
         weight = getattr(layer, "weight", None)
         if isinstance(layer, (nn.Linear, nn.Conv2d)) and isinstance(weight, Tensor) and len(weight) == outputs:
@@ -103,6 +122,11 @@ def start_from(
     Raises:
         ValueError: names or shapes do not match those of the network.
     """
+    if isinstance(model, Detector) and not any(name.startswith("backbone.") for name in weights):
+        # A classifier's: the detector keeps its own head, and has left out the classifier's last layer.
+        last = f"{model.dropped}."
+        weights = {f"backbone.{name}": each for name, each in weights.items() if not name.startswith(last)}
+        their_classes = ()
     own = model.state_dict()
     same = list(classes) == list(their_classes)
     head = None if same else head_of(model, len(classes))

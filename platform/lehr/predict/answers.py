@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lehr.data.decode import UnreadableImage, decode_image
+from lehr.data.decode import UnreadableImage, decode_image, size_of
 from lehr.predict.predictor import Predictor
 from lehr.predict.rows import predict
 from lehr.tasks.base import Task
@@ -61,13 +61,16 @@ def answers(predictor: Predictor, images: Iterable[ImageFile]) -> Iterator[Answe
     waiting = iter(images)
     while batch := list(islice(waiting, BATCH)):
         pixels: list[np.ndarray] = []
+        sizes: list[tuple[int, int]] = []
         problems: dict[int, str] = {}
         for number, (_, read) in enumerate(batch):
             try:
-                pixels.append(decode_image(read(), predictor.wanted))
+                encoded = read()
+                pixels.append(decode_image(encoded, predictor.wanted))
+                sizes.append(size_of(encoded)[::-1])
             except (UnreadableImage, OSError) as error:
                 problems[number] = str(error)
-        shares = iter(predict(predictor, np.stack(pixels)).probabilities if pixels else ())
+        shares = iter(predict(predictor, np.stack(pixels), sizes=np.array(sizes)).probabilities if pixels else ())
         for number, (name, _) in enumerate(batch):
             problem = problems.get(number, "")
             yield Answer(name, problem=problem) if problem else answer(name, predictor.task, next(shares))

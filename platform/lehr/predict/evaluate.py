@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lehr.data.decode import Decoded
-from lehr.data.labels import without_label
+from lehr.data.labels import concatenate, without_label
 from lehr.data.reading import check_labels
 from lehr.data.sources import Source
 from lehr.ensembles import expected_calibration_error, log_loss
@@ -197,21 +197,22 @@ def evaluate_other(
         LehrError: the source lacks labels that the run predicts; or no image can be read.
     """
     task = predictor.task
+    if source.kind == "boxes" and (unknown := [name for name in source.classes if name not in predictor.classes]):
+        raise LehrError(f"{source.name}: the run does not know the classes {', '.join(unknown[:5])}")
     missing = [name for name in predictor.classes if name not in source.classes]
     if missing and (source.kind == "numbers" or not source.classes):
         has = f"its columns are {', '.join(source.classes[:8])}" if source.classes else "its rows have no labels"
         raise LehrError(f"{source.name}: there is no {', '.join(missing[:5])}, which the run predicts; {has}")
     labels, outputs, unreadable = [], [], list[tuple[int, str]]()
     for first, decoded, found in _predict_parts(predictor, prepare_source(source, predictor), batch_size):
-        assert isinstance(decoded.labels, np.ndarray)
         counts = np.ones(len(decoded.labels), bool)
         if rows is not None:
             counts = np.isin(np.arange(first, first + len(counts)), rows)
-        readable = ~np.isnan(found.probabilities[:, 0]) & ~without_label(decoded.labels) & counts
+        readable = ~found.unreadable & ~without_label(decoded.labels) & counts
         labels.append(decoded.labels[readable])
         outputs.append(found.probabilities[readable])
         unreadable += [(first + row, why) for row, why in decoded.unreadable if counts[row]]
-    label, values = np.concatenate(labels), np.concatenate(outputs)
+    label, values = concatenate(labels), np.concatenate(outputs)
     if not len(label):
         raise LehrError(f"{source.name}: none of its {source.rows} images can be read, or none has a label")
     head, lines = task.table(values, label)

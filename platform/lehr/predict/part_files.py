@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lehr.data.decode import Decoded
-from lehr.data.labels import without_label
+from lehr.data.labels import Ragged, to_column, without_label
 from lehr.data.sources import Part
 from lehr.data.sources.base import class_metadata
 from lehr.errors import LehrError
@@ -28,6 +28,8 @@ from lehr.predict.rows import Predictions
 from lehr.runs import Folder
 from lehr.tasks.classification import lists
 
+BESIDE = "coco_results.json"
+"""What may lie beside the files of a prediction: it is made of them."""
 _NAME = re.compile(r"part-(\d+)\.parquet")
 
 
@@ -95,17 +97,22 @@ def part_table(
         first: the id of the first row.
         fingerprint: that of the prediction.
     """
-    labels, unreadable = decoded.labels, np.isnan(found.probabilities[:, 0])
-    assert isinstance(labels, np.ndarray), "tasks with labels of different lengths have files of their own"
-    unknown = without_label(labels)
+    labels, unreadable, unknown = decoded.labels, found.unreadable, without_label(decoded.labels)
+    if isinstance(labels, Ragged):
+        label = to_column(labels)
+    else:
+        label = pa.array(labels, mask=labels < 0) if labels.ndim == 1 else lists(labels, unknown)
     columns: dict[str, pa.Array[Any]] = {
         "id": pa.array(np.arange(first, first + len(labels))),
         "name": pa.array([part.name(row) for row in range(len(labels))]),
-        "label": pa.array(labels, mask=labels < 0) if labels.ndim == 1 else lists(labels, unknown),
+        "label": label,
         **predictor.task.columns(found.probabilities, unreadable),
     }
     for name, values in zip(predictor.names, () if found.members is None else found.members, strict=False):
-        columns[f"member {name}"] = lists(values, unreadable)
+        if values.ndim == 2:
+            columns[f"member {name}"] = lists(values, unreadable)
+            continue
+        columns |= {f"member {name} {what}": of for what, of in predictor.task.columns(values, unreadable).items()}
     metadata = PartMetadata(fingerprint, tuple((first + row, why) for row, why in decoded.unreadable))
     return pa.table(columns).replace_schema_metadata({**class_metadata(predictor.classes), **metadata.write()})
 
@@ -118,6 +125,8 @@ def read_parts(out: Folder) -> dict[str, tuple[str, PartResult]]:
     """
     found = {}
     for name in out.files():
+        if name == BESIDE:
+            continue
         named, footer = _NAME.fullmatch(name), _read_footer(out, name)
         if not named or not footer:
             what = f"holds {name}, which is not a prediction; allowed: an empty or new folder"

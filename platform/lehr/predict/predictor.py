@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -140,7 +141,7 @@ class Predictor(nn.Module):
         The formulas are those of `lehr.ensembles.combine`. Of other tasks it is the weighted mean of what they predict.
         """
         if not isinstance(self.task, Classification):
-            return (logits * self.member_weights).sum(dim=0)
+            return self.task.average(logits, self.member_weights.flatten())
         if self.by == "probabilities":
             return (logits.softmax(dim=2) * self.member_weights).sum(dim=0)
         return (logits * self.member_weights).sum(dim=0).softmax(dim=1)
@@ -174,7 +175,8 @@ def load_network(folder: Folder, of: Folder | None = None) -> Network:
         options = dict(spec.options)
         about = description.task_options, classes, description.learned, description.activation
         task = restore(description.task, *about)
-        model = models.build(spec.name, preprocess.channels, task.outputs, options, seed=0)
+        around = partial(task.network, shape=preprocess.shape) if task.wraps else None
+        model = models.build(spec.name, preprocess.channels, task.outputs, options, 0, around)
         if spec.hidden:
             models.deepen_head(model, task.outputs, spec.hidden)
     except (ValueError, KeyError, TypeError) as error:

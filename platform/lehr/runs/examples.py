@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,17 +43,20 @@ class Examples:
 
     Attributes:
         names: of the classes or numbers.
-        values, labels: float64 [rows, names], what was predicted and what is true.
+        values, labels: what was predicted and what is true, as the task has it: [rows, names]; where rows have
+            different lengths, of each row all its numbers.
         head, lines: a table with a line for each name, as the task makes it.
         shown: some rows with pictures: the worst first, then some by chance.
+        legend: what is drawn into the pictures; empty for nothing.
     """
 
     names: tuple[str, ...]
-    values: np.ndarray
-    labels: np.ndarray
+    values: Sequence[np.ndarray] | np.ndarray
+    labels: Sequence[np.ndarray] | np.ndarray
     head: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     shown: tuple[Example, ...]
+    legend: str = ""
 
     @classmethod
     def read(cls, folder: Folder) -> Examples | None:
@@ -61,15 +65,17 @@ class Examples:
             table = from_parquet(folder.read(NAME, MOST_BYTES))
             about = json.loads((table.schema.metadata or {})[b"about"])
             names, head = (tuple(map(str, about[name])) for name in ("names", "head"))
+            legend = str(about.get("legend", ""))
             lines = tuple(tuple(map(str, line)) for line in about["lines"])
-            values, labels = (_matrix(table[name], len(names)) for name in ("value", "label"))
+            values, labels = (_rows(table[name]) for name in ("value", "label"))
             pictured = [row for row in table.to_pylist() if isinstance(row["picture"], bytes)]
             shown = [Example(int(r["row"]), float(r["error"]), tuple(r["caption"]), r["picture"]) for r in pictured]
         except (FileNotFoundError, RunError, StorageError, ValueError, KeyError, TypeError, pa.ArrowException):
             return None
         if len(head) * len(lines) > _CELLS or any(len(line) != len(head) for line in lines):
             return None
-        return cls(names, values, labels, head, lines, tuple(sorted(shown, key=lambda each: -each.error)))
+        shown.sort(key=lambda each: -each.error)
+        return cls(names, values, labels, head, lines, tuple(shown), legend)
 
     def write(self, folder: Folder, rows: np.ndarray, errors: np.ndarray) -> None:
         """Replaces examples.parquet.
@@ -82,21 +88,26 @@ class Examples:
         table = pa.table(
             {
                 "row": pa.array(rows.astype(np.int64)),
-                "label": pa.array(self.labels.astype(np.float64).tolist(), pa.list_(pa.float64())),
-                "value": pa.array(self.values.astype(np.float64).tolist(), pa.list_(pa.float64())),
+                "label": _lists(self.labels),
+                "value": _lists(self.values),
                 "error": pa.array(errors.astype(np.float64)),
                 "caption": pa.array([each and list(each.caption) for each in pictured], pa.list_(pa.string())),
                 "picture": pa.array([each and each.picture for each in pictured], pa.binary()),
             }
         )
-        about = {"names": self.names, "head": self.head, "lines": self.lines}
+        about = {"names": self.names, "head": self.head, "lines": self.lines, "legend": self.legend}
         buffer = io.BytesIO()
         named = table.replace_schema_metadata({"about": json.dumps(about)})
         pq.write_table(named, buffer, write_page_checksum=True)
         folder.write(NAME, buffer.getvalue())
 
 
-def _matrix(column: pa.ChunkedArray[Any], width: int) -> np.ndarray:
-    """A column of lists as [rows, width]. Raises ValueError for lists of another length."""
-    whole: Any = column.combine_chunks()
-    return np.asarray(whole.flatten().to_numpy(zero_copy_only=False), np.float64).reshape(len(whole), width)
+def _lists(rows: Sequence[np.ndarray] | np.ndarray) -> pa.Array[Any]:
+    """A column of lists: all numbers of each row."""
+    return pa.array([np.asarray(row, np.float64).ravel().tolist() for row in rows], pa.list_(pa.float64()))
+
+
+def _rows(column: pa.ChunkedArray[Any]) -> list[np.ndarray] | np.ndarray:
+    """The lists of a column; one array where all are of the same length."""
+    rows = [np.asarray(each or (), np.float64) for each in column.to_pylist()]
+    return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows

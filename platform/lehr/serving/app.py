@@ -21,9 +21,10 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lehr.data.decode import UnreadableImage, decode_image
+from lehr.data.decode import UnreadableImage, decode_image, size_of
 from lehr.data.pixels import PixelFormat
 from lehr.predict.answers import Answer, answer
+from lehr.predict.rows import in_original
 from lehr.tasks.base import Task
 
 MOST_BYTES = 32 * 2**20
@@ -188,7 +189,8 @@ def _summary(served: Served) -> str:
     count = len(served.task.names)
     if served.task.labels == "class":
         return f"Which of {count} classes an image belongs to."
-    return f"Which of {count} classes an image has." if served.task.labels == "classes" else "Numbers for an image."
+    what = {"classes": f"Which of {count} classes an image has.", "boxes": f"Boxes of {count} classes in an image."}
+    return what.get(served.task.labels, "Numbers for an image.")
 
 
 def _named(served: Served) -> str:
@@ -201,7 +203,9 @@ async def _answer(served: Served, ask: Ask, decoders: ThreadPoolExecutor, name: 
         pixels = await loop.run_in_executor(decoders, decode_image, file, served.wanted)
     except UnreadableImage as error:
         return Answer(name, problem=str(error))
-    return answer(name, served.task, await ask(pixels))
+    values = (await ask(pixels))[None]
+    size = np.array([size_of(file)[::-1]])
+    return answer(name, served.task, in_original(served.task, served.wanted, values, size)[0])
 
 
 async def read_images(request: Request) -> list[tuple[str, bytes]]:

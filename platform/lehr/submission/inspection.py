@@ -108,6 +108,7 @@ def try_model(request: Request) -> str:
     from lehr.data.sources import returns_dataset
     from lehr.kinds import check
     from lehr.models import build, check_outputs
+    from lehr.training.rehearsal import plan_of_noise
 
     look_in(request.folder)
     job = request.given()
@@ -117,6 +118,9 @@ def try_model(request: Request) -> str:
         if training is None or returns_dataset(training.data):
             return ""
         opened = OpenedSources(job if isinstance(job, Training) else _as_train_job(training))  # type: ignore[arg-type]
+        if opened.kind == "boxes":
+            plan_of_noise(opened.job, opened).build_model()
+            return ""
         height, width, channels = opened.likely_shape
         classes, model = len(opened.main.classes), training.model
         built = build(model.name, channels, classes, model.options, 0)

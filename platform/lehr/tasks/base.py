@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeAlias, TypeVar
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 from lehr.errors import LehrError
 from lehr.tasks.forms import LabelKind
@@ -110,6 +111,20 @@ class Task(ABC, Generic[OutputsOfTask]):
     def metric_names(self) -> tuple[str, ...]:
         """What `metrics` and `whole` return together; `loss` is always among them."""
 
+    wraps: ClassVar[bool] = False
+    """Whether `network` makes another network of the one that the job names."""
+
+    def network(self, backbone: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+        """The network that is trained, made of the one that the job names; by default that one itself.
+
+        Args:
+            shape: (channels, height, width) of the images.
+
+        Raises:
+            ValueError: it cannot be made of this one.
+        """
+        return backbone
+
     def arguments(self, inputs: Tensor, targets: Any) -> tuple[object, ...]:
         """What the network is called with: the prepared images, and whatever else it needs to learn from targets."""
         return (inputs,)
@@ -130,9 +145,13 @@ class Task(ABC, Generic[OutputsOfTask]):
     ranks: ClassVar[bool] = False
     """Whether `whole` has to be called: it takes memory for the outputs of all rows on the first worker."""
 
-    def whole(self, outputs: OutputsOfTask, targets: Any) -> dict[str, float]:
-        """The metrics that need all rows of a split at once, from the outputs and targets of all of them, on the
-        CPU."""
+    def kept(self, outputs: OutputsOfTask) -> Any:
+        """What `whole` needs of the outputs, one for each row: it is kept for all rows of a split."""
+        return outputs
+
+    def whole(self, outputs: Any, targets: Any) -> dict[str, float]:
+        """The metrics that need all rows of a split at once, from what was `kept` of the outputs and from the targets
+        of all of them, on the CPU."""
         return {}
 
     @property
@@ -157,6 +176,19 @@ class Task(ABC, Generic[OutputsOfTask]):
     def values(self, outputs: OutputsOfTask) -> Any:
         """What the outputs mean, as prediction gives it: probabilities [rows, classes], numbers in their own unit."""
         return outputs
+
+    @property
+    def shape_of_values(self) -> tuple[int, ...]:
+        """The shape of the values of one row."""
+        return (len(self.names),)
+
+    def average(self, values: Tensor, weights: Tensor) -> Tensor:
+        """What several networks mean together: by default the weighted mean of what each means.
+
+        Args:
+            values: [networks, rows, …]. weights: float32 [networks], which add up to 1.
+        """
+        return (values * weights.reshape(-1, *[1] * (values.ndim - 1))).sum(dim=0)
 
     def for_metrics(self, outputs: OutputsOfTask) -> Any:
         """What the metrics that a job lists get: the network's own outputs, unless these are in no unit of the
@@ -183,6 +215,26 @@ class Task(ABC, Generic[OutputsOfTask]):
     def to_json(self, values: np.ndarray, top: int) -> dict[str, Any]:
         """The same for programs."""
         return dict(self.told(values, top))
+
+    def in_original(self, values: np.ndarray, sizes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """The same values for the images as they were, where they are places in them.
+
+        Args:
+            sizes: int64 [rows, 2], height and width of the images before they were letterboxed.
+            scale: float64 [rows, 2], what lengths along both were multiplied by.
+        """
+        return values
+
+    def draw(self, picture: Image.Image, scale: float, values: np.ndarray, label: np.ndarray) -> Image.Image:
+        """The picture of an image for the report, with prediction and truth where they are places in it.
+
+        Args:
+            scale: pixels of the picture for one of the image.
+        """
+        return picture
+
+    legend: ClassVar[str] = ""
+    """What the colours of `draw` mean, as a sentence."""
 
     shows: ClassVar[bool] = False
     """Whether the report shows single predictions: then `errors`, `caption` and `table` are there, and values and

@@ -77,37 +77,36 @@ def match(
 
 
 def _match(predicted: Floats, scores: Floats, overlap: Floats, crowd: Flags, areas: Floats) -> Matches:
-    shape = (len(AREAS), len(OVERLAPS), len(scores))
-    right, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
-    true, own = np.zeros(len(AREAS), np.int64), _area(predicted)
-    for number, (low, high) in enumerate(AREAS.values()):
-        left_out = crowd | (areas < low) | (areas > high)
-        order = np.argsort(left_out, kind="mergesort")  # those that count come first, and are matched first
-        true[number] = int((~left_out).sum())
-        for k, least in enumerate(OVERLAPS):
-            matched = _greedy(overlap[:, order], left_out[order], crowd[order], least)
-            hit = matched >= 0
-            right[number, k] = hit
-            ignored[number, k, hit] = left_out[order][matched[hit]]
-            ignored[number, k] |= ~hit & ((own < low) | (own > high))
-    return Matches(scores, right, ignored, true)
+    low, high = (np.array(limits)[:, None] for limits in zip(*AREAS.values(), strict=True))
+    left_out = crowd | (areas < low) | (areas > high)  # [areas, true]
+    own = _area(predicted)
+    outside = ((own < low) | (own > high))[:, None]
+    matched = _greedy(overlap, left_out, crowd)
+    hit = matched >= 0
+    ignored = ~hit & outside
+    if len(areas):
+        ignored |= hit & np.take_along_axis(left_out[:, None], matched.clip(min=0), axis=2)
+    return Matches(scores, hit, ignored, (~left_out).sum(axis=1))
 
 
-def _greedy(overlap: Floats, left_out: Flags, crowd: Flags, least: float) -> NDArray[np.int64]:
-    """The true box that each predicted one is matched with, −1 for none: in the order of the scores, each with the free
-    one that it overlaps most; one that counts before one that does not; many with the same crowd."""
-    matched, taken = np.full(len(overlap), -1), np.zeros(overlap.shape[1], bool)
-    for number, row in enumerate(overlap):
-        best, chosen = min(least, 1 - 1e-10), -1
-        for each in range(len(row)):
-            if taken[each] and not crowd[each]:
-                continue
-            if chosen >= 0 and not left_out[chosen] and left_out[each]:
-                break
-            if row[each] >= best:
-                best, chosen = float(row[each]), each
-        if chosen >= 0:
-            taken[chosen], matched[number] = True, chosen
+def _greedy(overlap: Floats, left_out: Flags, crowd: Flags) -> NDArray[np.int64]:
+    """int64 [areas, overlaps, predicted]: the true box that each predicted one is matched with, −1 for none: in the
+    order of the scores, each with the free one that it overlaps most, the last of several; one that counts before one
+    that does not; many with the same crowd."""
+    count, true = overlap.shape
+    matched = np.full((len(AREAS), len(OVERLAPS), count), -1)
+    free = np.ones((len(AREAS), len(OVERLAPS), true), bool)
+    enough = np.minimum(OVERLAPS, 1 - 1e-10)[:, None]
+    for number in np.flatnonzero((overlap >= enough[0]).any(axis=1)) if true else ():  # of others there is no match
+        row = overlap[number]
+        possible = np.where((free | crowd) & (row >= enough), row, -1.0)
+        counting = np.where(left_out[:, None], -1.0, possible)
+        which = np.where(counting.max(axis=2, keepdims=True) >= 0, counting, possible)[:, :, ::-1]
+        best = which.argmax(axis=2)
+        chosen = np.where(np.take_along_axis(which, best[:, :, None], axis=2)[:, :, 0] >= 0, true - 1 - best, -1)
+        matched[:, :, number] = chosen
+        area, least = np.nonzero(chosen >= 0)
+        free[area, least, chosen[area, least]] = False
     return matched
 
 
@@ -133,11 +132,21 @@ def average_precision(images: Sequence[Mapping[int, Matches]], names: Sequence[s
     Args:
         images: the matches of each image, in order.
     """
-    each = np.full((len(names), len(AREAS), len(OVERLAPS)), np.nan)
-    for label in range(len(names)):
+    return figures(precision_of_classes(images, len(names)), names)
+
+
+def precision_of_classes(images: Sequence[Mapping[int, Matches]], classes: int) -> Floats:
+    """[classes, areas, overlaps]: average precision; NaN where no box was to be found."""
+    each = np.full((classes, len(AREAS), len(OVERLAPS)), np.nan)
+    for label in range(classes):
         of_class = [found[label] for found in images if label in found]
         if of_class:
             each[label] = _of_class(of_class)
+    return each
+
+
+def figures(each: Floats, names: Sequence[str]) -> dict[str, float]:
+    """What `average_precision` gives, from what `precision_of_classes` found."""
     at = {round(float(least), 2): k for k, least in enumerate(OVERLAPS)}
     found = {"map": each[:, 0], "map_50": each[:, 0, at[0.5]], "map_75": each[:, 0, at[0.75]]}
     found |= {f"map_{name}": each[:, number] for number, name in enumerate(AREAS) if name}

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-LabelKind: TypeAlias = Literal["class", "classes", "numbers"]
-"""What a row is labelled with: one class, several (or none), or numbers."""
+LabelKind: TypeAlias = Literal["class", "classes", "numbers", "boxes"]
+"""What a row is labelled with: one class, several (or none), numbers, or boxes with their classes."""
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 
 UNREADABLE = -100
@@ -59,6 +59,7 @@ TASKS: dict[str, TaskForm] = {
     USUAL: TaskForm("classification", "class", "cross_entropy", "accuracy"),
     "multilabel": TaskForm("multilabel", "classes", "bce", "map"),
     "regression": TaskForm("regression", "numbers", "huber", "mae", lower=("mae", "rmse")),
+    "detection": TaskForm("detection", "boxes", "", "map"),
 }
 
 

@@ -68,14 +68,19 @@ def _answered(model: nn.Module, plan: Plan, batch: Batch) -> Tensor:
 
 def pictures(rows: DataSubset, positions: Tensor) -> list[bytes]:
     """The images at these positions as PNG files."""
+    return [as_png(each) for each in images_at(rows, positions)]
+
+
+def images_at(rows: DataSubset, positions: Tensor) -> list[Image.Image]:
+    """The images at these positions."""
     [batch] = rows.batches([positions])
     pixels = batch.inputs.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    return [_picture(each) for each in pixels]
+    return [Image.fromarray(each[:, :, 0] if each.shape[2] == 1 else each, MODES[each.shape[2]]) for each in pixels]
 
 
-def _picture(pixels: np.ndarray) -> bytes:
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, MODES[pixels.shape[2]])
-    image.thumbnail((PICTURE, PICTURE))
+def as_png(image: Image.Image, side: int = PICTURE) -> bytes:
+    """An image as a PNG file, whose sides have that many pixels at most."""
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

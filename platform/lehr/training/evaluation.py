@@ -64,7 +64,7 @@ def evaluate(
         for name, value in sums.items():
             totals[name] = totals.get(name, torch.zeros(value.shape, dtype=torch.float64, device=group.device)) + value
         if plan.metrics or plan.task.ranks:
-            kept.append((outputs, batch.targets))
+            kept.append((plan.task.kept(outputs) if plan.task.ranks else outputs, batch.targets))
     model.train(training)
     names = sorted(totals)
     together = group.sum(torch.cat([totals[name].flatten() for name in names]))

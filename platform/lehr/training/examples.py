@@ -3,19 +3,24 @@ may choose thresholds on them, and for the report."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
-from lehr.data.targets import readable
+from lehr.data.labels import Labels, row_of
+from lehr.data.targets import as_labels, readable, together
 from lehr.runs.examples import Example, Examples
-from lehr.training.answers import MISTAKES, MOST_ROWS, SAMPLES, pictures
+from lehr.tasks.base import Task
+from lehr.training.answers import MISTAKES, MOST_ROWS, SAMPLES, as_png, images_at
+from lehr.training.evaluation import rows_at_once
 from lehr.training.group import Group
 from lehr.training.setup import Plan
 
-BATCH = 1024
+PLACES = 256
+"""Pixels of the longer side of a picture into which places are drawn."""
 
 
 class Predicted(NamedTuple):
@@ -23,13 +28,13 @@ class Predicted(NamedTuple):
 
     Attributes:
         positions: int64 [rows], in the split. ids: int64 [rows].
-        values, labels: [rows, names].
+        values, labels: [rows, …], as the task has them; labels of different lengths are a `Ragged`.
     """
 
     positions: np.ndarray
     ids: np.ndarray
     values: np.ndarray
-    labels: np.ndarray
+    labels: Labels
 
 
 @torch.no_grad()
@@ -40,21 +45,18 @@ def predict_validation(model: nn.Module, plan: Plan, group: Group) -> Predicted 
     asked = torch.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS), dtype=torch.float64).round().long()
     mine = asked[group.rank :: group.size]
     model.eval()
-    width = len(rows.classes)
-    found = [torch.zeros(0, 2 + 2 * width, dtype=torch.float64, device=group.device)]
-    for batch in rows.batches(mine.split(BATCH)) if len(mine) else ():
+    found: list[tuple[Any, ...]] = []
+    # A worker without rows learns from an empty batch what the others have of each.
+    for batch in rows.batches(mine.split(rows_at_once(plan)) if len(mine) else [mine]):
         batch = batch.to(group.device)
         values = plan.task.values(plan.cast(model(*plan.arguments(batch))))
-        cells = (batch.ids[:, None], readable(batch.targets)[:, None], values, batch.targets)
-        found.append(torch.cat([each.double() for each in cells], dim=1))
+        found.append((batch.ids, readable(batch.targets), values, batch.targets))
     model.train(training)
-    together = group.rows_of_all(torch.cat(found), len(asked))
-    if together is None:
+    each = [group.rows_of_all(together(some), len(asked)) for some in zip(*found, strict=True)]
+    if each[0] is None:
         return None
-    table = together.cpu().numpy()
-    known = table[:, 1] > 0
-    ids, values, labels = table[known, 0].astype(np.int64), table[known, 2 : 2 + width], table[known, 2 + width :]
-    return Predicted(asked.numpy()[known], ids, values.astype(np.float32), labels)
+    ids, known, values, targets = (some.cpu() for some in each)
+    return Predicted(asked[known].numpy(), ids[known].numpy(), values[known].float().numpy(), as_labels(targets[known]))
 
 
 def examples(found: Predicted, plan: Plan) -> tuple[Examples, np.ndarray] | None:
@@ -66,11 +68,22 @@ def examples(found: Predicted, plan: Plan) -> tuple[Examples, np.ndarray] | None
     worst = [int(each) for each in np.argsort(-errors, kind="stable")[:MISTAKES] if errors[each] > 0]
     generator = torch.Generator().manual_seed(plan.job.seed)
     chosen = list(dict.fromkeys([*worst, *torch.randperm(len(errors), generator=generator)[:SAMPLES].tolist()]))
-    drawn = pictures(rows, torch.from_numpy(found.positions[chosen]))
-    shown = [
-        Example(int(found.ids[at]), float(errors[at]), tuple(task.caption(found.values[at], found.labels[at])), picture)
-        for at, picture in zip(chosen, drawn, strict=True)
-    ]
+    images = images_at(rows, torch.from_numpy(found.positions[chosen]))
+    shown = []
+    for at, image in zip(chosen, images, strict=True):
+        value, label = found.values[at], row_of(found.labels, at)
+        caption = tuple(task.caption(value, label))
+        shown.append(Example(int(found.ids[at]), float(errors[at]), caption, _picture(task, image, value, label)))
     head, lines = task.table(found.values, found.labels)
     table = tuple(head), tuple(map(tuple, lines))
-    return Examples(rows.classes, found.values, found.labels, *table, tuple(shown)), errors
+    values, labels = found.values, [row_of(found.labels, at) for at in range(len(found.ids))]
+    return Examples(rows.classes, values, labels, *table, tuple(shown), task.legend), errors
+
+
+def _picture(task: Task[Any], image: Image.Image, value: np.ndarray, label: np.ndarray) -> bytes:
+    """The image as a PNG; where labels are places, large enough to see what is drawn into it."""
+    if not task.places:
+        return as_png(image)
+    scale = PLACES / max(image.size)
+    large = image.resize((round(image.width * scale), round(image.height * scale)))
+    return as_png(task.draw(large, scale, value, label), PLACES)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from lehr.data.targets import RaggedTensor, together
 
 CPU = torch.device("cpu")
 T = TypeVar("T")
@@ -54,20 +56,31 @@ class Group:
         dist.all_gather_object(values, value)
         return values
 
-    def rows_of_all(self, mine: Tensor, count: int) -> Tensor | None:
+    def rows_of_all(self, mine: Any, count: int) -> Any:
         """All rows in order, on the first worker, of which worker r of n has r, r + n, …; None on the others.
 
         Args:
-            mine: [own rows, …]; its other sizes and its type are the same on every worker.
+            mine: [own rows, …]; its other sizes and its type are the same on every worker. Or a `RaggedTensor`, which
+                comes back on the CPU.
             count: rows of all workers together.
         """
         if self.size == 1:
             return mine
+        if isinstance(mine, RaggedTensor):
+            return self._ragged_rows(mine, count)
         padded = mine.new_zeros(-(-count // self.size), *mine.shape[1:])
         padded[: len(mine)] = mine
         parts = [torch.empty_like(padded) for _ in range(self.size)] if self.first else None
         dist.gather(padded, parts)
         return torch.stack(parts, dim=1).flatten(0, 1)[:count] if parts else None
+
+    def _ragged_rows(self, mine: RaggedTensor, count: int) -> RaggedTensor | None:
+        of_workers = self.gather(mine.cpu())
+        if not self.first:
+            return None
+        first = torch.tensor([0, *(len(each) for each in of_workers)]).cumsum(0)
+        row = torch.arange(count)
+        return together(of_workers).index_select(0, first[row % self.size] + row // self.size)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every worker the first worker's buffers, such as batch-norm statistics."""

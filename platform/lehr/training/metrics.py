@@ -44,6 +44,9 @@ def find_metric(job: Training, number: int, error: Callable[[str, str], JobError
     """
     entry, field = job.metrics[number], f"metrics.{number}.name"
     kind = form_of(job.task.name).labels
+    if kind == "boxes":
+        what = f"{job.task.name} measures average precision, of all overlaps, sizes and classes, by itself"
+        raise error("metrics", f"{what}; leave them out, or write a task of your own: my_package.tasks:Task")
     ours = METRICS if kind == "class" else {}
     if entry.name in ours:
         return ours[entry.name]

@@ -12,6 +12,7 @@ import torch
 
 from lehr.data.dataset import Images
 from lehr.data.door import in_bytes
+from lehr.data.labels import Labels, Ragged
 from lehr.data.load import OpenedSources, split_ids, splits
 from lehr.formatting import count_of
 from lehr.job import TrainJob
@@ -31,7 +32,7 @@ def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
     size = min(job.train.batch_size, opened.main.rows)
     rows = max(2 * size, 2 * len(opened.main.classes))
     pixels = np.random.default_rng(0).integers(0, 256, (rows, height, width, channels), np.uint8)
-    images = Images(pixels, _labels(opened.kind, rows, len(opened.main.classes)), opened.main.classes)
+    images = Images(pixels, _labels(opened.kind, rows, len(opened.main.classes), (height, width)), opened.main.classes)
     # About as many steps as the job itself has, so that a warmup in steps fits as it does there.
     epochs = job.train.epochs * -(-opened.main.rows // size)
     short = job.model_copy(
@@ -43,9 +44,12 @@ def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
     return Plan.make(short, splits(short, {"train": images}))
 
 
-def _labels(kind: LabelKind, rows: int, names: int) -> np.ndarray:
-    """Labels of this kind, of which no two rows in a row have the same."""
+def _labels(kind: LabelKind, rows: int, names: int, size: tuple[int, int]) -> Labels:
+    """Labels of this kind, of which no two rows in a row have the same, for images of this height and width."""
     numbers = np.arange(rows)
+    if kind == "boxes":
+        whole = [np.zeros(rows), np.zeros(rows), np.full(rows, size[1]), np.full(rows, size[0]), np.zeros(rows)]
+        return Ragged.of(np.column_stack([numbers % names, *whole]).astype(np.float64), np.ones(rows, np.int64))
     if kind == "class":
         return numbers.astype(np.int64) % names
     if kind == "classes":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -146,7 +146,8 @@ class Plan:
         metrics = make_metrics(job, task, splits.train.classes, DTYPES[job.train.precision])
         preprocess = preprocessing(job, splits.train)
         try:
-            models.check(job.model.name, preprocess.shape, task.outputs, job.model.options)
+            around = partial(task.network, shape=preprocess.shape) if task.wraps else None
+            models.check(job.model.name, preprocess.shape, task.outputs, job.model.options, around)
         except ValueError as error:
             raise job.error("model", str(error)) from error
         if job.train.averaging:
@@ -262,8 +263,9 @@ class Plan:
         """The network with its starting weights, on the CPU. Raises JobError for option values that it refuses."""
         section, shape = self.job.model, self.preprocess.shape
         try:
-            model = models.build(section.name, shape[0], self.task.outputs, section.options, self.job.seed)
-            models.check_outputs(model, section.name, torch.zeros(2, *shape), self.task.outputs)
+            around = partial(self.task.network, shape=shape) if self.task.wraps else None
+            model = models.build(section.name, shape[0], self.task.outputs, section.options, self.job.seed, around)
+            models.check_outputs(model, section.name, torch.zeros(2, *shape), None if around else self.task.outputs)
         except ValueError as error:
             raise self.job.error("model", str(error)) from error
         if section.weights:
@@ -349,14 +351,15 @@ def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
     recipe = recipe_for(job)
     limits, resize, interpolation = job.data.pixel_range, recipe.resize, recipe.interpolation
     if recipe.mean is None or recipe.std is None:
-        return replace(Preprocess.fit(rows), pixel_range=limits, resize=resize, interpolation=interpolation)
+        found = replace(Preprocess.fit(rows), pixel_range=limits, resize=resize, interpolation=interpolation)
+        return replace(found, letterbox=recipe.letterbox)
     channels, height, width = rows.shape
     wanted = recipe.channels or channels
     if channels == 4 and wanted != 4:
         whose = f"the weights {job.model.weights}" if job.model.weights else "model.preprocessing.mean and std"
         raise job.error("data.channels", f"{whose} take images of {wanted} channels; allowed: auto, 1, 3")
     mean, std = (each * wanted if len(each) == 1 else each for each in (recipe.mean, recipe.std))
-    return Preprocess(height, width, wanted, mean, std, limits, resize, interpolation)
+    return Preprocess(height, width, wanted, mean, std, limits, resize, interpolation, recipe.letterbox)
 
 
 def check_metrics(job: TrainJob, names: Sequence[str]) -> None:

@@ -89,5 +89,5 @@ def same_images(job: TrainJob) -> str:
     if isinstance(data["validation"], float):
         data["validation"] = "share"
     recipe = recipe_for(job)
-    data["prepared"] = [recipe.size, recipe.resize, recipe.interpolation]
+    data["prepared"] = [recipe.size, recipe.resize, recipe.interpolation, recipe.letterbox]
     return json.dumps(data, sort_keys=True)

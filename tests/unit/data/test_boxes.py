@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lehr.data.augment import Augment
-from lehr.data.boxes import move_boxes
 from lehr.data.dataset import Batch
 from lehr.data.targets import RaggedTensor
+from lehr.tasks.detection.moving import move_boxes
 
 ROWS, HEIGHT, WIDTH = 40, 48, 64
 

@@ -19,7 +19,9 @@ WORKERS = "is not a number of workers; allowed: auto, a whole number from 1, or 
 NAMES = "is not a name; allowed: at most 100 letters, digits, dots, underscores and dashes, not starting with a dot"
 SHARES = "is not a share or a path; allowed: above 0 and below 1 (0.2 or 20%), or a path"
 WEIGHTS = "is not a set of class weights; allowed: none, balanced, or a list with a number from 0 for each class"
-KNOWN_SOURCES = "digits, images, files, parquet, table, torchvision:NAME, my_package.module:function"
+KNOWN_SOURCES = (
+    "digits, images, files, parquet, table, annotations, digits_canvas, torchvision:NAME, my_package.module:function"
+)
 SOURCES = f"is not a data source; allowed: {KNOWN_SOURCES}"
 TRAIN = ", ".join(TrainSection.model_fields)
 

@@ -65,3 +65,18 @@ def test_the_template_of_fast_training() -> None:
     run = lehr.run(lehr.load(JOBS / "cifar10-fast.yaml", {**digits, **small}), debug=True)
     assert run.status == "finished"
     assert "averaged_validation_accuracy" in run.metrics()
+
+
+def test_the_template_of_a_detection(tmp_path: Path) -> None:
+    from tests.unit.data.coco import write_coco
+
+    data = write_coco(tmp_path / "set", {"train": 20, "val": 4})
+    changes: dict[str, Any] = {
+        "data.source": "annotations",
+        "data.path": str(data),
+        "train.epochs": 3,
+        "storage": "runs",
+    }
+    run = lehr.run(lehr.load(JOBS / "detection.yaml", {**changes, "workers.count": 1}), debug=True)
+    assert run.best["metric"] == "validation_map"
+    assert run.predict([data / "images" / "val000.png"]).shape == (1, 100, 6)

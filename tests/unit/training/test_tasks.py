@@ -141,7 +141,7 @@ def test_the_thresholds_of_the_kept_model_are_those_of_its_validation_rows(tmp_p
     assert examples is not None
     from lehr.tasks.multilabel import best_thresholds
 
-    wanted = best_thresholds(examples.values.astype(np.float32), examples.labels)
+    wanted = best_thresholds(np.asarray(examples.values, np.float32), np.asarray(examples.labels))
     assert description.learned["thresholds"] == wanted.tolist()
     assert description.task == "multilabel"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Protocol
 
+from lehr.data.sources import boxes
 from lehr.data.sources.base import ErrorFactory, Part, Source, as_kind, wrong_classes
 from lehr.job import DataSection
 from lehr.job.sources import SourceForm, source_form
@@ -56,7 +57,8 @@ def open_source(
         if problem := wrong_classes(each.classes):
             raise job_error(field, f"{each.name}: {problem}")
     try:
-        return as_kind(source, kind, optional=optional)
+        change = boxes.as_kind if source.kind != kind and "boxes" in (source.kind, kind) else as_kind
+        return change(source, kind, optional=optional)
     except ValueError as error:
         raise job_error(field, f"{source.name}: {error}") from None
 

@@ -16,13 +16,15 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
-from lehr.data.labels import NO_LABEL, Labels, concatenate, from_column, to_column
+from lehr.data.labels import NO_LABEL, Labels, Ragged, concatenate, from_column, to_column
 from lehr.errors import JobError, LehrError
 from lehr.paths import misspelt_address, packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
 from lehr.tasks.forms import LabelKind
 
 T = TypeVar("T")
+BOX = 6
+"""Numbers of a box: its class, its sides x0, y0, x1, y1, and 1 where it is around many things, else 0."""
 ErrorFactory = Callable[[str, str], JobError]
 """From the job's field, such as `data.path`, and a sentence about it to the error to raise."""
 
@@ -68,6 +70,8 @@ class Source:
         hint: what to type if these are not the classes that were meant; empty if nothing suggests that.
         kind: what a row is labelled with. Of `classes` and `numbers`, labels are [rows, names], a column for each of
             the names that `classes` lists.
+        image_ids, category_ids: of each row, and of each class by its name, as the COCO JSON has them that they are
+            from; empty for others.
     """
 
     name: str
@@ -77,6 +81,8 @@ class Source:
     notes: tuple[str, ...] = ()
     hint: str = ""
     kind: LabelKind = "class"
+    image_ids: tuple[int, ...] = ()
+    category_ids: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -101,6 +107,8 @@ class Source:
         """The same rows with labels that index `classes`, which must contain all of the source's own."""
         if classes == self.classes:
             return self
+        if self.kind == "boxes":
+            return with_box_classes(self, classes, drop=False)
         if self.kind != "class":
             return self._columns(classes)
         table = tuple(classes.index(name) for name in self.classes)
@@ -111,7 +119,9 @@ class Source:
         rows, with the labels of these alone."""
         if self.kind != "class":
             others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
-            return replace(self._columns(classes), other_splits=others)
+            boxes = self.kind == "boxes"
+            chosen = with_box_classes(self, classes, drop=True) if boxes else self._columns(classes)
+            return replace(chosen, other_splits=others)
         table = np.full(len(self.classes), -1, np.int64)
         for label, name in enumerate(classes):
             if name in self.classes:
@@ -165,6 +175,49 @@ class ColumnsPart:
         assert isinstance(labels, np.ndarray), "of a source whose kind is classes or numbers"
         missing = np.full((len(labels), 1), np.nan if labels.dtype.kind == "f" else self.other, labels.dtype)
         return np.concatenate([labels, missing], axis=1)[:, list(self.chosen)]
+
+
+@dataclass(frozen=True)
+class BoxClassesPart:
+    """A part whose boxes of class k get the class `table[k]`; those with NO_LABEL there are left out, or stay so."""
+
+    part: Part
+    table: tuple[int, ...]
+    drop: bool
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    def labels(self) -> Ragged:
+        return self._of(self.part.labels())
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        table = self.part.read(rows)
+        return replace_labels(table, self._of(from_column(table["label"])))
+
+    def name(self, row: int) -> str:
+        return self.part.name(row)
+
+    def _of(self, labels: Labels) -> Ragged:
+        assert isinstance(labels, Ragged)
+        values = labels.values.reshape(-1, BOX).copy()
+        values[:, 0] = np.append(self.table, NO_LABEL)[values[:, 0].astype(np.int64)]
+        kept = (values[:, 0] >= 0) | (not self.drop)
+        row_of = np.repeat(np.arange(len(labels)), labels.lengths)
+        left = Ragged.of(values[kept], np.bincount(row_of[kept], minlength=len(labels)))
+        return Ragged(left.values, left.starts, labels.known)
+
+
+def with_box_classes(source: Source, names: tuple[str, ...], *, drop: bool) -> Source:
+    """The same rows, whose boxes have classes that index `names`.
+
+    Args:
+        drop: leave boxes of other classes out; else their class is NO_LABEL.
+    """
+    table = tuple(names.index(name) if name in names else NO_LABEL for name in source.classes)
+    parts = tuple(BoxClassesPart(part, table, drop) for part in source.parts)
+    return replace(source, parts=parts, classes=names)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,35 @@
+"""Predicted boxes as COCO's tools read them: a JSON list with image_id, category_id, bbox and score of each box."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+
+from lehr.data.sources import Source
+from lehr.predict.part_files import BESIDE, read_parts
+from lehr.runs import Folder
+
+NAME = BESIDE
+
+
+def write_coco_results(out: Folder, source: Source) -> bool:
+    """Writes the boxes of all files of a prediction, with the ids of the COCO JSON that its rows come from.
+
+    Returns whether it did: rows of other forms have no such ids.
+    """
+    if not source.image_ids:
+        return False
+    found = []
+    for name in sorted(read_parts(out)):
+        with out.open_input_file(name) as file:
+            table = pq.read_table(file, columns=["id", "classes", "scores", "boxes"])
+        for row in table.to_pylist():
+            if row["boxes"] is None:
+                continue
+            for label, score, (x0, y0, x1, y1) in zip(row["classes"], row["scores"], row["boxes"], strict=True):
+                about = {"image_id": source.image_ids[row["id"]], "category_id": source.category_ids.get(label)}
+                if about["category_id"] is not None:  # a class of the run that the data set does not have
+                    found.append({**about, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score})
+    out.write(NAME, json.dumps(found).encode())
+    return True
