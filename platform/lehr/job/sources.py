@@ -19,6 +19,7 @@ class SourceForm:
         downloads: its rows are downloaded wherever they are needed.
         needs_ray: it can only be opened while Ray is running.
         labels: it reads labels of every kind, from columns that `data.labels` may name; others have one class a row.
+        files: its rows are files, so that their paths may say which belong together.
     """
 
     module: str
@@ -26,12 +27,13 @@ class SourceForm:
     downloads: bool = False
     needs_ray: bool = False
     labels: bool = False
+    files: bool = False
 
 
 FUNCTION = "my_package.module:function"
 SOURCES: dict[str, SourceForm] = {
     "digits": SourceForm("digits", path="none"),
-    "images": SourceForm("images", path="required"),
+    "images": SourceForm("images", path="required", files=True),
     "files": SourceForm("files", path="required"),
     "parquet": SourceForm("parquet", path="required", labels=True),
     "table": SourceForm("table", path="required", labels=True),
