@@ -49,7 +49,7 @@ def compare(
         return
     folders = [kept_training(each).run for each in named]
     if as_json:
-        compared = [
+        measured = [
             {
                 "name": name,
                 "best": asdict((each.outcome() or each.progress()).best),
@@ -58,7 +58,7 @@ def compare(
             }
             for name, each in zip(runs, folders, strict=True)
         ]
-        print_json(compared)
+        print_json(measured)
         return
     text, drawn, warning = comparison(folders)
     write_whole(page, text)

@@ -205,8 +205,11 @@ def wrong_split(data: DataSection, main: Source, extra: Mapping[str, Source]) ->
     if "validation" in extra:
         asked = [name for name in ("fold", "group", "stratify") if getattr(data, name) not in (None, "auto")]
         if asked:
-            instead = "data.split=none deals all rows anew" if source_form(data.source).labels else "remove it"
-            return f"data.{asked[0]}", f'"{main.name}" has validation rows of its own; allowed: none such; {instead}'
+            form = source_form(data.source)
+            instead = (
+                "data.split=none deals all rows anew" if form and form.labels else "data.path, a path without them"
+            )
+            return f"data.{asked[0]}", f'"{main.name}" has validation rows of its own; allowed: {instead}'
         return None
     _, parts = data.fold_of or (2, 2)
     what, rows = f"{parts} folds" if data.fold else "training and validation", main.rows
@@ -231,7 +234,7 @@ def wrong_split(data: DataSection, main: Source, extra: Mapping[str, Source]) ->
         shared = np.intersect1d(groups, test.groups)
         if len(shared):
             rows_shared = int(np.isin(test.groups, shared).sum())
-            what = f"{len(shared):,} groups by {data.group} are among both the test rows and the others"
+            what = f"{len(shared):,} of the groups by {data.group} are among both the test rows and the others"
             return "data.group", f"{what} ({rows_shared:,} of {test.rows:,} test rows); allowed: data.test=none"
     return None
 

@@ -41,14 +41,14 @@ def compared(runs: Sequence[RunFolder]) -> tuple[str, list[str]]:
 
 
 METHOD = (
-    "Differences are taken fold by fold, since a fold that is hard is hard for both. More than twice their standard error "
+    "Differences are taken fold by fold, since a hard fold is hard for both. More than twice their standard error "
     "counts as clear, which is a rough test: folds share most of the rows they are trained on."
 )
 
 
 def as_data(runs: Sequence[RunFolder]) -> list[Mapping[str, Any]]:
     """The results for programs."""
-    found = []
+    found: list[Mapping[str, Any]] = []
     for run in runs:
         result = FoldsResult.read(run.folder)
         values = [fold.value for fold in result.folds]
@@ -72,9 +72,8 @@ def _sentence(one: str, other: str, a: FoldsResult, b: FoldsResult, lower: bool)
 def _refuse_other_rows(runs: Sequence[RunFolder], results: Sequence[FoldsResult]) -> None:
     first = [(found.metric, len(found.folds)) for found in results]
     if len(set(first)) > 1:
-        told = ", ".join(
-            f"{run.name}: {count} folds by {metric}" for run, (metric, count) in zip(runs, first, strict=True)
-        )
+        each = zip(runs, first, strict=True)
+        told = ", ".join(f"{run.name}: {count} folds by {metric}" for run, (metric, count) in each)
         raise RunError(f"they cannot be compared fold by fold: {told}")
     rows = [rows_of(Curves.read(run.children("folds")[0])) for run in runs]
     if differing := sorted({field for one in rows for field in one if one.get(field) != rows[0].get(field)}):

@@ -48,7 +48,7 @@ def read_fold(scores: Folder, task: Task[Any]) -> OfFold:
     """
     try:
         table = from_parquet(scores.read("outputs/validation.parquet"))
-        lists = table["logits 0"].combine_chunks()
+        lists: Any = table["logits 0"].combine_chunks()
         outputs = lists.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
         ids, labels = table["id"].to_numpy(), np.asarray(from_column(table["label"]))
     except FileNotFoundError as error:
