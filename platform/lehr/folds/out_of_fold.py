@@ -107,11 +107,16 @@ def write(folder: Folder, table: pa.Table) -> None:
 
 
 def measured(folds: Sequence[OfFold]) -> dict[str, float]:
-    """What the first fold's task measures over the rows of all folds; of classes the share that is right."""
+    """What the task measures over the rows of all folds; of classes the share that is right.
+
+    Empty for a task that ranks rows, or chooses a threshold for each network: values of different networks are not to
+    be ranked together (Forman and Scholz, "Apples-to-apples in cross-validation studies", 2010).
+    """
+    task = folds[0].task
     labels, values = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("labels", "values"))
-    if isinstance(folds[0].task, Classification):
+    if isinstance(task, Classification):
         return {"accuracy": float((values.argmax(axis=1) == labels).mean())}
-    return dict(folds[0].task.measure(values, labels))
+    return {} if task.ranks or task.chooses else dict(task.measure(values, labels))
 
 
 def all_answers(folders: Sequence[Folder]) -> Answers | None:
