@@ -39,7 +39,7 @@ def test_sizes_are_as_near_to_what_was_asked_as_whole_groups_allow() -> None:
         nearest = min(abs(each - 0.2 * sizes.sum()) for each in sums)
         off.append(abs(held_out - 0.2 * sizes.sum()) - nearest)
     assert np.mean(np.array(off) < 1e-9) >= 0.5
-    assert max(off) <= 3  # rows, where groups have up to 29
+    assert max(off) <= 4  # rows, where groups have up to 29
 
 
 def test_folds_of_groups_have_equal_sizes_and_the_classes_in_the_same_proportion() -> None:
