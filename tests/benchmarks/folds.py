@@ -4,7 +4,7 @@
 
 For each seed, 10 or 30 digits of a class are drawn; all others are test rows. One training holds out a fifth of the
 few, and five folds measure all of them. Each estimate is held against the accuracy of the same networks on the test
-rows, about 1,500, which is the truth to within 1 %. Prints a line for each seed, then root mean square error, spread and cost.
+rows, about 1,500, which is the truth to within 1 %. Prints a line for each seed, then error, spread and cost.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from lehr.data.randomness import key, permutation, uniform
 
 MOST_BINS = 10  # of numbers, from the smallest to the largest
 ROWS_OF_BIN = 2  # in each part, at least
+ORDERS, FEW_GROUPS = 8, 200  # few groups are dealt in so many orders, and the best counts: large ones fit badly
 MOST_EXCHANGED = 1000  # groups up to which pairs of them are exchanged, which takes the square of their number
 
 Strata = np.ndarray
@@ -90,7 +91,8 @@ def deal_groups(groups: np.ndarray, strata: Strata | None, shares: Sequence[floa
     """The part of each row, int64 [rows], so that no group is in two parts.
 
     In an order that the seed draws, each group goes where it brings sizes and strata nearest to `shares`; then groups
-    are moved and exchanged while that brings them nearer. Sizes count as much as all strata together.
+    are moved and exchanged while that brings them nearer; of few groups the best of several orders counts. Sizes count
+    as much as all strata together.
 
     Args:
         groups: int64 [rows], the group of each; a group's place in the order depends on this number and the seed alone.
@@ -102,8 +104,12 @@ def deal_groups(groups: np.ndarray, strata: Strata | None, shares: Sequence[floa
     if len(names) < len(shares):
         raise ValueError(f"{len(names)} groups cannot be dealt into {len(shares)} parts")
     counts = _counts(of_row, len(names), strata)
-    order = np.argsort(uniform(key(seed, "split"), torch.from_numpy(names)).numpy(), kind="stable")
-    return _Dealt(counts, np.asarray(shares, np.float64)).deal(order)[of_row]
+    tried = []
+    for number in range(ORDERS if len(names) <= FEW_GROUPS else 1):
+        dealt, drawn = _Dealt(counts, np.asarray(shares)), uniform(key(seed, "split"), torch.from_numpy(names), number)
+        dealt.deal(np.argsort(drawn.numpy(), kind="stable"))
+        tried.append(dealt)
+    return min(tried, key=lambda dealt: round(dealt.cost, 9)).part[of_row]
 
 
 def _counts(of_row: np.ndarray, groups: int, strata: Strata | None) -> np.ndarray:
@@ -135,8 +141,13 @@ class _Dealt:
         self.part = np.full(len(counts), -1, np.int64)
         self.groups = np.zeros(len(shares), np.int64)  # in each part
 
-    def deal(self, order: np.ndarray) -> np.ndarray:
-        """int64 [groups]: the part of each."""
+    @property
+    def cost(self) -> float:
+        """Of all parts together."""
+        return float(self._cost(self.has).sum())
+
+    def deal(self, order: np.ndarray) -> None:
+        """Puts each group into a part, int64 [groups]."""
         for number, group in enumerate(order):
             added = self._cost(self.has + self.counts[group]) - self._cost(self.has)
             if len(order) - number <= (self.groups == 0).sum():  # the last ones: every part has a group
@@ -144,7 +155,6 @@ class _Dealt:
             self._put(group, int(np.argmin(added)))
         while sum(self._moved(group) or self._exchanged(group) for group in order):
             pass  # another round over all groups
-        return self.part
 
     def _cost(self, has: np.ndarray) -> np.ndarray:
         """float64 [..., parts] of what parts have, [..., parts, columns]."""
