@@ -150,7 +150,8 @@ class Run:
         from lehr.predict import EnsembleDescription, load_network
 
         if EnsembleDescription.exists(self.record.folder):
-            raise RunError(f"{self.name} is an ensemble of several networks; each is a run in {self.name}/members")
+            inside = "folds" if self.record.job.get("kind") == "folds" else "members"
+            raise RunError(f"{self.name} is an ensemble of several networks; each is a run in {self.name}/{inside}")
         return load_network(self.record.folder).model
 
     def predict(self, images: OneImage | Sequence[OneImage]) -> np.ndarray:
@@ -196,9 +197,9 @@ class Run:
         return list(self._predictor().classes)
 
     def training_run(self) -> RunFolder:
-        """A training behind this run: the first member of an ensemble, else the run itself."""
-        members = self.record.children("members")
-        return members[0] if members else self.record
+        """A training behind this run: the first member of an ensemble, the first fold, else the run itself."""
+        parts = [*self.record.children("members"), *self.record.children("folds")]
+        return parts[0] if parts else self.record
 
     def _predictor(self) -> Predictor:
         from lehr.predict import load_predictor
@@ -241,7 +242,7 @@ def code_of(run: RunFolder) -> list[Call]:
     from lehr.runs import ModelFile
 
     found = []
-    for each in (run, *run.children("members"), *run.children("trials")):
+    for each in (run, *(child for group in ("members", "trials", "folds") for child in run.children(group))):
         with suppress(LehrError):
             job = to_dict(from_dict(each.job))
             found += [*calls_of(job), *addresses_of(job)]

@@ -25,6 +25,7 @@ BY_HAND = {
     "conditions",
     "diagnosis",
     "ensembles",
+    "folds",
     "photographs",
     "practice",
     "preprocessing",

@@ -22,7 +22,7 @@ def compare(
     """Plot the curves of several runs on the same axes.
 
     Also lists the differences between their jobs. Of a search, a recipe or a transfer it is the training that it keeps.
-    Runs that were validated on different rows are not ranked.
+    Runs that were validated on different rows are not ranked. Cross-validations are compared fold by fold.
 
     Example: lehr compare train train-lr-0.1 --out comparison
     """
@@ -36,9 +36,20 @@ def compare(
     page, picture = out / "compare.html", out / "compare.png"
     if not as_json:
         refuse_existing(page, picture, force=force)
-    folders = [kept_training(find(run, storage_or_default(storage)).record).run for run in runs]
+    named = [find(run, storage_or_default(storage)).record for run in runs]
+    if all(each.job.get("kind") == "folds" for each in named):
+        from lehr.folds.compare import as_data, compared
+
+        if as_json:
+            print_json(as_data(named))
+            return
+        text, said = compared(named)
+        write_whole(page, text)
+        print(*said, page, sep="\n")
+        return
+    folders = [kept_training(each).run for each in named]
     if as_json:
-        compared = [
+        measured = [
             {
                 "name": name,
                 "best": asdict((each.outcome() or each.progress()).best),
@@ -47,7 +58,7 @@ def compare(
             }
             for name, each in zip(runs, folders, strict=True)
         ]
-        print_json(compared)
+        print_json(measured)
         return
     text, drawn, warning = comparison(folders)
     write_whole(page, text)

@@ -176,7 +176,7 @@ def pack(
 
 def job_of(source: str, overrides: list[str]) -> TrainJob:
     """The job that names the data: a job file, or a job made for a folder, a file or a source."""
-    from lehr.job import TrainJob, from_dict, load, to_dict
+    from lehr.job import FoldsJob, TrainJob, fold_job, from_dict, load, to_dict
     from lehr.job.sources import source_form
     from lehr.own_modules import look_in
     from lehr.trust import give
@@ -189,6 +189,8 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
         task = {"task": form.task} if form and form.task else {}
         job = from_dict({"kind": "train", "data": data, **task}, overrides=overrides)
         give(to_dict(job))
+    if isinstance(job, FoldsJob):
+        job = fold_job(job, 1)
     if not isinstance(job, TrainJob):
         raise LehrError(
             f"{source}: a job of kind {job.kind} has no data section of its own; allowed: a job of kind train"

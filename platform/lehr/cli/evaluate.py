@@ -62,7 +62,7 @@ def evaluate(
     from lehr.predict import load_predictor
     from lehr.predict.evaluate import confusion_picture, evaluate_other
     from lehr.predict.evaluate import evaluate as measure
-    from lehr.predict.own_rows import rows_of, training_of
+    from lehr.predict.own_rows import refuse_seen_by_folds, rows_of, training_of
     from lehr.printing import one_line
     from lehr.result import find, trust_all
     from lehr.screen import console
@@ -74,6 +74,8 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     job = job_of(data, overrides or [])
     trained = training_of(from_dict(found.training_run().job))
+    if found.record.job.get("kind") == "folds" and trained and not overrides:
+        refuse_seen_by_folds(found.record.name, split, job, trained)
     chosen = rows_of(split, job, None if overrides else trained)  # data that are changed are not the run's own
     if trained and not job.metrics:
         named = [call for call in calls_of(to_dict(trained)) if call.field == "metric"]

@@ -93,11 +93,10 @@ def rehearsed(job: Job) -> JobFacts | None:
     """What a job's training would be, or that of its base; None for a job that trains nothing, or whose data only Ray
     can open. Raises JobError and LehrError for what would end it."""
     from lehr.data.sources import returns_dataset
-    from lehr.job import TrainJob, derive, told_of_base
+    from lehr.job import told_of_base, training_in
     from lehr.training.rehearsal import facts_of
 
-    base = getattr(job, "base", None)
-    training = job if isinstance(job, TrainJob) else base and derive(base, {}, parent=job, name="rehearsal")
+    training = training_in(job, "rehearsal")
     if training is None or returns_dataset(training.data):
         return None
     with told_of_base(job):

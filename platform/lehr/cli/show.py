@@ -202,7 +202,7 @@ def show_parameters(name: str, overrides: list[str], storage: str, trust: list[s
     from rich.table import Table
     from rich.text import Text
 
-    from lehr.job import TrainJob, derive
+    from lehr.job import training_in
     from lehr.kinds import check
     from lehr.own_modules import look_in
     from lehr.result import trust_all
@@ -212,12 +212,10 @@ def show_parameters(name: str, overrides: list[str], storage: str, trust: list[s
     trust_all(trust, storage)
     job = _job_of(name, overrides, storage)
     look_in(job.folder)
-    if not isinstance(job, TrainJob):
-        base = getattr(job, "base", None)
-        if base is None:
-            raise LehrError(f"{name}: a job of kind {job.kind} trains no network of its own; allowed: kind: train")
-        job = derive(base, {}, parent=job, name="parameters")
-    check(job)
+    training = training_in(job, "parameters")
+    if training is None:
+        raise LehrError(f"{name}: a job of kind {job.kind} trains no network of its own; allowed: kind: train")
+    check(job := training)
     shown, rate = console(), job.optimizer.rate
     shown.print(Text.assemble((job.optimizer.name, "bold"), f"  learning rate {rate:g}"))
     for group in parameter_groups_of(job):

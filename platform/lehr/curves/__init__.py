@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 
 def diagnose_run(run: RunFolder) -> Diagnosis:
-    """What the curves of a run show so far. Writes nothing.
+    """What the curves of a run show so far; of a cross-validation those of its folds. Writes nothing.
 
     Raises:
         RunError: the run has none of its own, since it is made of trainings; the sentence names one of them.
     """
     from lehr.curves.record import Curves
 
+    if run.job.get("kind") == "folds":
+        from lehr.curves.of_folds import FOLDER, diagnose_folds
+
+        if begun := [fold for fold in run.children(FOLDER) if len(fold.steps())]:
+            return diagnose_folds(run.name, begun)
     _refuse_without_curves(run)
     return _diagnosed(run, Curves.read(run))
 
@@ -39,7 +44,7 @@ def _diagnosed(run: RunFolder, curves: Curves) -> Diagnosis:
 
 def _refuse_without_curves(run: RunFolder) -> None:
     kind = run.job.get("kind")
-    if kind not in ("search", "recipe", "ensemble", "transfer", "predict"):  # a damaged one is told elsewhere
+    if kind not in ("search", "recipe", "ensemble", "transfer", "predict", "folds"):  # a damaged one is told elsewhere
         return
     what = f"{run.name} is a run of kind {kind}, which has no learning curves of its own"
     if kind == "predict":
@@ -114,6 +119,7 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[str, bytes, str]:
     from lehr.curves import charts, report
     from lehr.curves.comparable import not_comparable
     from lehr.curves.diagnosis import diagnose
+    from lehr.curves.more_rows import advise_folds
     from lehr.curves.record import Curves
     from lehr.reporting.drawing import png
 
@@ -123,7 +129,8 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[str, bytes, str]:
     for curves in read:
         if not len(curves.steps["step"]):
             raise RunError(f"{curves.name} has recorded no steps yet, so it cannot be compared")
-    page = report.compare_page(read, [diagnose(curves) for curves in read])
+    few = [advice for run in runs if (advice := advise_folds(run, run.progress()))]
+    page = report.compare_page(read, [diagnose(curves) for curves in read], " ".join(few))
     changed = report.differences(read)
     difference = f"Differences: {', '.join(changed)}" if changed else "The same job"
     warning = not_comparable(read)

@@ -16,23 +16,30 @@ MOST_CELLS = 16
 MOST_CLASSES, MOST_PAIRS, MOST_PICTURES = 200, 20, 12
 
 
-def answer_sections(run: RunFolder) -> list[Section]:
-    """Its sections; none where nothing was recorded."""
+KEPT = "The model that was kept is right on"
+
+
+def answer_sections(run: RunFolder, who: str = KEPT) -> list[Section]:
+    """Its sections; none where nothing was recorded.
+
+    Args:
+        who: answered: the words before `95 of 100 validation rows`.
+    """
     if examples := Examples.read(run.folder):
         return _examples(examples)
     answers = Answers.read(run.folder)
     if answers is None:
         return []
     classes = answers.classes
-    sections = _confused(answers.confusion(), classes), _mistakes(answers, classes), _samples(answers, classes)
+    sections = _confused(answers.confusion(), classes, who), _mistakes(answers, classes), _samples(answers, classes)
     return [each for each in sections if each]
 
 
-def _confused(confusion: np.ndarray, classes: Sequence[str]) -> Section:
+def _confused(confusion: np.ndarray, classes: Sequence[str], who: str) -> Section:
     """The confusion matrix, and a line for each class."""
     rows, right = confusion.sum(axis=1), np.trace(confusion)
     lead = paragraph(
-        f"The model that was kept is right on {right:,} of {rows.sum():,} validation rows, {right / rows.sum():.1%}.",
+        f"{who} {right:,} of {rows.sum():,} validation rows, {right / rows.sum():.1%}.",
         soft=True,
     )
     if len(classes) <= MOST_CELLS:

@@ -22,6 +22,8 @@ def rows_of(curves: Curves) -> Rows:
     if drawn:
         seed = curves.option("data.split_seed")
         found["data.split_seed"] = curves.option("seed", 0) if seed is None else seed
+        for name, usual in (("fold", None), ("group", None), ("stratify", "auto")):
+            found[f"data.{name}"] = curves.option(f"data.{name}") or usual
     return {**found, "rows": curves.validation_rows}
 
 

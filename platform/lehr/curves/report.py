@@ -17,6 +17,7 @@ from lehr.curves import charts, comparable
 from lehr.curves.alternatives import in_a_line
 from lehr.curves.answers import answer_sections
 from lehr.curves.findings import Diagnosis, Finding
+from lehr.curves.more_rows import advise_folds
 from lehr.curves.record import Curves
 from lehr.curves.typed import as_typed
 from lehr.formatting import flat, format_metric, format_seconds
@@ -49,7 +50,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
         Section("Environment", table(_environment(run.environment.to_json())), folded=True),
     ]
     sections = [
-        Section("", _findings(diagnosis, run, probed=curves.by_class)),
+        Section("", _findings(diagnosis, run, probed=curves.by_class) + _few_rows(run, progress)),
         Section("", chart(drawn)),
         *answer_sections(run),
         _times(progress.seconds),
@@ -59,13 +60,22 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
     return page(run.name, subtitle(curves), [each for each in sections if each], _facts(curves, progress))
 
 
+def _few_rows(run: RunFolder, progress: Progress) -> Markup:
+    advice = advise_folds(run, progress)
+    return paragraph(advice) if advice else Markup()
+
+
 def job_section(run: RunFolder) -> Section:
     """The job of a run as resolved, folded."""
     return Section("Job", text(yaml.safe_dump(dict(run.job), sort_keys=False, allow_unicode=True)), folded=True)
 
 
-def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
-    """Several runs as HTML: their curves on shared axes, their diagnoses, and what differs between their jobs."""
+def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis], advice: str = "") -> str:
+    """Several runs as HTML: their curves on shared axes, their diagnoses, and what differs between their jobs.
+
+    Args:
+        advice: what would tell apart runs that their rows cannot.
+    """
     differing, groups = differences(runs), comparable.alike(runs)
     marks = {id(curves): letter for letter, group in zip(ascii_uppercase, groups, strict=False) for curves in group}
     marked = ["validated on"] if len(groups) > 1 else []
@@ -85,7 +95,8 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis]) -> str:
     body = table(rows, head)
     by_class = all(curves.by_class for curves in runs)  # only of accuracies it is known how sure they are
     measured = {name: value for name, value in best.items() if by_class and math.isfinite(value)}
-    for said in filter(None, (comparable.not_comparable(runs), *comparable.close(runs, measured))):
+    close = comparable.close(runs, measured)
+    for said in filter(None, (comparable.not_comparable(runs), *close, advice if close else "")):
         body += paragraph(said)
     sections = [Section("", drawn), Section("Runs", body, folded=False)]
     return page(" · ".join(names), comparison_title(runs), sections)

@@ -38,12 +38,14 @@ class Images:
         labels: int64 [rows], indices into `classes`; or of another form, see `lehr.data.labels`.
         classes: the names of the classes, or of the numbers, in the order of the labels.
         unreadable: the rows whose image could not be read; their pixels are zero, and no split contains them.
+        groups: int64 [rows], equal for rows that must be in one split; None without groups.
     """
 
     pixels: np.ndarray
     labels: Labels
     classes: tuple[str, ...]
     unreadable: tuple[int, ...] = ()
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, Move, Own, is_own, wrong_value
 from lehr.data.dataset import DataSubset, Images, Splits, random_split, stratified_split
+from lehr.data.dealing import deal_groups, deal_rows, strata_of
 from lehr.data.labels import Labels, one_class_each
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
@@ -23,7 +24,7 @@ from lehr.data.sources.boxes import letterbox
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 from lehr.job import Augment as AugmentEntry
-from lehr.job import TrainJob, check_call, not_a_choice
+from lehr.job import DataSection, TrainJob, check_call, not_a_choice
 from lehr.job.sections import NO_PATHS
 from lehr.job.sources import source_form
 from lehr.models.recipes import Recipe
@@ -68,6 +69,8 @@ class OpenedSources:
             if self.kind == "boxes" and self.recipe.size is not None:  # then boxes are in the pixels of the input
                 self.main = letterbox(self.main, self.recipe.size)
                 self.extra = {split: letterbox(source, self.recipe.size) for split, source in self.extra.items()}
+        if problem := wrong_split(job.data, self.main, self.extra):
+            raise job.error(*problem)
 
     def _beside(self, split: str, path: str) -> Source:
         """The rows at another path. Raises JobError where the source has none there, or they are others than meant."""
@@ -84,6 +87,10 @@ class OpenedSources:
             known = ", ".join(["train", *source.other_splits])
             raise self.job.error(field, f'"{path}" has splits of its own, {known}; allowed: the path of one of them')
         return source.select_classes(tuple(data.classes)) if data.classes else source
+
+    def split_ids(self) -> tuple[Tensor, Tensor | None]:
+        """The numbers of the rows to train on, and of those held out; see `split_ids`."""
+        return split_ids(self.job, self.main.labels(), "validation" in self.extra, self.main.groups)
 
     def _refuse_one_class(self) -> None:
         """Raises JobError where there is nothing to tell apart."""
@@ -140,6 +147,8 @@ class OpenedSources:
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the data, one sentence each."""
         found = [note for source in self.sources.values() for note in source.notes]
+        if self.main.groups is not None and "validation" not in self.extra:
+            found += group_notes(self.job.data, self.main, self.split_ids())
         if self.recipe.source or self.recipe.guessed:
             found.append(self.recipe.sentence("model.preprocessing"))
         if self.job.data.split_seed is not None and not self._draws_rows:
@@ -197,6 +206,64 @@ class OpenedSources:
             raise LehrError(f"data.{split}: {what}")
 
 
+def wrong_split(data: DataSection, main: Source, extra: Mapping[str, Source]) -> tuple[str, str] | None:
+    """What is wrong with how the job splits its rows, as (field, sentence); None if nothing is."""
+    if "validation" in extra:
+        asked = [name for name in ("fold", "group", "stratify") if getattr(data, name) not in (None, "auto")]
+        if asked:
+            form = source_form(data.source)
+            instead = (
+                "data.split=none deals all rows anew" if form and form.labels else "data.path, a path without them"
+            )
+            return f"data.{asked[0]}", f'"{main.name}" has validation rows of its own; allowed: {instead}'
+        return None
+    _, parts = data.fold_of or (2, 2)
+    what, rows = f"{parts} folds" if data.fold else "training and validation", main.rows
+    if data.fold and rows < parts:
+        return "data.fold", f'"{main.name}" has {rows} rows, fewer than {parts} folds; allowed: folds={max(2, rows)}'
+    if data.stratify == "labels" and strata_of(main.labels(), parts) is None:
+        return "data.stratify", "labels: the labels of this task cannot be dealt evenly; allowed: auto, none"
+    if main.groups is None:
+        return None
+    groups = np.unique(main.groups)
+    if len(groups) < parts:
+        found = "one group" if len(groups) == 1 else f"{len(groups)} groups"
+        instead = f"folds={len(groups)}" if len(groups) >= 2 else "another data.group, or none"
+        return "data.group", f'"{main.name}" has {found} by {data.group}, too few for {what}; allowed: {instead}'
+    if main.kind == "class" and len(main.classes) > 1:
+        pairs = np.unique(np.stack([main.groups, np.asarray(main.labels(), np.int64)]), axis=1)
+        if pairs.shape[1] == len(np.unique(pairs[1])) == len(groups):
+            why = "so that a class would be in one split alone"
+            return "data.group", f"{data.group} makes each class one group, {why}; allowed: another data.group, or none"
+    test = extra.get("test")
+    if test is not None and test.groups is not None:
+        shared = np.intersect1d(groups, test.groups)
+        if len(shared):
+            rows_shared = int(np.isin(test.groups, shared).sum())
+            what = f"{len(shared):,} of the groups by {data.group} are among both the test rows and the others"
+            return "data.group", f"{what} ({rows_shared:,} of {test.rows:,} test rows); allowed: data.test=none"
+    return None
+
+
+def group_notes(data: DataSection, main: Source, ids: tuple[Tensor, Tensor | None]) -> list[str]:
+    """What came of groups: how many validate, and classes that are left without rows to train on."""
+    training, held_out = ids
+    assert main.groups is not None, "only of grouped rows"
+    assert held_out is not None, "only where rows are held out"
+    groups, chosen = len(np.unique(main.groups)), np.unique(main.groups[held_out.numpy()])
+    rows, wanted = len(held_out), data.validation if isinstance(data.validation, float) else VALIDATION_SHARE
+    wanted = 1 / data.fold_of[1] if data.fold_of else wanted
+    said = f"data.group={data.group}: {len(chosen):,} of {groups:,} groups validate, {rows:,} of {main.rows:,} rows"
+    notes = [f"{said} ({rows / main.rows:.1%}; asked: {wanted:.1%})"]
+    if main.kind == "class":
+        labels = np.asarray(main.labels(), np.int64)
+        only = np.setdiff1d(labels[held_out.numpy()], labels[training.numpy()])
+        names = ", ".join(main.classes[label] for label in only[:5] if label >= 0)
+        if names:
+            notes.append(f"nothing is trained on class {names}: its rows are in groups that validate")
+    return notes
+
+
 def label_kind(job: TrainJob) -> LabelKind:
     """What the job's task reads of each row. Raises JobError where there is no such task."""
     if not tasks.is_own(job.task.name):
@@ -251,7 +318,7 @@ def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
     """The rows for training, validation and test: a pure function of the labels and the seed of the split."""
     train = data["train"]
     _refuse_by_class(job, train.labels)
-    train_ids, held_out = split_ids(job, train.labels, "validation" in data)
+    train_ids, held_out = split_ids(job, train.labels, "validation" in data, train.groups)
     validation = train.rows(held_out) if held_out is not None else _all_rows(data["validation"])
     if job.data.per_class is not None:
         train_ids = _at_most_per_class(train, train_ids, job.data.per_class, split_seed(job))
@@ -262,7 +329,7 @@ def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
 def training_rows(job: TrainJob, opened: OpenedSources) -> int:
     """How many rows a job trains on, before any is decoded: those that cannot be read count too."""
     labels = np.asarray(opened.main.labels())
-    ids, _ = split_ids(job, labels, "validation" in opened.extra)
+    ids, _ = split_ids(job, labels, "validation" in opened.extra, opened.main.groups)
     if job.data.per_class is None:
         return len(ids)
     return int(np.minimum(np.bincount(labels[ids.numpy()]), job.data.per_class).sum())
@@ -273,23 +340,42 @@ def split_seed(job: TrainJob) -> int:
     return job.seed if job.data.split_seed is None else job.data.split_seed
 
 
-def split_ids(job: TrainJob, labels: Labels, own_validation: bool) -> tuple[Tensor, Tensor | None]:
+def split_ids(
+    job: TrainJob, labels: Labels, own_validation: bool, groups: np.ndarray | None = None
+) -> tuple[Tensor, Tensor | None]:
     """The numbers of the rows to train on, with `data.limit` but before `data.per_class`, and of those held out.
 
     Args:
         labels: of the source of the training rows; of classes, int64 [rows], each is held out in the same proportion.
         own_validation: whether the validation rows are another source; then none are held out: None.
+        groups: int64 [rows], equal for rows that must be in one split; None where each row is for itself.
     """
     seed, train_ids, held_out = split_seed(job), torch.arange(len(labels)), None
     if not own_validation:
-        share = job.data.validation if isinstance(job.data.validation, float) else VALIDATION_SHARE
-        by_class = isinstance(labels, np.ndarray) and one_class_each(labels)
-        train_ids, held_out = (
-            stratified_split(labels, share, seed) if by_class else random_split(len(labels), share, seed)
-        )
+        train_ids, held_out = _held_out(job.data, labels, groups, seed)
     if job.data.limit is not None and job.data.limit < len(train_ids):
         train_ids = train_ids[permutation(key(seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
     return train_ids, held_out
+
+
+def _held_out(data: DataSection, labels: Labels, groups: np.ndarray | None, seed: int) -> tuple[Tensor, Tensor]:
+    """The numbers of the rows to train on, and of those to validate on: a share of them, or a fold."""
+    share = data.validation if isinstance(data.validation, float) else VALIDATION_SHARE
+    number, parts = data.fold_of or (2, 2)
+    shares = [1 / parts] * parts if data.fold else [1 - share, share]
+    by_class = isinstance(labels, np.ndarray) and one_class_each(labels)
+    alike = data.stratify == "labels" or (data.stratify == "auto" and (by_class or data.fold is not None))
+    strata = strata_of(labels, parts) if alike else None
+    if groups is not None:
+        part = deal_groups(groups, strata, shares, seed)
+    elif data.fold or (strata is not None and strata.ndim > 1):
+        part = deal_rows(strata, len(labels), shares, seed)
+    elif strata is not None:
+        return stratified_split(strata, share, seed)
+    else:
+        return random_split(len(labels), share, seed)
+    held_out = torch.from_numpy(part == number - 1)
+    return torch.nonzero(~held_out)[:, 0], torch.nonzero(held_out)[:, 0]
 
 
 def _refuse_one_class(job: TrainJob, train: Images | Stream, ids: Tensor) -> None:

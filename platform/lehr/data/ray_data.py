@@ -71,14 +71,17 @@ class Shared:
     labels: ray.ObjectRef
     classes: tuple[str, ...]
     unreadable: tuple[int, ...] = ()
+    groups: ray.ObjectRef | None = None
 
     @classmethod
     def put(cls, images: Images) -> Shared:
-        return cls(ray.put(images.pixels), ray.put(images.labels), images.classes, images.unreadable)
+        groups = None if images.groups is None else ray.put(images.groups)
+        return cls(ray.put(images.pixels), ray.put(images.labels), images.classes, images.unreadable, groups)
 
     def open(self) -> Images:
         pixels, labels = ray.get([self.pixels, self.labels])
-        return Images(pixels, labels, self.classes, self.unreadable)
+        groups = None if self.groups is None else ray.get(self.groups)
+        return Images(pixels, labels, self.classes, self.unreadable, groups)
 
 
 class RayDecoder:

@@ -56,7 +56,7 @@ def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float)
     labels = concatenate([found[number] for number in sorted(found)])
     check_labels(labels, source)
     check_unreadable(dict(sorted(unreadable)), source, skip)
-    return Images(pixels, labels, source.classes, tuple(sorted(row for row, _ in unreadable)))
+    return Images(pixels, labels, source.classes, tuple(sorted(row for row, _ in unreadable)), source.groups)
 
 
 def check_labels(labels: Labels, source: Source) -> None:

@@ -90,6 +90,11 @@ class Stream:
         return self.source.classes
 
     @property
+    def groups(self) -> np.ndarray | None:
+        """int64 [rows], equal for rows that must be in one split; None without groups."""
+        return self.source.groups
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of every image."""
         size, channels = self.wanted.size, self.wanted.channels

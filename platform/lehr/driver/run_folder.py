@@ -10,7 +10,7 @@ from pathlib import Path
 from lehr.driver.kind import FILES_OF_EVERY_RUN, FOLDERS_OF_EVERY_RUN, Kind
 from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
-from lehr.job import Job, Training, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
+from lehr.job import FoldsJob, Job, Training, TrainJob, changes_of_run, describe_changes, extends, from_dict, to_dict
 from lehr.paths import state_folder
 from lehr.runs import Claim, Environment, Folder, RunFolder, check_writable, saved, steps_per_epoch
 from lehr.runs.attempts import newest_number
@@ -82,6 +82,8 @@ def keeps_rate(existing: RunFolder, job: Job) -> bool:
     """Whether all saved steps keep their learning rate under the new number of epochs."""
     from lehr.training.setup import learning_rate
 
+    if isinstance(job, FoldsJob):  # its folds have the steps; another length is another run
+        return False
     steps = saved(existing.folder)
     if not steps:  # nothing was saved, so every step is taken again
         return True

@@ -4,9 +4,10 @@ from lehr.job.base import Job, absolute
 from lehr.job.compare import changes_of_run, describe_changes, difference, extends, job_hash, to_dict
 from lehr.job.ensemble import EnsembleJob
 from lehr.job.finetune import FinetuneSection
+from lehr.job.folds import FoldsJob
 from lehr.job.inner import told_of_base
 from lehr.job.kinds import KINDS
-from lehr.job.loading import default_name, derive, from_dict, load
+from lehr.job.loading import default_name, derive, fold_job, from_dict, load, training_in
 from lehr.job.merge import parse_overrides
 from lehr.job.options import check_call
 from lehr.job.predict import PredictJob
@@ -43,6 +44,7 @@ __all__ = [
     "EarlyStopping",
     "EnsembleJob",
     "FinetuneSection",
+    "FoldsJob",
     "Job",
     "LossSection",
     "MetricSection",
@@ -66,6 +68,7 @@ __all__ = [
     "difference",
     "extends",
     "first_name",
+    "fold_job",
     "from_dict",
     "job_hash",
     "json_schema",
@@ -75,6 +78,7 @@ __all__ = [
     "refuse_unused",
     "to_dict",
     "told_of_base",
+    "training_in",
     "unused_in_debug",
     "with_new_names",
 ]

@@ -35,7 +35,15 @@ MAY_CHANGE = (
 ADDED: dict[str, dict[str, Any]] = {
     "": {"task": {"name": "classification"}, "metrics": [], "callbacks": []},
     "base": {"task": {"name": "classification"}, "metrics": [], "callbacks": []},
-    "data": {"labels": None, "channels": "auto", "pixel_range": None},
+    "data": {
+        "labels": None,
+        "channels": "auto",
+        "pixel_range": None,
+        "split": None,
+        "group": None,
+        "stratify": "auto",
+        "fold": None,
+    },
     "model": {"preprocessing": None},
     "backbone": {"preprocessing": None},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lehr.job.base import Job
 from lehr.job.ensemble import EnsembleJob
+from lehr.job.folds import FoldsJob
 from lehr.job.predict import PredictJob
 from lehr.job.recipe import RecipeJob
 from lehr.job.search import SearchJob
@@ -12,6 +13,7 @@ from lehr.job.transfer import TransferJob
 
 KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
+    "folds": FoldsJob,
     "search": SearchJob,
     "recipe": RecipeJob,
     "ensemble": EnsembleJob,

@@ -17,6 +17,7 @@ from lehr import trust
 from lehr.errors import JobError
 from lehr.job.base import Job, Origin, absolute
 from lehr.job.compare import NOT_DEFINING, to_dict
+from lehr.job.folds import FoldsJob
 from lehr.job.kinds import KINDS
 from lehr.job.merge import Dropped, Forms, merge, override_trees, parse_overrides
 from lehr.job.messages import explain
@@ -86,6 +87,12 @@ def _build(
     trees = [*map(renaming.tree, trees), *renaming.overrides(override_trees(overrides, said))]
     kinds = [tree.value["kind"] for tree in trees if "kind" in tree.value and tree.value["kind"].value is not None]
     kind = kinds[-1].plain() if kinds else "train"
+    if kind in ("train", "folds"):  # of all that is said of folds the last counts: a number, or that there are none
+        said_folds = [tree.value["folds"] for tree in trees if "folds" in tree.value]
+        kind = "folds" if said_folds and said_folds[-1].value is not None else kind
+        for tree in trees:
+            if "kind" in tree.value and tree.value["kind"].value == "train" != kind:
+                tree.value["kind"] = Node(kind, tree.value["kind"].location)
     if not isinstance(kind, str) or kind not in KINDS:
         raise JobError(not_a_choice(kind, "kind", KINDS), field="kind", where=str(kinds[-1].location))
     cls, forms = KINDS[kind], _forms(KINDS[kind])
@@ -153,13 +160,33 @@ def derive(base: Training, overrides: Mapping[str, Any], *, parent: Job, name: s
     Raises:
         JobError: an override that the job cannot have; `field` is its path in the train job.
     """
-    tree = read_python({key: value for key, value in to_dict(base).items() if key not in NOT_OF_A_BASE}, Location())
+    tree = read_python({key: value for key, value in to_dict(base).items() if key in Training.model_fields}, Location())
     origin = Origin(parent.folder, parent.source, name)
     job = _build([tree], {**overrides, "storage": parent.storage, "kind": "train"}, Location(), origin, told=False)
     assert isinstance(job, TrainJob)
     if calls := trust.calls_of(to_dict(job)):
         trust.allow_derived(trust.calls_of(to_dict(parent)), calls)
     return job
+
+
+def fold_job(job: FoldsJob, number: int) -> TrainJob:
+    """The training of one fold, from 1: what the job says, with `data.fold`."""
+    changes = {"data.fold": f"{number}/{job.folds}"}
+    return derive(job, changes, parent=job, name=f"folds/{number:02}")
+
+
+def training_in(job: Job, name: str) -> TrainJob | None:
+    """The training that a job is, or what its trainings have in common: its base, or its first fold; None for none.
+
+    Args:
+        name: of the derived job, for messages.
+    """
+    if isinstance(job, TrainJob):
+        return job
+    if isinstance(job, FoldsJob):
+        return fold_job(job, 1)
+    base = getattr(job, "base", None)
+    return derive(base, {}, parent=job, name=name) if isinstance(base, Training) else None
 
 
 def _inner(cls: type[Job]) -> list[str]:

@@ -27,4 +27,8 @@ def json_schema() -> dict[str, Any]:
         definition = schema["$defs"][reference["$ref"].rpartition("/")[2]]
         definition["properties"]["extends"] = {"type": "string", "description": "A job file this one builds on."}
         definition["required"] = ["kind"] if job is not KINDS["train"] else []
+        if job is KINDS["folds"]:  # as a file says it: a train job with this field
+            definition["properties"]["kind"] = {**definition["properties"]["kind"], "enum": ["train", "folds"]}
+            del definition["properties"]["kind"]["const"]
+            definition["required"] = ["folds"]
     return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "oneOf": list(references.values())}

@@ -135,6 +135,27 @@ def _share_or_path(value: Any) -> float | str:
     raise ValueError(f"{show(value)} is not a share or a path; allowed: above 0 and below 1 (0.2 or 20%), or a path")
 
 
+def _fold(value: Any) -> str:
+    found = re.fullmatch(r"([1-9][0-9]{0,2})/([1-9][0-9]{0,2})", value, re.ASCII) if isinstance(value, str) else None
+    if found and 2 <= int(found[2]) >= int(found[1]):
+        return found[0]
+    raise ValueError(f"{show(value)} is not a fold; allowed: which one of how many, such as 1/5, 2/5 to 5/5")
+
+
+FOLDER = "folder"
+"""What `data.group` is where the folder that holds a file says what its rows share."""
+
+
+def wrong_pattern(group: str) -> str:
+    """What is wrong with what groups files; empty if nothing is."""
+    allowed = "allowed: folder, or a regular expression with parentheses around what the rows share, as '(p[0-9]+)_'"
+    try:
+        found = group == FOLDER or re.compile(group).groups == 1
+    except re.error as error:
+        return f"{show(group)} is not a regular expression ({error}); {allowed}"
+    return "" if found else f"{show(group)} has not one pair of parentheses; {allowed}"
+
+
 def _small_share(value: Any) -> float:
     share = 0.0 if value == 0 or value == "0%" else _number(value)
     if share is not None and 0 <= share < 1:
@@ -219,6 +240,29 @@ class DataSection(Section):
         le=2**31 - 1,
         description="Seed of the split and of limit, for runs of several seeds on the same rows. By default the job's.",
     )
+    split: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column of a table or of Parquet files that says of each row: train, validation or test. By "
+        "default split, where there is such a column. none: all rows together, whatever a column says.",
+    )
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What rows share that must not be in two splits, such as a patient: a column; of Parquet files "
+        "also file; of images folder, the folder that holds a file, or a regular expression for its path with "
+        "parentheses around what they share: '(p[0-9]+)_'. By default each row is for itself.",
+    )
+    stratify: Literal["auto", "labels", "none"] = Field(
+        default="auto",
+        description="labels: the same share of each class in every split, of each of several classes, or of small and "
+        "large numbers; none: drawn without a look at labels. auto: by class, where a row has one, and with folds by "
+        "all labels.",
+    )
+    fold: Annotated[str, BeforeValidator(_fold)] | None = Field(
+        default=None,
+        description="2/5: validate on the second of five parts, and train on the others. By default on one share.",
+    )
     image_size: ImageSize | None = Field(
         default=None,
         description="In pixels: one side or [height, width]. By default the size that published weights want, else "
@@ -269,6 +313,29 @@ class DataSection(Section):
         if isinstance(labels, list) and (not all(labels) or len(set(labels)) < len(labels)):
             raise ValueError(f"{show(labels)} names a column twice, or none; allowed: different columns")
         return labels
+
+    @field_validator("split", "group")
+    @classmethod
+    def _columns_fit_source(cls, value: str | None, info: ValidationInfo) -> str | None:
+        form = source_form(info.data.get("source", ""))
+        if value is None or not form:
+            return value
+        if info.field_name == "split" and not form.labels:
+            named = ", ".join(name for name, each in SOURCES.items() if each.labels)
+            raise ValueError(f"the source {info.data['source']} has no columns; allowed with: {named}")
+        if info.field_name == "group" and not (form.labels or form.files):
+            named = ", ".join(name for name, each in SOURCES.items() if each.labels or each.files)
+            what = f"the source {info.data['source']} has neither columns nor files to group its rows by"
+            raise ValueError(f"{what}; allowed with: {named}")
+        if info.field_name == "group" and not form.labels and (problem := wrong_pattern(value)):
+            raise ValueError(problem)
+        return value
+
+    @property
+    def fold_of(self) -> tuple[int, int] | None:
+        """Which fold validates, from 1, and how many there are; None without folds."""
+        number, _, count = (self.fold or "").partition("/")
+        return (int(number), int(count)) if self.fold else None
 
     @property
     def label_columns(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class SourceForm:
         needs_ray: it can only be opened while Ray is running.
         labels: it reads labels of every kind, from columns that `data.labels` may name; others have one class a row.
         task: the task whose labels it has; empty for one class a row, or where the job's task decides.
+        files: its rows are files, so that their paths may say which belong together.
     """
 
     module: str
@@ -28,12 +29,13 @@ class SourceForm:
     needs_ray: bool = False
     labels: bool = False
     task: str = ""
+    files: bool = False
 
 
 FUNCTION = "my_package.module:function"
 SOURCES: dict[str, SourceForm] = {
     "digits": SourceForm("digits", path="none"),
-    "images": SourceForm("images", path="required"),
+    "images": SourceForm("images", path="required", files=True),
     "files": SourceForm("files", path="required"),
     "parquet": SourceForm("parquet", path="required", labels=True),
     "table": SourceForm("table", path="required", labels=True),

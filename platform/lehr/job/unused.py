@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from lehr.job.base import Job
 from lehr.job.ensemble import EnsembleJob
+from lehr.job.folds import FoldsJob
 from lehr.job.predict import OF_PREDICTIONS, PredictJob
 from lehr.job.recipe import STEPS, RecipeJob
 from lehr.job.search import SearchJob, first_rung
@@ -55,10 +56,24 @@ def _training(job: Training, at: str = "") -> Found:
     """Of one training; `at` is `base.` inside another kind of job."""
     if job.optimizer.decay_norms and not job.optimizer.weight_decay:
         yield f"{at}optimizer.decay_norms", "without optimizer.weight_decay; remove it"
+    if job.data.fold or isinstance(job, FoldsJob):
+        for name in said(job.data, "validation"):
+            why = "with folds, which hold out each row once" if isinstance(job, FoldsJob) else "with data.fold"
+            yield f"{at}data.{name}", f"{why}; remove it"
+    elif isinstance(job.data.validation, str) and job.data.validation != "auto":
+        for name in said(job.data, "group", "stratify"):
+            why = "with data.validation, rows of their own; write data.validation: 0.2, or remove it"
+            yield f"{at}data.{name}", why
 
 
 def _train(job: Job) -> Found:
     yield from _training(cast(TrainJob, job))
+
+
+def _folds(job: Job) -> Found:
+    yield from _training(cast(FoldsJob, job))
+    if cast(FoldsJob, job).data.fold:
+        yield "data.fold", "with folds, which trains all of them; remove one of both"
 
 
 def _search(job: Job) -> Found:
@@ -157,6 +172,7 @@ def _with_base(finder: Callable[[Job], Found]) -> Callable[[Job], Found]:
 
 _FINDERS: Mapping[str, Callable[[Job], Found]] = {
     "train": _train,
+    "folds": _folds,
     "search": _with_base(_search),
     "recipe": _with_base(_recipe),
     "ensemble": _with_base(_ensemble),

@@ -11,6 +11,7 @@ from lehr.runs import RunFolder
 
 KINDS = {
     "train": "lehr.kinds.train",
+    "folds": "lehr.kinds.folds",
     "search": "lehr.kinds.search",
     "recipe": "lehr.kinds.recipe",
     "ensemble": "lehr.kinds.ensemble",

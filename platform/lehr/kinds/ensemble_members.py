@@ -95,7 +95,8 @@ def collect_members(trained: TrainedEnsemble) -> Collected:
 def held_out_rows(job: TrainJob) -> str:
     """A key that two jobs share exactly if they hold out the same rows for validation and test."""
     data = to_dict(job.data)
-    parts: dict[str, Any] = {name: data[name] for name in ("source", "path", "validation", "test", "image_size")}
+    decides = ("source", "path", "validation", "test", "image_size", "split", "group", "stratify", "fold")
+    parts: dict[str, Any] = {name: data[name] for name in decides}
     if not isinstance(parts["validation"], str) or parts["validation"] == "auto":
         parts["seed"] = job.seed if job.data.split_seed is None else job.data.split_seed
     return json.dumps(parts, sort_keys=True)

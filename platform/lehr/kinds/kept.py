@@ -28,6 +28,8 @@ def kept_training(run: RunFolder) -> Kept:
     folder = {"search": _of_search, "recipe": _of_recipe, "transfer": _of_transfer}.get(str(kind))
     if kind == "train":
         return Kept(run)
+    if kind == "folds":
+        raise RunError(f"{run.name} keeps a training for each fold; allowed: one of them, such as {run.name}/folds/01")
     if folder is None:
         raise RunError(f"{run.name} is a run of kind {kind}, which keeps no single training")
     if not (found := folder(run)):
@@ -49,6 +51,11 @@ def kept_job(run: RunFolder) -> str:
         return winning_job(run)
     if kind == "train":
         raise RunError(f"{run.name} is a training itself; its job is in {run.folder.uri}/job.yaml")
+    if kind == "folds":
+        from lehr.folds.results import FoldsResult
+        from lehr.kinds.folds import one_network
+
+        raise RunError(f"{run.name} keeps all of its networks. {one_network(run, FoldsResult.read(run.folder))}")
     kept = kept_training(run)
     job = from_dict(kept.run.job)
     assert isinstance(job, TrainJob)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import cast
 
+from lehr.curves.more_rows import advise_folds_of_kept
 from lehr.data.load import OpenedSources
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
@@ -147,6 +148,8 @@ def conclude(running: Running, job: RecipeJob, state: RecipeState, end: End) -> 
     screen.say(f"Best {metric.replace('_', ' ')}: {value}, {kept_trial(state).setting}")
     if state.final.test is not None:
         screen.say(f"Test accuracy of that model: {format_metric(state.final.test, 'test_accuracy', rows.get('test'))}")
+    if advice := advise_folds_of_kept(run, run.progress()):
+        screen.say(advice)
     screen.say(f"Model:  {format_folder(run.folder)}/model\n{page}")
 
 

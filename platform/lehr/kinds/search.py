@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import cast
 
+from lehr.curves.more_rows import advise_folds_of_kept
 from lehr.data.load import OpenedSources
 from lehr.driver import Kind, Running
 from lehr.errors import LehrError
@@ -66,6 +67,8 @@ def conclude(running: Running, study: SearchStudy) -> None:
     named = [(f"trial {number}", value) for number, value in ranking]
     if close := close_to_best(study.metric, named, study.measured_rows):
         screen.say(close)
+        if advice := advise_folds_of_kept(run, run.progress()):
+            screen.say(advice)
     for path, each in study.records[number].values.items():
         screen.say(f"  {path} = {format_value(each)}")
     for why, times in failed.most_common(3):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import cast
 import torch
 
 from lehr.curves import verdict, write_curves
-from lehr.curves.typed import as_typed
+from lehr.curves.more_rows import advise_folds
 from lehr.data.door import LocalHost, choose, load, open_data
 from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
 from lehr.formatting import format_folder, format_metric, format_path, format_seconds, format_time_table
-from lehr.intervals import is_wide, metric_in_words
 from lehr.job import TrainJob, refuse_unused
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
@@ -240,27 +238,11 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
         lines.append(f"Test {', '.join(known)}{more}")
     lines.append(f"Time: {format_time_table(seconds)}")
     lines.append(f"Model:  {where}/model")
-    if advice := several_splits(run, progress):
+    if advice := advise_folds(run, progress):
         lines.append(advice)
     if picture:
         lines.append(f"Curves: {format_path(picture)}, and in {where}/report.html")
     return [*lines, f"Verdict: {verdict(run)}"]
-
-
-def several_splits(run: RunFolder, progress: Progress) -> str:
-    """What tells more than so few validation rows; empty where they are enough, or the split is not drawn by a seed."""
-    best, rows = progress.best, progress.measured_rows.get("validation")
-    sources = run.environment.data.rows if run.environment.data else None
-    drawn = isinstance(sources, Mapping) and "validation" not in sources
-    if best.value is None or not rows or not drawn or not metric_in_words(best.value, best.metric, rows):
-        return ""
-    data = run.job.get("data")
-    is_one_of_several = isinstance(data, Mapping) and data.get("split_seed") is not None
-    if is_one_of_several or not is_wide(best.value, rows):
-        return ""
-    repeat = f"for i in 1 2 3 4 5; do lehr run JOB data.split_seed=$i name={shlex.quote(run.name)}-split-$i; done"
-    said = f"{rows:,} validation rows say little; the mean over several splits says more: {repeat}"
-    return as_typed(said, run)
 
 
 KIND = Kind(check=check, run=run, report=report)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lehr.data.load import OpenedSources, label_kind, split_ids
+from lehr.data.load import OpenedSources, label_kind
 from lehr.data.sources import Source, open_split, returns_dataset
+from lehr.errors import RunError
 from lehr.job import Job, Training, TrainJob, from_dict, to_dict
 from lehr.job.training import seeded
 
@@ -49,7 +50,7 @@ def rows_of(split: str | None, job: TrainJob, trained: TrainJob | None) -> Measu
     opened = OpenedSources(own.model_copy(update={"data": bare}), to_train=False)
     if split in opened.extra:
         return Measured(opened.extra[split])
-    training, held_out = split_ids(own, opened.main.labels(), "validation" in opened.extra)
+    training, held_out = opened.split_ids()
     drawn = f" (data.per_class={own.data.per_class} of each class)" if own.data.per_class else ""
     if split is None:
         said = f", {len(training):,} of which the run trained on{drawn}; --split validation measures the others"
@@ -59,6 +60,17 @@ def rows_of(split: str | None, job: TrainJob, trained: TrainJob | None) -> Measu
         said = f", the {whose}'s own {'training' if split == 'train' else 'validation'} rows"
         return Measured(opened.main, ids.numpy(), said + (drawn if split == "train" else ""))
     return Measured(open_split(own.data, split, own.error, kind))  # which says what there is
+
+
+def refuse_seen_by_folds(name: str, split: str | None, job: TrainJob, trained: TrainJob) -> None:
+    """Raises RunError for the rows that the folds of a run were dealt: all but one of its networks trained on each."""
+    if split == "test" or _place(trained) != _place(job):
+        return
+    what = "all but one of its networks were trained on each of these rows, so what they reach on them says nothing"
+    raise RunError(
+        f"{name}: {what}; what each says of rows that it had not seen: lehr show {name}; or one network: "
+        f"lehr evaluate {name}/folds/01 … --split validation"
+    )
 
 
 def training_of(job: Job) -> TrainJob | None:

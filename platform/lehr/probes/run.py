@@ -138,7 +138,8 @@ def subject_of(run: RunFolder, epochs: float | None = None, seconds: float = mat
     """
     job = from_dict(run.job)
     if not isinstance(job, TrainJob):
-        example = next((f"; allowed: a training, such as {each.folder.uri}" for each in run.children("trials")), "")
+        parts = (each for group in ("folds", "trials") for each in run.children(group))
+        example = next((f"; allowed: a training, such as {each.folder.uri}" for each in parts), "")
         raise JobError(f"{run.name} is a run of kind {job.kind}, which trains no network of its own{example}")
     trust.check(trust.calls_of(to_dict(job)), format_folder(run.folder))
     if job.task.name != USUAL_TASK:

@@ -125,7 +125,8 @@ def _attempts(folder: Folder) -> list[int | None]:
 
 def _unfinished(folder: Folder) -> RunError:
     what = f"{folder.uri}: holds no finished model: model/ is missing or incomplete"
-    if trials := folder.child("trials").folders():  # of a search, or of a job made of trainings that has not ended
-        best = Progress.read(folder).best.trial or f"trials/{trials[0]}"
+    trials = [f"{group}/{name}" for group in ("trials", "folds") for name in folder.child(group).folders()]
+    if trials:  # of a search, or of a job made of trainings that has not ended
+        best = Progress.read(folder).best.trial or trials[0]
         what += f"; its trainings may have one, such as {folder.uri}/{best}"
     return RunError(what)

@@ -14,7 +14,7 @@ from lehr.formatting import flat, format_folder
 from lehr.runs import Folder, RunFolder
 from lehr.tracking.sink import TRACKERS, Described, Row, Scalar, Sink
 
-GROUPS = ("trials", "members")
+GROUPS = ("trials", "members", "folds")
 """Folders in which a run has children; those of a recipe's steps are in `recipe/`."""
 FILES = ("report.html", "curves.png", "diagnosis.json", "job.yaml")
 """What is attached at the end. Not the model: it may be large, and the run folder has it."""

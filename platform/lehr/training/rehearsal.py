@@ -13,13 +13,16 @@ import torch
 from lehr.data.dataset import Images
 from lehr.data.door import in_bytes
 from lehr.data.labels import Labels, Ragged
-from lehr.data.load import OpenedSources, split_ids, splits
+from lehr.data.load import OpenedSources, splits
 from lehr.formatting import count_of
 from lehr.job import TrainJob
 from lehr.machine import cores, memory
 from lehr.tasks.forms import LabelKind
 from lehr.training.optimizers import Group, build_optimizer, groups_of
 from lehr.training.setup import Plan
+
+HALF = {"validation": 0.5, "fold": None, "group": None, "stratify": "auto"}
+"""What a data section says for half of its rows to be held out, of whatever data."""
 
 
 def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
@@ -37,7 +40,7 @@ def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
     epochs = job.train.epochs * -(-opened.main.rows // size)
     short = job.model_copy(
         update={
-            "data": job.data.model_copy(update={"validation": 0.5, "test": "none", "limit": None}),
+            "data": job.data.model_copy(update={**HALF, "test": "none", "limit": None}),
             "train": job.train.model_copy(update={"epochs": epochs}),
         }
     )
@@ -125,7 +128,7 @@ def facts_of(job: TrainJob) -> JobFacts:
     numbers = list(model.parameters())
     freezing = plan.freezing(model)
     build_optimizer(job, model, freezing.rates() if freezing else None, plan.task.outputs)  # refuses what does not fit
-    training, held_out = split_ids(job, opened.main.labels(), "validation" in opened.extra)
+    training, held_out = opened.split_ids()
     rows = {"training": len(training), **({} if held_out is None else {"validation": len(held_out)})}
     rows |= {split: source.rows for split, source in opened.extra.items()}
     steps = math.ceil(len(training) / job.train.batch_size)

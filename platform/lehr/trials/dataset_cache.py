@@ -12,7 +12,7 @@ from lehr.runs import DataSurvey, RunFolder, Survey
 
 Held = TypeVar("Held")
 
-AFTER_DECODING = ("augment", "sampling", "limit", "per_class", "split_seed")
+AFTER_DECODING = ("augment", "sampling", "limit", "per_class", "split_seed", "stratify", "fold")
 """Fields of a data section that change what is done with decoded images, not the images."""
 
 
@@ -80,7 +80,8 @@ def same_rows(job: TrainJob) -> str:
     """A key that two jobs share exactly when they train and validate on the same images."""
     data = job.data
     seed = job.seed if data.split_seed is None else data.split_seed
-    return json.dumps([same_images(job), data.limit, data.per_class, str(data.validation), seed])
+    drawn = [data.stratify, data.fold]
+    return json.dumps([same_images(job), data.limit, data.per_class, str(data.validation), seed, *drawn])
 
 
 def same_images(job: TrainJob) -> str:

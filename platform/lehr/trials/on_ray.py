@@ -74,7 +74,8 @@ def run_on_ray(running: Running, study: Study, shared: SharedData, at_most: int 
     with connect(widest, job.workers.cpus) as resources:
         room = slots(job, resources.cpus, resources.gpus, at_most, resources.nodes)
         if problem := too_much(room.share, resources.cpus, resources.gpus, resources.nodes, resources.limits):
-            raise running.job.error(f"base.workers.{problem[0]}", problem[1])
+            at = "base." if hasattr(running.job, "base") else ""
+            raise running.job.error(f"{at}workers.{problem[0]}", problem[1])
         if resources.nodes:  # others may use this cluster too
             wait_for(room.share, running.screen.status)
         runner.run(first, room)

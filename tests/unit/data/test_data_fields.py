@@ -103,6 +103,7 @@ def test_rows_of_one_class_are_no_training(data: dict[str, Any], tmp_path: Path)
         *({name: value} for name, value in (("image_size", 9), ("channels", 3), ("pixel_range", [0, 1]))),
         *({name: value} for name, value in (("validation", 0.3), ("test", "none"), ("cache", "stream"))),
         *({name: value} for name, value in (("sampling", "balanced"), ("augment", ["flip"]))),
+        *({name: value} for name, value in (("stratify", "labels"), ("fold", "1/5"))),
     ],
     ids=lambda data: next(iter(data)),
 )
@@ -117,7 +118,9 @@ def test_a_prediction_refuses_every_field_that_it_does_not_use(data: dict[str, A
 
 def test_the_fields_above_are_all_there_are() -> None:
     tried = {"limit", "per_class", "classes", "split_seed", "image_size", "channels", "pixel_range", "validation"}
-    assert {*DataSection.model_fields} == {*tried, "test", "cache", "sampling", "augment", *OF_PREDICTIONS}
+    tried |= {"test", "cache", "sampling", "augment", "stratify", "fold"}
+    of_columns = {"split", "group"}  # digits have neither: refused for that, which the table of every field shows
+    assert {*DataSection.model_fields} == {*tried, *of_columns, *OF_PREDICTIONS}
 
 
 @pytest.mark.parametrize("name", [*AUGMENTATIONS, *MIXES])

@@ -111,7 +111,7 @@ def test_a_number_that_is_missing_is_refused_with_the_file_of_its_row(tmp_path: 
             "file,age,split\nim/0.png,1,fold1\n",
             "numbers",
             "age",
-            r"row 1 has 'fold1' in its column split; allowed: train",
+            r"row 1 \(im/0.png\) has 'fold1' in its column split; allowed: train",
         ),
         ("file,age,split\nim/0.png,1,test\n", "numbers", "age", r"has no row whose split is train"),
         ("file,age\n,1\n", "numbers", "age", r"row 1 has no file in its column file"),

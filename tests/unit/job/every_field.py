@@ -38,7 +38,7 @@ def paths_of(kind: str) -> list[str]:
     schema = json_schema()
     for reference in schema["oneOf"]:
         (whole,) = _branches(schema, reference)
-        if whole["properties"]["kind"]["const"] == kind:
+        if whole["properties"]["kind"]["default"] == kind:
             return list(dict.fromkeys(_walk(schema, whole, "")))
     raise AssertionError(kind)
 

@@ -35,7 +35,7 @@ from lehr import trust
 from lehr.driver.notify import address_of
 from lehr.driver.run_folder import choose_run_folder
 from lehr.errors import LehrError
-from lehr.job import KINDS, TrainJob, from_dict, load, to_dict
+from lehr.job import KINDS, FoldsJob, TrainJob, fold_job, from_dict, load, to_dict
 from lehr.predict import EnsembleDescription, EnsembleMember
 from lehr.runs import Folder, RunFolder
 from lehr.tracking import TRACKERS
@@ -80,6 +80,8 @@ SWA = {"train.averaging": {"kind": "swa", "start": "1step", "every": "1step"}, "
 NORM = {"model": {"name": "small_cnn", "width": 8, "norm": "batch"}}
 PRETRAINED = {**NORM, "model.weights": "run:first"}
 
+TABLE = {"data.source": "table", "data.path": "{table}", "data.classes": None}
+
 OWN = "tests.unit.job.own_code"
 
 
@@ -101,13 +103,7 @@ TRAINING: list[Field] = [
     Field("seed", 1),
     Field("task", "multilabel"),
     Field("task.name", "multilabel", {"task": {}}),
-    Field(
-        "data.labels",
-        "second",
-        {"data.source": "table", "data.path": "{table}", "data.classes": None},
-        rows,
-        usual="first",
-    ),
+    Field("data.labels", "second", TABLE, rows, usual="first"),
     Field("data.source", "images", {"data.path": "{photos}", "data.classes": None}, rows, usual="parquet"),
     Field("data.path", "{photos}", {"data.source": "images", "data.classes": None}, rows, usual="{others}"),
     Field("data.validation", 0.5),
@@ -118,6 +114,10 @@ TRAINING: list[Field] = [
     Field("data.classes", ["0", "1"]),
     Field("data.per_class", 3),
     Field("data.split_seed", 3),
+    Field("data.split", "third", {**TABLE, "data.labels": "first"}, rows),
+    Field("data.group", "fourth", {**TABLE, "data.labels": "first", "data.validation": 0.5}, rows),
+    Field("data.stratify", "none"),
+    Field("data.fold", "1/2"),
     Field("data.image_size", 10),
     Field("data.channels", 3),
     Field("data.pixel_range", [0, 100], see=rows),
@@ -380,7 +380,12 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
         ("model.preprocessing.interpolation", "nearest", {}),
         ("model.preprocessing.crop", 10, {"data.image_size": 9}),
         ("model.preprocessing", {"mean": 127, "std": 128}, {}),
+        ("data.validation", 0.3, {"data.fold": "1/5"}),
+        ("data.split", "first", {}),
+        ("data.group", "first", {}),
+        ("data.fold", "6/5", {}),
     ],
+    "folds": [("data.fold", "1/5", {}), ("data.validation", 0.3, {}), ("folds", 1, {})],
     "search": [
         ("stopping.least", 3, {}),
         ("stopping.factor", 2, {"stopping": "none"}),
@@ -431,7 +436,8 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
             for name, value in {
                 "validation": 0.5, "test": "none", "augment": ["flip"], "limit": 3, "classes": ["0", "1"],
                 "per_class": 2, "split_seed": 1, "image_size": 9, "channels": 3, "pixel_range": [0, 9],
-                "cache": "stream", "sampling": "balanced",
+                "cache": "stream", "sampling": "balanced", "split": "other", "group": "person", "stratify": "labels",
+                "fold": "1/5",
             }.items()
         ),
         ("workers.count", [1, 2], {}),
@@ -464,8 +470,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / name / label / f"{number}.png")
     (folder / "broken" / "cat" / "0.png").write_bytes(b"no image")
-    lines = [f"photos/{label}/{number}.png,{label},{number % 2}" for label in ("cat", "dog") for number in range(6)]
-    (folder / "table.csv").write_text("\n".join(["file,first,second", *lines]))
+    lines = [
+        f"photos/{label}/{number}.png,{label},{number % 2},{('train', 'test', 'valid')[number % 3]},g{number}"
+        for label in ("cat", "dog")
+        for number in range(6)
+    ]
+    (folder / "table.csv").write_text("\n".join(["file,first,second,third,fourth", *lines]))
     torch.set_num_threads(1)
     first = {"kind": "train", **TINY, **NORM, "storage": str(folder)}
     for number, name in enumerate(("first", "second")):
@@ -545,7 +555,7 @@ def test_the_fields_of_base_reach_the_trainings(kind: str, place: Path) -> None:
 def test_a_setting_that_would_have_no_effect_is_refused(
     kind: str, field: str, value: Any, given: dict[str, Any], place: Path
 ) -> None:
-    base = TINY if kind == "train" else OTHERS[kind][0]
+    base = TINY if kind in ("train", "folds") else OTHERS[kind][0]
     common = {"kind": kind, **base, "storage": str(place)}
     see = plan_of if kind == "train" else lambda job: job
     see(made(common, placed_in(given, place)))
@@ -564,6 +574,15 @@ def test_every_field_is_in_the_table() -> None:
         there = {field.path for field in fields} | refused | set(EXCEPTIONS_OF_KINDS[kind]) | set(COMMON)
         known = {path for path in paths_of(kind) if not path.startswith("base.")} - {"data.augment[].name"}
         assert sorted(known - there) == [], kind
+
+
+def test_the_fields_of_folds_are_those_of_a_training_and_reach_each_fold(place: Path) -> None:
+    assert set(paths_of("folds")) - set(paths_of("train")) == {"folds"}
+    said = placed_in({"data.test": "none", "train.epochs": 3, "workers.count": 2, "callbacks": [f"{OWN}:Stops"]}, place)
+    job = made({"kind": "train", **TINY, "storage": str(place)}, {**said, "folds": 3})
+    assert isinstance(job, FoldsJob)
+    one = made({"kind": "train", **TINY, "storage": str(place)}, {**said, "data.fold": "2/3"})
+    assert fold_job(job, 2) == one
 
 
 class Planted(TrainJob):

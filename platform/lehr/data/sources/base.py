@@ -72,6 +72,8 @@ class Source:
             the names that `classes` lists.
         image_ids, category_ids: of each row, and of each class by its name, as the COCO JSON has them that they are
             from; empty for others.
+        groups: int64 [rows], equal for rows that must be in one split (`group_codes`); None where the job asks for
+            no groups.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Source:
     kind: LabelKind = "class"
     image_ids: tuple[int, ...] = ()
     category_ids: Mapping[str, int] = field(default_factory=dict)
+    groups: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -126,13 +129,25 @@ class Source:
         for label, name in enumerate(classes):
             if name in self.classes:
                 table[self.classes.index(name)] = label
-        parts = []
+        parts, kept = [], []
         for part in self.parts:
             labels = look_up(table, whole_numbers(part), part.name)
+            kept.append(labels >= 0)
             if len(selected := np.flatnonzero(labels >= 0)):
                 parts.append(PartSubset(part, tuple(selected.tolist()), tuple(labels[selected].tolist())))
         others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
-        return replace(self, parts=tuple(parts), classes=classes, other_splits=others)
+        groups = None if self.groups is None else self.groups[np.concatenate(kept)]
+        return replace(self, parts=tuple(parts), classes=classes, other_splits=others, groups=groups)
+
+    def select_rows(self, rows: np.ndarray) -> Source:
+        """These rows alone, int64 in ascending order, and no other splits."""
+        parts: list[Part] = []
+        for part, start in zip(self.parts, self.starts.tolist(), strict=False):
+            inside = rows[(rows >= start) & (rows < start + part.rows)] - start
+            if len(inside):
+                parts.append(part if len(inside) == part.rows else SomeRows(part, tuple(inside.tolist())))
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(self, parts=tuple(parts), other_splits={}, groups=groups, notes=())
 
     def _columns(self, names: tuple[str, ...]) -> Source:
         """The same rows with labels for these names. A number that the source does not have is missing in every row; a
@@ -240,6 +255,27 @@ class LabelledPart:
 
     def name(self, row: int) -> str:
         return self.part.name(row)
+
+
+@dataclass(frozen=True)
+class SomeRows:
+    """Some rows of a part, with their labels; `selected` is their positions in it."""
+
+    part: Part
+    selected: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.selected)
+
+    def labels(self) -> Labels:
+        return self.part.labels()[np.asarray(self.selected, np.int64)]
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        return self.part.read(self.selected if rows is None else [self.selected[row] for row in rows])
+
+    def name(self, row: int) -> str:
+        return self.part.name(self.selected[row])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,15 @@ from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path, read_with_retries
 from lehr.data.sources.listing import Listing, kind_of, list_folder, shown
-from lehr.data.sources.splits import Folder, Unclear, split_folders, split_of
+from lehr.data.sources.splits import (
+    Folder,
+    Unclear,
+    WrongColumn,
+    group_codes,
+    groups_of_files,
+    split_folders,
+    split_of,
+)
 from lehr.job import DataSection
 from lehr.runs.stores import Disk
 
@@ -116,16 +124,30 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     except Unclear as error:
         raise job_error("data.path", str(error)) from None
     if not splits:
-        found = _class_folders(root, listing, job_error)
+        found = _grouped(_class_folders(root, listing, job_error), section, job_error)
         return replace(found, notes=(*found.notes, *listing.left_out))
     sources = {
-        split: _class_folders(join_path(root, folder), listing.below(folder), job_error, split)
+        split: _grouped(
+            _class_folders(join_path(root, folder), listing.below(folder), job_error, split), section, job_error
+        )
         for split, folder in splits.items()
     }
     train = sources.pop("train")
     outside = replace(listing, files=top.get("", []), folders=[name for name in listing.folders if "/" not in name])
     notes = _notes(root, outside, {"", *splits.values()})
     return replace(train, name=root, other_splits=sources, notes=(*train.notes, *notes, *listing.left_out))
+
+
+def _grouped(source: Source, section: DataSection, job_error: ErrorFactory) -> Source:
+    """The source with the groups that the job asks for, which the paths of its files say."""
+    if section.group is None:
+        return source
+    files = [file for part in source.parts if isinstance(part, FilesPart) for file in part.files]
+    try:
+        found = groups_of_files(section.group, files, source.classes)
+        return replace(source, groups=group_codes(found, files.__getitem__))
+    except WrongColumn as error:
+        raise job_error(error.field, f'"{source.name}": {error}') from None
 
 
 @dataclass

@@ -4,7 +4,8 @@ other kinds, and from other columns, are read as `label_columns.py` says.
 An image is an encoded file, or raw pixels if the metadata has their `shape: height,width,channels` or a column `shape`
 has it for each row; they are uint8, or of the type that the metadata has as `dtype` (`uint16`). If a folder contains
 folders `train`, `validation` and `test`, or files whose names begin so, these are its splits. Empty files and row
-groups have no part, and what begins with `_` or a dot is not read: Spark writes such files.
+groups have no part, and what begins with `_` or a dot is not read: Spark writes such files. A column `split` does for
+rows what such folders do; `row_columns.py` reads it, and the groups of rows.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from lehr.data.sources.base import (
 )
 from lehr.data.sources.label_columns import WrongLabels, choose_columns, read_columns
 from lehr.data.sources.listing import kind_of, list_folder, shown
+from lehr.data.sources.row_columns import with_splits
 from lehr.data.sources.splits import split_of
 from lehr.errors import LehrError
 from lehr.job import DataSection
@@ -89,6 +91,16 @@ class ParquetPart:
     def name(self, row: int) -> str:
         return f"{self.path} row {self.first + row}"
 
+    def all_columns(self) -> list[str]:
+        """The columns of its file, whatever they hold."""
+        filesystem, path = file_system(self.path)
+
+        def read() -> list[str]:
+            with filesystem.open_input_file(path) as file:
+                return list(pq.ParquetFile(file).schema_arrow.names)
+
+        return read_with_retries(self.path, read)
+
     def of_labels(self, columns: list[str]) -> pa.Table:
         """These columns of all its rows, as they are."""
         return self._columns(columns, as_classes=False)
@@ -134,7 +146,8 @@ class Wanted:
 def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind = "class") -> Source:
     """The rows of a Parquet file, or of all Parquet files in a folder."""
     assert section.path is not None, "DataSection requires a path for this source"
-    return _open(section.path, "data.path", job_error, Wanted(kind, section.label_columns))
+    source = _open(section.path, "data.path", job_error, Wanted(kind, section.label_columns))
+    return with_splits(source, section, job_error)
 
 
 def _open(root: str, field: str, job_error: ErrorFactory, wanted: Wanted) -> Source:

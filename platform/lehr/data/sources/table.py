@@ -2,13 +2,15 @@
 
 The column of the files is `file`, or one of the other names in `FILE_COLUMNS`; paths are relative to the table's
 folder.
-A column `split` (train, validation, test) says which rows are which. `data.labels` names the columns of the labels.
+A column `split` (train, validation, test), or the one that `data.split` names, says which rows are which. `data.labels`
+names the columns of the labels, `data.group` that of the groups.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -29,13 +31,19 @@ from lehr.data.sources.base import (
 )
 from lehr.data.sources.images import FILES_PER_PART, FilesPart
 from lehr.data.sources.label_columns import LabelColumns, WrongLabels, choose_columns, read_columns
-from lehr.data.sources.splits import split_of
+from lehr.data.sources.splits import (
+    COLUMN,
+    WrongColumn,
+    group_codes,
+    group_column,
+    rows_of_splits,
+    split_column,
+)
 from lehr.job import DataSection
 from lehr.runs.bounded import read_row_groups
 from lehr.tasks.forms import LabelKind
 
 FILE_COLUMNS = ("file", "files", "filename", "file_name", "image", "image_path", "path", "filepath")
-SPLIT = "split"
 MOST_BYTES = 1 << 30
 ENDINGS = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -58,19 +66,31 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
         return f"row {row + 1} ({names[row]})"
 
     try:
-        columns = choose_columns(section.label_columns, table.schema.names, kind, (files, SPLIT))
+        by_split = split_column(section.split, table.schema.names)
+        by_group = section.group and group_column(section.group, table.schema.names)
+        used = filter(None, (files, COLUMN, by_split, by_group))
+        columns = choose_columns(section.label_columns, table.schema.names, kind, tuple(used))
         taken = {name: table[name].combine_chunks() for name in columns}
         found = read_columns(taken, kind, where)
-    except WrongLabels as error:
+        groups = group_codes(table[by_group].to_pylist(), where) if by_group else None
+        splits = {"train": np.arange(len(table))}
+        if by_split:
+            splits = rows_of_splits(by_split, table[by_split].to_pylist(), where)
+    except (WrongLabels, WrongColumn) as error:
         text = str(error)
-        field = "data.labels" if error.column in section.label_columns else "data.path"
+        if isinstance(error, WrongColumn):
+            field = error.field or "data.path"
+        else:
+            field = "data.labels" if error.column in section.label_columns else "data.path"
         raise job_error(field, f'"{path}" {text}' if text.startswith("has ") else f'"{path}": {text}') from None
     except (pa.ArrowException, OverflowError) as error:
         raise job_error("data.path", f'"{path}": {str(error).splitlines()[0]}') from error
-    splits = _splits(table, path, job_error)
-    sources = {split: _source(path, kind, names, found, rows) for split, rows in splits.items()}
+    sources = {
+        split: replace(_source(path, kind, names, found, rows), groups=None if groups is None else groups[rows])
+        for split, rows in splits.items()
+    }
     train = sources.pop("train")
-    return Source(path, train.parts, found.names, sources, _missing(path, names, job_error), kind=kind)
+    return replace(train, other_splits=sources, notes=_missing(path, names, job_error))
 
 
 def _read(path: str, job_error: ErrorFactory) -> pa.Table:
@@ -129,22 +149,6 @@ def _missing(path: str, names: list[str], job_error: ErrorFactory) -> tuple[str,
         raise job_error("data.path", f'"{path}": none of its files is there, such as {looked}; {allowed}')
     few = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
     return (f"{len(gone):,} of the {len(names):,} files in {path} are not there: {few}",) if gone else ()
-
-
-def _splits(table: pa.Table, path: str, job_error: ErrorFactory) -> dict[str, np.ndarray]:
-    """The rows of each split, by name; all are for training where the table does not say."""
-    if SPLIT not in table.schema.names:
-        return {"train": np.arange(len(table))}
-    said = table[SPLIT].to_pylist()
-    named = [split_of(str(each).strip()) if each is not None else None for each in said]
-    if None in named:
-        row = named.index(None)
-        allowed = "allowed: train, validation, test"
-        raise job_error("data.path", f'"{path}": row {row + 1} has {said[row]!r} in its column {SPLIT}; {allowed}')
-    found = {split: np.flatnonzero(np.array(named) == split) for split in ("train", "validation", "test")}
-    if not len(found["train"]):
-        raise job_error("data.path", f'"{path}" has no row whose {SPLIT} is train; allowed: rows to train on')
-    return {split: rows for split, rows in found.items() if len(rows)}
 
 
 def _source(path: str, kind: LabelKind, names: list[str], found: LabelColumns, rows: np.ndarray) -> Source:
