@@ -72,6 +72,13 @@ def size_of(encoded: bytes) -> tuple[int, int]:
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
+def format_of(encoded: bytes) -> str:
+    """The format and the size of an image file, as `JPEG, 640 × 480`. Raises UnreadableImage."""
+    with _opened(encoded) as image:
+        name = image.format or "image"
+    return "{}, {} × {}".format(name, *size_of(encoded))
+
+
 @contextlib.contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
     """The image file, opened. Whatever Pillow raises in the block becomes an UnreadableImage."""

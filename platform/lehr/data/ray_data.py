@@ -229,6 +229,11 @@ def send_by_value() -> None:
         ray.cloudpickle.register_pickle_by_value(module)
 
 
+def is_dataset(returned: Any) -> bool:
+    """Whether it is a Ray Dataset."""
+    return isinstance(returned, ray.data.Dataset)
+
+
 ROWS_OF_TORCH = (
     'return ray.data.from_items([{"image": np.asarray(image), "label": int(label)} for image, label in dataset])'
 )

@@ -35,7 +35,7 @@ MAY_CHANGE = (
 ADDED: dict[str, dict[str, Any]] = {
     "": {"task": {"name": "classification"}, "metrics": [], "callbacks": []},
     "base": {"task": {"name": "classification"}, "metrics": [], "callbacks": []},
-    "data": {"labels": None, "channels": "auto", "pixel_range": None},
+    "data": {"columns": {"image": None, "label": None}, "channels": "auto", "pixel_range": None},
     "model": {"preprocessing": None},
     "backbone": {"preprocessing": None},
 }

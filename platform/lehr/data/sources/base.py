@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
-from lehr.data.labels import NO_LABEL, Labels, concatenate, from_column, to_column
+from lehr.data.labels import NO_LABEL, Labels, concatenate, from_column, to_column, without_label
 from lehr.errors import JobError, LehrError
 from lehr.paths import misspelt_address, packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
@@ -68,6 +68,8 @@ class Source:
         hint: what to type if these are not the classes that were meant; empty if nothing suggests that.
         kind: what a row is labelled with. Of `classes` and `numbers`, labels are [rows, names], a column for each of
             the names that `classes` lists.
+        form: what the data are, in words: `Parquet as Hugging Face writes it`.
+        columns: those of the images and of the labels, if they stand in columns.
     """
 
     name: str
@@ -77,10 +79,17 @@ class Source:
     notes: tuple[str, ...] = ()
     hint: str = ""
     kind: LabelKind = "class"
+    form: str = ""
+    columns: tuple[str, str] | None = None
 
     @property
     def rows(self) -> int:
         return sum(part.rows for part in self.parts)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no row has a label."""
+        return all(bool(without_label(part.labels()).all()) for part in self.parts)
 
     @property
     def starts(self) -> np.ndarray:
