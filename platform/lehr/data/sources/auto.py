@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyarrow.fs import FileType
 
 from lehr.data.sources import arrow, parquet, table, tar_shards
@@ -153,9 +154,9 @@ def _of_file(path: str, job_error: ErrorFactory) -> Recognised:
 def _has_files(path: str, job_error: ErrorFactory) -> bool:
     """Whether a Parquet file names the files of its images."""
     schema = parquet.schema_of(path, "data.path", job_error)
-    return not any(can_be_image(each.type) for each in schema) and any(
-        name in table.FILE_COLUMNS for name in schema.names
-    )
+    texts = (pa.string(), pa.large_string(), pa.string_view())
+    named = any(each.name in table.FILE_COLUMNS and each.type in texts for each in schema)
+    return named and not any(can_be_image(each.type) for each in schema)
 
 
 def _of_folder(path: str, names: Sequence[str], job_error: ErrorFactory) -> Recognised:

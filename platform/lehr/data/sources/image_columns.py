@@ -48,8 +48,8 @@ def choose_image(schema: pa.Schema, wanted: str | None) -> tuple[str, ...]:
     if wanted is not None:
         if wanted not in schema.names:
             raise WrongImages(f"has no column {wanted}; its columns are {_listed(schema.names)}")
-        if not can_be_image(schema.field(wanted).type):
-            kind = schema.field(wanted).type
+        kind = schema.field(wanted).type
+        if not can_be_image(kind) and _depth(kind) != 1:
             raise WrongImages(f"has a column {wanted} of type {kind}; allowed: encoded images or pixels")
         return (wanted,)
     if "image" in schema.names and can_be_image(schema.field("image").type):
@@ -60,6 +60,8 @@ def choose_image(schema: pa.Schema, wanted: str | None) -> tuple[str, ...]:
         raise WrongImages(f"has {len(found)} columns that may be the images, {_listed(found)}; {_type_one(found)}")
     if found:
         return (named or found)[:1] if len(found) > 1 else (found[0],)  # type: ignore[return-value]
+    if flat := [each.name for each in schema if each.name.lower() in USUAL_IMAGES and _depth(each.type) == 1]:
+        return (flat[0],)
     if pixels := pixel_columns(schema):
         return pixels
     raise WrongImages(f"has no column of images; its columns are {_with_types(schema)}")

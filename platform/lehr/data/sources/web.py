@@ -20,8 +20,8 @@ SCHEMES = ("http://", "https://")
 MOST_BYTES = 1 << 30
 TIMEOUT_SECONDS, TRIES, WAIT_SECONDS = 30, 3, 0.5
 AT_ONCE = 16
-GONE = (400, 401, 403, 404, 405, 410, 451)
-"""Answers that a second try does not change."""
+LATER = (408, 425, 429)
+"""Answers below 500 that a second try may change."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def fetch(address: str) -> bytes:
                 found: bytes = answer.read(MOST_BYTES + 1)
                 return found if len(found) <= MOST_BYTES else b""
         except urllib.error.HTTPError as error:
-            if error.code in GONE:
+            if error.code < 500 and error.code not in LATER:
                 return b""
             problem = f"its server answers {error.code}"
         except (OSError, http.client.HTTPException, ValueError) as error:
