@@ -161,7 +161,7 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     unreadable = []
     for row, (encoded, shape, dtype) in enumerate(raw_rows(table)):
         try:
-            images.append(_decode_one(encoded, shape, dtype, wanted))
+            images.append(decoded_row(encoded, shape, dtype, wanted))
         except UnreadableImage as error:
             images.append(None)
             unreadable.append((row, str(error)))
@@ -207,8 +207,8 @@ def raw_rows(table: pa.Table) -> Iterator[tuple[bytes | None, list[int] | None, 
     return zip(table["image"].to_pylist(), *columns, strict=True)
 
 
-def _decode_one(image: bytes | None, shape: list[int] | None, dtype: str | None, wanted: PixelFormat) -> np.ndarray:
-    """One image of a part's table; raw pixels if it has a shape. Raises UnreadableImage."""
+def decoded_row(image: bytes | None, shape: list[int] | None, dtype: str | None, wanted: PixelFormat) -> np.ndarray:
+    """One row of `raw_rows` as uint8 [height, width, channels]. Raises UnreadableImage."""
     if image is None:
         raise UnreadableImage("the row has no image")
     if shape is None:

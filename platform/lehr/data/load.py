@@ -262,6 +262,12 @@ def training_rows(job: TrainJob, opened: OpenedSources) -> int:
     return int(np.minimum(np.bincount(labels[ids.numpy()]), job.data.per_class).sum())
 
 
+def held_out_rows(job: TrainJob, opened: OpenedSources) -> np.ndarray | None:
+    """int64: the rows of the main source that are held out for validation; None where validation has its own."""
+    _, held_out = split_ids(job, opened.main.labels(), "validation" in opened.extra)
+    return None if held_out is None else held_out.numpy()
+
+
 def split_seed(job: TrainJob) -> int:
     """The seed that decides which rows are held out, and which are left out."""
     return job.seed if job.data.split_seed is None else job.data.split_seed

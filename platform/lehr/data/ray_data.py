@@ -286,4 +286,4 @@ def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:
         if labels:
             parts.append(BlockPart(ref, len(labels), first, tuple(index[label] for label in labels)))
         first += len(labels)
-    return Source(name, tuple(parts), classes)
+    return Source(name, tuple(parts), classes, form="a Dataset of Ray", columns=("image", "label"))

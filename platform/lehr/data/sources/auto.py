@@ -6,7 +6,6 @@ read is refused with what was seen and the nearest form.
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileType
 
@@ -25,14 +23,11 @@ from lehr.data.sources.images import branching, by_folder, list_images
 from lehr.data.sources.listing import kind_of, list_folder, shown, shown_kinds
 from lehr.data.sources.shards import is_pattern
 from lehr.data.sources.splits import split_of
-from lehr.errors import LehrError
+from lehr.data.sources.told import told
 from lehr.job import DataSection
 from lehr.job.sources import SOURCES
-from lehr.printing import one_line
 from lehr.tasks.forms import LabelKind
 
-MOST_CLASSES = 6
-"""Names of classes in the line that says what was understood."""
 NAMES, MOST_NAMES_BYTES = ("classes.txt", "class_names.txt", "labels.txt", "names.txt"), 1 << 20
 """Files that list the names of classes which folders only number."""
 BY_ENDING = {
@@ -215,48 +210,3 @@ def _unknown(names: Sequence[str]) -> str:
             return f"{seen}; {instead.format(path=shown(names))}"
     forms = "class folders of images, Parquet, Arrow, CSV or JSON lines with files, tar shards, .npz"
     return f"{seen}; allowed: {forms}"
-
-
-# ── told ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def told(source: Source, path: str) -> str:
-    """What was understood, in one line: `train.parquet: Parquet, 1,797 rows, column image (PNG) and label (…)`."""
-    where = one_line(path if "://" in path else os.path.basename(path.rstrip("/")) or path)
-    rows = _count(source.rows, "row", "rows")
-    if source.other_splits:
-        others = "".join(f", {other.rows:,} for {name}" for name, other in source.other_splits.items())
-        rows = f"rows: {source.rows:,} to train{others}"
-    images, labels = _images_told(source), _labels_told(source)
-    if source.columns is None:
-        return f"{where}: {source.form or 'image files'}, {rows}, {images}, {labels}"
-    return f"{where}: {source.form}, {rows}, columns {source.columns[0]} ({images}) and {source.columns[1]} ({labels})"
-
-
-def _images_told(source: Source) -> str:
-    """The format and the size of the first image."""
-    from lehr.data.decode import UnreadableImage, format_of, raw_rows  # needs Pillow
-
-    try:
-        image, shape, dtype = next(iter(raw_rows(source.parts[0].read([0]))))
-        if shape is not None:
-            return f"pixels, {shape[1]} × {shape[0]}, {dtype or 'uint8'}"
-        return "unreadable" if image is None else format_of(image)
-    except (LehrError, UnreadableImage, StopIteration):
-        return "the first cannot be read"
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number:,} {one if number == 1 else several}"
-
-
-def _labels_told(source: Source) -> str:
-    names = [one_line(name) for name in source.classes]
-    few = ", ".join(names[:MOST_CLASSES]) + (", …" if len(names) > MOST_CLASSES else "")
-    if source.kind == "class":
-        return f"{_count(len(names), 'class', 'classes')}: {few}" if names else "no labels"
-    if source.kind == "numbers":
-        values = np.asarray(source.labels(), float)
-        span = f", {np.nanmin(values):.4g} to {np.nanmax(values):.4g}" if values.size else ""
-        return f"{_count(len(names), 'number', 'numbers')}: {few}{span}"
-    return f"several of {_count(len(names), 'class', 'classes')}: {few}"

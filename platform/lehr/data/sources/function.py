@@ -7,10 +7,13 @@ function is called with `data.path` if the job sets it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lehr import trust
 from lehr.data.sources.base import ErrorFactory, Source
 from lehr.data.sources.returned import Called, returned_source
 from lehr.data.sources.tabular import Wanted
+from lehr.data.sources.told import told
 from lehr.job import DataSection
 from lehr.own_code import calling
 from lehr.paths import packaged_path
@@ -45,6 +48,10 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
         if kind != "class" or section.columns.label or section.columns.image:
             what = f"{section.source} returned a Ray Dataset, whose rows have one class each, in a column label"
             raise job_error("data.source", f"{what}; allowed for others: a list of dicts, or Parquet files")
-        return dataset_source(returned, section.source, job_error)
+        return _with_line(dataset_source(returned, section.source, job_error), section.source)
     called = Called(function, section.source, arguments)
-    return returned_source(returned, called, Wanted.of(section, kind), job_error)
+    return _with_line(returned_source(returned, called, Wanted.of(section, kind), job_error), section.source)
+
+
+def _with_line(source: Source, name: str) -> Source:
+    return replace(source, notes=(told(source, name), *source.notes))

@@ -188,9 +188,8 @@ class IndexedChunk:
     def columns(self, names: list[str], rows: Sequence[int] | None = None) -> pa.Table:
         chosen = range(self.rows) if rows is None else rows
         images = self._images(chosen) if set(names) & set(COLUMNS) else {}
-        return pa.table(
-            {name: images[name] if name in images else self.labels.take(pa.array(chosen, pa.int64())) for name in names}
-        )
+        labels = self.labels.take(pa.array(chosen, pa.int64()))
+        return pa.table({name: images.get(name, labels) for name in names})
 
     def _images(self, chosen: Sequence[int]) -> dict[str, pa.Array[Any]]:
         rows, found = self.called.rows(), []
