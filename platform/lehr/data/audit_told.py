@@ -40,17 +40,19 @@ HEADINGS = {
 def sentences(found: Audit, classes: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(heading, sentence) of what a person should know, most important first."""
     leaks = [pair for pair in found.pairs if pair.leaks]
-    for exact, how in ((True, "with the same pixels"), (False, "that are nearly the same")):
+    for exact in (True, False):
         between = Counter(sorted_splits(pair) for pair in leaks if pair.exact is exact)
         for (first, second), count in between.items():
-            rows = found.rows[second]
-            yield "leak", f"{count_told(count, 'row')} of {rows:,} for {second} {_are(count)} in {first} too, {how}"
+            what = f"{count_told(count, 'row')} of {found.rows[second]:,} for {second}"
+            yield "leak", f"{what} {_have(count)} {'nearly ' * (not exact)}the pixels of a row of {first}"
         inside = Counter(pair.splits[0] for pair in found.pairs if not pair.leaks and pair.exact is exact)
         for split, count in inside.items():
-            yield "repeated", f"{count_told(count, 'row')} of {split} repeat{'s' * (count == 1)} another of it, {how}"
-    for exact, how in ((True, "the same pixels"), (False, "nearly the same pixels")):
+            what = f"{count_told(count, 'row')} of {split}"
+            yield "repeated", f"{what} {_have(count)} {'nearly ' * (not exact)}the pixels of another of it"
+    for exact in (True, False):
         if count := sum(pair.other_label and pair.exact is exact for pair in found.pairs):
-            yield "labels", f"{count_told(count, 'pair')} of rows {_have(count)} {how} and different labels"
+            what = f"{count_told(count, 'pair')} of rows {_have(count)} {'nearly ' * (not exact)}the same pixels"
+            yield "labels", f"{what} and different labels"
     if found.doubts:
         few = ", ".join(f"{classes[d.label]} that may be {classes[d.likely]}" for d in found.doubts[:3])
         right = f"right on {found.model_accuracy or 0:.0%} of the rows"
@@ -89,10 +91,6 @@ def sorted_splits(pair: Pair) -> tuple[str, str]:
     """The splits of a pair in the order train, validation, test."""
     first, second = sorted(pair.splits, key=("train", "validation", "test").index)
     return first, second
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def _have(count: int) -> str:

@@ -8,6 +8,7 @@ its GPU, see `Plan.to`.)
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -161,8 +162,9 @@ def _tell_leaks(opened: OpenedSources, images: Mapping[str, Images], listener: L
     rows = {name: (each.pixels, each.rows(ids[name]).ids.numpy()) for name, each in images.items()}
     if held_out is not None:
         rows["validation"] = (images["train"].pixels, images["train"].rows(held_out).ids.numpy())
+    data = shlex.quote(opened.job.source or opened.job.data.path or opened.job.data.source)
     for line in leaks(rows, opened.job.seed):
-        listener.say(line)
+        listener.say(f"{line}; to see which: lehr data show {data}")
 
 
 def cache_policy(choice: str, nbytes: int, room: int, where: str) -> CachePolicy:

@@ -42,7 +42,7 @@ def _sentence(split: str, rows: int, same: int, near: int, every: bool, looked: 
     parts += [f"{near:,} nearly the same{'' if every else f' (of {looked:,} that were compared)'}"] if near else []
     return (
         f"leak: of {rows:,} rows for {split}, {' and '.join(parts)} {'is' if same + near == 1 else 'are'} among those "
-        "to train on, so what is measured there says less of new images; lehr data show tells which"
+        "to train on, so what is measured there says less of new images"
     )
 
 

@@ -186,8 +186,8 @@ def _arrays(path: str, job_error: ErrorFactory) -> dict[str, Stored]:
         if kind == FileType.Directory and len(packed) == 1:
             return _arrays(join_path(folder, packed[0]), job_error)
         if kind == FileType.Directory:
-            what = f'"{path}" has {len(packed)} .npz files, {shown(packed)}'
-            raise job_error("data.path", f"{what}; type data.path={join_path(path, sorted(packed)[0])}")
+            what, first = f'"{path}" has {len(packed)} .npz files, {shown(packed)}', join_path(path, sorted(packed)[0])
+            raise job_error("data.path", f"{what}; type data.path={first}")
     files = sorted(name for name in below if name.endswith(".npy"))
     return {name.removesuffix(".npy").replace("/", "_"): Stored(join_path(folder, name)) for name in files}
 
@@ -206,9 +206,10 @@ def _by_split(
         if any(named) and split == "train":
             role = named.get(name, role if role not in {named[each] for each in named if each} else "")
         if role and roles[split].setdefault(role, name) != name:
-            what = f'"{path}" has two arrays of {role} for {split}, {roles[split][role]} and {name}'
-            column = "image" if role == "images" else "label"
-            raise job_error("data.path", f"{what}; type data.columns.{column}={roles[split][role]}")
+            first = roles[split][role]
+            what = f'"{path}" has two arrays of {role} for {split}, {first} and {name}'
+            instead = f"data.columns.image={first}" if role == "images" else f"data.columns.label={first}"
+            raise job_error("data.path", f"{what}; type {instead}")
     whole = {split: (each["images"], each["labels"]) for split, each in roles.items() if len(each) == 2}
     if "train" not in whole:
         example = "such as images and labels, or x_train and y_train"

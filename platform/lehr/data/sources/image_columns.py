@@ -79,7 +79,8 @@ def pixel_columns(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def _type_one(names: Sequence[str]) -> str:
-    return f"type data.columns.image={names[0]}"
+    first = names[0]
+    return f"type data.columns.image={first}"
 
 
 def _listed(names: Sequence[str]) -> str:

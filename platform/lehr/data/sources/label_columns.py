@@ -261,9 +261,9 @@ def _whole(column: str, values: pa.Array[Any]) -> pa.Array[Any]:
 
 
 def _lists_told(column: str, kind: Any) -> str:
-    task = "regression" if pa.types.is_floating(kind.value_type) else "multilabel"
-    each = "numbers" if task == "regression" else "several classes"
-    return f"has lists in {column}, {each} a row; type task={task}"
+    if pa.types.is_floating(kind.value_type):
+        return f"has lists in {column}, numbers a row; type task=regression"
+    return f"has lists in {column}, several classes a row; type task=multilabel"
 
 
 def _class_names(column: str, found: set[Any], known: Sequence[str] | None) -> tuple[str, ...]:

@@ -77,7 +77,8 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
     for split, (_, paths) in shards.splits.items():
         if len(paths) > 1:
             what = f'"{section.path}" has {len(paths)} tables for {split}, such as {paths[0]} and {paths[1]}'
-            raise job_error("data.path", f"{what}; allowed: one; type data.path={paths[0]}")
+            first = paths[0]
+            raise job_error("data.path", f"{what}; allowed: one; type data.path={first}")
         try:
             sources[split] = _one(paths[0], paths[0], wanted, job_error)
         except JobError:
@@ -225,7 +226,8 @@ def _file_column(table: pa.Table, path: str, wanted: Wanted, job_error: ErrorFac
     named = [name for name in FILE_COLUMNS if name in there]
     if len(looks) > 1 and not set(named[:1]) & set(looks):
         what = f'"{path}" has {len(looks)} columns with files of images, {", ".join(looks[:8])}'
-        raise job_error("data.path", f"{what}; type data.columns.image={looks[0]}")
+        first = looks[0]
+        raise job_error("data.path", f"{what}; type data.columns.image={first}")
     found = next((name for name in named if name in looks), looks[0] if looks else named[0] if named else None)
     if found is None:
         what = f'"{path}" has no column with the files of the images; {has}'
