@@ -5,6 +5,7 @@ row, 100 more saved again as JPEG of quality 50, 100 made brighter by 15 %; then
 class. Recall and precision, and the alarms on the same rows before.
 
     python -m tests.benchmarks.audits CIFAR10-TRAIN.parquet [SEED]
+    python -m tests.benchmarks.audits digits [SEED]        # the flipped labels alone, of the bundled digits
 """
 
 from __future__ import annotations
@@ -55,8 +56,31 @@ def looked_at(images: list[bytes], labels: np.ndarray, folder: Path) -> tuple[Au
     return audit(sources.sources, sources.wanted), time.process_time() - began
 
 
+def of_digits(random: np.random.Generator) -> None:
+    job = from_dict({"kind": "train"})
+    assert isinstance(job, TrainJob)
+    decoded = OpenedSources(job).decode()["train"]
+    images = [saved(Image.fromarray(each[..., 0])) for each in decoded.pixels]
+    flipped = random.choice(len(images), int(FLIPPED * len(images)), replace=False)
+    for name, rows in (("clean", flipped[:0]), ("flipped", flipped)):
+        labels = np.array(decoded.labels)
+        labels[rows] = (labels[rows] + random.integers(1, 10, len(rows))) % 10
+        with tempfile.TemporaryDirectory() as folder:
+            pq.write_table(pa.table({"image": images, "label": labels}), Path(folder) / "train.parquet")
+            opened_ = from_dict({"kind": "train", "data": {"path": folder}})
+            assert isinstance(opened_, TrainJob)
+            sources = OpenedSources(opened_)
+            found = audit(sources.sources, sources.wanted)
+        hits = len({doubt.row for doubt in found.doubts} & set(rows.tolist()))
+        accuracy = f"{found.model_accuracy or 0:.3f}"
+        print(f"digits, {name}: {hits} of {len(rows)} found, {len(found.doubts)} doubted of {len(images)}; {accuracy}")
+
+
 def main(path: str, seed: str = "0") -> None:
     random = np.random.default_rng(int(seed))
+    if path == "digits":
+        of_digits(random)
+        return
     table = pq.read_table(path).slice(int(seed) * (TRAIN + VALIDATION), TRAIN + VALIDATION)
     images, labels = table["image"].to_pylist(), np.array(table["label"].to_pylist())
     with tempfile.TemporaryDirectory() as folder:

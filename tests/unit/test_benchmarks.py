@@ -20,11 +20,13 @@ from lehr.data.load import OpenedSources, splits
 CPU = torch.device("cpu")
 BY_HAND = {
     "alternating",
+    "audits",
     "budgets",
     "cifar",
     "conditions",
     "diagnosis",
     "ensembles",
+    "forms",
     "photographs",
     "practice",
     "preprocessing",

@@ -218,6 +218,16 @@ def test_near_rows_are_found_once_and_within_the_time() -> None:
     assert near_pairs(likeness(images), until=0.0)[1] == 0
 
 
+def test_two_smooth_images_are_not_one_because_their_hash_is() -> None:
+    """A difference hash sees only whether it grows brighter to the right."""
+    across, down = np.meshgrid(np.arange(64.0), np.arange(64.0))
+    images = [3 * across, 60 + across + 40 * np.sin(down / 6), 20 + 0.5 * across + 1.9 * down]
+    pixels = np.stack([np.clip(each, 0, 255).astype(np.uint8)[..., None] for each in images])
+    found = likeness(pixels)
+    assert len(set(found.hashes.tolist())) == 1
+    assert len(near_pairs(found)[0]) == 0
+
+
 def test_a_share_that_time_allows_is_told() -> None:
     images = np.stack([np.asarray(photograph(seed, 256)) for seed in range(120)])
     rows = np.arange(120)

@@ -481,6 +481,58 @@ def test_two_endings_of_images_in_a_tar_are_asked_about(tmp_path: Path) -> None:
     assert opened(tmp_path, columns={"image": "b.png"}).columns == ("b.png", "cls")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{row:06d}.input.{ending}",  # endings of several words, as ShardWriter writes them
+        "set/22.0/1.{row}.{ending}",  # dots in folders and in names
+        "{row} Track 2.0 (Clean Version).{ending}",
+        "./{row:06d}.{ending}",
+    ],
+)
+def test_names_in_a_tar_may_have_dots_of_their_own(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for row in range(ROWS):
+            for ending, content in (("png", FILES[row]), ("cls", str(LABELS[row]).encode())):
+                info = tarfile.TarInfo(name.format(row=row, ending=ending))
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    source = opened(tmp_path / "a.tar")
+    assert source.labels().tolist() == LABELS.tolist()
+    assert read(source, OpenedSources(job_of(tmp_path / "a.tar")).wanted).unreadable == ()
+
+
+def test_the_same_key_in_two_shards_is_two_rows(tmp_path: Path) -> None:
+    for shard in ("a", "b"):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for ending, content in (("png", FILES[0]), ("cls", b"a" if shard == "a" else b"b")):
+                info = tarfile.TarInfo(f"0.{ending}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    assert opened(tmp_path).labels().tolist() == [0, 1]
+
+
+def test_a_split_is_a_folder_and_never_a_word_in_the_name_of_a_file(tmp_path: Path) -> None:
+    """ImageNet's training files are called ILSVRC2012_val_… by some."""
+    folders(tmp_path, lambda row: f"train/n{LABELS[row]}/ILSVRC2012_val_{row:08d}.png")
+    source = opened(tmp_path)
+    assert (source.classes, source.rows) == (("n0", "n1", "n2"), ROWS)
+
+
+@pytest.mark.parametrize("header", ["img,lbl", "images,label_1", "photo,what is it"])
+def test_columns_of_any_name_are_found_by_what_they_hold(tmp_path: Path, header: str) -> None:
+    assert opened(listed(tmp_path, "t.csv", header)).columns == tuple(header.split(","))
+
+
+def test_a_table_with_more_folders_in_its_paths_than_there_are_finds_files_by_name(tmp_path: Path) -> None:
+    listed(tmp_path, "t.csv", "file,label")
+    text = (tmp_path / "t.csv").read_text().replace("im/", "C:\\data\\photos\\")
+    (tmp_path / "t.csv").write_text(text)
+    source = opened(tmp_path / "t.csv")
+    assert "are found by their names in im" in source.notes[1]
+    assert read(source, OpenedSources(job_of(tmp_path / "t.csv")).wanted).unreadable == ()
+
+
 # ── the web ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

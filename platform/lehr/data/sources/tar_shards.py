@@ -2,7 +2,8 @@
 
 `000001.jpg` beside `000001.cls` is an image and its class. What can label a row becomes a column: `cls` (a whole
 number, or a name), `txt`, and each field of `json`; `data.columns.label` names one. `data.columns.image` names the
-ending of the images where there are several. Shards are not packed (`.tar.gz`), so that a row is read by its place.
+ending of the images where there are several. Where names have dots of their own (`v1.5_07.jpg`), so that the first dot
+makes no rows, files that share a name up to the last dot are one row. Shards are not packed (`.tar.gz`), so that a row is read by its place.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ ROWS = 256
 """In a part."""
 MOST_LABEL_BYTES = 1 << 20
 MOST_IMAGE_BYTES = 1 << 30
-_NAME = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<ending>[^/]+)")
+_FIRST_DOT = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.(?P<ending>[^/]+)")
+_LAST_DOT = re.compile(r"(?P<key>(?:.*/)?[^/]+)\.(?P<ending>[^./]+)")
+LABELS = ("cls", "cls2", "txt", "text", "json", "label")
 Place = tuple[int, int]
 """Where bytes lie in a shard: offset and size."""
 
@@ -88,24 +91,23 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
 
 
 def _source(paths: list[str], name: str, wanted: Wanted, job_error: ErrorFactory) -> Source:
-    shards = []
-    for path in paths:
-        try:
-            shards.append((path, read_with_retries(path, lambda path=path: _rows_of(path))))  # type: ignore[misc]
-        except (tarfile.TarError, LehrError, ValueError) as error:
-            text = str(error).removeprefix("data: ")
-            raise job_error("data.path", f'"{path}" is no tar file that can be read: {text}') from None
-    images = sorted({column for _, rows in shards for row in rows for column in row.files})
+    shards = [(path, _members(path, job_error)) for path in paths]
+    found = [(path, _rows_of(members, _FIRST_DOT)) for path, members in shards]
+    images = _endings(found)
+    if len(images) > 1 and wanted.image is None:
+        again = [(path, _rows_of(members, _LAST_DOT)) for path, members in shards]
+        if len(_endings(again)) == 1 and all(row.files and row.labels for _, rows in again for row in rows):
+            found, images = again, _endings(again)
     if not images:
         what = f'"{name}" has no row of tar shards: no image that shares its name with a label, such as 1.jpg and 1.cls'
         raise job_error("data.path", f"{what}; if it is a packed folder, unpack it: tar -xf {paths[0]}")
-    labels = list(dict.fromkeys(column for _, rows in shards for row in rows for column in row.labels))
+    labels = list(dict.fromkeys(column for _, rows in found for row in rows for column in row.labels))
     if not labels:
         what = f'"{name}" has images and no labels beside them: no .cls, .txt or .json'
         raise job_error("data.path", f"{what}; if it is a packed folder, unpack it: tar -xf {paths[0]}")
     chunks = [
         _chunk(path, rows[start : start + ROWS], images, labels, job_error)
-        for path, rows in shards
+        for path, rows in found
         for start in range(0, len(rows), ROWS)
     ]
     fields = [pa.field(column, pa.large_binary()) for column in images]
@@ -120,33 +122,69 @@ class _Row:
     labels: dict[str, Any]
 
 
-def _rows_of(path: str) -> list[_Row]:
-    """The rows of a shard, in their order. Raises tarfile.TarError for what is no tar file."""
-    filesystem, inner = file_system(path)
+@dataclass(frozen=True)
+class _Member:
+    """A file of a shard that is an image or may label one; of these the content."""
+
+    name: str
+    place: Place
+    content: bytes | None
+
+
+def _members(path: str, job_error: ErrorFactory) -> list[_Member]:
+    """The images and labels of a shard, in their order. Raises JobError for what is no tar file."""
+
+    def read() -> list[_Member]:
+        filesystem, inner = file_system(path)
+        with filesystem.open_input_file(inner) as source:
+            file: Any = source
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                return list(_taken(tar))
+
+    try:
+        return read_with_retries(path, read)
+    except (tarfile.TarError, LehrError, ValueError) as error:
+        text = str(error).removeprefix("data: ")
+        raise job_error("data.path", f'"{path}" is no tar file that can be read: {text}') from None
+
+
+def _taken(tar: tarfile.TarFile) -> Iterator[_Member]:
+    for member in tar:
+        name, last = member.name.removeprefix("./"), member.name.rpartition(".")[2].lower()
+        if not member.isfile() or member.sparse:
+            continue
+        place = (member.offset_data, member.size)
+        if f".{last}" in IMAGES and member.size <= MOST_IMAGE_BYTES:
+            yield _Member(name, place, None)
+        elif last in LABELS and member.size <= MOST_LABEL_BYTES:
+            content = tar.extractfile(member)
+            yield _Member(name, place, content.read() if content else b"")
+
+
+def _rows_of(members: Sequence[_Member], name: re.Pattern[str]) -> list[_Row]:
+    """The rows of a shard: neighbours that share their key."""
     rows: list[_Row] = []
-    with filesystem.open_input_file(inner) as source:
-        file: Any = source
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                match = _NAME.fullmatch(member.name.removeprefix("./"))
-                if not member.isfile() or match is None or member.sparse:
-                    continue
-                key, ending = match["key"], match["ending"].lower()
-                if not rows or rows[-1].key != key:  # the files of a row lie next to each other
-                    rows.append(_Row(key, {}, {}))
-                if f".{ending.rsplit('.', 1)[-1]}" in IMAGES:
-                    if member.size <= MOST_IMAGE_BYTES:
-                        rows[-1].files[ending] = (member.offset_data, member.size)
-                elif ending in ("cls", "cls2", "txt", "text", "json", "label") and member.size <= MOST_LABEL_BYTES:
-                    content = tar.extractfile(member)
-                    rows[-1].labels |= dict(_labels_in(ending, content.read() if content else b""))
-    return [row for row in rows if row.files or row.labels]
+    for member in members:
+        if (match := name.fullmatch(member.name)) is None:
+            continue
+        key, ending = match["key"], match["ending"].lower()
+        if not rows or rows[-1].key != key:
+            rows.append(_Row(key, {}, {}))
+        if member.content is None:
+            rows[-1].files[ending] = member.place
+        else:
+            rows[-1].labels |= dict(_labels_in(ending, member.content))
+    return rows
+
+
+def _endings(shards: Sequence[tuple[str, list[_Row]]]) -> list[str]:
+    return sorted({column for _, rows in shards for row in rows for column in row.files})
 
 
 def _labels_in(ending: str, content: bytes) -> Iterator[tuple[str, Any]]:
     """Columns and values: of JSON each field, of text the text, or a whole number where it is one."""
     text = content.decode("utf-8", errors="replace").strip()
-    if ending != "json":
+    if ending.rpartition(".")[2] != "json":
         yield ending, int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
         return
     try:
