@@ -20,12 +20,14 @@ from lehr.data.load import OpenedSources, splits
 CPU = torch.device("cpu")
 BY_HAND = {
     "alternating",
+    "audits",
     "budgets",
     "cifar",
     "conditions",
     "diagnosis",
     "ensembles",
     "folds",
+    "forms",
     "photographs",
     "practice",
     "preprocessing",

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lehr.cli.options import Force
+from lehr.cli.options import AsJson, Force, print_json
 from lehr.errors import JobError, LehrError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from lehr.data.audit import Audit
     from lehr.data.load import OpenedSources
+    from lehr.data.streaming import Stream
     from lehr.job import TrainJob
 
 MOST_CLASSES = 24  # rows of the sample grid
@@ -25,7 +27,7 @@ app = typer.Typer(help="Look at a data set, and pack it into Parquet files.", no
 SourceOf = Annotated[
     str,
     typer.Argument(
-        help="A job file, a folder of images or Parquet files, or a source such as torchvision:CIFAR10.",
+        help="A job file, a path of data in any form, or a source such as torchvision:CIFAR10.",
         show_default=False,
     ),
 ]
@@ -39,45 +41,121 @@ Overrides = Annotated[
 def show(
     source: SourceOf,
     overrides: Overrides = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="The PNG file to write.")] = "samples.png",
+    output: Annotated[str, typer.Option("--output", "-o", help="The PNG file of samples to write.")] = "samples.png",
+    page: Annotated[str, typer.Option(help="The page of pictures to write.")] = "data.html",
     samples: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 4,
     epochs: Annotated[int, typer.Option(min=0, help="Augmented versions to draw beside each image.")] = 2,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Draw samples, augmented as in the job, and count the rows per class.
+    """Say what data hold: form, classes, sizes, duplicates, leaks between splits, doubtful labels; and draw samples.
+
+    With --json nothing is drawn.
 
     Example: lehr data show jobs/train.yaml
     Example: lehr data show photos/ data.image_size=64
     """
-    import numpy as np
-    import torch
-    from rich.table import Table
-
-    from lehr.data.decode import DifferentSizes
-    from lehr.data.load import OpenedSources, augmentations
-    from lehr.data.sample_grid import draw_sample_grid
-    from lehr.data.streaming import ThreadDecoder
+    from lehr.data.audit import audit
+    from lehr.data.audit_told import as_plain, audit_page
+    from lehr.data.load import held_out_rows
     from lehr.machine import cores
     from lehr.output import refuse_existing, whole
+    from lehr.screen import console
+
+    if not as_json:
+        refuse_existing(Path(output), force=force)
+        refuse_existing(Path(page), force=force)
+    job = job_of(source, overrides or [])
+    opened, streams, resized = _decodable(job)
+    notes = (*opened.notes, *filter(None, [resized]))
+    held_out = held_out_rows(opened.job, opened)
+    found = audit(opened.sources, opened.wanted, opened.job.seed, cores(), held_out=held_out)
+    if as_json:
+        print_json(as_plain(found, opened.main, notes))
+        return
+    shown = console()
+    for note in notes[:1]:
+        shown.print(note, soft_wrap=True)
+    _count(opened, {name: stream.labels for name, stream in streams.items()})
+    for note in (*notes[1:], *_facts(found)):
+        shown.print(note, soft_wrap=True)
+    for _, sentence in sentences_of(found, opened):
+        shown.print(f"{sentence[:1].upper()}{sentence[1:]}.", soft_wrap=True)
+    grid = None
+    if opened.kind == "class":
+        grid = Path(output)
+        _draw(opened, streams["train"], grid, samples, epochs)
+        shown.print(f"Samples: {output}")
+    with whole(Path(page)) as part:
+        part.write_text(audit_page(source, found, opened.sources, notes, opened.wanted, grid), encoding="utf-8")
+    shown.print(f"Page: {page}")
+
+
+def _decodable(job: TrainJob) -> tuple[OpenedSources, dict[str, Stream], str]:
+    """The data, opened; where images differ in size, in one that a network could get, and a sentence about it."""
+    from lehr.data.decode import DifferentSizes
+    from lehr.data.load import OpenedSources
+    from lehr.data.streaming import ThreadDecoder
+    from lehr.machine import cores
+
+    opened = OpenedSources(job, to_train=False)
+    try:
+        return opened, opened.stream(ThreadDecoder(cores())), ""
+    except DifferentSizes as error:
+        job = job.model_copy(update={"data": job.data.model_copy(update={"image_size": error.side})})
+        opened = OpenedSources(job, to_train=False)
+        said = f"{str(error).removeprefix('data: ').capitalize()}, as they are drawn here."
+        return opened, opened.stream(ThreadDecoder(cores())), said
+
+
+def sentences_of(found: Audit, opened: OpenedSources) -> list[tuple[str, str]]:
+    from lehr.data.audit_told import sentences
+    from lehr.printing import one_line
+
+    return [(what, one_line(sentence)) for what, sentence in sentences(found, opened.main.classes)]
+
+
+def _facts(found: Audit) -> list[str]:
+    """Sizes and channels of each split, a line each."""
+    lines = []
+    for name, facts in found.splits.items():
+        sizes = [f"{width} × {height}" for width, height in (facts.smallest, facts.median, facts.largest)]
+        span = f"all {sizes[0]}" if facts.sizes < 2 else f"{sizes[0]} to {sizes[2]}, half of them up to {sizes[1]}"
+        modes = ", ".join(f"{count:,} {mode}" for mode, count in sorted(facts.modes.items()))
+        lines.append(f"{name}: {span} pixels; {modes}")
+    return lines
+
+
+def _draw(opened: OpenedSources, stream: Stream, target: Path, samples: int, epochs: int) -> None:
+    """Samples of each class, augmented as in the job."""
+    import numpy as np
+    import torch
+
+    from lehr.data.load import augmentations
+    from lehr.data.sample_grid import draw_sample_grid
+    from lehr.output import whole
+
+    labels, classes = np.asarray(stream.labels), opened.main.classes
+    chosen = [np.flatnonzero(labels == label)[:samples] for label in range(len(classes))]
+    rows = stream.rows(torch.from_numpy(np.concatenate(chosen[:MOST_CLASSES])))
+    counts = np.bincount(labels, minlength=len(classes)).tolist()
+    with whole(target) as part:
+        draw_sample_grid(rows, augmentations(opened.job), counts, epochs if opened.job.data.augment else 0, part)
+
+
+def _count(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
+    """Prints the rows of each class, or what each number is like."""
+    import numpy as np
+    from rich.table import Table
+
     from lehr.printing import one_line
     from lehr.screen import console
 
-    refuse_existing(Path(output), force=force)
-    job = job_of(source, overrides or [])
-    opened, resized = OpenedSources(job, to_train=False), ""
-    try:
-        streams = opened.stream(ThreadDecoder(cores()))
-    except DifferentSizes as error:  # a network gets them in one size, and so they are drawn
-        job = job.model_copy(update={"data": job.data.model_copy(update={"image_size": error.side})})
-        opened = OpenedSources(job, to_train=False)
-        streams = opened.stream(ThreadDecoder(cores()))
-        resized = f"{str(error).removeprefix('data: ').capitalize()}, as they are drawn here."
-    classes, labels = opened.main.classes, streams["train"].labels
+    classes, shown = opened.main.classes, console()
     if opened.kind != "class":
-        _count_others(opened, {name: stream.labels for name, stream in streams.items()})
+        _count_others(opened, labels)
         return
-    counts = {name: np.bincount(stream.labels, minlength=len(classes)) for name, stream in streams.items()}
-    shown = console()
+    counts = {name: np.bincount(each, minlength=len(classes)) for name, each in labels.items()}
     table = Table("class", box=None, pad_edge=False, header_style="dim")
     for name in counts:
         table.add_column("rows" if len(counts) == 1 else name, justify="right")
@@ -85,18 +163,10 @@ def show(
         table.add_row(one_line(name), *(f"{count[label]:,}" for count in counts.values()))
     table.add_row("all", *(f"{count.sum():,}" for count in counts.values()), style="bold")
     shown.print(table)
-    for note in (*opened.notes, *filter(None, [resized])):
-        shown.print(note, soft_wrap=True)
-    chosen = [np.flatnonzero(labels == label)[:samples] for label in range(len(classes))]
-    rows = streams["train"].rows(torch.from_numpy(np.concatenate(chosen[:MOST_CLASSES])))
-    versions = epochs if job.data.augment else 0
-    with whole(Path(output)) as part:
-        draw_sample_grid(rows, augmentations(job), counts["train"].tolist(), versions, part)
-    shown.print(f"Samples: {output}")
 
 
 def _count_others(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
-    """Counts where a row has no one class: rows that have each class, or what each number is like. Draws no samples."""
+    """Counts where a row has no one class: rows that have each class, or what each number is like."""
     import numpy as np
     from rich.table import Table
 
@@ -116,8 +186,6 @@ def _count_others(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
             told = (np.nanmin(column), np.nanmean(column), np.nanmax(column)) if numbers else ((column > 0).sum(),)
             table.add_row(one_line(name), split, f"{len(column):,}", *(f"{each:.4g}" for each in told))
     shown.print(table)
-    for note in opened.notes:
-        shown.print(note)
     shown.print("No samples are drawn: they stand in a line for each class, and a row of this task has no one class.")
 
 
@@ -185,7 +253,7 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
         job = load(source, overrides)
     else:
         data = _data(source)
-        form = source_form(data["source"])
+        form = source_form(data.get("source", "auto"))
         task = {"task": form.task} if form and form.task else {}
         job = from_dict({"kind": "train", "data": data, **task}, overrides=overrides)
         give(to_dict(job))
@@ -200,17 +268,14 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
 
 
 def _data(source: str) -> dict[str, str]:
+    from lehr.data.sources.shards import is_pattern
     from lehr.job.sources import SOURCES, source_form
     from lehr.paths import misspelt_address
 
     if problem := misspelt_address(source):
         raise JobError(problem)
-    if Path(source).exists() or "://" in source:
-        if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
-            return {"source": "parquet", "path": source}
-        if _annotated(source):
-            return {"source": "annotations", "path": source}
-        return {"source": "files" if _loose(source) else "images", "path": source}
+    if Path(source).exists() or "://" in source or is_pattern(source):
+        return {"source": "annotations", "path": source} if _annotated(source) else {"path": source}
     if source_form(source) is None:
         allowed = ", ".join(["a path", *(name for name, form in SOURCES.items() if form.path != "required")])
         raise LehrError(f'"{source}" is neither a file or folder here nor a source; allowed: {allowed}')
@@ -221,15 +286,4 @@ def _annotated(source: str) -> bool:
     """Whether these are images with boxes: COCO JSON, Pascal VOC or YOLO, by the names of what is there."""
     from lehr.data.sources.annotations import is_annotated
 
-    return source.endswith(".json") or ("://" not in source and Path(source).is_dir() and is_annotated(source))
-
-
-def _loose(folder: str) -> bool:
-    """Whether most images are in the folder itself, and not in subfolders named after classes."""
-    from lehr.data.sources.images import list_images
-
-    try:
-        names = list_images(folder, lambda field, what: JobError(what, field=field)).files
-    except LehrError:
-        return False  # opening it will say why
-    return sum("/" not in name for name in names) > len(names) / 2
+    return "://" not in source and Path(source).is_dir() and is_annotated(source)

@@ -72,6 +72,13 @@ def size_of(encoded: bytes) -> tuple[int, int]:
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
+def format_of(encoded: bytes) -> str:
+    """The format and the size of an image file, as `JPEG, 640 × 480`. Raises UnreadableImage."""
+    with _opened(encoded) as image:
+        name = image.format or "image"
+    return "{}, {} × {}".format(name, *size_of(encoded))
+
+
 @contextlib.contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
     """The image file, opened. Whatever Pillow raises in the block becomes an UnreadableImage."""
@@ -157,7 +164,7 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     sizes = np.ones((len(table), 2), np.int64) if wanted.letterbox else None
     for row, (encoded, shape, dtype) in enumerate(raw_rows(table)):
         try:
-            images.append(_decode_one(encoded, shape, dtype, wanted))
+            images.append(decoded_row(encoded, shape, dtype, wanted))
             if sizes is not None:
                 sizes[row] = shape[:2] if shape is not None else size_of(encoded or b"")[::-1]
         except UnreadableImage as error:
@@ -205,8 +212,8 @@ def raw_rows(table: pa.Table) -> Iterator[tuple[bytes | None, list[int] | None, 
     return zip(table["image"].to_pylist(), *columns, strict=True)
 
 
-def _decode_one(image: bytes | None, shape: list[int] | None, dtype: str | None, wanted: PixelFormat) -> np.ndarray:
-    """One image of a part's table; raw pixels if it has a shape. Raises UnreadableImage."""
+def decoded_row(image: bytes | None, shape: list[int] | None, dtype: str | None, wanted: PixelFormat) -> np.ndarray:
+    """One row of `raw_rows` as uint8 [height, width, channels]. Raises UnreadableImage."""
     if image is None:
         raise UnreadableImage("the row has no image")
     if shape is None:

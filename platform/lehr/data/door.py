@@ -8,6 +8,7 @@ its GPU, see `Plan.to`.)
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,8 @@ from typing import Protocol
 import torch
 
 from lehr.data.dataset import Images
-from lehr.data.load import OpenedSources
+from lehr.data.leaks import leaks
+from lehr.data.load import OpenedSources, split_ids
 from lehr.data.pixels import PixelFormat
 from lehr.data.reading import read
 from lehr.data.sources.base import Source
@@ -148,7 +150,21 @@ def load(opened: OpenedSources, policy: CachePolicy, host: Host, listener: Liste
         few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         listener.say(f"{len(names)} unreadable image{'s' if len(names) > 1 else ''} skipped: {few}")
         listener.note_unreadable(UnreadableImages(len(names), tuple(names[:1000])))
+    _tell_leaks(opened, images, listener)
     return images
+
+
+def _tell_leaks(opened: OpenedSources, images: Mapping[str, Images], listener: Listener) -> None:
+    """Says which validation and test rows are training rows too."""
+    listener.status("comparing the splits")
+    train, held_out = split_ids(opened.job, images["train"].labels, "validation" in images)
+    ids = {name: torch.arange(len(each)) for name, each in images.items()} | {"train": train}
+    rows = {name: (each.pixels, each.rows(ids[name]).ids.numpy()) for name, each in images.items()}
+    if held_out is not None:
+        rows["validation"] = (images["train"].pixels, images["train"].rows(held_out).ids.numpy())
+    data = shlex.quote(opened.job.source or opened.job.data.path or opened.job.data.source)
+    for line in leaks(rows, opened.job.seed):
+        listener.say(f"{line}; to see which: lehr data show {data}")
 
 
 def cache_policy(choice: str, nbytes: int, room: int, where: str) -> CachePolicy:

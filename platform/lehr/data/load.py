@@ -208,6 +208,8 @@ class OpenedSources:
 
 def wrong_split(data: DataSection, main: Source, extra: Mapping[str, Source]) -> tuple[str, str] | None:
     """What is wrong with how the job splits its rows, as (field, sentence); None if nothing is."""
+    if data.group is not None and main.groups is None:
+        return "data.group", f'"{main.name}" says no groups of its rows; leave data.group out'
     if "validation" in extra:
         asked = [name for name in ("fold", "group", "stratify") if getattr(data, name) not in (None, "auto")]
         if asked:
@@ -333,6 +335,12 @@ def training_rows(job: TrainJob, opened: OpenedSources) -> int:
     if job.data.per_class is None:
         return len(ids)
     return int(np.minimum(np.bincount(labels[ids.numpy()]), job.data.per_class).sum())
+
+
+def held_out_rows(job: TrainJob, opened: OpenedSources) -> np.ndarray | None:
+    """int64: the rows of the main source that are held out for validation; None where validation has its own."""
+    _, held_out = split_ids(job, opened.main.labels(), "validation" in opened.extra)
+    return None if held_out is None else held_out.numpy()
 
 
 def split_seed(job: TrainJob) -> int:

@@ -232,6 +232,11 @@ def send_by_value() -> None:
         ray.cloudpickle.register_pickle_by_value(module)
 
 
+def is_dataset(returned: Any) -> bool:
+    """Whether it is a Ray Dataset."""
+    return isinstance(returned, ray.data.Dataset)
+
+
 ROWS_OF_TORCH = (
     'return ray.data.from_items([{"image": np.asarray(image), "label": int(label)} for image, label in dataset])'
 )
@@ -284,4 +289,4 @@ def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:
         if labels:
             parts.append(BlockPart(ref, len(labels), first, tuple(index[label] for label in labels)))
         first += len(labels)
-    return Source(name, tuple(parts), classes)
+    return Source(name, tuple(parts), classes, form="a Dataset of Ray", columns=("image", "label"))

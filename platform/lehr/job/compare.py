@@ -36,7 +36,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "": {"task": {"name": "classification"}, "metrics": [], "callbacks": []},
     "base": {"task": {"name": "classification"}, "metrics": [], "callbacks": []},
     "data": {
-        "labels": None,
+        "columns": {"image": None, "label": None},
         "channels": "auto",
         "pixel_range": None,
         "split": None,

@@ -9,7 +9,7 @@ from pydantic import Field
 from lehr.job.base import Job
 from lehr.job.sections import LOCAL_PATH, DataSection, WorkersSection
 
-OF_PREDICTIONS = ("source", "path", "labels", "skip_unreadable")
+OF_PREDICTIONS = ("source", "path", "columns", "skip_unreadable")
 """The fields of `data` that a prediction has: it uses every image, prepared as for the training of its run."""
 
 

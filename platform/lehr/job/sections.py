@@ -194,21 +194,48 @@ ShareOrPath = Annotated[float | str, BeforeValidator(_share_or_path, json_schema
 ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_image_size, json_schema_input_type=int | list[int])]
 
 
+class ColumnsSection(Section):
+    """Which columns of the data hold what, where their names do not say so."""
+
+    image: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column of the images: encoded files, pixels, paths or addresses; of tar shards, an ending such as "
+        "png. By default the only one that can be.",
+    )
+    label: str | list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Column of the labels: one, or one for each class (0 or 1) or number. By default label or labels, "
+        "else the only one that can be.",
+    )
+
+    @field_validator("label")
+    @classmethod
+    def _are_different(cls, label: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(label, list) and (not all(label) or len(set(label)) < len(label)):
+            raise ValueError(f"{show(label)} names a column twice, or none; allowed: different columns")
+        return label
+
+
 class DataSection(Section):
     """Where the rows come from, how they are split, and how the training images are varied."""
 
-    source: SourceName = Field(default="digits", description=f"{', '.join(SOURCES)}.")
+    source: SourceName = Field(
+        default="digits",
+        description=f"{', '.join(SOURCES)}. By default auto where there is a path: the form of the data is found by "
+        "looking at them; else digits.",
+    )
     path: Annotated[str | None, LOCAL_PATH] = Field(
         default=None,
         min_length=1,
         validate_default=True,
-        description="Folder or file of the source, or s3://…, gs://….",
+        description="Folder or file of the source, several files (train-*.parquet, {000..009}.tar), or s3://…, gs://….",
     )
-    labels: str | list[str] | None = Field(
-        default=None,
-        min_length=1,
-        description="Columns of the labels in a table or in Parquet files: one, or one for each class (0 or 1) or "
-        "number. By default label or labels.",
+    columns: ColumnsSection = Field(
+        default=ColumnsSection(),
+        validate_default=True,
+        description="Which columns hold the images and the labels, such as {image: photo, label: species}.",
     )
     validation: Annotated[ShareOrPath, LOCAL_PATH] = Field(
         default="auto",
@@ -302,29 +329,43 @@ class DataSection(Section):
             raise ValueError(f"{show(value)} means nothing here; allowed: {allowed}")
         return value
 
-    @field_validator("labels")
+    @model_validator(mode="before")
     @classmethod
-    def _labels_fit_source(cls, labels: str | list[str] | None, info: ValidationInfo) -> str | list[str] | None:
+    def _looked_at_where_there_is_a_path(cls, given: Any) -> Any:
+        """A path without a source is looked at. `labels` is what `columns.label` was called."""
+        if not isinstance(given, dict):
+            return given
+        found = dict(given)
+        if found.get("path") is not None and "source" not in found:
+            found["source"] = "auto"
+        columns = found.get("columns") or {}
+        if "labels" in found and isinstance(columns, dict) and "label" not in columns:
+            labels = found.pop("labels")
+            found |= {} if labels is None else {"columns": {**columns, "label": labels}}
+        return found
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_fit_source(cls, columns: ColumnsSection, info: ValidationInfo) -> ColumnsSection:
         source = info.data.get("source", "")
         form = source_form(source)
-        if labels is not None and form and not form.labels:
+        if columns != ColumnsSection() and form and not form.labels:
             named = ", ".join(name for name, each in SOURCES.items() if each.labels)
             raise ValueError(f"the source {source} has no columns; allowed with: {named}")
-        if isinstance(labels, list) and (not all(labels) or len(set(labels)) < len(labels)):
-            raise ValueError(f"{show(labels)} names a column twice, or none; allowed: different columns")
-        return labels
+        return columns
 
     @field_validator("split", "group")
     @classmethod
-    def _columns_fit_source(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _split_and_group_fit_source(cls, value: str | None, info: ValidationInfo) -> str | None:
         form = source_form(info.data.get("source", ""))
         if value is None or not form:
             return value
-        if info.field_name == "split" and not form.labels:
-            named = ", ".join(name for name, each in SOURCES.items() if each.labels)
+        with_columns = [name for name, each in SOURCES.items() if each.labels and not each.needs_ray]
+        if info.field_name == "split" and (not form.labels or form.needs_ray):
+            named = ", ".join(with_columns)
             raise ValueError(f"the source {info.data['source']} has no columns; allowed with: {named}")
-        if info.field_name == "group" and not (form.labels or form.files):
-            named = ", ".join(name for name, each in SOURCES.items() if each.labels or each.files)
+        if info.field_name == "group" and (form.needs_ray or not (form.labels or form.files)):
+            named = ", ".join([*with_columns, *(name for name, each in SOURCES.items() if each.files)])
             what = f"the source {info.data['source']} has neither columns nor files to group its rows by"
             raise ValueError(f"{what}; allowed with: {named}")
         if info.field_name == "group" and not form.labels and (problem := wrong_pattern(value)):
@@ -339,8 +380,9 @@ class DataSection(Section):
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """The columns that `labels` names; none where it names none."""
-        return (self.labels,) if isinstance(self.labels, str) else tuple(self.labels or ())
+        """The columns that `columns.label` names; none where it names none."""
+        label = self.columns.label
+        return (label,) if isinstance(label, str) else tuple(label or ())
 
     @field_validator("path")
     @classmethod

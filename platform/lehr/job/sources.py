@@ -18,7 +18,7 @@ class SourceForm:
         path: whether the job must, may or must not set `data.path`.
         downloads: its rows are downloaded wherever they are needed.
         needs_ray: it can only be opened while Ray is running.
-        labels: it reads labels of every kind, from columns that `data.labels` may name; others have one class a row.
+        labels: it reads labels of every kind, from columns that `data.columns` may name; others have one class a row.
         task: the task whose labels it has; empty for one class a row, or where the job's task decides.
         files: its rows are files, so that their paths may say which belong together.
     """
@@ -35,14 +35,18 @@ class SourceForm:
 FUNCTION = "my_package.module:function"
 SOURCES: dict[str, SourceForm] = {
     "digits": SourceForm("digits", path="none"),
+    "auto": SourceForm("auto", path="required", labels=True),
     "images": SourceForm("images", path="required", files=True),
     "files": SourceForm("files", path="required"),
     "parquet": SourceForm("parquet", path="required", labels=True),
+    "arrow": SourceForm("arrow", path="required", labels=True),
     "table": SourceForm("table", path="required", labels=True),
     "annotations": SourceForm("annotations", path="required", task="detection"),
     "digits_canvas": SourceForm("digits_canvas", path="none", task="detection"),
+    "tar": SourceForm("tar_shards", path="required", labels=True),
+    "numpy": SourceForm("arrays", path="required", labels=True),
     "torchvision:NAME": SourceForm("torchvision_sets", path="optional", downloads=True),
-    FUNCTION: SourceForm("function", path="optional", needs_ray=True),
+    FUNCTION: SourceForm("function", path="optional", needs_ray=True, labels=True),
 }
 """By spelling. `NAME` stands for any name; a colon after any other prefix makes it a function."""
 

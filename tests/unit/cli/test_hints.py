@@ -53,6 +53,8 @@ FILLED = {
     "shlex.quote(run.name)": "train",
     "shlex.quote(str(file))": "best.yaml",
     "path": "photos",
+    "data": "photos",
+    "first": "photos",
     "above": "photos",
     # options
     "f' --storage {storage}' if storage else ''": " --storage runs",

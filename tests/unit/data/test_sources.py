@@ -207,7 +207,7 @@ def _folder(path: Path) -> Path:
     [
         (
             lambda t: {"source": "csv", "path": t},
-            'data.source: "csv" is not a data source; allowed: digits, images, files, parquet, table, annotations, dig',
+            'data.source: "csv" is not a data source; allowed: digits, auto, images, files, parquet, arrow, table,',
         ),
         (lambda t: {"source": "images", "path": t / "no"}, '/no" does not exist'),
         (lambda t: {"source": "images", "path": _text(t / "x")}, '/x" is a file; allowed: a folder with one folder of'),

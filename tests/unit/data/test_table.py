@@ -32,7 +32,7 @@ def table(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
 
 
 def opened(path: Path, kind: Any, labels: str | list[str] | None = None) -> Source:
-    data = {"source": "table", "path": str(path), **({"labels": labels} if labels else {})}
+    data = {"source": "table", "path": str(path), **({"columns": {"label": labels}} if labels else {})}
     job = from_dict({"kind": "train", "data": data})
     return open_source(job.data, lambda field, what: JobError(what, field=field), kind)  # type: ignore[attr-defined]
 
@@ -85,26 +85,31 @@ def test_a_number_that_is_missing_is_refused_with_the_file_of_its_row(tmp_path: 
 @pytest.mark.parametrize(
     ("text", "kind", "labels", "said"),
     [
-        ("name,age\nim/0.png,1\n", "numbers", "age", r"has no column with the files .* its columns are name, age"),
+        ("name,age\nim/0,1\n", "numbers", "age", r"has no column with the files .* its columns are name, age"),
         ("file,age\n", "numbers", "age", r"has no rows"),
         (
             "file,age\nim/0.png,old\n",
             "numbers",
             "age",
-            r'data.labels: .* row 1 \(im/0.png\) has "old" in age; allowed: nu',
+            r'data.columns.label: .* row 1 \(im/0.png\) has "old" in age; allowed: nu',
         ),
-        ("file,age\nim/0.png,1\n", "numbers", None, r"has no column label or labels; .* type data.labels=\[age\]"),
+        (
+            "file,age\nim/0.png,1\n",
+            "numbers",
+            None,
+            r"has no column label or labels; .* type data.columns.label=\[age\]",
+        ),
         (
             "file,age\nim/0.png,1\n",
             "numbers",
             "weight",
-            r"data.labels: .* has no column weight; its columns are file, age",
+            r"data.columns.label: .* has no column weight; its columns are file, age",
         ),
         (
             "file,cat\nim/0.png,2\nim/1.png,1\n",
             "classes",
             ["cat", "file"],
-            r"data.labels: .* 2 in cat; allowed: 1 where",
+            r"data.columns.label: .* 2 in cat; allowed: 1 where",
         ),
         ("file,a,b\nim/0.png,1,2\n", "class", ["a", "b"], r"one class a row stands in one column; type one name"),
         (
@@ -116,10 +121,10 @@ def test_a_number_that_is_missing_is_refused_with_the_file_of_its_row(tmp_path: 
         ("file,age,split\nim/0.png,1,test\n", "numbers", "age", r"has no row whose split is train"),
         ("file,age\n,1\n", "numbers", "age", r"row 1 has no file in its column file"),
         (
-            "file,age\nim/0,1\nim/1,2\n",
+            "file,age\nim/a,1\nim/b,2\n",
             "numbers",
             "age",
-            r"none of its files is there, such as .*im/0; allowed: paths rel",
+            r"none of its files is there, such as .*im/a; allowed: paths rel",
         ),
         (b"file,age\n\xff\xfe,1\n", "numbers", "age", r"t.csv"),
         ("file,age\nim/0.png,1,7\n", "numbers", "age", r"Expected 2 columns, got 3"),
@@ -134,6 +139,6 @@ def test_a_table_that_is_none_is_refused_with_one_sentence(
 
 
 def test_what_is_no_file_of_a_table_is_refused(tmp_path: Path) -> None:
-    for name, said in (("none.csv", "does not exist"), ("im", "is no table; allowed: a file that ends in .csv")):
+    for name, said in (("none.csv", "does not exist"), ("im", r"contains no .csv, .* file; .* 6 .png")):
         with pytest.raises(JobError, match=said):
             opened(tmp_path / name, "numbers", "age")

@@ -103,7 +103,27 @@ TRAINING: list[Field] = [
     Field("seed", 1),
     Field("task", "multilabel"),
     Field("task.name", "multilabel", {"task": {}}),
-    Field("data.labels", "second", TABLE, rows, usual="first"),
+    Field(
+        "data.columns",
+        {"label": "second"},
+        {"data.source": "table", "data.path": "{table}", "data.classes": None},
+        rows,
+        usual={"label": "first"},
+    ),
+    Field(
+        "data.columns.label",
+        "second",
+        {"data.source": "table", "data.path": "{table}", "data.classes": None},
+        rows,
+        usual="first",
+    ),
+    Field(
+        "data.columns.image",
+        "other",
+        {"data.source": "table", "data.path": "{table}", "data.classes": None, "data.columns.label": "first"},
+        rows,
+        usual="file",
+    ),
     Field("data.source", "images", {"data.path": "{photos}", "data.classes": None}, rows, usual="parquet"),
     Field("data.path", "{photos}", {"data.source": "images", "data.classes": None}, rows, usual="{others}"),
     Field("data.validation", 0.5),
@@ -353,7 +373,19 @@ OTHERS: dict[str, tuple[dict[str, Any], Any, list[Field]]] = {
             Field("data.source", "images", {"data.path": "{others}"}, usual="parquet"),
             Field("data.path", "{others}", {"data.source": "images"}, usual="{photos}"),
             Field("data.skip_unreadable", 0.5, {"data.source": "images", "data.path": "{broken}"}),
-            Field("data.labels", "second", {"data.source": "table", "data.path": "{table}"}, usual="first"),
+            Field(
+                "data.columns",
+                {"label": "second"},
+                {"data.source": "table", "data.path": "{table}"},
+                usual={"label": "first"},
+            ),
+            Field("data.columns.label", "second", {"data.source": "table", "data.path": "{table}"}, usual="first"),
+            Field(
+                "data.columns.image",
+                "other",
+                {"data.source": "table", "data.path": "{table}", "data.columns.label": "first"},
+                usual="file",
+            ),
             Field("split", "test", {"data": {"source": "images", "path": "{splits}"}}),
             Field("out", "{others}-out"),
             Field("members", True, {"run": "run:both"}),
@@ -471,11 +503,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Image.fromarray(pixels).save(folder / name / label / f"{number}.png")
     (folder / "broken" / "cat" / "0.png").write_bytes(b"no image")
     lines = [
-        f"photos/{label}/{number}.png,{label},{number % 2},{('train', 'test', 'valid')[number % 3]},g{number}"
+        f"photos/{label}/{number}.png,{label},{number % 2},others/{label}/{number}.png,"
+        f"{('train', 'test', 'valid')[number % 3]},g{number}"
         for label in ("cat", "dog")
         for number in range(6)
     ]
-    (folder / "table.csv").write_text("\n".join(["file,first,second,third,fourth", *lines]))
+    (folder / "table.csv").write_text("\n".join(["file,first,second,other,third,fourth", *lines]))
     torch.set_num_threads(1)
     first = {"kind": "train", **TINY, **NORM, "storage": str(folder)}
     for number, name in enumerate(("first", "second")):

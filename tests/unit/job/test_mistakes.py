@@ -8,6 +8,7 @@ import pytest
 
 from lehr.errors import JobError
 from lehr.job import KINDS, Averaging, TrainJob, TrainSection, from_dict, load, parse_overrides
+from lehr.job.sources import SOURCES as SOURCE_FORMS
 from lehr.schedules import SCHEDULES
 
 ALL_KINDS = ", ".join(KINDS)
@@ -19,9 +20,7 @@ WORKERS = "is not a number of workers; allowed: auto, a whole number from 1, or 
 NAMES = "is not a name; allowed: at most 100 letters, digits, dots, underscores and dashes, not starting with a dot"
 SHARES = "is not a share or a path; allowed: above 0 and below 1 (0.2 or 20%), or a path"
 WEIGHTS = "is not a set of class weights; allowed: none, balanced, or a list with a number from 0 for each class"
-KNOWN_SOURCES = (
-    "digits, images, files, parquet, table, annotations, digits_canvas, torchvision:NAME, my_package.module:function"
-)
+KNOWN_SOURCES = ", ".join(SOURCE_FORMS)
 SOURCES = f"is not a data source; allowed: {KNOWN_SOURCES}"
 TRAIN = ", ".join(TrainSection.model_fields)
 
@@ -107,8 +106,8 @@ FILES = [
     ("data: {source: images}", ":1: data.path: is missing; the source images needs the path of its data"),
     ("data: {source: parquet, path: }", ":1: data.path: is missing; the source parquet needs the path of its data"),
     (
-        "data:\n  path: x",
-        ":2: data.path: the source digits comes with lehr and takes no path; did you mean source: images?",
+        "data:\n  source: digits\n  path: x",
+        ":3: data.path: the source digits comes with lehr and takes no path; did you mean source: images?",
     ),
     ("data: {source: 'a b'}", f':1: data.source: "a b" {SOURCES}'),
     (

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
-from lehr.data.labels import NO_LABEL, Labels, Ragged, concatenate, from_column, to_column
+from lehr.data.labels import NO_LABEL, Labels, Ragged, concatenate, from_column, to_column, without_label
 from lehr.errors import JobError, LehrError
 from lehr.paths import misspelt_address, packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
@@ -74,6 +74,9 @@ class Source:
             from; empty for others.
         groups: int64 [rows], equal for rows that must be in one split (`group_codes`); None where the job asks for
             no groups.
+        form: what the data are, in words: `Parquet as Hugging Face writes it`.
+        columns: those of the images and of the labels, if they stand in columns.
+        there: all columns that its rows have, whatever they hold; none where rows are files.
     """
 
     name: str
@@ -86,10 +89,18 @@ class Source:
     image_ids: tuple[int, ...] = ()
     category_ids: Mapping[str, int] = field(default_factory=dict)
     groups: np.ndarray | None = None
+    form: str = ""
+    columns: tuple[str, str] | None = None
+    there: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
         return sum(part.rows for part in self.parts)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no row has a label."""
+        return all(bool(without_label(part.labels()).all()) for part in self.parts)
 
     @property
     def starts(self) -> np.ndarray:

@@ -20,4 +20,4 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     for first in range(0, len(listing.files), FILES_PER_PART):
         files = tuple(listing.files[first : first + FILES_PER_PART])
         parts.append(FilesPart(root, files, (NO_LABEL,) * len(files)))
-    return Source(root, tuple(parts), (), notes=listing.left_out)
+    return Source(root, tuple(parts), (), notes=listing.left_out, form="image files")

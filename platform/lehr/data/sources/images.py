@@ -248,7 +248,8 @@ def _class_folders(root: str, listing: ImageListing, job_error: ErrorFactory, sp
     while some := list(islice(rest, FILES_PER_PART)):
         parts.append(FilesPart(root, tuple(name for name, _ in some), tuple(label for _, label in some)))
     hint = _one_level_too_high(root, folders) if len(classes) == 1 else ""
-    return Source(root, tuple(parts), classes, notes=_notes(root, listing, classes), hint=hint)
+    notes = _notes(root, listing, classes)
+    return Source(root, tuple(parts), classes, notes=notes, hint=hint, form="class folders of images")
 
 
 def _no_classes(root: str, loose: int, split: str) -> str:

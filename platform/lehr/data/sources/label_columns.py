@@ -21,6 +21,13 @@ from lehr.data.labels import NO_LABEL
 from lehr.tasks.forms import LabelKind
 
 USUAL_NAMES = ("label", "labels")
+OTHER_NAMES = (
+    *("class", "class_name", "classname", "class_label", "category", "target", "targets", "y", "cls"),
+    *("fine_label", "label_name", "species", "breed", "diagnosis"),
+)
+"""What the column of the classes is called as well."""
+NEVER = re.compile(r"(__index_level_\d+__|__key__|__url__|index|id|uuid|idx|split|.*_id|unnamed.*|)", re.IGNORECASE)
+"""Names of columns that number rows, or say where they come from."""
 BETWEEN = re.compile(r"\s*[|;,]\s*")
 MOST_SHOWN = 8
 
@@ -49,26 +56,42 @@ class LabelColumns:
     labels: np.ndarray
 
 
-def choose_columns(wanted: Sequence[str], there: Sequence[str], kind: LabelKind, others: Sequence[str]) -> list[str]:
-    """The columns to read: those that the job names, else `label` or `labels`.
+def choose_columns(
+    wanted: Sequence[str],
+    there: Sequence[str],
+    kind: LabelKind,
+    others: Sequence[str],
+    with_names: Sequence[str] = (),
+) -> list[str]:
+    """The columns to read: those that the job names, else `label` or `labels`, else the only one that can be.
 
     Args:
         wanted: those that the job names. there: all of the table. others: those that are not labels.
+        with_names: those whose numbers the file says names for.
 
     Raises:
-        WrongLabels: one is not there, or none is named and there is neither `label` nor `labels`.
+        WrongLabels: one is not there, or none is named and there are several, or none.
     """
-    known = [name for name in there if name not in others]
+    known = [name for name in there if name not in others and not NEVER.fullmatch(name)]
     for name in wanted:
         if name not in there:
             raise WrongLabels(name, f"has no column {name}; its columns are {_listed(there)}")
     found = list(wanted) or [name for name in USUAL_NAMES if name in there][:1]
     if found:
         return found
+    usual = [name for name in known if name.lower() in OTHER_NAMES]
+    for likely in ([name for name in known if name in with_names], usual, known):
+        if len(likely) == 1 and kind != "numbers":
+            return likely
+        if likely:
+            known = likely
+            break
     names = (known[:1] if kind == "class" else known[:3]) or ["NAME"]
     wanted_name = names[0] if kind == "class" else f"[{','.join(names)}]"
-    several = f"data.labels={wanted_name}"
-    raise WrongLabels("label", f"has no column label or labels; its columns are {_listed(there)}; type {several}")
+    several = f"type data.columns.label={wanted_name}"
+    if len(known) > 1 and kind == "class":
+        several = f"{len(known)} of them may hold the labels, {_listed(known)}; {several}"
+    raise WrongLabels("label", f"has no column label or labels; its columns are {_listed(there)}; {several}")
 
 
 def read_columns(
@@ -85,13 +108,25 @@ def read_columns(
         WrongLabels: the columns hold no labels of this kind.
     """
     if len(columns) > 1 and kind == "class":
-        raise WrongLabels(next(iter(columns)), "one class a row stands in one column; type one name in data.labels")
+        raise WrongLabels(
+            next(iter(columns)), "one class a row stands in one column; type one name in data.columns.label"
+        )
+    columns = {column: _plain(values) for column, values in columns.items()}
     if kind == "numbers":
         return _numbers(columns, name, known)
     if len(columns) > 1:
         return _flags(columns, name)
     ((column, values),) = columns.items()
     return _one_class(column, values, name, known) if kind == "class" else _several(column, values, name, known)
+
+
+def _plain(values: pa.Array[Any]) -> pa.Array[Any]:
+    """The same values in a type that does not depend on how a file stores them: dictionaries are looked up, text is
+    `string`."""
+    kind: Any = values.type
+    if pa.types.is_dictionary(kind):
+        values = values.cast(kind.value_type)
+    return values.cast(pa.string()) if pa.types.is_string_view(values.type) else values
 
 
 # ── numbers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +227,13 @@ def _classes_of(value: Any) -> list[Any] | None:
 def _one_class(column: str, values: pa.Array[Any], name: Name, known: Sequence[str] | None) -> LabelColumns:
     kind = values.type
     whole = pa.types.is_integer(kind)
-    if not (whole or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+    if pa.types.is_floating(kind):
+        values, whole = _whole(column, values), True
+    elif pa.types.is_boolean(kind):
+        values = values.cast(pa.string())  # "false" and "true"
+    elif _is_list(kind):
+        raise WrongLabels(column, _lists_told(column, kind))
+    elif not (whole or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise WrongLabels(column, f"has a column {column} of type {kind}; allowed: names, or whole numbers")
     rows = [None if value is None or value == "" else value for value in values.to_pylist()]
     names = _class_names(column, {each for each in rows if each is not None}, known)
@@ -202,11 +243,27 @@ def _one_class(column: str, values: pa.Array[Any], name: Name, known: Sequence[s
     labels = np.full(len(rows), NO_LABEL, np.int64)
     for number, value in enumerate(rows):
         if value is not None:
-            at = index.get(value, index.get(str(value)))
+            at = NO_LABEL if whole and value == NO_LABEL and known else index.get(value, index.get(str(value)))
             if at is None:
                 raise WrongLabels(column, f"{name(number)} has {value!r} in {column}; allowed: {_listed(names)}")
             labels[number] = at
     return LabelColumns(names, labels)
+
+
+def _whole(column: str, values: pa.Array[Any]) -> pa.Array[Any]:
+    """Floats that are whole numbers, which is what pandas makes of whole numbers with gaps."""
+    numbers = values.to_numpy(zero_copy_only=False)
+    there = numbers[~np.isnan(numbers)]
+    if len(odd := there[there != np.floor(there)]):
+        what = f"has numbers such as {odd[0]:g} in {column}, which are no classes"
+        raise WrongLabels(column, f"{what}; to learn numbers, type task=regression")
+    return pa.array([None if np.isnan(each) else int(each) for each in numbers], pa.int64())
+
+
+def _lists_told(column: str, kind: Any) -> str:
+    if pa.types.is_floating(kind.value_type):
+        return f"has lists in {column}, numbers a row; type task=regression"
+    return f"has lists in {column}, several classes a row; type task=multilabel"
 
 
 def _class_names(column: str, found: set[Any], known: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,46 +1,40 @@
-"""Parquet files: a column `image` (binary) and a column `label` (int64), class names in the schema metadata. Labels of
-other kinds, and from other columns, are read as `label_columns.py` says.
+"""Parquet files: a column of images (`image_columns.py`) and a column of labels (`label_columns.py`).
 
-An image is an encoded file, or raw pixels if the metadata has their `shape: height,width,channels` or a column `shape`
-has it for each row; they are uint8, or of the type that the metadata has as `dtype` (`uint16`). If a folder contains
-folders `train`, `validation` and `test`, or files whose names begin so, these are its splits. Empty files and row
-groups have no part, and what begins with `_` or a dot is not read: Spark writes such files. A column `split` does for
-rows what such folders do; `row_columns.py` reads it, and the groups of rows.
+Class names stand in the schema metadata: `classes`, which `lehr data pack` writes, or what Hugging Face's `datasets`
+writes of a ClassLabel; else they are the labels that occur. An image may be raw pixels, if the metadata has their
+`shape: height,width,channels` or a column `shape` has it for each row; they are uint8, or of the type that the metadata
+has as `dtype` (`uint16`). Splits are as `shards.py` says, or as a column says (`row_columns.py`). Empty files and row
+groups have no part.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileType
 
 from lehr.data.sources.base import (
     NO_LABEL,
     ErrorFactory,
-    LabelledPart,
     Source,
     class_names,
     file_system,
-    join_path,
     number_from_environment,
     read_with_retries,
-    replace_labels,
     wrong_classes,
 )
-from lehr.data.sources.label_columns import WrongLabels, choose_columns, read_columns
-from lehr.data.sources.listing import kind_of, list_folder, shown
+from lehr.data.sources.image_columns import as_images, hugging_face_classes, is_binary
 from lehr.data.sources.row_columns import with_splits
-from lehr.data.sources.splits import split_of
+from lehr.data.sources.shards import find_shards
+from lehr.data.sources.tabular import Wanted, check_columns, chosen_columns, in_splits, some, spoken, with_labels
 from lehr.errors import LehrError
 from lehr.job import DataSection
 from lehr.runs.bounded import TooLarge, read_row_groups
-from lehr.runs.tables import is_extension
 from lehr.tasks.forms import LabelKind
 
 MOST_BYTES = "LEHR_MOST_ROW_GROUP_BYTES"
@@ -63,7 +57,9 @@ class ParquetPart:
 
     Attributes:
         first: the position of its first row in the file.
-        columns: those of `image`, `label` and `shape` that the file has.
+        images: the column of the images, or those of their pixels.
+        label: the column of the labels, whole numbers; empty if they are not read from here.
+        shape_column: whether a column `shape` has the shape of each row's raw pixels.
         shape: (height, width, channels) if all images are raw pixels of this shape.
         dtype: their type, as numpy names it.
     """
@@ -72,165 +68,129 @@ class ParquetPart:
     row_group: int
     first: int
     rows: int
-    columns: tuple[str, ...]
+    images: tuple[str, ...] = ("image",)
+    label: str = "label"
+    shape_column: bool = False
     shape: tuple[int, ...] | None = None
     dtype: str = "uint8"
 
     def labels(self) -> np.ndarray:
-        return self._columns(["label"])["label"].to_numpy().astype(np.int64)
+        return as_whole_numbers(self.columns([self.label])[self.label])
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
-        table = self._columns(list(self.columns))
-        table = table if rows is None else table.take(pa.array(rows, pa.int64()))
-        if self.shape and "shape" not in self.columns:
-            table = table.append_column("shape", pa.array([self.shape] * len(table), pa.list_(pa.int32())))
+        extra = ["shape"] * self.shape_column
+        table = self.columns(list(dict.fromkeys([*self.images, *extra, *filter(None, [self.label])])), rows)
+        try:
+            found = dict(as_images([table[name] for name in self.images], posixpath.dirname(self.path)))
+        except ValueError as error:
+            raise LehrError(f"data: {self.name(0)} and what follows: {error}") from error
+        if self.shape_column and self.images != ("shape",):
+            found["shape"] = table["shape"].combine_chunks()
+        elif self.shape:
+            found["shape"] = pa.array([self.shape] * len(table), pa.list_(pa.int32()))
         if self.dtype != "uint8":
-            table = table.append_column("dtype", pa.array([self.dtype] * len(table)))
-        return table
+            found["dtype"] = pa.array([self.dtype] * len(table))
+        if self.label:
+            found["label"] = pa.array(as_whole_numbers(table[self.label]))
+        return pa.table(found)
 
     def name(self, row: int) -> str:
         return f"{self.path} row {self.first + row}"
 
-    def all_columns(self) -> list[str]:
-        """The columns of its file, whatever they hold."""
-        filesystem, path = file_system(self.path)
+    def columns(self, names: list[str], rows: Sequence[int] | None = None) -> pa.Table:
+        """These columns of the rows at these positions, by default all, as they are."""
 
-        def read() -> list[str]:
-            with filesystem.open_input_file(path) as file:
-                return list(pq.ParquetFile(file).schema_arrow.names)
-
-        return read_with_retries(self.path, read)
-
-    def of_labels(self, columns: list[str]) -> pa.Table:
-        """These columns of all its rows, as they are."""
-        return self._columns(columns, as_classes=False)
-
-    def _columns(self, names: list[str], *, as_classes: bool = True) -> pa.Table:
         def read() -> pa.Table:
             filesystem, path = file_system(self.path)
             with filesystem.open_input_file(path) as file:
                 return read_row_groups(pq.ParquetFile(file), most_bytes(), names, [self.row_group])
 
         try:
-            table = read_with_retries(self.path, read)
+            return some(read_with_retries(self.path, read), rows)
         except TooLarge as error:
             what = f"row group {self.row_group} of {self.path} cannot be read: {error}"
             allowed = f"at most a thousandfold, and {most_bytes():,} bytes or what {MOST_BYTES} is set to"
             raise LehrError(f"data: {what}; allowed: {allowed}") from error
-        if not as_classes:
-            return table
-        if "label" in names and table.schema.field("label").type != pa.int64():
-            table = replace_labels(table, table["label"].cast(pa.int64(), safe=False))
-        if "label" in names and table["label"].null_count:
-            table = replace_labels(table, table["label"].fill_null(pa.scalar(NO_LABEL, pa.int64())))
-        return table
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is read as the labels.
-
-    Attributes:
-        kind: what a row is labelled with. columns: those that the job names.
-    """
-
-    kind: LabelKind = "class"
-    columns: tuple[str, ...] = ()
-
-    @property
-    def usual(self) -> bool:
-        """Whether it is one class a row, as a number in the column `label`."""
-        return self == Wanted()
+def as_whole_numbers(column: pa.ChunkedArray[Any]) -> np.ndarray:
+    """int64 [rows]; null is NO_LABEL."""
+    numbers = column.cast(pa.int64(), safe=False)
+    if numbers.null_count:
+        numbers = numbers.fill_null(pa.scalar(NO_LABEL, pa.int64()))
+    return numbers.to_numpy().astype(np.int64)
 
 
 def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind = "class") -> Source:
-    """The rows of a Parquet file, or of all Parquet files in a folder."""
+    """The rows of a Parquet file, or of all Parquet files in a folder or of a pattern."""
     assert section.path is not None, "DataSection requires a path for this source"
-    source = _open(section.path, "data.path", job_error, Wanted(kind, section.label_columns))
-    return with_splits(source, section, job_error)
-
-
-def _open(root: str, field: str, job_error: ErrorFactory, wanted: Wanted) -> Source:
-    try:
-        filesystem, path = file_system(root)
-        kind = filesystem.get_file_info(path).type
-        if kind == FileType.NotFound:
-            raise job_error(field, f'"{root}" does not exist')
-        if kind == FileType.File:
-            return parquet_files([root], root, field, job_error, wanted)
-        listing = list_folder(filesystem, path)
-    except (OSError, ValueError) as error:
-        raise job_error(field, f"cannot be read: {str(error).splitlines()[0]}") from error
-    listing.files = [name for name in listing.files if not any(part.startswith("_") for part in name.split("/"))]
-    paths = sorted(name for name in listing.files if kind_of(name) == ENDING)
-    notes = listing.notes(root, set(paths).__contains__)
-    if not paths:
-        raise job_error(field, f'"{root}" contains no .parquet file' + "".join(f"; {note}" for note in notes))
+    wanted = Wanted.of(section, kind)
+    shards = find_shards(section.path, (ENDING,), "data.path", job_error)
     sources = {
-        split: parquet_files([join_path(root, each) for each in files], join_path(root, name), field, job_error, wanted)
-        for split, (name, files) in _splits(root, paths, field, job_error).items()
+        split: parquet_files(paths, name, "data.path", job_error, wanted)
+        for split, (name, paths) in shards.splits.items()
     }
-    train = sources.pop("train")
-    return replace(train, name=root, other_splits=sources, notes=notes)
+    return with_splits(in_splits(section.path, sources, shards.notes), section, job_error)
 
 
-def _splits(root: str, paths: list[str], field: str, job_error: ErrorFactory) -> dict[str, tuple[str, list[str]]]:
-    """By split: its name, and its files. It is a folder at the top, or else how names of files begin (`train-00000-…`).
-
-    Files of a single split, or of none, are all for training. Raises JobError for a mixture.
-    """
-    folders = any("/" in name for name in paths)
-    files: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        top = path.split("/")[0]
-        files[top if "/" in path else "" if folders else re.split(r"[^A-Za-z]", top)[0]].append(path)
-    named = {name: split for name in files if (split := split_of(name))}
-    if not named or len(files) == 1:
-        return {"train": ("", paths)}
-    if len(named) == len(files) == len(set(named.values())) and "train" in named.values():
-        return {split: (name, files[name]) for name, split in named.items()}
-    others = shown(name or "files in no folder" for name in files if name not in named)
-    what = f'"{root}" has Parquet files of the splits {shown(named)}' + (f" beside others ({others})" if others else "")
-    allowed = "one folder for each of train, validation and test, and nothing else; or data.path, data.validation and "
-    raise job_error(field, f"{what}; allowed: {allowed}data.test, each a folder or a file of {root}")
-
-
-def parquet_files(
-    paths: list[str], name: str, field: str, job_error: ErrorFactory, wanted: Wanted = Wanted()
-) -> Source:
+def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFactory, wanted: Wanted) -> Source:
     """The source of these files, in this order. Raises JobError for a file of another form."""
     parts: list[ParquetPart] = []
     classes: tuple[str, ...] | None = None
-    for path in paths:
+    images, labels, number, form = ("image",), [""], "", "Parquet"
+    there: tuple[str, ...] = ()
+    for at, path in enumerate(paths):
         schema, metadata = _footer(path, field, job_error)
-        _check_columns(schema, path, field, job_error, USUAL if wanted.usual else ("image", "shape"))
+        known, said = _known_classes(schema, path, field, job_error)
+        if at == 0:
+            form += " as Hugging Face writes it" if b"huggingface" in (schema.metadata or {}) else ""
+            there = tuple(schema.names)
+            images, labels = chosen_columns(schema, path, field, job_error, wanted, tuple(known))
+            named = known.get(labels[0]) or said
+            number = labels[0] if named and _lazily(schema, labels, wanted) else ""
+        check_columns(schema, (*images, *labels), path, field, job_error)
         _check_sizes(metadata, path, field, job_error)
-        try:
-            names = class_names(schema.metadata)
-        except ValueError as error:
-            raise job_error(field, f'"{path}" has class names in its metadata that cannot be read: {error}') from None
+        names = known.get(labels[0]) or said
         if classes is not None and names is not None and names != classes:
             raise job_error(field, f'"{path}" has different class names from the files before it')
         classes = classes or names
         if names is not None and (problem := wrong_classes(names)):
             raise job_error(field, f'"{path}": {problem}')
-        taken = ("image", "label", "shape") if wanted.usual else ("image", "shape")
-        columns = tuple(column for column in taken if column in schema.names)
         dtype = _dtype((schema.metadata or {}).get(b"dtype"), path, field, job_error)
         shape = _shape((schema.metadata or {}).get(b"shape"), path, field, job_error)
+        shapes = "shape" in schema.names and len(images) == 1 and is_binary(schema.field(images[0]).type)
         first = 0
         for group in range(metadata.num_row_groups):
             if rows := metadata.row_group(group).num_rows:
-                parts.append(ParquetPart(path, group, first, rows, columns, shape, dtype))
+                parts.append(ParquetPart(path, group, first, rows, images, number, shapes, shape, dtype))
             first += rows
-    if not wanted.usual:
-        return _with_labels(tuple(parts), classes, name, field, job_error, wanted)
-    if classes is None:
-        what = f'"{name}" has no class names; allowed: a key classes in the schema metadata, its names comma-separated'
-        raise job_error(field, what)
-    if not sum(part.rows for part in parts):
+    if not parts:
         raise job_error(field, f'"{name}" has no rows')
-    return Source(name, tuple(parts), classes)
+    if number:
+        found = Source(name, tuple(parts), classes or (), form=form, columns=(spoken(images), spoken(labels)))
+    else:
+        found = with_labels(tuple(parts), classes, name, field, job_error, wanted, images, labels, form)
+    return replace(found, there=there)
+
+
+def _lazily(schema: pa.Schema, labels: list[str], wanted: Wanted) -> bool:
+    """Whether each part can say its labels by itself: they are the numbers of classes whose names are known."""
+    return wanted.kind == "class" and len(labels) == 1 and pa.types.is_integer(schema.field(labels[0]).type)
+
+
+def _known_classes(
+    schema: pa.Schema, path: str, field: str, job_error: ErrorFactory
+) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...] | None]:
+    """The class names that a file says: by column, and for whatever its labels are."""
+    try:
+        return hugging_face_classes(schema.metadata), class_names(schema.metadata)
+    except ValueError as error:
+        raise job_error(field, f'"{path}" has class names in its metadata that cannot be read: {error}') from None
+
+
+def schema_of(path: str, field: str, job_error: ErrorFactory) -> pa.Schema:
+    """The columns of a Parquet file. Raises JobError for what is none."""
+    return _footer(path, field, job_error)[0]
 
 
 def _footer(path: str, field: str, job_error: ErrorFactory) -> tuple[pa.Schema, pq.FileMetaData]:
@@ -241,61 +201,6 @@ def _footer(path: str, field: str, job_error: ErrorFactory) -> tuple[pa.Schema, 
             return footer.schema_arrow, footer.metadata
     except pa.ArrowInvalid:
         raise job_error(field, f'"{path}" is not a Parquet file') from None
-
-
-def _with_labels(
-    parts: tuple[ParquetPart, ...],
-    known: tuple[str, ...] | None,
-    name: str,
-    field: str,
-    job_error: ErrorFactory,
-    wanted: Wanted,
-) -> Source:
-    """The rows with labels of another kind, or from other columns; these are read now, and kept in memory."""
-    if not parts:
-        raise job_error(field, f'"{name}" has no rows')
-    there, _ = _footer(parts[0].path, field, job_error)
-    starts = np.cumsum([0, *(part.rows for part in parts)])
-
-    def where(row: int) -> str:
-        number = int(np.searchsorted(starts, row, side="right")) - 1
-        return parts[number].name(row - int(starts[number]))
-
-    try:
-        columns = choose_columns(wanted.columns, there.names, wanted.kind, ("image", "shape"))
-        tables = [part.of_labels(columns) for part in parts]
-        whole = pa.concat_tables(tables, promote_options="permissive")
-        found = read_columns({each: whole[each].combine_chunks() for each in columns}, wanted.kind, where, known)
-    except WrongLabels as error:
-        text, at = str(error), "data.labels" if error.column in wanted.columns else field
-        raise job_error(at, f'"{name}" {text}' if text.startswith("has ") else f'"{name}": {text}') from None
-    except (KeyError, pa.ArrowException) as error:
-        raise job_error(field, f'"{name}": its files differ in their label columns: {error}') from error
-    labelled = [
-        LabelledPart(part, found.labels[start : start + part.rows])
-        for part, start in zip(parts, starts.tolist(), strict=False)
-    ]
-    return Source(name, tuple(labelled), found.names, kind=wanted.kind)
-
-
-USUAL = ("image", "label", "shape")
-
-
-def _check_columns(
-    schema: pa.Schema, path: str, field: str, job_error: ErrorFactory, columns: tuple[str, ...] = USUAL
-) -> None:
-    """Raises JobError unless there are images as binary and labels as whole numbers."""
-    if missing := {"image", "label"}.intersection(columns) - set(schema.names):
-        what = f"has no column {' and '.join(sorted(missing))}; its columns are {', '.join(schema.names)}"
-        raise job_error(field, f'"{path}" {what}')
-    for column, fits, allowed in (
-        ("label", pa.types.is_integer, "whole numbers"),
-        ("image", _is_binary, "encoded images or raw pixels as binary"),
-        ("shape", lambda kind: not is_extension(kind), "lists of whole numbers"),
-    ):
-        if column in columns and column in schema.names and not fits(schema.field(column).type):
-            what = f"has a column {column} of type {schema.field(column).type}; allowed: {allowed}"
-            raise job_error(field, f'"{path}" {what}')
 
 
 def _check_sizes(metadata: pq.FileMetaData, path: str, field: str, job_error: ErrorFactory) -> None:
@@ -309,10 +214,6 @@ def _check_sizes(metadata: pq.FileMetaData, path: str, field: str, job_error: Er
             if column.path_in_schema.split(".")[0] == "shape" and column.num_values > 3 * group.num_rows:
                 what = "has shapes of more than three numbers; allowed: height, width, channels"
                 raise job_error(field, f'"{path}" {what}')
-
-
-def _is_binary(type_: pa.DataType) -> bool:
-    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_)
 
 
 def _shape(text: bytes | None, path: str, field: str, job_error: ErrorFactory) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""What columns beside images and labels say of the rows of Parquet files: which split, and which group."""
+"""What columns beside images and labels say of rows: which split, and which group."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_splits(source: Source, section: DataSection, job_error: ErrorFactory) -
         JobError: a column is missing, or says of a row what is no split or no group.
     """
     try:
-        there: list[str] = _bare(source.parts[0]).all_columns()
+        there = list(source.there)
         column = split_column(section.split, there)
         if column and source.other_splits:
             if section.split:
@@ -63,7 +63,7 @@ def _are_splits(said: list[Any]) -> bool:
 
 def _grouped(source: Source, column: str, there: list[str]) -> Source:
     if column == FILE and FILE not in there:
-        files = [_bare(part).path for part in source.parts for _ in range(part.rows)]
+        files = [getattr(_bare(part), "path", source.name) for part in source.parts for _ in range(part.rows)]
         return replace(source, groups=group_codes(files, source.name_of))
     return replace(source, groups=group_codes(_values(source, group_column(column, there)), source.name_of))
 
@@ -74,7 +74,7 @@ def _values(source: Source, column: str) -> list[Any]:
     for part in source.parts:
         bare = _bare(part)
         try:
-            values: Any = bare.of_labels([column])[column]
+            values: Any = bare.columns([column])[column]
         except (KeyError, pa.ArrowInvalid):
             raise WrongColumn(
                 "", f"has no column {column} in {bare.path}; allowed: the same columns in every file"
