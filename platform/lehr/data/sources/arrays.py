@@ -28,11 +28,11 @@ import pyarrow as pa
 from numpy.lib import format as npy
 from pyarrow.fs import FileType, LocalFileSystem
 
-from lehr.data.sources.row_columns import with_splits
 from lehr.data.sources.base import ErrorFactory, LabelledPart, Source, file_system, join_path, read_with_retries
 from lehr.data.sources.image_columns import as_picture, of_arrays
 from lehr.data.sources.label_columns import WrongLabels, read_columns
 from lehr.data.sources.listing import kind_of, list_folder, shown
+from lehr.data.sources.row_columns import with_splits
 from lehr.data.sources.splits import split_of
 from lehr.data.sources.tabular import Wanted, in_splits
 from lehr.errors import LehrError

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
 
-from lehr.data.sources.row_columns import with_splits
 from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path, read_with_retries
+from lehr.data.sources.row_columns import with_splits
 from lehr.data.sources.shards import Shards, find_shards
 from lehr.data.sources.tabular import Wanted, in_splits, some, table_source
 from lehr.job import DataSection
@@ -77,7 +77,9 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
     sources = {
         split: _source(_in_order(paths), name, wanted, job_error) for split, (name, paths) in _saved(shards).items()
     }
-    return with_splits(in_splits(section.path, sources, shards.notes if not _is_saved(shards) else ()), section, job_error)
+    return with_splits(
+        in_splits(section.path, sources, shards.notes if not _is_saved(shards) else ()), section, job_error
+    )
 
 
 def _is_saved(shards: Shards) -> bool:

@@ -42,8 +42,8 @@ from lehr.data.sources.images import ENDINGS as IMAGES
 from lehr.data.sources.images import FILES_PER_PART, FilesPart, list_images
 from lehr.data.sources.label_columns import LabelColumns, WrongLabels, choose_columns, read_columns
 from lehr.data.sources.listing import kind_of
-from lehr.data.sources.shards import find_shards
 from lehr.data.sources.row_columns import with_splits
+from lehr.data.sources.shards import find_shards
 from lehr.data.sources.splits import (
     COLUMN,
     NO_COLUMN,

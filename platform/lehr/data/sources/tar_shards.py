@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lehr.data.sources.row_columns import with_splits
 from lehr.data.sources.base import ErrorFactory, Source, file_system, read_with_retries
 from lehr.data.sources.images import ENDINGS as IMAGES
+from lehr.data.sources.row_columns import with_splits
 from lehr.data.sources.shards import find_shards
 from lehr.data.sources.tabular import Wanted, in_splits, some, table_source
 from lehr.errors import LehrError
