@@ -147,7 +147,9 @@ def _show_other(shown: Console, measured: OtherEvaluation, chosen: Measured) -> 
 
     names = [line[0] for line in measured.lines]
     of_all = {
-        name: value for name, value in measured.figures.items() if not name.endswith(tuple(f"_{n}" for n in names))
+        name: value
+        for name, value in measured.figures.items()
+        if not name.endswith(tuple(f"_{n}" for n in names)) and value == value  # no box of that size, say
     }
     figures = ", ".join(f"{spoken(name)} {value:.4g}" for name, value in of_all.items())
     shown.print(f"{figures[:1].upper()}{figures[1:]} on {measured.rows:,} rows{chosen.said}")

@@ -107,8 +107,8 @@ def _examples(examples: Examples) -> list[Section]:
     sections = [Section("How good it is for each", lead + lines)]
     worst = [each for each in examples.shown if each.error > 0][:MOST_PICTURES]
     if worst:
-        lead = f"The worst first. {examples.legend} Where a prediction looks right, the label may be wrong."
-        what = paragraph(lead.replace("  ", " "), soft=True)
+        sentences = "The worst first.", examples.legend, "Where a prediction looks right, the label may be wrong."
+        what = paragraph(" ".join(filter(None, sentences)), soft=True)
         sections.append(Section("Mistakes", what + gallery([(each.picture, each.caption) for each in worst])))
     others = [each for each in examples.shown if each not in worst][-MOST_PICTURES:]
     if others:

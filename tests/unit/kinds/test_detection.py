@@ -110,13 +110,15 @@ def test_evaluate_measures_in_original_pixels_what_the_training_measured_in_thos
     found = evaluate_other(load_predictor(trained.folder), chosen.source, rows=chosen.rows)
     best = trained.epochs().to_pylist()[(trained.progress().best.epoch or 1) - 1]
     assert best["validation_map_50"] > 0.02
-    assert found.figures["map_50"] == pytest.approx(best["validation_map_50"], abs=1e-6)
-    assert found.figures["map"] == pytest.approx(best["validation_map"], abs=1e-6)
+    # A box in the grey beside an image is a mistake while a network trains, and is told to nobody afterwards.
+    for name in ("map", "map_50"):
+        assert best[f"validation_{name}"] - 1e-6 <= found.figures[name] <= best[f"validation_{name}"] + 0.03
     monkeypatch.chdir(tmp_path)
     storage = str(trained.folder.local_path.parent)
     data = own.data.path or ""
     told = command("evaluate", "train", data, "--split", "validation", "--storage", storage)
-    assert "Mean average precision" in told or "mean average precision" in told
+    assert "Mean average precision" in told
+    assert "nan" not in told
 
 
 def test_the_report_shows_boxes_beside_the_truth_and_each_class(trained: RunFolder) -> None:

@@ -190,6 +190,16 @@ def test_boxes_are_told_from_the_score_on_that_is_best_on_validation_rows() -> N
     assert task.choices(values[:, 3:], truth) == {"told_from": 0.5}
 
 
+def test_boxes_are_placed_in_the_original_image_and_those_beside_it_are_left_out() -> None:
+    values = np.zeros((1, 100, 6))
+    values[:, :, 1] = -1
+    values[0, :3] = [[0.9, 1, 10, 40, 30, 60], [0.8, 0, 4, 8, 12, 40], [0.7, 2, 60, 0, 70, 10]]
+    # 128 × 64 pixels went into 64 × 64: the lower half is grey.
+    found = Detection(("a", "b", "c")).in_original(values, np.array([[64, 128]]), np.array([[0.5, 0.5]]))
+    assert found[0, :2].tolist() == [[0.8, 0, 8, 16, 24, 64], [0.7, 2, 120, 0, 128, 20]]
+    assert found[0, 2].tolist() == [0, -1, 0, 0, 0, 0]
+
+
 # ── its network ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -153,7 +153,9 @@ class Detection(Task[Tensor]):
         limit = sizes[:, [1, 0, 1, 0]].astype(np.float64)[:, None]
         sides = moved[:, :, 2:] / scale[:, [1, 0, 1, 0]][:, None]
         moved[:, :, 2:] = np.clip(sides, 0, limit)
-        return moved
+        nothing = (moved[:, :, 4:] <= moved[:, :, 2:4]).any(axis=2)  # it lies in the grey beside the image
+        moved[nothing] = [0, -1, 0, 0, 0, 0]
+        return np.take_along_axis(moved, np.argsort(nothing, axis=1, kind="stable")[:, :, None], axis=1)
 
     def columns(self, values: np.ndarray, unreadable: np.ndarray) -> dict[str, pa.Array[Any]]:
         rows = [None if odd else row[row[:, 0] > 0] for row, odd in zip(values, unreadable, strict=True)]
