@@ -62,7 +62,7 @@ def _training(job: Training, at: str = "") -> Found:
             yield f"{at}data.{name}", f"{why}; remove it, or type {at}data.validation= as well"
     elif isinstance(job.data.validation, str) and job.data.validation != "auto":
         for name in said(job.data, "group", "stratify"):
-            why = "with data.validation, rows of their own; write data.validation: 0.2, or remove it"
+            why = "with data.validation, rows of their own; type data.validation=0.2, or remove it"
             yield f"{at}data.{name}", why
 
 

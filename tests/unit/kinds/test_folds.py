@@ -23,7 +23,7 @@ from lehr.driver import Interrupted
 from lehr.errors import JobError, LehrError, RunError
 from lehr.folds.compare import compared
 from lehr.folds.results import Fold, FoldsResult, difference, standard_error
-from lehr.job import from_dict
+from lehr.job import from_dict, load
 from lehr.kinds import check
 from lehr.kinds.folds import FoldsStudy
 from lehr.runs import RunFolder
@@ -280,3 +280,25 @@ def test_folds_are_proposed_where_few_rows_say_little(storage: Path, tmp_path: P
     assert "Five folds measure all 537 rows" in page
     one_of = lehr.run({**BASE, "storage": str(tmp_path)}, {"data.fold": "1/9", "train.epochs": 1}, debug=True)
     assert advise_folds(one_of.record, one_of.record.progress()) == ""
+
+
+def test_what_is_said_last_of_folds_counts(tmp_path: Path) -> None:
+    (tmp_path / "plain.yaml").write_text("kind: train\ntrain: {epochs: 2}\n")
+    (tmp_path / "folds.yaml").write_text("extends: plain.yaml\nfolds: 3\n")
+    (tmp_path / "again.yaml").write_text("kind: train\nextends: folds.yaml\nfolds: null\n")
+    kinds = [
+        load(tmp_path / name, overrides).kind
+        for name, overrides in (
+            ("plain.yaml", []),
+            ("plain.yaml", ["folds=4"]),
+            ("plain.yaml", ["folds="]),
+            ("folds.yaml", []),
+            ("folds.yaml", ["folds="]),
+            ("again.yaml", []),
+            ("again.yaml", ["folds=2"]),
+        )
+    ]
+    assert kinds == ["train", "folds", "train", "folds", "train", "train", "folds"]
+    (tmp_path / "folds.yaml").write_text("kind: train\nfolds: 1\n")
+    with pytest.raises(JobError, match=r"folds.yaml:2: folds: 1 is not a number of folds"):
+        load(tmp_path / "folds.yaml")
