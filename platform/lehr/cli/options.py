@@ -92,6 +92,8 @@ def loading(what: str) -> Iterator[None]:
 def rehearsed(job: Job) -> JobFacts | None:
     """What a job's training would be, or that of its base; None for a job that trains nothing, or whose data only Ray
     can open. Raises JobError and LehrError for what would end it."""
+    from dataclasses import replace
+
     from lehr.data.sources import returns_dataset
     from lehr.job import told_of_base, training_in
     from lehr.training.rehearsal import facts_of
@@ -100,7 +102,7 @@ def rehearsed(job: Job) -> JobFacts | None:
     if training is None or returns_dataset(training.data):
         return None
     with told_of_base(job):
-        return facts_of(training)
+        return replace(facts_of(training), trainings=getattr(job, "folds", 1))
 
 
 def storage_or_default(storage: str | None) -> str:

@@ -19,15 +19,19 @@ def advise_folds(run: RunFolder, progress: Progress) -> str:
     """What tells more than so few validation rows; empty where they are enough, where folds would take hours, and where
     the split is no draw of one share: rows of their own, one of several splits, a fold."""
     data = run.job.get("data")
-    drawn_once = isinstance(data, Mapping) and data.get("split_seed") is None and data.get("fold") is None
-    return _advice(run, progress, "lehr run JOB folds=5") if drawn_once else ""
+    if not isinstance(data, Mapping) or data.get("split_seed") is not None or data.get("fold") is not None:
+        return ""
+    has_share = isinstance(data.get("validation"), float)  # which has no meaning beside folds
+    return _advice(run, progress, "lehr run JOB folds=5" + (" data.validation=" if has_share else ""))
 
 
 def advise_folds_of_kept(run: RunFolder, progress: Progress) -> str:
     """The same for what a search or a recipe keeps, whose job has to be written first. The time is that of the kept
     training alone, as far as it is known."""
     name = shlex.quote(run.name)
-    return _advice(run, progress, f"lehr best {name} best.yaml && lehr run best.yaml folds=5", timed=False)
+    return _advice(
+        run, progress, f"lehr best {name} best.yaml && lehr run best.yaml folds=5 data.validation=", timed=False
+    )
 
 
 def _advice(run: RunFolder, progress: Progress, command: str, *, timed: bool = True) -> str:

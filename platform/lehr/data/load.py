@@ -255,7 +255,8 @@ def group_notes(data: DataSection, main: Source, ids: tuple[Tensor, Tensor | Non
     groups, chosen = len(np.unique(main.groups)), np.unique(main.groups[held_out.numpy()])
     rows, wanted = len(held_out), data.validation if isinstance(data.validation, float) else VALIDATION_SHARE
     wanted = 1 / data.fold_of[1] if data.fold_of else wanted
-    said = f"data.group={data.group}: {len(chosen):,} of {groups:,} groups validate, {rows:,} of {main.rows:,} rows"
+    grouped = f"grouped by {data.group} (data.group)"
+    said = f"{grouped}: {len(chosen):,} of {groups:,} groups validate, {rows:,} of {main.rows:,} rows"
     notes = [f"{said} ({rows / main.rows:.1%}; asked: {wanted:.1%})"]
     if main.kind == "class":
         labels = np.asarray(main.labels(), np.int64)

@@ -87,12 +87,8 @@ def _build(
     trees = [*map(renaming.tree, trees), *renaming.overrides(override_trees(overrides, said))]
     kinds = [tree.value["kind"] for tree in trees if "kind" in tree.value and tree.value["kind"].value is not None]
     kind = kinds[-1].plain() if kinds else "train"
-    if kind in ("train", "folds"):  # of all that is said of folds the last counts: a number, or that there are none
-        said_folds = [tree.value["folds"] for tree in trees if "folds" in tree.value]
-        kind = "folds" if said_folds and said_folds[-1].value is not None else kind
-        for tree in trees:
-            if "kind" in tree.value and tree.value["kind"].value == "train" != kind:
-                tree.value["kind"] = Node(kind, tree.value["kind"].location)
+    if kind in ("train", "folds"):
+        kind = _with_or_without_folds(kind, trees)
     if not isinstance(kind, str) or kind not in KINDS:
         raise JobError(not_a_choice(kind, "kind", KINDS), field="kind", where=str(kinds[-1].location))
     cls, forms = KINDS[kind], _forms(KINDS[kind])
@@ -118,6 +114,19 @@ def _build(
         raise JobError(error.what, field=error.field, where=error.where or str(tree.locate(path))) from None
     job._origin = dataclasses.replace(origin, tree=tree, dropped=_still_missing(dropped, tree) if told else {})
     return job
+
+
+def _with_or_without_folds(kind: str, trees: list[Node]) -> str:
+    """The kind of a train job, by what is said last of `folds`: a number, or that there are none. Changes the trees."""
+    said = [tree.value["folds"] for tree in trees if "folds" in tree.value]
+    if not said:
+        return kind
+    for tree in trees:
+        if said[-1].value is None and kind == "train":
+            tree.value.pop("folds", None)
+        elif "kind" in tree.value and tree.value["kind"].value == "train":
+            tree.value["kind"] = Node("folds", tree.value["kind"].location)
+    return kind if said[-1].value is None else "folds"
 
 
 def _still_missing(dropped: Dropped, tree: Node) -> dict[FieldPath, str]:

@@ -59,10 +59,10 @@ def _training(job: Training, at: str = "") -> Found:
     if job.data.fold or isinstance(job, FoldsJob):
         for name in said(job.data, "validation"):
             why = "with folds, which hold out each row once" if isinstance(job, FoldsJob) else "with data.fold"
-            yield f"{at}data.{name}", f"{why}; remove it"
+            yield f"{at}data.{name}", f"{why}; remove it, or type {at}data.validation= as well"
     elif isinstance(job.data.validation, str) and job.data.validation != "auto":
         for name in said(job.data, "group", "stratify"):
-            why = "with data.validation, rows of their own; write data.validation: 0.2, or remove it"
+            why = "with data.validation, rows of their own; type data.validation=0.2, or remove it"
             yield f"{at}data.{name}", why
 
 

@@ -84,6 +84,7 @@ class JobFacts:
         weight_bytes: of the network; its gradients take as much again, and what optimizers keep up to twice that.
         steps_per_epoch, steps: optimizer steps.
         machine: what it would run on here.
+        trainings: how many of this length there are.
     """
 
     rows: Mapping[str, int]
@@ -96,6 +97,7 @@ class JobFacts:
     steps_per_epoch: int
     steps: int
     machine: str
+    trainings: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -110,7 +112,8 @@ class JobFacts:
         return [
             f"data     {rows} images of {height} × {width} × {channels}, {decoded}",
             f"network  {self.parameters:,} parameters{frozen}; weights {in_bytes(self.weight_bytes)}",
-            f"length   {count_of(epochs, 'epoch')} of {count_of(self.steps_per_epoch, 'step')}: {self.steps:,} steps",
+            f"length   {count_of(epochs, 'epoch')} of {count_of(self.steps_per_epoch, 'step')}: {self.steps:,} steps"
+            + (f", in each of {self.trainings} folds" if self.trainings > 1 else ""),
             f"machine  {self.machine}",
         ]
 

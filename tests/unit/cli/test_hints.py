@@ -64,6 +64,10 @@ FILLED = {
     "3 * job.train.epochs": "30",
     "max(1, epochs // 2)": "2",
     "size": "63",
+    "epochs": "5",
+    "max(2, rows)": "7",
+    "len(groups)": "3",
+    "NO_COLUMN": "none",
     "side": "64",
     "similar": "cells",
     "parts": "2",
@@ -234,6 +238,7 @@ def paths_of(name: str) -> list[str]:
 
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
 CONTEXTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "data.split": ({"data.source": "table", "data.path": "table.csv"},),
     "schedule.decay": ({"schedule": "wsd"},),
     "schedule.": ({"schedule": "step"}, {"schedule": "cyclic"}, {"schedule": "snapshot"}),
     "train.averaging.": ({"train.averaging": "ema"}, {"train.averaging": "swa"}),

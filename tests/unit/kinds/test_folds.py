@@ -20,9 +20,11 @@ from lehr import Run
 from lehr.cli.main import app
 from lehr.curves.more_rows import advise_folds
 from lehr.driver import Interrupted
-from lehr.errors import LehrError, RunError
+from lehr.errors import JobError, LehrError, RunError
 from lehr.folds.compare import compared
 from lehr.folds.results import Fold, FoldsResult, difference, standard_error
+from lehr.job import from_dict, load
+from lehr.kinds import check
 from lehr.kinds.folds import FoldsStudy
 from lehr.runs import RunFolder
 from lehr.runs.answers import Answers
@@ -173,12 +175,12 @@ def test_other_epochs_are_another_run_and_the_same_again_is_finished(
     assert folds(storage).record.folder.uri == run.record.folder.uri
     assert "is finished" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"train.epochs: 3 -> 4"):
-        folds(storage, **{"train.epochs": 4})
+        folds(storage, "folds", **{"train.epochs": 4})
 
 
 def test_a_fold_that_fails_ends_it_with_a_sentence_and_no_mean(tmp_path: Path) -> None:
     with pytest.raises(LehrError, match=r"3 of 3 folds failed, so there is no mean: folds/01: .*loss") as failed:
-        folds(tmp_path, **{"optimizer.lr": 1e30})
+        folds(tmp_path, "folds", **{"optimizer.lr": 1e30})
     assert failed.value.exit_code == 1
     assert RunFolder.open(str(tmp_path / "folds")).status() == "failed"
     with pytest.raises(RunError, match="not all folds have ended"):
@@ -268,8 +270,35 @@ def test_folds_are_proposed_where_few_rows_say_little(storage: Path, tmp_path: P
     alone = lehr.run({**BASE, "storage": str(tmp_path)}, {"data.validation": 0.1, "train.epochs": 1}, debug=True)
     advice = advise_folds(alone.record, alone.record.progress())
     assert "54 validation rows say little. Five folds measure all 537 rows" in advice
-    assert "lehr run JOB folds=5" in advice
+    _, command, typed = advice.partition("lehr run JOB ")
+    assert command
+    with_share = {**BASE, "data": {**BASE["data"], "validation": 0.1}}
+    check(from_dict(with_share, typed.split()))
+    with pytest.raises(JobError, match=r"data.validation: has no effect with folds.* type data.validation= as well"):
+        check(from_dict(with_share, ["folds=5"]))
     page = Path(alone.record.folder.local_path, "report.html").read_text()
     assert "Five folds measure all 537 rows" in page
     one_of = lehr.run({**BASE, "storage": str(tmp_path)}, {"data.fold": "1/9", "train.epochs": 1}, debug=True)
     assert advise_folds(one_of.record, one_of.record.progress()) == ""
+
+
+def test_what_is_said_last_of_folds_counts(tmp_path: Path) -> None:
+    (tmp_path / "plain.yaml").write_text("kind: train\ntrain: {epochs: 2}\n")
+    (tmp_path / "folds.yaml").write_text("extends: plain.yaml\nfolds: 3\n")
+    (tmp_path / "again.yaml").write_text("kind: train\nextends: folds.yaml\nfolds: null\n")
+    kinds = [
+        load(tmp_path / name, overrides).kind
+        for name, overrides in (
+            ("plain.yaml", []),
+            ("plain.yaml", ["folds=4"]),
+            ("plain.yaml", ["folds="]),
+            ("folds.yaml", []),
+            ("folds.yaml", ["folds="]),
+            ("again.yaml", []),
+            ("again.yaml", ["folds=2"]),
+        )
+    ]
+    assert kinds == ["train", "folds", "train", "folds", "train", "train", "folds"]
+    (tmp_path / "folds.yaml").write_text("kind: train\nfolds: 1\n")
+    with pytest.raises(JobError, match=r"folds.yaml:2: folds: 1 is not a number of folds"):
+        load(tmp_path / "folds.yaml")
