@@ -244,10 +244,22 @@ def _facts(source: Source, looked: Looked) -> SplitFacts:
         counts = dict(zip(source.classes, map(int, (labels > 0).sum(axis=0)), strict=True))
     sizes = looked.sizes[looked.sizes[:, 0] > 0]
     by_area = sizes[np.argsort(sizes[:, 0] * sizes[:, 1], kind="stable")]
-    three = [tuple(map(int, by_area[at])) for at in (0, len(by_area) // 2, -1)] if len(by_area) else [(0, 0)] * 3
+    by_area = by_area if len(by_area) else np.zeros((1, 2), np.int64)
+    three = [(int(by_area[at, 0]), int(by_area[at, 1])) for at in (0, len(by_area) // 2, -1)]
     named = [(source.name_of(row), why) for row, why in looked.unreadable.items()]
     different = len(np.unique(sizes, axis=0)) if len(sizes) else 0
-    return SplitFacts(source.rows, len(looked.rows), counts, missing, named, *three, different, looked.modes)  # type: ignore[arg-type]
+    return SplitFacts(
+        rows=source.rows,
+        looked_at=len(looked.rows),
+        counts=counts,
+        missing=missing,
+        unreadable=named,
+        smallest=three[0],
+        median=three[1],
+        largest=three[2],
+        sizes=different,
+        modes=looked.modes,
+    )
 
 
 # ── pairs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -319,7 +331,7 @@ def _doubts(looked: Mapping[str, Looked], source: Source) -> tuple[list[Doubt], 
     margin = chances[rows, likely[rows]] - chances[rows, given[rows]]
     order = np.argsort(-margin, kind="stable")
     found = [
-        Doubt(*places[chosen[row]], int(given[row]), int(likely[row]), round(float(by), 4))
+        Doubt(places[chosen[row]][0], places[chosen[row]][1], int(given[row]), int(likely[row]), round(float(by), 4))
         for row, by in zip(rows[order].tolist(), margin[order].tolist(), strict=True)
     ]
     return found, accuracy, ""
@@ -349,10 +361,10 @@ def _logistic(x: np.ndarray, labels: np.ndarray, classes: int) -> torch.Tensor:
         steps.zero_grad()
         scores = inputs @ weights[:-1] + weights[-1]
         loss = torch.nn.functional.cross_entropy(scores, targets) + 2e-3 * weights[:-1].square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    steps.step(closure)  # type: ignore[no-untyped-call]
+    steps.step(closure)
     return weights.detach()
 
 

@@ -74,7 +74,7 @@ def source_of(returned: Any, kind: Any = "class", function: Any = indexed) -> So
         [(Image.fromarray(image), label) for image, label in zip(X, Y, strict=True)],
         (X, Y),
         pd.DataFrame({"image": X.tolist(), "label": Y}),
-        pa.table({"img": pa.array(X.tolist()), "label": Y}),
+        pa.table({"img": pa.array(X.tolist()), "label": pa.array(Y)}),
     ],
     ids=["indexed", "targets", "iterated", "dicts", "pairs", "arrays", "pandas", "arrow"],
 )
