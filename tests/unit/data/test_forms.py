@@ -579,6 +579,11 @@ def test_a_server_that_is_away_is_an_error_and_no_unreadable_image(tmp_path: Pat
         source.parts[0].read([0])
 
 
+def test_the_first_name_of_the_label_column_still_works() -> None:
+    assert job_of("x.csv", labels="age").data.label_columns == ("age",)
+    assert job_of("x.csv", labels=["a", "b"]).data.label_columns == ("a", "b")
+
+
 # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
