@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,10 +46,10 @@ PLANTED = {
 }
 
 
-def looked_at(images: list[bytes], labels: np.ndarray, folder: Path) -> tuple[Audit, float]:
+def looked_at(images: list[Any], labels: np.ndarray, folder: Path) -> tuple[Audit, float]:
     folder.mkdir()
     for name, rows in (("train", slice(0, TRAIN)), ("validation", slice(TRAIN, TRAIN + VALIDATION))):
-        pq.write_table(pa.table({"image": images[rows], "label": labels[rows]}), folder / f"{name}.parquet")
+        pq.write_table(pa.table({"image": images[rows], "label": pa.array(labels[rows])}), folder / f"{name}.parquet")
     job = from_dict({"kind": "train", "data": {"path": str(folder)}})
     assert isinstance(job, TrainJob)
     sources = OpenedSources(job)
@@ -66,7 +67,7 @@ def of_digits(random: np.random.Generator) -> None:
         labels = np.array(decoded.labels)
         labels[rows] = (labels[rows] + random.integers(1, 10, len(rows))) % 10
         with tempfile.TemporaryDirectory() as folder:
-            pq.write_table(pa.table({"image": images, "label": labels}), Path(folder) / "train.parquet")
+            pq.write_table(pa.table({"image": images, "label": pa.array(labels)}), Path(folder) / "train.parquet")
             opened_ = from_dict({"kind": "train", "data": {"path": folder}})
             assert isinstance(opened_, TrainJob)
             sources = OpenedSources(opened_)
@@ -82,7 +83,7 @@ def main(path: str, seed: str = "0") -> None:
         of_digits(random)
         return
     table = pq.read_table(path).slice(int(seed) * (TRAIN + VALIDATION), TRAIN + VALIDATION)
-    images, labels = table["image"].to_pylist(), np.array(table["label"].to_pylist())
+    images, labels = list[Any](table["image"].to_pylist()), np.array(table["label"].to_pylist())
     with tempfile.TemporaryDirectory() as folder:
         clean, seconds = looked_at(list(images), labels, Path(folder) / "clean")
         pairs = f"{sum(p.exact for p in clean.pairs)} the same, {sum(not p.exact for p in clean.pairs)} nearly"

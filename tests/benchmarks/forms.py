@@ -60,7 +60,7 @@ def torch_iterable():
 
 
 def hugging_face():
-    import datasets
+    import datasets  # type: ignore[import-not-found,unused-ignore]
 
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names={1}))
     from PIL import Image
@@ -116,7 +116,7 @@ def save(folder: Path, name: str, row: int) -> str:
 
 def data_set(rows: slice = slice(None)) -> Any:
     """As `datasets.Dataset` with an Image and a ClassLabel."""
-    import datasets
+    import datasets  # type: ignore[import-not-found,unused-ignore]
 
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
     images = [Image.fromarray(image) for image in digits()[0][rows]]
@@ -150,14 +150,14 @@ def hf_glob(at: Path) -> Data:
 
 
 def hf_saved(at: Path) -> Data:
-    import datasets
+    import datasets  # type: ignore[import-not-found,unused-ignore]
 
     datasets.DatasetDict({name: data_set(rows) for name, rows in SPLITS.items()}).save_to_disk(at / "set")
     return "set"
 
 
 def hf_array2d(at: Path) -> Data:
-    import datasets
+    import datasets  # type: ignore[import-not-found,unused-ignore]
 
     features = datasets.Features({"img": datasets.Array2D((8, 8), "uint8"), "fine_label": datasets.Value("int32")})
     rows = {"img": digits()[0].tolist(), "fine_label": digits()[1].tolist()}
@@ -166,7 +166,7 @@ def hf_array2d(at: Path) -> Data:
 
 
 def hf_several(at: Path) -> Data:
-    import datasets
+    import datasets  # type: ignore[import-not-found,unused-ignore]
 
     each = datasets.List(datasets.ClassLabel(names=["even", "large"]))
     features = datasets.Features({"image": datasets.Image(), "labels": each})
@@ -223,14 +223,14 @@ def pandas_pixels_csv(at: Path) -> Data:
 
 
 def polars_lists(at: Path) -> Data:
-    import polars as pl
+    import polars as pl  # type: ignore[import-not-found,unused-ignore]
 
     pl.DataFrame({"pixels": digits()[0].tolist(), "label": digits()[1]}).write_parquet(at / "rows.parquet")
     return "rows.parquet"
 
 
 def polars_array(at: Path) -> Data:
-    import polars as pl
+    import polars as pl  # type: ignore[import-not-found,unused-ignore]
 
     image = pl.Series("image", digits()[0], dtype=pl.Array(pl.UInt8, (8, 8)))
     label = pl.Series("label", named(), dtype=pl.Enum(list(NAMES)))
@@ -239,7 +239,7 @@ def polars_array(at: Path) -> Data:
 
 
 def polars_ipc(at: Path) -> Data:
-    import polars as pl
+    import polars as pl  # type: ignore[import-not-found,unused-ignore]
 
     pl.DataFrame({"image": encoded(), "label": named()}).write_ipc(at / "rows.arrow")
     return "rows.arrow"
@@ -263,7 +263,7 @@ def csv_without_endings(at: Path) -> Data:
 
 
 def polars_tsv(at: Path) -> Data:
-    import polars as pl
+    import polars as pl  # type: ignore[import-not-found,unused-ignore]
 
     files = [save(at, f"{row:04d}.png", row) for row in range(ROWS)]
     pl.DataFrame({"path": files, "category": digits()[1]}).write_csv(at / "index.tsv", separator="\t")
@@ -289,7 +289,7 @@ def csv_of_addresses(at: Path) -> Data:
 
 
 def web_dataset(at: Path) -> Data:
-    import webdataset as wds
+    import webdataset as wds  # type: ignore[import-not-found,unused-ignore]
 
     with wds.ShardWriter(str(at / "digits-%06d.tar"), maxcount=200, verbose=0) as sink:
         for row, label in enumerate(digits()[1]):
@@ -298,7 +298,7 @@ def web_dataset(at: Path) -> Data:
 
 
 def web_dataset_json(at: Path) -> Data:
-    import webdataset as wds
+    import webdataset as wds  # type: ignore[import-not-found,unused-ignore]
 
     for split, rows in SPLITS.items():
         with wds.ShardWriter(str(at / f"{split}-%04d.tar"), maxcount=200, verbose=0) as sink:

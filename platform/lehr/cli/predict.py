@@ -30,7 +30,7 @@ DataSet = Annotated[
 ]
 STDIN = "-"
 SHOWN = 5  # of a folder's least certain images
-DATA_FILES = (".yaml", ".yml", ".parquet")
+DATA_FILES = (".yaml", ".yml", ".parquet", ".arrow", ".feather", ".csv", ".tsv", ".jsonl", ".tar", ".npz", ".npy")
 
 
 def predict(

@@ -18,6 +18,8 @@ def rows_of(curves: Curves) -> Rows:
     wanted = curves.option("data.validation", "auto")
     drawn = isinstance(wanted, float) or (wanted == "auto" and not curves.own_validation)
     found = {f"data.{name}": curves.option(f"data.{name}") for name in ("source", "path", "classes")}
+    if found["data.path"] and ":" not in str(found["data.source"]):
+        found["data.source"] = "auto"  # a path is the same data whether their form is named or found by looking
     found["data.validation"] = (SHARE if wanted == "auto" else wanted) if drawn else wanted
     if drawn:
         seed = curves.option("data.split_seed")

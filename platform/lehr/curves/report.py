@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
@@ -128,8 +129,10 @@ def differences(runs: Sequence[Curves]) -> list[str]:
 
 def subtitle(curves: Curves) -> str:
     """What was trained, in half a line."""
+    data = curves.option("data.source", "")
+    data = os.path.basename(str(curves.option("data.path")).rstrip("/")) if data == "auto" else data
     parts = [
-        f"{curves.option('model.name', '')} on {curves.option('data.source', '')}",
+        f"{curves.option('model.name', '')} on {data}",
         f"{curves.option('optimizer.name', '')} with learning rate {curves.option('optimizer.lr', 0):g}",
         f"{curves.option('schedule.name', '')} schedule",
         f"batch size {curves.option('train.batch_size', '')}",

@@ -1,9 +1,9 @@
 """What a data set holds, found by looking at its rows: sizes, duplicates, leaks between splits, doubtful labels.
 
 It needs no network and no weights. Labels are doubted by confident learning (Northcutt, Jiang and Chuang, 2021): each
-fifth of the rows is judged by a linear model that was fitted on the others, on histograms of gradients (Dalal and
-Triggs, 2005) and coarse colours; a row is a candidate where the model is surer of another class than it usually is of
-rows of that class. Where the model itself tells the classes badly apart, none is named.
+fifth of the rows is judged by a linear model that was fitted on the others (`linear.py`); a row is a candidate where
+the model is surer of another class than it usually is of rows of that class. Where the model itself tells the classes
+badly apart, none is named.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from lehr.data.decode import UnreadableImage, decoded_row, raw_rows, stored_as
 from lehr.data.labels import without_label
 from lehr.data.leaks import LEAST_SIDE
 from lehr.data.likeness import Likeness, digest, likeness, near_pairs
+from lehr.data.linear import SIDE, chances, features_of
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
 from lehr.data.sources.base import Source
 
 LOOK_SECONDS, NEAR_SECONDS = 300.0, 60.0
 """For how long rows are decoded, and compared."""
-SIDE = 32
-FOLDS = 5
 LEAST_OF_A_CLASS = 10
 LEAST_ACCURACY, MOST_DOUBTED = 0.5, 0.2
 """Doubts are named where the linear model is right on at least this share, and doubts at most this share."""
@@ -198,7 +196,7 @@ def _look(source: Source, wanted: PixelFormat, pool: ThreadPoolExecutor, seed: i
         modes=Counter(each.mode for each in seen if each.mode),
         digests=[each.digest for each in seen],
         like=_likeness(thumbs),
-        features=_features(thumbs),
+        features=features_of(thumbs),
         unreadable={int(rows_seen[at]): each.why for at, each in enumerate(seen) if each.why},
     )
 
@@ -244,10 +242,22 @@ def _facts(source: Source, looked: Looked) -> SplitFacts:
         counts = dict(zip(source.classes, map(int, (labels > 0).sum(axis=0)), strict=True))
     sizes = looked.sizes[looked.sizes[:, 0] > 0]
     by_area = sizes[np.argsort(sizes[:, 0] * sizes[:, 1], kind="stable")]
-    three = [tuple(map(int, by_area[at])) for at in (0, len(by_area) // 2, -1)] if len(by_area) else [(0, 0)] * 3
+    by_area = by_area if len(by_area) else np.zeros((1, 2), np.int64)
+    three = [(int(by_area[at, 0]), int(by_area[at, 1])) for at in (0, len(by_area) // 2, -1)]
     named = [(source.name_of(row), why) for row, why in looked.unreadable.items()]
     different = len(np.unique(sizes, axis=0)) if len(sizes) else 0
-    return SplitFacts(source.rows, len(looked.rows), counts, missing, named, *three, different, looked.modes)  # type: ignore[arg-type]
+    return SplitFacts(
+        rows=source.rows,
+        looked_at=len(looked.rows),
+        counts=counts,
+        missing=missing,
+        unreadable=named,
+        smallest=three[0],
+        median=three[1],
+        largest=three[2],
+        sizes=different,
+        modes=looked.modes,
+    )
 
 
 # ── pairs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -306,79 +316,22 @@ def _doubts(looked: Mapping[str, Looked], source: Source) -> tuple[list[Doubt], 
     chosen = np.flatnonzero(fine)[:MOST_JUDGED]
     if len(np.unique(labels[chosen])) < 2:
         return [], None, f"fewer than {LEAST_OF_A_CLASS} rows of each class"
-    chances = _out_of_fold(features[chosen], labels[chosen], len(source.classes))
+    likely_of = chances(features[chosen], labels[chosen], len(source.classes))
     given = labels[chosen]
-    accuracy = float((chances.argmax(axis=1) == given).mean())
-    usual = np.array([chances[given == k, k].mean() if (given == k).any() else 2.0 for k in range(len(source.classes))])
-    sure = chances >= usual[None, :]
-    likely = np.where(sure, chances, -1.0).argmax(axis=1)
+    accuracy = float((likely_of.argmax(axis=1) == given).mean())
+    usual = np.array(
+        [likely_of[given == k, k].mean() if (given == k).any() else 2.0 for k in range(len(source.classes))]
+    )
+    sure = likely_of >= usual[None, :]
+    likely = np.where(sure, likely_of, -1.0).argmax(axis=1)
     rows = np.flatnonzero(sure.any(axis=1) & (likely != given))
     if accuracy < LEAST_ACCURACY or len(rows) > MOST_DOUBTED * len(given):
         why = f"a linear model is right on {accuracy:.0%} of the rows, too few to doubt labels by it"
         return [], accuracy, why
-    margin = chances[rows, likely[rows]] - chances[rows, given[rows]]
+    margin = likely_of[rows, likely[rows]] - likely_of[rows, given[rows]]
     order = np.argsort(-margin, kind="stable")
     found = [
-        Doubt(*places[chosen[row]], int(given[row]), int(likely[row]), round(float(by), 4))
+        Doubt(places[chosen[row]][0], places[chosen[row]][1], int(given[row]), int(likely[row]), round(float(by), 4))
         for row, by in zip(rows[order].tolist(), margin[order].tolist(), strict=True)
     ]
     return found, accuracy, ""
-
-
-def _out_of_fold(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """float64 [rows, classes]: chances from a model that was fitted on the other rows."""
-    order = permutation(key(0, "audit folds"), len(labels)).numpy()
-    found = np.zeros((len(labels), classes))
-    for fold in range(FOLDS):
-        held = order[fold::FOLDS]
-        others = np.setdiff1d(order, held)
-        centre, scale = features[others].mean(axis=0), features[others].std(axis=0) + 1e-3
-        weights = _logistic((features[others] - centre) / scale, labels[others], classes)
-        scores = torch.from_numpy((features[held] - centre) / scale).float() @ weights[:-1] + weights[-1]
-        found[held] = torch.softmax(scores.double(), dim=1).numpy()
-    return found
-
-
-def _logistic(x: np.ndarray, labels: np.ndarray, classes: int) -> torch.Tensor:
-    """Multinomial logistic regression with a small penalty: weights [features + 1, classes]."""
-    inputs, targets = torch.from_numpy(x).float(), torch.from_numpy(labels)
-    weights = torch.zeros(inputs.shape[1] + 1, classes, requires_grad=True)
-    steps = torch.optim.LBFGS([weights], lr=1.0, max_iter=60, history_size=10, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        steps.zero_grad()
-        scores = inputs @ weights[:-1] + weights[-1]
-        loss = torch.nn.functional.cross_entropy(scores, targets) + 2e-3 * weights[:-1].square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    steps.step(closure)  # type: ignore[no-untyped-call]
-    return weights.detach()
-
-
-def _features(thumbs: np.ndarray) -> np.ndarray:
-    """float32 [rows, 624]: histograms of gradients in 8 × 8 cells of 9 directions, and colours of 4 × 4 cells."""
-    return np.concatenate([_of_some(thumbs[at : at + 512]) for at in range(0, max(1, len(thumbs)), 512)])
-
-
-CELLS, DIRECTIONS = 8, 9
-
-
-def _of_some(thumbs: np.ndarray) -> np.ndarray:
-    images = thumbs.astype(np.float32) / 255
-    grey = images.mean(axis=3)
-    across, down = np.gradient(grey, axis=2), np.gradient(grey, axis=1)
-    strength, angle = np.hypot(across, down), np.mod(np.arctan2(down, across), np.pi)
-    at = angle / np.pi * DIRECTIONS
-    low = np.floor(at).astype(np.int64) % DIRECTIONS
-    part = (at - np.floor(at)).astype(np.float32)
-    side = SIDE // CELLS
-    histograms = np.zeros((len(thumbs), CELLS, CELLS, DIRECTIONS), np.float32)
-    for direction in range(DIRECTIONS):
-        share = np.where(low == direction, 1 - part, 0) + np.where((low + 1) % DIRECTIONS == direction, part, 0)
-        cells = (strength * share).reshape(-1, CELLS, side, CELLS, side)
-        histograms[..., direction] = cells.sum(axis=(2, 4))
-    flat = np.sqrt(histograms.reshape(len(thumbs), -1))
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True) + 1e-3
-    colours = images.reshape(-1, 4, 8, 4, 8, 3).mean(axis=(2, 4)).reshape(len(thumbs), -1)
-    return np.concatenate([flat, colours], axis=1).astype(np.float32)

@@ -85,4 +85,6 @@ def training_of(job: Job) -> TrainJob | None:
 
 
 def _place(job: TrainJob) -> tuple[str, str | None]:
-    return job.data.source, job.data.path
+    """What the data are: a path is the same data whether their form is named or found by looking."""
+    data = job.data
+    return ("auto" if data.path and ":" not in data.source else data.source), data.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import cast
 
@@ -49,7 +50,8 @@ def search_page(run: RunFolder, found: SearchResults) -> str:
     ]
     base = found.job.base
     method = found.job.method.replace("_", "-")
-    lead = f"{method} search over {', '.join(found.space)}: {base.model.name}, {base.data.source} data"
+    data = os.path.basename((base.data.path or "").rstrip("/")) if base.data.source == "auto" else base.data.source
+    lead = f"{method} search over {', '.join(found.space)}: {base.model.name}, {data} data"
     return page(run.name, lead, [section for section in sections if section], _facts(run, found))
 
 

@@ -161,6 +161,7 @@ def _data_errors(job: Job) -> Mapping[str, str]:
     from pyarrow.fs import FileType
 
     from lehr.data.sources.base import file_system
+    from lehr.data.sources.shards import is_pattern
     from lehr.submission.submit import data_paths
 
     training = training_of(job)
@@ -169,6 +170,8 @@ def _data_errors(job: Job) -> Mapping[str, str]:
         return {}
     found = {}
     for name, path in data_paths(job).items():
+        if is_pattern(path):
+            continue
         try:
             filesystem, inner = file_system(path)
             if filesystem.get_file_info(inner).type == FileType.NotFound:

@@ -46,7 +46,7 @@ def png(row: int) -> bytes:
 
 
 FILES = [png(row) for row in range(ROWS)]
-STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+STRUCT: pa.DataType = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IN_STRUCTS = pa.array([{"bytes": file, "path": None} for file in FILES], STRUCT)
 
 
@@ -99,15 +99,16 @@ def saved(at: Path) -> Path:
         (at / split).mkdir()
         features = {"image": {"_type": "Image"}, "label": {"names": list(NAMES), "_type": "ClassLabel"}}
         images = pa.array(
-            [{"bytes": file, "path": None} for file in FILES], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+            [{"bytes": file, "path": None} for file in FILES],
+            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
         )
-        schema = pa.table({"image": images, "label": LABELS}).schema
+        schema = pa.table({"image": images, "label": pa.array(LABELS)}).schema
         schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
         names = ["data-00001-of-00002.arrow", "data-00000-of-00002.arrow"] if split == "train" else ["data-0.arrow"]
         for number, name in enumerate(names):
             half = slice(number * 7, number * 7 + 7) if split == "train" else slice(0, 3)
             with pa.ipc.new_stream(str(at / split / name), schema) as writer:
-                table = pa.table({"image": images, "label": LABELS}).slice(half.start, half.stop - half.start)
+                table = pa.table({"image": images, "label": pa.array(LABELS)}).slice(half.start, half.stop - half.start)
                 writer.write_table(table.cast(schema), max_chunksize=4)
         (at / split / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
         (at / split / "dataset_info.json").write_text("{}")
@@ -576,6 +577,11 @@ def test_a_server_that_is_away_is_an_error_and_no_unreadable_image(tmp_path: Pat
     source = opened(tmp_path / "t.csv")
     with pytest.raises(LehrError, match=r"http://127.0.0.1:9/a.png cannot be fetched"):
         source.parts[0].read([0])
+
+
+def test_the_first_name_of_the_label_column_still_works() -> None:
+    assert job_of("x.csv", labels="age").data.label_columns == ("age",)
+    assert job_of("x.csv", labels=["a", "b"]).data.label_columns == ("a", "b")
 
 
 # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -74,7 +76,7 @@ def source_of(returned: Any, kind: Any = "class", function: Any = indexed) -> So
         [(Image.fromarray(image), label) for image, label in zip(X, Y, strict=True)],
         (X, Y),
         pd.DataFrame({"image": X.tolist(), "label": Y}),
-        pa.table({"img": pa.array(X.tolist()), "label": Y}),
+        pa.table({"img": pa.array(X.tolist()), "label": pa.array(Y)}),
     ],
     ids=["indexed", "targets", "iterated", "dicts", "pairs", "arrays", "pandas", "arrow"],
 )
@@ -91,6 +93,43 @@ def test_rows_are_those_that_were_returned_and_any_can_be_read_alone(returned: A
         for each in some["image"]
     ] == [108, 108]
     assert some["label"].to_pylist() == Y[[517, 514]].tolist()
+
+
+class Hub:
+    """What lehr asks of a `datasets.Dataset` 5.2: its features, and rows as Arrow has them."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table, self.asked = table, []  # type: ignore[var-annotated]
+
+    @property
+    def features(self) -> Any:
+        return type("Features", (), {"arrow_schema": self.table.schema})
+
+    def select_columns(self, names: list[str]) -> Hub:
+        return Hub(self.table.select(names))
+
+    def with_format(self, name: str) -> Hub:
+        assert name == "arrow"
+        return self
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows: list[int]) -> pa.Table:
+        return self.table.take(pa.array(rows, pa.int64()))
+
+
+def test_a_dataset_of_hugging_face_is_read_as_it_is_stored() -> None:
+    file = io.BytesIO()
+    Image.fromarray(X[0]).save(file, "PNG")
+    features = {"image": {"_type": "Image"}, "label": {"names": ["a", "b", "c"], "_type": "ClassLabel"}}
+    images = [{"bytes": file.getvalue(), "path": None}] * ROWS
+    told = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"image": images, "label": pa.array(Y)}).replace_schema_metadata(told)
+    source = source_of(Hub(table))
+    assert (source.classes, source.form) == (("a", "b", "c"), "a Dataset of Hugging Face")
+    assert source.parts[1].read([5, 2])["label"].to_pylist() == Y[[517, 514]].tolist()
+    assert np.array_equal(read(source, PixelFormat()).pixels[-1], X[0])
 
 
 def test_only_the_rows_that_are_asked_for_are_made() -> None:

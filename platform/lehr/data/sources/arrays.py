@@ -92,10 +92,9 @@ def _on_disk(path: str, member: str, changed: int, size: int) -> np.ndarray:
                 shape, fortran, dtype = _header(file)
                 if dtype.hasobject:
                     raise ValueError("holds objects, which are not read; allowed: numbers")
-                order = "F" if fortran else "C"
                 if not int(np.prod(shape)):
                     return np.zeros(shape, dtype)
-                return np.memmap(path, dtype, "r", file.tell(), shape, order)
+                return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
         return _unpacked(archive, info)
 
 
@@ -198,7 +197,7 @@ def _by_split(
 ) -> dict[str, tuple[str, str]]:
     """By split, the names of its arrays of images and labels."""
     roles: dict[str, dict[str, str]] = defaultdict(dict)
-    named = {wanted.image: "images", **dict.fromkeys(wanted.columns, "labels")}
+    named: dict[str | None, str] = {wanted.image: "images", **dict.fromkeys(wanted.columns, "labels")}
     for name in found:
         words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", name) if word]
         split = next((each for word in words if (each := split_of(word))), "train")

@@ -190,20 +190,19 @@ def _base(name: str) -> str:
 
 def _of_images(path: str, images: Sequence[str], tables: Sequence[str]) -> Recognised:
     """Class folders, or files that a table lists, or files without labels."""
-    if any(_base(name) in ("metadata.csv", "metadata.jsonl", "metadata.parquet") for name in tables):
+    if any(_base(name) in ("metadata.csv", "metadata.jsonl") for name in tables):
         return Recognised("table", path)  # as Hugging Face has an image folder
     below, folders = branching(path, by_folder(images))
     depths = [name for name in folders if name]
     inside = [by_folder(files) for name, files in folders.items() if split_of(name)]
     split_only = bool(depths) and all(map(split_of, depths)) and all(set(each) <= {""} for each in inside)
-    classes = len(depths) > 1 and not split_only and len(folders.get("", ())) <= len(images) / 2
+    loose = len(folders.get("", ())) > len(images) / 2
+    classes = len(depths) > 1 and not split_only and not loose
     if classes or (inside and any(set(each) - {""} for each in inside)):
         return Recognised("images", below)
     if tables:
         return Recognised("table", path if len(tables) > 1 else join_path(path, tables[0]))
-    if len(depths) == 1 or split_only:
-        return Recognised("images", below)
-    return Recognised("files", path)
+    return Recognised("files" if loose or not depths else "images", path if loose else below)
 
 
 def _unknown(names: Sequence[str]) -> str:

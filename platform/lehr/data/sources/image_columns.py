@@ -91,7 +91,7 @@ def _with_types(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in list(schema)[:8]) + (", …" if len(schema) > 8 else "")
 
 
-def can_be_image(kind: pa.DataType) -> bool:
+def can_be_image(kind: Any) -> bool:
     """Whether values of this type may be images: files, or pixels in two or three dimensions or flattened ones."""
     if isinstance(kind, pa.BaseExtensionType):
         return _tensor_shape(kind) is not None
@@ -201,7 +201,7 @@ def _common_shape(values: Any) -> tuple[int, ...] | None:
     while _is_list(values.type):
         if values.null_count or not len(values):
             return None
-        lengths = pc.min_max(pc.list_value_length(values)).as_py()
+        lengths: Any = pc.min_max(pc.list_value_length(values)).as_py()
         if lengths["min"] != lengths["max"] or not lengths["max"]:
             return None
         shape.append(lengths["max"])

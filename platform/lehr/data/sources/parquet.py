@@ -137,8 +137,9 @@ def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFacto
     """The source of these files, in this order. Raises JobError for a file of another form."""
     parts: list[ParquetPart] = []
     classes: tuple[str, ...] | None = None
-    images, labels, number, form = ("image",), [""], "", "Parquet"
+    images: tuple[str, ...] = ("image",)
     there: tuple[str, ...] = ()
+    labels, number, form = [""], "", "Parquet"
     for at, path in enumerate(paths):
         schema, metadata = _footer(path, field, job_error)
         known, said = _known_classes(schema, path, field, job_error)

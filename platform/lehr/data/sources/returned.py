@@ -94,6 +94,10 @@ def _source(rows: Any, called: Called, wanted: Wanted, job_error: ErrorFactory) 
         usual = Wanted(wanted.kind, wanted.columns) if ready else wanted
         return table_source(chunks, schema, called.name, "data.source", job_error, usual, form, ready=ready)
     called.keep(rows)
+    if _is_hugging_face(rows):
+        schema = rows.features.arrow_schema
+        parts = [HubChunk(called, start, min(ROWS, len(rows) - start)) for start in range(0, len(rows), ROWS)]
+        return table_source(parts, schema, called.name, "data.source", job_error, wanted, "a Dataset of Hugging Face")
     labels = _labels(rows, called.name)
     schema = pa.schema([pa.field(IMAGE, pa.large_binary()), pa.field(LABEL, labels.type)])
     indexed = [IndexedChunk(called, start, labels.slice(start, ROWS)) for start in range(0, len(labels), ROWS)]
@@ -109,9 +113,8 @@ def _as_table(rows: Any) -> tuple[pa.Table | None, str]:
     """The rows as a table, and what they are; None for what is indexed where it is needed."""
     if isinstance(rows, pa.Table):
         return rows, "an Arrow table"
-    arrow = getattr(rows, "with_format", None)
-    if arrow is not None and hasattr(rows, "features") and hasattr(rows, "__getitem__"):
-        return _of_hugging_face(rows), "a Dataset of Hugging Face"
+    if _is_hugging_face(rows):
+        return None, ""
     if hasattr(rows, "to_arrow") and hasattr(rows, "columns"):  # polars
         return rows.to_arrow(), "a data frame"
     if hasattr(rows, "columns") and hasattr(rows, "itertuples"):  # pandas
@@ -131,12 +134,6 @@ def _as_table(rows: Any) -> tuple[pa.Table | None, str]:
         f"a {type(rows).__name__}; allowed: a torch Dataset, a datasets.Dataset, a ray.data.Dataset, a list of "
         '{"image": …, "label": …}, a pair of arrays, or a dict of these by split'
     )
-
-
-def _of_hugging_face(rows: Any) -> pa.Table:
-    """The rows that it shows, in its order, with what it knows of their classes."""
-    whole = rows.with_format("arrow")[:]
-    return whole.replace_schema_metadata(rows.features.arrow_schema.metadata)
 
 
 def _table(rows: Iterator[Any]) -> pa.Table:
@@ -166,6 +163,28 @@ def _column(values: list[Any]) -> pa.Array[Any]:
 
 
 # ── indexed where it is needed ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_hugging_face(rows: Any) -> bool:
+    return all(hasattr(rows, name) for name in ("with_format", "select_columns", "features", "__len__"))
+
+
+@dataclass(frozen=True)
+class HubChunk:
+    """Rows of a `datasets.Dataset` that a function returns, by number: as they are stored, without decoding."""
+
+    called: Called
+    first: int
+    rows: int
+
+    def columns(self, names: list[str], rows: Sequence[int] | None = None) -> pa.Table:
+        chosen = [self.first + row for row in (range(self.rows) if rows is None else rows)]
+        with calling(self.called.name):
+            found: pa.Table = self.called.rows().select_columns(names).with_format("arrow")[chosen]
+        return found
+
+    def name(self, row: int) -> str:
+        return f"{self.called.name} row {self.first + row}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from lehr.data.sources.base import ErrorFactory, LabelledPart, Source
+from lehr.data.sources.base import ErrorFactory, LabelledPart, Part, Source
 from lehr.data.sources.image_columns import (
     COLUMNS,
     WrongImages,
@@ -38,6 +38,10 @@ class Chunk(Protocol):
     def name(self, row: int) -> str:
         """Where a person finds the row at this position."""
         ...
+
+
+class TabularPart(Part, Chunk, Protocol):
+    """A part that gives columns of its table too."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ def spoken(columns: Sequence[str]) -> str:
 
 
 def with_labels(
-    parts: Sequence[Chunk],
+    parts: Sequence[TabularPart],
     known: tuple[str, ...] | None,
     name: str,
     field: str,

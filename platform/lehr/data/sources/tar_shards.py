@@ -3,7 +3,8 @@
 `000001.jpg` beside `000001.cls` is an image and its class. What can label a row becomes a column: `cls` (a whole
 number, or a name), `txt`, and each field of `json`; `data.columns.label` names one. `data.columns.image` names the
 ending of the images where there are several. Where names have dots of their own (`v1.5_07.jpg`), so that the first dot
-makes no rows, files that share a name up to the last dot are one row. Shards are not packed (`.tar.gz`), so that a row is read by its place.
+makes no rows, files that share a name up to the last dot are one row. Shards are not packed (`.tar.gz`), so that a row
+is read by its place.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class TarChunk:
     def columns(self, names: list[str], rows: Sequence[int] | None = None) -> pa.Table:
         chosen = range(self.rows) if rows is None else rows
         labels = some(self.labels, rows)
-        return pa.table({name: self._files(name, chosen) if name in self.places else labels[name] for name in names})
+        columns: dict[str, Any] = {
+            name: self._files(name, chosen) if name in self.places else labels[name] for name in names
+        }
+        return pa.table(columns)
 
     def _files(self, name: str, rows: Sequence[int]) -> pa.Array[Any]:
         def read() -> list[bytes | None]:
@@ -111,7 +115,7 @@ def _source(paths: list[str], name: str, wanted: Wanted, job_error: ErrorFactory
         for path, rows in found
         for start in range(0, len(rows), ROWS)
     ]
-    fields = [pa.field(column, pa.large_binary()) for column in images]
+    fields: list[pa.Field[Any]] = [pa.field(column, pa.large_binary()) for column in images]
     fields += [pa.field(column, _type(column, chunks)) for column in labels]
     return table_source(chunks, pa.schema(fields), name, "data.path", job_error, wanted, "tar shards of WebDataset")
 
