@@ -71,7 +71,7 @@ def fine_tune(
     name = run_name(photos, minutes, changes)
     again = shlex.join(["lehr", "fine-tune", photos, *(overrides or ())])
     before = time.perf_counter()
-    from lehr.photos import photo_job
+    from lehr.photos import photo_job, told_as_typed
 
     imports = time.perf_counter() - before
     job = None if fresh else unfinished(photos, name, str(changes.get("storage") or where), changes)
@@ -80,7 +80,8 @@ def fine_tune(
             changes.setdefault("name", name)  # so that the run of this name makes room
         job = photo_job(photos, changes, minutes, named=name, again=again, imports=imports, say=wrapped).job
     command = shlex.join(["lehr", *(word for word in sys.argv[1:] if word != "--fresh")])
-    run = run_job(job, debug=debug, fresh=fresh, started=started, command=command)
+    with told_as_typed(changes):
+        run = run_job(job, debug=debug, fresh=fresh, started=started, command=command)
     where = format_folder(run.folder)
     if job.kind != "transfer":  # which says so itself
         print(f"Report:  {where}/report.html")

@@ -11,20 +11,21 @@ from lehr import trust
 from lehr.errors import JobError, RunError
 from lehr.formatting import count_of, format_seconds
 from lehr.job import Job, Training, TrainJob, TransferJob, from_dict, to_dict
-from lehr.models.pretrained import NotDownloaded, needs_download
-from lehr.models.weights import read_weights, recipe_for
+from lehr.models.find import find
+from lehr.models.fit import check_weights
+from lehr.models.lite import has_code, lite_file, to_install
+from lehr.models.pretrained import NotDownloaded, is_file, needs_download
+from lehr.models.weights import recipe_for
 from lehr.photos.folder import Photographs, look_at
 from lehr.photos.plan import BATCH, USUAL_MINUTES, Costs, Length, Work, fit_length, validation_share
 from lehr.photos.speed import measure
+from lehr.photos.typed import OF_A_TRANSFER, Overrides, of_training, of_transfer, told_as_typed
 from lehr.transfer.strategy_jobs import backbone_network, backbone_recipe, backbone_weights
 
 NETWORK = "resnet18"
+LITE = "efficientnet_lite0"  # whose weights come from a package index, where nothing else can be downloaded
 SIDE = 64  # pixels, without pretrained weights
-OF_A_TRAINING = ("data", "loss", "metrics", "optimizer", "schedule", "train", "callbacks", "workers")
-OF_A_TRANSFER = ("backbone", "strategy", "features", "finetune", "compare_scratch", "images_per_class")
 FIRST_LOOK = 2.0  # minutes
-
-Overrides = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,36 @@ def photo_job(
         JobError: the folder holds no classes, or a change cannot be had.
         LehrError: weights that the user names cannot be had.
     """
+    with told_as_typed(overrides):
+        return _photo_job(folder, overrides, minutes, named, again, imports, say)
+
+
+def _photo_job(
+    folder: str,
+    overrides: Overrides,
+    minutes: float | None,
+    named: str,
+    again: str,
+    imports: float,
+    say: Callable[[str], None],
+) -> PhotoJob:
     for field in ("kind", "data.path", "data.source", "extends"):
         if field in overrides or f"base.{field}" in overrides:
             raise JobError("is what this command decides; remove it", field=field, where="command line")
-    job = from_dict(_pretrained(folder), overrides=_of_transfer(overrides), named=named)
+    job = from_dict(_pretrained(folder), overrides=of_transfer(overrides), named=named)
     assert isinstance(job, TransferJob)
     trust.give(to_dict(job))
     photographs = look_at(job.base.data)  # before anything is downloaded
     for line in photographs.told:
         say(line)
-    start, found = _start(job, overrides, again, say)
+    start, network = _start(job, overrides, again, say)
     say(start)
+    found = bool(network)
+    if network not in ("", NETWORK):
+        job = from_dict(_pretrained(folder, network), overrides=of_transfer(overrides), named=named)
+        trust.give(to_dict(job))
     if not found:
-        job = from_dict(_scratch(folder), overrides=_of_training(overrides), named=named)
+        job = from_dict(_scratch(folder), overrides=of_training(overrides), named=named)
         trust.give(to_dict(job))
     training = _training(job)
     network, options, size = _network(job)
@@ -90,9 +108,9 @@ def photo_job(
         raise job.error("backbone" if found else "model", str(error)) from error
     work = _work(photographs, training.data.validation, costs)
     length = fit_length(work, USUAL_MINUTES if minutes is None else minutes, pretrained=found)
-    said = (_pretrained if found else _scratch)(photographs.folder)
+    said = _pretrained(photographs.folder, network) if found else _scratch(photographs.folder)
     _fit(said, photographs, length)
-    changes = (_of_transfer if found else _of_training)(overrides)
+    changes = (of_transfer if found else of_training)(overrides)
     job = from_dict(said, overrides=changes, named=named)
     for path, value in changes.items():
         _set(said, path.split("."), value)
@@ -104,7 +122,7 @@ def photo_job(
 def is_changed(job: Job, overrides: Overrides) -> bool:
     """Whether these changes would make another job of one that was made here before."""
     made = to_dict(job)
-    changes = (_of_transfer if isinstance(job, TransferJob) else _of_training)(overrides)
+    changes = (of_transfer if isinstance(job, TransferJob) else of_training)(overrides)
     try:
         return to_dict(from_dict(made, overrides=changes)) != made
     except JobError:  # it is of the other kind
@@ -114,24 +132,35 @@ def is_changed(job: Job, overrides: Overrides) -> bool:
 # ── what starts it ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _start(job: TransferJob, overrides: Overrides, again: str, say: Callable[[str], None]) -> tuple[str, bool]:
-    """A sentence about the weights to start from, and whether there are any.
+def _start(job: TransferJob, overrides: Overrides, again: str, say: Callable[[str], None]) -> tuple[str, str]:
+    """A sentence about the weights to start from, and the backbone's name; empty where there are no weights.
 
     Raises JobError where the user named weights, or what needs them, and they cannot be had.
     """
-    network, weights = backbone_network(job)["name"], backbone_weights(job)
+    try:
+        options = backbone_network(job)
+    except (ValueError, RunError) as error:
+        raise job.error("backbone", str(error)) from error
+    network, weights = options.pop("name"), backbone_weights(job)
     if needs_download(weights, network):
         say(f"Downloading the weights of {network}, once")
     try:
-        read_weights(weights, job.storage, network, f"{again} model.weights")
-        source = backbone_recipe(job, network).source
-        return f"Start: {network}, pretrained{f' ({source})' if source else ''}", True
+        find(network, options)
+    except ValueError as error:
+        raise job.error("backbone.name", str(error)) from error
+    try:
+        check_weights(weights, job.storage, network, options, f"{again} model.weights")
+        source = weights if is_file(weights) else backbone_recipe(job, network).source
+        return f"Start: {network}, pretrained{f' ({source})' if source else ''}", job.backbone.name
     except (ValueError, RunError) as error:
         asked = [path for path in overrides if path.split(".")[0] in (*OF_A_TRANSFER, "model")]
         if not isinstance(error, NotDownloaded) or asked:
             raise job.error("backbone.weights", str(error)) from error
+        if lite_file(LITE) and has_code():
+            return f"Start: {LITE}, pretrained (its package is installed), since {error.problem}", LITE
         why = f"Start: from scratch, which takes many more photographs to be as good, since {error.problem}"
-        return f"{why}\nWith weights: {error.remedy}", False
+        index = f"or, from a package index: {to_install(LITE)}; then {again} model={LITE}"
+        return f"{why}\nWith weights: {error.remedy}; {index}", ""
 
 
 def _training(job: Job) -> Training:
@@ -163,10 +192,10 @@ def _work(found: Photographs, validation: object, costs: Costs) -> Work:
 # ── what the job says ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pretrained(folder: str) -> dict[str, Any]:
+def _pretrained(folder: str, network: str = NETWORK) -> dict[str, Any]:
     return {
         "kind": "transfer",
-        "backbone": {"name": NETWORK, "weights": "pretrained"},
+        "backbone": {"name": network, "weights": "pretrained"},
         "strategy": ["features", "finetune"],
         "base": {
             "data": {"source": "images", "path": folder, "augment": ["flip"]},
@@ -201,23 +230,6 @@ def _fit(said: dict[str, Any], found: Photographs, length: Length) -> None:
         data["limit"] = length.limit
     if found.unreadable and len(found.unreadable) > 0.01 * found.looked_at:
         data["skip_unreadable"] = found.skipped
-
-
-def _of_transfer(overrides: Overrides) -> dict[str, Any]:
-    """The changes as a transfer takes them, in which a training is `base` and its network the backbone."""
-    found = {}
-    for path, value in overrides.items():
-        top, dot, rest = path.partition(".")
-        if top in OF_A_TRAINING:
-            path = f"base.{path}"
-        elif top == "model":
-            path = f"backbone{dot}{rest}"
-        found[path] = value
-    return found
-
-
-def _of_training(overrides: Overrides) -> dict[str, Any]:
-    return {path.removeprefix("base."): value for path, value in overrides.items()}
 
 
 def _set(said: dict[str, Any], path: list[str], value: Any) -> None:
