@@ -77,7 +77,7 @@ def predict(
     Example: lehr predict snapshot-ensemble torchvision:CIFAR10 predictions/ --members
     """
     started = time.time()
-    if shows_answers(places):
+    if shows_answers(places, run):
         of_data = {"--split": split, "--members": members, "--batch-size": batch_size, "--debug": debug}
         _refuse(of_data, "belongs to a data set: lehr predict RUN DATA OUT")
         _show_answers(run, places, top or 3, as_json, output, force, storage, trust)
@@ -87,7 +87,7 @@ def predict(
     _predict_data_set(run, places, split or "train", members, batch_size or 256, debug, storage, trust, started)
 
 
-def shows_answers(places: list[str]) -> bool:
+def shows_answers(places: list[str], run: str) -> bool:
     """Whether what is given are images, or a folder of them, whose classes are to be shown.
 
     Raises JobError for a mixture, and for a data set without a place for its predictions.
@@ -102,7 +102,7 @@ def shows_answers(places: list[str]) -> bool:
         if os.path.isdir(only) and not any(Path(only).rglob("*.parquet")):
             return True
         if "://" in only or os.path.exists(only) or source_form(only):
-            raise JobError(f"{only}: name the folder for the Parquet files too: lehr predict RUN {only} predictions/")
+            raise JobError(f"{only}: name the folder for the Parquet files too: lehr predict {run} {only} predictions/")
         raise JobError(f'"{only}" does not exist here; allowed: images, a folder of images, or DATA OUT')
     if files or len(places) > 2:
         others = [place for place in places if place not in files]
