@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -118,6 +119,38 @@ def test_from_weights_the_better_of_two_ways_is_kept_and_its_page_shows_mistakes
     page = run.folder.read("report.html").decode()
     assert "Which classes are confused" in page
     assert "taken for" in page
+
+
+def test_typed_again_a_finished_run_is_not_trained_twice(
+    lehr: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lehr("fine-tune", "photos", *SHORT, "--debug")
+    [folder] = Path("runs").iterdir()
+    before = (folder / "job.yaml").read_bytes()
+    monkeypatch.setattr("lehr.photos.job.measure", lambda *_, **__: Costs(9, 9, 9, 9))  # the machine is busy now
+    told = lehr("fine-tune", "photos", *SHORT, "--debug").splitlines()
+    assert re.fullmatch(rf"{folder.name} is finished, validation accuracy .*%.*; nothing was trained again", told[0])
+    assert told[1:4] == [
+        f"Report:  {folder}/report.html",
+        f"Predict: lehr predict {folder} photos/bright/0.png",
+        f"Serve:   lehr serve {folder}",
+    ]
+    again = f"lehr fine-tune photos {' '.join(SHORT)} --debug"
+    assert told[4] == f"Another: {again} name={folder.name}-again   in place of this one: {again} --fresh"
+    assert [path.name for path in Path("runs").iterdir()] == [folder.name]
+    assert (folder / "job.yaml").read_bytes() == before
+    lehr(*shlex.split(told[4].partition("Another: lehr ")[2].partition("   ")[0]))
+    assert {path.name for path in Path("runs").iterdir()} == {folder.name, f"{folder.name}-again"}
+
+
+def test_typed_again_for_the_second_folder_of_a_name_its_own_run_is_found(lehr: Callable[..., str]) -> None:
+    shades("other/photos", 9)
+    lehr("fine-tune", "photos", *SHORT, "--debug")
+    lehr("fine-tune", "other/photos", *SHORT, "--debug")
+    first, second = sorted(path.name for path in Path("runs").iterdir())
+    assert second == f"{first}-2"
+    assert f"{second} is finished" in lehr("fine-tune", "other/photos", *SHORT, "--debug")
+    assert f"{first} is finished" in lehr("fine-tune", "photos", *SHORT, "--debug")
 
 
 def test_typed_again_it_goes_on_with_what_was_stopped_as_it_was_planned(
