@@ -73,10 +73,10 @@ def fine_tune(
         changes["storage"] = storage
     name = run_name(photos, minutes, changes)
     again = shlex.join(["lehr", "fine-tune", photos, *(overrides or ())])
-    before = time.perf_counter()
+    before = time.process_time()
     from lehr.photos import photo_job, told_as_typed
 
-    imports = time.perf_counter() - before
+    imports = time.process_time() - before
     command = shlex.join(["lehr", *(word for word in sys.argv[1:] if word != "--fresh")])
     job, known = None, None if fresh else earlier(photos, name, str(changes.get("storage") or where), changes)
     if known and known[0].status() == "finished":

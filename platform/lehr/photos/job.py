@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ NETWORK = "resnet18"
 LITE = "efficientnet_lite0"  # whose weights come from a package index, where nothing else can be downloaded
 SIDE = 64  # pixels, without pretrained weights
 FIRST_LOOK = 2.0  # minutes
+BUSY = 1.25  # times as long as alone, from which on a range is said
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def _photo_job(
     except ValueError as error:  # no such network, or an option that it does not have
         raise job.error("backbone" if found else "model", str(error)) from error
     work = _work(photographs, training.data.validation, costs)
-    length = fit_length(work, USUAL_MINUTES if minutes is None else minutes, pretrained=found)
+    # Without minutes the job is the same however busy the machine is; with them, they are to be kept as it is now.
+    kept = work if minutes is None else replace(work, costs=costs.as_busy)
+    length = fit_length(kept, USUAL_MINUTES if minutes is None else minutes, pretrained=found)
     said = _pretrained(photographs.folder, network) if found else _scratch(photographs.folder)
     _fit(said, photographs, length)
     changes = (of_transfer if found else of_training)(overrides)
@@ -260,11 +263,14 @@ def _about_time(job: Job, length: Length, work: Work, minutes: float | None, aga
     of = f"{count_of(epochs, 'epoch')} from scratch" if not strategies else _in_words(strategies, epochs)
     if limit:
         of += f" of {limit:,} photographs"
-    line = f"Takes {about(seconds)} on this machine: {of}"
+    busy = replace(work, costs=work.costs.as_busy)
+    takes = about(seconds, busy.seconds(strategies, epochs, limit))
+    others = ", as other programs use it" if " to " in takes else ""
+    line = f"Takes {takes} on this machine{others}: {of}"
     whole = fit_length(work, float("inf"), pretrained=bool(length.strategies))
-    if whole.seconds > 1.2 * seconds:
-        more = max(1, round(whole.seconds / 60 + 0.5))
-        line += f"; in full {about(whole.seconds)}: {again} --minutes {more}"
+    if whole.epochs > epochs or limit or len(whole.strategies) > len(strategies):
+        most = busy.seconds(whole.strategies, whole.epochs, whole.limit)
+        line += f"; in full {about(whole.seconds, most)}: {again} --minutes {max(1, round(most / 60 + 0.5))}"
     elif minutes is None and seconds > 1.5 * 60 * FIRST_LOOK:
         line += f"; for a first look: {again} --minutes {FIRST_LOOK:g}"
     return [line]
@@ -279,10 +285,25 @@ def _in_words(strategies: tuple[str, ...], epochs: int) -> str:
     return " and ".join(words[each] for each in strategies)
 
 
-def about(seconds: float) -> str:
-    """`about 40 s`, `about 6 minutes`, `about 1 h 40 min`."""
+def about(seconds: float, at_most: float = 0.0) -> str:
+    """`about 40 s`, `about 6 minutes`, `about 1 h 40 min`; `2 to 5 minutes` where the second one is larger.
+
+    Args:
+        at_most: what it takes while the machine stays as busy as it is.
+    """
+    if at_most > BUSY * seconds:
+        unit, name = (1.0, "s") if at_most < 55 else (60.0, "minutes") if at_most < 5400 else (3600.0, "hours")
+        low, high = (_rounded(each / unit) for each in (seconds, at_most))
+        if low != high:
+            return f"{low:g} to {high:g} {name}"
     if seconds < 55:
         return f"about {max(5, 5 * round(seconds / 5))} s"
     if seconds < 5400:
         return f"about {count_of(round(seconds / 60), 'minute')}"
     return f"about {format_seconds(600 * round(seconds / 600))}"
+
+
+def _rounded(value: float) -> float:
+    """To a half below 3, to one below 20, else to five: no more than can be known."""
+    step = 0.5 if value < 3 else 1.0 if value < 20 else 5.0
+    return max(step, step * round(value / step))
