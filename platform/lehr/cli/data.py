@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lehr.job import TrainJob
 
 MOST_CLASSES = 24  # rows of the sample grid
+TABLES = (".csv", ".tsv")
 
 app = typer.Typer(help="Look at a data set, and pack it into Parquet files.", no_args_is_help=True)
 
@@ -146,8 +147,12 @@ def pack(
     print(f"{main.rows:,} images{splits} in {files} file{'' if files == 1 else 's'}: {target}")
 
 
-def job_of(source: str, overrides: list[str]) -> TrainJob:
-    """The job that names the data: a job file, or a job made for a folder, a file or a source."""
+def job_of(source: str, overrides: list[str], like: TrainJob | None = None) -> TrainJob:
+    """The job that names the data: a job file, or a job made for a folder, a file or a source.
+
+    Args:
+        like: a training whose labels are asked for: a table or Parquet files are read by the columns that it names.
+    """
     from lehr.job import TrainJob, from_dict, load, to_dict
     from lehr.own_modules import look_in
     from lehr.trust import give
@@ -155,7 +160,7 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
     if source.endswith((".yaml", ".yml")):
         job = load(source, overrides)
     else:
-        job = from_dict({"kind": "train", "data": _data(source)}, overrides=overrides)
+        job = from_dict({"kind": "train", "data": _data(source, like)}, overrides=overrides)
         give(to_dict(job))
     if not isinstance(job, TrainJob):
         raise LehrError(
@@ -165,15 +170,19 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
     return job
 
 
-def _data(source: str) -> dict[str, str]:
+def _data(source: str, like: TrainJob | None) -> dict[str, Any]:
     from lehr.job.sources import SOURCES, source_form
     from lehr.paths import misspelt_address
 
     if problem := misspelt_address(source):
         raise JobError(problem)
     if Path(source).exists() or "://" in source:
+        learned = like.data if like else None
+        columns = {"labels": learned.labels} if learned and learned.labels else {}
+        if source.endswith(TABLES) or (learned and learned.source == "table" and Path(source).is_file()):
+            return {"source": "table", "path": source, **columns}
         if source.endswith(".parquet") or any(Path(source).rglob("*.parquet")):
-            return {"source": "parquet", "path": source}
+            return {"source": "parquet", "path": source, **columns}
         return {"source": "files" if _loose(source) else "images", "path": source}
     if source_form(source) is None:
         allowed = ", ".join(["a path", *(name for name, form in SOURCES.items() if form.path != "required")])

@@ -132,7 +132,7 @@ def _show_answers(
     if folder is None and (output or force):
         raise JobError("--output and --force belong to a folder of images, which gets a page")
     page = output or Path("predictions.html")
-    if folder and not as_json:
+    if output and not as_json:
         from lehr.output import refuse_existing
 
         refuse_existing(page, force=force)
@@ -158,11 +158,11 @@ def _show_answers(
     elif folder:
         _summarise(given, top)
         from lehr.formatting import format_path
-        from lehr.output import write_whole
+        from lehr.output import write_unless_theirs
         from lehr.predict.page import answers_page
 
-        write_whole(page, answers_page(found.name, given, files))
-        print(f"Page: {format_path(page.absolute())}")
+        why_not = write_unless_theirs(page, answers_page(found.name, given, files), force=force)
+        print(why_not or f"Page: {format_path(page.absolute())}")
     else:
         _print(given, top)
     if not folder and any(each.problem for each in given):
@@ -205,7 +205,7 @@ def _summarise(given: list[Answer], top: int) -> None:
     from lehr.printing import one_line
 
     classes = ", ".join(f"{one_line(name)} {count:,}" for name, count in counts(given))
-    print(f"{len(given):,} images" + (f": {classes}" if classes else ""))
+    print(count_of(len(given), "image") + (f": {classes}" if classes else ""))
     if problems := [each for each in given if each.problem]:
         some = ", ".join(f"{one_line(each.name)} ({one_line(each.problem)})" for each in problems[:3])
         print(f"{len(problems):,} not readable: {some}{', …' if len(problems) > 3 else ''}")
