@@ -201,6 +201,7 @@ def _print(given: list[Answer], top: int) -> None:
 
 def _summarise(given: list[Answer], top: int) -> None:
     """How many images of each class there are, and the least certain ones."""
+    from lehr.formatting import count_of
     from lehr.predict.answers import counts, least_certain
     from lehr.printing import one_line
 

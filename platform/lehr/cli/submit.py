@@ -201,6 +201,8 @@ def watch(jobs: Backend, submission: Submission) -> None:
     from lehr.submission.backend import command
     from lehr.submission.follow import follow
 
+    if not submission.is_over:
+        print(f"Watching {submission.run}. Ctrl-C stops the watching; {submission.run} keeps running.", flush=True)
     try:
         current = follow(jobs, submission)
     except KeyboardInterrupt:

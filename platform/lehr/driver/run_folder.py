@@ -125,7 +125,8 @@ def open_run(
     folder.make()  # the log and the lease are in it already, but nobody has synced its name
     if existing is None:
         environment = Environment.collect(seed=job.seed, source=job.folder)
-        environment = replace(environment, job_file=job.file, overrides=dict(job.overrides))
+        origin = {"job_file": job.file, "overrides": dict(job.overrides), "submitted_from": job.submitted_from}
+        environment = replace(environment, **origin)
         run = RunFolder.create(folder, to_dict(job), environment, claim)
     else:
         run = RunFolder.open(folder, claim)

@@ -194,7 +194,8 @@ def _not_weights(file: Path, error: Exception) -> str:
     if not start:
         return f"{file} is empty; download or save it again"
     if start.startswith(b"version https://git-lfs"):
-        return f"{file} only points to a file that Git LFS holds; in its folder, type: git lfs pull"
+        what = "only points to a file that Git LFS holds"
+        return f"{file} {what}; type git lfs pull in its folder, or download the file itself"
     if start[:1] == b"<":
         return f"{file} is a web page, not weights; download it again by the address of the file itself"
     if start[:1] == b"\x80" and "weights_only" in str(error):

