@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from lehr.runs import ModelFile
 
 OUTPUTS = 1009
 """Of a network that is built to compare its shapes: no other layer has as many."""
-LOOK_SECONDS = 6.0  # for the network that weights are of, once they are refused
+LOOK_SECONDS = 6.0  # of computing, for the network that weights are of, once they are refused
 
 
 def check_weights(
@@ -78,13 +80,13 @@ def _of_run(reference: str, storage: str, section: str) -> str:
 
 def _of_file(weights: Mapping[str, Tensor], section: str) -> str:
     """What to type for the network of a file, where it is one that is known by name."""
-    until = time.monotonic() + LOOK_SECONDS
+    until = time.process_time() + LOOK_SECONDS
     for name in _candidates(weights):
         model = _without_data(name, {}, ("meta",))
         with suppress(ValueError):
             if model and not mismatch(model.state_dict(), weights, head_of(model, OUTPUTS)):
                 return f"they are those of {name}; type {section}={name}"
-        if time.monotonic() > until:
+        if time.process_time() > until:
             break
     if MARK in weights and not any("._se_" in name for name in weights):
         name = next(iter(SIDES))
@@ -97,4 +99,9 @@ def _candidates(weights: Mapping[str, Tensor]) -> Iterator[str]:
         yield from SIDES
         return
     yield from MODELS
-    yield from (models := torchvision().models).list_models(module=models)
+    names, first = (models := torchvision().models).list_models(module=models), next(iter(weights))
+    for _, family in groupby(names, lambda name: re.match("[a-z]+", name)[0]):  # type: ignore[index]
+        known = list(family)
+        model = _without_data(known[0], {}, ("meta",))
+        if model and first in model.state_dict():  # those of a family name their layers alike
+            yield from known
