@@ -130,9 +130,7 @@ def test_the_share_of_the_steps_that_is_done_is_told(validation: int) -> None:
     shares: list[float] = []
     measured = Measured(TASK)
     options = section(steps=20)
-    search_heads(
-        features(60), features(validation), measured, options, Judge("loss", lower=True), 0, shares.append
-    )
+    search_heads(features(60), features(validation), measured, options, Judge("loss", lower=True), 0, shares.append)
     assert shares == sorted(shares)
     assert len(shares) == 20 * (1 if validation > 1000 else 6)
     assert shares[0] == 0
