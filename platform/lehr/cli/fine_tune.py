@@ -146,7 +146,8 @@ def say_finished(run: RunFolder, photos: str, command: str) -> None:
     print(f"{run.name} is finished{told}; nothing was trained again")
     print(f"Report:  {where}/report.html")
     print(*what_next(where, photos), sep="\n")
-    print(f"Another: {command} {shlex.quote(f'name={run.name}-again')}   in place of this one: {command} --fresh")
+    print(f"Another: {command} {shlex.quote(f'name={run.name}-again')}")
+    print(f"Instead: {command} --fresh")
 
 
 def wrapped(sentence: str) -> None:
