@@ -167,6 +167,6 @@ def resume_here(run: str, storage: str, *, asked: bool) -> None:
     if record.environment.submitted_from and record.status() != "finished" and not asked:
         print(
             f"{run} was begun on a cluster, and none is given or running here: it goes on on this machine. On a "
-            f"cluster instead: lehr resume {run} --cluster http://HOST:8265"
+            f"cluster instead: lehr cluster up && lehr resume {run}"
         )
     run_job(stored_job(run, storage), command=f"lehr resume {run}")
