@@ -125,8 +125,8 @@ def open_run(
     folder.make()  # the log and the lease are in it already, but nobody has synced its name
     if existing is None:
         environment = Environment.collect(seed=job.seed, source=job.folder)
-        origin = {"job_file": job.file, "overrides": dict(job.overrides), "submitted_from": job.submitted_from}
-        environment = replace(environment, **origin)
+        environment = replace(environment, job_file=job.file, overrides=dict(job.overrides))
+        environment = replace(environment, submitted_from=job.submitted_from)
         run = RunFolder.create(folder, to_dict(job), environment, claim)
     else:
         run = RunFolder.open(folder, claim)

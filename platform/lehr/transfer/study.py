@@ -61,7 +61,8 @@ class TransferStudy(Each):
 
     def work(self) -> Work:
         """What is left to train; heads on features tell themselves how long they take."""
-        work, told = super().work(), {}
+        work = super().work()
+        told: dict[str, float] = {}
         for trial in self.trials:
             if self.parent and not trial.weight and trial.folder in work.running:
                 left = Progress.read(self.parent.child(trial.folder)).seconds_left
