@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tests.support import tiny, train_here
 
 from lehr.cli.best import best
@@ -16,9 +17,10 @@ from lehr.cli.data import pack, show
 from lehr.cli.evaluate import evaluate
 from lehr.cli.export import export
 from lehr.cli.new import new
+from lehr.cli.predict import predict
 from lehr.cli.schedule import schedule
 from lehr.errors import LehrError, StorageError
-from lehr.output import refuse_existing, whole, write_whole
+from lehr.output import is_ours, refuse_existing, whole, write_whole
 
 COMMANDS = {
     "best": (lambda out: best("any", out / "best.yaml"), "best.yaml"),
@@ -55,6 +57,53 @@ def test_evaluate_replaces_no_file_unasked(tmp_path: Path) -> None:
     ):
         evaluate(run.folder.uri, "digits", output=tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_text() == "mine"
+
+
+def test_pages_and_pictures_that_lehr_made_are_replaced_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train_here(tiny(train__epochs=1), tmp_path / "run").folder.uri
+    photographs = tmp_path / "photos"
+    photographs.mkdir()
+    for number in range(2):
+        Image.new("L", (8, 8), 100 * number).save(photographs / f"{number}.png")
+    commands = {
+        "confusion.png": lambda: evaluate(run, "digits"),
+        "predictions.html": lambda: predict(run, [str(photographs)]),
+        "samples.png": lambda: show("digits", epochs=0, samples=1),
+        "compare.png": lambda: compare([run, run]),
+    }
+    for file, command in commands.items():
+        command()
+        assert is_ours(Path(file))
+        if file.endswith(".png"):
+            with Image.open(file) as picture:
+                picture.load()
+        os.utime(file, (0, 0))
+        command()
+        assert Path(file).stat().st_mtime > 0
+    assert is_ours(Path("compare.html"))
+
+
+@pytest.mark.parametrize("what", ["evaluate", "predict"])
+def test_figures_are_shown_where_a_file_of_the_users_has_the_name_of_the_picture(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train_here(tiny(train__epochs=1), tmp_path / "run").folder.uri
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "photos" / "0.png")
+    file = {"evaluate": "confusion.png", "predict": "predictions.html"}[what]
+    Path(file).write_text("<p>mine</p>")
+    if what == "evaluate":
+        evaluate(run, "digits")
+    else:
+        predict(run, ["photos"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert ("Accuracy " if what == "evaluate" else "1 image: ") in told
+    assert f"Not written: {file} exists already; name another file, or overwrite it with --force" in told
+    assert Path(file).read_text() == "<p>mine</p>"
 
 
 @pytest.mark.parametrize("what", ["folder", "device", "link"])

@@ -42,11 +42,10 @@ def up(
     from lehr.ray_cluster.token import is_disabled
 
     found = local_cluster.start(nodes=nodes, cpus=cpus, port=port, host=host)
-    print(f"A cluster of {nodes} node{'' if nodes == 1 else 's'} is running. Dashboard: {found.address}")
+    asks = "" if is_disabled() else " (it asks for a token; to see it, type: lehr cluster token)"
+    print(f"A cluster of {nodes} node{'' if nodes == 1 else 's'} is running. Dashboard: {found.address}{asks}")
     if is_disabled():
         print("RAY_AUTH_MODE=disabled: every user of this machine can run commands as you, until: lehr cluster down")
-    else:
-        print("The dashboard asks for a token. To see it, type: lehr cluster token")
     if found.prometheus:
         grafana = state_folder() / "monitoring/grafana"
         print(f"Prometheus: {found.prometheus}   dashboards for Grafana: {grafana}")

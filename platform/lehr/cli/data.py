@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lehr.job import TrainJob
 
 MOST_CLASSES = 24  # rows of the sample grid
+TABLES = (".csv", ".tsv")
 
 app = typer.Typer(help="Look at a data set, and pack it into Parquet files.", no_args_is_help=True)
 
@@ -242,8 +243,12 @@ def pack(
     print(f"{main.rows:,} images{splits} in {files} file{'' if files == 1 else 's'}: {target}")
 
 
-def job_of(source: str, overrides: list[str]) -> TrainJob:
-    """The job that names the data: a job file, or a job made for a folder, a file or a source."""
+def job_of(source: str, overrides: list[str], like: TrainJob | None = None) -> TrainJob:
+    """The job that names the data: a job file, or a job made for a folder, a file or a source.
+
+    Args:
+        like: a training whose labels are asked for: a table or Parquet files are read by the columns that it names.
+    """
     from lehr.job import FoldsJob, TrainJob, fold_job, from_dict, load, to_dict
     from lehr.job.sources import source_form
     from lehr.own_modules import look_in
@@ -252,7 +257,7 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
     if source.endswith((".yaml", ".yml")):
         job = load(source, overrides)
     else:
-        data = _data(source)
+        data = _data(source, like)
         form = source_form(data.get("source", "auto"))
         task = {"task": form.task} if form and form.task else {}
         job = from_dict({"kind": "train", "data": data, **task}, overrides=overrides)
@@ -267,7 +272,7 @@ def job_of(source: str, overrides: list[str]) -> TrainJob:
     return job
 
 
-def _data(source: str) -> dict[str, str]:
+def _data(source: str, like: TrainJob | None) -> dict[str, Any]:
     from lehr.data.sources.shards import is_pattern
     from lehr.job.sources import SOURCES, source_form
     from lehr.paths import misspelt_address
@@ -275,7 +280,10 @@ def _data(source: str) -> dict[str, str]:
     if problem := misspelt_address(source):
         raise JobError(problem)
     if Path(source).exists() or "://" in source or is_pattern(source):
-        return {"source": "annotations", "path": source} if _annotated(source) else {"path": source}
+        if _annotated(source):
+            return {"source": "annotations", "path": source}
+        learned = like.data.columns.model_dump(exclude_none=True) if like else {}
+        return {"path": source, **({"columns": learned} if learned else {})}
     if source_form(source) is None:
         allowed = ", ".join(["a path", *(name for name, form in SOURCES.items() if form.path != "required")])
         raise LehrError(f'"{source}" is neither a file or folder here nor a source; allowed: {allowed}')

@@ -33,8 +33,9 @@ def evaluate(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The PNG file to write the confusion matrix to.")
-    ] = Path("confusion.png"),
+        Path | None,
+        typer.Option("--output", "-o", help="The PNG file to write the confusion matrix to. [default: confusion.png]"),
+    ] = None,
     storage: Storage = None,
     trust: Trust = None,
     force: Force = False,
@@ -57,7 +58,7 @@ def evaluate(
     from lehr.intervals import in_words
     from lehr.job import from_dict, to_dict
     from lehr.machine import cores
-    from lehr.output import refuse_existing, write_whole
+    from lehr.output import refuse_existing, write_unless_theirs
     from lehr.own_modules import look_in
     from lehr.predict import load_predictor
     from lehr.predict.evaluate import confusion_picture, evaluate_other
@@ -72,8 +73,8 @@ def evaluate(
     trust_all(trust or (), storage_or_default(storage))
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    job = job_of(data, overrides or [])
     trained = training_of(from_dict(found.training_run().job))
+    job = job_of(data, overrides or [], like=trained)
     if found.record.job.get("kind") == "folds" and trained and not overrides:
         refuse_seen_by_folds(found.record.name, split, job, trained)
     chosen = rows_of(split, job, None if overrides else trained)  # data that are changed are not the run's own
@@ -82,7 +83,7 @@ def evaluate(
         check(named, format_folder(found.record.folder))
     source = chosen.source
     predictor = load_predictor(found.record.folder, all_members=True).to(device)
-    if not as_json:
+    if output and not as_json:
         refuse_existing(output, force=force)  # after what is wrong with run and data, and before any work
     torch.set_num_threads(cores())
     about = {"run": found.name, "data": source.name, "split": split}
@@ -134,8 +135,10 @@ def evaluate(
         confused = one_line(f"{other[0]} ({other[1]:,})") if other else ""
         table.add_row(one_line(name), f"{rows:,}", *figures, "" if f1 != f1 else f"{f1:.1%}", confused)
     shown.print(table)
-    write_whole(output, confusion_picture(measured, f"{found.name} on {source.name}"))
-    shown.print(f"Confusion matrix: {format_path(output.absolute())}")
+    target = output or Path("confusion.png")
+    picture = confusion_picture(measured, f"{found.name} on {source.name}")
+    why_not = write_unless_theirs(target, picture, force=force)
+    shown.print(why_not or f"Confusion matrix: {format_path(target.absolute())}")
 
 
 def _show_other(shown: Console, measured: OtherEvaluation, chosen: Measured) -> None:

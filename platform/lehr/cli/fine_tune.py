@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from lehr.cli.options import Debug, Fresh, Storage, Trust, storage_or_default
 
 if TYPE_CHECKING:
     from lehr.job import Job
+    from lehr.runs import RunFolder
 
 Photos = Annotated[
     str,
@@ -49,7 +51,8 @@ def fine_tune(
     """Train a network to tell your photographs apart, from one that knows others.
 
     Looks at the folder, starts from pretrained weights where they can be had, and trains as long as fits. Typed again,
-    it resumes a run that was stopped. `lehr new photos PHOTOS` writes the same as a job file.
+    it resumes a run that was stopped, and of one that is finished it says where it is. `lehr new photos PHOTOS` writes
+    the same as a job file.
 
     Example: lehr fine-tune photos/
     Example: lehr fine-tune photos/ --minutes 2
@@ -70,17 +73,24 @@ def fine_tune(
         changes["storage"] = storage
     name = run_name(photos, minutes, changes)
     again = shlex.join(["lehr", "fine-tune", photos, *(overrides or ())])
-    before = time.perf_counter()
-    from lehr.photos import photo_job
+    before = time.process_time()
+    from lehr.photos import photo_job, told_as_typed
 
-    imports = time.perf_counter() - before
-    job = None if fresh else unfinished(photos, name, str(changes.get("storage") or where), changes)
+    imports = time.process_time() - before
+    command = shlex.join(["lehr", *(word for word in sys.argv[1:] if word != "--fresh")])
+    job, known = None, None if fresh else earlier(photos, name, str(changes.get("storage") or where), changes)
+    if known and known[0].status() == "finished":
+        say_finished(known[0], photos, command)
+        return
+    if known:
+        job = known[1]
+        print(f"Going on with {format_folder(known[0].folder)}, as it was planned; to start over, add --fresh")
     if job is None:
         if fresh:
             changes.setdefault("name", name)  # so that the run of this name makes room
         job = photo_job(photos, changes, minutes, named=name, again=again, imports=imports, say=wrapped).job
-    command = shlex.join(["lehr", *(word for word in sys.argv[1:] if word != "--fresh")])
-    run = run_job(job, debug=debug, fresh=fresh, started=started, command=command)
+    with told_as_typed(changes):
+        run = run_job(job, debug=debug, fresh=fresh, started=started, command=command)
     where = format_folder(run.folder)
     if job.kind != "transfer":  # which says so itself
         print(f"Report:  {where}/report.html")
@@ -95,33 +105,49 @@ def run_name(photos: str, minutes: float | None, changes: Mapping[str, object]) 
     return default_name(stem + (f"-{minutes:g}min" if minutes else ""), changes)
 
 
-def unfinished(photos: str, name: str, storage: str, changes: Mapping[str, object]) -> Job | None:
-    """The job of an unfinished run on these photographs, with the same changes: it goes on as it was planned."""
+def earlier(photos: str, name: str, storage: str, changes: Mapping[str, object]) -> tuple[RunFolder, Job] | None:
+    """The run on these photographs with the same changes, and its job; None where there is none.
+
+    A run on other photographs may have the name; then that of this one ends in `-2`, `-3`, ….
+    """
+    from lehr.cli.resume import stored_job
     from lehr.errors import LehrError
-    from lehr.formatting import format_folder
     from lehr.job import TrainJob, TransferJob, absolute
     from lehr.photos import is_changed
     from lehr.result import find
 
-    name = str(changes.get("name") or name)
-    try:
-        found = find(name, storage).record
-    except LehrError:
-        return None
-    from lehr.cli.resume import stored_job
+    root = f"{absolute(photos, Path.cwd()).rstrip('/')}/"
+    own = {field: value for field, value in changes.items() if field not in ("name", "storage")}
+    for number in count(1):
+        named = str(changes.get("name") or (name if number == 1 else f"{name}-{number}"))
+        try:
+            found = find(named, storage).record
+        except LehrError:
+            return None
+        job = stored_job(named, storage)
+        training = job.base if isinstance(job, TransferJob) else job if isinstance(job, TrainJob) else None
+        path = training.data.path if training else None
+        if path and f"{path}/".startswith(root) and not is_changed(job, own):
+            return found, job
+        if "name" in changes:
+            return None
+    raise AssertionError("unreachable")
 
-    if found.status() == "finished":
-        return None
-    job = stored_job(name, storage)
-    training = job.base if isinstance(job, TransferJob) else job if isinstance(job, TrainJob) else None
-    root = absolute(photos, Path.cwd())
-    path = training.data.path if training else None
-    if not path or not f"{path}/".startswith(f"{root.rstrip('/')}/"):
-        return None
-    if is_changed(job, {field: value for field, value in changes.items() if field not in ("name", "storage")}):
-        return None
-    print(f"Going on with {format_folder(found.folder)}, as it was planned; to start over, add --fresh")
-    return job
+
+def say_finished(run: RunFolder, photos: str, command: str) -> None:
+    """Says that a run is finished, what to type next, and what to type for another."""
+    from lehr.formatting import format_folder, format_metric
+
+    where = format_folder(run.folder)
+    best = (run.outcome() or run.progress()).best
+    rows = (run.outcome() or run.progress()).measured_rows
+    value = None if best.value is None else format_metric(best.value, best.metric, rows)
+    told = f", {best.metric.replace('_', ' ')} {value}" if value else ""
+    print(f"{run.name} is finished{told}; nothing was trained again")
+    print(f"Report:  {where}/report.html")
+    print(*what_next(where, photos), sep="\n")
+    print(f"Another: {command} {shlex.quote(f'name={run.name}-again')}")
+    print(f"Instead: {command} --fresh")
 
 
 def wrapped(sentence: str) -> None:

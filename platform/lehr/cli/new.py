@@ -90,12 +90,12 @@ def _for_photos(places: list[str], minutes: float | None, force: bool) -> None:
     from lehr.cli.fine_tune import run_name, what_next, wrapped
 
     target = _target(file, f"{run_name(folder, None, {})}.yaml", force)
-    before = time.perf_counter()
+    before = time.process_time()
     from lehr.job import parse_overrides
     from lehr.own_modules import look_in
     from lehr.photos import as_yaml, photo_job
 
-    imports = time.perf_counter() - before
+    imports = time.process_time() - before
     look_in(Path.cwd())  # where a network of the user's own is
     again = shlex.join(["lehr", "new", PHOTOS, *places, *changes, *(["--force"] if force else [])])
     made = photo_job(folder, parse_overrides(changes), minutes, again=again, imports=imports, say=wrapped)

@@ -77,7 +77,7 @@ def predict(
     Example: lehr predict snapshot-ensemble torchvision:CIFAR10 predictions/ --members
     """
     started = time.time()
-    if shows_answers(places):
+    if shows_answers(places, run):
         of_data = {"--split": split, "--members": members, "--batch-size": batch_size, "--debug": debug}
         _refuse(of_data, "belongs to a data set: lehr predict RUN DATA OUT")
         _show_answers(run, places, top or 3, as_json, output, force, storage, trust)
@@ -87,7 +87,7 @@ def predict(
     _predict_data_set(run, places, split or "train", members, batch_size or 256, debug, storage, trust, started)
 
 
-def shows_answers(places: list[str]) -> bool:
+def shows_answers(places: list[str], run: str) -> bool:
     """Whether what is given are images, or a folder of them, whose classes are to be shown.
 
     Raises JobError for a mixture, and for a data set without a place for its predictions.
@@ -102,7 +102,7 @@ def shows_answers(places: list[str]) -> bool:
         if os.path.isdir(only) and not any(Path(only).rglob("*.parquet")):
             return True
         if "://" in only or os.path.exists(only) or source_form(only):
-            raise JobError(f"{only}: name the folder for the Parquet files too: lehr predict RUN {only} predictions/")
+            raise JobError(f"{only}: name the folder for the Parquet files too: lehr predict {run} {only} predictions/")
         raise JobError(f'"{only}" does not exist here; allowed: images, a folder of images, or DATA OUT')
     if files or len(places) > 2:
         others = [place for place in places if place not in files]
@@ -132,7 +132,7 @@ def _show_answers(
     if folder is None and (output or force):
         raise JobError("--output and --force belong to a folder of images, which gets a page")
     page = output or Path("predictions.html")
-    if folder and not as_json:
+    if output and not as_json:
         from lehr.output import refuse_existing
 
         refuse_existing(page, force=force)
@@ -158,11 +158,11 @@ def _show_answers(
     elif folder:
         _summarise(given, top)
         from lehr.formatting import format_path
-        from lehr.output import write_whole
+        from lehr.output import write_unless_theirs
         from lehr.predict.page import answers_page
 
-        write_whole(page, answers_page(found.name, given, files))
-        print(f"Page: {format_path(page.absolute())}")
+        why_not = write_unless_theirs(page, answers_page(found.name, given, files), force=force)
+        print(why_not or f"Page: {format_path(page.absolute())}")
     else:
         _print(given, top)
     if not folder and any(each.problem for each in given):
@@ -201,11 +201,12 @@ def _print(given: list[Answer], top: int) -> None:
 
 def _summarise(given: list[Answer], top: int) -> None:
     """How many images of each class there are, and the least certain ones."""
+    from lehr.formatting import count_of
     from lehr.predict.answers import counts, least_certain
     from lehr.printing import one_line
 
     classes = ", ".join(f"{one_line(name)} {count:,}" for name, count in counts(given))
-    print(f"{len(given):,} images" + (f": {classes}" if classes else ""))
+    print(count_of(len(given), "image") + (f": {classes}" if classes else ""))
     if problems := [each for each in given if each.problem]:
         some = ", ".join(f"{one_line(each.name)} ({one_line(each.problem)})" for each in problems[:3])
         print(f"{len(problems):,} not readable: {some}{', …' if len(problems) > 3 else ''}")

@@ -47,7 +47,7 @@ def resume(
         return
     trust_all(trust or (), storage_or_default(storage))
     if here or not (cluster or os.environ.get("RAY_API_SERVER_ADDRESS") or running()):
-        resume_here(run, storage_or_default(storage))
+        resume_here(run, storage_or_default(storage), asked=here)
         return
     from dataclasses import replace
 
@@ -70,7 +70,7 @@ def resume(
         submit_request(jobs, request, follow=follow, wait=wait)
         return
     job = stored_job(run, storage_or_default(storage))
-    root = Path.cwd()
+    root = code_folder(run, storage_or_default(storage))
     jobs.package = lambda: package_of(job, root)
     submit_request(jobs, request_of(job, root, trust or ()), follow=follow, wait=wait)
 
@@ -130,11 +130,43 @@ def stored_job(run: str, storage: str) -> Job:
     return job
 
 
-def resume_here(run: str, storage: str) -> None:
+def code_folder(run: str, storage: str) -> Path:
+    """The folder whose modules a run is resumed with: the one that it was made in, where that is still here.
+
+    Else it is the current one, which is said.
+    """
+    from lehr.formatting import format_path
+    from lehr.result import find
+
+    environment = find(run, storage).record.environment
+    file = environment.job_file
+    made_in = Path(environment.submitted_from or (os.path.dirname(file) if file else "")).absolute()
+    here, said = Path.cwd(), bool(environment.submitted_from or file)
+    if said and made_in.is_dir() and not Path.home().is_relative_to(made_in):  # a home is never meant
+        if made_in != here:
+            print(f"Modules of your own are taken from {format_path(made_in)}, where the run was made.")
+        return made_in
+    why = f", since {format_path(made_in)}, where the run was made, is not on this machine" if said else ""
+    print(f"Modules of your own are taken from {format_path(here)}{why}.")
+    return here
+
+
+def resume_here(run: str, storage: str, *, asked: bool) -> None:
+    """Resumes a run on this machine.
+
+    Args:
+        asked: `--here` was typed; else a run that a cluster began is said to go on here.
+    """
     from lehr.kinds import run_job
     from lehr.result import find
     from lehr.runs import foreign_owner
 
-    if owner := foreign_owner(find(run, storage).record.folder):
+    record = find(run, storage).record
+    if owner := foreign_owner(record.folder):
         print(f"{run} is a run of {owner}; what is added to it is written as this user.")
+    if record.environment.submitted_from and record.status() != "finished" and not asked:
+        print(
+            f"{run} was begun on a cluster, and none is given or running here: it goes on on this machine. On a "
+            f"cluster instead: lehr cluster up && lehr resume {run}"
+        )
     run_job(stored_job(run, storage), command=f"lehr resume {run}")

@@ -61,9 +61,9 @@ def status(
     if folder and submission.is_over and (found := verdict(folder)):
         shown.print(f"Verdict: {found}", markup=False, soft_wrap=True)
     lines = [line for line in jobs.logs(submission).splitlines() if line.strip()]
-    if lines and not (has_progress and submission.is_over):
+    if lines and not has_progress:  # which is newer than any line
         # Where this machine does not reach the run folder, its last lines say how far it is.
-        for line in lines[-1 if has_progress else -LAST_LINES :]:
+        for line in lines[-LAST_LINES:]:
             shown.print(line, style="dim", markup=False, soft_wrap=True)
     if submission.status in ("failed", "stopped"):
         shown.print(f"Resume with: {resume_command(submission.run, jobs)}", markup=False, soft_wrap=True)

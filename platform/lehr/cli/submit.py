@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +82,7 @@ def submit(
     Example: lehr submit jobs/train.yaml --dry-run
     """
     from lehr.job import load
+    from lehr.submission.mistakes import refuse_mistakes
     from lehr.submission.package import include_names
     from lehr.submission.submit import package_of, request_of, working_folder
 
@@ -90,6 +93,8 @@ def submit(
         _refuse_on_kubernetes(pip=pip, folder=folder, check=not check, wait=not wait and follow)
     if dry_run and (follow or not wait):
         only_one("--follow" if follow else "--no-wait", "--dry-run", "nothing is sent")
+    if note := refuse_mistakes(loaded):
+        print(note)
     root = loaded.folder if kubernetes else working_folder(loaded, folder)
     request = request_of(
         loaded, root, check=check, fresh=fresh, retries=RETRIES if retries is None else retries,
@@ -146,7 +151,9 @@ def submit_request(jobs: Backend, request: Request, *, follow: bool, wait: bool 
     existing = newest(jobs, run)
     action = next_action(request, existing, jobs)
     if action == "nothing":
-        print(f"{run} is finished on {jobs.address}. To start over, submit its job file: lehr submit JOB --fresh")
+        submitted = sys.argv[1:2] == ["submit"]
+        again = shlex.join(["lehr", *sys.argv[1:], "--fresh"]) if submitted else "lehr submit JOB --fresh"
+        print(f"{run} is finished on {jobs.address}. To start over, submit its job file: {again}")
         return
     if action == "attach" and existing:
         print(f"{run} is already {existing.status} on {jobs.address}; this is the same job.", flush=True)
@@ -194,6 +201,8 @@ def watch(jobs: Backend, submission: Submission) -> None:
     from lehr.submission.backend import command
     from lehr.submission.follow import follow
 
+    if not submission.is_over:
+        print(f"Watching {submission.run}. Ctrl-C stops the watching; {submission.run} keeps running.", flush=True)
     try:
         current = follow(jobs, submission)
     except KeyboardInterrupt:

@@ -59,14 +59,15 @@ def _refuse_without_curves(run: RunFolder) -> None:
 
 
 def verdict(run: RunFolder) -> str:
-    """The first finding of a run's last diagnosis, in one line; empty where there is none."""
+    """The first finding of a run's last diagnosis, and what to type, in one line; empty where there is none."""
     from lehr.curves.findings import Diagnosis
+    from lehr.curves.typed import as_typed
 
     diagnosis = Diagnosis.read(run.folder)
     if diagnosis is None:
         return ""
     first = diagnosis.first
-    return first.summary + (f"; try: {first.command}" if first.command else "")
+    return first.summary + (f"; try: {as_typed(first.rerun, run)}" if first.rerun else "")
 
 
 def write_curves(run: RunFolder) -> Path | None:

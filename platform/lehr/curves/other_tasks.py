@@ -136,7 +136,7 @@ def _nothing_seen(s: Signals) -> Finding:
     values = s.curves.epoch_column(metric)
     known = f"; {metric.replace('_', ' ')} ends at {format_metric(s.final(values), metric)}"
     gap = s.final(_score(s, "clean_train")) - s.final(_score(s, "validation"))
-    apart = f"; training rows are {gap:.3f} above that" if math.isfinite(gap) and gap > 0 else ""
+    apart = f"; on training rows it is {gap:.3f} higher" if math.isfinite(gap) and gap > 0 else ""
     return Finding(
         name="nothing_seen",
         title="Nothing wrong seen; what is reachable is not known",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lehr.data.augment import Augment
 from lehr.data.batches import batches
 from lehr.data.dataset import Batch, BatchSampler, DataSubset
+from lehr.output import marked
 
 BACKGROUND, TEXT, FAINT = (252, 252, 250), (34, 34, 34), (120, 120, 118)
 MARGIN, GAP, HEADER = 16, 4, 40  # pixels
@@ -56,7 +58,9 @@ def draw_sample_grid(rows: DataSubset, augment: Augment, counts: Sequence[int], 
                 corner = (left + number * block + column * (wide + GAP), top)
                 canvas.paste(tile.convert("RGB").resize((wide, tall), how), corner)
     target.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(target, "PNG")
+    with BytesIO() as file:
+        canvas.save(file, "PNG")
+        target.write_bytes(marked(file.getvalue()))
 
 
 def _pixels(batch: Batch) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
+from lehr.curves.typed import as_typed
 from lehr.data.sources import returns_dataset
 from lehr.driver.kind import Kind
 from lehr.driver.notify import address_of, end_is_told
@@ -55,7 +57,8 @@ def run_with(
             if not folder.exists("report.html"):  # the attempt that finished could not write it any more
                 with suppress(LehrError):  # or there is nothing to report
                     kind.report(existing)
-            screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, {to_start_over(command)}")
+            over = to_start_over(command, existing)
+            screen.say(f"{folder.name} is finished: {format_folder(folder)}\nTo start over, {over}")
             return existing
         lease = stack.enter_context(Lease.acquire(folder, say=screen.say))
         run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh, once=once)
@@ -73,10 +76,12 @@ def run_with(
     return run
 
 
-def to_start_over(command: str) -> str:
+def to_start_over(command: str, run: RunFolder) -> str:
     """What to type for a finished run to start over, after the command that found it finished."""
     if command.startswith("lehr resume "):
-        return "run its job file: lehr run JOB --fresh"
+        again = "lehr run JOB"
+        again += f" name={shlex.quote(run.name)}" if run.job.get("name") else ""
+        return f"run its job file: {as_typed(again, run)} --fresh"
     return f"add --fresh: {command} --fresh" if command.startswith("lehr ") else "pass fresh=True to lehr.run"
 
 

@@ -128,6 +128,7 @@ def open_run(
     if existing is None:
         environment = Environment.collect(seed=job.seed, source=job.folder)
         environment = replace(environment, job_file=job.file, overrides=dict(job.overrides))
+        environment = replace(environment, submitted_from=job.submitted_from)
         run = RunFolder.create(folder, to_dict(job), environment, claim)
     else:
         run = RunFolder.open(folder, claim)

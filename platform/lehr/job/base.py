@@ -42,6 +42,7 @@ class Origin:
     dropped: Mapping[FieldPath, str] = field(default_factory=dict)
     file: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    submitted_from: str = ""
 
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
@@ -112,6 +113,11 @@ class Job(Section):
     def overrides(self) -> Mapping[str, Any]:
         """What was changed beside the file: dotted path to value."""
         return self._origin.overrides
+
+    @property
+    def submitted_from(self) -> str:
+        """The folder that was sent to a cluster with the job; empty for a job that runs where it was begun."""
+        return self._origin.submitted_from
 
     @property
     def named_explicitly(self) -> bool:

@@ -399,7 +399,7 @@ class DataSection(Section):
 START_FROM_PRETRAINED = "model.name=resnet18 model.weights=pretrained"
 """What to type to start from published weights; in a job file, `model: {name: resnet18, weights: pretrained}`. Without
 internet access the error says what to download, and to type `model.weights=path/to/FILE.pth` instead."""
-WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors", ".pth.tar", ".ckpt")
 
 
 def weights_reference(value: str | None) -> str | None:

@@ -41,7 +41,7 @@ def kept_job(run: RunFolder) -> str:
     """A job file that trains again what a run keeps, with its seed and all values that are not defaults.
 
     Raises:
-        RunError: as `kept_training`; or the run is a training itself.
+        RunError: as `kept_training`.
         Untrusted: the training names code that nobody allowed; a job file would allow it.
     """
     from lehr.search.winner import job_file, winning_job
@@ -49,8 +49,6 @@ def kept_job(run: RunFolder) -> str:
     kind = run.job.get("kind")
     if kind == "search":
         return winning_job(run)
-    if kind == "train":
-        raise RunError(f"{run.name} is a training itself; its job is in {run.folder.uri}/job.yaml")
     if kind == "folds":
         from lehr.folds.results import FoldsResult
         from lehr.kinds.folds import one_network
@@ -60,7 +58,7 @@ def kept_job(run: RunFolder) -> str:
     job = from_dict(kept.run.job)
     assert isinstance(job, TrainJob)
     best = (kept.run.outcome() or kept.run.progress()).best
-    what = f"# What the {kind} {run.name} keeps: {kept.folder}"
+    what = f"# What the {kind} {run.name} keeps: {kept.folder}" if kept.folder else f"# The job of the run {run.name}"
     if best.value is not None:
         rows = kept.run.progress().measured_rows
         what += f", {best.metric.replace('_', ' ')} {format_metric(best.value, best.metric, rows)}"

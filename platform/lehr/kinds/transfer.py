@@ -70,7 +70,10 @@ def run(running: Running) -> None:
         plan, compute, held = plan_of(running, job, features_job, resources)
         decision = prepare(running, job, plan, compute)
         study = TransferStudy(
-            decision.candidates, trials(running, job, plan, decision), rows=len(plan.splits.validation)
+            decision.candidates,
+            trials(running, job, plan, decision),
+            rows=len(plan.splits.validation),
+            parent=running.run.folder,
         )
         del plan, compute  # they hold images of their own on Ray, where the trials use the shared ones
         ways, epochs = [trial.folder.split("/")[1] for trial in study.trials], features_job.train.epochs

@@ -13,6 +13,7 @@ from lehr import trust
 from lehr.extras import install
 from lehr.job import not_a_choice
 from lehr.job.text import nearest
+from lehr.models.lite import SIDES, build_lite
 from lehr.models.registry import MODELS, Model
 from lehr.models.vision import torchvision, with_torchvision
 
@@ -50,12 +51,14 @@ def find(name: str, options: Mapping[str, Any] | None = None) -> tuple[Model, Co
         return MODELS[name], SIZE_PARAMETERS
     if name.startswith("timm/"):
         return _timm(name.removeprefix("timm/")), (*SIZE_PARAMETERS, "num_classes", "in_chans", *TIMM_LOADS)
+    if name in SIDES:
+        return build_lite(name), (*SIZE_PARAMETERS, "in_channels", "num_classes")
     if calls := trust.named("model", name, options or {}):
         return _imported(calls[0]), SIZE_PARAMETERS
     models = torchvision().models
     published = models.list_models(module=models)
     if name not in published:
-        near = nearest(name, [*MODELS, *published])
+        near = nearest(name, [*MODELS, *SIDES, *published])
         hint = f"; did you mean {near}?" if near else ";"
         others = "those of torchvision.models (resnet18, vit_b_16, …), timm/NAME or my_package.nets:Net"
         raise ValueError(f'"{name}" is not a model{hint} allowed: {", ".join(MODELS)}, {others}')

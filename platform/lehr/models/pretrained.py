@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from lehr.extras import install
 from lehr.job.sections import WEIGHT_FILES
+from lehr.job.text import nearest
+from lehr.models.lite import SIDES, lite_file, lite_recipe, to_install
 from lehr.models.recipes import Preset, Recipe, of_file, of_timm, of_torchvision
 from lehr.models.vision import torchvision
 from lehr.runs.weights import unpack
@@ -36,7 +39,7 @@ class PublishedWeights(Protocol):
 
 
 class NotDownloaded(ValueError):
-    """Published weights cannot be downloaded; says what to type instead.
+    """Published weights cannot be had; says what to type instead.
 
     Attributes:
         problem: what cannot be had, and why.
@@ -44,7 +47,8 @@ class NotDownloaded(ValueError):
     """
 
     def __init__(self, name: str, error: Exception, remedy: str) -> None:
-        self.problem = f"the weights of {name} cannot be downloaded ({_first_line(error)})"
+        verb = "found" if isinstance(error, ImportError) else "downloaded"
+        self.problem = f"the weights of {name} cannot be {verb} ({_first_line(error)})"
         self.remedy = remedy
         super().__init__(f"{self.problem}; {remedy}")
 
@@ -87,6 +91,8 @@ def recipe(reference: str, name: str) -> Recipe:
     try:
         if name.startswith("timm/"):
             found = _timm_recipe(name)
+        elif name in SIDES:
+            found = lite_recipe(name, f"the package of {name}")
         else:
             entry = _entry(name, "" if from_file else reference.partition(":")[2])
             found = of_torchvision(entry.transforms(), name, str(entry))
@@ -108,13 +114,17 @@ def read_pretrained(
         field: of the job that says so, for what to type where they cannot be had.
 
     Raises:
-        NotDownloaded: they cannot be downloaded.
+        NotDownloaded: they cannot be downloaded, or are not installed.
         ValueError: there are no such weights, or the file is missing or damaged.
     """
     if is_file(reference):
         return read_file(Path(reference)), ()
     if name.startswith("timm/"):
         return _from_timm(name.removeprefix("timm/"), field), ()
+    if name in SIDES:
+        if file := lite_file(name):
+            return read_file(file), ()
+        raise NotDownloaded(name, ImportError("no package has them"), f"type: {to_install(name)}")
     entry = _entry(name, reference.partition(":")[2])
     file = _kept(entry)
     if not file.exists():
@@ -152,18 +162,47 @@ def read_file(file: Path) -> dict[str, Tensor]:
         else:
             found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"there is no file {file}") from None
+        near = nearest(file.name, _weight_files(file.parent))
+        other = f"did you mean {file.with_name(near)}?" if near else "name one that is there"
+        raise ValueError(f"there is no file {file}; {other}") from None
     except IsADirectoryError:
         raise ValueError(f"{file} is a folder; allowed: a file that ends in {', '.join(WEIGHT_FILES)}") from None
     except Exception as error:  # damaged bytes make torch.load raise errors of any type
-        what = f"{file} is damaged or is not a weights file ({_first_line(error)})"
-        raise ValueError(f"{what}; download or save it again") from error
+        raise ValueError(_not_weights(file, error)) from error
     if isinstance(found, dict):  # training scripts save the weights beside the epoch and the optimizer
         found = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         what = f"{file} does not contain weights"
         raise ValueError(f"{what}; allowed: tensors by name, as model.state_dict() returns them")
     return {str(name).removeprefix("module."): value for name, value in found.items()}
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """The names of the weights files in a folder; none where it cannot be read."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(WEIGHT_FILES))
+    except OSError:
+        return []
+
+
+def _not_weights(file: Path, error: Exception) -> str:
+    """What a file is that cannot be read as weights, and what to do."""
+    try:
+        start = file.open("rb").read(64).lstrip()
+    except OSError as problem:
+        return f"{file} cannot be read ({problem.strerror or problem})"
+    if not start:
+        return f"{file} is empty; download or save it again"
+    if start.startswith(b"version https://git-lfs"):
+        what = "only points to a file that Git LFS holds"
+        return f"{file} {what}; type git lfs pull in its folder, or download the file itself"
+    if start[:1] == b"<":
+        return f"{file} is a web page, not weights; download it again by the address of the file itself"
+    if start[:1] == b"\x80" and "weights_only" in str(error):
+        what = "holds Python objects beside its tensors, which may run code when they are read"
+        return f"{file} {what}; save only the weights: torch.save(model.state_dict(), {str(file)!r})"
+    why = _first_line(error).partition(". ")[0]
+    return f"{file} is damaged or is not a weights file ({why}); download or save it again"
 
 
 def _entry(name: str, wanted: str) -> PublishedWeights:

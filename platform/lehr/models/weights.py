@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,6 @@ from lehr.runs import Folder, ModelFile, read_model
 from lehr.tasks.detection.network import Detector
 from lehr.tasks.find import find_task
 from lehr.tasks.forms import TASKS, LabelKind
-
-MISMATCH = "mismatch with this network"
 
 
 def read_weights(
@@ -127,20 +125,35 @@ def start_from(
         last = f"{model.dropped}."
         weights = {f"backbone.{name}": each for name, each in weights.items() if not name.startswith(last)}
         their_classes = ()
-    own = model.state_dict()
     same = list(classes) == list(their_classes)
-    head = None if same else head_of(model, len(classes))
-    taken = {name: value for name, value in weights.items() if head is None or not name.startswith(f"{head}.")}
-    kept = set() if head is None else {name for name in own if name.startswith(f"{head}.")}
-    for name in (name for name in own if name not in kept):
+    head = "" if same else head_of(model, len(classes))
+    if why := mismatch(model.state_dict(), weights, head):
+        raise ValueError(f"the weights do not fit this network: {why}")
+    model.load_state_dict(_but(weights, head), strict=False)
+    return same
+
+
+def mismatch(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], head: str, any_channels: str = "") -> str:
+    """What of weights does not fit a network; empty if all does.
+
+    Args:
+        own: the network's own tensors.
+        head: the layer that is not compared; empty: all are.
+        any_channels: a tensor whose second dimension is not compared.
+    """
+    own, taken = _but(own, head), _but(weights, head)
+    for name, tensor in own.items():
         if name not in taken and name.endswith("num_batches_tracked"):
             continue  # older files lack this counter, which only matters for batch norm without a momentum
         if name not in taken:
-            raise ValueError(f"{MISMATCH}: {name} is missing in the weights")
-        if taken[name].shape != own[name].shape:
-            shapes = f"{list(own[name].shape)} in the network and {list(taken[name].shape)} in the weights"
-            raise ValueError(f"{MISMATCH}: {name} is {shapes}")
-    if extra := [name for name in taken if name not in own]:
-        raise ValueError(f"{MISMATCH}: it has no {extra[0]}, which is in the weights")
-    model.load_state_dict(taken, strict=False)
-    return same
+            has = next((each for each in taken if each not in own), "")
+            return f"{name} of the network is not in the weights{has and f', which have {has} instead'}"
+        ours, theirs = list(tensor.shape), list(taken[name].shape)
+        if ours != theirs and (name != any_channels or ours[:1] + ours[2:] != theirs[:1] + theirs[2:]):
+            return f"{name} is {ours} in the network and {theirs} in the weights"
+    extra = next((name for name in taken if name not in own), "")
+    return extra and f"{extra} of the weights is not in the network"
+
+
+def _but(tensors: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if not layer or not name.startswith(f"{layer}.")}

@@ -2,6 +2,7 @@
 
 from lehr.photos.folder import Photographs, look_at
 from lehr.photos.job import PhotoJob, is_changed, photo_job
+from lehr.photos.typed import told_as_typed
 from lehr.photos.written import as_yaml
 
-__all__ = ["PhotoJob", "Photographs", "as_yaml", "is_changed", "look_at", "photo_job"]
+__all__ = ["PhotoJob", "Photographs", "as_yaml", "is_changed", "look_at", "photo_job", "told_as_typed"]

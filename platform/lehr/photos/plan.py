@@ -36,12 +36,20 @@ class Costs:
         forward: through the network, with all cores; step: a training step of it, with the cores of one training.
         decode: read and decoded, with all cores.
         imports: what this process took to import torch and the like; not for one photograph.
+        busy: how many times as long everything takes while other programs use the machine as they did just now.
     """
 
     forward: float
     step: float
     decode: float = 0.0
     imports: float = 4.0
+    busy: float = 1.0
+
+    @property
+    def as_busy(self) -> Costs:
+        """The same while the machine stays as busy as it is."""
+        scaled = (each * self.busy for each in (self.forward, self.step, self.decode, self.imports))
+        return Costs(*scaled)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import altair as alt
 import numpy as np
 from altair.utils import schemapi
 
+from lehr.output import marked
 from lehr.printing import printable_tree
 from lehr.reporting.smoothing import Floats, moving_average, thin
 
@@ -297,7 +298,7 @@ def picture(spec: Mapping[str, Any]) -> bytes:
     import vl_convert
 
     looks = {"config": LIGHT, "background": "white", "padding": 20}
-    return vl_convert.vegalite_to_png(printable_tree({**spec, **looks}), scale=2)
+    return marked(vl_convert.vegalite_to_png(printable_tree({**spec, **looks}), scale=2))
 
 
 # ── the theme ─────────────────────────────────────────────────────────────────────────────────────────────────────

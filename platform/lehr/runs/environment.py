@@ -79,6 +79,7 @@ class Environment:
         versions: by package; None for one that is not installed.
         git: of the job's folder; None outside a repository.
         job_file, overrides: the file of the job, and what was changed beside it; empty for a job built in Python.
+        submitted_from: the folder that was sent to a cluster with the job; empty where it was begun on its own machine.
         data: None until they were opened.
     """
 
@@ -93,6 +94,7 @@ class Environment:
     git: GitState | None = None
     job_file: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    submitted_from: str = ""
     data: DataFacts | None = None
 
     @classmethod

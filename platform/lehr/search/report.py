@@ -9,6 +9,7 @@ from typing import cast
 import yaml
 from markupsafe import Markup
 
+from lehr.curves.typed import as_typed
 from lehr.errors import RunError
 from lehr.formatting import format_seconds
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
@@ -37,7 +38,7 @@ def search_page(run: RunFolder, found: SearchResults) -> str:
     """The report as HTML: the best trial and warnings, the learning curves, then a chart for each question."""
     scale, shares = charts.MetricScale(found), analysis.importance(found)
     sections = [
-        Section("", Markup().join([_winner(run, found), *_warnings(found)])),
+        Section("", Markup().join([_winner(run, found), *_warnings(run, found)])),
         Section("", chart(charts.curves_chart(found, scale))),
         Section("Best value of every trial, by field", _fields(found, scale)),
         _importance(found, shares),
@@ -91,7 +92,7 @@ def _winner(run: RunFolder, found: SearchResults) -> Markup:
     )
 
 
-def _warnings(found: SearchResults) -> list[Markup]:
+def _warnings(run: RunFolder, found: SearchResults) -> list[Markup]:
     warnings = [
         finding(
             f"The best {edge.path} is at the {edge.side} edge of the values tried",
@@ -113,7 +114,7 @@ def _warnings(found: SearchResults) -> list[Markup]:
                 "and looks worse than it will be; a schedule that starts low looks better.",
                 "Compare schedules with stopping: none, or with a later first rung:",
                 tone="warn",
-                command=f"lehr run JOB stopping.first={max(1, epochs // 2)}",
+                command=as_typed(f"lehr run JOB stopping.first={max(1, epochs // 2)}", run),
             )
         )
     failed = Counter(trial.message for trial in found.trials if trial.state == "failed")

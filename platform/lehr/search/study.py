@@ -20,6 +20,7 @@ from lehr.search.samplers import PastTrial, TrialState
 from lehr.search.space import Space, Values
 from lehr.search.survival import Survival
 from lehr.trials import Clock, Outcome, Trial, Work
+from lehr.trials.pace import END_SECONDS
 from lehr.trials.study import StudyProgress, rows_of
 
 SHOWN = 8  # rows of the table on the screen
@@ -219,7 +220,7 @@ class SearchStudy:
         if budget is not None:
             count = min(count, math.ceil(max(0.0, budget - self.epochs_spent - sum(running.values())) / each))
         waiting = (math.inf,) if math.isinf(count) else (each,) * int(count)
-        return Work(running, waiting, deadline=self.deadline)
+        return Work(running, waiting, END_SECONDS, self.deadline)
 
     @property
     def measured_rows(self) -> Mapping[str, int]:

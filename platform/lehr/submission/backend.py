@@ -85,7 +85,7 @@ class Request:
         from lehr.job import from_dict
 
         job = from_dict(self.job)
-        job._origin = replace(job._origin, folder=Path(self.folder), source=self.source)
+        job._origin = replace(job._origin, folder=Path(self.folder), source=self.source, submitted_from=self.root)
         return job
 
     def given(self) -> Job:

@@ -24,6 +24,7 @@ from lehr.durations import RunLength
 from lehr.errors import JobError, RunError
 from lehr.job import Job, Training, TrainJob, check_call
 from lehr.models.description import ModelDescription, NetworkDescription
+from lehr.models.fit import check_weights
 from lehr.models.lightning import Lightning, base_of
 from lehr.models.weights import read_weights, recipe_for
 from lehr.own_code import OwnCodeError
@@ -72,7 +73,7 @@ def check_job(job: TrainJob) -> None:
     recipe_for(job)
     if job.model.weights:
         try:
-            read_weights(job.model.weights, job.storage, job.model.name)
+            check_weights(job.model.weights, job.storage, job.model.name, job.model.options)
         except (ValueError, RunError) as error:
             raise job.error("model.weights", str(error)) from error
 

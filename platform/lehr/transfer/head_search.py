@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -122,26 +122,45 @@ class HeadSearch:
     losses: tuple[float, ...]
 
 
+def _nobody(share: float) -> None: ...
+
+
 def search_heads(
-    train: Features, validation: Features, measured: Measured, section: FeaturesSection, by: Judge, seed: int
+    train: Features,
+    validation: Features,
+    measured: Measured,
+    section: FeaturesSection,
+    by: Judge,
+    seed: int,
+    told: Callable[[float], None] = _nobody,
 ) -> HeadSearch:
     """Trains a head for every pair of learning rate and weight decay, and picks the best by a metric.
 
     The loss breaks ties. With fewer than `ENOUGH_ROWS` validation rows, the pairs are compared by cross-validation on
-    the training rows, so that the validation rows still give a fair estimate of the chosen head.
+    the training rows, so that the validation rows still give a fair estimate of the chosen head. `told` hears now and
+    then what share of all steps is done.
     """
     grid = tuple(product(section.rates, section.weight_decays))
     task = measured.task
-    heads, losses = train_heads(train, task, section, grid, seed)
+    enough = len(validation) >= ENOUGH_ROWS or len(train.ids.unique()) < 2 * FOLDS
+    count = 1 if by.on_training_rows or enough else 1 + FOLDS
+
+    def part(number: int) -> Callable[[float], None]:
+        return lambda share: told((number + share) / count)
+
+    heads, losses = train_heads(train, task, section, grid, seed, part(0))
     if by.on_training_rows:
         parts = [(heads, train.originals())]
         scored_on = f"{len(parts[0][1]):,} training images"
-    elif len(validation) >= ENOUGH_ROWS or len(train.ids.unique()) < 2 * FOLDS:
+    elif enough:
         parts = [(heads, validation)]
         scored_on = f"{len(validation):,} validation images"
     else:
         folds = _folds(train, seed)
-        parts = [(train_heads(inside, task, section, grid, seed)[0], outside) for inside, outside in folds]
+        parts = [
+            (train_heads(inside, task, section, grid, seed, part(number))[0], outside)
+            for number, (inside, outside) in enumerate(folds, 1)
+        ]
         rows = sum(len(outside) for _, outside in parts)
         scored_on = f"{FOLDS}-fold cross-validation on {rows:,} training images"
     with torch.inference_mode():
@@ -157,7 +176,12 @@ def search_heads(
 
 
 def train_heads(
-    train: Features, task: Task, section: FeaturesSection, grid: Sequence[tuple[float, float]], seed: int
+    train: Features,
+    task: Task,
+    section: FeaturesSection,
+    grid: Sequence[tuple[float, float]],
+    seed: int,
+    told: Callable[[float], None] = _nobody,
 ) -> tuple[HeadStack, dict[int, Tensor]]:
     """Trains a head for each (learning rate, weight decay) on the same rows and batches.
 
@@ -179,6 +203,7 @@ def train_heads(
     first, second = ([torch.zeros_like(tensor) for tensor in flat] for _ in range(2))
     history = {}
     for step in range(section.steps):
+        told(step / section.steps)
         rows = _batch(len(values), section.batch_size, step, seed)
         inputs, targets = values[rows], train.labels[rows]
         for tensor in flat:

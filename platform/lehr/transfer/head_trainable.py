@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -20,6 +20,8 @@ from lehr.transfer.features import Features, rows_of_split, split_names
 from lehr.transfer.head_scores import HeadScores
 from lehr.transfer.head_search import HeadSearch, Judge, Measured, evaluate_head, search_heads
 from lehr.trials import TrialCallbacks
+
+TELL_SECONDS = 1.0  # between two estimates of the time that the heads still take
 
 
 def train_way(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
@@ -52,7 +54,8 @@ class HeadTrainable:
         measured = Measured(plan.task, plan.metrics, plan.splits.train.classes)
         wanted = plan.job.train.metric
         by = Judge.of(wanted, plan.job.lower_is_better(wanted))
-        search = search_heads(features["train"], features["validation"], measured, self.section, by, plan.job.seed)
+        rows, seed = (features["train"], features["validation"]), plan.job.seed
+        search = search_heads(*rows, measured, self.section, by, seed, _teller(run))
         head = search.heads.module(search.best)
         metrics = evaluate_on_splits(head, features, measured)
         seconds = {"features": self.feature_seconds, "head": time.perf_counter() - began}
@@ -99,6 +102,21 @@ class HeadTrainable:
         description = replace(plain, network=network, origin=origin, metrics=metrics)
         run.write_model(model.state_dict(), description.to_json())
         return model
+
+
+def _teller(run: RunFolder) -> Callable[[float], None]:
+    """Writes into the run's progress.json how long the heads still take, when it is called with the share done."""
+    began = said = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if share and now - said >= TELL_SECONDS:
+            said, took = now, now - began
+            told = Progress(status="running", seconds={"total": took}, updated=time.time())
+            run.write_progress(replace(told, seconds_left=took * (1 - share) / share))
+
+    return tell
 
 
 @dataclass(frozen=True)

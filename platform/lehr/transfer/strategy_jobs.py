@@ -13,8 +13,9 @@ from lehr.formatting import format_folder
 from lehr.job import TrainJob, derive, to_dict
 from lehr.job.transfer import Strategy, TransferJob
 from lehr.models.description import ModelDescription
+from lehr.models.fit import check_weights
 from lehr.models.recipes import Recipe, resolve
-from lehr.models.weights import read_recipe, read_weights, referenced_run
+from lehr.models.weights import read_recipe, referenced_run
 from lehr.runs import Folder, ModelFile, list_runs
 
 
@@ -27,11 +28,12 @@ def check_backbone(job: TransferJob) -> None:
     try:
         network = backbone_network(job)
         backbone_recipe(job, network["name"])
-        models.find(network["name"], {key: value for key, value in network.items() if key != "name"})
+        options = {key: value for key, value in network.items() if key != "name"}
+        models.find(network["name"], options)
     except (ValueError, RunError) as error:
         raise job.error("backbone", str(error)) from error
     try:
-        read_weights(backbone_weights(job), job.storage, network["name"], "backbone.weights")
+        check_weights(backbone_weights(job), job.storage, network["name"], options, "backbone.weights")
     except (ValueError, RunError) as error:
         raise job.error("backbone.weights", str(error)) from error
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lehr.formatting import format_seconds
 from lehr.intervals import in_words
 from lehr.job.transfer import STRATEGIES, Strategy
-from lehr.runs import Overview, Table
+from lehr.runs import Folder, Overview, Progress, Table
 from lehr.transfer.results import accuracy_of
-from lehr.trials import Each, StudyProgress, Trial
+from lehr.trials import Each, StudyProgress, Trial, Work
 
 
 class TransferStudy(Each):
@@ -18,10 +19,14 @@ class TransferStudy(Each):
     Attributes:
         candidates: the strategies to choose from.
         rows: the number of validation images.
+        parent: the run's folder, in which trials without epochs tell how long they still take.
     """
 
-    def __init__(self, candidates: Sequence[Strategy], trials: Sequence[Trial], rows: int = 0) -> None:
+    def __init__(
+        self, candidates: Sequence[Strategy], trials: Sequence[Trial], rows: int = 0, parent: Folder | None = None
+    ) -> None:
         super().__init__(trials)
+        self.parent = parent
         self.candidates, self.rows = tuple(candidates), rows
         self._accuracy: dict[str, float | None] = {}  # by folder: the last one
 
@@ -53,6 +58,16 @@ class TransferStudy(Each):
             ),
             work=self.work(),
         )
+
+    def work(self) -> Work:
+        """What is left to train; heads on features tell themselves how long they take."""
+        work = super().work()
+        told: dict[str, float] = {}
+        for trial in self.trials:
+            if self.parent and not trial.weight and trial.folder in work.running:
+                left = Progress.read(self.parent.child(trial.folder)).seconds_left
+                told |= {} if left is None else {trial.folder: left}
+        return replace(work, told=told)
 
     def _under_way(self, trial: Trial) -> str:
         """How far a trial is that is being trained: `finetune 3 of 20 epochs`; empty for any other."""

@@ -15,6 +15,9 @@ from statistics import mean, median
 
 from lehr.trials.trainable import Deadline
 
+END_SECONDS = 3.0
+"""What follows the last trial: choosing, measuring what was chosen, importing what draws, and the page."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -25,12 +28,14 @@ class Work:
         waiting: of each trial to come, what it is expected to take.
         seconds: what comes after all trials.
         deadline: when everything ends at the latest.
+        told: by folder, the seconds that running trials without epochs say they still take.
     """
 
     running: Mapping[str, float] = field(default_factory=dict)
     waiting: Sequence[float] = ()
     seconds: float = 0.0
     deadline: Deadline | None = None
+    told: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,14 +89,17 @@ class Pace:
         """How long the study still takes where `at_once` trials run side by side; None before the first epoch."""
         most = work.deadline.seconds_left if work.deadline else None
         known = [each for watch in self._trials.values() if (each := watch.epoch_seconds) is not None]
-        if not known:
+        if not known and (work.waiting or not work.told or set(work.running) - set(work.told)):
             return most
-        usual, now = mean(known), self._clock()
+        usual, now = mean(known or [0.0]), self._clock()
         watched = self._trials.values()
         start = median([each.start for each in watched if each.follows and each.epochs] or [0.0])
         tail = median([each.ended - each.last for each in watched if each.ended and each.epochs] or [0.0])
         running = []
         for folder, epochs in work.running.items():
+            if folder in work.told:
+                running.append(work.told[folder] + tail)
+                continue
             watch = self._trials.get(folder)
             takes = (watch and watch.epoch_seconds) or usual
             since = now - (watch.last or watch.began + start) if watch else 0.0

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from lehr.job import TrainJob
 from lehr.runs import BestValue, Overview, RunFolder
-from lehr.trials.pace import Work
+from lehr.trials.pace import END_SECONDS, Work
 from lehr.trials.trainable import Deadline, Trainable, train_trial
 
 
@@ -138,4 +138,5 @@ def work_of(
     return Work(
         {each.folder: each.weight * (each.job.train.epochs - epochs.get(each.folder, 0)) for each in running},
         [each.weight * each.job.train.epochs for each in waiting],
+        END_SECONDS,
     )

@@ -19,6 +19,7 @@ from lehr.cli.commands import SUMMARIES
 from lehr.job import KINDS, load
 from lehr.kinds import check
 from lehr.own_modules import look_in
+from lehr.runs import Folder, RunFolder
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = sorted(
@@ -113,11 +114,14 @@ def test_options_and_commands_in_error_messages_exist() -> None:
         assert {word for word in words if word.startswith("--")} <= known, f"{name}: {line}"
 
 
-def test_a_finished_run_that_is_resumed_gets_advice_that_can_be_typed() -> None:
+def test_a_finished_run_that_is_resumed_gets_advice_that_can_be_typed(tmp_path: Path) -> None:
     from lehr.driver.run import to_start_over
 
+    run = RunFolder.create(Folder.at(tmp_path / "train"), {"kind": "train", "name": "train"})
     for command in ("lehr run job.yaml", "lehr search job.yaml", "lehr recipe job.yaml", "lehr resume train"):
-        advice = to_start_over(command)
-        for line in re.findall(r"lehr .*", advice):
-            parse(line.replace("JOB", "job.yaml"))
-    assert "fresh=True" in to_start_over("lehr.run(…) of train")
+        advice = to_start_over(command, run)
+        for line in re.findall(r"lehr [^&]*", advice):
+            parse(line)
+        assert "JOB" not in advice
+        assert advice.endswith(" --fresh")
+    assert "fresh=True" in to_start_over("lehr.run(…) of train", run)

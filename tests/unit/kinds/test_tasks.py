@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import lehr
@@ -203,3 +204,28 @@ def test_the_rows_and_the_parameters_of_a_job_are_shown_before_it_runs(
     assert "1,797" in told
     assert "No samples are drawn" in told
     assert "head.weight" in command("show", "job.yaml", "--parameters")
+
+
+COLUMNS: dict[str, Any] = {"regression": ["length", "width"], "multilabel": ["sharp", "round"]}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluate_takes_the_table_that_a_run_learned_from_by_its_path_alone(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    lines = ["file,length,width,sharp,round"]
+    for number in range(24):
+        Image.fromarray(draw.integers(0, 255, (8, 8, 3), np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{number / 3:.2f},{number % 5},{number % 2},{int(number > 7)}")
+    for name in ("table.csv", "other.tsv", "third.txt"):
+        Path(name).write_text("\n".join(lines).replace(",", "\t" if name.endswith(".tsv") else ",") + "\n")
+    data = {"source": "table", "path": str(tmp_path / "table.csv"), "labels": COLUMNS[task], "validation": 0.25}
+    run(tmp_path / "runs", task, data=data, train={"epochs": 1, "batch_size": 8})
+    for name in ("table.csv", "other.tsv", "third.txt"):
+        told = command("evaluate", "train", name, "--storage", "runs")
+        assert " on 24 rows" in told
+        assert all(column in told for column in COLUMNS[task])
+    told = command("evaluate", "train", "table.csv", "--split", "validation", "--storage", "runs")
+    assert " on 6 rows, the run's own validation rows" in told

@@ -231,7 +231,7 @@ def test_a_finished_run_says_how_it_starts_over(
 def test_a_dry_run_lists_the_modules_and_names_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "profile.yaml").write_text("image: lehr:1\nstorage: s3://b/r\nenv: {MODE: fast}\nsecret: keys\n")
     (tmp_path / "mine.yaml").write_text("kind: train\nmodel: {name: 'nets:Net'}\n")
-    (tmp_path / "nets.py").write_text("x = 1\n")
+    (tmp_path / "nets.py").write_text("def Net(channels, outputs): ...\n")
     (tmp_path / "elsewhere.py").symlink_to("/etc/hostname")
     manifest(str(tmp_path / "mine.yaml"), profile=str(tmp_path / "profile.yaml"), dry_run=True)
     printed = capsys.readouterr().out

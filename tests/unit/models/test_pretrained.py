@@ -90,8 +90,13 @@ def _truncated(file: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (lambda file: file.write_bytes(b"<html>404</html>"), "is damaged or is not a weights file"),
-        (lambda file: file.write_bytes(b""), "is damaged or is not a weights file"),
+        (lambda file: file.write_bytes(b"<html>404</html>"), "is a web page, not weights; download it again by"),
+        (lambda file: file.write_bytes(b""), "is empty; download or save it again"),
+        (
+            lambda file: file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"),
+            "only points to a file",
+        ),
+        (lambda file: file.write_bytes(b"hello"), "is damaged or is not a weights file"),
         (_truncated, "is damaged or is not a weights file"),
         (lambda file: torch.save([1, 2], file), "does not contain weights"),
         (lambda file: torch.save(torch.nn.Linear(2, 2), file), "is damaged or is not a weights file"),  # pickled code
@@ -136,8 +141,14 @@ def test_a_file_beside_the_job_is_found(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"name": "small_cnn", "width": 16}, "mismatch with this network: features.0.weight is [16, 3, 3, 3] in"),
-        ({"name": "cifar_resnet", "depth": 8}, "mismatch with this network: stem.0.weight is missing in the weights"),
+        (
+            {"name": "small_cnn", "width": 16},
+            "features.0.weight is [16, 3, 3, 3] in the network and [8, 3, 3, 3] in the",
+        ),
+        (
+            {"name": "cifar_resnet", "depth": 8},
+            "stem.0.weight of the network is not in the weights, which have features.0",
+        ),
     ],
 )
 def test_weights_of_another_shape_get_one_sentence(options: dict[str, Any], sentence: str, tmp_path: Path) -> None:

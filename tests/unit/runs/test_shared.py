@@ -170,8 +170,12 @@ def test_a_report_goes_where_it_is_told_and_replaces_no_file_unasked(tmp_path: P
     before = snapshot(tmp_path / "runs")
     report("one", output=Path("out"))
     assert sorted(os.listdir("out")) == ["curves.png", "diagnosis.json", "report.html"]
+    report("one", output=Path("out"))  # what lehr itself made before is replaced
+    for name in ("report.html", "curves.png"):
+        Path("out", name).write_text("mine")
     with pytest.raises(LehrError, match=r"out/report\.html and out/curves\.png exist already; .* with --force"):
         report("one", output=Path("out"))
+    assert Path("out/report.html").read_text() == "mine"
     assert snapshot(tmp_path / "runs") == before
 
 

@@ -361,7 +361,7 @@ def test_the_head_is_kept_only_for_the_same_classes(train_tiny: TrainTiny) -> No
 def test_weights_of_another_network_are_refused(train_tiny: TrainTiny) -> None:
     first = train_tiny()
     reference = f"run:{first.folder.local_path}"
-    with pytest.raises(JobError, match=r"model.weights: mismatch with this network: "):
+    with pytest.raises(JobError, match=r"model.weights: run:.* does not hold the weights of "):
         plan_of(model={"name": "resnet20", "weights": reference}).build_model()
     with pytest.raises(JobError, match=r"features.0.weight is \[16, 3, 3, 3\] in the network and \[8, 3, 3, 3\] in"):
         plan_of(model={"name": "small_cnn", "width": 16, "weights": reference}).build_model()

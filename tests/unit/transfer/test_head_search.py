@@ -122,3 +122,16 @@ def test_the_head_minimises_the_loss_of_the_task() -> None:
     )
     values = train.values
     assert sure(values).softmax(2).amax(2).mean() > 0.95 > unsure(values).softmax(2).amax(2).mean()
+
+
+@pytest.mark.parametrize("validation", [40, 4000])
+def test_the_share_of_the_steps_that_is_done_is_told(validation: int) -> None:
+    """With cross-validation the folds are told too."""
+    shares: list[float] = []
+    measured = Measured(TASK)
+    options = section(steps=20)
+    search_heads(features(60), features(validation), measured, options, Judge("loss", lower=True), 0, shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) == 20 * (1 if validation > 1000 else 6)
+    assert shares[0] == 0
+    assert shares[-1] == pytest.approx(1 - 1 / len(shares))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from lehr.trials import Deadline, Work
-from lehr.trials.pace import Pace, makespan
+from lehr.trials.pace import END_SECONDS, Pace, makespan
+from lehr.trials.study import work_of
 
 
 class Simulated:
@@ -98,3 +100,22 @@ def test_makespan_is_that_of_giving_each_task_to_the_place_that_is_free_first() 
     assert makespan([], [], 3) == 0
     assert makespan([5.0, 1.0], [3.0, 3.0], 2) == 7
     assert makespan([1.0] * 4, [], 2) == 1, "more may run than there are places, after a restart"
+
+
+def test_a_trial_without_epochs_is_asked_how_long_it_takes() -> None:
+    """Heads on features took 105 s, during most of which "0 s left" was shown."""
+    run = Simulated()
+    run.pace.began("features", weight=0.0)
+    assert run.pace.seconds_left(Work({"features": 0.0}), 2) is None
+    alone = Work({"features": 0.0}, told={"features": 80.0})
+    assert run.pace.seconds_left(alone, 2) == pytest.approx(80.0)
+    run.trial("finetune", 3, 1.0)
+    assert run.pace.seconds_left(replace(alone, running={"features": 0.0, "finetune": 5.0}), 2) == pytest.approx(80.0)
+
+
+def test_what_follows_the_last_trial_is_part_of_the_time_left() -> None:
+    """Measuring, choosing and the page took 2 to 7 seconds in which "0 s left" was shown."""
+    run = Simulated()
+    run.trial("a", 3, 1.0)
+    found = run.pace.seconds_left(work_of([], [], [], {}), 1)
+    assert found == pytest.approx(END_SECONDS)

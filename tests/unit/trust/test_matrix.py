@@ -444,7 +444,7 @@ def test_no_kind_of_job_that_somebody_else_wrote_is_resumed_to_tell_them_how_it_
     for _ in range(2):
         with pytest.raises(trust.Untrusted, match=why):
             lehr_command("resume", "theirs", "--here", monkeypatch=monkeypatch)
-    monkeypatch.setattr("lehr.cli.resume.resume_here", lambda run, storage: stored_job(run, storage))
+    monkeypatch.setattr("lehr.cli.resume.resume_here", lambda run, storage, **_: stored_job(run, storage))
     lehr_command("resume", "theirs", "--here", "--trust", "theirs", monkeypatch=monkeypatch)
     lehr_command("resume", "theirs", "--here", monkeypatch=monkeypatch)  # remembered
     lehr_command("show", "theirs", monkeypatch=monkeypatch)  # which tells nobody anything
