@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from lehr.job import TrainJob
 
 MOST_CLASSES = 24  # rows of the sample grid
-TABLES = (".csv", ".tsv")
 
 app = typer.Typer(help="Look at a data set, and pack it into Parquet files.", no_args_is_help=True)
 
