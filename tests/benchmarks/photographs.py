@@ -10,7 +10,7 @@ EfficientNet-Lite0, which wants pixels as (x - 127) / 128. The plain run has not
 the length and a cosine; `fine-tuned` is the same with the head first; the recipe tunes that job within as many epochs,
 at least 4; the transfer's base is the same job. The script is PyTorch's transfer learning tutorial: SGD, a step
 schedule, random resized crops and flips, the best epoch on the validation rows, once with all layers and once with the
-head alone, for as many epochs. Each result is a line of FILE, with its CPU seconds, and what is there already is not
+head alone, for as many epochs; the longer one has as many more as the recipe had CPU seconds. Each result is a line of FILE, with its CPU seconds, and what is there already is not
 done again. What was measured stands in `photographs.md`.
 """
 
@@ -40,7 +40,8 @@ MEAN, STD = 127.0, 128.0
 LENGTHS = {10: (12, 8), 30: (8, 16), 100: (6, 32), 0: (3, 32)}
 """Epochs and images in a batch of every method, by size: about 45 to 60 updates."""
 Length = tuple[int, int]
-METHODS = ("plain", "fine-tuned", "script, all", "transfer", "recipe", "script, head")
+LONGER = "script, all, longer"
+METHODS = ("plain", "fine-tuned", "script, all", LONGER, "transfer", "recipe", "script, head")
 PIXELS = 48
 
 
@@ -60,7 +61,7 @@ def main() -> None:
         print(table(lines_of(options.file)))
         return
     torch.set_num_threads(1)
-    done = {(each["size"], each["seed"], each["who"]) for each in lines_of(options.file)}
+    done = {(each["size"], each["seed"], each["who"]): each for each in lines_of(options.file)}
     for seed in options.seeds:
         for size in options.sizes:
             for who in options.methods:
@@ -68,9 +69,14 @@ def main() -> None:
                     continue
                 with tempfile.TemporaryDirectory() as place:
                     rows, began = deal(options.folder, Path(place), size, seed), time.process_time()
-                    found = measure(who, Path(place), LENGTHS[size], seed)
+                    length = LENGTHS[size]
+                    if who == LONGER:
+                        spent, base = (done[size, seed, each]["cpu"] for each in ("recipe", "script, all"))
+                        length = max(1, round(length[0] * spent / base)), length[1]
+                    found = measure(who, Path(place), length, seed)
                     seconds = round(time.process_time() - began, 1)
                     line = {"size": size, "seed": seed, "who": who, "rows": rows, "cpu": seconds, **found}
+                    done[size, seed, who] = line
                     with options.file.open("a") as stream:
                         stream.write(json.dumps(line) + "\n")
 

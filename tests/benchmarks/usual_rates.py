@@ -44,7 +44,7 @@ NAMES = (*OPTIMIZERS, *(f"timm/{name}" for name in TIMM.split()))
 DATA = ("digits", "cifar")
 FACTORS = (0, 1, -1, 2, -2)
 """Rates of the sweep, in half decades from the default."""
-SEEDS: dict[str, tuple[int, ...]] = {"develop": (1,), "report": (101,)}
+SEEDS: dict[str, tuple[int, ...]] = {"develop": (1,), "report": (101, 102, 103)}
 FIRST_ROW = {"develop": 0, "report": 20_000}
 TRAIN_ROWS, VALIDATION_ROWS, SIDE = 3000, 2000, 16
 LOOKED_AT = 3  # the best of the last epochs counts, as the best epoch of a run does
