@@ -6,12 +6,13 @@
 
 FOLDER has a folder of photographs for each class; a size is the images a class to train on, 0 all there are. Of each
 class 20 photographs are for validation and 60 for the test; all methods see the same rows. The network is
-EfficientNet-Lite0, which wants pixels as (x - 127) / 128. The plain run has nothing but the weights, the augmentation,
-the length and a cosine; `fine-tuned` is the same with the head first; the recipe tunes that job within as many epochs,
-at least 4; the transfer's base is the same job. The script is PyTorch's transfer learning tutorial: SGD, a step
-schedule, random resized crops and flips, the best epoch on the validation rows, once with all layers and once with the
-head alone, for as many epochs; the longer one has as many more as the recipe had CPU seconds. Each result is a line of FILE, with its CPU seconds, and what is there already is not
-done again. What was measured stands in `photographs.md`.
+EfficientNet-Lite0, which wants pixels as (x - 127) / 128. The plain run has nothing but the weights, the
+augmentation, the length and a cosine; `fine-tuned` is the same with the head first; the recipe tunes that job within
+as many epochs, at least 4; the transfer's base is the same job. The script is PyTorch's transfer learning tutorial:
+SGD, a step schedule, random resized crops and flips, the best epoch on the validation rows, once with all layers and
+once with the head alone, for as many epochs; the longer one for as many CPU seconds as the recipe had. Each result is
+a line of FILE, with its CPU seconds, and what is there already is not done again. What was measured stands in
+`photographs.md`.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from lehr.runs import ModelFile
 
 OUTPUTS = 1009
 """Of a network that is built to compare its shapes: no other layer has as many."""
+BACKBONE = "backbone."
 LOOK_SECONDS = 6.0  # of computing, for the network that weights are of, once they are refused
 
 
@@ -47,6 +48,9 @@ def check_weights(
         head = head_of(model, OUTPUTS)
     except ValueError:  # one of the user's own, whose outputs are no last layer
         return
+    if not any(name.startswith(BACKBONE) for name in model.state_dict()):  # a detector's, around such a network
+        inside = {name.removeprefix(BACKBONE): each for name, each in weights.items() if name.startswith(BACKBONE)}
+        weights = inside or weights
     if why := mismatch(model.state_dict(), weights, head, any_channels=_takes_images(model)):
         section = field.rpartition(".")[0]
         whose = _of_run(reference, storage, section) if reference.startswith("run:") else _of_file(weights, section)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
-import pyarrow.parquet as pq
-
 from lehr.data.sources import Source
 from lehr.predict.part_files import BESIDE, read_parts
 from lehr.runs import Folder
+from lehr.runs.tables import from_parquet
 
 NAME = BESIDE
 
@@ -23,7 +22,7 @@ def write_coco_results(out: Folder, source: Source) -> bool:
     found = []
     for name in sorted(read_parts(out)):
         with out.open_input_file(name) as file:
-            table = pq.read_table(file, columns=["id", "classes", "scores", "boxes"])
+            table = from_parquet(file.read())
         for row in table.to_pylist():
             if row["boxes"] is None:
                 continue

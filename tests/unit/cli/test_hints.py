@@ -101,7 +101,7 @@ FILLED = {
 """By the expression in an f-string, what it may be; where it means something else in one file, with that before it."""
 
 PROSE = (
-    "and asks calls comes does expects fills had has if in is itself job keeps knows made makes needs on predicts "
+    "and asks calls comes does expects fills had has hold if in is itself job keeps knows made makes needs on predicts "
     "reads records sets takes that there to trains will with works wrote"
 )
 """Words after `lehr` in sentences that are about the program."""

@@ -99,6 +99,7 @@ ROWS = 21
 def _mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("lehr.own_modules._places", [])  # where the jobs of other tests had modules of this name
     sys.modules.pop("mine", None)
 
 

@@ -97,7 +97,7 @@ def test_a_function_that_returns_a_ray_dataset(
     streamed = splits(job, OpenedSources(job).stream(ThreadDecoder(1))).train
     batch = streamed.gather(torch.arange(5))
     assert all((batch.inputs[k].permute(1, 2, 0).numpy() == image_of(int(batch.ids[k]))).all() for k in range(5))
-    with pytest.raises(JobError, match=r"their_data:wrong returned a list; allowed: a ray\.data\.Dataset"):
+    with pytest.raises(JobError, match=r"their_data:wrong returned rows such as"):
         OpenedSources(given("their_data:wrong"))
 
 

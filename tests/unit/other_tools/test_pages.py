@@ -57,6 +57,8 @@ def test_report_draws_the_curves_and_shades_the_part(overfitted: str, capsys: py
     page = Path("training-report/report.html").read_text()
     assert "Overfitting" in page
     assert '"x":5.0,"to":19.0' in page
+    assert lehr("report", overfitted) == 0, "a page of lehr's own is replaced"
+    Path("training-report/report.html").write_text("mine")
     assert lehr("report", overfitted) == 1  # never over others unasked
     assert "--force" in capsys.readouterr().err
     assert lehr("report", overfitted, "--force") == 0

@@ -90,9 +90,14 @@ def test_a_folder_ends_with_a_page_and_its_least_certain_images(predict: Predict
     assert "deep/odd.jpg" in page
     assert "notes.txt" not in page
     again = predict(photos)
-    assert again.exit_code == 1
-    assert "predictions.html exists already" in str(again.exception)
+    assert again.exit_code == 0, "a page of lehr's own is replaced"
+    (tmp_path / "predictions.html").write_text("mine")
+    kept = predict(photos)
+    assert "6 images: " in kept.output
+    assert "predictions.html exists already" in kept.output
+    assert (tmp_path / "predictions.html").read_text() == "mine"
     assert predict(photos, "--force").exit_code == 0
+    assert (tmp_path / "predictions.html").read_text() != "mine"
 
 
 def test_the_least_certain_come_first_and_batches_change_nothing(trained: RunFolder) -> None:
@@ -127,7 +132,7 @@ def test_an_ensemble_answers_as_one(ensemble: Callable[..., RunFolder]) -> None:
         (["photoes"], '"photoes" does not exist here; allowed: images, a folder of images, or DATA OUT'),
         (["photos/1.png", "out"], '"out" does not exist here; allowed: several images, one folder of images'),
         (["photos/1.png", "photos"], "photos is not one image; allowed: several images"),
-        (["digits"], "digits: name the folder for the Parquet files too: lehr predict RUN digits predictions/"),
+        (["digits"], "digits: name the folder for the Parquet files too: lehr predict "),
         (["photos/1.png", "--split", "test"], "--split belongs to a data set: lehr predict RUN DATA OUT"),
         (["photos/1.png", "-o", "page.html"], "--output and --force belong to a folder of images"),
         (["photos", "out", "--top", "2"], "--top belongs to images"),

@@ -148,7 +148,7 @@ def test_a_classifiers_weights_start_the_backbone_and_a_detectors_all_but_the_he
     other = plan_of(detect(data, seed=3)).build_model()
     assert start_from(other, now, [str(k) for k in range(10)], [str(k) for k in range(10)])
     assert all(torch.equal(value, now[name]) for name, value in other.state_dict().items())
-    with pytest.raises(ValueError, match="is missing in the weights"):
+    with pytest.raises(ValueError, match="of the network is not in the weights"):
         start_from(other, {"stem.weight": torch.zeros(3)}, ["a"], ["b"])
 
 

@@ -79,7 +79,10 @@ def test_a_task_brings_its_loss_and_the_metric_that_chooses_the_model(
         ({"task": "regression", "data.augment": ["mixup"]}, r"mixup mixes two images .* no one class; remove it"),
         ({"task": "regression", "metrics": ["f1"]}, r'"f1" is not a metric of regression; allowed: a class of torchm'),
         ({"task": "regression", "train.metric": "validation_accuracy"}, r"is not recorded; allowed: train_loss, "),
-        ({"data": {"source": "digits", "labels": "age"}}, r"the source digits has no columns; allowed with: parquet"),
+        (
+            {"data": {"source": "digits", "labels": "age"}},
+            r"the source digits has no columns; allowed with: auto, parquet",
+        ),
         ({"task": "regression", "data.per_class": 3}, r"data.per_class: needs one class a row.*type data.limit=100"),
         ({"task": "multilabel", "data.sampling": "balanced"}, r"data.sampling: needs one class a row"),
         ({"task": f"{OWN}:labelled"}, r"is no task; allowed: a subclass of lehr.tasks.base.Task"),

@@ -150,6 +150,10 @@ def parquet_files(paths: list[str], name: str, field: str, job_error: ErrorFacto
             named = known.get(labels[0]) or said
             number = labels[0] if named and _lazily(schema, labels, wanted) else ""
         check_columns(schema, (*images, *labels), path, field, job_error)
+        if number and not _lazily(schema, labels, wanted):
+            kind = schema.field(number).type
+            what = f"has a column {number} of type {kind}; allowed: whole numbers, as in the files before it"
+            raise job_error(field, f'"{path}" {what}')
         _check_sizes(metadata, path, field, job_error)
         names = known.get(labels[0]) or said
         if classes is not None and names is not None and names != classes:
