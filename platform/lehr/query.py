@@ -13,10 +13,7 @@ import pyarrow as pa
 from lehr.curves import verdict
 from lehr.errors import LehrError
 from lehr.extras import install
-from lehr.runs import Folder, RunFolder, list_runs
-
-PARTS = ("trials", "members")
-"""The folders of a run that hold trainings of its own; those of a recipe are below its steps."""
+from lehr.runs import Folder, RunFolder, list_runs, trainings_in
 
 RUNS: dict[str, pa.DataType] = {
     "run": pa.string(),
@@ -117,18 +114,11 @@ class _Reader:
 
     @property
     def trainings(self) -> list[tuple[str, RunFolder]]:
-        return [found for name, run in self.runs for found in _trainings(name, run)]
+        return [(f"{name}/{path}", each) for name, run in self.runs for path, each in trainings_in(run)]
 
     @property
     def all(self) -> list[tuple[str, RunFolder]]:
         return [*self.runs, *self.trainings]
-
-
-def _trainings(name: str, run: RunFolder) -> Iterable[tuple[str, RunFolder]]:
-    steps = (f"recipe/{step}" for step in run.folder.child("recipe").folders())
-    for part in (*PARTS, *steps):
-        for each in run.children(part):
-            yield f"{name}/{part}/{each.name}", each
 
 
 def _described(runs: Iterable[tuple[str, RunFolder]]) -> pa.Table:

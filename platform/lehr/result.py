@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lehr.errors import LehrError, RunError
-from lehr.runs import Folder, RunFolder, list_runs
+from lehr.runs import Folder, RunFolder, list_runs, trainings_in
 from lehr.trust import Call, addresses_of, adopt, allow, calls_of, remember
 
 if TYPE_CHECKING:
@@ -91,9 +91,8 @@ class Run:
         return epochs.to_pandas() if epochs.num_rows or not self.trainings() else self._table_of_trainings()
 
     def trainings(self) -> list[Run]:
-        """The trainings that a search, recipe, ensemble or transfer is made of, by name; none of a single training."""
-        steps = [f"recipe/{step}" for step in self.record.folder.child("recipe").folders()]
-        return [Run(each) for group in ("trials", "members", *steps) for each in self.record.children(group)]
+        """The trainings that a search, recipe, ensemble, transfer or folds are made of; none of a single training."""
+        return [Run(each) for _, each in trainings_in(self.record)]
 
     def _table_of_trainings(self) -> pd.DataFrame:
         """A row for each training: its name, the fields in which their jobs differ, its state and its best value."""

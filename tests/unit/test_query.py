@@ -40,6 +40,7 @@ def test_runs_and_their_trainings_are_tables(storage: str) -> None:
         ("s", "search", "finished"),
     ]
     assert found.rows[1][3:] == ("validation_accuracy", one.best["value"], 2)
+    assert ask("select run from trainings order by run", storage).rows == [("s/trials/0000",), ("s/trials/0001",)]
     best = ask("select job->>'$.optimizer.lr' as lr, best from trainings order by best desc limit 1", storage)
     assert best.rows == [("0.05", lehr.Run(f"{storage}/s").best["value"])]
 

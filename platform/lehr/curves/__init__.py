@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lehr.errors import RunError
-from lehr.runs import RunFolder
+from lehr.runs import RunFolder, trainings_in
 
 if TYPE_CHECKING:
     from lehr.curves.findings import Diagnosis
@@ -49,8 +49,7 @@ def _refuse_without_curves(run: RunFolder) -> None:
     what = f"{run.name} is a run of kind {kind}, which has no learning curves of its own"
     if kind == "predict":
         raise RunError(f"{what}; allowed: the run that it predicts with: lehr diagnose {run.job.get('run')}")
-    groups = ["members", "trials", *(f"recipe/{step}" for step in run.folder.child("recipe").folders())]
-    parts = [f"{group}/{each.name}" for group in groups for each in run.children(group)]
+    parts = [path for path, _ in trainings_in(run)]
     best = run.progress().best.trial
     chosen = best if best in parts else next(iter(parts), None)
     which = "the best of them" if chosen and chosen == best else "one of them"

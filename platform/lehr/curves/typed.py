@@ -11,10 +11,11 @@ from lehr.curves.findings import as_override
 from lehr.formatting import format_folder, format_path
 from lehr.paths import run_around
 from lehr.runs import RunFolder
+from lehr.runs.listing import GROUPS
 
 _CHANGES = r"((?: (?:[A-Za-z_][\w.]*=(?:[^\s']*[^\s'.,;])?|'[A-Za-z_][\w.]*=[^']*'))*)"
 _COMMAND = re.compile(rf"(?P<loop>for i in [\d ]+; do )?lehr (?P<verb>run|data show) JOB{_CHANGES}")
-PARTS = frozenset({"trials", "members", "recipe"})
+PARTS = frozenset({*GROUPS, "recipe"})
 """Folders of a run that hold the trainings that it is made of."""
 
 

@@ -18,7 +18,7 @@ from lehr.runs.environment import DataFacts, Environment, GitState, Gpu, Unreada
 from lehr.runs.fingerprint import Fingerprint
 from lehr.runs.job_file import FORMAT, JobFile
 from lehr.runs.lease import Holder, Lease
-from lehr.runs.listing import Listing, damage, find_runs, list_runs
+from lehr.runs.listing import Listing, damage, find_runs, list_runs, trainings_in
 from lehr.runs.manifest import DamagedCheckpoint, Manifest
 from lehr.runs.model import ModelFile, has_model, read_model, write_model
 from lehr.runs.ownership import check_writable, foreign_owner
@@ -91,6 +91,7 @@ __all__ = [
     "start_attempt",
     "step_of",
     "steps_per_epoch",
+    "trainings_in",
     "without_timing",
     "write_model",
 ]

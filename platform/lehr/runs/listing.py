@@ -40,6 +40,16 @@ def list_runs(storage: Folder | str | os.PathLike[str]) -> Listing:
     return Listing(tuple(run for _, _, run in sorted(runs, key=lambda found: found[:2])), tuple(odd))
 
 
+GROUPS = ("members", "trials", "folds")
+"""The folders of a run that hold trainings which it is made of; each step of a recipe has one of its own."""
+
+
+def trainings_in(run: RunFolder) -> list[tuple[str, RunFolder]]:
+    """The trainings that a run is made of, each with its path below it (`trials/0003`); none of a single training."""
+    groups = (*GROUPS, *(f"recipe/{step}" for step in run.folder.child("recipe").folders()))
+    return [(f"{group}/{each.name}", each) for group in groups for each in run.children(group)]
+
+
 def find_runs(storage: Folder | str | os.PathLike[str]) -> list[RunFolder]:
     """The runs directly in a storage folder, oldest first. What cannot be read as a run is left out and logged."""
     listing = list_runs(storage)

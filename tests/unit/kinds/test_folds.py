@@ -26,6 +26,7 @@ from lehr.folds.results import Fold, FoldsResult, difference, standard_error
 from lehr.job import from_dict, load
 from lehr.kinds import check
 from lehr.kinds.folds import FoldsStudy
+from lehr.query import ask
 from lehr.runs import RunFolder
 from lehr.runs.answers import Answers
 
@@ -79,6 +80,16 @@ def test_each_fold_is_the_training_that_a_person_would_run_with_its_rows(run: Ru
         answers = Answers.read(child.folder)
         assert answers is not None
         assert answers.rows.tolist() == out_of_fold(run)["id"][out_of_fold(run)["fold"] == number].tolist()
+
+
+def test_the_folds_are_the_trainings_of_the_run_in_a_notebook_and_in_a_query(run: Run, storage: Path) -> None:
+    assert [each.name for each in run.trainings()] == ["01", "02", "03"]
+    assert list(run.metrics()["run"]) == ["folds/01", "folds/02", "folds/03"]
+    assert run.curves().title == "Comparison of 3 runs"
+    assert "folds: finished" in run._repr_html_()
+    pytest.importorskip("duckdb", reason="DuckDB is part of the test extra")
+    found = ask("select run from trainings where run like 'folds/%' order by run", str(storage))
+    assert found.rows == [("folds/folds/01",), ("folds/folds/02",), ("folds/folds/03",)]
 
 
 def test_mean_and_error_are_those_of_the_folds(run: Run) -> None:
