@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,17 @@ def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         inner = f"{path}.{key}" if path else str(key)
         found |= flat(value, inner) if isinstance(value, Mapping) else {inner: value}
     return found
+
+
+OF_THE_RUN = ("name", "notes", "notify", "storage", "tracking")
+"""Fields of a job that say nothing of what is trained."""
+
+
+def differing(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The dotted paths of the fields in which jobs differ, but for those of the run, in the order they stand in."""
+    trees = [flat(job) for job in jobs]
+    paths = dict.fromkeys(path for each in trees for path in each)
+    return [p for p in paths if p not in OF_THE_RUN and len({repr(each.get(p)) for each in trees}) > 1]
 
 
 def count_of(number: float, noun: str, nouns: str = "") -> str:

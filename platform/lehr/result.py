@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     OneImage = str | Path | bytes | Image | np.ndarray
 
 MOST_DRAWN = 12  # trainings in one picture
-OF_A_RUN = ("name", "notes", "notify", "storage", "tracking")  # fields of a job that say nothing of its training
 
 
 class Run:
@@ -98,19 +97,18 @@ class Run:
         """A row for each training: its name, the fields in which their jobs differ, its state and its best value."""
         import pandas as pd
 
-        from lehr.formatting import flat
+        from lehr.formatting import differing, flat
 
         runs = self.trainings()
-        jobs = [{key: value for key, value in flat(each.record.job).items() if key not in OF_A_RUN} for each in runs]
-        fields = dict.fromkeys(path for job in jobs for path in job)
-        differing = [path for path in fields if len({repr(job.get(path)) for job in jobs}) > 1]
+        jobs = [flat(each.record.job) for each in runs]
+        paths = differing(jobs)
         rows = []
         for each, job in zip(runs, jobs, strict=True):
             best, training = each.best, each.record.progress().training
             rows.append(
                 {
                     "run": each.record.folder.uri.removeprefix(f"{self.record.folder.uri.rstrip('/')}/"),
-                    **{path: job.get(path) for path in differing},
+                    **{path: job.get(path) for path in paths},
                     "state": each.status,
                     "epochs": training.epochs_done if training else 0,
                     "metric": best.get("metric", ""),

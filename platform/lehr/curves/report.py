@@ -21,7 +21,7 @@ from lehr.curves.findings import Diagnosis, Finding
 from lehr.curves.more_rows import advise_folds
 from lehr.curves.record import Curves
 from lehr.curves.typed import as_typed
-from lehr.formatting import flat, format_metric, format_seconds
+from lehr.formatting import differing, flat, format_metric, format_seconds
 from lehr.intervals import in_words
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
@@ -121,10 +121,7 @@ def comparison_title(runs: Sequence[Curves]) -> str:
 
 def differences(runs: Sequence[Curves]) -> list[str]:
     """The dotted paths of the fields in which the jobs differ, except names, notes and storage."""
-    jobs = [flat(curves.job) for curves in runs]
-    paths = dict.fromkeys(path for each in jobs for path in each)
-    of_the_run = ("name", "notes", "notify", "storage", "tracking")
-    return [p for p in paths if p not in of_the_run and len({repr(each.get(p)) for each in jobs}) > 1]
+    return differing([curves.job for curves in runs])
 
 
 def subtitle(curves: Curves) -> str:
