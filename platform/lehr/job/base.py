@@ -18,7 +18,7 @@ from lehr.job.notify import notify_reference
 from lehr.job.sections import LOCAL_PATH, NO_PATHS, Section
 from lehr.job.text import show
 from lehr.job.tree import FieldPath, Node, dotted
-from lehr.paths import misspelt_address
+from lehr.paths import default_storage, misspelt_address
 
 
 def _name(value: Any) -> str:
@@ -57,7 +57,7 @@ class Job(Section):
     )
     seed: Seed = Field(default=0, description="Seed of everything random: split, order, weights, augmentation.")
     storage: Annotated[str, LOCAL_PATH] = Field(
-        default_factory=lambda: os.environ.get("LEHR_STORAGE") or "./runs",
+        default_factory=default_storage,
         min_length=1,
         json_schema_extra={"default": "./runs"},
         description="Folder of the run folders, or s3://…, gs://…. By default LEHR_STORAGE, else ./runs here.",
