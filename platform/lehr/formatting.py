@@ -42,7 +42,7 @@ def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
-OF_THE_RUN = ("name", "notes", "notify", "storage", "tracking")
+OF_THE_RUN = ("name", "notes", "notify", "storage", "time_limit", "tracking")
 """Fields of a job that say nothing of what is trained."""
 
 
