@@ -322,3 +322,21 @@ def stored_job(run: str, storage: str) -> Job:
     job = from_dict({**found.job, "name": name, "storage": parent})
     check([*calls_of(to_dict(job)), *addresses_of(to_dict(job))], format_folder(found.folder))
     return job
+
+
+def as_data(run: RunFolder) -> dict[str, Any]:
+    """A run for programs: what `lehr show` says of it, and its job."""
+    from lehr.curves import verdict
+
+    progress = run.progress()
+    return {
+        "name": run.name,
+        "folder": run.folder.uri,
+        "status": run.status(),
+        "verdict": verdict(run),
+        "best": asdict(progress.best),
+        "progress": progress.to_json(),
+        "epochs": run.epochs().to_pylist(),
+        "events": run.events(),
+        "job": run.job,
+    }
