@@ -6,6 +6,8 @@ run = lehr.run("jobs/train.yaml", {"optimizer.lr": 0.05})
 run.metrics()  # a row per epoch
 run.best_model()  # the network with its best weights
 run.predict(images)  # class probabilities
+
+lehr.fine_tune("photos/", minutes=2)  # a folder of photographs for each class, and nothing else to say
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from lehr.job import Job, TrainJob
     from lehr.result import Run
 
-__all__ = ["Job", "JobError", "LehrError", "Run", "TrainJob", "load", "run"]
+__all__ = ["Job", "JobError", "LehrError", "Run", "TrainJob", "fine_tune", "load", "run"]
 
 
 @overload
@@ -97,6 +99,47 @@ def run(
     give(to_dict(loaded))
     trust_all(trust, loaded.storage)
     return Run(run_job(loaded, debug=debug, fresh=fresh))
+
+
+def fine_tune(
+    photos: str | PathLike[str],
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    minutes: float | None = None,
+    debug: bool = False,
+    fresh: bool = False,
+    trust: Sequence[str] = (),
+) -> Run:
+    """Trains a network to tell photographs apart, from one that knows others, as `lehr fine-tune` does.
+
+    A run on the same photographs with the same changes that was stopped is resumed; one that is finished is returned as
+    it is.
+
+    Args:
+        photos: a folder with a folder of photographs for each class.
+        overrides: changes to the job, such as `{"train.epochs": 20, "model.weights": "resnet18.pth"}`.
+        minutes: how long it may take on this machine; by default as long as the photographs want, up to 10.
+        debug: run in this process, without Ray, so that breakpoints work.
+        fresh: delete what an earlier run with the same name left, and start over.
+        trust: runs that a change names whose own code may run too: their names, paths or URIs.
+
+    Raises:
+        LehrError: the folder holds no classes or a change is wrong (`JobError`), or the run was stopped or failed.
+    """
+    from lehr.fine_tuning import run_or_job
+    from lehr.job import changes_of
+    from lehr.kinds import run_job
+    from lehr.paths import default_storage
+    from lehr.photos import told_as_typed
+    from lehr.result import Run, trust_all
+
+    changes = changes_of(overrides)
+    trust_all(trust, str(changes.get("storage") or default_storage()))
+    known, job = run_or_job(os.fspath(photos), changes, minutes, fresh=fresh, start_over="say fresh=True")
+    if known and known.status() == "finished":
+        return Run(known)
+    with told_as_typed(changes):
+        return Run(run_job(job, debug=debug, fresh=fresh))
 
 
 def __getattr__(name: str) -> Any:

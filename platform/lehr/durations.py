@@ -21,6 +21,21 @@ _ALLOWED = "allowed: epochs (5ep), steps (500step) or a share of the run (10%)"
 _LONGEST = 1e12
 
 
+_TIMES = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+_TIME = re.compile(r"\s*(?=\d)" + "".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit}\s*)?" for unit in _TIMES), re.ASCII)
+
+
+def seconds_in(text: str) -> float:
+    """The seconds of a time: `45s`, `30min`, `2h`, `1h 30min`, `2d`. Raises ValueError with what is allowed."""
+    match = _TIME.fullmatch(text)
+    amounts = [float(each or 0) for each in match.groups()] if match else []
+    seconds = sum(amount * each for amount, each in zip(amounts, _TIMES.values(), strict=False))
+    if not 0 < seconds <= _LONGEST:
+        shown = json.dumps(text if len(text) <= 60 else text[:57] + "...", ensure_ascii=False)
+        raise ValueError(f"{shown} is not a time; allowed: above 0, with its unit: 45s, 30min, 2h, 1h 30min, 2d")
+    return seconds
+
+
 @dataclass(frozen=True)
 class RunLength:
     """How long one epoch and the whole run are, in optimizer steps."""

@@ -24,6 +24,14 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def large(number: int) -> str:
+    """`8,120`, `11.2 million`, `1.3 billion`."""
+    for unit, name in ((10**9, "billion"), (10**6, "million")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:,}"
+
+
 def stop_reason(reason: str) -> str:
     """Why a run was asked to stop, in words: a signal is named by what sends it."""
     return {
@@ -42,7 +50,7 @@ def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
-OF_THE_RUN = ("name", "notes", "notify", "storage", "tracking")
+OF_THE_RUN = ("name", "notes", "notify", "storage", "time_limit", "tracking")
 """Fields of a job that say nothing of what is trained."""
 
 

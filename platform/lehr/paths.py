@@ -104,3 +104,8 @@ def state_folder(name: str) -> Path:
         raise StorageError(f"{folder}: is not a folder that only this user can write; set LEHR_STATE to one")
     (folder / name).mkdir(mode=0o700, exist_ok=True)
     return folder / name
+
+
+def default_storage() -> str:
+    """Where the run folders are if nobody says it: what LEHR_STORAGE names, else ./runs."""
+    return os.environ.get("LEHR_STORAGE") or "./runs"

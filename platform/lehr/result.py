@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lehr.errors import LehrError, RunError
 from lehr.runs import Folder, RunFolder, list_runs, trainings_in
-from lehr.trust import Call, addresses_of, adopt, allow, calls_of, remember
+from lehr.trust import Call, addresses_of, adopt, allow, calls_of, check, remember
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+    from lehr.job import Job
     from lehr.predict import Predictor
     from lehr.reporting.picture import Picture
 
@@ -304,3 +305,38 @@ def find(name: str, storage: str) -> Run:
     more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
     hint = f"did you mean {' or '.join(similar)}?" if similar else f"it holds {newest}{more}"
     raise RunError(f'no run "{name}" in {storage}; {hint}')
+
+
+def stored_job(run: str, storage: str) -> Job:
+    """The job of a run folder, to be run under its name in its storage.
+
+    Raises:
+        Untrusted: it names code that nobody allowed.
+    """
+    from lehr.formatting import format_folder
+    from lehr.job import from_dict, to_dict
+
+    found = find(run, storage).record
+    # A path says nothing of who sees it; file:// says that every machine does, and `lehr check` relies on it.
+    parent, _, name = (run.rstrip("/") if run.startswith("file://") else found.folder.uri).rpartition("/")
+    job = from_dict({**found.job, "name": name, "storage": parent})
+    check([*calls_of(to_dict(job)), *addresses_of(to_dict(job))], format_folder(found.folder))
+    return job
+
+
+def as_data(run: RunFolder) -> dict[str, Any]:
+    """A run for programs: what `lehr show` says of it, and its job."""
+    from lehr.curves import verdict
+
+    progress = run.progress()
+    return {
+        "name": run.name,
+        "folder": run.folder.uri,
+        "status": run.status(),
+        "verdict": verdict(run),
+        "best": asdict(progress.best),
+        "progress": progress.to_json(),
+        "epochs": run.epochs().to_pylist(),
+        "events": run.events(),
+        "job": run.job,
+    }

@@ -24,6 +24,7 @@ GROUPS = {
         "report": "Write a run's report and its learning curves",
         "track": "Write a run to TensorBoard, MLflow, Weights & Biases or Trackio",
         "compare": "Plot the learning curves of several runs on the same axes",
+        "mcp": "Let an agent look at runs and start jobs, within a budget",
         "rm": "Delete a run",
     },
     "Use a model": {

@@ -26,10 +26,8 @@ def compare(
 
     Example: lehr compare train train-lr-0.1 --out comparison
     """
-    from dataclasses import asdict
-
     from lehr.curves import comparison
-    from lehr.kinds.kept import kept_training
+    from lehr.kinds.kept import as_told, kept_training
     from lehr.output import refuse_existing, write_whole
     from lehr.result import find
 
@@ -49,16 +47,7 @@ def compare(
         return
     folders = [kept_training(each).run for each in named]
     if as_json:
-        measured = [
-            {
-                "name": name,
-                "best": asdict((each.outcome() or each.progress()).best),
-                "metrics": dict((each.outcome() or each.progress()).metrics),
-                "job": each.job,
-            }
-            for name, each in zip(runs, folders, strict=True)
-        ]
-        print_json(measured)
+        print_json([as_told(each, name) for name, each in zip(runs, folders, strict=True)])
         return
     text, drawn, warning = comparison(folders)
     write_whole(page, text)

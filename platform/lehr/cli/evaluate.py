@@ -74,13 +74,14 @@ def evaluate(
     found = find(run, storage_or_default(storage))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = training_of(from_dict(found.training_run().job))
+    calls = calls_of(to_dict(trained)) if trained else []
+    check([call for call in calls if call.field == "task"], format_folder(found.record.folder))  # says which labels
     job = job_of(data, overrides or [], like=trained)
     if found.record.job.get("kind") == "folds" and trained and not overrides:
         refuse_seen_by_folds(found.record.name, split, job, trained)
     chosen = rows_of(split, job, None if overrides else trained)  # data that are changed are not the run's own
     if trained and not job.metrics:
-        named = [call for call in calls_of(to_dict(trained)) if call.field == "metric"]
-        check(named, format_folder(found.record.folder))
+        check([call for call in calls if call.field == "metric"], format_folder(found.record.folder))
     source = chosen.source
     predictor = load_predictor(found.record.folder, all_members=True).to(device)
     if output and not as_json:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +16,6 @@ import typer
 from lehr.cli.options import Debug, Fresh, Storage, Trust, storage_or_default
 
 if TYPE_CHECKING:
-    from lehr.job import Job
     from lehr.runs import RunFolder
 
 Photos = Annotated[
@@ -60,78 +56,33 @@ def fine_tune(
     """
     started = time.time()
     from lehr.formatting import format_folder
-    from lehr.job import parse_overrides
+    from lehr.job import changes_of
     from lehr.kinds import run_job
     from lehr.own_modules import look_in
     from lehr.result import trust_all
 
     look_in(Path.cwd())  # where a network of the user's own is
-    where = storage_or_default(storage)
-    trust_all(trust or (), where)
-    changes = parse_overrides(overrides or ())
+    trust_all(trust or (), storage_or_default(storage))
+    changes = changes_of(overrides or ())
     if storage:
         changes["storage"] = storage
-    name = run_name(photos, minutes, changes)
     again = shlex.join(["lehr", "fine-tune", photos, *(overrides or ())])
     before = time.process_time()
-    from lehr.photos import photo_job, told_as_typed
+    from lehr.fine_tuning import run_or_job
+    from lehr.photos import told_as_typed
 
     imports = time.process_time() - before
     command = shlex.join(["lehr", *(word for word in sys.argv[1:] if word != "--fresh")])
-    job, known = None, None if fresh else earlier(photos, name, str(changes.get("storage") or where), changes)
-    if known and known[0].status() == "finished":
-        say_finished(known[0], photos, command)
+    known, job = run_or_job(photos, changes, minutes, fresh=fresh, again=again, imports=imports, say=wrapped)
+    if known and known.status() == "finished":
+        say_finished(known, photos, command)
         return
-    if known:
-        job = known[1]
-        print(f"Going on with {format_folder(known[0].folder)}, as it was planned; to start over, add --fresh")
-    if job is None:
-        if fresh:
-            changes.setdefault("name", name)  # so that the run of this name makes room
-        job = photo_job(photos, changes, minutes, named=name, again=again, imports=imports, say=wrapped).job
     with told_as_typed(changes):
         run = run_job(job, debug=debug, fresh=fresh, started=started, command=command)
     where = format_folder(run.folder)
     if job.kind != "transfer":  # which says so itself
         print(f"Report:  {where}/report.html")
     print(*what_next(where, photos), sep="\n")
-
-
-def run_name(photos: str, minutes: float | None, changes: Mapping[str, object]) -> str:
-    """The name of the run: that of the folder, with the minutes, if they are said, and the changes."""
-    from lehr.job import default_name
-
-    stem = Path(re.sub(r"^[a-z0-9]+://", "", photos.rstrip("/")) or photos).resolve().name
-    return default_name(stem + (f"-{minutes:g}min" if minutes else ""), changes)
-
-
-def earlier(photos: str, name: str, storage: str, changes: Mapping[str, object]) -> tuple[RunFolder, Job] | None:
-    """The run on these photographs with the same changes, and its job; None where there is none.
-
-    A run on other photographs may have the name; then that of this one ends in `-2`, `-3`, ….
-    """
-    from lehr.cli.resume import stored_job
-    from lehr.errors import LehrError
-    from lehr.job import TrainJob, TransferJob, absolute
-    from lehr.photos import is_changed
-    from lehr.result import find
-
-    root = f"{absolute(photos, Path.cwd()).rstrip('/')}/"
-    own = {field: value for field, value in changes.items() if field not in ("name", "storage")}
-    for number in count(1):
-        named = str(changes.get("name") or (name if number == 1 else f"{name}-{number}"))
-        try:
-            found = find(named, storage).record
-        except LehrError:
-            return None
-        job = stored_job(named, storage)
-        training = job.base if isinstance(job, TransferJob) else job if isinstance(job, TrainJob) else None
-        path = training.data.path if training else None
-        if path and f"{path}/".startswith(root) and not is_changed(job, own):
-            return found, job
-        if "name" in changes:
-            return None
-    raise AssertionError("unreachable")
 
 
 def say_finished(run: RunFolder, photos: str, command: str) -> None:

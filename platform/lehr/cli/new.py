@@ -87,7 +87,8 @@ def _for_photos(places: list[str], minutes: float | None, force: bool) -> None:
     if len(places) > 2:
         raise JobError(f"{places[2]} is one word too many; allowed: lehr new photos FOLDER FILE")
     folder, file = places[0], places[1] if len(places) > 1 else None
-    from lehr.cli.fine_tune import run_name, what_next, wrapped
+    from lehr.cli.fine_tune import what_next, wrapped
+    from lehr.fine_tuning import run_name
 
     target = _target(file, f"{run_name(folder, None, {})}.yaml", force)
     before = time.process_time()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from lehr.paths import default_storage
+
 if TYPE_CHECKING:
     from lehr.job import Job
     from lehr.submission.backend import Backend, Submission
@@ -106,7 +108,7 @@ def rehearsed(job: Job) -> JobFacts | None:
 
 
 def storage_or_default(storage: str | None) -> str:
-    return storage or os.environ.get("LEHR_STORAGE") or "./runs"
+    return storage or default_storage()
 
 
 def only_one(option: str, beside: str, why: str = "give one of them") -> NoReturn:

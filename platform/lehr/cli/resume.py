@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lehr.cli.options import Cluster, Kubernetes, RunName, Storage, Trust, only_one, ray_jobs, storage_or_default
 from lehr.errors import LehrError
-
-if TYPE_CHECKING:
-    from lehr.job import Job
 
 
 def resume(
@@ -52,6 +49,7 @@ def resume(
     from dataclasses import replace
 
     from lehr.cli.submit import submit_request
+    from lehr.result import stored_job
     from lehr.submission.backend import newest
     from lehr.submission.submit import package_of, request_of, trusted_with, versions
 
@@ -84,6 +82,7 @@ def resume_on_kubernetes(run: str, profile: str, *, follow: bool, wait: bool) ->
     from lehr.cli.submit import submit_request, watch
     from lehr.errors import RunError
     from lehr.kuberay.backend import Kubernetes as KubernetesBackend
+    from lehr.result import stored_job
     from lehr.submission.backend import command, newest
     from lehr.submission.submit import request_of
 
@@ -109,25 +108,6 @@ def resume_on_kubernetes(run: str, profile: str, *, follow: bool, wait: bool) ->
             f"job file again: {command('submit', f'JOB name={run}', jobs)}"
         ) from None
     submit_request(jobs, request_of(jobs.job, Path.cwd()), follow=follow, wait=wait)
-
-
-def stored_job(run: str, storage: str) -> Job:
-    """The job of a run folder, to be run under its name in its storage.
-
-    Raises:
-        Untrusted: it names code that nobody allowed.
-    """
-    from lehr.formatting import format_folder
-    from lehr.job import from_dict, to_dict
-    from lehr.result import find
-    from lehr.trust import addresses_of, calls_of, check
-
-    found = find(run, storage).record
-    # A path says nothing of who sees it; file:// says that every machine does, and `lehr check` relies on it.
-    parent, _, name = (run.rstrip("/") if run.startswith("file://") else found.folder.uri).rpartition("/")
-    job = from_dict({**found.job, "name": name, "storage": parent})
-    check([*calls_of(to_dict(job)), *addresses_of(to_dict(job))], format_folder(found.folder))
-    return job
 
 
 def code_folder(run: str, storage: str) -> Path:
@@ -158,7 +138,7 @@ def resume_here(run: str, storage: str, *, asked: bool) -> None:
         asked: `--here` was typed; else a run that a cluster began is said to go on here.
     """
     from lehr.kinds import run_job
-    from lehr.result import find
+    from lehr.result import find, stored_job
     from lehr.runs import foreign_owner
 
     record = find(run, storage).record

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lehr.cli.options import Storage, storage_or_default
-
-if TYPE_CHECKING:
-    from lehr.runs import Folder, OddEntry, RunFolder
-
-AT_ONCE = 16  # runs whose files are read at the same time from an object store
 
 ROOMY = 100  # characters of a terminal that has room for the year in which a run started
 
@@ -27,10 +21,10 @@ def runs(
     Example: lehr runs
     Example: lehr runs --storage s3://lab/runs --json
     """
-    from lehr.runs import Folder
+    from lehr.runs import Folder, summaries
 
     where = storage_or_default(storage)
-    rows = rows_of(Folder.at(where))
+    rows = summaries(Folder.at(where))
     if as_json:
         for row in rows:
             print(json.dumps(row))
@@ -68,38 +62,3 @@ def _value(row: dict[str, Any]) -> str:
     from lehr.intervals import metric_in_words
 
     return metric_in_words(row["best"], row["metric"], row["rows"]) or format_figure(row["best"], ".4f")
-
-
-def rows_of(storage: Folder) -> list[dict[str, Any]]:
-    """A row for each run, oldest first, and for each entry that cannot be read, which has the status "unreadable"."""
-    from lehr.runs import list_runs
-
-    listing = list_runs(storage)
-    with ThreadPoolExecutor(1 if storage.is_local else AT_ONCE) as pool:
-        rows = list(pool.map(_row, listing.runs))
-    return [*rows, *map(_odd, listing.odd)]
-
-
-def _row(run: RunFolder) -> dict[str, Any]:
-    from lehr.runs import OddEntry, damage
-
-    try:
-        status, progress = run.status(), run.progress()
-        return {
-            "name": run.name,
-            "status": status,
-            "epochs_done": progress.training.epochs_done if progress.training else None,
-            "epochs": progress.training.epochs if progress.training else None,
-            "metric": progress.best.metric or None,
-            "best": progress.best.value,
-            "rows": progress.measured_rows.get("validation"),
-            "started": run.started,
-            "problem": damage(run) or None,
-        }
-    except Exception as error:  # whatever its files raise, the other runs are listed
-        return _odd(OddEntry(run.name, damage(run) or f"cannot be read: {error}"))
-
-
-def _odd(entry: OddEntry) -> dict[str, Any]:
-    empty = dict.fromkeys(("epochs_done", "epochs", "metric", "best", "rows"))
-    return {"name": entry.name, "status": "unreadable", **empty, "started": "", "problem": entry.what}

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lehr.job import Job
-    from lehr.runs import RunFolder
 
 FIRST, LAST = 4, 20  # epochs that are shown of a long run
 MOST_METRICS = 4  # of those that the job itself lists; the report has them all
@@ -62,7 +61,7 @@ def show(
 
     from lehr.curves import verdict
     from lehr.formatting import format_time_table
-    from lehr.result import find
+    from lehr.result import as_data, find
     from lehr.runs import damage
     from lehr.screen import console, facts_of, overview
 
@@ -96,26 +95,6 @@ def show(
     for event in events[-MOST_EVENTS:]:
         time = event["time"][:19].replace("T", " ")
         shown.print(Text.assemble((time, "dim"), f" {event['kind']}: {event['message']}"), soft_wrap=True)
-
-
-def as_data(run: RunFolder) -> dict[str, Any]:
-    """A run for programs: what `lehr show` says of it, and its job."""
-    from dataclasses import asdict
-
-    from lehr.curves import verdict
-
-    progress = run.progress()
-    return {
-        "name": run.name,
-        "folder": run.folder.uri,
-        "status": run.status(),
-        "verdict": verdict(run),
-        "best": asdict(progress.best),
-        "progress": progress.to_json(),
-        "epochs": run.epochs().to_pylist(),
-        "events": run.events(),
-        "job": run.job,
-    }
 
 
 def show_job(file: str, overrides: list[str], trust: list[str], storage: str, as_json: bool) -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import altair as alt
 import numpy as np
 
-from lehr.reporting.page import Section, gallery, heat, paragraph, table
+from lehr.calibration import calibration_error, error_by_chance, reliability
+from lehr.reporting import drawing
+from lehr.reporting.page import Section, chart, gallery, heat, paragraph, table
+from lehr.reporting.reliability import reliability_panel
 from lehr.runs import RunFolder
 from lehr.runs.answers import Answers
 from lehr.runs.examples import Examples
 
 MOST_CELLS = 16
 """With more classes than this the pairs that are confused most often are listed instead of the whole matrix."""
+CALIBRATED = 100
+"""The fewest answers whose calibration is drawn."""
+PANEL = 230  # pixels
 MOST_CLASSES, MOST_PAIRS, MOST_PICTURES = 200, 20, 12
 
 
@@ -31,7 +38,8 @@ def answer_sections(run: RunFolder, who: str = KEPT) -> list[Section]:
     if answers is None:
         return []
     classes = answers.classes
-    sections = _confused(answers.confusion(), classes, who), _mistakes(answers, classes), _samples(answers, classes)
+    confused = _confused(answers.confusion(), classes, who)
+    sections = confused, _mistakes(answers, classes), _calibrated(answers), _samples(answers, classes)
     return [each for each in sections if each]
 
 
@@ -88,6 +96,27 @@ def _mistakes(answers: Answers, classes: Sequence[str]) -> Section | None:
     which = f"The {len(worst)} of {count:,} that the model is surest of" if count > len(worst) else f"All {count:,}"
     lead = f"{which}. Where an answer looks right, the label may be wrong."
     return Section("Mistakes", paragraph(lead, soft=True) + gallery(shown))
+
+
+def _calibrated(answers: Answers) -> Section | None:
+    """How often the model is right that is so sure; of few rows chance would tell more than the model."""
+    if len(answers.labels) < CALIBRATED:
+        return None
+    bins = reliability(answers.probability.astype(np.float64), answers.labels == answers.predicted)
+    wrong, chance = calibration_error(bins), error_by_chance(bins)
+    sure = sum(each.rows * each.confidence for each in bins) / len(answers.labels)
+    right = sum(each.rows * each.accuracy for each in bins) / len(answers.labels)
+    which = f"{'surer' if sure > right else 'less sure'} than it is right"
+    if wrong < 2 * chance:
+        which = "as sure as it is right, as far as so few rows show"
+    lead = (
+        f"It is {sure:.1%} sure on average and {right:.1%} right: {which}. Calibration error {wrong:.1%}, of which "
+        f"chance makes about {chance:.1%} on {len(answers.labels):,} rows. On the dashed line a model is as sure as it "
+        "is right; larger dots stand for more rows."
+    )
+    panel = reliability_panel(bins, "Accuracy against confidence, %", drawing.TRAIN, PANEL)
+    body = paragraph(lead, soft=True) + chart(alt.concat(panel, columns=1), longest=0)
+    return Section("How sure it is, and how often right", body, folded=True)
 
 
 def _samples(answers: Answers, classes: Sequence[str]) -> Section | None:

@@ -18,14 +18,15 @@ from lehr.curves import charts, comparable
 from lehr.curves.alternatives import in_a_line
 from lehr.curves.answers import answer_sections
 from lehr.curves.findings import Diagnosis, Finding
+from lehr.curves.hardware import hardware_section
 from lehr.curves.more_rows import advise_folds
 from lehr.curves.record import Curves
 from lehr.curves.typed import as_typed
-from lehr.formatting import differing, flat, format_metric, format_seconds
+from lehr.formatting import differing, flat, format_metric, format_seconds, large
 from lehr.intervals import in_words
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
-from lehr.runs import Progress, RunFolder
+from lehr.runs import NetworkSurvey, Progress, RunFolder
 from lehr.runs.columns import listed
 from lehr.tasks.forms import spoken
 
@@ -55,6 +56,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
         Section("", chart(drawn)),
         *answer_sections(run),
         _times(progress.seconds),
+        hardware_section(curves),
         *tables,
         job_section(run),
     ]
@@ -170,11 +172,22 @@ def _facts(curves: Curves, progress: Progress) -> list[tuple[str, str]]:
     for name in listed(progress.metrics, "test"):
         measured = progress.metrics[name]
         facts.append((f"{name[:1].upper()}{name[1:].replace('_', ' ')}", "" if measured is None else f"{measured:.4f}"))
+    if curves.network.parameters:
+        facts.append(("Network", _size(curves.network)))
     facts.append(("Epochs", f"{curves.last_epoch:.3g} of {curves.option('train.epochs', '?')}"))
     facts.append(("Steps", f"{len(curves.steps['step']):,}"))
     if progress.seconds:
         facts.append(("Time", _duration(_total(progress.seconds))))
     return facts
+
+
+def _size(network: NetworkSurvey) -> str:
+    """`11.2 million parameters, 3.63 GFLOPs an image`: additions and multiplications of a forward pass."""
+    parameters = f"{large(network.parameters)} parameters"
+    if not network.flops:
+        return parameters
+    unit, name = (1e9, "GFLOPs") if network.flops >= 1e9 else (1e6, "MFLOPs")
+    return f"{parameters}, {network.flops / unit:.3g} {name} an image"
 
 
 def _total(seconds: Mapping[str, float]) -> float:

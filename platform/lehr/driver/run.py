@@ -16,6 +16,7 @@ from lehr.driver.notify import address_of, end_is_told
 from lehr.driver.run_folder import as_recorded, choose_run_folder, is_done, log_file, open_run, starts_over
 from lehr.driver.running import Interrupted, Running
 from lehr.driver.signals import stop_signals
+from lehr.driver.time_limit import time_limited
 from lehr.errors import JobError, LehrError, RunHeld, RunLost
 from lehr.formatting import format_folder, format_path
 from lehr.job import DataSection, Job, to_dict, unused_in_debug
@@ -64,6 +65,7 @@ def run_with(
         run = open_run(kind, job, folder, existing, Claim(folder.uri, lease.holder.owner), fresh=fresh, once=once)
         running = Running(job, run, screen, log, debug, started, lease, command)
         stack.enter_context(stop_signals(running))
+        stack.enter_context(time_limited(running))
         told = "" if debug else f"   log: {format_path(log)}"  # with debug everything is on the screen
         screen.say(f"{job.kind} {folder.name}   run folder: {format_folder(folder)}{told}")
         if debug and (unused := unused_in_debug(job)):

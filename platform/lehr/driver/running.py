@@ -35,6 +35,7 @@ class Running:
         command: the command that runs this job again, for messages.
         startup: seconds until training began; None before.
         interrupted: why the job ends, once it was asked to stop before there was something to save.
+        out_of_time: why the job is asked to stop, once its time limit is over.
         said: the lines about its data that were said.
     """
 
@@ -49,7 +50,13 @@ class Running:
     training: bool = False
     startup: float | None = None
     interrupted: str = ""
+    out_of_time: str = ""
     said: set[str] = field(default_factory=set)
+
+    @property
+    def stopped(self) -> str:
+        """`Stopped`, with the reason where nobody asked for it; begins the sentence that ends the job."""
+        return self.out_of_time.capitalize() or "Stopped"
 
     def check_lease(self) -> None:
         """Raises RunHeld if another process has taken over the run, because this one did not respond for too long.

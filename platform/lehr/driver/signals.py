@@ -41,11 +41,12 @@ def stop_signals(running: Running) -> Iterator[None]:
             leave(130)
         asked = True
         if not running.training:
-            running.interrupted = f"Stopped before the first step. Start again with: {running.command}"
+            running.interrupted = f"{running.stopped} before the first step. Start again with: {running.command}"
             raise _Stop
-        running.run.request_stop(signal.Signals(number).name)
+        running.run.request_stop(running.out_of_time or signal.Signals(number).name)
         # In another thread, since the signal may have interrupted a line that is being written.
-        said = "Stopping: saving a checkpoint first. Ctrl-C again ends at once."
+        why = f" ({running.out_of_time})" if running.out_of_time else ""
+        said = f"Stopping{why}: saving a checkpoint first. Ctrl-C again ends at once."
         threading.Thread(target=running.screen.say, args=(said,), name="lehr-stopping").start()
 
     stopping = [signal.SIGINT, signal.SIGTERM]

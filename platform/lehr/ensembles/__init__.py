@@ -4,14 +4,12 @@ Everything here is arithmetic on the members' outputs on held-out rows: float ar
 and int arrays [rows] of labels. Nothing in this package trains, reads or writes.
 """
 
-from lehr.ensembles.calibration import Bin, expected_calibration_error, reliability
 from lehr.ensembles.combine import CombineBy, combine, log_probabilities
 from lehr.ensembles.metrics import Difference, combine_cumulatively, disagreement, error, log_loss, paired_difference
 from lehr.ensembles.selection import SELECTIONS, best, equal, fitted, greedy, last
 
 __all__ = [
     "SELECTIONS",
-    "Bin",
     "CombineBy",
     "Difference",
     "best",
@@ -20,12 +18,10 @@ __all__ = [
     "disagreement",
     "equal",
     "error",
-    "expected_calibration_error",
     "fitted",
     "greedy",
     "last",
     "log_loss",
     "log_probabilities",
     "paired_difference",
-    "reliability",
 ]

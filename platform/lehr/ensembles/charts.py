@@ -6,6 +6,7 @@ import altair as alt
 
 from lehr.ensembles.evaluation import EnsembleEvaluation, ModelMetrics
 from lehr.reporting import drawing as draw
+from lehr.reporting.reliability import reliability_panel
 
 HEIGHT = 230
 ENSEMBLE, BASELINE, MEMBER = draw.TRAIN, draw.VALIDATION, draw.SPEED  # colours
@@ -113,40 +114,13 @@ def reliability_chart(found: EnsembleEvaluation, baseline: str) -> alt.ConcatCha
     """
     other = found.baseline or found.members[found.best_member]
     name = baseline if found.baseline else f"best member, {found.names[found.best_member]}"
-    panels = [_reliability_panel(found.ensemble, "ensemble", ENSEMBLE), _reliability_panel(other, name, BASELINE)]
+    models = [(found.ensemble, "ensemble", ENSEMBLE), (other, name, BASELINE)]
+    panels = [reliability_panel(model.bins, _calibrated(model, of), color, HEIGHT) for model, of, color in models]
     return alt.concat(*panels, columns=2, spacing=28)
 
 
-def _reliability_panel(model: ModelMetrics, name: str, color: str) -> alt.LayerChart:
-    values = [
-        {
-            "confidence": draw.short(100 * each.confidence),
-            "accuracy": draw.short(100 * each.accuracy),
-            "rows": each.rows,
-        }
-        for each in model.bins
-    ]
-    scale = alt.Scale(domain=[0, 100], nice=False)
-    where = {
-        "x": alt.X("confidence:Q", scale=scale, title="confidence, %"),
-        "y": alt.Y("accuracy:Q", scale=scale, title=None),
-    }
-    ends = [{"confidence": 0, "accuracy": 0}, {"confidence": 100, "accuracy": 100}]
-    diagonal = alt.Chart(alt.InlineData(values=ends))
-    base = alt.Chart(alt.InlineData(values=values))
-    tips = [
-        alt.Tooltip("confidence:Q", format=".1f", title="confidence, %"),
-        alt.Tooltip("accuracy:Q", format=".1f", title="accuracy, %"),
-        alt.Tooltip("rows:Q", format=",d"),
-    ]
-    size = alt.Size("rows:Q", scale=alt.Scale(range=[20, 260], domainMin=0), legend=None)
-    layers = [
-        diagonal.mark_line(color=MEMBER, strokeDash=[4, 3], strokeWidth=1.2).encode(**where),
-        base.mark_line(color=color, strokeWidth=1.4).encode(**where),
-        base.mark_circle(color=color, opacity=0.85).encode(**where, size=size, tooltip=tips),
-    ]
-    title = f"Accuracy of the {name}, %; calibration error {model.calibration:.2%}"
-    return draw.layer(*layers).properties(height=HEIGHT, title=title)
+def _calibrated(model: ModelMetrics, name: str) -> str:
+    return f"Accuracy of the {name}, %; calibration error {model.calibration:.2%}"
 
 
 def _names_axis(names: list[str]) -> alt.Axis:

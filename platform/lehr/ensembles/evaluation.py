@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lehr.ensembles.calibration import Bin, expected_calibration_error, reliability
+from lehr.calibration import Bin, calibration_error, reliability
 from lehr.ensembles.combine import CombineBy, Floats, Labels, combine
 from lehr.ensembles.metrics import (
     Difference,
@@ -48,9 +48,8 @@ class ModelMetrics:
     @classmethod
     def of(cls, probabilities: Floats, labels: Labels) -> ModelMetrics:
         """The metrics of class probabilities [rows, classes]."""
-        bins = tuple(reliability(probabilities, labels))
-        calibration = expected_calibration_error(probabilities, labels)
-        return cls(error(probabilities, labels), log_loss(probabilities, labels), calibration, bins)
+        bins = tuple(reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels))
+        return cls(error(probabilities, labels), log_loss(probabilities, labels), calibration_error(bins), bins)
 
 
 @dataclass(frozen=True)

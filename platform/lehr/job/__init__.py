@@ -7,7 +7,7 @@ from lehr.job.finetune import FinetuneSection
 from lehr.job.folds import FoldsJob
 from lehr.job.inner import told_of_base
 from lehr.job.kinds import KINDS
-from lehr.job.loading import default_name, derive, fold_job, from_dict, load, training_in
+from lehr.job.loading import changes_of, default_name, derive, fold_job, from_dict, load, training_in
 from lehr.job.merge import parse_overrides
 from lehr.job.options import check_call
 from lehr.job.predict import PredictJob
@@ -60,6 +60,7 @@ __all__ = [
     "WorkersSection",
     "absolute",
     "as_it_was_meant",
+    "changes_of",
     "changes_of_run",
     "check_call",
     "default_name",

@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from lehr.credentials import has_credentials
+from lehr.durations import seconds_in
 from lehr.errors import JobError
 from lehr.job.compare import job_hash
 from lehr.job.notify import notify_reference
 from lehr.job.sections import LOCAL_PATH, NO_PATHS, Section
 from lehr.job.text import show
 from lehr.job.tree import FieldPath, Node, dotted
-from lehr.paths import misspelt_address
+from lehr.paths import default_storage, misspelt_address
 
 
 def _name(value: Any) -> str:
@@ -48,6 +49,11 @@ class Origin:
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
+def _time(text: str) -> str:
+    seconds_in(text)
+    return text
+
+
 class Job(Section):
     """What every job has. Paths in it are absolute; `~` and paths relative to the job file are resolved."""
 
@@ -57,7 +63,7 @@ class Job(Section):
     )
     seed: Seed = Field(default=0, description="Seed of everything random: split, order, weights, augmentation.")
     storage: Annotated[str, LOCAL_PATH] = Field(
-        default_factory=lambda: os.environ.get("LEHR_STORAGE") or "./runs",
+        default_factory=default_storage,
         min_length=1,
         json_schema_extra={"default": "./runs"},
         description="Folder of the run folders, or s3://…, gs://…. By default LEHR_STORAGE, else ./runs here.",
@@ -68,7 +74,11 @@ class Job(Section):
         description="An address (https://…), or env:NAME, an environment variable that holds one: it gets a small JSON "
         "when the job has finished, failed or stopped. By default nobody is told.",
     )
-
+    time_limit: Annotated[str, AfterValidator(_time)] | None = Field(
+        default=None,
+        description="How long it may take from its start to its stop: 45s, 30min, 2h, 1h 30min, 2d. Then it saves and "
+        "stops, as with Ctrl-C, and can be resumed for as long again. By default as long as it needs.",
+    )
     tracking: list[Tracker] = Field(
         default=[],
         description="Trackers that get parameters, metrics and report while the job runs: tensorboard, mlflow, wandb, "

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from lehr.job.renamed import with_first_names
 from lehr.job.text import show
 
-NOT_DEFINING = ("name", "notes", "notify", "storage", "tracking", "workers")
+NOT_DEFINING = ("name", "notes", "notify", "storage", "time_limit", "tracking", "workers")
 """Fields that say where and under which name a job runs, not what it computes."""
 
 MAY_CHANGE = (
@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "notes",
     "notify",
     "storage",
+    "time_limit",
     "tracking",
     "workers",
     "base.workers",

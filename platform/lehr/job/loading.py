@@ -43,7 +43,7 @@ def load(path: str | os.PathLike[str], overrides: Overrides = ()) -> Job:
     """
     file = Path(absolute(os.fspath(path), Path.cwd()))
     tree = _read(file)
-    values = _as_mapping(overrides)
+    values = changes_of(overrides)
     name = default_name(file.stem, values)
     origin = Origin(file.parent, _shown(file), name, file=str(file), overrides=values)
     job = _build(_with_bases(tree, [file]), values, Location("command line"), origin)
@@ -66,10 +66,11 @@ def from_dict(mapping: Mapping[str, Any], overrides: Overrides = (), *, named: s
     if not isinstance(mapping, Mapping):
         raise JobError(f"{show(mapping)} is not a job; allowed: a mapping such as {{'kind': 'train'}}")
     tree = read_python(mapping, Location())
-    return _build(_with_bases(tree, []), _as_mapping(overrides), Location(), Origin(default_name=named))
+    return _build(_with_bases(tree, []), changes_of(overrides), Location(), Origin(default_name=named))
 
 
-def _as_mapping(overrides: Overrides) -> dict[str, Any]:
+def changes_of(overrides: Overrides) -> dict[str, Any]:
+    """Changes to a job as a mapping from dotted paths, however they are given. Raises JobError."""
     if isinstance(overrides, Mapping):
         return {str(path): value for path, value in overrides.items()}
     return parse_overrides([overrides] if isinstance(overrides, str) else overrides)

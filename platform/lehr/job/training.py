@@ -28,7 +28,7 @@ from lehr.usual import usual_of
 SectionOf = TypeVar("SectionOf", bound=Section)
 SPLITS = ("averaged_validation", "validation", "clean_train", "train", "test")
 """What the name of a measured column begins with."""
-NOT_OF_A_BASE = ("kind", "name", "storage", "notes", "notify", "tracking")
+NOT_OF_A_BASE = ("kind", "name", "storage", "notes", "notify", "time_limit", "tracking")
 """What a job file says about its own run; left out where the file is the base of another job."""
 
 

@@ -88,7 +88,7 @@ def _search(job: Job) -> Found:
             if dimension.points is not None:
                 yield f"space.{path}.points", f"with method: {search.method}; remove it, or write method: grid"
     for path in search.space:
-        if path.split(".")[0] in ("kind", "name", "notes", "notify", "storage", "tracking", "workers"):
+        if path.split(".")[0] in ("kind", "name", "notes", "notify", "storage", "time_limit", "tracking", "workers"):
             yield f"space.{path}", "on what a trial learns; set it in base, or for the whole search"
 
 

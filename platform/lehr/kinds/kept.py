@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lehr.errors import RunError
 from lehr.formatting import format_metric
@@ -35,6 +36,16 @@ def kept_training(run: RunFolder) -> Kept:
     if not (found := folder(run)):
         raise RunError(f"{run.name} has no training that has finished an epoch yet")
     return Kept(RunFolder.open(run.folder.child(found)), found)
+
+
+def as_told(run: RunFolder, name: str) -> dict[str, Any]:
+    """A training for programs that compare several.
+
+    Args:
+        name: of the run, as it was given.
+    """
+    told = run.outcome() or run.progress()
+    return {"name": name, "best": asdict(told.best), "metrics": dict(told.metrics), "job": run.job}
 
 
 def kept_job(run: RunFolder) -> str:

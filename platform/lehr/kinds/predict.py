@@ -11,7 +11,7 @@ from typing import NoReturn, TypeAlias, cast
 from lehr.data.sources import Source, open_split, returns_dataset
 from lehr.driver import Interrupted, Kind, Running
 from lehr.errors import LehrError, RunError
-from lehr.formatting import format_folder, format_seconds
+from lehr.formatting import format_folder, format_seconds, stop_reason
 from lehr.job import PredictJob, refuse_unused, to_dict
 from lehr.machine import cores
 from lehr.predict import Predictor, load_predictor
@@ -94,8 +94,8 @@ def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_pa
         shown.update_sometimes()
         running.check_lease()
         if reason := running.run.stop_requested():
-            shown.update("stopped", reason)
-            raise Interrupted(f"Stopped; {progress.rows:,} rows are written. Resume with: {running.command}")
+            shown.update("stopped", stop_reason(reason))
+            raise Interrupted(f"{running.stopped}; {progress.rows:,} rows are written. Resume with: {running.command}")
         _check_unreadable(progress)
     _check_unreadable(progress)
     if progress.rows != spec.source.rows:

@@ -97,7 +97,7 @@ def do_steps(running: Running, job: RecipeJob, state: RecipeState, clock: Clock)
         if reason := run.stop_requested():
             reason = stop_reason(reason)
             run.write_progress(replace(run.progress(), status="stopped", message=reason))
-            raise Interrupted(f"Stopped ({reason}) after {step.id}. Resume with: {running.command}")
+            raise Interrupted(f"{running.stopped} after {step.id}. Resume with: {running.command}")
     return state, step
 
 

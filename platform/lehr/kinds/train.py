@@ -210,7 +210,7 @@ def conclude(running: Running) -> None:
         run.write_progress(progress)
     if progress.status == "stopped" and (training := progress.training):
         done = f"epoch {training.epoch:.1f} of {training.epochs} (step {training.step})"
-        raise Interrupted(f"Stopped at {done}; everything is saved. Resume with: {running.command}")
+        raise Interrupted(f"{running.stopped} at {done}; everything is saved. Resume with: {running.command}")
     picture = write_curves(run)
     screen.close()
     for line in summary(run, progress, picture):

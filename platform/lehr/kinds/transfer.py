@@ -179,8 +179,8 @@ def compute_features(running: Running, job: TransferJob, plan: Plan, compute: Co
             parts.append(part)
             images += len(part)
             running.check_lease()
-            if reason := running.run.stop_requested():
-                raise Interrupted(f"Stopped ({reason}); resume with: {running.command}")
+            if running.run.stop_requested():
+                raise Interrupted(f"{running.stopped}; resume with: {running.command}")
         Features.concatenate(parts).write(running.run.folder, split)
     seconds = time.perf_counter() - began
     if images:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from lehr.calibration import calibration_error, reliability
 from lehr.data.decode import Decoded
 from lehr.data.labels import concatenate, without_label
 from lehr.data.reading import check_labels
 from lehr.data.sources import Source
-from lehr.ensembles import expected_calibration_error, log_loss
+from lehr.ensembles import log_loss
 from lehr.errors import LehrError
 from lehr.intervals import in_words
 from lehr.job import TrainJob
@@ -145,7 +146,7 @@ def evaluate(
         predictor.classes,
         confusion.reshape(classes, classes),
         log_loss(probabilities, label),
-        expected_calibration_error(probabilities, label),
+        calibration_error(reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == label)),
         dict(zip(predictor.names, accuracies.tolist(), strict=True)) if len(predictor.names) > 1 else {},
         unreadable,
         _own_metrics(job, probabilities, label, predictor.classes) if job and job.metrics else {},

@@ -26,6 +26,7 @@ from lehr.runs.progress import ENDED, BestValue, Overview, Progress, RunOutcome,
 from lehr.runs.records import Recorder, read_epochs, read_events, read_steps, without_timing
 from lehr.runs.run_folder import RunFolder, steps_per_epoch
 from lehr.runs.storage import Folder
+from lehr.runs.summaries import summaries
 from lehr.runs.survey import DataSurvey, NetworkSurvey, SplitSurvey, Survey
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "start_attempt",
     "step_of",
     "steps_per_epoch",
+    "summaries",
     "trainings_in",
     "without_timing",
     "write_model",

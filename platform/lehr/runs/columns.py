@@ -33,6 +33,10 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "examples": Column("example", "training examples in the global batch", type="int64"),
         "seconds": Column("s", "wall-clock time of the step, input included", timing=True),
         "input_seconds": Column("s", "wall-clock time that the step waited for its batch", timing=True),
+        "cpu_cores": Column("core", "cores that the first worker kept busy since the last measurement", timing=True),
+        "memory_bytes": Column("B", "memory that the first worker holds", timing=True),
+        "gpu_use": Column("1", "share of the time in which its GPU computed, 0 to 1", timing=True),
+        "gpu_memory_bytes": Column("B", "memory of its GPU that it holds", timing=True),
     },
     "epochs": {
         "epoch": Column("epoch", "completed epochs; the first row has 1", type="int64"),

@@ -60,12 +60,14 @@ class NetworkSurvey:
         trainable: how many of them the optimizer may change.
         reached: how many of these got a gradient other than zero.
         batch_norm: whether it normalises by statistics of the batch.
+        flops: additions and multiplications of a forward pass of one image; 0 where they were not counted.
     """
 
     parameters: int = 0
     trainable: int = 0
     reached: int = 0
     batch_norm: bool = False
+    flops: int = 0
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ class Attempt:
         with self.stopwatch.time("records"):
             known = Survey.read(self.folder).data
             rows = known if known.train.rows else survey(self.plan.splits, self.plan.job.seed)
-            found = Survey(rows, network)
+            found = Survey(rows, replace(network, flops=self.plan.flops))
             self.logger.check()
             found.write(self.folder)
 

@@ -10,6 +10,7 @@ import torch
 
 from lehr.runs import Recorder, RunFolder, size_of
 from lehr.runs.progress import CheckpointProgress, Ended, LiveDiagnosis, RecentSteps
+from lehr.training.hardware import HardwareUse
 from lehr.training.live_progress import LiveProgress
 from lehr.training.setup import Plan
 from lehr.training.state import TrainingState
@@ -45,8 +46,11 @@ class Speed:
 class MetricLogger:
     """Writes the records, events and progress of one attempt, on the first worker."""
 
-    def __init__(self, plan: Plan, run: RunFolder, recorder: Recorder, live: LiveProgress) -> None:
+    def __init__(
+        self, plan: Plan, run: RunFolder, recorder: Recorder, live: LiveProgress, hardware: HardwareUse
+    ) -> None:
         self._plan, self._folder, self._recorder, self._live = plan, run.folder, recorder, live
+        self._hardware = hardware
         self._steps: list[Row] = []
         self._epochs: list[Row] = []
         self._last_flush = self._epoch_began = time.perf_counter()
@@ -70,6 +74,7 @@ class MetricLogger:
             communication_seconds: time per step in which gradients were sent while none was computed, if measured.
         """
         rows = step_rows(self._plan, state.step - len(losses), losses, buffer)
+        rows[-1] |= self._hardware.sample()
         self._steps += rows
         self._speed, self._speed_of_epoch = self._speed.after(rows), self._speed_of_epoch.after(rows)
         recent = recent_steps(rows, communication_seconds)
@@ -123,7 +128,8 @@ class MetricLogger:
         """Writes the buffered records as parts."""
         self._last_flush = time.perf_counter()
         if self._steps:
-            self._recorder.write_steps({name: [row[name] for row in self._steps] for name in self._steps[0]})
+            names = dict.fromkeys(name for row in self._steps for name in row)
+            self._recorder.write_steps({name: [row.get(name) for row in self._steps] for name in names})
         if self._epochs:
             names = dict.fromkeys(name for row in self._epochs for name in row)  # an average may begin in between
             self._recorder.write_epochs({name: [row.get(name) for row in self._epochs] for name in names})

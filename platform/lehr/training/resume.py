@@ -22,6 +22,7 @@ from lehr.runs import (
 from lehr.runs.checkpoints import load, newest_valid
 from lehr.tasks.classification import Classification
 from lehr.training.group import Group
+from lehr.training.hardware import HardwareUse
 from lehr.training.live_progress import LiveProgress
 from lehr.training.metric_logger import MetricLogger, NoLogger
 from lehr.training.setup import Plan
@@ -149,7 +150,7 @@ def begin_logging(
     live = LiveProgress(plan, run, group, stopwatch, attempt.number, state.step)
     # Written before training begins: what an earlier attempt left there, damaged perhaps, is gone by then.
     live.write("running", state)
-    return MetricLogger(plan, run, recorder, live)
+    return MetricLogger(plan, run, recorder, live, HardwareUse(group.device))
 
 
 def _likely_reason(run: RunFolder, attempt: Attempt) -> str:

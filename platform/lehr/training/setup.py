@@ -26,6 +26,7 @@ from lehr.job import Job, Training, TrainJob, check_call
 from lehr.models.description import ModelDescription, NetworkDescription
 from lehr.models.fit import check_weights
 from lehr.models.lightning import Lightning, base_of
+from lehr.models.operations import operations
 from lehr.models.weights import read_weights, recipe_for
 from lehr.own_code import OwnCodeError
 from lehr.schedules import GIVEN, TENTH, BaseSchedule, Cyclic, Own, fit, linear_rule, shortened
@@ -218,6 +219,13 @@ class Plan:
         """The training rows that are also measured without augmentation: fixed ones, no more than validation has."""
         rows, count = self.splits.train, min(self.job.train.evaluated_training_rows, len(self.splits.validation))
         return rows.subset(rows.order(key(self.job.seed, "clean"))[:count])
+
+    @property
+    def flops(self) -> int:
+        """Additions and multiplications of a forward pass of one image; 0 where they cannot be counted."""
+        shape, section = self.preprocess.shape, self.job.model
+        around = partial(self.task.network, shape=shape) if self.task.wraps else None
+        return operations(section.name, shape, self.task.outputs, section.options, around)
 
     @cached_property
     def chance_loss(self) -> float:

@@ -66,7 +66,8 @@ def run_locally(running: Running, study: Study, shared: SharedData) -> None:
         parent.trial_left(trial)
         if not outcome:
             parent.tell("stopped", running.run.stop_requested() or "")
-            raise Interrupted(f"Stopped in {trial.folder}; everything is saved. Resume with: {running.command}")
+            where = f"in {trial.folder}; everything is saved"
+            raise Interrupted(f"{running.stopped} {where}. Resume with: {running.command}")
         surveys.keep(child, trial.job)
         study.tell(trial, outcome)
         parent.trial_ended(outcome.status)

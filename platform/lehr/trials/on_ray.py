@@ -140,7 +140,7 @@ class _TrialRunner:
             raise self.problem
         if reason := self.running.run.stop_requested():
             self.parent.tell("stopped", reason)
-            raise Interrupted(f"Stopped; every trial is saved. Resume with: {self.running.command}")
+            raise Interrupted(f"{self.running.stopped}; every trial is saved. Resume with: {self.running.command}")
 
     # ── in Tune's thread ────────────────────────────────────────────────────────────────────────────────────────────
 

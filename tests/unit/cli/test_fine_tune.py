@@ -17,6 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
+from lehr import fine_tune
 from lehr.cli.main import app
 from lehr.driver import Interrupted
 from lehr.errors import JobError, LehrError
@@ -278,3 +279,41 @@ def test_without_internet_access_the_weights_of_an_installed_package_are_taken(
     with pytest.raises(JobError, match=r'^model\.name: "resnet19" is not a model'):
         lehr("new", "photos", "photos", "model=resnet19")
     assert len(jobs) == 1
+
+
+def test_in_python_it_is_one_line_and_the_same_run(
+    lehr: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fine_tune("photos", {"train.epochs": 2, "data.image_size": 16}, debug=True)
+    assert (run.status, len(run.metrics()), run.classes) == ("finished", 2, ["bright", "dark one"])
+    assert "photos: 24 images of 2 classes" in capsys.readouterr().out
+
+    again = fine_tune("photos", SHORT)
+    assert again.name == run.name, "the same changes, given in another way, are another run"
+    assert not capsys.readouterr().out, "what is finished was planned again"
+    assert f"{run.name} is finished" in lehr("fine-tune", "photos", *SHORT)
+    with pytest.raises(JobError, match=r"^command line: data\.path: is what this command decides"):
+        fine_tune("photos", {"data.path": "others"})
+
+
+def test_in_python_a_stopped_run_goes_on_and_starts_over_when_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = list[Job]()
+
+    def stopped(job: Job, **_: object) -> None:
+        RunFolder.create(Folder.at(f"{job.storage}/{job.run_name}"), to_dict(job)) if not jobs else None
+        jobs.append(job)
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr("lehr.kinds.run_job", stopped)
+    with pytest.raises(Interrupted):
+        fine_tune("photos", SHORT)
+    capsys.readouterr()
+    with pytest.raises(Interrupted):
+        fine_tune("photos", SHORT)
+    assert capsys.readouterr().out.endswith("as it was planned; to start over, say fresh=True\n")
+    with pytest.raises(Interrupted):
+        fine_tune("photos", SHORT, fresh=True)
+    assert "Takes about" in capsys.readouterr().out
+    assert len({job.run_name for job in jobs}) == 1

@@ -32,7 +32,7 @@ reasons = []
 with quiet(Path("log.txt")) as file:
     screen = open_screen(file)
     run = SimpleNamespace(request_stop=reasons.append)
-    running = SimpleNamespace(training=True, run=run, screen=screen, command="again", interrupted="")
+    running = SimpleNamespace(training=True, run=run, screen=screen, command="again", interrupted="", out_of_time="")
     with stop_signals(running):
         screen.say("ready")
         deadline = time.monotonic() + float(sys.argv[1])

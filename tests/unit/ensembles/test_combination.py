@@ -14,13 +14,11 @@ from lehr.ensembles import (
     disagreement,
     equal,
     error,
-    expected_calibration_error,
     fitted,
     greedy,
     last,
     log_loss,
     paired_difference,
-    reliability,
 )
 from lehr.ensembles.combine import CombineBy
 
@@ -177,27 +175,3 @@ def test_a_member_with_random_outputs_gets_almost_no_weight() -> None:
     logits = np.stack([4 * np.eye(4)[labels] + random.normal(0, 1, (500, 4)), random.normal(0, 3, (500, 4))])
     assert fitted(logits, labels, "logits")[1] < 0.05
     assert fitted(logits, labels, "probabilities")[1] < 0.05
-
-
-# ── calibration ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_calibration_by_hand() -> None:
-    """Two bins of five rows: 0.5–0.6 with 0.55 and two right, 0.9–1 with 0.95 and all right.
-
-    ECE = 5/10 × |0.4 − 0.55| + 5/10 × |1 − 0.95| = 0.1.
-    """
-    probabilities = np.array([[0.55, 0.45]] * 5 + [[0.95, 0.05]] * 5)
-    labels = np.array([0, 0, 1, 1, 1] + [0] * 5)
-    low, high = reliability(probabilities, labels, bins=10)
-    assert (low.rows, low.accuracy, high.rows, high.accuracy) == (5, 0.4, 5, 1.0)
-    assert (low.confidence, high.confidence) == pytest.approx((0.55, 0.95))
-    assert (low.low, low.high) == (0.5, 0.6)
-    assert expected_calibration_error(probabilities, labels, bins=10) == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize("confidence", [0.5, 1.0])
-def test_confidences_on_the_edges_belong_to_a_bin(confidence: float) -> None:
-    (only,) = reliability(np.array([[confidence, 1 - confidence]]), np.array([0]))
-    assert only.rows == 1
-    assert only.low < confidence <= only.high

@@ -7,7 +7,9 @@ way to see its effect, or `test_every_field_is_in_the_table` fails; one that not
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +36,9 @@ from tests.unit.job.seen_of_kinds import cooked, gathered, predicted, searched, 
 from lehr import trust
 from lehr.driver.notify import address_of
 from lehr.driver.run_folder import choose_run_folder
+from lehr.driver.running import Running
+from lehr.driver.signals import stop_signals
+from lehr.driver.time_limit import time_limited
 from lehr.errors import LehrError
 from lehr.job import KINDS, FoldsJob, TrainJob, fold_job, from_dict, load, to_dict
 from lehr.predict import EnsembleDescription, EnsembleMember
@@ -69,6 +74,15 @@ def told_at(job: Any) -> str | None:
     """Where the end of a job that the user gives is told; what is sent there: tests/unit/driver/test_notify.py."""
     trust.give(to_dict(job))
     return address_of(job)
+
+
+def cut_short(job: Any) -> str:
+    """Why the job is asked to stop; how it does: tests/unit/driver/test_time_limit.py."""
+    nothing: Any = SimpleNamespace(request_stop=str, say=str)
+    running = Running(job, nothing, nothing, Path("log.txt"), True, 0.0, nothing, "again", training=True)
+    with stop_signals(running), time_limited(running):
+        time.sleep(0.2)
+    return running.out_of_time
 
 
 STUCK = {"optimizer.lr": 1e-30, "train.epochs": 5}  # no epoch is better than the first
@@ -235,6 +249,7 @@ OF_EVERY_RUN = [
     Field("name", "other", see=lambda job: choose_run_folder(job, fresh=False)[0].uri),
     Field("storage", "elsewhere", see=lambda job: choose_run_folder(job, fresh=False)[0].uri),
     Field("notify", "https://example.org", see=told_at),
+    Field("time_limit", "0.1s", see=cut_short),
     Field("tracking", ["tensorboard"], see=lambda job: [TRACKERS[name].package for name in job.tracking]),
 ]
 
@@ -487,7 +502,16 @@ EXCEPTIONS_OF_KINDS = {
 }
 
 
-COMMON = ("kind", "name", "storage", "notes", "notify", "tracking", "extends")  # the same code in every kind
+COMMON = (
+    "kind",
+    "name",
+    "storage",
+    "notes",
+    "notify",
+    "time_limit",
+    "tracking",
+    "extends",
+)  # the same code in every kind
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from tests.users import User, as_user, needs_root, open_folder
 
-from lehr.cli.runs import rows_of, runs
+from lehr.cli.runs import runs
 from lehr.errors import LehrError
 from lehr.paths import run_around
 from lehr.result import find
-from lehr.runs import Folder, Progress, RunFolder, TrainingProgress, find_runs, list_runs
+from lehr.runs import Folder, Progress, RunFolder, TrainingProgress, find_runs, list_runs, summaries
 
 JOB = {"kind": "train", "model": {"name": "small_cnn"}}
 YAML = "format: 2\nkind: train\n"
@@ -129,7 +129,7 @@ def test_damage_beside_the_job_is_told_and_the_run_is_listed(storage: Path, name
         shutil.copytree(storage / "a-good", storage / what)
         (storage / what / name).unlink(missing_ok=True)
         os.mkfifo(storage / what / name) if what == "fifo" else (storage / what / name).mkdir()
-    rows = {row["name"]: row for row in rows_of(Folder.at(storage))}
+    rows = {row["name"]: row for row in summaries(Folder.at(storage))}
     assert rows.keys() == {"a-good", "z-good", *CONTENTS, "fifo", "folder"}
     assert [each for each, row in rows.items() if not row["problem"]] == ["a-good", "z-good"]
     assert all(row["problem"].startswith(f"{name}: ") for row in rows.values() if row["problem"])
@@ -146,7 +146,7 @@ def test_numbers_that_are_none_hide_no_run(storage: Path) -> None:
     }
     value["best"] = {"metric": "x", "value": 10**400}
     (storage / "a-good" / "progress.json").write_text(json.dumps(value | {"seconds": {"total": float("inf")}}))
-    (row,) = [row for row in rows_of(Folder.at(storage)) if row["name"] == "a-good"]
+    (row,) = [row for row in summaries(Folder.at(storage)) if row["name"] == "a-good"]
     assert (row["status"], row["epochs"], row["epochs_done"], row["best"]) == ("finished", 0, 0, None)
 
 

@@ -82,6 +82,10 @@ def test_every_column_has_its_unit_and_meaning_and_is_marked_as_wall_clock_time(
     assert [n for kind in COLUMNS.values() for n, c in kind.items() if c.timing] == [
         "seconds",
         "input_seconds",
+        "cpu_cores",
+        "memory_bytes",
+        "gpu_use",
+        "gpu_memory_bytes",
         "seconds",
         "examples_per_second",
     ]

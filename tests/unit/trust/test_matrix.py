@@ -21,10 +21,10 @@ import yaml
 import lehr
 from lehr import trust
 from lehr.cli.main import app
-from lehr.cli.resume import stored_job
 from lehr.errors import LehrError
 from lehr.job import from_dict, to_dict
 from lehr.kinds import check, run_job
+from lehr.result import stored_job
 from lehr.runs import Folder, RunFolder
 
 GOLDEN = Path(__file__).parents[2] / "golden"
