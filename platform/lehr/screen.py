@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 import sys
 import time
@@ -23,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lehr.errors import StorageError
-from lehr.formatting import format_figure, format_metric, format_seconds
+from lehr.formatting import format_figure, format_left, format_metric, format_seconds
 from lehr.printing import REPLACED, printable, raw
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 from lehr.runs.columns import listed
@@ -63,9 +64,41 @@ class PrintableConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        soft = self.soft_wrap if soft_wrap is None else soft_wrap
+        if soft and self.is_terminal and len(objects) == 1 and isinstance(objects[0], str | Text):
+            text = objects[0] if isinstance(objects[0], Text) else Text(printable(objects[0]))
+            objects = (filled(text, self.width),)
+        super().print(*objects, soft_wrap=soft, **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def filled(text: Text, width: int) -> Text:
+    """The text with blanks where a terminal would break a word, so that it breaks before the word instead.
+
+    There is no new line in it: a command that is copied from two rows is still one. Only words that are longer than a
+    row, such as a path, are broken.
+    """
+    parts: list[Text] = []
+    for number, line in enumerate(text.split("\n", allow_blank=True)):
+        parts += [Text("\n")] if number else []
+        column, start, plain = 0, 0, line.plain
+        for word in re.finditer(r"\S+", plain):
+            column += word.start() - start
+            cells = cell_len(word[0])
+            if cells <= width < column % width + cells:
+                fill = width - column % width
+                parts += [line[start : word.start()], Text(" " * fill)]
+                column += fill
+            else:
+                parts.append(line[start : word.start()])
+            parts.append(line[word.start() : word.end()])
+            column, start = column + cells, word.end()
+        parts.append(line[start:])
+    return Text.assemble(*parts, style=text.style)
 
 
 def console(file: TextIO | None = None, **options: Any) -> Console:
@@ -281,8 +314,9 @@ def _text(text: str, style: str = "") -> Text:
 
 def _left(progress: Progress) -> str:
     """The time that is left; nothing for a run that has ended."""
-    left = progress.seconds_left
-    return "" if left is None or progress.status in ENDED else f"{format_seconds(left)} left"
+    if progress.status in ENDED:
+        return ""
+    return format_left(progress.seconds_left, progress.seconds_left_least, progress.seconds_left_most)
 
 
 def overview(progress: Progress, told: Overview) -> Group:

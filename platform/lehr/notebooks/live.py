@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from lehr.formatting import format_seconds
+from lehr.formatting import format_left
 from lehr.notebooks import html, svg
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 from lehr.screen import facts_of
@@ -99,8 +99,8 @@ class NotebookScreen:
             self._shown.update(content, raw=True)
 
     def _picture(self, progress: Progress) -> list[str]:
-        left = progress.seconds_left
-        after = "" if left is None or progress.status in ENDED else f"{format_seconds(left)} left"
+        least, most = progress.seconds_left_least, progress.seconds_left_most
+        after = "" if progress.status in ENDED else format_left(progress.seconds_left, least, most)
         if progress.overview:
             return overview_parts(progress.overview, after)
         training = progress.training or TrainingProgress()
