@@ -92,7 +92,7 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis], advice:
         cells = [curves.name, reached, *own, f"{curves.last_epoch:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
     names = [curves.name for curves in runs]
-    drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.short_names(names))) + 5)
+    drawn = chart(charts.compare_chart(runs))
     body = table(rows, head)
     by_class = all(curves.by_class for curves in runs)  # only of accuracies it is known how sure they are
     measured = {name: value for name, value in best.items() if by_class and math.isfinite(value)}
