@@ -89,7 +89,8 @@ def filled(text: Text, width: int) -> Text:
         for word in re.finditer(r"\S+", plain):
             column += word.start() - start
             cells = cell_len(word[0])
-            if cells <= width < column % width + cells:
+            needed = cells + (word.end() < len(plain))  # the blank after it, which would begin the next row
+            if cells <= width < column % width + needed and column % width:
                 fill = width - column % width
                 parts += [line[start : word.start()], Text(" " * fill)]
                 column += fill
