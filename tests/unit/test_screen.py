@@ -71,6 +71,8 @@ def test_a_row_of_a_terminal_ends_between_words_and_a_copied_command_is_whole(wi
         for word in line.split():
             begins = line.index(word)
             assert begins // width == (begins + len(word) - 1) // width or len(word) > width
+        rows = [line[at : at + width] for at in range(0, len(line), width)]
+        assert not any(row.startswith(" ") and row.strip() for row in rows[1:]), "no row begins with a blank"
 
 
 def test_what_is_no_terminal_gets_its_lines_as_they_are() -> None:
