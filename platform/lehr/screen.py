@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import stat
 import sys
 import time
@@ -25,7 +24,7 @@ from rich.text import Text
 
 from lehr.errors import StorageError
 from lehr.formatting import format_figure, format_left, format_metric, format_seconds
-from lehr.printing import REPLACED, printable, raw
+from lehr.printing import REPLACED, blanks, printable, raw
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 from lehr.runs.columns import listed
 
@@ -77,29 +76,17 @@ class PrintableConsole(Console):
 
 
 def filled(text: Text, width: int) -> Text:
-    """The text with blanks where a terminal would break a word, so that it breaks before the word instead.
-
-    There is no new line in it: a command that is copied from two rows is still one. Only words that are longer than a
-    row, such as a path, are broken.
-    """
-    parts: list[Text] = []
-    for number, line in enumerate(text.split("\n", allow_blank=True)):
-        parts += [Text("\n")] if number else []
-        column, start, plain = 0, 0, line.plain
-        for word in re.finditer(r"\S+", plain):
-            column += word.start() - start
-            cells = cell_len(word[0])
-            needed = cells + (word.end() < len(plain))  # the blank after it, which would begin the next row
-            if cells <= width < column % width + needed and column % width:
-                fill = width - column % width
-                parts += [line[start : word.start()], Text(" " * fill)]
-                column += fill
-            else:
-                parts.append(line[start : word.start()])
-            parts.append(line[word.start() : word.end()])
-            column, start = column + cells, word.end()
-        parts.append(line[start:])
-    return Text.assemble(*parts, style=text.style)
+    """The text with blanks where a terminal would break a word; see `lehr.printing.blanks`."""
+    lines: list[Text] = []
+    for line in text.split("\n", allow_blank=True):
+        start, parts = 0, []
+        for at, count in blanks(line.plain, width):
+            parts += [line[start:at], Text(" " * count)]
+            start = at
+        lines.append(Text.assemble(*parts, line[start:]))
+    joined = Text("\n").join(lines)
+    joined.style = text.style
+    return joined
 
 
 def console(file: TextIO | None = None, **options: Any) -> Console:
