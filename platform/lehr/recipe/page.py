@@ -104,7 +104,7 @@ def _chart(run: RunFolder, state: RecipeState, each: StepVerdict, rounds: tuple[
     number = each.number
     if number == 1 and state.initial and state.initial.counts:
         measured = state.initial.loss == state.initial.loss
-        return chart(charts.initial_loss_chart(state.initial)) if measured else Markup()
+        return chart(charts.initial_loss_chart(state.initial), longest=len("this network")) if measured else Markup()
     if number == 2 and state.overfit and state.overfit.attempts:
         return chart(charts.overfit_chart(state.overfit))
     if number == 3 and state.rates and state.rates.tests:
