@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from lehr.formatting import format_left
@@ -71,7 +70,7 @@ class NotebookScreen:
     def close(self) -> None:
         self._waiting = ""
         if self._progress:  # its estimate is over
-            self._progress = replace(self._progress, seconds_left=None)
+            self._progress = self._progress.without_estimate()
         self._draw()
 
     def _note(self, training: TrainingProgress, progress: Progress) -> None:

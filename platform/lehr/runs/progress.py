@@ -172,6 +172,10 @@ class Progress:
     seconds_left_least: float | None = None
     seconds_left_most: float | None = None
 
+    def without_estimate(self) -> Progress:
+        """The same, without how long it still takes."""
+        return replace(self, seconds_left=None, seconds_left_least=None, seconds_left_most=None)
+
     @property
     def share_done(self) -> float:
         """Share of the job that is done, 0 to 1."""
