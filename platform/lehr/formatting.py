@@ -32,6 +32,15 @@ def large(number: int) -> str:
     return f"{number:,}"
 
 
+def format_left(seconds: float | None, least: float | None = None, most: float | None = None) -> str:
+    """`45 s left`, `30 s to 1 min 10 s left` where an estimate is that rough, or `at most 2 min 00 s left` where only
+    that is known; empty where nothing is."""
+    if seconds is None:
+        return "" if most is None else f"at most {format_seconds(most)} left"
+    low, high = (format_seconds(seconds if each is None else each) for each in (least, most))
+    return f"{format_seconds(seconds)} left" if low == high else f"{low} to {high} left"
+
+
 def stop_reason(reason: str) -> str:
     """Why a run was asked to stop, in words: a signal is named by what sends it."""
     return {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
+from collections.abc import Iterator
 from typing import Any, TextIO
+from unicodedata import east_asian_width
 
 # Control characters but newline and tab; marks that change the direction of text or are invisible; bytes that are no
 # text (surrogates); separators that some terminals take for the end of a line.
@@ -66,8 +69,54 @@ REPLACED = "lehr.replaced"
 codecs.register_error(REPLACED, _in_its_encoding)
 
 
+def blanks(line: str, width: int) -> Iterator[tuple[int, int]]:
+    """Where a terminal of this width would break a word of a line: (the word's place, blanks that fill the row).
+
+    With blanks, and no new line, the row ends before the word, and a command that is copied from two rows is still one.
+    Only words that are longer than a row, such as a path, are broken.
+    """
+    column = end = 0
+    for word in re.finditer(r"\S+", line):
+        column += word.start() - end
+        cells, end = _cells(word[0]), word.end()
+        needed = cells + (end < len(line))  # the blank after it would begin the next row
+        if column % width and cells <= width < column % width + needed:
+            yield word.start(), width - column % width
+            column += width - column % width
+        column += cells
+
+
+def _cells(word: str) -> int:
+    """Columns of a terminal that a word takes."""
+    return len(word) if word.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in word)
+
+
+def in_rows(text: str, width: int) -> str:
+    """Lines with rows that end between words; JSON as it is."""
+    return "\n".join(_in_rows(line, width) for line in text.split("\n"))
+
+
+def _in_rows(line: str, width: int) -> str:
+    if len(line) * 2 <= width or line.lstrip()[:1] in ('"', "{", "["):
+        return line
+    found, start = "", 0
+    for at, count in blanks(line, width):
+        found, start = found + line[start:at] + " " * count, at
+    return found + line[start:]
+
+
+def columns_of(terminal: TextIO) -> int:
+    """How many columns a terminal has; 80 where it does not say."""
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
 class PrintableStream:
     """A text stream through which only printable text passes, and characters that its encoding lacks as escapes.
+
+    In a terminal, rows end between words.
 
     Attributes:
         raw: the stream itself, for those who write only escape sequences of their own.
@@ -75,11 +124,16 @@ class PrintableStream:
 
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
+        self._begins = True  # whether a line begins with what is written next
 
     def write(self, text: str) -> int:
         """Writes the text as `printable` has it; returns the number of characters."""
         encoding = self.raw.encoding or "utf-8"
-        return self.raw.write(printable(text).encode(encoding, REPLACED).decode(encoding))
+        shown = printable(text)
+        if self._begins and self.raw.isatty():
+            shown = in_rows(shown, columns_of(self.raw))
+        self._begins = shown.endswith("\n")
+        return self.raw.write(shown.encode(encoding, REPLACED).decode(encoding))
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:

@@ -23,8 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lehr.errors import StorageError
-from lehr.formatting import format_figure, format_metric, format_seconds
-from lehr.printing import REPLACED, printable, raw
+from lehr.formatting import format_figure, format_left, format_metric, format_seconds
+from lehr.printing import REPLACED, blanks, printable, raw
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 from lehr.runs.columns import listed
 
@@ -63,9 +63,30 @@ class PrintableConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        soft = self.soft_wrap if soft_wrap is None else soft_wrap
+        if soft and self.is_terminal and len(objects) == 1 and isinstance(objects[0], str | Text):
+            text = objects[0] if isinstance(objects[0], Text) else Text(printable(objects[0]))
+            objects = (filled(text, self.width),)
+        super().print(*objects, soft_wrap=soft, **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def filled(text: Text, width: int) -> Text:
+    """The text with blanks where a terminal would break a word; see `lehr.printing.blanks`."""
+    lines: list[Text] = []
+    for line in text.split("\n", allow_blank=True):
+        start, parts = 0, []
+        for at, count in blanks(line.plain, width):
+            parts += [line[start:at], Text(" " * count)]
+            start = at
+        lines.append(Text.assemble(*parts, line[start:]))
+    joined = Text("\n").join(lines)
+    joined.style = text.style
+    return joined
 
 
 def console(file: TextIO | None = None, **options: Any) -> Console:
@@ -281,8 +302,9 @@ def _text(text: str, style: str = "") -> Text:
 
 def _left(progress: Progress) -> str:
     """The time that is left; nothing for a run that has ended."""
-    left = progress.seconds_left
-    return "" if left is None or progress.status in ENDED else f"{format_seconds(left)} left"
+    if progress.status in ENDED:
+        return ""
+    return format_left(progress.seconds_left, progress.seconds_left_least, progress.seconds_left_most)
 
 
 def overview(progress: Progress, told: Overview) -> Group:

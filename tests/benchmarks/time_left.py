@@ -6,7 +6,8 @@ Each job runs as a person runs it, in a process of its own and on Ray (with --he
 Meanwhile its progress.json is read, as the
 screen does. The estimate that counts is the first one after the first whole epoch of any training (of a prediction:
 after a tenth); the time it was ends when the run says that it is finished. Printed: both, their ratio, and the share of
-all later estimates that were within a third, or within 3 seconds, of the time that was left then.
+all later estimates that were within a third, or within 3 seconds, of the time that was left then; and of the ranges
+that were told beside rough estimates, how many held.
 """
 
 from __future__ import annotations
@@ -82,11 +83,17 @@ BACKBONE = {"kind": "train", **of(SMALL, model={"width": 32}, train={"epochs": 2
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate of the seconds left, made at a time (seconds since 1970)."""
+    """An estimate of the seconds left, made at a time (seconds since 1970), and its range where one was told."""
 
     time: float
     left: float
     after_an_epoch: bool
+    least: float | None = None
+    most: float | None = None
+
+    def covers(self, was: float) -> bool | None:
+        """Whether the range that was told holds; None where none was."""
+        return None if self.least is None or self.most is None else self.least <= was <= self.most
 
 
 def run(name: str, job: Mapping[str, Any], folder: Path, here: bool = False) -> tuple[list[Estimate], float]:
@@ -112,7 +119,8 @@ def run(name: str, job: Mapping[str, Any], folder: Path, here: bool = False) -> 
             progress = Progress.read(shown)
             if progress.updated != last and progress.status not in ENDED and progress.seconds_left is not None:
                 last = progress.updated
-                found.append(Estimate(time.time(), progress.seconds_left, has_an_epoch(progress)))
+                between = progress.seconds_left_least, progress.seconds_left_most
+                found.append(Estimate(time.time(), progress.seconds_left, has_an_epoch(progress), *between))
             if progress.status in ENDED and not ended:
                 ended = time.time()
             time.sleep(0.1)
@@ -138,14 +146,19 @@ def judged(name: str, found: list[Estimate], ended: float) -> dict[str, Any]:
         return {"job": name, "estimate": None}
     first = after[0]
     good = [is_good(each.left, ended - each.time) for each in after]
+    told = [held for each in after if (held := each.covers(ended - each.time)) is not None]
+    ranged = first.least is not None and first.most is not None
     return {
         "job": name,
         "estimate": round(first.left, 1),
         "was": round(ended - first.time, 1),
         "ratio": round(first.left / max(0.1, ended - first.time), 2),
         "within_a_third": is_good(first.left, ended - first.time),
+        "range": [round(first.least or 0, 1), round(first.most or 0, 1)] if ranged else None,
+        "range_holds": first.covers(ended - first.time),
         "later_within": round(sum(good) / len(good), 2),
         "estimates": len(after),
+        "ranges_that_hold": f"{sum(told)} of {len(told)}",
     }
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 import lehr
-from lehr.printing import REPLACED, PrintableStream, one_line, printable, printable_tree, raw
+from lehr.printing import REPLACED, PrintableStream, blanks, one_line, printable, printable_tree, raw
 from lehr.runs import Folder, Overview, Progress, RunFolder
 from lehr.screen import LiveScreen, PlainScreen, console, overview
 
@@ -124,3 +124,32 @@ def test_commands_print_in_a_terminal_without_unicode(command: list[str], encodi
     done = subprocess.run([sys.executable, "-m", "lehr", *command], capture_output=True, env=environment, check=False)
     assert done.returncode == (1 if command[0] == "rm" else 0), done.stderr
     assert b"internal error" not in done.stderr
+
+
+def test_what_a_command_prints_in_a_terminal_breaks_between_words(tmp_path: Path) -> None:
+    """Sentences of commands were broken in the middle of a word, or with a new line in the middle of a command."""
+    said = "Train the best trial longer: lehr best search-epochs-6 best.yaml && lehr run best.yaml train.epochs=18"
+    for line, whole in ((said, False), (f"Also:      {said}", False), (f'  "message": "{said}"', True)):
+        file = io.StringIO()
+        file.isatty = lambda: True  # type: ignore[method-assign]
+        stream = PrintableStream(file)
+        print(line, file=stream)
+        print(end="", file=stream)
+        shown = file.getvalue()
+        assert shown.split() == line.split()
+        assert shown.count("\n") == 1
+        assert (shown == f"{line}\n") == whole
+        if not whole:
+            rows = [shown[at : at + 80] for at in range(0, len(shown), 80)]
+            assert all(word in line.split() for row in rows for word in row.split())
+
+
+def test_wide_characters_take_two_columns_of_a_row() -> None:
+    assert list(blanks("写真 abc", 6)) == [(3, 1)]
+    assert list(blanks("ab abc", 6)) == []
+
+
+def test_a_line_that_is_no_terminals_is_written_as_it_is() -> None:
+    file = io.StringIO()
+    print("word " * 50, file=PrintableStream(file))
+    assert file.getvalue() == "word " * 50 + "\n"

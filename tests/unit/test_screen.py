@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from lehr.formatting import format_left
 from lehr.runs import Overview, Progress, Table, TrainingProgress
 from lehr.screen import PlainScreen, Waiting, console, facts_of, overview
 
@@ -53,3 +54,42 @@ def test_a_wait_says_how_long_it_has_been() -> None:
     assert shown().endswith("starting Ray …"), "a short wait needs no clock"
     now[0] += 75
     assert shown().endswith("starting Ray … 1 min 15 s")
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_row_of_a_terminal_ends_between_words_and_a_copied_command_is_whole(width: int) -> None:
+    """Words were broken where a row ended; with a new line instead, half a command would be copied."""
+    text = "Model:  runs/cells/model\nFive folds measure all: lehr run cells.yaml folds=5 data.validation= name=cells-2"
+    long = "/a/path/" + "of/folders/" * 10
+    output = io.StringIO()
+    shown = console(output, width=width, force_terminal=True, color_system=None)
+    shown.print(f"{text} {long} end", soft_wrap=True)
+    lines = output.getvalue().rstrip("\n").split("\n")
+    assert len(lines) == 2, "no line was added"
+    assert [line.split() for line in lines] == [line.split() for line in f"{text} {long} end".split("\n")]
+    for line in lines:
+        for word in line.split():
+            begins = line.index(word)
+            assert begins // width == (begins + len(word) - 1) // width or len(word) > width
+        rows = [line[at : at + width] for at in range(0, len(line), width)]
+        assert not any(row.startswith(" ") and row.strip() for row in rows[1:]), "no row begins with a blank"
+
+
+def test_what_is_no_terminal_gets_its_lines_as_they_are() -> None:
+    output = io.StringIO()
+    console(output, width=20).print("words " * 30 + "end", soft_wrap=True)
+    assert output.getvalue() == "words " * 30 + "end\n"
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ((None,), ""),
+        ((45.0,), "45 s left"),
+        ((45.0, 30.0, 70.0), "30 s to 1 min 10 s left"),
+        ((45.0, 44.9, 45.1), "45 s left"),
+        ((None, None, 114.0), "at most 1 min 54 s left"),
+    ],
+)
+def test_a_rough_estimate_is_told_as_a_range(left: tuple[float | None, ...], said: str) -> None:
+    assert format_left(*left) == said

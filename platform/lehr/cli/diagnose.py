@@ -123,14 +123,13 @@ def _show_finding(shown: Console, finding: Finding, run: RunFolder, others: bool
 
     style = "bold green" if finding.good else "bold yellow"
     shown.print(Text.assemble((finding.title, style), "  ", (f"{finding.confidence} confidence", "dim")))
-    whole = not shown.is_terminal  # there it is wrapped at words; commands stay whole everywhere, to be copied
-    shown.print(finding.sentence, soft_wrap=whole)
-    shown.print(as_typed(finding.advice, run), soft_wrap=whole)
+    shown.print(finding.sentence, soft_wrap=True)
+    shown.print(as_typed(finding.advice, run), soft_wrap=True)
     if finding.rerun:
-        shown.print(f"  {as_typed(finding.rerun, run)}")
+        shown.print(f"  {as_typed(finding.rerun, run)}", soft_wrap=True)
     if others and (line := in_a_line(finding.name, MOST_SHOWN, ruled_out)):
-        shown.print(line, style="dim", soft_wrap=whole)
-    shown.print(f"Rule: {finding.rule}.", style="dim", soft_wrap=whole)
+        shown.print(line, style="dim", soft_wrap=True)
+    shown.print(f"Rule: {finding.rule}.", style="dim", soft_wrap=True)
 
 
 def _has_classes(folder: RunFolder) -> bool:
@@ -233,7 +232,7 @@ def _show_probes(shown: Console, subject: Subject, diagnosis: Diagnosis, folder:
         results.append(result)
         cost = "" if result.left_out else f"  {result.epochs:.3g} epochs, {result.seconds:.1f} s"
         shown.print(Text.assemble((result.name, "bold"), f"  {result.question}", (cost, "dim")))
-        shown.print(f"  {'Left out. ' if result.left_out else ''}{result.measured}.", soft_wrap=not shown.is_terminal)
+        shown.print(f"  {'Left out. ' if result.left_out else ''}{result.measured}.", soft_wrap=True)
     if not results:
         shown.print("No probe can tell more than this finding says.")
         return

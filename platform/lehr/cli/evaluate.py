@@ -10,10 +10,13 @@ import typer
 from lehr.cli.options import AsJson, Force, RunName, Storage, Trust, print_json, storage_or_default
 from lehr.cli.predict import DataSet
 
+WIDE = 100  # columns that the table of classes takes with all intervals
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-    from lehr.predict.evaluate import OtherEvaluation
+    from lehr.predict.evaluate import Evaluation, OtherEvaluation
     from lehr.predict.own_rows import Measured
 
 
@@ -51,7 +54,6 @@ def evaluate(
     Example: lehr evaluate theirs/run photos/ --trust theirs/run
     """
     import torch
-    from rich.table import Table
 
     from lehr.cli.data import job_of
     from lehr.formatting import format_folder, format_path
@@ -64,7 +66,6 @@ def evaluate(
     from lehr.predict.evaluate import confusion_picture, evaluate_other
     from lehr.predict.evaluate import evaluate as measure
     from lehr.predict.own_rows import refuse_seen_by_folds, rows_of, training_of
-    from lehr.printing import one_line
     from lehr.result import find, trust_all
     from lehr.screen import console
     from lehr.trust import calls_of, check
@@ -121,25 +122,40 @@ def evaluate(
         more = ", …" if len(measured.unreadable) > 3 else ""
         count = len(measured.unreadable)
         shown.print(f"{count} unreadable image{'s' * (count > 1)}, not counted: {names}{more}")
-    table = Table("class", box=None, pad_edge=False, header_style="dim")
-    for name in ("rows", "recall", "precision", "F1"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("most often confused with")
-    for number, name in enumerate(measured.classes):
-        rows, recall, precision = measured.of_class(number)
-        other = measured.most_confused(number)
-        predicted = int(measured.confusion[:, number].sum())
-        figures = (
-            "" if value != value else in_words(value, of) for value, of in ((recall, rows), (precision, predicted))
-        )
-        f1 = measured.f1_of_class(number)
-        confused = one_line(f"{other[0]} ({other[1]:,})") if other else ""
-        table.add_row(one_line(name), f"{rows:,}", *figures, "" if f1 != f1 else f"{f1:.1%}", confused)
-    shown.print(table)
+    narrow = shown.is_terminal and shown.width < WIDE
+    shown.print(class_table(measured, narrow=narrow))
+    if narrow:
+        shown.print(f"Each precision has its interval too in a terminal of {WIDE} columns", style="dim")
     target = output or Path("confusion.png")
     picture = confusion_picture(measured, f"{found.name} on {source.name}")
     why_not = write_unless_theirs(target, picture, force=force)
     shown.print(why_not or f"Confusion matrix: {format_path(target.absolute())}")
+
+
+def class_table(measured: Evaluation, *, narrow: bool = False) -> Table:
+    """A line for each class; `narrow` leaves out what would wrap in 80 columns, where figures cannot be compared."""
+    from rich.table import Table
+
+    from lehr.intervals import in_words
+    from lehr.printing import one_line
+
+    table = Table("class", box=None, pad_edge=False, header_style="dim")
+    for name in ("rows", "recall", "precision", "F1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("taken for" if narrow else "most often taken for")
+    for number, name in enumerate(measured.classes):
+        rows, recall, precision = measured.of_class(number)
+        other = measured.most_confused(number)
+        predicted = int(measured.confusion[:, number].sum())
+        figures = [
+            "" if value != value else in_words(value, of) for value, of in ((recall, rows), (precision, predicted))
+        ]
+        if narrow:
+            figures[1] = "" if precision != precision else f"{precision:.1%}"
+        f1 = measured.f1_of_class(number)
+        confused = one_line(f"{other[0]} ({other[1]:,})") if other else ""
+        table.add_row(one_line(name), f"{rows:,}", *figures, "" if f1 != f1 else f"{f1:.1%}", confused)
+    return table
 
 
 def _show_other(shown: Console, measured: OtherEvaluation, chosen: Measured) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,10 +100,10 @@ def say_finished(run: RunFolder, photos: str, command: str) -> None:
 
 
 def wrapped(sentence: str) -> None:
-    """Prints a sentence, between words where the terminal is too narrow."""
-    for line in sentence.splitlines():
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        print(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if width else line)
+    """Prints a sentence, whose rows end between words; a command in it is copied as one line."""
+    from lehr.screen import console
+
+    console().print(sentence, soft_wrap=True)
 
 
 def what_next(run: str, photos: str) -> list[str]:

@@ -19,7 +19,7 @@ from typer.main import get_command as build
 
 from lehr.cli.commands import GROUPS, INTERNAL, SUMMARIES
 from lehr.errors import LehrError
-from lehr.printing import REPLACED, PrintableStream, printable, raw
+from lehr.printing import REPLACED, PrintableStream, columns_of, in_rows, printable, raw
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -196,6 +196,8 @@ def fail(sentence: str, code: int) -> None:
     first, _, rest = sentence.partition("\n")
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
     with suppress(OSError):  # a terminal that is closed
+        if sys.stderr.isatty():
+            first, rest = (in_rows(printable(each), columns_of(raw(sys.stderr))) for each in (first, rest))
         text = f"{red}{printable(first)}{plain}" + (f"\n{printable(rest)}" if rest else "")
         print(text, file=raw(sys.stderr), flush=True)
     sys.exit(code)

@@ -130,7 +130,7 @@ def comparison(runs: Sequence[RunFolder]) -> tuple[str, bytes, str]:
         if not len(curves.steps["step"]):
             raise RunError(f"{curves.name} has recorded no steps yet, so it cannot be compared")
     few = [advice for run in runs if (advice := advise_folds(run, run.progress()))]
-    page = report.compare_page(read, [diagnose(curves) for curves in read], " ".join(few))
+    page = report.compare_page(read, [diagnose(curves) for curves in read], few)
     changed = report.differences(read)
     difference = f"Differences: {', '.join(changed)}" if changed else "The same job"
     warning = not_comparable(read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 import numpy as np
@@ -14,6 +14,7 @@ from lehr.reporting.reliability import reliability_panel
 from lehr.runs import RunFolder
 from lehr.runs.answers import Answers
 from lehr.runs.examples import Examples
+from lehr.runs.row_names import read_row_names
 
 MOST_CELLS = 16
 """With more classes than this the pairs that are confused most often are listed instead of the whole matrix."""
@@ -32,15 +33,22 @@ def answer_sections(run: RunFolder, who: str = KEPT) -> list[Section]:
     Args:
         who: answered: the words before `95 of 100 validation rows`.
     """
+    names = read_row_names(run.folder)
     if examples := Examples.read(run.folder):
-        return _examples(examples)
+        return _examples(examples, names)
     answers = Answers.read(run.folder)
     if answers is None:
         return []
     classes = answers.classes
-    confused = _confused(answers.confusion(), classes, who)
-    sections = confused, _mistakes(answers, classes), _calibrated(answers), _samples(answers, classes)
-    return [each for each in sections if each]
+    named = {at: names.get(int(answers.rows[at]), "") for at in answers.pictures}
+    found = [_confused(answers.confusion(), classes, who), _mistakes(answers, named)]
+    found += [_calibrated(answers), _samples(answers, named)]
+    return [each for each in found if each]
+
+
+def _short(name: str) -> str:
+    """The end of a name, by which a file is found: `cats/0012.jpg`."""
+    return "/".join(name.split("/")[-2:])
 
 
 def _confused(confusion: np.ndarray, classes: Sequence[str], who: str) -> Section:
@@ -81,7 +89,8 @@ def _share(count: int, of: int) -> str:
     return f"{count / of:.1%}" if of else ""
 
 
-def _mistakes(answers: Answers, classes: Sequence[str]) -> Section | None:
+def _mistakes(answers: Answers, names: Mapping[int, str]) -> Section | None:
+    classes = answers.classes
     count = int((answers.labels != answers.predicted).sum())
     worst = [at for at in answers.mistakes(MOST_PICTURES) if at in answers.pictures]
     if not worst:
@@ -89,7 +98,11 @@ def _mistakes(answers: Answers, classes: Sequence[str]) -> Section | None:
     shown = [
         (
             answers.pictures[at],
-            [classes[answers.labels[at]], f"taken for {classes[answers.predicted[at]]}, {answers.probability[at]:.0%}"],
+            [
+                classes[answers.labels[at]],
+                f"taken for {classes[answers.predicted[at]]}, {answers.probability[at]:.0%}",
+                _short(names[at]),
+            ],
         )
         for at in worst
     ]
@@ -119,17 +132,21 @@ def _calibrated(answers: Answers) -> Section | None:
     return Section("How sure it is, and how often right", body, folded=True)
 
 
-def _samples(answers: Answers, classes: Sequence[str]) -> Section | None:
+def _samples(answers: Answers, names: Mapping[int, str]) -> Section | None:
+    classes = answers.classes
     worst = set(answers.mistakes(len(answers.pictures)))
     shown = [
-        (answers.pictures[at], [classes[answers.predicted[at]], f"{answers.probability[at]:.0%}, right"])
+        (
+            answers.pictures[at],
+            [classes[answers.predicted[at]], f"{answers.probability[at]:.0%}, right", _short(names[at])],
+        )
         for at in answers.pictures
         if at not in worst
     ]
     return Section("Some right answers", gallery(shown[:MOST_PICTURES]), folded=True) if shown else None
 
 
-def _examples(examples: Examples) -> list[Section]:
+def _examples(examples: Examples, names: Mapping[int, str]) -> list[Section]:
     """Where a row has no one class: each class or number in a line, the worst predictions, and some others."""
     lead = paragraph(f"What the model that was kept says of {len(examples.values):,} validation rows.", soft=True)
     lines = table(examples.lines[:MOST_CLASSES], examples.head)
@@ -138,9 +155,14 @@ def _examples(examples: Examples) -> list[Section]:
     if worst:
         sentences = "The worst first.", examples.legend, "Where a prediction looks right, the label may be wrong."
         what = paragraph(" ".join(filter(None, sentences)), soft=True)
-        sections.append(Section("Mistakes", what + gallery([(each.picture, each.caption) for each in worst])))
+        sections.append(
+            Section(
+                "Mistakes",
+                what + gallery([(each.picture, (*each.caption, _short(names.get(each.row, "")))) for each in worst]),
+            )
+        )
     others = [each for each in examples.shown if each not in worst][-MOST_PICTURES:]
     if others:
-        shown = gallery([(each.picture, each.caption) for each in others])
+        shown = gallery([(each.picture, (*each.caption, _short(names.get(each.row, "")))) for each in others])
         sections.append(Section("Some others", shown, folded=True))
     return sections

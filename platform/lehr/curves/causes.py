@@ -24,7 +24,7 @@ def stale_statistics(s: Signals) -> Finding | None:
     running, clean = s.late("train_loss"), s.late("clean_train_loss")
     worse = clean / running if running > 0 else 0.0
     excess = s.limits.stale_excess * (s.chance_loss if s.chance_loss > 0 else 1.0)
-    if worse < s.limits.stale or clean - running < excess or s.is_fitted or s.is_restless:
+    if not (worse >= s.limits.stale and clean - running >= excess) or s.is_fitted or s.is_restless:
         return None
     norm = s.network.batch_norm
     return Finding(
@@ -64,7 +64,7 @@ def frozen(s: Signals) -> Finding | None:
         name="not_learning" if blocked else "frozen",
         title=NOT_LEARNING if blocked else "Most of the network is not trained",
         rule="most weights require no gradient, or get none, and the training rows are not fitted",
-        evidence=f"{what}; accuracy is {s.final(s.training):.1%} on training rows",
+        evidence=f"{what}; accuracy is {s.on_training_rows}",
         confidence="high",
         advice=(
             "Set requires_grad where weights should be trained, and look for detach(), no_grad(), and layers whose "
@@ -84,7 +84,7 @@ def loud_start(s: Signals) -> Finding | None:
         rule="the loss before the first update is many times that of a guess, and the training rows are not fitted",
         evidence=(
             f"the loss begins at {s.initial_loss:.3g}, where a guess has {s.chance_loss:.3g}: outputs that large come "
-            f"from initial weights that are too large; accuracy is {s.final(s.training):.1%} on training rows"
+            f"from initial weights that are too large; accuracy is {s.on_training_rows}"
         ),
         confidence=grade(times, s.limits.loud),
         advice="Change the initialization (He et al., 2015) or add normalisation layers.",
@@ -108,7 +108,7 @@ def rate_gone(s: Signals) -> Finding | None:
         rule="the learning rate is practically zero for most of the run, and the training rows are not fitted",
         evidence=(
             f"the learning rate is {highest:.3g} for {steps:,} of {s.steps_taken:,} steps and {late:.3g} for most of "
-            f"the others; accuracy is {s.final(s.training):.1%} on training rows"
+            f"the others; accuracy is {s.on_training_rows}"
         ),
         confidence=grade(s.limits.gone * highest / late if late > 0 else 9.0, 1.0),
         advice="Keep the learning rate high for longer.",
@@ -132,7 +132,7 @@ def clipped(s: Signals) -> Finding | None:
         rule="train.max_gradient_norm is far below the norm of most gradients, and the training rows are not fitted",
         evidence=(
             f"gradients have a norm of {np.median(norms):.2g} in the median and are cut to {limit:.2g}, "
-            f"{share:.1%} of it; accuracy is {s.final(s.training):.1%} on training rows"
+            f"{share:.1%} of it; accuracy is {s.on_training_rows}"
         ),
         confidence=grade(s.limits.kept_gradient / share, 1.0, strong=3.0),
         advice="Clip above the usual norm, or not at all.",
@@ -152,10 +152,7 @@ def too_regularised(s: Signals) -> Finding | None:
         name="too_regularised",
         title="Too much regularisation",
         rule="training and validation accuracy are close and low, and regularisation is stronger than is usual by far",
-        evidence=(
-            f"{what}; accuracy is {s.final(s.training):.1%} on training rows and {s.final(s.validation):.1%} on the "
-            "validation split"
-        ),
+        evidence=(f"{what}; accuracy is {s.on_training_rows} and {s.final(s.validation):.1%} on the validation split"),
         confidence=grade(strength, 1.0),
         advice="Regularise less until the network fits its training rows, and then as much as validation likes.",
         overrides=overrides,
@@ -250,7 +247,7 @@ def not_as_good_as_linear(s: Signals) -> Finding | None:
         rule="the network does worse than a linear model on small images",
         evidence=(
             f"a linear model on images of 8 × 8 pixels is right for {linear:.1%} of the validation rows, and the "
-            f"network for {s.final(s.validation):.1%}, with {s.final(s.training):.1%} on training rows, after "
+            f"network for {s.final(s.validation):.1%}, {s.on_training_rows}, after "
             f"{s.steps_taken:,} steps"
         ),
         confidence="low" if s.is_short else "medium",

@@ -56,13 +56,14 @@ def blown_up(s: Signals) -> Finding | None:
     The loss alone, flat and then falling, would look like a bad initialization: no initialization makes it rise.
     """
     limits = s.limits
-    strength = min(s.blown_up / limits.climb, s.largest_update_ratio / limits.violent_update)
-    if s.is_fitted or not strength > 1:
+    violent = s.largest_update_ratio / limits.violent_update  # NaN where no update was measured
+    strength = min(s.blown_up / limits.climb, violent)
+    if s.is_fitted or not (violent > 1 and strength > 1):
         return None
     evidence = (
         f"the smoothed loss rose from {s.initial_loss:.3g} to {(1 + s.blown_up) * s.initial_loss:.3g} in the first "
         f"half, with updates of up to {s.largest_update_ratio:.1%} of the weight norm; accuracy is "
-        f"{s.final(s.training):.1%} on training rows"
+        f"{s.on_training_rows}"
     )
     return _too_high(
         s, "early updates are violent, the loss rises far, and training rows are not fitted", evidence, strength
@@ -102,9 +103,9 @@ def not_learning(s: Signals) -> Finding | None:
             return None  # it does learn, but slowly, or has hardly moved: the learning rate is too low
     elif not frozen and (s.has_begun or (s.is_short and not (s.is_beaten and s.is_mute))):
         return None  # it has learned something, or had no time to
+    how_small = "" if math.isnan(update) else f"each update is only {update:.0e} of the weight norm: "
     why = (
-        f"each update is only {update:.0e} of the weight norm: the learning rate is practically zero, or the weights "
-        "are frozen"
+        f"{how_small}the learning rate is practically zero, or the weights are frozen"
         if frozen
         else "the weights change, so the gradients carry no signal: a dead network, or labels unrelated to the inputs"
     )
@@ -176,7 +177,7 @@ def at_chance(s: Signals) -> Finding | None:
         rule="validation accuracy ends at chance level although the weights change",
         evidence=(
             f"validation accuracy is {s.final(s.validation):.1%} with {s.curves.classes} classes (chance level: "
-            f"{s.guess:.1%}), and {s.final(s.training):.1%} on training rows; the training loss is "
+            f"{s.guess:.1%}), and {s.on_training_rows}; the training loss is "
             f"{s.loss_at(1.0):.3g}{_chance_in_words(s)}{known}"
         ),
         confidence="medium" if s.length >= 2 * s.limits.few_epochs and not learnable else "low",

@@ -28,8 +28,9 @@ def with_model(finding: Finding, curves: Curves) -> Finding:
         return finding
     if not curves.by_class and finding.name == "too_little":
         return finding
+    kept = np.flatnonzero(curves.epochs["epoch"] == curves.kept) if curves.kept else known[:0]
     sign = -1.0 if _lower_is_better(name, curves) else 1.0
-    best = known[int(np.argmax(sign * values[known]))]
+    best = kept[0] if np.isin(kept, known).any() else known[int(np.argmax(sign * values[known]))]
     signals = Signals(curves, DEFAULT)
     if name == "validation_accuracy" and f"{values[best]:.1%}" == f"{signals.final(signals.validation):.1%}":
         return finding

@@ -15,7 +15,7 @@ from lehr.job import MetricSection
 from lehr.reporting import drawing as draw
 from lehr.reporting.smoothing import Floats, moving_average, thin
 from lehr.runs.columns import listed
-from lehr.tasks.forms import spoken
+from lehr.tasks.forms import in_full
 
 SPAN = 1 / 30  # width of the moving average's window, as a share of the run
 MOST_RESTART_LABELS = 5  # more would overlap
@@ -51,6 +51,7 @@ def accuracy_panel(curves: Curves) -> alt.LayerChart | None:
     validation = 100 * curves.epoch_column("validation_accuracy")
     if not np.isfinite(validation).any():
         return None
+    ringed, what = _ringed(curves, validation)
     scale = draw.accuracy_scale(np.concatenate([train, validation]))
     kept = thin(x, validation, draw.MOST_POINTS)
     band = [
@@ -70,10 +71,19 @@ def accuracy_panel(curves: Curves) -> alt.LayerChart | None:
         gap,
         draw.line(x, train, scale, draw.TRAIN, "training accuracy, %", ".2f", points=True),
         draw.line(x, validation, scale, draw.VALIDATION, "validation accuracy, %", ".2f", points=True),
-        *draw.best_mark(x, validation, scale),
+        draw.ring(x[ringed], validation[ringed], scale, what, ".2f"),
         *draw.end_labels(ends, scale),
     ]
-    return draw.panel(layers, "Accuracy, %: clean training images and validation, the gap shaded", 190)
+    told = f"{what} ringed: {validation[ringed]:.1f} at epoch {x[ringed]:.0f}"
+    return draw.panel(layers, f"Accuracy, %: clean training images and validation, the gap shaded, {told}", 190)
+
+
+def _ringed(curves: Curves, validation: Floats) -> tuple[int, str]:
+    """Which epoch to mark and what it is: that of the run's model, or else the highest."""
+    kept = np.flatnonzero(curves.epochs["epoch"] == (curves.kept or 0))
+    if len(kept) and np.isfinite(validation[kept[0]]):
+        return int(kept[0]), "the model that was kept"
+    return int(np.nanargmax(validation)), "the highest"
 
 
 def metric_panels(curves: Curves) -> list[alt.LayerChart]:
@@ -106,10 +116,10 @@ def _recorded_as(entry: object) -> str:
 def _metric_panel(curves: Curves, label: str, names: list[str]) -> alt.LayerChart | None:
     x = curves.epochs["epoch"]
     named = [name for name in names if np.isfinite(curves.epochs[name]).any()]
-    drawn = named[: len(draw.RUN_COLORS)]
+    drawn = named[: len(draw.RUN_COLORS) - 1]  # one is of the training rows
     if not drawn:
         return None
-    colors = (draw.VALIDATION, *(color for color in draw.RUN_COLORS if color != draw.VALIDATION))
+    colors = (draw.VALIDATION, *(color for color in draw.RUN_COLORS if color not in (draw.VALIDATION, draw.TRAIN)))
     lines = [
         (name.removeprefix(f"validation_{label}").lstrip("_") or "validation", color, x, curves.epochs[name])
         for name, color in zip(drawn, colors, strict=False)
@@ -120,9 +130,12 @@ def _metric_panel(curves: Curves, label: str, names: list[str]) -> alt.LayerChar
     axis = draw.scale_for(np.concatenate([y for *_, y in lines]))
     layers: list[alt.Chart] = [draw.line(x, y, axis, color, name, ".4g", points=True) for name, color, _, y in lines]
     layers += draw.end_labels(draw.labels(lines, axis), axis)
-    left = f", {len(drawn)} of {len(named)}" if len(named) > len(drawn) else ""
-    title = spoken(label)
-    return draw.panel(layers, f"{title[:1].upper()}{title[1:]}{draw.log_note(axis)}: validation{left}", 150)
+    shown = "validation rows"
+    if len(drawn) > 1:
+        shown += f", {len(drawn)} of {len(named)} numbers" if len(named) > len(drawn) else ", together and each alone"
+    shown += ", and training rows" if lines[-1][0] == "training" else ""
+    title = in_full(label)
+    return draw.panel(layers, f"{title[:1].upper()}{title[1:]}{draw.log_note(axis)}: {shown}", 150)
 
 
 def learning_rate_panel(curves: Curves) -> alt.LayerChart | None:

@@ -35,6 +35,7 @@ class Curves:
         divergence: the run's own sentence about a loss that exploded or became NaN; empty if it never did.
         restarts: the steps from which it was resumed after a stop or a loss of its workers.
         own_validation: whether the validation rows have a source of their own, so that no seed draws them.
+        kept: the epoch of the run's model, as its outcome says; None where it says none.
         survey, network: what was known of rows and network at the first step; empty where nothing was recorded.
     """
 
@@ -53,6 +54,7 @@ class Curves:
     network: NetworkSurvey = field(default_factory=NetworkSurvey)
     score: str = "accuracy"
     score_chance: float = math.nan
+    kept: int | None = None
 
     @property
     def by_class(self) -> bool:
@@ -86,6 +88,7 @@ class Curves:
             network=surveyed.network,
             score=score if isinstance(score, str) else "accuracy",
             score_chance=float(chance) if isinstance(chance, int | float) else math.nan,
+            kept=(run.outcome() or run.progress()).best.epoch,
         )
 
     def epoch_column(self, *names: str) -> Floats:

@@ -73,11 +73,11 @@ def job_section(run: RunFolder) -> Section:
     return Section("Job", text(yaml.safe_dump(dict(run.job), sort_keys=False, allow_unicode=True)), folded=True)
 
 
-def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis], advice: str = "") -> str:
+def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis], advice: Sequence[str] = ()) -> str:
     """Several runs as HTML: their curves on shared axes, their diagnoses, and what differs between their jobs.
 
     Args:
-        advice: what would tell apart runs that their rows cannot.
+        advice: what would tell apart runs that their rows cannot, a sentence for each.
     """
     differing, groups = differences(runs), comparable.alike(runs)
     marks = {id(curves): letter for letter, group in zip(ascii_uppercase, groups, strict=False) for curves in group}
@@ -94,12 +94,12 @@ def compare_page(runs: Sequence[Curves], diagnoses: Sequence[Diagnosis], advice:
         cells = [curves.name, reached, *own, f"{curves.last_epoch:.0f}", diagnosis.first.title]
         rows.append([*cells, *(_plain(curves.option(path, "")) for path in differing)])
     names = [curves.name for curves in runs]
-    drawn = chart(charts.compare_chart(runs), longest=max(map(len, charts.short_names(names))) + 5)
+    drawn = chart(charts.compare_chart(runs))
     body = table(rows, head)
     by_class = all(curves.by_class for curves in runs)  # only of accuracies it is known how sure they are
     measured = {name: value for name, value in best.items() if by_class and math.isfinite(value)}
     close = comparable.close(runs, measured)
-    for said in filter(None, (comparable.not_comparable(runs), *close, advice if close else "")):
+    for said in filter(None, (comparable.not_comparable(runs), *close, *(advice if close else ()))):
         body += paragraph(said)
     sections = [Section("", drawn), Section("Runs", body, folded=False)]
     return page(" · ".join(names), comparison_title(runs), sections)

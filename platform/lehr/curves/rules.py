@@ -152,7 +152,7 @@ def plateau(s: Signals) -> Finding | None:
         s.is_short
         or s.never_learned  # then it is not the end of learning
         or rate_left < s.limits.rate_is_high
-        or update < s.limits.plateau_update
+        or not update >= s.limits.plateau_update
         or fitted
         or fall * s.loss_scale > s.limits.plateau_fall
     ):
@@ -241,7 +241,7 @@ def too_short(s: Signals) -> Finding | None:
         evidence=(
             f"the validation loss fell by {s.late_progress:.0%} in the second half and is at its minimum at the end; "
             f"validation accuracy rose by {100 * s.late_gain:.1f} points (± {100 * error:.1f}), to "
-            f"{s.last(s.validation):.1%}, with {s.last(s.training):.1%} on training rows, after {s.steps_taken:,} steps"
+            f"{s.last(s.validation):.1%}, {s.told_of_training(s.last(s.training))}, after {s.steps_taken:,} steps"
         ),
         confidence="low" if s.never_learned or s.is_short else "medium",  # a low rate or bad weights look the same
         advice="Train for more epochs.",

@@ -211,6 +211,16 @@ class Signals:
         """Accuracy on clean training images in evaluation mode; the running accuracy of the epoch would be lower."""
         return self.curves.epoch_column("clean_train_accuracy", "train_accuracy")
 
+    @property
+    def on_training_rows(self) -> str:
+        """The accuracy at the end, as `told_of_training` has it."""
+        return self.told_of_training(self.final(self.training))
+
+    @staticmethod
+    def told_of_training(value: float) -> str:
+        """`98.0% on training rows`; that it was not measured there, with `train.evaluated_training_rows: 0`."""
+        return "not measured on training rows" if math.isnan(value) else f"{value:.1%} on training rows"
+
     def final(self, values: Floats) -> float:
         """The mean of the last known values, three at most: a single epoch is too noisy.
 

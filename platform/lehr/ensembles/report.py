@@ -43,19 +43,19 @@ def report_page(run: RunFolder, job: EnsembleJob, found: EnsembleEvaluation, ver
 def _sections(run: RunFolder, job: EnsembleJob, found: EnsembleEvaluation, verdict: Sequence[str]) -> Iterator[Section]:
     baseline = BASELINE_NAME[job.method]
     yield Section("", finding(verdict[0].rstrip("."), *verdict[1:], tone=tone_of(found)))
-    yield Section("Error", chart(error_chart(found, baseline), longest=0))
+    yield Section("Error", chart(error_chart(found, baseline)))
     yield Section("", table(*_member_table(found, baseline)))
     if len(found.names) > 1:
         caption = (
             "The share of rows that two members classify differently. Members that always agree gain nothing from "
             "being combined."
         )
-        yield Section("Disagreement", paragraph(caption, soft=True) + chart(disagreement_chart(found), longest=0))
+        yield Section("Disagreement", paragraph(caption, soft=True) + chart(disagreement_chart(found)))
     caption = (
         "Accuracy against confidence. On the dashed line, a model is as confident as it is accurate. Larger dots stand "
         "for more rows."
     )
-    body = paragraph(caption, soft=True) + chart(reliability_chart(found, baseline), longest=0)
+    body = paragraph(caption, soft=True) + chart(reliability_chart(found, baseline))
     yield Section("Calibration", body)
     yield job_section(run)
 

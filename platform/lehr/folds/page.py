@@ -26,7 +26,7 @@ def report_page(run: RunFolder, found: FoldsResult, folds: Sequence[RunFolder]) 
     sentences = found.sentences()
     rows, head = fold_table(found, folds)
     notes = paragraph(f"{ABOUT_ERROR} {ABOUT_INTERVALS}", soft=True) + paragraph(ABOUT_EPOCHS, soft=True)
-    drawn = chart(charts.compare_chart(curves), longest=len("fold 10 100.0"))
+    drawn = chart(charts.compare_chart(curves))
     sections = [
         Section("", finding(sentences[0].rstrip("."), *sentences[1:])),
         Section("Folds", table(rows, head) + notes),

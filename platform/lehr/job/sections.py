@@ -731,7 +731,8 @@ class TrainSection(Section):
         default="validation_accuracy",
         min_length=1,
         description="Decides which checkpoint is the best: a split and what is measured on it. The loss is minimised, "
-        "accuracy is maximised, and each of `metrics` knows which is better. By default what the task names: "
+        "accuracy is maximised, and each of `metrics` knows which is better. Of equal values, that with the lower loss "
+        "on the same rows is the best. By default what the task names: "
         "validation_accuracy of classification.",
     )
     precision: Literal["fp32", "fp64", "bf16", "fp16"] = Field(

@@ -109,6 +109,13 @@ def measured(column: str) -> str:
     return column.removeprefix(f"{split}_") if split else column
 
 
+def tie_breaker(column: str) -> str:
+    """The loss that decides between equal values of a column of the record, the lower the better: that of the same
+    rows, such as `validation_loss` of `validation_accuracy`. A loss decides between its own equals: they stay equal."""
+    split = next((each for each in SPLITS if column.startswith(f"{each}_")), "validation")
+    return f"{split}_loss"
+
+
 def _with(section: SectionOf, field: str, value: str) -> SectionOf:
     """The section with a value that the job does not say itself."""
     found = section.model_copy()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 
@@ -18,7 +19,17 @@ from lehr.job import EnsembleJob, TrainJob, derive, from_dict, to_dict
 from lehr.job.ensemble import AVERAGES, CYCLES, MEMBERS
 from lehr.models.description import ModelDescription
 from lehr.result import find
-from lehr.runs import DamagedCheckpoint, Folder, Overview, Progress, RunFolder, has_model, read_model, steps_per_epoch
+from lehr.runs import (
+    BestValue,
+    DamagedCheckpoint,
+    Folder,
+    Overview,
+    Progress,
+    RunFolder,
+    has_model,
+    read_model,
+    steps_per_epoch,
+)
 from lehr.runs.checkpoints import load, newest_valid, saved
 from lehr.training.setup import cycle_ends
 from lehr.trials import Outcome, Trial
@@ -208,13 +219,17 @@ def _best_trials(job: EnsembleJob, top: int, of: str) -> list[RunFolder]:
     parent = _find_run(job, of)
     trials = [run for run in parent.children("trials") if has_model(run.folder)]
     outcomes = [(run, outcome.best) for run in trials if (outcome := run.outcome())]
-    ranked = [(best.value, run) for run, best in outcomes if best.value is not None]
+    ranked = [(best, run) for run, best in outcomes if best.value is not None]
     if not ranked:
         raise job.error("members.of", f"{parent.name} has no finished trials; allowed: a search")
     trial = from_dict(outcomes[0][0].job)
     assert isinstance(trial, TrainJob)
     sign = 1 if trial.lower_is_better(outcomes[0][1].metric) else -1
-    return [run for _, run in sorted(ranked, key=lambda pair: sign * pair[0])[:top]]
+
+    def rank(best: BestValue) -> tuple[float, float]:
+        return sign * cast(float, best.value), math.inf if best.loss is None else best.loss
+
+    return [run for _, run in sorted(ranked, key=lambda pair: rank(pair[0]))[:top]]
 
 
 def _find_run(job: EnsembleJob, name: str) -> RunFolder:

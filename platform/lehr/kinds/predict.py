@@ -149,7 +149,6 @@ class _Shown:
         self.running, self.progress, self.out, self.members = running, progress, out, members
         self.began = self.last = time.time()
         self.rows_before = progress.rows  # those that an earlier attempt wrote
-        self.first: tuple[float, int] | None = None  # when rows were first written here, and how many there were then
 
     def update_sometimes(self) -> None:
         """Shows the progress unless it was shown just before."""
@@ -185,14 +184,12 @@ class _Shown:
         self.running.screen.progress(current)
 
     def _seconds_left(self) -> float | None:
-        """An estimate, by the speed since the first rows were written: before, processes start. None until then."""
-        rows = self.progress.rows
-        if not self.first and rows > self.rows_before:
-            self.first = (self.last, rows)
-        if not self.first:
+        """An estimate, by the speed since a process was ready: before, they start. None until rows are written."""
+        progress, done = self.progress, self.progress.rows - self.rows_before
+        if not done or progress.ready is None:
             return None
-        began, before = self.first if rows > self.first[1] else (self.began, self.rows_before)
-        return (self.last - began) * (self.progress.source.rows - rows) / (rows - before)
+        began = max(self.began, min(progress.ready, self.last))  # clocks of other machines may differ
+        return (self.last - began) * (progress.source.rows - progress.rows) / done
 
     def summarise(self) -> None:
         """Ends with what was written, and where."""

@@ -18,6 +18,7 @@ from lehr.job.recipe import BY_CLASS, RecipeJob
 from lehr.models.find import find
 from lehr.models.lightning import base_of
 from lehr.recipe.budget import LEAST_EPOCHS, over_in_words
+from lehr.recipe.forecast import RecipePace
 from lehr.recipe.kept import kept_trial, metric_of
 from lehr.recipe.overview import facts, spent_in_words, table
 from lehr.recipe.planner import End, Step, measures_rates, next_step
@@ -76,10 +77,10 @@ def do_steps(running: Running, job: RecipeJob, state: RecipeState, clock: Clock)
     Raises:
         Interrupted: asked to stop; every trial is saved.
     """
-    run, shared = running.run, SharedData()
+    run, shared, pace = running.run, SharedData(), RecipePace()
     while isinstance(step := next_step(job, state), Step):
         write_plan(run.folder, step.id, step.plan)
-        study = StepStudy(job, state, step, clock)
+        study = StepStudy(job, state, step, clock, pace)
         running.screen.status(str(step.id))
         at_most = None if step.id.name == "learning_rate" else len(study.trials)
         run_trials(running, study, at_most, shared)

@@ -56,15 +56,15 @@ def conclude(running: Running, study: SearchStudy) -> None:
         why = failed.most_common(1)[0][0] if failed else study.ending
         raise LehrError(f"{message}; the most frequent reason: {why}")
     report(run)
-    number, value = ranking[0]
+    number, best = ranking[0]
     early = sum(1 for record in study.records.values() if record.ended)
     counts = {"trials": count, "ended early": early, "failed": failed.total()}
     parts = [f"{each} {what}" for what, each in counts.items() if each]
     screen.say(f"{', '.join(parts)}; {study.epochs_spent} epochs in {format_seconds(study.seconds)}.")
     screen.say(f"{study.ending[:1].upper()}{study.ending[1:]}.")
-    told = format_metric(value, study.metric, study.measured_rows)
+    told = format_metric(best.score, study.metric, study.measured_rows)
     screen.say(f"Best {metric_name(study.metric)}: {told}, trial {number}")
-    named = [(f"trial {number}", value) for number, value in ranking]
+    named = [(f"trial {each}", of.score) for each, of in ranking]
     if close := close_to_best(study.metric, named, study.measured_rows):
         screen.say(close)
         if advice := advise_folds_of_kept(run, run.progress()):

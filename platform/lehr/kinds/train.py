@@ -14,7 +14,7 @@ import torch
 
 from lehr.curves import verdict, write_curves
 from lehr.curves.more_rows import advise_folds
-from lehr.data.door import LocalHost, choose, load, open_data
+from lehr.data.door import LocalHost, choose, load
 from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import returns_dataset
 from lehr.driver import Interrupted, Kind, Running
@@ -23,8 +23,11 @@ from lehr.formatting import format_folder, format_metric, format_path, format_se
 from lehr.job import TrainJob, refuse_unused
 from lehr.machine import cores
 from lehr.runs import Progress, RunFolder
+from lehr.runs.answers import Answers
 from lehr.runs.attempts import newest_number
 from lehr.runs.columns import listed
+from lehr.runs.examples import Examples
+from lehr.runs.row_names import write_row_names
 from lehr.training.allocation import allocate, too_much
 from lehr.training.failures import describe, describe_lost_workers, full_memory, last_line
 from lehr.training.group import Group
@@ -58,7 +61,8 @@ def run(running: Running) -> None:
 def train_here(running: Running, job: TrainJob) -> None:
     """In this process, without Ray: one worker, breakpoints work, `print` prints."""
     run = running.run
-    plan = Plan.make(job, splits(job, open_data(job, LocalHost(), running)))
+    opened, host = OpenedSources(job), LocalHost()
+    plan = Plan.make(job, splits(job, load(opened, choose(opened, host, running), host, running)))
     say_notes(running, plan)
     running.begin_training()
 
@@ -70,6 +74,7 @@ def train_here(running: Running, job: TrainJob) -> None:
     torch.set_num_threads(cores())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train(plan, run, Group(device=device), should_stop)
+    name_rows(run, opened)
 
 
 def train_on_ray(running: Running, job: TrainJob) -> None:
@@ -119,9 +124,20 @@ def train_on_ray(running: Running, job: TrainJob) -> None:
         thread.start()
         watch(running, thread, what_for)
         thread.join(timeout=3.0)
+        name_rows(run, opened)
         if errors and not run.failure():
             running.log_trace(describe(errors[0]).trace)
             raise _gave_up(running, job.workers.retries, errors[0])
+
+
+def name_rows(run: RunFolder, opened: OpenedSources) -> None:
+    """Keeps where a person finds the validation rows of which the run has pictures."""
+    answers, examples = Answers.read(run.folder), Examples.read(run.folder)
+    rows = [each.row for each in examples.shown] if examples else []
+    rows += [int(answers.rows[at]) for at in answers.pictures] if answers else []
+    source = opened.sources.get("validation", opened.main)
+    if rows:
+        write_row_names(run.folder, {row: source.name_of(row) for row in rows if 0 <= row < source.rows})
 
 
 def say_notes(running: Running, plan: Plan) -> None:

@@ -145,4 +145,4 @@ class Exporter:
 def _without_clocks(progress: Progress) -> Progress:
     """The progress without what moves on even if the job is stuck."""
     training = progress.training and replace(progress.training, examples_per_second=None)
-    return replace(progress, updated=None, seconds={}, seconds_left=None, training=training)
+    return replace(progress.without_estimate(), updated=None, seconds={}, training=training)

@@ -6,10 +6,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
-from lehr.formatting import format_seconds
+from lehr.formatting import format_left
 from lehr.notebooks import html, svg
 from lehr.runs import ENDED, Overview, Progress, TrainingProgress
 from lehr.screen import facts_of
@@ -71,7 +70,7 @@ class NotebookScreen:
     def close(self) -> None:
         self._waiting = ""
         if self._progress:  # its estimate is over
-            self._progress = replace(self._progress, seconds_left=None)
+            self._progress = self._progress.without_estimate()
         self._draw()
 
     def _note(self, training: TrainingProgress, progress: Progress) -> None:
@@ -99,8 +98,8 @@ class NotebookScreen:
             self._shown.update(content, raw=True)
 
     def _picture(self, progress: Progress) -> list[str]:
-        left = progress.seconds_left
-        after = "" if left is None or progress.status in ENDED else f"{format_seconds(left)} left"
+        least, most = progress.seconds_left_least, progress.seconds_left_most
+        after = "" if progress.status in ENDED else format_left(progress.seconds_left, least, most)
         if progress.overview:
             return overview_parts(progress.overview, after)
         training = progress.training or TrainingProgress()

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-WIDTH = 100
+WIDTH = 79
 
 COMMENTS = {
     "transfer": {

@@ -41,11 +41,13 @@ class PartResult:
         number: the part's number in the source, from 0.
         rows: the number of its rows.
         unreadable: (id, why) of each image that could not be read.
+        ready: since when the process that wrote it could work, in seconds since 1970; 0 if that was in another attempt.
     """
 
     number: int
     rows: int
     unreadable: tuple[tuple[int, str], ...] = ()
+    ready: float = 0.0
 
 
 @dataclass(frozen=True)

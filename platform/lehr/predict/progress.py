@@ -19,6 +19,7 @@ class PredictionProgress:
         parts: the numbers of the parts that are done.
         rows: the number of their rows.
         unreadable: by id, why an image could not be read.
+        ready: when the first of the processes of this attempt could work, in seconds since 1970; None before.
     """
 
     source: Source
@@ -26,6 +27,7 @@ class PredictionProgress:
     parts: set[int] = field(default_factory=set)
     rows: int = 0
     unreadable: dict[int, str] = field(default_factory=dict)
+    ready: float | None = None
 
     def add(self, results: Iterable[PartResult]) -> None:
         """Counts parts that have been written; a part counts once, even if Ray had to repeat it."""
@@ -34,6 +36,8 @@ class PredictionProgress:
                 self.parts.add(result.number)
                 self.rows += result.rows
                 self.unreadable |= dict(result.unreadable)
+                if result.ready:
+                    self.ready = min(result.ready, self.ready or result.ready)
 
     @property
     def missing(self) -> list[int]:

@@ -35,6 +35,7 @@ class Actor:
                 "number": [result.number],
                 "rows": [result.rows],
                 "ids": pa.array([[row for row, _ in result.unreadable]], pa.list_(pa.int64())),
+                "ready": [result.ready],
                 "why": pa.array([[why for _, why in result.unreadable]], pa.list_(pa.string())),
             }
         )
@@ -76,4 +77,5 @@ def predict_on_ray(
     )
     for table in written.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
         for row in table.to_pylist():
-            yield PartResult(row["number"], row["rows"], tuple(zip(row["ids"], row["why"], strict=True)))
+            unreadable = tuple(zip(row["ids"], row["why"], strict=True))
+            yield PartResult(row["number"], row["rows"], unreadable, row["ready"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,7 @@ class Worker:
         self.spec = spec
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.predictor = load_predictor(spec.run).to(device)
+        self.ready = time.time()
 
     def predict_part(self, number: int, decoded: Decoded) -> PartResult:
         """Predicts the rows of a part and writes its file."""
@@ -65,7 +67,8 @@ class Worker:
         first = int(spec.source.starts[number])
         found = predict_decoded(self.predictor, decoded, spec.members, spec.batch_size)
         write_part(spec.out, number, part_table(first, part, decoded, found, self.predictor, spec.fingerprint))
-        return PartResult(number, len(decoded.labels), tuple((first + row, why) for row, why in decoded.unreadable))
+        unreadable = tuple((first + row, why) for row, why in decoded.unreadable)
+        return PartResult(number, len(decoded.labels), unreadable, self.ready)
 
 
 def predict_locally(spec: PredictionSpec, numbers: Sequence[int], threads: int) -> Iterator[PartResult]:

@@ -104,13 +104,13 @@ def _chart(run: RunFolder, state: RecipeState, each: StepVerdict, rounds: tuple[
     number = each.number
     if number == 1 and state.initial and state.initial.counts:
         measured = state.initial.loss == state.initial.loss
-        return chart(charts.initial_loss_chart(state.initial), longest=0) if measured else Markup()
+        return chart(charts.initial_loss_chart(state.initial), longest=len("this network")) if measured else Markup()
     if number == 2 and state.overfit and state.overfit.attempts:
-        return chart(charts.overfit_chart(state.overfit), longest=0)
+        return chart(charts.overfit_chart(state.overfit))
     if number == 3 and state.rates and state.rates.tests:
-        return chart(charts.rate_tests_chart(state.rates, rates.choose(state.rates).rates), longest=0)
+        return chart(charts.rate_tests_chart(state.rates, rates.choose(state.rates).rates))
     if number in (4, 5) and all_trials(rounds):
-        return chart(charts.trials_chart(rounds), longest=0)
+        return chart(charts.trials_chart(rounds))
     if number == 6:
         return _curves(run, rounds[-1].best, all_trials(rounds)[rounds[-1].best].epochs)
     trained = number == 7 and state.final and state.final.trained.epochs

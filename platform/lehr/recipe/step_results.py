@@ -11,6 +11,7 @@ from lehr.errors import TrainingError
 from lehr.formatting import count_of
 from lehr.job import TrainJob, from_dict
 from lehr.job.recipe import RecipeJob
+from lehr.job.training import tie_breaker
 from lehr.recipe.budget import over_in_words
 from lehr.recipe.initial import InitialCheck
 from lehr.recipe.kept import overfit_trial
@@ -132,13 +133,15 @@ def _final_training(
     if not all_of_them:
         name, setting = next(iter(settings.items()))
         all_of_them = [TrialResult(setting=setting, folder=name, values=(), failed="there was no time for it")]
-    final, *beside = sorted(all_of_them, key=lambda trial: (bool(trial.failed), -trial.score(metric)))
+    final, *beside = sorted(
+        all_of_them, key=lambda trial: (bool(trial.failed), -trial.score(metric), trial.loss(metric))
+    )
     searched = [trial for trial in all_trials(state.rounds).values() if not trial.failed]
     others = [*ranked(searched, metric)[:1], *overfit_trial(state)]
     trainings = [*([] if final.failed else [final]), *others]
     if not trainings:
         raise TrainingError(f"the recipe has no model: {final.failed}")
-    best = max(trainings, key=lambda trial: trial.score(metric))  # of equal ones, the first
+    best = min(trainings, key=lambda trial: (-trial.score(metric), trial.loss(metric)))  # of equal ones, the first
     outcome, ended = outcomes.get(final.folder), RunFolder.open(folder.child(best.folder)).outcome()
     rows = ended.measured_rows if ended else {}
     child = from_dict(outcome.run.job) if outcome else None
@@ -181,6 +184,7 @@ def _trial_result(
         failed=outcome.message if outcome.status == "failed" else "",
         lower=job.base.lower_is_better(metric),
         ended=outcome.message,
+        losses=tuple(math.nan if (loss := row.get(tie_breaker(metric))) is None else loss for row in rows),
     )
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
 from lehr.job.recipe import RecipeJob
-from lehr.recipe.budget import UNTIL, budget_epochs, final_reserve, over_in_words, spent_epochs
+from lehr.recipe.budget import UNTIL, over_in_words
+from lehr.recipe.forecast import RecipePace, estimate
 from lehr.recipe.overview import overview_of
 from lehr.recipe.planner import Step
 from lehr.recipe.rates import RateTest
 from lehr.recipe.state import RecipeState
 from lehr.recipe.step_trials import next_rate_test, trials_of
 from lehr.recipe.trial_results import all_trials
-from lehr.trials import Clock, Deadline, Each, Outcome, Trial, Work
+from lehr.trials import Clock, Deadline, Each, Outcome, Trial
 from lehr.trials.study import StudyProgress
 
 
@@ -24,7 +25,7 @@ class StepStudy(Each):
     When the time of the step is over, its trials end with what they have, and the rest is left out.
     """
 
-    def __init__(self, job: RecipeJob, state: RecipeState, step: Step, clock: Clock) -> None:
+    def __init__(self, job: RecipeJob, state: RecipeState, step: Step, clock: Clock, pace: RecipePace) -> None:
         super().__init__(trials_of(job, state, step))
         self._job, self._state, self._step, self._clock = job, state, step, clock
         self._asked = self._epochs = 0
@@ -32,6 +33,7 @@ class StepStudy(Each):
         self._began = clock.seconds
         self._epochs_done |= {folder: each.epochs for folder, each in all_trials(state.rounds).items()}
         self._deadline = deadline_of(job, step, clock)
+        self._pace, self._times = pace, pace.begin()
 
     def ask(self) -> Trial | None:
         if self._deadline and self._deadline.passed:
@@ -45,13 +47,18 @@ class StepStudy(Each):
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
         self._epochs += 1
+        now = time.time()
+        self._times.trained(now - row.get("seconds", 0.0), now, 1.0)
         return super().epoch(trial, row)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Keeps the outcome; outcomes stay in the order of the trials, whichever ends first."""
         super().tell(trial, outcome)
         if self._step.id.name == "learning_rate" and outcome.status == "finished":
-            self._tested += RateTest.read(outcome.run.folder).epochs
+            test = RateTest.read(outcome.run.folder)
+            self._tested += test.epochs
+            if test.began >= self._times.created:  # else an earlier attempt ran it
+                self._times.trained(test.began, test.ended, test.epochs)
         self.outcomes = {
             each.folder: self.outcomes[each.folder] for each in self.trials if each.folder in self.outcomes
         }
@@ -65,38 +72,24 @@ class StepStudy(Each):
         ended, count = len(self.outcomes), len(self.trials)
         state = replace(self._state, seconds=self._clock.seconds)
         overview = overview_of(self._job, state, self._step, ended, count)
+        left, between = self._estimate()
         seconds = {"total": state.seconds}
+        return StudyProgress(overview, seconds=seconds, seconds_left=left, seconds_left_range=between)
+
+    def _estimate(self) -> tuple[float | None, tuple[float | None, float | None] | None]:
+        """Seconds left of the recipe, and their range."""
         if self._step.plan.settings:
-            return StudyProgress(overview, seconds=seconds, work=self.work())
-        return StudyProgress(overview, seconds=seconds, seconds_left=self._seconds_left())
-
-    def work(self) -> Work:
-        """What is left to train of this step and, since a recipe uses up its budget, of the steps after it."""
-        work, job, state = super().work(), self._job, self._state
-        known = all_trials(state.rounds)
-        takes = sum(
-            each.job.train.epochs - (known[each.folder].epochs if each.folder in known else 0) for each in self.trials
-        )
-        after = budget_epochs(job, state) - spent_epochs(state) - takes
-        deadline = None
-        if job.budget.seconds is not None:
-            deadline = self._clock.deadline(job.budget.seconds, "")
-        if self._step.id.name == "last" or not math.isfinite(after):
-            return replace(work, deadline=deadline)
-        last = min(max(0.0, after), final_reserve(job, state))
-        rounds = max(0.0, after - last)
-        count = round(rounds / self._step.plan.epochs)
-        later = (rounds / count,) * count if count else ()
-        return replace(work, waiting=(*work.waiting, *later, last), deadline=deadline)
-
-    def _seconds_left(self) -> float | None:
-        """An estimate before the search: by the clock where the budget is a time, else by the tests of step 3."""
-        job, state = self._job, self._state
-        limits = [job.budget.seconds - self._clock.seconds] if job.budget.seconds is not None else []
-        if job.budget.epochs and self._tested:
-            takes = (self._clock.seconds - self._began) / self._tested
-            limits.append(takes * (job.budget.epochs - spent_epochs(state) - self._tested))
-        return max(0.0, min(limits)) if limits else None
+            known = all_trials(self._state.rounds)
+            takes: float = sum(
+                each.job.train.epochs - (known[each.folder].epochs if each.folder in known else 0)
+                for each in self.trials
+            )
+            done: float = self._epochs
+        else:
+            done = self._tested
+            takes = done / max(1, len(self.outcomes)) * len(self.trials)
+        state = replace(self._state, seconds=self._clock.seconds)
+        return estimate(self._pace, self._job, state, self._step, takes, max(0.0, takes - done))
 
 
 def deadline_of(job: RecipeJob, step: Step, clock: Clock) -> Deadline | None:

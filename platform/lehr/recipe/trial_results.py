@@ -68,6 +68,7 @@ class TrialResult(FrozenModel):
         values: the job's metric after each epoch. train: accuracy on clean training images after each epoch.
         failed: why it failed; empty if it did not. ended: why it ended.
         lower: whether lower values are better; older results do not say.
+        losses: on the same rows after each epoch, which decide between equal values; none in older results.
     """
 
     setting: Hyperparameters
@@ -77,6 +78,7 @@ class TrialResult(FrozenModel):
     failed: str = ""
     ended: str = ""
     lower: bool | None = None
+    losses: tuple[float, ...] = ()
 
     @property
     def epochs(self) -> int:
@@ -89,6 +91,12 @@ class TrialResult(FrozenModel):
     def score(self, metric: str) -> float:
         """The best value so far, turned so that higher is better; minus infinity if there is none."""
         return max((self.sign(metric) * value for value in self.values if math.isfinite(value)), default=-math.inf)
+
+    def loss(self, metric: str) -> float:
+        """The lowest loss among the epochs with the best value; infinite where it is not known."""
+        best = self.best(metric)
+        of_best = zip(self.values, self.losses, strict=False)
+        return min((loss for value, loss in of_best if value == best and math.isfinite(loss)), default=math.inf)
 
     def best(self, metric: str) -> float:
         """The best value so far; infinite if there is none."""
@@ -175,8 +183,8 @@ def all_trials(rounds: Iterable[SearchRound]) -> dict[str, TrialResult]:
 
 
 def ranked(trials: Iterable[TrialResult], metric: str) -> list[TrialResult]:
-    """The best first; equal ones in the order in which they were first trained."""
-    return sorted(trials, key=lambda trial: (-trial.score(metric), trial.folder))
+    """The best first; of equal ones that of the lower loss, then in the order in which they were first trained."""
+    return sorted(trials, key=lambda trial: (-trial.score(metric), trial.loss(metric), trial.folder))
 
 
 def best_trial(rounds: Sequence[SearchRound]) -> TrialResult:

@@ -140,21 +140,13 @@ def line(
     return drawn
 
 
-def best_mark(x: Floats, y: Floats, scale: alt.Scale) -> list[alt.Chart]:
-    """A ring around the highest value, a percentage, and the value beside it."""
-    best = int(np.nanargmax(y))
-    data = alt.InlineData(values=[{"x": short(x[best]), "y": short(y[best]), "text": f"best {y[best]:.2f} %"}])
-    low, high = scale.domain
-    below = y[best] > low + 0.8 * (high - low)
-    where = {"x": x_axis(), "y": y_axis(scale)}
-    late = x[best] > 0.8 * x[-1]
-    ring = alt.Chart(data).mark_point(size=90, color=VALIDATION, strokeWidth=1.6, opacity=1).encode(**where)
-    text = (
-        alt.Chart(data)
-        .mark_text(color=VALIDATION, dy=20 if below else -16, align="right" if late else "center", fontSize=11)
-        .encode(text="text:N", **where)
-    )
-    return [ring, text]
+def ring(x: float, y: float, scale: alt.Scale, name: str, form: str) -> alt.Chart:
+    """A ring around one point, whose tooltip says what it is: words beside it would lie across a curve."""
+    data = alt.InlineData(values=[{"x": short(x), "y": short(y), "what": name}])
+    tips = [alt.Tooltip("what:N", title=" "), alt.Tooltip("x:Q", title="epoch"), alt.Tooltip("y:Q", format=form)]
+    mark = alt.Chart(data).mark_point(size=90, color=VALIDATION, strokeWidth=1.6, opacity=1)
+    drawn: alt.Chart = mark.encode(x=x_axis(), y=y_axis(scale), tooltip=tips)
+    return drawn
 
 
 def labels(lines: Sequence[tuple[str, str, Floats, Floats]], scale: alt.Scale, *, percent: bool = False) -> Rows:

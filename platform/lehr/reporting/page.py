@@ -59,11 +59,11 @@ def page(title: str, lead: str, sections: Sequence[Section], facts: Sequence[tup
 # ── the content of a section ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def chart(drawn: Any, longest: int = 15, least: int = 260) -> Markup:
+def chart(drawn: Any, longest: int = 0, least: int = 260) -> Markup:
     """An Altair chart as wide as the page: one panel, panels one below the other (`vconcat`), or in columns (`concat`).
 
     Args:
-        longest: characters of the longest label beside the curves; 0 where there are none.
+        longest: characters of the longest label left of a plot. Labels at the ends of its lines get their room unasked.
         least: minimum width of a panel of a `concat`, in pixels: a narrower page gets fewer columns.
     """
     margin = 72 + 6.6 * min(longest, drawing.LONGEST_LABEL + 5)
@@ -281,8 +281,25 @@ _PAGE = """<!doctype html>
     const [spec, margin] = JSON.parse(element.querySelector("script").textContent);
     return {element, spec, margin, drawn: 0, view: null};
   });
+  function ends(spec, data) {  // the rows of all labels at the ends of lines
+    const found = (spec.layer || []).flatMap(layer => {
+      const mark = layer.mark || {}, rows = layer.data && (layer.data.values || data[layer.data.name]) || [];
+      return mark.type == "text" && mark.align == "left" && mark.dx == 8 ? rows : ends(layer, data);
+    });
+    return found.concat(...[spec.vconcat, spec.concat].map(parts => (parts || []).flatMap(part => ends(part, data))));
+  }
+  function shorten(text, most) {  // the number at its end stays
+    const [, name, number] = text.match(/^(.*?)((?: -?[0-9.]+)?)$/s);
+    return text.length <= most ? text : name.slice(0, Math.max(3, most - number.length - 1)) + "…" + number;
+  }
   function fit(spec, margin, width, narrow) {  // margin: the width of axis and labels beside a plot
-    const beside = narrow ? margin.narrow : margin.wide;
+    const labels = ends(spec, spec.datasets || {});
+    let beside = narrow ? margin.narrow : margin.wide;
+    if (labels.length) {
+      const room = Math.max(8, Math.floor((width - 140 - 64) / 7.3));
+      for (const label of labels) label.text = shorten(label.text, narrow ? room : 40);
+      beside = Math.max(beside, 64 + 7.3 * Math.max(...labels.map(label => label.text.length)));
+    }
     if (spec.vconcat) {
       for (const panel of spec.vconcat) {
         panel.width = Math.max(160, width - beside);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,11 @@ def _attempts(folder: Folder) -> list[int | None]:
 def _unfinished(folder: Folder) -> RunError:
     what = f"{folder.uri}: holds no finished model: model/ is missing or incomplete"
     trials = [f"{group}/{name}" for group in ("trials", "folds") for name in folder.child(group).folders()]
+    progress = Progress.read(folder)
+    if progress.status in ("stopped", "failed") and (training := progress.training):
+        done = f"it was {'stopped' if progress.status == 'stopped' else 'ended by a failure'} after epoch"
+        what += f"; {done} {training.epochs_done} of {training.epochs}: lehr resume {shlex.quote(folder.uri)}"
     if trials:  # of a search, or of a job made of trainings that has not ended
-        best = Progress.read(folder).best.trial or trials[0]
+        best = progress.best.trial or trials[0]
         what += f"; its trainings may have one, such as {folder.uri}/{best}"
     return RunError(what)

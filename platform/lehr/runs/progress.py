@@ -30,6 +30,7 @@ class BestValue:
         value: None before the first evaluation.
         epoch, step: where it was reached, epochs counted from 1; None where they have no meaning.
         trial: folder of the trial that reached it, in a job made of trials.
+        loss: on the same rows there, which decides between equal values; None where it is not known, as in older runs.
     """
 
     metric: str = ""
@@ -37,6 +38,7 @@ class BestValue:
     epoch: int | None = None
     step: int | None = None
     trial: str | None = None
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ class Progress:
         measured_rows: by split, the rows on which they were measured; empty in older runs.
         seconds: where the time went: `total`, and its parts by name.
         seconds_left: an estimate; None where there is nothing to base it on.
+        seconds_left_least, seconds_left_most: where it may be off by more than a third, from what to what; else None.
+            Where only the most is known, such as a budget of time, that alone is told.
         updated: when this was written, in seconds since 1970.
         training: of a training.
         overview: of every other kind of job.
@@ -165,6 +169,12 @@ class Progress:
     training: TrainingProgress | None = None
     overview: Overview | None = None
     measured_rows: Mapping[str, int] = field(default_factory=dict)
+    seconds_left_least: float | None = None
+    seconds_left_most: float | None = None
+
+    def without_estimate(self) -> Progress:
+        """The same, without how long it still takes."""
+        return replace(self, seconds_left=None, seconds_left_least=None, seconds_left_most=None)
 
     @property
     def share_done(self) -> float:

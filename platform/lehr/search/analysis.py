@@ -32,7 +32,7 @@ class SearchTrial:
 
     Attributes:
         scores: the metric after each epoch, as measured.
-        best: the best of them; None before the first epoch.
+        best: the best of them; None before the first epoch. loss: on the same rows there; infinite if not known.
         message: how it ended, in words.
     """
 
@@ -42,6 +42,7 @@ class SearchTrial:
     best: float | None
     state: State
     message: str
+    loss: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ class SearchResults:
 
     @property
     def ranked(self) -> list[SearchTrial]:
-        """The trials that have a result and did not fail, the best first."""
+        """The trials that have a result and did not fail, the best first; of equal ones that of the lower loss."""
         known = [trial for trial in self.trials if trial.best is not None and trial.state != "failed"]
-        return sorted(known, key=lambda trial: (-self.sign * cast(float, trial.best), trial.number))
+        return sorted(known, key=lambda trial: (-self.sign * cast(float, trial.best), trial.loss, trial.number))
 
     @property
     def space(self) -> Mapping[str, Dimension]:
@@ -98,14 +99,21 @@ def read_search(run: RunFolder) -> SearchResults:
 
 
 def _trial(record: TrialRecord, outcome: RunOutcome | None, sign: float) -> SearchTrial:
-    known = [score for score in record.scores if math.isfinite(score)]
-    best = sign * max(sign * score for score in known) if known else None
+    best = record.best(sign)
     state: State = "unfinished"
     if outcome and outcome.status == "failed":
         state = "failed"
     elif outcome and outcome.status == "finished":
         state = "ended" if record.ended else "finished"
-    return SearchTrial(record.number, record.values, record.scores, best, state, outcome.message if outcome else "")
+    return SearchTrial(
+        record.number,
+        record.values,
+        record.scores,
+        best.score if best else None,
+        state,
+        outcome.message if outcome else "",
+        math.inf if best is None or best.loss is None else best.loss,
+    )
 
 
 # ── which fields mattered ─────────────────────────────────────────────────────────────────────────────────────────

@@ -34,6 +34,18 @@ class EarlyEnd:
 
 
 @dataclass(frozen=True)
+class BestScore:
+    """The score of a trial's best epoch, and its loss on the same rows, which decides between equal scores."""
+
+    score: float
+    loss: float | None = None
+
+    def rank(self, sign: float) -> tuple[float, float]:
+        """A key that sorts the best first; an unknown loss counts as the highest."""
+        return -sign * self.score, math.inf if self.loss is None else self.loss
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial of a search.
 
@@ -42,20 +54,35 @@ class TrialRecord:
         values: of the searched fields that apply to this trial, by dotted path.
         scores: the metric after each epoch, as measured.
         ended: when and why the search ended the trial early; None if it did not.
+        losses: on the same rows after each epoch, which decide between equal scores; none in older records.
     """
 
     number: int
     values: Values
     scores: tuple[float, ...] = ()
     ended: EarlyEnd | None = None
+    losses: tuple[float, ...] = ()
 
     @property
     def folder(self) -> str:
         return folder_of(self.number)
 
-    def with_score(self, epoch: int, score: float) -> TrialRecord:
+    def with_score(self, epoch: int, score: float, loss: float = math.nan) -> TrialRecord:
         """The record after one more epoch (from 1). An epoch that is trained again replaces its old score."""
-        return replace(self, scores=(*self.scores[: epoch - 1], score))
+        unknown = (math.nan,) * (epoch - 1 - len(self.losses))
+        return replace(
+            self, scores=(*self.scores[: epoch - 1], score), losses=(*self.losses[: epoch - 1], *unknown, loss)
+        )
+
+    def best(self, sign: float) -> BestScore | None:
+        """The best epoch so far; None before the first finite score. `sign` is −1 where lower scores are better."""
+        losses = (*self.losses, *(math.nan,) * (len(self.scores) - len(self.losses)))
+        found = [
+            BestScore(score, loss if math.isfinite(loss) else None)
+            for score, loss in zip(self.scores, losses, strict=True)
+            if math.isfinite(score)
+        ]
+        return min(found, key=lambda each: each.rank(sign), default=None)
 
     def signed_scores(self, sign: float) -> tuple[float, ...]:
         """The scores turned so that higher is better; NaN and infinity count as the worst."""
@@ -73,7 +100,8 @@ class TrialRecord:
         content = folder.read_json(FILE)
         try:
             ended = EarlyEnd(**content["ended"]) if content["ended"] else None
-            return cls(number, with_new_names(content["values"]), tuple(map(float, content["scores"])), ended)
+            scores, losses = (tuple(map(float, content.get(name, ()))) for name in ("scores", "losses"))
+            return cls(number, with_new_names(content["values"]), scores, ended, losses)
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{folder.uri}/{FILE} is damaged; start over with --fresh") from error
 
@@ -81,6 +109,7 @@ class TrialRecord:
         content = {
             "values": self.values,
             "scores": list(self.scores),
+            "losses": list(self.losses),
             "ended": asdict(self.ended) if self.ended else {},
         }
         search.folder.child(self.folder).write_json(FILE, content)

@@ -44,7 +44,7 @@ def search_page(run: RunFolder, found: SearchResults) -> str:
         _importance(found, shares),
         _schedules(found, scale),
         Section("All fields at once", _parallel(found, scale)),
-        Section("Cost", chart(charts.spent_chart(found, scale), longest=0)),
+        Section("Cost", chart(charts.spent_chart(found, scale))),
         _distinct(found, shares),
         _trials(found),
         Section("Job", text(yaml.safe_dump(dict(run.job), sort_keys=False, allow_unicode=True)), folded=True),
@@ -125,7 +125,7 @@ def _warnings(run: RunFolder, found: SearchResults) -> list[Markup]:
 
 def _fields(found: SearchResults, scale: charts.MetricScale) -> Markup:
     note = "One dot per trial. Blue: trained to its last epoch; grey: ended early; the ring marks the best trial."
-    return chart(charts.fields_chart(found, scale), longest=0) + paragraph(note, soft=True)
+    return chart(charts.fields_chart(found, scale)) + paragraph(note, soft=True)
 
 
 def _importance(found: SearchResults, shares: dict[str, float]) -> Section | None:
@@ -167,7 +167,7 @@ def _parallel(found: SearchResults, scale: charts.MetricScale) -> Markup:
         "Parallel coordinates: each line is a trial, from its values on the left to its result on the right. The bluer "
         "the line, the better the trial; the thick line is the best one."
     )
-    return chart(charts.parallel_chart(found, scale), longest=0) + paragraph(note, soft=True)
+    return chart(charts.parallel_chart(found, scale)) + paragraph(note, soft=True)
 
 
 def _distinct(found: SearchResults, shares: dict[str, float]) -> Section | None:

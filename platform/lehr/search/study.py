@@ -10,11 +10,12 @@ from dataclasses import replace
 
 from lehr.formatting import count_of, format_seconds
 from lehr.job.search import SearchJob
+from lehr.job.training import tie_breaker
 from lehr.runs import BestValue, Overview, RunFolder, Table
 from lehr.runs.progress import Rung
 from lehr.search.combinations import Combinations, count_combinations, grid_combinations, max_trials
 from lehr.search.formats import format_metric, format_value, metric_name, short_paths
-from lehr.search.record import THE_BUDGET, EarlyEnd, TrialRecord, folder_of, number_of, read_records
+from lehr.search.record import THE_BUDGET, BestScore, EarlyEnd, TrialRecord, folder_of, number_of, read_records
 from lehr.search.rungs import reason_to_end, rungs
 from lehr.search.samplers import PastTrial, TrialState
 from lehr.search.space import Space, Values
@@ -95,7 +96,8 @@ class SearchStudy:
         if number in self._last_seen:  # else the trial was being started in between
             self._epoch_seconds[number] = now - self._last_seen[number]
         self._last_seen[number] = now
-        record = self.records[number].with_score(epoch, float(row.get(self.metric, math.nan)))
+        score, loss = (float(row.get(name, math.nan)) for name in (self.metric, tie_breaker(self.metric)))
+        record = self.records[number].with_score(epoch, score, loss)
         if not record.ended:
             self.records[number] = record
             reason = self.exhausted_budget(beside=number) or reason_to_end(
@@ -177,14 +179,14 @@ class SearchStudy:
             return "failed"
         return "ended" if self.records[number].ended else "finished"
 
-    def ranking(self) -> list[tuple[int, float]]:
-        """(number, best value of the metric) of the trials that did not fail, the best first."""
+    def ranking(self) -> list[tuple[int, BestScore]]:
+        """(number, best epoch) of the trials that did not fail, the best first; of equals that of the lower loss."""
         best = {
-            number: self.sign * max(scores)
+            number: record.best(self.sign) or BestScore(-self.sign * math.inf)
             for number, record in self.records.items()
-            if self.state(number) != "failed" and (scores := record.signed_scores(self.sign))
+            if self.state(number) != "failed" and record.scores
         }
-        return sorted(best.items(), key=lambda item: (-self.sign * item[1], item[0]))
+        return sorted(best.items(), key=lambda item: (item[1].rank(self.sign), item[0]))
 
     def progress(self) -> StudyProgress:
         """The best so far, the speed, how many trials ended at each rung, and the top trials."""
@@ -196,7 +198,7 @@ class SearchStudy:
             facts=self._facts(ranking),
             table=Table(
                 columns=("trial", metric_name(self.metric), "epochs", "", *short_paths([*self.space.dimensions])),
-                rows=tuple(self._row(number, value) for number, value in ranking[:SHOWN]),
+                rows=tuple(self._row(number, found.score) for number, found in ranking[:SHOWN]),
             ),
             children={state: states[state] for state in STATES},
             epochs_spent=self.epochs_spent,
@@ -204,7 +206,10 @@ class SearchStudy:
             rungs=tuple(self._rung(epoch) for epoch in rungs(self.job.stopping, self.epochs)),
             trials_per_minute=self.trials_per_minute,
         )
-        best = BestValue(self.metric, ranking[0][1], trial=folder_of(ranking[0][0])) if ranking else BestValue()
+        best = BestValue()
+        if ranking:
+            number, found = ranking[0]
+            best = BestValue(self.metric, found.score, trial=folder_of(number), loss=found.loss)
         return StudyProgress(overview, best, {"total": self.seconds}, self.work(), measured_rows=self.measured_rows)
 
     def work(self) -> Work:
@@ -235,11 +240,11 @@ class SearchStudy:
         ended = len(self._trained & set(self.outcomes))
         return 60 * ended / self.clock.seconds_here if ended else None
 
-    def _facts(self, ranking: list[tuple[int, float]]) -> dict[str, str]:
+    def _facts(self, ranking: list[tuple[int, BestScore]]) -> dict[str, str]:
         facts = {}
         if ranking:
-            number, value = ranking[0]
-            facts["best"] = f"{format_metric(value, self.metric, self.measured_rows)} (trial {number})"
+            number, found = ranking[0]
+            facts["best"] = f"{format_metric(found.score, self.metric, self.measured_rows)} (trial {number})"
         facts["epochs"] = str(self.epochs_spent)
         if speed := self.trials_per_minute:
             facts["trials/min"] = f"{speed:.1f}"

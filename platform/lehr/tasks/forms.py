@@ -53,6 +53,18 @@ def spoken(name: str) -> str:
     return f"{WORDS[metric]} {of}".strip() if metric in WORDS else name.replace("_", " ")
 
 
+IN_FULL = {
+    "r2": "coefficient of determination (R²)",
+    "mae": "mean absolute error (MAE)",
+    "rmse": "root mean squared error (RMSE)",
+}
+
+
+def in_full(name: str) -> str:
+    """`mean absolute error (MAE)` for `mae`, as a title has room for it; else as `spoken`."""
+    return IN_FULL.get(name) or spoken(name)
+
+
 USUAL = "classification"
 OWN = TaskForm("", "class", "", "loss")
 TASKS: dict[str, TaskForm] = {

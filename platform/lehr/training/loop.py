@@ -93,8 +93,8 @@ def train(
         should_stop: called by the first worker about twice a second; a reason makes all workers save and stop. With
             `Enough`, the run is finished at once, whole epochs or not, and the best model so far is kept.
         after_epoch: called by the first worker with what every epoch measured (`epoch` from 1, `step`, the `seconds`
-            that it took, and the metrics), after it is recorded; a reason ends the training there, and the best model
-            so far is kept.
+            that it took, the `warm_up` among them, and the metrics), after it is recorded; a reason ends the training
+            there, and the best model so far is kept.
         must_leave: called by the first worker about twice a second; a reason, such as a machine that is about to be
             taken away, makes all workers save a checkpoint and leave. The run has not ended with that.
         wants_answers: whether what the model says of each validation row is kept for a report. By default unless there
@@ -262,7 +262,8 @@ class Attempt:
             self.logger.epoch(epoch, self.state, metrics, live_diagnosis(self.plan, self.state))
         rate = self.plan.learning_rate(self.state.step - 1)
         asked = self.teller.epoch(self.state, {**metrics, "learning_rate": rate}, self._save_untold)
-        row = {"epoch": epoch, "step": self.state.step, "seconds": self.logger.epoch_seconds, **metrics}
+        times = {"seconds": self.logger.epoch_seconds, "warm_up": self.logger.warm_up}
+        row = {"epoch": epoch, "step": self.state.step, **times, **metrics}
         return self._report_epoch(row) or asked
 
     def _report_epoch(self, row: Mapping[str, float] | None) -> str | None:

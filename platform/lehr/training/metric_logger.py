@@ -37,6 +37,13 @@ class Speed:
         examples, seconds = (sum(row[name] or 0.0 for row in rows) for name in ("examples", "seconds"))
         return Speed(self.examples + examples, self.seconds + seconds)
 
+    def beyond(self, first: Speed | None) -> float:
+        """Seconds that the first step, in which things are compiled, took more than the others among these."""
+        if not first or self.examples <= first.examples:
+            return 0.0
+        usual = (self.seconds - first.seconds) / (self.examples - first.examples)
+        return max(0.0, first.seconds - usual * first.examples)
+
     @property
     def per_second(self) -> float | None:
         """None before the first step."""
@@ -56,6 +63,8 @@ class MetricLogger:
         self._last_flush = self._epoch_began = time.perf_counter()
         self._speed, self._speed_of_epoch = Speed(), Speed()
         self.epoch_seconds = 0.0  # of the newest epoch
+        self.warm_up = 0.0  # what the first step of this attempt took of it beyond the others
+        self._first_step: Speed | None = None
 
     def event(self, kind: str, message: str, **fields: object) -> None:
         """Records at once that something happened; `message` is a sentence for people."""
@@ -76,6 +85,7 @@ class MetricLogger:
         rows = step_rows(self._plan, state.step - len(losses), losses, buffer)
         rows[-1] |= self._hardware.sample()
         self._steps += rows
+        self._first_step = self._first_step or Speed().after(rows[:1])
         self._speed, self._speed_of_epoch = self._speed.after(rows), self._speed_of_epoch.after(rows)
         recent = recent_steps(rows, communication_seconds)
         self._live.training = replace(self._live.training, loss=sum(losses) / len(losses), recent=recent)
@@ -89,6 +99,7 @@ class MetricLogger:
         now = time.perf_counter()
         seconds, self._epoch_began = now - self._epoch_began, now
         self.epoch_seconds = seconds
+        self.warm_up = self._speed_of_epoch.beyond(self._first_step) if self._speed == self._speed_of_epoch else 0.0
         if diagnosis.name and diagnosis.name != self._live.training.diagnosis.name:
             self.event("diagnosis", diagnosis.sentence, step=state.step, diagnosis=diagnosis.name)
         self._epochs.append(
@@ -155,7 +166,7 @@ class NoLogger(MetricLogger):
     """The other workers' logger, which records nothing."""
 
     def __init__(self) -> None:
-        self.epoch_seconds = 0.0
+        self.epoch_seconds = self.warm_up = 0.0
 
     def event(self, *_: object, **__: object) -> None:
         pass

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lehr.errors import RunError
+from lehr.job.training import tie_breaker
 from lehr.runs import (
     Attempt,
     Checkpoint,
@@ -41,7 +42,7 @@ class ResumePoint:
     Attributes:
         checkpoint: None for a start from the first step.
         skipped: what was wrong with newer checkpoints, a sentence for each; known to the first worker.
-        best: the best model that is left, if that of the checkpoint is lost; else None.
+        best: the best model that is left; None for a start from the first step.
         lost: what happened to it, as a sentence; known to the first worker.
         history: what the record holds of the epochs so far, as `TrainingState` has it.
     """
@@ -74,11 +75,17 @@ def find_resume_point(folder: Folder, group: Group) -> ResumePoint:
     return ResumePoint(checkpoint, skipped, best, lost, history)
 
 
-def _best_of(folder: Folder, checkpoint: Checkpoint, epochs: Sequence[Row]) -> tuple[Best | None, str]:
-    """The best model that is left and what is lost, if the best model as of a checkpoint is lost."""
-    best = Best.read(checkpoint.state["best"])
+def _best_of(folder: Folder, checkpoint: Checkpoint, epochs: Sequence[Row]) -> tuple[Best, str]:
+    """The best model that is left, and what is lost, if the best one as of a checkpoint is.
+
+    The loss that decides between it and equal ones to come is in the record where an older checkpoint does not say it.
+    """
+    best = Best.read(checkpoint.state["best"], checkpoint.state.get("best_loss"))
+    if best.loss is None:
+        row = next((row for row in epochs if row["step"] == best.step), {})
+        best = replace(best, loss=row.get(tie_breaker(best.metric)))
     if best.step in (None, checkpoint.step) or load_step(folder, best.step):
-        return None, ""
+        return best, ""
     left = best_left(folder, best, epochs)
     return left, describe_lost_best(best, left)
 
@@ -109,7 +116,8 @@ def best_left(folder: Folder, lost: Best, epochs: Sequence[Row]) -> Best:
     found = Best(lost.metric, lower=lost.lower)
     for step in sorted(known.keys() & saved(folder).keys()):
         if load_step(folder, step):
-            found = found.update(known[step][lost.metric], step, known[step]["epoch"])
+            row = known[step]
+            found = found.update(row[lost.metric], step, row["epoch"], loss=row.get(tie_breaker(lost.metric)))
     done = max((row["epoch"] for row in known.values()), default=0)
     return replace(found, stale=done - found.epoch if found.epoch else 0)
 

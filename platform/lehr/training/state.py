@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lehr.job import Training
+from lehr.job.training import tie_breaker
 from lehr.runs import Checkpoint
 from lehr.training.stopping import Best
 
@@ -45,10 +46,11 @@ class TrainingState:
 
     @classmethod
     def read(cls, checkpoint: Checkpoint) -> TrainingState:
-        """The state that a checkpoint holds. Older ones have no `first_loss`; the record holds the `history`."""
+        """The state that a checkpoint holds. Older ones have no `first_loss` and no `best_loss`; the record holds the
+        `history`."""
         saved = checkpoint.state
         return cls(
-            best=Best.read(saved["best"]),
+            best=Best.read(saved["best"], saved.get("best_loss")),
             patience=Best.read(saved["patience"]),
             step=checkpoint.step,
             epoch_loss=saved["epoch_loss"],
@@ -59,6 +61,7 @@ class TrainingState:
         """For state.json, to which the checkpoint itself adds the step."""
         return {
             "best": self.best.to_json(),
+            "best_loss": self.best.loss,
             "patience": self.patience.to_json(),
             "epoch_loss": self.epoch_loss,
             "first_loss": self.first_loss,
@@ -80,7 +83,7 @@ class TrainingState:
         best, watched = (metrics.get(each.metric, math.nan) for each in (self.best, self.patience))
         return replace(
             self,
-            best=self.best.update(best, self.step, epoch),
+            best=self.best.update(best, self.step, epoch, loss=metrics.get(tie_breaker(self.best.metric))),
             patience=self.patience.update(watched, self.step, epoch, min_change),
             epoch_loss=0.0,
             history=(*self.history, {name: metrics[name] for name in CURVES if name in metrics}),

@@ -32,6 +32,7 @@ class Best:
         value, step, epoch: the best value and where it was reached (epochs counted from 1); None before the first.
         stale: epochs since then.
         lower: whether lower values are better.
+        loss: the loss on the same rows there, which decides between equal values; None where it is not known.
     """
 
     metric: str
@@ -40,25 +41,34 @@ class Best:
     epoch: int | None = None
     stale: int = 0
     lower: bool = False
+    loss: float | None = None
 
     @classmethod
-    def read(cls, saved: Mapping[str, Any]) -> Best:
+    def read(cls, saved: Mapping[str, Any], loss: float | None = None) -> Best:
         """From a checkpoint. Older ones do not say which values are better: those of losses were minimised."""
-        return cls(**{"lower": saved["metric"].endswith("loss"), **saved})
+        return cls(**{"lower": saved["metric"].endswith("loss"), **saved}, loss=loss)
 
-    def update(self, value: float, step: int, epoch: int, min_change: float = 0.0) -> Best:
-        """The best after one more epoch. Only a change of more than `min_change` counts; NaN never does."""
+    def update(self, value: float, step: int, epoch: int, min_change: float = 0.0, loss: float | None = None) -> Best:
+        """The best after one more epoch. Only a change of more than `min_change` counts; NaN never does.
+
+        Of equal values, as few rows often have, that with the lower `loss` is the better one; the first, if that is
+        equal too or not known.
+        """
         sign = -1.0 if self.lower else 1.0
+        known = loss if loss is not None and math.isfinite(loss) else None
+        if value == self.value and known is not None and known < (math.inf if self.loss is None else self.loss):
+            return replace(self, step=step, epoch=epoch, stale=0, loss=known)
         if math.isnan(value) or (self.value is not None and sign * (value - self.value) <= min_change):
             return replace(self, stale=self.stale + 1)
-        return replace(self, value=value, step=step, epoch=epoch, stale=0)
+        return replace(self, value=value, step=step, epoch=epoch, stale=0, loss=known)
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        """Without the loss, which has a place of its own in a checkpoint: earlier versions read this as a whole."""
+        return {name: value for name, value in asdict(self).items() if name != "loss"}
 
     def shown(self) -> BestValue:
         """As progress and outcome have it."""
-        return BestValue(self.metric, self.value, self.epoch, self.step)
+        return BestValue(self.metric, self.value, self.epoch, self.step, loss=self.loss)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from lehr.transfer.head_search import HeadSearch, Judge, Measured, evaluate_head
 from lehr.trials import TrialCallbacks
 
 TELL_SECONDS = 1.0  # between two estimates of the time that the heads still take
+RECENT_SECONDS = 10.0  # by whose speed they are made
 
 
 def train_way(plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
@@ -104,17 +106,29 @@ class HeadTrainable:
         return model
 
 
-def _teller(run: RunFolder) -> Callable[[float], None]:
-    """Writes into the run's progress.json how long the heads still take, when it is called with the share done."""
-    began = said = time.monotonic()
+def _teller(run: RunFolder, clock: Callable[[], float] = time.monotonic) -> Callable[[float], None]:
+    """Writes into the run's progress.json how long the heads still take, when it is called with the share done.
+
+    By the speed of the last `RECENT_SECONDS`, since other trials begin and end beside it, and without the first step,
+    in which things are set up.
+    """
+    began = said = clock()
+    seen: deque[tuple[float, float]] = deque()  # (time, share done)
 
     def tell(share: float) -> None:
         nonlocal said
-        now = time.monotonic()
+        now = clock()
+        if share and not seen:
+            said = now
+            seen.append((now, share))
         if share and now - said >= TELL_SECONDS:
-            said, took = now, now - began
-            told = Progress(status="running", seconds={"total": took}, updated=time.time())
-            run.write_progress(replace(told, seconds_left=took * (1 - share) / share))
+            said = now
+            seen.append((now, share))
+            while len(seen) > 2 and seen[1][0] <= now - RECENT_SECONDS:
+                seen.popleft()
+            then, before = seen[0]
+            told = Progress(status="running", seconds={"total": now - began}, updated=time.time())
+            run.write_progress(replace(told, seconds_left=(now - then) * (1 - share) / max(1e-9, share - before)))
 
     return tell
 

@@ -19,8 +19,6 @@ from lehr.transfer.decision import TransferDecision
 from lehr.transfer.results import STRATEGY_NAMES, StrategyTrial, strategy_trials
 from lehr.transfer.strategies import LITTLE_DATA, TABLE, Advice
 
-LONGEST_LABEL = len("from scratch 00.0")  # beside a curve
-
 
 def write_report(run: RunFolder) -> None:
     """Writes `report.html` of the run folder. Raises RunError if the run has not started its trials."""
@@ -51,13 +49,11 @@ def _sections(run: RunFolder, decision: TransferDecision, trials: Sequence[Strat
             "has a single point: its features are computed once, and its head is trained on them without evaluation in "
             "between."
         )
-        body = chart(time_chart(whole), longest=LONGEST_LABEL) + paragraph(caption, soft=True)
+        body = chart(time_chart(whole)) + paragraph(caption, soft=True)
         yield Section("Accuracy against training time", body)
     if any(each.per_class for each in trials):
         caption = "Best validation accuracy with this many training images per class."
-        body = chart(images_chart(trials, decision.images_per_class), longest=LONGEST_LABEL) + paragraph(
-            caption, soft=True
-        )
+        body = chart(images_chart(trials, decision.images_per_class)) + paragraph(caption, soft=True)
         yield Section("Accuracy against the number of training images", body)
     yield Section("Trials", _trials_table(trials, decision) + paragraph(_of_the_trials(decision), soft=True))
     if run.folder.exists("neighbours.png"):

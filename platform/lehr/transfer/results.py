@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from lehr.errors import RunError
 from lehr.formatting import format_seconds
 from lehr.intervals import in_words
 from lehr.job import TrainJob, from_dict
+from lehr.job.training import tie_breaker
 from lehr.job.transfer import Strategy
 from lehr.runs import ModelFile, Progress, RunFolder, RunOutcome
 
@@ -75,15 +77,18 @@ class StrategyTrial:
         """
         best, job = self.result.best, from_dict(self.run.job)
         assert isinstance(job, TrainJob)
-        rows, lower = self.run.epochs().to_pylist(), job.lower_is_better(best.metric)
+        rows, sign = self.run.epochs().to_pylist(), -1 if job.lower_is_better(best.metric) else 1
+        by_loss = tie_breaker(best.metric) if best.loss is not None else ""  # older runs kept the first of equal ones
         kept = rows[0]
+
+        def rank(row: Mapping[str, float | None]) -> tuple[float, float]:
+            value, loss = row.get(best.metric), row.get(by_loss)
+            known = -math.inf if value is None or math.isnan(value) else sign * value
+            return known, 0.0 if loss is None or math.isnan(loss) else -loss
+
         accuracies: list[float] = []
         for row in rows:
-            value, so_far = row.get(best.metric), kept.get(best.metric)
-            if value is not None and (
-                so_far is None or so_far != so_far or (value < so_far if lower else value > so_far)
-            ):
-                kept = row
+            kept = max(kept, row, key=rank)
             accuracies.append(100 * kept[_accuracy_column(best.metric)])
         return np.cumsum([row["seconds"] for row in rows]).tolist(), accuracies
 

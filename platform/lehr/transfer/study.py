@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import mean
 
 from lehr.formatting import format_seconds
 from lehr.intervals import in_words
@@ -63,11 +64,18 @@ class TransferStudy(Each):
         """What is left to train; heads on features tell themselves how long they take."""
         work = super().work()
         told: dict[str, float] = {}
+        whole: list[float] = []  # what a head takes from its start to its end
         for trial in self.trials:
-            if self.parent and not trial.weight and trial.folder in work.running:
-                left = Progress.read(self.parent.child(trial.folder)).seconds_left
-                told |= {} if left is None else {trial.folder: left}
-        return replace(work, told=told)
+            if not self.parent or trial.weight or trial in self._waiting:
+                continue
+            progress = Progress.read(self.parent.child(trial.folder))
+            if trial.folder in work.running and progress.seconds_left is not None:
+                told[trial.folder] = progress.seconds_left
+            if trial.folder in self.outcomes or trial.folder in told:
+                whole.append(progress.seconds.get("total", 0.0) + told.get(trial.folder, 0.0))
+        heads = sum(not trial.weight for trial in self._waiting)
+        waiting = [trial.weight * trial.job.train.epochs for trial in self._waiting if trial.weight]
+        return replace(work, told=told, waiting=waiting, waiting_seconds=(mean(whole),) * heads if whole else ())
 
     def _under_way(self, trial: Trial) -> str:
         """How far a trial is that is being trained: `finetune 3 of 20 epochs`; empty for any other."""

@@ -1,6 +1,7 @@
 """How long a job made of trials still takes, from what its trials took so far.
 
-An epoch takes what the trials themselves measured: loading data and starting Ray, which come once, are no part of it.
+An epoch takes what the trials themselves measured: loading data and starting Ray, which come once, are no part of it,
+nor is what the first step of a process takes longer than the others.
 What each further trial adds (its start, its test, its model) is measured where trials follow each other. What is left
 is dealt to as many trials as run side by side, each to the one that is free first.
 """
@@ -8,6 +9,7 @@ is dealt to as many trials as run side by side, each to the one that is free fir
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,10 @@ from lehr.trials.trainable import Deadline
 
 END_SECONDS = 3.0
 """What follows the last trial: choosing, measuring what was chosen, importing what draws, and the page."""
+DIFFER = 1.5
+"""By what factor the times of two trials are thought to differ before any were seen."""
+THIRD = 4 / 3
+"""An estimate that may be off by more is told with its range."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Work:
         seconds: what comes after all trials.
         deadline: when everything ends at the latest.
         told: by folder, the seconds that running trials without epochs say they still take.
+        waiting_seconds: of each trial to come that has no epochs, what it is expected to take.
     """
 
     running: Mapping[str, float] = field(default_factory=dict)
@@ -36,6 +43,7 @@ class Work:
     seconds: float = 0.0
     deadline: Deadline | None = None
     told: Mapping[str, float] = field(default_factory=dict)
+    waiting_seconds: Sequence[float] = ()
 
 
 @dataclass
@@ -73,10 +81,10 @@ class Pace:
         if not (watch := self._trials.get(folder)):
             return
         now = self._clock()
-        took = row.get("seconds") or now - (watch.last or watch.began)
+        took, warm_up = row.get("seconds") or now - (watch.last or watch.began), row.get("warm_up", 0.0)
         if not watch.epochs:
-            watch.start = max(0.0, now - took - watch.began)
-        watch.epochs.append(took)
+            watch.start = max(0.0, now - took - watch.began) + warm_up
+        watch.epochs.append(max(0.0, took - warm_up))
         watch.last = now
 
     def ended(self, folder: str) -> None:
@@ -85,12 +93,28 @@ class Pace:
         if watch := self._trials.get(folder):
             watch.ended = self._clock()
 
+    def doubt(self, work: Work) -> float:
+        """The factor by which the estimate may be too high or too low; 1 where it is right within a third.
+
+        Trials to come may take longer or shorter than those seen. How much their times differ is guessed at first: two
+        trials that differ by half are added to those seen, which count more and more.
+        """
+        known = [math.log(each) for watch in self._trials.values() if (each := watch.epoch_seconds)]
+        if not work.waiting or not known:
+            return 1.0
+        apart = 2 * math.log(DIFFER) ** 2 + sum((each - mean(known)) ** 2 for each in known)
+        factor = math.exp(math.sqrt(apart / (1 + len(known)) / len(known)))
+        return factor if factor > THIRD else 1.0
+
     def seconds_left(self, work: Work, at_once: int) -> float | None:
-        """How long the study still takes where `at_once` trials run side by side; None before the first epoch."""
+        """How long the study still takes where `at_once` trials run side by side; None where nobody can know yet."""
         most = work.deadline.seconds_left if work.deadline else None
         known = [each for watch in self._trials.values() if (each := watch.epoch_seconds) is not None]
         if not known and (work.waiting or not work.told or set(work.running) - set(work.told)):
-            return most
+            return None
+        silent = [name for name in work.running if (watch := self._trials.get(name)) and not watch.weight]
+        if set(silent) - set(work.told):  # it has no epochs, and has not said yet how long it takes
+            return None
         usual, now = mean(known or [0.0]), self._clock()
         watched = self._trials.values()
         start = median([each.start for each in watched if each.follows and each.epochs] or [0.0])
@@ -104,7 +128,9 @@ class Pace:
             takes = (watch and watch.epoch_seconds) or usual
             since = now - (watch.last or watch.began + start) if watch else 0.0
             running.append(max(0.0, epochs * takes - max(0.0, since)) + tail)
-        waiting = [start + epochs * usual + tail for epochs in work.waiting]
+        waiting = [
+            start + seconds + tail for seconds in (*(each * usual for each in work.waiting), *work.waiting_seconds)
+        ]
         left = makespan(running, waiting, at_once) + work.seconds
         return left if most is None else max(0.0, min(left, most))
 

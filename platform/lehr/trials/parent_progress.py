@@ -66,9 +66,13 @@ class ParentProgress:
             headline=told.overview.headline or headline,
             children=told.overview.children or dict(self.counts),
         )
-        left = told.seconds_left
+        left, (least, most) = told.seconds_left, told.seconds_left_range or (None, None)
         if left is None and told.work:
             left = self._pace.seconds_left(told.work, self.at_once)
+            if left is None:
+                most = told.work.deadline.seconds_left if told.work.deadline else None
+            elif (doubt := self._pace.doubt(told.work)) > 1:
+                least, most = left / doubt, left * doubt
         progress = Progress(
             status=status,
             message=stop_reason(message),
@@ -76,6 +80,8 @@ class ParentProgress:
             measured_rows=told.measured_rows,
             seconds={"total": time.time() - self.began, **told.seconds},
             seconds_left=left,
+            seconds_left_least=least,
+            seconds_left_most=most,
             updated=time.time(),
             overview=overview,
         )

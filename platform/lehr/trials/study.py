@@ -66,6 +66,7 @@ class StudyProgress:
         seconds: overrides the measured times, such as `total`.
         work: what is left to train, from which the time that is left is estimated; None where nobody knows.
         seconds_left: an estimate of the study's own, which goes before that.
+        seconds_left_range: from what to what, where it may be off by more than a third; without an estimate the most.
     """
 
     overview: Overview = field(default_factory=Overview)
@@ -73,6 +74,7 @@ class StudyProgress:
     seconds: Mapping[str, float] = field(default_factory=dict)
     work: Work | None = None
     seconds_left: float | None = None
+    seconds_left_range: tuple[float | None, float | None] | None = None
     measured_rows: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -52,6 +52,7 @@ FILLED = {
     "chosen": "trials/0001",
     "only": "photo.jpg",
     "shlex.quote(run.name)": "train",
+    "shlex.quote(folder.uri)": "runs/train",
     "shlex.quote(str(file))": "best.yaml",
     "path": "photos",
     "data": "photos",

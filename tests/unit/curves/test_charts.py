@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lehr.curves import charts
+from lehr.curves import charts, panels
 from lehr.curves.diagnosis import diagnose
 from lehr.curves.record import Curves
 from lehr.reporting.drawing import MOST_POINTS, png, scale_for
@@ -135,3 +135,27 @@ def test_accuracies_that_lie_close_at_the_top_get_an_axis_that_shows_them_apart(
 def test_a_constant_rate_has_an_axis_of_its_own_size() -> None:
     low, high = scale_for(np.full(10, 0.01))["domain"]
     assert (low, high) == (pytest.approx(0.005), pytest.approx(0.015))
+
+
+def test_the_ring_of_the_accuracy_is_around_the_model_that_was_kept_and_no_words_lie_across_a_curve() -> None:
+    curves = made(2.0, epochs=4, validation=lambda p: 0.9 if p in (0.25, 0.75) else 0.8)
+    for kept, epoch, said in ((3, 3, "the model that was kept"), (None, 1, "the highest")):
+        panel = panels.accuracy_panel(replace(curves, kept=kept))
+        assert panel
+        spec = panel.to_dict(validate=False)
+        assert spec["title"].endswith(f"{said} ringed: 90.0 at epoch {epoch}")
+        rings = [each for each in spec["layer"] if each["mark"]["type"] == "point"]
+        assert [row["x"] for each in rings for row in each["data"]["values"]] == [epoch]
+        words = [each["mark"] for each in spec["layer"] if each["mark"]["type"] == "text"]
+        assert all(each["align"] == "left" for each in words), "only at the ends of lines"
+
+
+def test_the_panels_of_a_regression_say_whose_rows_their_lines_are_of_in_colours_that_differ() -> None:
+    curves = made(2.0, epochs=4, job={"task": {"name": "regression"}})
+    numbers = {f"validation_mae{name}": np.linspace(2, 1, 4) for name in ("", "_age", "_height")}
+    curves = replace(curves, epochs={**curves.epochs, **numbers, "clean_train_mae": np.linspace(2, 0.5, 4)})
+    [panel] = [each.to_dict(validate=False) for each in panels.metric_panels(curves) if "MAE" in str(each.title)]
+    assert panel["title"].startswith("Mean absolute error (MAE)")
+    assert panel["title"].endswith(": validation rows, together and each alone, and training rows")
+    colors = [each["mark"]["color"] for each in panel["layer"] if each["mark"]["type"] == "line"]
+    assert len(colors) == len(set(colors)) == 4

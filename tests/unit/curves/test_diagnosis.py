@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -19,6 +20,7 @@ from lehr.curves.record import Curves
 from lehr.curves.rules import CAUSES, FATAL, LAST_RESORT, RULES
 from lehr.curves.thresholds import Thresholds
 from lehr.job import from_dict, parse_overrides
+from lehr.runs import DataSurvey
 
 from .curves import made
 
@@ -215,3 +217,24 @@ def test_one_odd_batch_at_the_end_is_no_rise() -> None:
     assert diagnose(curves).first.name != "diverged"
     curves.steps["loss"][-8:] = 0.513
     assert diagnose(curves).first.name == "diverged"
+
+
+LINEAR = DataSurvey(linear=0.9)
+CLEAN = ("clean_train_accuracy", "clean_train_loss")
+
+
+@pytest.mark.parametrize("survey", [DataSurvey(), LINEAR], ids=["plain", "linear"])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_what_was_not_measured_is_no_nan_in_a_sentence(name: str, survey: DataSurvey) -> None:
+    """With `train.evaluated_training_rows: 0` verdicts said "nan% on training rows" and "nan in evaluation"."""
+    curves = replace(CASES[name](), survey=survey)
+    named = [
+        each for each in (*curves.epochs, *curves.steps) if each not in ("epoch", "step", "loss", "learning_rate")
+    ]  # always there
+    for columns in (CLEAN, *((each,) for each in named)):
+        unknown = {each: np.full_like(curves.steps[each], np.nan) for each in columns if each in curves.steps}
+        epochs = {each: known for each, known in curves.epochs.items() if each not in columns}
+        for finding in diagnose(replace(curves, steps={**curves.steps, **unknown}, epochs=epochs)).findings:
+            told = f"{finding.title} {finding.evidence} {finding.advice}"
+            assert not re.search(r"\bnan", told), (columns, told)
+            assert finding.name != "stale_statistics" or not {"clean_train_loss", "train_loss"} & set(columns)

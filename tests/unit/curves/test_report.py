@@ -119,6 +119,12 @@ def test_a_comparison_says_which_runs_its_rows_cannot_tell_apart() -> None:
     assert "The best is b; 360 validation rows cannot tell it from a: chance explains such a difference." in page
 
 
+def test_each_advice_of_a_comparison_is_a_paragraph_of_its_own() -> None:
+    runs = [replace(made(1.0, validation=value), name=name) for name, value in (("a", 0.90), ("b", 0.91))]
+    page = compare_page(runs, [diagnose(each) for each in runs], ["lehr run a.yaml folds=5", "lehr run b.yaml folds=5"])
+    assert all(f'<p class="">lehr run {name}.yaml folds=5</p>' in page for name in "ab")
+
+
 def on(name: str, value: float, **data: Any) -> Curves:
     seed, rows = data.pop("seed", 0), data.pop("rows", 360)
     found = made(1.0, validation=value, job={"seed": seed, "data": {"source": "digits", **data}})

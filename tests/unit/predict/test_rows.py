@@ -17,12 +17,14 @@ from tests.unit.predict.conftest import make_run
 
 import lehr
 from lehr import Run
+from lehr.cli.evaluate import class_table
 from lehr.data.decode import Decoded
 from lehr.errors import LehrError
 from lehr.predict import load_predictor, source_parts, worker
-from lehr.predict.evaluate import confusion_picture, evaluate
+from lehr.predict.evaluate import Evaluation, confusion_picture, evaluate
 from lehr.predict.part_files import PartResult
 from lehr.runs import RunFolder
+from lehr.screen import console
 
 ROWS = 50
 PIXELS = np.random.default_rng(1).integers(0, 256, (ROWS, 8, 8), dtype=np.uint8)
@@ -223,3 +225,17 @@ def test_training_on_images_without_labels_is_refused() -> None:
     Image.fromarray(PIXELS[0]).save("photos/a.png")
     with pytest.raises(LehrError, match=r"data.source: files has no labels to train with; allowed: in a prediction"):
         lehr.run({"kind": "train", "data": {"source": "files", "path": "photos"}}, debug=True)
+
+
+def test_no_line_of_the_table_of_classes_wraps_in_80_columns() -> None:
+    """With all intervals, the header took three rows and each class two."""
+    classes = ("Platelets", "RBC", "WBC")
+    confusion = np.array([[38, 1, 41], [1, 79, 0], [0, 0, 80]])
+    found = Evaluation(classes, confusion, 0.7, 0.3)
+    for width, narrow in ((80, True), (100, False)):
+        output = io.StringIO()
+        console(output, width=width).print(class_table(found, narrow=narrow))
+        lines = output.getvalue().rstrip("\n").split("\n")
+        assert len(lines) == 1 + len(classes)
+        assert "97.4%" in lines[1]
+        assert ("97.4% (" in lines[1]) != narrow

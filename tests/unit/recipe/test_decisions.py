@@ -32,6 +32,7 @@ from lehr.recipe.trial_results import (
     TrialResult,
     all_trials,
     best_trial,
+    ranked,
     trial_folders,
 )
 from lehr.recipe.verdicts import judge_final
@@ -525,3 +526,13 @@ def test_numbers_are_rounded_to_one_digit(value: float, expected: float) -> None
 def test_entropy_is_that_of_the_class_shares() -> None:
     assert entropy([1, 1]) == pytest.approx(math.log(2))
     assert entropy([3, 0]) == 0
+
+
+def test_of_trials_with_equal_values_the_best_is_that_of_the_lower_loss() -> None:
+    def of(number: int, *losses: float) -> TrialResult:
+        setting = Hyperparameters(rate=0.1, decay=0.1 * number)
+        return TrialResult(setting=setting, folder=f"trials/{number:04}", values=(0.9, 0.9, 0.5), losses=losses)
+
+    older, unsure, sure, better = of(0), of(1, 0.6, 0.5, 0.01), of(2, 0.3, 0.4, 0.9), of(3, 0.8, 0.8, 0.8)
+    better = better.model_copy(update={"values": (0.91, 0.1, 0.1)})
+    assert ranked([older, unsure, sure, better], "validation_accuracy") == [better, sure, unsure, older]

@@ -20,6 +20,7 @@ from lehr.job import from_dict, to_dict
 from lehr.job.recipe import RecipeJob
 from lehr.recipe import coarse, initial, overfit, refine
 from lehr.recipe.budget import budget_epochs, is_small, spent_epochs
+from lehr.recipe.forecast import RecipePace
 from lehr.recipe.initial import InitialCheck
 from lehr.recipe.kept import candidates, kept_trial
 from lehr.recipe.measurement import FULL_UPDATES
@@ -238,8 +239,8 @@ def test_trials_for_which_no_time_is_left_are_left_out(tmp_path: Path) -> None:
     clock = Clock(run)
     assert clock.seconds >= 50
     step = Step(StepId("coarse"), TrainingPlan((Hyperparameters(rate=0.1, decay=0),), 2))
-    assert StepStudy(made, RecipeState(), step, clock).ask() is None  # the search must end after 36 s
-    last = StepStudy(made, RecipeState(), replace(step, id=StepId("last")), clock).ask()
+    assert StepStudy(made, RecipeState(), step, clock, RecipePace()).ask() is None  # the search must end after 36 s
+    last = StepStudy(made, RecipeState(), replace(step, id=StepId("last")), clock, RecipePace()).ask()
     assert last
     assert last.deadline
     assert 9 < last.deadline.seconds_left <= 10

@@ -35,6 +35,7 @@ from lehr.runs import (
     size_of,
     write_model,
 )
+from lehr.runs.progress import Progress, TrainingProgress
 
 
 def small(
@@ -474,4 +475,14 @@ def test_a_damaged_or_unfinished_model_is_one_sentence(local: Folder) -> None:
             read_model(local)
     local.delete("model/model-0000.json")
     with pytest.raises(RunError, match="holds no finished model"):
+        read_model(local)
+
+
+def test_a_stopped_run_without_a_model_says_what_to_type(local: Folder) -> None:
+    training = TrainingProgress(epochs=120, epochs_done=12, total_steps=9)
+    Progress("stopped", training=training).write(local)
+    with pytest.raises(RunError, match=r"it was stopped after epoch 12 of 120: lehr resume \S+$"):
+        read_model(local)
+    Progress("running", training=training).write(local)
+    with pytest.raises(RunError, match=r"missing or incomplete$"):
         read_model(local)

@@ -14,9 +14,10 @@ from lehr.data.load import OpenedSources, splits
 from lehr.job import from_dict, to_dict
 from lehr.kinds import run_job
 from lehr.runs import Folder, Progress, RunFolder, read_model
+from lehr.search.analysis import read_search
 from lehr.search.combinations import Combinations, count_combinations
 from lehr.search.preview import preview
-from lehr.search.record import read_records
+from lehr.search.record import BestScore, read_records
 from lehr.search.space import Space
 from lehr.search.study import SearchStudy
 from lehr.training.group import Group
@@ -203,7 +204,7 @@ def test_a_trial_that_the_time_cuts_short_counts_with_what_it_has(tmp_path: Path
         study.tell(trial, Outcome("finished", study.deadline.reason, study.run))
     assert study.ask() is None
     assert study.ending == "the budget of 1 minute is used up"
-    assert study.ranking() == [(0, 0.5)]
+    assert study.ranking() == [(0, BestScore(0.5))]
     assert [record.ended.epoch for record in study.records.values() if record.ended] == [1, 0]
 
 
@@ -268,3 +269,36 @@ def test_combinations_without_an_epoch_were_not_tried(tmp_path: Path) -> None:
         study.tell(trial, Outcome("finished", study.deadline.reason, study.run))
     assert study.ask() is None
     assert study.ending == "1 of all 2 combinations finished no epoch: the budget of 1 minute is used up"
+
+
+def test_of_trials_with_equal_scores_the_best_is_that_of_the_lower_loss(tmp_path: Path) -> None:
+    """On few validation rows many trials reach the same share; before, the first of them won."""
+    job = search(space={"optimizer.lr": [0.05, 0.1, 0.2]})
+    run = RunFolder.create(Folder.at(tmp_path), to_dict(job))
+    study = SearchStudy(job, run)
+    losses: dict[int, tuple[float, ...]] = {0: (0.5, 0.4), 1: (0.3, 0.35), 2: ()}
+    for number, measured in losses.items():
+        trial = study.ask()
+        assert trial
+        for epoch in (1, 2):
+            row = {"epoch": epoch, "step": epoch, "validation_accuracy": 0.9}
+            study.epoch(trial, row | ({"validation_loss": measured[epoch - 1]} if measured else {}))
+        RunFolder.create(run.folder.child(f"trials/{number:04}"), to_dict(trial.job))
+    for each in (study, SearchStudy(job, run)):  # the second one as a resumed search reads it
+        while each.ask():
+            pass
+        assert [number for number, _ in each.ranking()] == [1, 0, 2]
+        best = each.progress().best
+        assert (best.trial, best.value, best.loss) == ("trials/0001", 0.9, 0.3)
+    assert [trial.number for trial in read_search(run).ranked] == [1, 0, 2]
+
+
+def test_records_of_older_searches_have_no_losses_and_rank_as_before(tmp_path: Path) -> None:
+    job = search(space={"optimizer.lr": [0.05, 0.1]})
+    run = RunFolder.create(Folder.at(tmp_path), to_dict(job))
+    for number, scores in enumerate([[0.8, 0.9], [0.9, 0.7]]):
+        content = {"values": {"optimizer.lr": 0.05 * (1 + number)}, "scores": scores, "ended": {}}
+        run.folder.child(f"trials/{number:04}").write_json("search.json", content)
+    study = SearchStudy(job, run)
+    assert [number for number, _ in study.ranking()] == [0, 1]
+    assert study.progress().best.loss is None

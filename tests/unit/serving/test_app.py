@@ -206,3 +206,18 @@ def test_the_interface_describes_itself(server: Server) -> None:
     assert server.ask("/metrics")[1] == "ray_serve_num_http_requests 3\n"
     page = server.ask("/")[1]
     assert "http" not in page.replace("http-equiv", "")  # nothing is fetched from elsewhere
+
+
+@pytest.mark.parametrize(
+    ("mode", "form_of_file"),
+    [("L", "JPEG"), ("CMYK", "JPEG"), ("LA", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("I;16", "PNG"), ("1", "PNG")],
+)
+def test_an_image_of_any_mode_is_answered(server: Server, mode: str, form_of_file: str) -> None:
+    """Servers that assume three channels fail at a grey JPEG, or at a PNG with transparency."""
+    plain, buffer = Image.new("L", (8, 8), 255), io.BytesIO()
+    image = Image.fromarray(np.full((8, 8), 65535, np.uint16)) if mode == "I;16" else plain.convert("RGB").convert(mode)
+    image.save(buffer, form_of_file)
+    status, found = server.predict(buffer.getvalue(), "application/octet-stream")
+    assert status == 200, found
+    [prediction] = found["predictions"]
+    assert (prediction["class"], round(prediction["probability"], 2)) == ("light", 1.0)

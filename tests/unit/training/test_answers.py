@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 from tests.support import tiny, train_here
 
+import lehr
 from lehr.runs import Folder, RunFolder
 from lehr.runs.answers import NAME, Answers
+from lehr.runs.row_names import read_row_names
 
 
 def given() -> Answers:
@@ -95,3 +97,29 @@ def test_with_many_classes_the_pairs_confused_most_are_listed(tmp_path: Path) ->
     confused = str(answer_sections(run)[0].body)
     assert "2 of 3" in confused
     assert 'class="heat"' not in confused
+
+
+def test_a_picture_in_the_report_has_the_name_of_its_file(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number in range(40):
+        file = tmp_path / "photos" / ["dark", "light"][number % 2] / f"shot-{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 90 + 2 * number, np.uint8)).save(file)
+    job = {
+        "kind": "train",
+        "name": "named",
+        "storage": str(tmp_path / "runs"),
+        "model": {"name": "small_cnn", "width": 8},
+    }
+    data = {"path": str(tmp_path / "photos"), "image_size": 8, "validation": 0.5}
+    run = lehr.run({**job, "data": data, "train": {"epochs": 1, "batch_size": 20}}, debug=True).record
+    names, answers = read_row_names(run.folder), Answers.read(run.folder)
+    assert answers
+    assert set(names) == {int(answers.rows[at]) for at in answers.pictures}
+    for at in answers.pictures:
+        assert Path(names[int(answers.rows[at])]).parent.name == answers.classes[answers.labels[at]]
+    page = run.folder.read("report.html").decode()
+    assert all("/".join(name.split("/")[-2:]) in page for name in names.values())
+    run.folder.write("row_names.json", b"{")
+    assert read_row_names(run.folder) == {}

@@ -93,7 +93,7 @@ def test_a_deadline_is_the_most() -> None:
     work: Mapping[str, float] = {"b": 50.0}
     found = run.pace.seconds_left(Work(work, deadline=Deadline(time.time() + 7, "")), 1)
     assert found == pytest.approx(7, abs=1)
-    assert Pace().seconds_left(Work(work, deadline=Deadline(time.time() + 7, "")), 1) == pytest.approx(7, abs=1)
+    assert Pace().seconds_left(Work(work, deadline=Deadline(time.time() + 7, "")), 1) is None, "that is no estimate"
 
 
 def test_makespan_is_that_of_giving_each_task_to_the_place_that_is_free_first() -> None:
@@ -119,3 +119,41 @@ def test_what_follows_the_last_trial_is_part_of_the_time_left() -> None:
     run.trial("a", 3, 1.0)
     found = run.pace.seconds_left(work_of([], [], [], {}), 1)
     assert found == pytest.approx(END_SECONDS)
+
+
+def test_what_the_first_step_of_a_process_takes_longer_is_no_part_of_an_epoch() -> None:
+    """Ten short trials were told to take half as long again, by the first epoch of the first."""
+    run = Simulated()
+    run.pace.began("a")
+    run.now += 3.0
+    run.pace.epoch("a", {"epoch": 1, "seconds": 3.0, "warm_up": 2.0})
+    assert left(run.pace, waiting=(4.0,), a=3) == pytest.approx(3 + 4)
+
+
+def test_a_range_is_told_until_the_times_of_trials_to_come_are_known() -> None:
+    run = Simulated()
+    work = Work({}, (4.0,) * 6)
+    assert run.pace.doubt(work) == 1.0, "nothing is estimated yet"
+    run.trial("a", 2, 1.0)
+    assert run.pace.doubt(work) == pytest.approx(1.5)
+    assert run.pace.doubt(Work({"a": 2})) == 1.0, "of the trial that runs, the epochs are known"
+    run.trial("b", 2, 1.0)
+    assert run.pace.doubt(work) == 1.0, "two trials took the same: it holds within a third"
+    run.trial("c", 2, 9.0)
+    assert run.pace.doubt(work) > 4 / 3, "their times differ too much"
+
+
+def test_nothing_is_said_while_a_trial_without_epochs_has_not_told_how_long_it_takes() -> None:
+    """A transfer was told to take 5 s where its heads took 46."""
+    run = Simulated()
+    run.pace.began("features", weight=0.0)
+    run.trial("finetune", 3, 1.0)
+    running = {"features": 0.0, "finetune": 5.0}
+    assert run.pace.seconds_left(Work(running), 2) is None
+    assert run.pace.seconds_left(Work(running, told={"features": 46.0}), 2) == pytest.approx(46.0)
+
+
+def test_trials_to_come_without_epochs_take_what_is_expected_of_them() -> None:
+    run = Simulated()
+    run.trial("finetune", 3, 1.0)
+    assert run.pace.seconds_left(Work(waiting=(3.0,), waiting_seconds=(20.0,)), 1) == pytest.approx(23.0)
