@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lehr.data.epoch_order import EpochOrder, slices
 from lehr.data.labels import Labels
 from lehr.data.randomness import key, permutation
 from lehr.data.targets import as_targets
@@ -114,6 +115,15 @@ class DataSubset:
         """int64 [rows]: a new tensor with the label of every row; of another task, its `lehr.data.targets.Targets`."""
         return self._labels.index_select(0, self.ids)
 
+    def labels_at(self, positions: Tensor) -> Any:
+        """The labels of the rows at `positions`, as a new tensor or `Targets`."""
+        return self._labels.index_select(0, self.ids.index_select(0, positions.to(self.device)))
+
+    def class_counts(self) -> Tensor:
+        """int64 [classes]: the rows of each class, of rows that have one each."""
+        known = self.labels
+        return torch.bincount(known[known >= 0], minlength=len(self.classes)).cpu()
+
     def gather(self, positions: Tensor) -> Batch:
         """The rows at `positions` (indices into `ids`) as a new batch, on the device of the rows."""
         ids = self.ids.index_select(0, positions.to(self.device))
@@ -123,9 +133,26 @@ class DataSubset:
         """One batch for each of `positions`, in that order."""
         return map(self.gather, positions)
 
+    def share(self, rank: int, workers: int) -> range:
+        """The positions of worker `rank` of `workers` where all rows are passed through a network once."""
+        return self.share_of(len(self), rank, workers)
+
+    def share_of(self, asked: int, rank: int, workers: int) -> range:
+        """The same of so many rows, in their order, that are asked for among them."""
+        return range(rank, asked, workers)
+
+    def in_order(self, rank: int, workers: int, batch_size: int) -> Iterator[Batch]:
+        """Those rows in batches; an empty batch if there are none."""
+        mine = torch.tensor(self.share(rank, workers), dtype=torch.int64)
+        return self.batches(mine.split(batch_size) if len(mine) else [mine])
+
     def order(self, key: int) -> Tensor:
         """int64 [rows]: positions in an order fixed by the key."""
         return permutation(key, len(self))
+
+    def some_rows(self, key: int, count: int) -> Tensor:
+        """int64: the first positions of `order(key)`, `count` of them, or all if there are fewer."""
+        return self.order(key)[:count]
 
     def unreadable(self) -> dict[int, str]:
         """By row id, why an image is unreadable that was found so during training. Empty here: all were read before."""
@@ -236,19 +263,23 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tenso
 class BatchSampler:
     """The batches of every epoch as row positions: a pure function of (seed, epoch, step), whatever the workers.
 
-    Batches are global: worker r of n takes rows r::n of each. The last batch of an epoch may be smaller.
+    Batches are global: `Slices` says which rows of each a worker takes. The last batch of an epoch may be smaller.
 
     Attributes:
         rows: rows in one epoch.
         batch_size: rows in a global batch.
         seed: the seed of the order.
         shuffle: from a key to an order of all rows, int64 [rows]; by default all orders are equally likely.
+        shards: data shards of streamed rows (`lehr.data.epoch_order`); of others 1.
+        dealt: from a key to the order of streamed rows in shards; None of others.
     """
 
     rows: int
     batch_size: int
     seed: int
     shuffle: Callable[[int], Tensor] | None = None
+    shards: int = 1
+    dealt: Callable[[int], EpochOrder] | None = None
 
     @property
     def steps(self) -> int:
@@ -257,23 +288,49 @@ class BatchSampler:
 
     def order(self, epoch: int) -> Tensor:
         """int64 [rows]: the row positions of this epoch in order."""
+        if order := self.in_shards(epoch):
+            return order.whole()
         stream = key(self.seed, "order", epoch)
         return self.shuffle(stream) if self.shuffle else permutation(stream, self.rows)
+
+    def in_shards(self, epoch: int) -> EpochOrder | None:
+        """The order of this epoch where it is one in data shards, without a number for each row."""
+        return self.dealt(key(self.seed, "order", epoch)) if self.dealt else None
 
     def size(self, step: int) -> int:
         """Rows in the global batch at `step` of an epoch."""
         return min(self.batch_size, self.rows - step * self.batch_size)
 
+    def own(self, rows: int, rank: int, workers: int) -> np.ndarray:
+        """int64, ascending: which rows worker `rank` of `workers` takes of a global batch of so many."""
+        return slices(rows, self.shards).own(rank, workers)
+
+    def needed(self, rows: int, rank: int, workers: int) -> tuple[np.ndarray, MixPartners]:
+        """Which rows of a global batch of so many a worker needs for mixing, and which of these it trains on.
+
+        The order is random already, so that taking the next row as a partner is as good as drawing one, and every
+        worker knows it.
+        """
+        batch = slices(rows, self.shards)
+        own = batch.own(rank, workers)
+        needed, index = np.unique(np.concatenate([own, batch.partner()[own]]), return_inverse=True)
+        both = torch.from_numpy(index)
+        return needed, MixPartners(both[: len(own)], both[len(own) :])
+
+    def reach(self, rank: int, workers: int, *, mixes: bool) -> np.ndarray:
+        """int64 [shards]: how many workers need rows of each shard; 0 for a shard that worker `rank` does not need."""
+        sizes = {self.size(step) for step in (0, self.steps - 1) if step >= 0}
+        found = np.zeros((workers, self.shards), bool)
+        for rows in sizes:
+            found |= slices(rows, self.shards).reach(workers, mixes=mixes)
+        return found.sum(axis=0) * found[rank]
+
     def positions(self, order: Tensor, step: int, rank: int, workers: int) -> Tensor:
-        """int64: the row positions of worker `rank` of `workers` in the batch at `step`."""
+        """int64: the row positions of worker `rank` of `workers` in the batch at `step`, of rows without shards."""
         return order[step * self.batch_size : (step + 1) * self.batch_size][rank::workers]
 
     def positions_and_partners(self, order: Tensor, step: int, rank: int, workers: int) -> tuple[Tensor, MixPartners]:
-        """As `positions`, with the partners that mixing needs: the partner of a row is the next of the global batch.
-
-        The order is random already, so this is as good as drawing partners, and every worker knows them.
-        """
+        """As `positions`, with the partners that mixing needs."""
         batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-        own = torch.arange(len(batch))[rank::workers]
-        needed, index = torch.unique(torch.cat([own, (own + 1) % len(batch)]), return_inverse=True)
-        return batch[needed.to(order.device, non_blocking=True)], MixPartners(index[: len(own)], index[len(own) :])
+        needed, partners = self.needed(len(batch), rank, workers)
+        return batch[torch.from_numpy(needed).to(order.device, non_blocking=True)], partners

@@ -31,7 +31,7 @@ def fixed_sample(plan: Plan, rows: int, group: Group, purpose: str) -> tuple[Bat
         This worker's part of them, and how many rows all workers have together.
     """
     train = plan.splits.train
-    chosen = train.order(key(plan.job.seed, purpose))[: min(rows, len(train))]
+    chosen = train.some_rows(key(plan.job.seed, purpose), rows)
     return train.gather(chosen[group.rank :: group.size]).to(group.device), len(chosen)
 
 
