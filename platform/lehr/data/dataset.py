@@ -14,6 +14,7 @@ from torch import Tensor
 from lehr.data.epoch_order import EpochOrder, slices
 from lehr.data.labels import Labels
 from lehr.data.randomness import key, permutation
+from lehr.data.row_sets import RowSet, first_of_order, pieces
 from lehr.data.targets import as_targets
 from lehr.tasks.forms import UNREADABLE
 
@@ -51,8 +52,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, ids: Tensor) -> DataSubset:
+    def rows(self, ids: Tensor | RowSet) -> DataSubset:
         """The rows of these ids, without the unreadable ones."""
+        ids = torch.from_numpy(ids.ids()) if isinstance(ids, RowSet) else ids
         if self.unreadable:
             ids = ids[~torch.isin(ids, torch.tensor(self.unreadable))]
         return DataSubset(self, ids)
@@ -235,28 +237,45 @@ class Splits:
 
 def random_split(rows: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Splits rows into (train ids, validation ids), int64, fixed by the seed; at least one row in each."""
-    order = permutation(key(seed, "split"), rows)
-    count = min(max(round(rows * share), 1), rows - 1)
-    return order[count:].sort().values, order[:count].sort().values
+    return _both(held_out_by_chance(rows, share, seed))
 
 
 def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits rows into (train ids, validation ids), int64, each class in the same proportion, fixed by the seed.
+    """Splits rows into (train ids, validation ids), int64, as `held_out_by_class` has them."""
+    return _both(held_out_by_class(labels, share, seed))
+
+
+def _both(held_out: RowSet) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(held_out.others().ids()), torch.from_numpy(held_out.ids())
+
+
+def held_out_by_chance(rows: int, share: float, seed: int) -> RowSet:
+    """The rows to hold out, fixed by the seed; at least one, and one is left."""
+    count = min(max(round(rows * share), 1), rows - 1)
+    return first_of_order(key(seed, "split"), rows, np.array([max(0, count)]))
+
+
+def held_out_by_class(labels: np.ndarray, share: float, seed: int) -> RowSet:
+    """The rows to hold out, of each class in the same proportion, fixed by the seed.
 
     Every class keeps at least one training row, and gives up at least one validation row if it has two or more.
 
     Args:
-        labels: int64 [rows].
+        labels: integers [rows], of any type: no order of the rows is stored.
         share: the share of each class to hold out, between 0 and 1.
         seed: the seed of the split.
     """
-    order = permutation(key(seed, "split"), len(labels)).numpy()
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        of_class = order[labels[order] == label]
-        count = min(max(round(len(of_class) * share), 1), len(of_class) - 1)
-        held_out[of_class[:count]] = True
-    return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
+    lowest = int(labels.min()) if len(labels) else 0
+
+    def class_of(start: int, end: int) -> np.ndarray:
+        found: np.ndarray = labels[start:end].astype(np.int64) - lowest
+        return found
+
+    sizes = np.zeros(int(labels.max()) - lowest + 1 if len(labels) else 1, np.int64)
+    for start, end in pieces(len(labels)):
+        sizes += np.bincount(class_of(start, end), minlength=len(sizes))
+    counts = np.minimum(np.maximum(np.rint(sizes * share).astype(np.int64), 1), sizes - 1)
+    return first_of_order(key(seed, "split"), len(labels), np.maximum(counts, 0), class_of)
 
 
 @dataclass(frozen=True)

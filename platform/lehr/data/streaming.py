@@ -43,8 +43,8 @@ class Decoder(Protocol):
     at_once: int
     """How many parts are decoded at the same time."""
 
-    def submit(self, part: Part, rows: Sequence[int], wanted: PixelFormat, takers: int = 1) -> Pending:
-        """Decodes these rows of a part, in the order given; `takers` is how many workers will ask for just them."""
+    def submit(self, part: Part, rows: Sequence[int], wanted: PixelFormat, number: int = 0, takers: int = 1) -> Pending:
+        """Decodes these rows of part `number`, in the order given; `takers` is how many workers ask for just them."""
         ...
 
 
@@ -55,7 +55,7 @@ class ThreadDecoder:
         self.at_once = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def submit(self, part: Part, rows: Sequence[int], wanted: PixelFormat, takers: int = 1) -> Pending:
+    def submit(self, part: Part, rows: Sequence[int], wanted: PixelFormat, number: int = 0, takers: int = 1) -> Pending:
         return self._pool.submit(decode_rows, part, rows, wanted)
 
 
@@ -320,7 +320,7 @@ class StreamedSubset(DataSubset):
         count = min(count, len(self))
         if self.some is None:
             return permutation(key, len(self))[:count]
-        return torch.from_numpy(self.dealt(key, max(1, len(self)), 1).positions(np.arange(count)))
+        return torch.from_numpy(self.dealt(key, 1, 1).positions(np.arange(count)))
 
     def batches(self, positions: Iterable[Tensor]) -> Iterator[Batch]:
         chunks = list(positions)
@@ -381,7 +381,7 @@ class StreamedSubset(DataSubset):
         return pixels, labels
 
     def _submit(self, number: int, rows: list[int], takers: int = 1) -> Pending:
-        return self.stream.decoder.submit(self.stream.source.parts[number], rows, self.stream.wanted, takers)
+        return self.stream.decoder.submit(self.stream.source.parts[number], rows, self.stream.wanted, number, takers)
 
 
 def _wanted(order: EpochOrder, used: np.ndarray, first: np.ndarray, last: np.ndarray) -> list[Wanted]:

@@ -39,7 +39,7 @@ def guess_loss(plan: Plan) -> float:
     """The training loss of the best guess that looks at no image; of a task without classes that of outputs of zero."""
     if not isinstance(plan.task, Classification):
         return plan.chance_loss
-    return loss_of_a_guess(plan, torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).tolist())
+    return loss_of_a_guess(plan, plan.splits.train.class_counts().tolist())
 
 
 def loss_of_a_guess(plan: Plan, counts: Sequence[int]) -> float:

@@ -47,9 +47,9 @@ class Counting(ThreadDecoder):
         super().__init__(threads)
         self.asked: list[tuple[Part, list[int]]] = []
 
-    def submit(self, part: Part, rows: Sequence[int], wanted: PixelFormat, takers: int = 1) -> Any:
+    def submit(self, part: Part, rows: Sequence[int], wanted: PixelFormat, number: int = 0, takers: int = 1) -> Any:
         self.asked.append((part, list(rows)))
-        return super().submit(part, rows, wanted, takers)
+        return super().submit(part, rows, wanted, number, takers)
 
 
 def both(path: Path, **data: Any) -> tuple[DataSubset, StreamedSubset, Counting]:
@@ -231,7 +231,7 @@ def test_too_many_unreadable_rows_end_the_job(tmp_path: Path) -> None:
 
 def test_what_a_decoder_raises_reaches_the_loop(parquet_file: Path) -> None:
     class Broken(ThreadDecoder):
-        def submit(self, part: Part, rows: Sequence[int], wanted: PixelFormat, takers: int = 1) -> Any:
+        def submit(self, part: Part, rows: Sequence[int], wanted: PixelFormat, number: int = 0, takers: int = 1) -> Any:
             raise RuntimeError("the disk is gone")
 
     job = tiny(data={"source": "parquet", "path": str(parquet_file)})
