@@ -56,10 +56,21 @@ class RayDecoder:
         return _task(self._cpus, node).remote(part, np.asarray(rows, np.int64), wanted)
 
     def keeper(self, node: str) -> Any:
-        """The node's actor for what several workers need."""
-        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        """The node's actor for what several workers need. It lives as long as the process that asked for it first."""
         name = f"{self._name}-{node}"
-        return _Keeper.options(name=name, get_if_exists=True, scheduling_strategy=here).remote(self, node)  # type: ignore[attr-defined]
+        if name not in _KEEPERS:
+            here = NodeAffinitySchedulingStrategy(node, soft=False)
+            options: Any = {"name": name, "get_if_exists": True, "scheduling_strategy": here}
+            _KEEPERS[name] = _Keeper.options(**options).remote(self, node)  # type: ignore[attr-defined]
+        return _KEEPERS[name]
+
+    def forget_keeper(self, node: str) -> None:
+        """It was lost: the next who asks for it starts another."""
+        _KEEPERS.pop(f"{self._name}-{node}", None)
+
+
+_KEEPERS: dict[str, Any] = {}
+"""The actors that this process knows: one ends when nobody does."""
 
 
 @lru_cache(maxsize=16)
@@ -93,6 +104,7 @@ class _Shared:
         try:
             return ray.get(ray.get(self._asked)[0])
         except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):
+            self._decoder.forget_keeper(self._node)
             return ray.get(self._decoder.start(self._node, *self._what))
 
 

@@ -172,10 +172,12 @@ def test_what_several_workers_of_a_node_need_is_decoded_once(tmp_path: Path, wor
     log.write_text("")
 
     @ray.remote(num_cpus=0)
-    def worker(rank: int) -> list[Any]:
-        return [(batch.ids.numpy(), batch.inputs.numpy()) for batch in epoch_of(of_all(shared), rank, workers)]
+    class Worker:
+        def epoch(self, rank: int) -> list[Any]:
+            return [(batch.ids.numpy(), batch.inputs.numpy()) for batch in epoch_of(of_all(shared), rank, workers)]
 
-    found = ray.get([worker.remote(rank) for rank in range(workers)])
+    each = [Worker.remote() for _ in range(workers)]
+    found = ray.get([worker.epoch.remote(rank) for rank, worker in enumerate(each)])
     read = sorted(map(int, log.read_text().split()))
     assert read == sorted(set(read))
     assert len(read) == 10
