@@ -156,6 +156,28 @@ class Dealing:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How far a row can move. Its part may come anywhere in the epoch; the rows of a part stay near each other.
+
+    Attributes:
+        parts: that there are.
+        apart: two rows of a part are fewer rows than this apart in the epoch, but for a part at the edge of a shard.
+        at_once: of how many parts a batch has rows, about, if it is large.
+    """
+
+    parts: int
+    apart: int
+    at_once: int
+
+    def sentence(self, shards: int) -> str:
+        where = f"{shards} data shard{'s' if shards > 1 else ''}"
+        return (
+            f"streamed in {where}: rows of about {self.at_once:,} of {self.parts:,} parts are mixed at a time, "
+            f"and those of one part are less than {self.apart:,} rows apart"
+        )
+
+
+@dataclass(frozen=True)
 class EpochOrder:
     """The order of one epoch.
 
@@ -198,6 +220,15 @@ class EpochOrder:
         ends = np.cumsum(counts[parts])
         rows = int(ends[-1]) if len(ends) else 0
         return cls(Dealing(rows, batch_size, 1), parts, ends, ends - counts[parts], np.append(0, ends), members, None)
+
+    @property
+    def spread(self) -> Spread:
+        """How well the order mixes."""
+        rows, shards = np.diff(self.cuts), self.dealing.shards
+        most = int(rows.max(initial=0))
+        counts = np.diff(self.ends, prepend=0)
+        # Two rows of a part are in one window, whose rows come one in each turn of the shards.
+        return Spread(len(self.parts), most * shards, round(shards * rows.mean() / max(1.0, counts.mean())))
 
     def window(self, slots: np.ndarray) -> np.ndarray:
         """int64: the window of each place in the sequence."""

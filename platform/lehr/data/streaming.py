@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lehr.data.dataset import Batch, BatchSampler, DataSubset
 from lehr.data.decode import Decoded, decode
-from lehr.data.epoch_order import Dealing, EpochOrder, shards_in_use
+from lehr.data.epoch_order import PARTS_OF_SHARD, Dealing, EpochOrder, shards_in_use
 from lehr.data.labels import Labels, concatenate, mark_unreadable, one_class_each
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import permutation
@@ -218,6 +218,16 @@ class StreamedSubset(DataSubset):
         assert self.some is not None, "rows in the order of their parts"
         dealing = Dealing(len(self), batch_size, shards)
         return EpochOrder.shuffled(self.some, self._of_parts, dealing, max(1, self.window_rows(shards)), key)
+
+    def order_told(self, batch_size: int, shards: int) -> str:
+        """How well an epoch in so many shards, as the job asks for, is shuffled, as a sentence."""
+        if self.some is None:
+            return ""
+        used = self.shards(shards)
+        fewer = (
+            f"; data.shards asks for {shards}, which takes {PARTS_OF_SHARD * shards:,} parts" if used < shards else ""
+        )
+        return self.dealt(0, batch_size, used).spread.sentence(used) + fewer
 
     def window_rows(self, shards: int) -> int:
         """Rows of a window, about: as many as `WINDOW_BYTES` hold for all shards, and an eighth of a shard."""

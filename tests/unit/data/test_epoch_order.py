@@ -74,3 +74,37 @@ def test_the_windows_of_different_shards_do_not_begin_together() -> None:
     order = order_of(100_000, 64, 16, 5000)
     begins = order.dealing.step(order.cuts[:-1])
     assert np.unique(begins, return_counts=True)[1][1:].max() <= 3
+
+
+def sorted_by_class(shards: int, parts: int = 200, rows: int = 50, classes: int = 10) -> tuple[EpochOrder, np.ndarray]:
+    """An order of parts that each hold one class, and the class of each row."""
+    counts = np.full(parts, rows)
+    dealing = Dealing(parts * rows, 64, shards)
+    order = EpochOrder.shuffled(RowSet(parts * rows), counts, dealing, parts * rows // 8 // shards, 3)
+    return order, np.arange(parts * rows) * classes // (parts * rows)
+
+
+def test_a_part_may_come_anywhere_and_its_rows_stay_as_near_as_is_said() -> None:
+    order, _ = sorted_by_class(16)
+    place = np.empty(len(order.whole()), np.int64)
+    place[order.whole().numpy()] = np.arange(len(place))
+    of_part = place.reshape(200, 50)
+    within = np.ptp(of_part, axis=1) < order.spread.apart
+    assert within.sum() >= 200 - 15  # but for those at the edge of a shard
+    moved = np.abs(place - np.arange(len(place))) / len(place)
+    assert abs(moved.mean() - 1 / 3) < 0.05  # as where any place is as likely
+    assert order.spread.at_once == 200 // 8 or abs(order.spread.at_once - 25) < 8
+
+
+def test_rows_sorted_by_class_come_mixed() -> None:
+    """The share of pairs, in a batch and in two that follow each other, that are of one class: a tenth if all were
+    mixed, all of them if nothing were."""
+    shares = {}
+    for shards in (1, 4, 16):
+        order, classes = sorted_by_class(shards)
+        batches = classes[order.whole().numpy()][: 64 * 156].reshape(156, 64)
+        counts = np.stack([(batches == label).sum(axis=1) for label in range(10)], axis=1)
+        inside = float((counts * (counts - 1)).sum() / (64 * 63 * 156))
+        following = float((counts[1:] * counts[:-1]).sum() / (64 * 64 * 155))
+        shares[shards] = inside, following
+    assert all(0.095 < share < 0.16 for each in shares.values() for share in each), shares
