@@ -197,7 +197,10 @@ def _record_start(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None,
     splits = plan.splits
     rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
     if isinstance(splits.train, StreamedSubset) and plan.sampler.dealt:
-        recorder.event("note", splits.train.order_told(plan.sampler.batch_size, plan.job.data.shards))
+        told = splits.train.order_told(plan.sampler.batch_size, plan.job.data.shards)
+        if count > plan.job.data.shards:
+            told += f"; several of the {count} workers read each shard, which data.shards={count} spares"
+        recorder.event("note", told)
     for note in plan.lightning.notes if plan.lightning else ():
         recorder.event("note", note)
     chance = {} if math.isnan(plan.chance_loss) else {"chance_loss": plan.chance_loss}

@@ -17,6 +17,7 @@ from tests.support import largest_difference, records, tiny, train_here
 
 import lehr.data.epoch_order as epoch_order
 import lehr.data.streaming as streaming
+import lehr.data.windows as windows
 from lehr.data.augment import Augment
 from lehr.data.batches import batches
 from lehr.data.dataset import UNREADABLE, DataSubset
@@ -266,6 +267,35 @@ def test_a_run_notes_what_each_of_its_workers_skipped(tmp_path: Path) -> None:
     assert training.skipped_images == len(broken)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_workers_for_whom_no_row_is_left_get_empty_batches(parquet_file: Path, rows: int) -> None:
+    stream = OpenedSources(tiny(data={"source": "parquet", "path": str(parquet_file)})).stream(ThreadDecoder(1))
+    few = stream["train"].rows(torch.arange(rows) * 5)
+    sampler, mixed = few.sampler(16, 0, 16), Augment([("mixup", {})], 0)
+    for augment in (Augment([], 0), mixed):
+        each = [list(batches(few, sampler, augment, 0, 0, rank, 8)) for rank in range(8)]
+        assert {len(found) for found in each} == {sampler.steps}
+        assert sorted(row for found in each for batch in found for row in batch.ids.tolist()) == few.ids.tolist()
+    evaluated = [list(few.in_order(rank, 8, 4)) for rank in range(8)]
+    assert torch.equal(torch.cat([batch.ids for found in evaluated for batch in found]), few.ids)
+
+
+def test_what_was_trained_on_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the epoch: the windows in use, one for each shard or two where one ends, and few ahead."""
+    held: list[int] = []
+    at = windows.Ahead.at
+
+    def counted(self: windows.Ahead, step: int) -> None:
+        at(self, step)
+        held.append(len(self._windows))
+
+    monkeypatch.setattr(windows.Ahead, "at", counted)
+    _, streamed, _ = both(write_parquet(tmp_path / "set.parquet", range(800)), validation=0.001)
+    assert sum(len(batch.ids) for batch in batches(streamed, streamed.sampler(16, 0, 4), Augment([], 0), 0)) == 330
+    assert max(held) <= 4 * 2 + 4
+    assert held[-1] <= 4
+
+
 # ── whole trainings ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -292,7 +322,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [3, 8, 13])
+@pytest.mark.parametrize("step", [3, 9, 13])
 def test_killed_at_a_step_and_resumed_is_never_killed(many_parts: Path, tmp_path: Path, step: int) -> None:
     job = hard(many_parts, train__checkpoint__every="1step")
 
