@@ -140,9 +140,7 @@ def main() -> None:
             "seconds: training": ROWS / (chosen.workers * chosen.trained),
             "seconds: network of a node": load.parts * part_bytes / chosen.network,
             "seconds: the store": load.all_parts * part_bytes / chosen.store,
-            "seconds: reading parts": load.parts
-            * (rates.part_seconds + part_bytes / rates.bytes_a_second)
-            / chosen.cpus,
+            "seconds: reading parts": load.parts * a_part / chosen.cpus,
             "seconds: decoding": load.images / rates.images_a_second / chosen.cpus,
         }
         for name, load in found.items()
