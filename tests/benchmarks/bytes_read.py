@@ -4,7 +4,7 @@ Every read of a file is counted where pyarrow opens it, in the processes that re
 their batches and validate, on `ray.cluster_utils.Cluster`. What is asked: within 5 % of one pass over the file for all
 workers together. Before there were data shards, each worker read each part: as many passes as workers.
 
-    python -m tests.benchmarks.bytes_read [disk] [s3]
+    python -m tests.benchmarks.bytes_read [disk] [s3] [WORKERS …]
 """
 
 from __future__ import annotations
@@ -216,7 +216,8 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    wanted = sys.argv[1:] or ["disk", "s3"]
+    numbers = [int(each) for each in sys.argv[1:] if each.isdecimal()]
+    wanted = [each for each in sys.argv[1:] if not each.isdecimal()] or ["disk", "s3"]
     with tempfile.TemporaryDirectory() as folder:
         log = f"{folder}/log"
         os.mkdir(log)
@@ -229,7 +230,7 @@ def main() -> None:
                 print("| from | workers | nodes | passes over the data | seconds |\n|---|---|---|---|---|")
                 for place, path in (("disk", f"{folder}/set.parquet"), ("s3", remote)):
                     for nodes in NODES if place in wanted else ():
-                        for workers in WORKERS:
+                        for workers in numbers or WORKERS:
                             if workers >= nodes:
                                 found, seconds = passes(path, log, workers, nodes)
                                 print(f"| {place} | {workers} | {nodes} | {found:.3f} | {seconds:.1f} |", flush=True)

@@ -262,7 +262,7 @@ class StreamedSubset(DataSubset):
         used = np.flatnonzero((order.cuts[:-1] < end) & (order.cuts[1:] > begin))
         first = np.maximum(order.cuts[used] - begin, 0) // batch_size
         last = (np.minimum(order.cuts[used + 1], end) - 1 - begin) // batch_size
-        chunks = [np.arange(at, min(end, at + batch_size)) for at in range(begin, max(end, begin + 1), batch_size)]
+        chunks = (np.arange(at, min(end, at + batch_size)) for at in range(begin, max(end, begin + 1), batch_size))
         rows, alone = self.window_rows(1) // workers, np.ones(len(order.cuts), np.int64)
         yield from self._read(order, enumerate(chunks), _wanted(order, used, first, last), alone, rows)
 

@@ -68,7 +68,7 @@ def make_task(job: TrainJob, rows: DataSubset, dtype: torch.dtype, mixed: bool =
     counted = found.labels == "class" and not is_own(job.task.name)  # of many millions of rows a list takes too much
     targets = rows.labels_at(torch.arange(0)) if counted else rows.labels
     weights, losses = None, (Loss(), Loss())
-    if found.labels == "class":
+    if found.labels == "class" and job.loss.class_weights != "none":
         try:
             weights = class_weights(job.loss.class_weights, rows.class_counts(), len(names))
         except ValueError as error:
