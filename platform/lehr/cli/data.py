@@ -67,7 +67,7 @@ def show(
         refuse_existing(Path(page), force=force)
     job = job_of(source, overrides or [])
     opened, streams, resized = _decodable(job)
-    notes = (*opened.notes, *filter(None, [resized]))
+    notes = (*opened.notes, *filter(None, [resized, _order(opened, streams)]))
     held_out = held_out_rows(opened.job, opened)
     found = audit(opened.sources, opened.wanted, opened.job.seed, cores(), held_out=held_out)
     if as_json:
@@ -106,6 +106,18 @@ def _decodable(job: TrainJob) -> tuple[OpenedSources, dict[str, Stream], str]:
         opened = OpenedSources(job, to_train=False)
         said = f"{str(error).removeprefix('data: ').capitalize()}, as they are drawn here."
         return opened, opened.stream(ThreadDecoder(cores())), said
+
+
+def _order(opened: OpenedSources, streams: Mapping[str, Stream]) -> str:
+    """How well the training rows are shuffled, of a job that streams them; else empty."""
+    from lehr.data.load import splits
+    from lehr.data.streaming import StreamedSubset
+
+    job = opened.job
+    if job.data.cache != "stream":
+        return ""
+    rows = splits(job, streams).train
+    return rows.order_told(job.train.batch_size, job.data.shards) if isinstance(rows, StreamedSubset) else ""
 
 
 def sentences_of(found: Audit, opened: OpenedSources) -> list[tuple[str, str]]:

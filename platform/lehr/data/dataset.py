@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lehr.data.epoch_order import EpochOrder, slices
 from lehr.data.labels import Labels
 from lehr.data.randomness import key, permutation
+from lehr.data.row_sets import RowSet, first_of_order, pieces
 from lehr.data.targets import as_targets
 from lehr.tasks.forms import UNREADABLE
 
@@ -50,8 +52,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, ids: Tensor) -> DataSubset:
+    def rows(self, ids: Tensor | RowSet) -> DataSubset:
         """The rows of these ids, without the unreadable ones."""
+        ids = torch.from_numpy(ids.ids()) if isinstance(ids, RowSet) else ids
         if self.unreadable:
             ids = ids[~torch.isin(ids, torch.tensor(self.unreadable))]
         return DataSubset(self, ids)
@@ -114,6 +117,15 @@ class DataSubset:
         """int64 [rows]: a new tensor with the label of every row; of another task, its `lehr.data.targets.Targets`."""
         return self._labels.index_select(0, self.ids)
 
+    def labels_at(self, positions: Tensor) -> Any:
+        """The labels of the rows at `positions`, as a new tensor or `Targets`."""
+        return self._labels.index_select(0, self.ids.index_select(0, positions.to(self.device)))
+
+    def class_counts(self) -> Tensor:
+        """int64 [classes]: the rows of each class, of rows that have one each."""
+        known = self.labels
+        return torch.bincount(known[known >= 0], minlength=len(self.classes)).cpu()
+
     def gather(self, positions: Tensor) -> Batch:
         """The rows at `positions` (indices into `ids`) as a new batch, on the device of the rows."""
         ids = self.ids.index_select(0, positions.to(self.device))
@@ -123,9 +135,26 @@ class DataSubset:
         """One batch for each of `positions`, in that order."""
         return map(self.gather, positions)
 
+    def share(self, rank: int, workers: int) -> range:
+        """The positions of worker `rank` of `workers` where all rows are passed through a network once."""
+        return self.share_of(len(self), rank, workers)
+
+    def share_of(self, asked: int, rank: int, workers: int) -> range:
+        """The same of so many rows, in their order, that are asked for among them."""
+        return range(rank, asked, workers)
+
+    def in_order(self, rank: int, workers: int, batch_size: int) -> Iterator[Batch]:
+        """Those rows in batches; an empty batch if there are none."""
+        mine = torch.tensor(self.share(rank, workers), dtype=torch.int64)
+        return self.batches(mine.split(batch_size) if len(mine) else [mine])
+
     def order(self, key: int) -> Tensor:
         """int64 [rows]: positions in an order fixed by the key."""
         return permutation(key, len(self))
+
+    def some_rows(self, key: int, count: int) -> Tensor:
+        """int64: the first positions of `order(key)`, `count` of them, or all if there are fewer."""
+        return self.order(key)[:count]
 
     def unreadable(self) -> dict[int, str]:
         """By row id, why an image is unreadable that was found so during training. Empty here: all were read before."""
@@ -208,47 +237,68 @@ class Splits:
 
 def random_split(rows: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Splits rows into (train ids, validation ids), int64, fixed by the seed; at least one row in each."""
-    order = permutation(key(seed, "split"), rows)
-    count = min(max(round(rows * share), 1), rows - 1)
-    return order[count:].sort().values, order[:count].sort().values
+    return _both(held_out_by_chance(rows, share, seed))
 
 
 def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits rows into (train ids, validation ids), int64, each class in the same proportion, fixed by the seed.
+    """Splits rows into (train ids, validation ids), int64, as `held_out_by_class` has them."""
+    return _both(held_out_by_class(labels, share, seed))
+
+
+def _both(held_out: RowSet) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(held_out.others().ids()), torch.from_numpy(held_out.ids())
+
+
+def held_out_by_chance(rows: int, share: float, seed: int) -> RowSet:
+    """The rows to hold out, fixed by the seed; at least one, and one is left."""
+    count = min(max(round(rows * share), 1), rows - 1)
+    return first_of_order(key(seed, "split"), rows, np.array([max(0, count)]))
+
+
+def held_out_by_class(labels: np.ndarray, share: float, seed: int) -> RowSet:
+    """The rows to hold out, of each class in the same proportion, fixed by the seed.
 
     Every class keeps at least one training row, and gives up at least one validation row if it has two or more.
 
     Args:
-        labels: int64 [rows].
+        labels: integers [rows], of any type: no order of the rows is stored.
         share: the share of each class to hold out, between 0 and 1.
         seed: the seed of the split.
     """
-    order = permutation(key(seed, "split"), len(labels)).numpy()
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        of_class = order[labels[order] == label]
-        count = min(max(round(len(of_class) * share), 1), len(of_class) - 1)
-        held_out[of_class[:count]] = True
-    return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
+    lowest = int(labels.min()) if len(labels) else 0
+
+    def class_of(start: int, end: int) -> np.ndarray:
+        found: np.ndarray = labels[start:end].astype(np.int64) - lowest
+        return found
+
+    sizes = np.zeros(int(labels.max()) - lowest + 1 if len(labels) else 1, np.int64)
+    for start, end in pieces(len(labels)):
+        sizes += np.bincount(class_of(start, end), minlength=len(sizes))
+    counts = np.minimum(np.maximum(np.rint(sizes * share).astype(np.int64), 1), sizes - 1)
+    return first_of_order(key(seed, "split"), len(labels), np.maximum(counts, 0), class_of)
 
 
 @dataclass(frozen=True)
 class BatchSampler:
     """The batches of every epoch as row positions: a pure function of (seed, epoch, step), whatever the workers.
 
-    Batches are global: worker r of n takes rows r::n of each. The last batch of an epoch may be smaller.
+    Batches are global: `Slices` says which rows of each a worker takes. The last batch of an epoch may be smaller.
 
     Attributes:
         rows: rows in one epoch.
         batch_size: rows in a global batch.
         seed: the seed of the order.
         shuffle: from a key to an order of all rows, int64 [rows]; by default all orders are equally likely.
+        shards: data shards of streamed rows (`lehr.data.epoch_order`); of others 1.
+        dealt: from a key to the order of streamed rows in shards; None of others.
     """
 
     rows: int
     batch_size: int
     seed: int
     shuffle: Callable[[int], Tensor] | None = None
+    shards: int = 1
+    dealt: Callable[[int], EpochOrder] | None = None
 
     @property
     def steps(self) -> int:
@@ -257,23 +307,49 @@ class BatchSampler:
 
     def order(self, epoch: int) -> Tensor:
         """int64 [rows]: the row positions of this epoch in order."""
+        if order := self.in_shards(epoch):
+            return order.whole()
         stream = key(self.seed, "order", epoch)
         return self.shuffle(stream) if self.shuffle else permutation(stream, self.rows)
+
+    def in_shards(self, epoch: int) -> EpochOrder | None:
+        """The order of this epoch where it is one in data shards, without a number for each row."""
+        return self.dealt(key(self.seed, "order", epoch)) if self.dealt else None
 
     def size(self, step: int) -> int:
         """Rows in the global batch at `step` of an epoch."""
         return min(self.batch_size, self.rows - step * self.batch_size)
 
+    def own(self, rows: int, rank: int, workers: int) -> np.ndarray:
+        """int64, ascending: which rows worker `rank` of `workers` takes of a global batch of so many."""
+        return slices(rows, self.shards).own(rank, workers)
+
+    def needed(self, rows: int, rank: int, workers: int) -> tuple[np.ndarray, MixPartners]:
+        """Which rows of a global batch of so many a worker needs for mixing, and which of these it trains on.
+
+        The order is random already, so that taking the next row as a partner is as good as drawing one, and every
+        worker knows it.
+        """
+        batch = slices(rows, self.shards)
+        own = batch.own(rank, workers)
+        needed, index = np.unique(np.concatenate([own, batch.partner()[own]]), return_inverse=True)
+        both = torch.from_numpy(index)
+        return needed, MixPartners(both[: len(own)], both[len(own) :])
+
+    def reach(self, rank: int, workers: int, *, mixes: bool) -> np.ndarray:
+        """int64 [shards]: how many workers need rows of each shard; 0 for a shard that worker `rank` does not need."""
+        sizes = {self.size(step) for step in (0, self.steps - 1) if step >= 0}
+        found = np.zeros((workers, self.shards), bool)
+        for rows in sizes:
+            found |= slices(rows, self.shards).reach(workers, mixes=mixes)
+        return found.sum(axis=0) * found[rank]
+
     def positions(self, order: Tensor, step: int, rank: int, workers: int) -> Tensor:
-        """int64: the row positions of worker `rank` of `workers` in the batch at `step`."""
+        """int64: the row positions of worker `rank` of `workers` in the batch at `step`, of rows without shards."""
         return order[step * self.batch_size : (step + 1) * self.batch_size][rank::workers]
 
     def positions_and_partners(self, order: Tensor, step: int, rank: int, workers: int) -> tuple[Tensor, MixPartners]:
-        """As `positions`, with the partners that mixing needs: the partner of a row is the next of the global batch.
-
-        The order is random already, so this is as good as drawing partners, and every worker knows them.
-        """
+        """As `positions`, with the partners that mixing needs."""
         batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-        own = torch.arange(len(batch))[rank::workers]
-        needed, index = torch.unique(torch.cat([own, (own + 1) % len(batch)]), return_inverse=True)
-        return batch[needed.to(order.device, non_blocking=True)], MixPartners(index[: len(own)], index[len(own) :])
+        needed, partners = self.needed(len(batch), rank, workers)
+        return batch[torch.from_numpy(needed).to(order.device, non_blocking=True)], partners

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, Move, Own, is_own, wrong_value
-from lehr.data.dataset import DataSubset, Images, Splits, random_split, stratified_split
+from lehr.data.dataset import DataSubset, Images, Splits, held_out_by_chance, held_out_by_class
 from lehr.data.dealing import deal_groups, deal_rows, strata_of
 from lehr.data.labels import Labels, one_class_each
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
-from lehr.data.reading import Read, check_labels, first_stored, has_colour, probe, read
+from lehr.data.reading import Read, first_stored, has_colour, probe, read, small_labels
+from lehr.data.row_sets import RowSet, first_of_order
 from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
 from lehr.data.sources.boxes import letterbox
@@ -192,9 +193,7 @@ class OpenedSources:
         wanted = replace(self.wanted, size=self.shape[:2])
         for name, source in self.sources.items():
             self._check_shape(name, probe(source, self.wanted), self.shape)
-            labels = source.labels()
-            check_labels(labels, source)
-            streams[name] = Stream(source, labels, wanted, decoder, self.job.data.skip_unreadable)
+            streams[name] = Stream(source, small_labels(source), wanted, decoder, self.job.data.skip_unreadable)
         return streams
 
     def _check_shape(self, split: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
@@ -321,12 +320,14 @@ def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
     """The rows for training, validation and test: a pure function of the labels and the seed of the split."""
     train = data["train"]
     _refuse_by_class(job, train.labels)
-    train_ids, held_out = split_ids(job, train.labels, "validation" in data, train.groups)
+    training, held_out = split_sets(job, train.labels, "validation" in data, train.groups)
     validation = train.rows(held_out) if held_out is not None else _all_rows(data["validation"])
+    chosen: RowSet | Tensor = training
     if job.data.per_class is not None:
-        train_ids = _at_most_per_class(train, train_ids, job.data.per_class, split_seed(job))
-    _refuse_one_class(job, train, train_ids)
-    return Splits(train.rows(train_ids), validation, _all_rows(data["test"]) if "test" in data else None)
+        chosen = _at_most_per_class(train, torch.from_numpy(training.ids()), job.data.per_class, split_seed(job))
+    rows = train.rows(chosen)
+    _refuse_one_class(job, rows)
+    return Splits(rows, validation, _all_rows(data["test"]) if "test" in data else None)
 
 
 def training_rows(job: TrainJob, opened: OpenedSources) -> int:
@@ -355,46 +356,58 @@ def split_ids(
     """The numbers of the rows to train on, with `data.limit` but before `data.per_class`, and of those held out.
 
     Args:
-        labels: of the source of the training rows; of classes, int64 [rows], each is held out in the same proportion.
+        labels: of the source of the training rows; of classes, integers [rows], each is held out in the same
+            proportion.
         own_validation: whether the validation rows are another source; then none are held out: None.
         groups: int64 [rows], equal for rows that must be in one split; None where each row is for itself.
     """
-    seed, train_ids, held_out = split_seed(job), torch.arange(len(labels)), None
+    training, held_out = split_sets(job, labels, own_validation, groups)
+    return torch.from_numpy(training.ids()), None if held_out is None else torch.from_numpy(held_out.ids())
+
+
+def split_sets(
+    job: TrainJob, labels: Labels, own_validation: bool, groups: np.ndarray | None = None
+) -> tuple[RowSet, RowSet | None]:
+    """The same as sets, which take a bit a row."""
+    seed, training, held_out = split_seed(job), RowSet(len(labels)), None
     if not own_validation:
-        train_ids, held_out = _held_out(job.data, labels, groups, seed)
-    if job.data.limit is not None and job.data.limit < len(train_ids):
-        train_ids = train_ids[permutation(key(seed, "limit"), len(train_ids))[: job.data.limit]].sort().values
-    return train_ids, held_out
+        held_out = _held_out(job.data, labels, groups, seed)
+        training = held_out.others()
+    if job.data.limit is not None and job.data.limit < len(training):
+        positions = first_of_order(key(seed, "limit"), len(training), np.array([job.data.limit]))
+        training = RowSet.from_ids(len(labels), training.at(positions.ids()))
+    return training, held_out
 
 
-def _held_out(data: DataSection, labels: Labels, groups: np.ndarray | None, seed: int) -> tuple[Tensor, Tensor]:
-    """The numbers of the rows to train on, and of those to validate on: a share of them, or a fold."""
+def _held_out(data: DataSection, labels: Labels, groups: np.ndarray | None, seed: int) -> RowSet:
+    """The rows to validate on: a share of them, or a fold."""
     share = data.validation if isinstance(data.validation, float) else VALIDATION_SHARE
     number, parts = data.fold_of or (2, 2)
     shares = [1 / parts] * parts if data.fold else [1 - share, share]
     by_class = isinstance(labels, np.ndarray) and one_class_each(labels)
     alike = data.stratify == "labels" or (data.stratify == "auto" and (by_class or data.fold is not None))
+    if groups is None and not data.fold and (by_class or not alike):
+        return held_out_by_class(labels, share, seed) if alike else held_out_by_chance(len(labels), share, seed)
     strata = strata_of(labels, parts) if alike else None
     if groups is not None:
         part = deal_groups(groups, strata, shares, seed)
     elif data.fold or (strata is not None and strata.ndim > 1):
         part = deal_rows(strata, len(labels), shares, seed)
     elif strata is not None:
-        return stratified_split(strata, share, seed)
+        return held_out_by_class(strata, share, seed)
     else:
-        return random_split(len(labels), share, seed)
-    held_out = torch.from_numpy(part == number - 1)
-    return torch.nonzero(~held_out)[:, 0], torch.nonzero(held_out)[:, 0]
+        return held_out_by_chance(len(labels), share, seed)
+    return RowSet.from_ids(len(labels), np.flatnonzero(part == number - 1))
 
 
-def _refuse_one_class(job: TrainJob, train: Images | Stream, ids: Tensor) -> None:
+def _refuse_one_class(job: TrainJob, train: DataSubset) -> None:
     """Raises JobError where the rows that are left for training are all of one class."""
-    labels = train.rows(ids).labels
-    if not one_class_each(labels):
+    if len(train.classes) < 2 or not one_class_each(train.labels_at(torch.arange(min(1, len(train))))):
         return
-    if len(labels) and len(train.classes) > 1 and bool((labels == labels[0]).all()):
+    counts = train.class_counts()
+    if int((counts > 0).sum()) == 1:
         field = "data.limit" if job.data.limit is not None else "data"
-        what = f"all {len(labels)} rows to train on are of one class, {train.classes[int(labels[0])]}"
+        what = f"all {len(train)} rows to train on are of one class, {train.classes[int(counts.argmax())]}"
         raise job.error(field, f"{what}; allowed: rows of two classes or more")
 
 
@@ -419,4 +432,4 @@ def _at_most_per_class(data: Images | Stream, ids: Tensor, count: int, seed: int
 
 
 def _all_rows(data: Images | Stream) -> DataSubset:
-    return data.rows(torch.arange(len(data)))
+    return data.rows(RowSet(len(data)))

@@ -16,10 +16,11 @@ from lehr.data.dataset import Images
 from lehr.data.decode import Decoded
 from lehr.data.labels import from_column
 from lehr.data.pixels import PixelFormat, channels_last
+from lehr.data.ray_decode import RayDecoder
 from lehr.data.ray_read import Parts
 from lehr.data.reading import assemble, read
-from lehr.data.sources.base import ErrorFactory, Part, Source
-from lehr.data.streaming import Decoder, Stream, decode_rows
+from lehr.data.sources.base import ErrorFactory, Source
+from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 
 FEW_IMAGES = 5000
@@ -84,29 +85,6 @@ class Shared:
         return Images(pixels, labels, self.classes, self.unreadable, groups)
 
 
-class RayDecoder:
-    """Decodes in Ray tasks; each result is a view of the node's object store.
-
-    If the workers hold all CPUs, the tasks request none: a worker that waits for a task that waits for the worker's own
-    CPU would hang silently.
-    """
-
-    def __init__(self, at_once: int, spare_cpus: bool) -> None:
-        self.at_once = at_once
-        self._decode = ray.remote(num_cpus=1 if spare_cpus else 0, max_retries=3)(decode_rows)
-
-    def submit(self, part: Part, rows: list[int], wanted: PixelFormat) -> _Pending:
-        return _Pending(self._decode.remote(part, rows, wanted))
-
-
-@dataclass(frozen=True)
-class _Pending:
-    ref: ray.ObjectRef
-
-    def result(self) -> Decoded:
-        return ray.get(self.ref)
-
-
 @dataclass(frozen=True)
 class SharedStream:
     """A stream that every worker can open: its list of parts and its labels are in Ray's object store."""
@@ -122,7 +100,8 @@ class SharedStream:
         """Raises TypeError for a stream that only this process can decode."""
         if not isinstance(stream.decoder, RayDecoder):
             raise TypeError("only a stream that Ray decodes can be shared")
-        return cls(ray.put(stream.source), ray.put(stream.labels), stream.wanted, stream.skip, stream.decoder)
+        decoder = stream.decoder.of_stream()
+        return cls(ray.put(stream.source), ray.put(stream.labels), stream.wanted, stream.skip, decoder)
 
     def open(self) -> Stream:
         source, labels = ray.get([self.source, self.labels])

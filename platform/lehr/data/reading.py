@@ -59,6 +59,27 @@ def assemble(pieces: Iterable[tuple[int, Decoded]], source: Source, skip: float)
     return Images(pixels, labels, source.classes, tuple(sorted(row for row, _ in unreadable)), source.groups)
 
 
+def small_labels(source: Source) -> Labels:
+    """The label of every row, of one class each in the smallest type of integers that holds them.
+
+    Raises LehrError as `check_labels` does.
+    """
+    kind = np.min_scalar_type(-max(1, len(source.classes)))
+    found, start = np.empty(source.rows if source.kind == "class" else 0, kind), 0
+    for part in source.parts if source.kind == "class" else ():
+        labels = part.labels()
+        end = start + len(labels)
+        found[start:end] = labels
+        if not np.array_equal(found[start:end], labels) or (labels < 0).any() or (labels >= len(source.classes)).any():
+            break
+        start = end
+    if len(found) and start == len(found):
+        return found
+    labels = source.labels()
+    check_labels(labels, source)
+    return labels
+
+
 def check_labels(labels: Labels, source: Source) -> None:
     """Raises LehrError for a label that is missing (see `lehr.data.labels.NO_LABEL`), outside the classes, or no
     finite number."""

@@ -54,14 +54,14 @@ def survey(splits: Splits, seed: int) -> DataSurvey:
 
 def _counts(rows: DataSubset) -> tuple[int, ...]:
     """Rows of each class; nothing where a row has no one class."""
-    if not one_class_each(rows.labels):
+    if not one_class_each(rows.labels_at(torch.arange(min(1, len(rows)), device=rows.device))):
         return ()
-    return tuple(torch.bincount(rows.labels.cpu(), minlength=len(rows.classes)).tolist())
+    return tuple(rows.class_counts().tolist())
 
 
 def _some(rows: DataSubset, stream: int) -> DataSubset:
     most = min(MOST_ROWS, MOST_BYTES // max(1, _size(rows)))
-    return rows if len(rows) <= most else rows.subset(permutation(stream, len(rows))[:most])
+    return rows if len(rows) <= most else rows.subset(rows.some_rows(stream, most))
 
 
 def _size(rows: DataSubset) -> int:

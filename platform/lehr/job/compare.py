@@ -44,6 +44,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "group": None,
         "stratify": "auto",
         "fold": None,
+        "shards": 16,
     },
     "model": {"preprocessing": None},
     "backbone": {"preprocessing": None},

@@ -314,6 +314,14 @@ class DataSection(Section):
         "data sets and fast networks (without a GPU: memory); stream: decode them when they are needed. auto: memory, "
         "if they fit.",
     )
+    shards: int = Field(
+        default=16,
+        ge=1,
+        le=65536,
+        description="Data shards of streamed images: each batch takes as many rows from each, and workers divide them "
+        "among themselves, so that the batches are the same for any number of workers. Where the number of workers "
+        "divides it, each worker reads its own part of the data. Fewer are used where the data have few parts.",
+    )
     sampling: Literal["shuffle", "balanced"] = Field(
         default="shuffle",
         description="Rows of an epoch. shuffle: each row once; balanced: as many rows, every class equally often.",

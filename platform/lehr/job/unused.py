@@ -56,6 +56,9 @@ def _training(job: Training, at: str = "") -> Found:
     """Of one training; `at` is `base.` inside another kind of job."""
     if job.optimizer.decay_norms and not job.optimizer.weight_decay:
         yield f"{at}optimizer.decay_norms", "without optimizer.weight_decay; remove it"
+    if job.data.cache in ("memory", "device"):
+        for name in said(job.data, "shards"):
+            yield f"{at}data.{name}", f"with data.cache: {job.data.cache}, which streams nothing; remove it"
     if job.data.fold or isinstance(job, FoldsJob):
         for name in said(job.data, "validation"):
             why = "with folds, which hold out each row once" if isinstance(job, FoldsJob) else "with data.fold"

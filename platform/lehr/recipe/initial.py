@@ -246,7 +246,7 @@ def measure(plan: Plan, group: Group) -> InitialCheck:
     """Measures the network with its initial weights. Raises JobError where it does not fit the data."""
     model = prepare_model(plan, group)
     batch, rows = fixed_sample(plan, min(ROWS, max(2 * group.size, plan.job.train.batch_size)), group, "initial loss")
-    counts = torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).tolist()
+    counts = plan.splits.train.class_counts().tolist()
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     about: dict[str, Any] = {
         "rows": rows,

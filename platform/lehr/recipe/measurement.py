@@ -31,7 +31,7 @@ def fixed_sample(plan: Plan, rows: int, group: Group, purpose: str) -> tuple[Bat
         This worker's part of them, and how many rows all workers have together.
     """
     train = plan.splits.train
-    chosen = train.order(key(plan.job.seed, purpose))[: min(rows, len(train))]
+    chosen = train.some_rows(key(plan.job.seed, purpose), rows)
     return train.gather(chosen[group.rank :: group.size]).to(group.device), len(chosen)
 
 
@@ -39,7 +39,7 @@ def guess_loss(plan: Plan) -> float:
     """The training loss of the best guess that looks at no image; of a task without classes that of outputs of zero."""
     if not isinstance(plan.task, Classification):
         return plan.chance_loss
-    return loss_of_a_guess(plan, torch.bincount(plan.splits.train.labels, minlength=plan.task.outputs).tolist())
+    return loss_of_a_guess(plan, plan.splits.train.class_counts().tolist())
 
 
 def loss_of_a_guess(plan: Plan, counts: Sequence[int]) -> float:

@@ -384,7 +384,11 @@ def attempt(
     """
     model = prepare_model(plan, group)
     without_dropout(model)
-    train_step = TrainStep(dataclasses.replace(plan, learning_rate=lambda step: rate), model, group)
+    sampler = dataclasses.replace(
+        plan.sampler, shards=1, dealt=None
+    )  # worker r of n has rows r, r + n, … of the sample
+    plan = dataclasses.replace(plan, sampler=sampler, learning_rate=lambda step: rate)
+    train_step = TrainStep(plan, model, group)
     known = loss_of_a_guess(plan, _counts(plan, batch, group))
     losses: list[float] = []
     ratios: list[float] = []

@@ -34,7 +34,8 @@ class Learned(NamedTuple):
 
     Attributes:
         names: of the classes or numbers, in the order of the outputs.
-        targets: the labels of all training rows, as a batch has them; a tensor, or a `RaggedTensor`.
+        targets: the labels of all training rows, as a batch has them; a tensor, or a `RaggedTensor`. Classification
+            gets none of them: it needs no more than their counts.
         trained: the loss that is minimised. plain: the same without label smoothing and weights; it is what is
             measured.
     """

@@ -119,17 +119,20 @@ def lists(values: np.ndarray, null: np.ndarray) -> pa.Array[Any]:
     return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(null) if rows and null.any() else None)
 
 
-def class_weights(choice: str | list[float], labels: Tensor, classes: int) -> Tensor | None:
+def class_weights(choice: str | list[float], counts: Tensor, classes: int) -> Tensor | None:
     """float64 [classes], scaled to average one over the rows: `balanced` (by inverse frequency) or given ones.
 
     None for `none`.
+
+    Args:
+        counts: int64 [classes], the training rows of each.
 
     Raises:
         ValueError: a list of the wrong length or with a value that is not positive.
     """
     if choice == "none":
         return None
-    counts = torch.bincount(labels, minlength=classes).to(torch.float64)
+    counts = counts.to(torch.float64)
     if choice == "balanced":
         weights = 1 / counts.clamp(min=1)
     else:

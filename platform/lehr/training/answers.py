@@ -31,13 +31,14 @@ def answers(model: nn.Module, plan: Plan, group: Group) -> Answers | None:
     """The answers of all workers together, on the first one; None on the others, and where no row is readable."""
     rows, training = plan.splits.validation, model.training
     asked = torch.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS), dtype=torch.float64).round().long()
-    mine = asked[group.rank :: group.size]
+    shares = [rows.share_of(len(asked), rank, group.size) for rank in range(group.size)]
+    mine = asked[torch.tensor(shares[group.rank], dtype=torch.int64)]
     model.eval()
     found = [torch.zeros(0, 4, dtype=torch.float64, device=group.device)]
     for batch in rows.batches(mine.split(rows_at_once(plan))) if len(mine) else ():
         found.append(_answered(model, plan, batch.to(group.device)))
     model.train(training)
-    together = group.rows_of_all(torch.cat(found), len(asked))
+    together = group.rows_of_all(torch.cat(found), shares)
     if together is None:
         return None
     together = together.cpu()

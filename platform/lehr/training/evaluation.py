@@ -42,18 +42,17 @@ def evaluate(
 ) -> dict[str, float]:
     """The metrics of the task and of the job over all of `rows`, without augmentation, in evaluation mode.
 
-    The same on every worker. Worker r of n takes rows r, r + n, …. Sums over rows are added over batches and workers in
-    float64, so nothing is padded, dropped or averaged twice; the job's metrics see the outputs of all rows at once. The
-    model returns to the mode it was in.
+    The same on every worker. Each takes its share of the rows (`DataSubset.share`). Sums over rows are added over
+    batches and workers in float64, so nothing is padded, dropped or averaged twice; the job's metrics see the outputs
+    of all rows at once. The model returns to the mode it was in.
     """
     training = model.training
     model.eval()
     totals: dict[str, Tensor] = {}
     kept: list[tuple[Any, Tensor]] = []
-    mine = torch.arange(len(rows))[group.rank :: group.size]
     batch_size = batch_size or rows_at_once(plan)
     # A worker without rows still takes part in the sum, and learns the names of the sums from an empty batch.
-    for index, batch in enumerate(rows.batches(mine.split(batch_size) if len(mine) else [mine])):
+    for index, batch in enumerate(rows.in_order(group.rank, group.size, batch_size)):
         batch = batch.to(group.device)
         outputs = plan.cast(model(*plan.arguments(batch)))
         readable = readable_rows(batch.targets)
@@ -73,7 +72,7 @@ def evaluate(
     count = max(1, round(summed.pop("rows")))
     found = {name.removeprefix(LOGGED): summed.pop(name) / count for name in names if name.startswith(LOGGED)}
     found = {**plan.task.metrics(summed, count), **found}
-    return found | _of_whole_split(kept, len(rows), plan, group) if kept else found
+    return found | _of_whole_split(kept, rows, plan, group) if kept else found
 
 
 def _logged(
@@ -92,14 +91,15 @@ def _logged(
     return {f"{LOGGED}{name}": found.get(name, nothing) * len(inputs) for name in names}
 
 
-def _of_whole_split(kept: list[tuple[Any, Tensor]], rows: int, plan: Plan, group: Group) -> dict[str, float]:
+def _of_whole_split(kept: list[tuple[Any, Tensor]], rows: DataSubset, plan: Plan, group: Group) -> dict[str, float]:
     """The task's metrics that need all rows at once, and those of the job; the same on every worker.
 
     Args:
         kept: outputs and targets of this worker's batches.
-        rows: of all workers together.
+        rows: the split.
     """
-    outputs, targets = (group.rows_of_all(rows_together(each), rows) for each in zip(*kept, strict=True))
+    shares = [rows.share(rank, group.size) for rank in range(group.size)]
+    outputs, targets = (group.rows_of_all(rows_together(each), shares) for each in zip(*kept, strict=True))
     found: dict[str, float] | LehrError = {}
     if outputs is not None and targets is not None:
         try:
@@ -125,7 +125,7 @@ def statistics_inputs(plan: Plan, group: Group) -> Iterator[Tensor]:
     job, rows = plan.job, plan.splits.train
     assert job.train.averaging is not None
     torch.manual_seed(key(job.seed, "statistics"))
-    chosen = rows.order(key(job.seed, "statistics"))[: job.train.averaging.statistics_rows or STATISTICS_ROWS]
+    chosen = rows.some_rows(key(job.seed, "statistics"), job.train.averaging.statistics_rows or STATISTICS_ROWS)
     parts = chosen.tensor_split(-(-len(chosen) * job.train.gradient_accumulation // job.train.batch_size))
     for batch in rows.batches([part[group.rank :: group.size] for part in parts]):
         yield plan.inputs(batch.to(group.device).inputs)

@@ -43,7 +43,8 @@ def predict_validation(model: nn.Module, plan: Plan, group: Group) -> Predicted 
     first worker, None on the others."""
     rows, training = plan.splits.validation, model.training
     asked = torch.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS), dtype=torch.float64).round().long()
-    mine = asked[group.rank :: group.size]
+    shares = [rows.share_of(len(asked), rank, group.size) for rank in range(group.size)]
+    mine = asked[torch.tensor(shares[group.rank], dtype=torch.int64)]
     model.eval()
     found: list[tuple[Any, ...]] = []
     # A worker without rows learns from an empty batch what the others have of each.
@@ -52,7 +53,7 @@ def predict_validation(model: nn.Module, plan: Plan, group: Group) -> Predicted 
         values = plan.task.values(plan.cast(model(*plan.arguments(batch))))
         found.append((batch.ids, readable(batch.targets), values, batch.targets))
     model.train(training)
-    each = [group.rows_of_all(together(some), len(asked)) for some in zip(*found, strict=True)]
+    each = [group.rows_of_all(together(some), shares) for some in zip(*found, strict=True)]
     if each[0] is None:
         return None
     ids, known, values, targets = (some.cpu() for some in each)

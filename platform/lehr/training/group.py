@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,31 +57,27 @@ class Group:
         dist.all_gather_object(values, value)
         return values
 
-    def rows_of_all(self, mine: Any, count: int) -> Any:
-        """All rows in order, on the first worker, of which worker r of n has r, r + n, …; None on the others.
+    def rows_of_all(self, mine: Any, shares: Sequence[range]) -> Any:
+        """All rows in order, on the first worker; None on the others.
 
         Args:
             mine: [own rows, …]; its other sizes and its type are the same on every worker. Or a `RaggedTensor`, which
                 comes back on the CPU.
-            count: rows of all workers together.
+            shares: the places of the rows of each worker.
         """
         if self.size == 1:
             return mine
+        back = torch.cat([torch.tensor(each, dtype=torch.int64) for each in shares]).argsort()
         if isinstance(mine, RaggedTensor):
-            return self._ragged_rows(mine, count)
-        padded = mine.new_zeros(-(-count // self.size), *mine.shape[1:])
+            of_workers = self.gather(mine.cpu())
+            return together(of_workers).index_select(0, back) if self.first else None
+        padded = mine.new_zeros(max(map(len, shares)), *mine.shape[1:])
         padded[: len(mine)] = mine
         parts = [torch.empty_like(padded) for _ in range(self.size)] if self.first else None
         dist.gather(padded, parts)
-        return torch.stack(parts, dim=1).flatten(0, 1)[:count] if parts else None
-
-    def _ragged_rows(self, mine: RaggedTensor, count: int) -> RaggedTensor | None:
-        of_workers = self.gather(mine.cpu())
-        if not self.first:
+        if not parts:
             return None
-        first = torch.tensor([0, *(len(each) for each in of_workers)]).cumsum(0)
-        row = torch.arange(count)
-        return together(of_workers).index_select(0, first[row % self.size] + row // self.size)
+        return torch.cat([part[: len(share)] for part, share in zip(parts, shares, strict=True)])[back.to(mine.device)]
 
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every worker the first worker's buffers, such as batch-norm statistics."""

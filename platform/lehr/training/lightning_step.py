@@ -40,7 +40,7 @@ class LightningStep(TrainStep):
 
     def __call__(self, batch: Batch, rows: int, step: int) -> StepResult:
         self._step = trainer_of(self._model).step = step
-        drawn = key(self._plan.job.seed, "step", step, self._group.rank)  # torch itself is seeded as for any network
+        drawn = key(self.plan.job.seed, "step", step, self._group.rank)  # torch itself is seeded as for any network
         random.seed(drawn)
         np.random.seed(drawn % 2**32)
         return super().__call__(batch, rows, step)
@@ -59,9 +59,9 @@ class LightningStep(TrainStep):
         return TrainingStep(self._model)
 
     def _loss(self, batch: Batch) -> Tensor:
-        index = self._step % self._plan.length.steps_per_epoch
+        index = self._step % self.plan.length.steps_per_epoch
         with self._autocast():
-            loss: Tensor = self._parallel(self._plan.inputs(batch.inputs), batch.targets, index)
+            loss: Tensor = self._parallel(self.plan.inputs(batch.inputs), batch.targets, index)
         return loss * len(batch.targets)
 
 

@@ -38,6 +38,7 @@ from lehr.training.resume import (
     describe_lost_best,
     epochs_until,
     find_resume_point,
+    in_recorded_order,
     load_step,
 )
 from lehr.training.setup import Plan
@@ -148,6 +149,7 @@ class Attempt:
         resume = find_resume_point(run.folder, group)
         if resume.checkpoint:
             self.learner.restore(resume.checkpoint)
+            self.plan = self.learner.plan
         self.state = resume.state(TrainingState.start(plan.job))
         self.teller = Teller(plan, run, group, self.learner.model, attempt, resume.checkpoint)
         self.logger = begin_logging(plan, run, group, self.stopwatch, self.state, resume)
@@ -424,6 +426,7 @@ class Learner:
             state={
                 "epoch": state.step / self.plan.length.steps_per_epoch,
                 "job_hash": job_hash(self.plan.job),
+                "shards": self.plan.sampler.shards if self.plan.splits.train.decodes_lazily else 0,
                 **state.to_json(),
                 "scaler": self.train_step.scaler.state_dict(),
                 "covered": covered,
@@ -433,6 +436,7 @@ class Learner:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Puts the model, its average, the optimizer and the loss scaler into the state that a checkpoint holds."""
+        self.plan = self.train_step.plan = in_recorded_order(self.plan, checkpoint)
         self.model.load_state_dict(checkpoint.model)
         self.train_step.load(checkpoint.optimizer or {}, checkpoint.state.get("scaler"))
         if self.plan.lightning:

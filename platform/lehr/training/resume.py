@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lehr.errors import RunError
+from lehr.data.streaming import StreamedSubset
+from lehr.errors import RunError, TrainingError
 from lehr.job.training import tie_breaker
 from lehr.runs import (
     Attempt,
@@ -73,6 +74,30 @@ def find_resume_point(folder: Folder, group: Group) -> ResumePoint:
     name, best, history = group.broadcast((chosen.name if chosen else None, best, history))
     checkpoint = chosen if group.first or name is None else load(folder, name)
     return ResumePoint(checkpoint, skipped, best, lost, history)
+
+
+def in_recorded_order(plan: Plan, checkpoint: Checkpoint) -> Plan:
+    """The plan with its rows in the order in which a checkpoint's run has them.
+
+    A streamed run that began before there were data shards has one. Of a cached run, an earlier version noted nothing.
+
+    Raises:
+        TrainingError: in the middle of an epoch, images that were streamed are cached now, or the other way round: of
+            the rows that are left some would be repeated, and others left out.
+    """
+    rows, recorded = plan.splits.train, checkpoint.state.get("shards")
+    streamed = rows.decodes_lazily
+    if recorded is not None and streamed != bool(recorded) and checkpoint.step % plan.length.steps_per_epoch:
+        were, are = ("streamed", "cached") if recorded else ("cached", "streamed")
+        what = f"its images were {were}, and here they are {are}, in another order"
+        raise TrainingError(
+            f"the run is in the middle of an epoch and cannot go on: {what}; "
+            f"resume it where there is {'no more' if recorded else 'as much'} memory, or start over with --fresh"
+        )
+    if isinstance(rows, StreamedSubset) and rows.some is not None and recorded != 0:
+        shards = 1 if recorded is None else int(recorded)
+        return replace(plan, sampler=rows.sampler_of(plan.sampler.batch_size, plan.sampler.seed, shards))
+    return plan
 
 
 def _best_of(folder: Folder, checkpoint: Checkpoint, epochs: Sequence[Row]) -> tuple[Best, str]:
@@ -180,6 +205,11 @@ def _record_start(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None,
         return
     splits = plan.splits
     rows = {"train_rows": len(splits.train), "validation_rows": len(splits.validation)}
+    if isinstance(splits.train, StreamedSubset) and plan.sampler.dealt:
+        told = splits.train.order_told(plan.sampler.batch_size, plan.job.data.shards)
+        if count > plan.job.data.shards:
+            told += f"; several of the {count} workers read each shard, which data.shards={count} spares"
+        recorder.event("note", told)
     for note in plan.lightning.notes if plan.lightning else ():
         recorder.event("note", note)
     chance = {} if math.isnan(plan.chance_loss) else {"chance_loss": plan.chance_loss}

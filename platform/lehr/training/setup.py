@@ -136,7 +136,7 @@ class Plan:
         """Raises JobError where job and data do not fit: too long a warmup, class weights for other classes."""
         if not len(splits.train) or not len(splits.validation):
             raise job.error("data", "nothing is left to train on or to validate on; allowed: at least one row in each")
-        sampler = BatchSampler(len(splits.train), job.train.batch_size, job.seed, row_order(job, splits.train))
+        sampler = make_sampler(job, splits.train)
         length = RunLength(sampler.steps, sampler.steps * job.train.epochs)
         augment = augmentations(job, compiled=bool(job.train.compile))
         task = make_task(job, splits.train, DTYPES[job.train.precision], mixed=augment.mixes)
@@ -218,7 +218,7 @@ class Plan:
     def clean_train(self) -> DataSubset:
         """The training rows that are also measured without augmentation: fixed ones, no more than validation has."""
         rows, count = self.splits.train, min(self.job.train.evaluated_training_rows, len(self.splits.validation))
-        return rows.subset(rows.order(key(self.job.seed, "clean"))[:count])
+        return rows.subset(rows.some_rows(key(self.job.seed, "clean"), count))
 
     @property
     def flops(self) -> int:
@@ -346,13 +346,14 @@ def _cast(outputs: Outputs, dtype: torch.dtype) -> Outputs:
     return type(outputs)(_cast(value, dtype) for value in outputs) if isinstance(outputs, list | tuple) else outputs
 
 
-def row_order(job: TrainJob, rows: DataSubset) -> Callable[[int], Tensor]:
-    """The function that gives an order of the training rows for a key. Raises JobError where streaming rules it out."""
-    if job.data.sampling != "balanced":
-        return rows.order
-    if isinstance(rows, StreamedSubset):
+def make_sampler(job: TrainJob, rows: DataSubset) -> BatchSampler:
+    """The batches of the training rows. Raises JobError where streaming rules the job's sampling out."""
+    size, even = job.train.batch_size, job.data.sampling == "balanced"
+    if not isinstance(rows, StreamedSubset):
+        return BatchSampler(len(rows), size, job.seed, balanced(rows.labels) if even else rows.order)
+    if even:
         raise job.error("data.sampling", "balanced draws from all rows; allowed with data.cache: memory")
-    return balanced(rows.labels)
+    return rows.sampler(size, job.seed, job.data.shards)
 
 
 def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lehr.data.epoch_order import slices
 from lehr.training.setup import Plan
 
 
@@ -27,26 +29,27 @@ def refuse_single_rows(plan: Plan, model: nn.Module, workers: int) -> None:
     across = workers if apart else 1
     if plan.job.finetune and plan.job.finetune.batch_norm == "frozen":
         return
-    if not has_single_row(rows, section.batch_size, section.gradient_accumulation, across):
+    shards = plan.sampler.shards
+    if not has_single_row(rows, section.batch_size, section.gradient_accumulation, across, shards):
         return
     if not needs_rows(model, torch.zeros(2, *plan.preprocess.shape, dtype=plan.dtype)):
         return
     what = f"batch norm needs 2 rows, and of {rows:,} training rows in batches of {section.batch_size}"
     if section.gradient_accumulation > 1:
         for parts in range(section.gradient_accumulation - 1, 0, -1):
-            if not has_single_row(rows, section.batch_size, parts, across):
+            if not has_single_row(rows, section.batch_size, parts, across, shards):
                 found = f"{what}, each in {section.gradient_accumulation} parts, some part has 1"
                 raise plan.job.error(
                     "train.gradient_accumulation", f"{found}; type: train.gradient_accumulation={parts}"
                 )
-    if apart and not has_single_row(rows, section.batch_size, section.gradient_accumulation, 1):
+    if apart and not has_single_row(rows, section.batch_size, section.gradient_accumulation, 1, shards):
         found = f"{what}, some worker of {workers} gets 1"
         raise plan.job.error("train.sync_batch_norm", f"{found}; type: train.sync_batch_norm=true")
     size = next(
         (
             each
             for each in (*range(section.batch_size - 1, 1, -1), *range(section.batch_size + 1, rows + 2))
-            if not has_single_row(rows, each, section.gradient_accumulation, across)
+            if not has_single_row(rows, each, section.gradient_accumulation, across, shards)
         ),
         None,
     )
@@ -54,24 +57,23 @@ def refuse_single_rows(plan: Plan, model: nn.Module, workers: int) -> None:
     raise plan.job.error("train.batch_size", f"{what} some batch or part of one has 1; {instead}")
 
 
-def has_single_row(rows: int, batch_size: int, parts: int, workers: int) -> bool:
+def has_single_row(rows: int, batch_size: int, parts: int, workers: int, shards: int = 1) -> bool:
     """Whether any worker computes a pass over exactly one row.
 
     Args:
         rows: in an epoch. parts: of a global batch, one after the other (`train.gradient_accumulation`).
         workers: among which each part is divided; 1 where batch norm is over all of them.
+        shards: data shards of streamed rows, else 1.
     """
     sizes = {min(batch_size, rows), rows % batch_size} - {0}
-    return any(share == 1 for size in sizes for share in _shares(size, parts, workers))
+    return any(share == 1 for size in sizes for share in _shares(size, parts, workers, shards))
 
 
-def _shares(size: int, parts: int, workers: int) -> Iterator[int]:
-    """The rows of each pass over a global batch: worker r of n has the rows r, r + n, … of each part."""
-    parts = min(parts, size)
+def _shares(size: int, parts: int, workers: int, shards: int) -> Iterator[int]:
+    """The rows of each worker's pass over each part of a global batch."""
+    parts, worker = min(parts, size), slices(size, shards).worker(workers)
     for part in range(parts):
-        first, end = part * size // parts, (part + 1) * size // parts
-        for rank in range(workers):
-            yield len(range(first + (rank - first) % workers, end, workers))
+        yield from np.bincount(worker[part * size // parts : (part + 1) * size // parts], minlength=workers).tolist()
 
 
 @torch.no_grad()

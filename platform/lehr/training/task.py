@@ -64,11 +64,13 @@ def make_task(job: TrainJob, rows: DataSubset, dtype: torch.dtype, mixed: bool =
         JobError: class weights, a loss or an option of the task do not fit the rows.
         OwnCodeError: the user's own task failed.
     """
-    found, targets, names = task_of(job, job.error), rows.labels, rows.classes
+    found, names = task_of(job, job.error), rows.classes
+    counted = found.labels == "class" and not is_own(job.task.name)  # of many millions of rows a list takes too much
+    targets = rows.labels_at(torch.arange(0)) if counted else rows.labels
     weights, losses = None, (Loss(), Loss())
-    if found.labels == "class":
+    if found.labels == "class" and job.loss.class_weights != "none":
         try:
-            weights = class_weights(job.loss.class_weights, targets, len(names))
+            weights = class_weights(job.loss.class_weights, rows.class_counts(), len(names))
         except ValueError as error:
             raise job.error("loss.class_weights", str(error)) from None
     if found.losses:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -49,7 +51,7 @@ class TrainStep:
         if plan.lightning and type(self) is TrainStep:
             raise plan.job.error("model", f"{plan.job.model.name} has steps of its own, and this needs lehr's")
         section = plan.job.train
-        self._plan, self._model, self._group = plan, model, group
+        self.plan, self._model, self._group = plan, model, group
         self.network: NetworkSurvey | None = None
         # Batch norm that is not synchronised has other running statistics on each worker; those of the first count.
         self._own_statistics = group.size > 1 and not section.sync_batch_norm and has_batch_norm(model)
@@ -64,14 +66,14 @@ class TrainStep:
         if self._freezing and self._freezing.apply(self._model, step):
             self._use_trainable_parameters()
         # Dropout and the like draw from torch's own generator: seeded by the step, it has no state to restore.
-        seed_torch(key(self._plan.job.seed, "step", step, self._group.rank), self._group.device)
-        self._set_learning_rate(self._plan.learning_rate(step))
+        seed_torch(key(self.plan.job.seed, "step", step, self._group.rank), self._group.device)
+        self._set_learning_rate(self.plan.learning_rate(step))
         loss = self._forward_and_backward(batch, rows)
         if step == 0:
             self.network = survey_network(self._model)
         norm = self._clip_gradient()
         # An optimizer may draw as well, and must draw the same on every worker.
-        seed_torch(key(self._plan.job.seed, "update", step), self._group.device)
+        seed_torch(key(self.plan.job.seed, "update", step), self._group.device)
         ratio = self._update_weights(measure=step % MEASURE_EVERY == 0)
         return StepResult(loss, norm, ratio)
 
@@ -100,7 +102,7 @@ class TrainStep:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         rates = self._freezing.rates() if self._freezing else None
-        return build_optimizer(self._plan.job, self._model, rates, self._plan.task.outputs)
+        return build_optimizer(self.plan.job, self._model, rates, self.plan.task.outputs)
 
     # ── the parts of a step ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,7 +112,7 @@ class TrainStep:
 
     def _forward_and_backward(self, batch: Batch, rows: int) -> Tensor:
         """Computes the gradient of the mean loss over `rows` rows; returns this worker's part of that loss."""
-        loss = torch.zeros((), dtype=self._plan.dtype, device=self._group.device)
+        loss = torch.zeros((), dtype=self.plan.dtype, device=self._group.device)
         for part, context in self._micro_batches(batch, rows):
             with context:
                 loss += self._add_gradient(part, rows)
@@ -120,13 +122,13 @@ class TrainStep:
     def _micro_batches(self, batch: Batch, rows: int) -> Iterator[tuple[Batch, AbstractContextManager[None]]]:
         """The parts of the batch (`train.gradient_accumulation`); the last one exchanges gradients among the workers.
 
-        Part k is rows k × rows / parts … of the global batch, whatever the number of workers. Worker r of n has the
-        rows r, r + n, …; its share of a part is one slice of them, which may be empty.
+        Part k is rows k × rows / parts … of the global batch, whatever the number of workers. A worker's share of a
+        part is one slice of its rows, which may be empty.
         """
-        parts, parallel = min(self._plan.job.train.gradient_accumulation, rows), self._parallel
-        rank, size = self._group.rank, self._group.size
-        for k in range(parts):
-            first, end = (max(0, -(-(part * rows // parts - rank) // size)) for part in (k, k + 1))
+        parts, parallel = min(self.plan.job.train.gradient_accumulation, rows), self._parallel
+        own = self.plan.sampler.own(rows, self._group.rank, self._group.size)
+        edges = np.searchsorted(own, [part * rows // parts for part in range(parts + 1)]).tolist()
+        for k, (first, end) in enumerate(pairwise(edges)):
             last = k == parts - 1
             context = nullcontext() if last or not isinstance(parallel, DistributedDataParallel) else parallel.no_sync()
             yield Batch(batch.inputs[first:end], batch.targets[first:end], batch.ids[first:end]), context
@@ -141,25 +143,25 @@ class TrainStep:
     def _loss(self, batch: Batch) -> Tensor:
         """The loss summed over the rows of this part."""
         with self._autocast():
-            outputs = self._parallel(*self._plan.arguments(batch))
-        return self._plan.loss(outputs, batch.targets)
+            outputs = self._parallel(*self.plan.arguments(batch))
+        return self.plan.loss(outputs, batch.targets)
 
     def _autocast(self) -> AbstractContextManager[None]:
-        precision = self._plan.job.train.precision
+        precision = self.plan.job.train.precision
         half = torch.float16 if precision == "fp16" else torch.bfloat16
         return torch.autocast(self._group.device.type, half, enabled=precision in ("bf16", "fp16"))
 
     def _clip_gradient(self) -> Tensor:
         """Scales the gradient down to the norm `train.max_gradient_norm` if it is longer; returns the norm it had."""
         norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        if self._plan.job.train.max_gradient_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, self._plan.job.train.max_gradient_norm, norm)
+        if self.plan.job.train.max_gradient_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.plan.job.train.max_gradient_norm, norm)
         return norm
 
     def _update_weights(self, measure: bool) -> Tensor | None:
         """Takes the optimizer's step; returns |Δw| / |w| over all weights together, if it is to be measured."""
         before = [p.detach().clone() for p in self._parameters] if measure else None
-        with calls_of(self._plan.job.optimizer):
+        with calls_of(self.plan.job.optimizer):
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -190,7 +192,8 @@ class TrainStep:
         if self._group.size == 1:
             return
         buffers = [buffer.clone() for buffer in self._model.buffers()]
-        rows, labels = self._plan.splits.train, self._plan.splits.train.labels
+        rows = self.plan.splits.train
+        labels = rows.labels_at(torch.arange(min(2, len(rows))))
         blank = torch.zeros(2, *rows.shape, dtype=torch.uint8, device=self._group.device)
         targets = blank_targets(labels, 2, self._group.device)
         batch = Batch(blank, targets, torch.zeros(2, dtype=torch.int64, device=self._group.device))

@@ -118,7 +118,7 @@ def test_a_prediction_refuses_every_field_that_it_does_not_use(data: dict[str, A
 
 def test_the_fields_above_are_all_there_are() -> None:
     tried = {"limit", "per_class", "classes", "split_seed", "image_size", "channels", "pixel_range", "validation"}
-    tried |= {"test", "cache", "sampling", "augment", "stratify", "fold"}
+    tried |= {"test", "cache", "sampling", "augment", "stratify", "fold", "shards"}
     of_columns = {"split", "group"}  # digits have neither: refused for that, which the table of every field shows
     assert {*DataSection.model_fields} == {*tried, *of_columns, *OF_PREDICTIONS}
 

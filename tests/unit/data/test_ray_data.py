@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import torch
 from tests.support import tiny
 
 from lehr import trust
+from lehr.data.augment import Augment
+from lehr.data.batches import batches
 from lehr.data.load import OpenedSources, splits
 from lehr.data.streaming import ThreadDecoder
 from lehr.errors import JobError, LehrError
@@ -128,3 +132,65 @@ def test_a_dataset_that_does_not_fit_gets_one_sentence(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(LehrError, match=said):
         OpenedSources(given(f"odd_{kind}:made", path=kind)).decode()
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A part that notes in a file when it is read."""
+
+    part: Any
+    log: str
+
+    @property
+    def rows(self) -> int:
+        return int(self.part.rows)
+
+    def labels(self) -> np.ndarray:
+        return np.asarray(self.part.labels())
+
+    def read(self, rows: Any = None) -> Any:
+        with open(self.log, "a") as file:
+            file.write(f"{self.part.row_group}\n")
+        return self.part.read(rows)
+
+    def name(self, row: int) -> str:
+        return str(self.part.name(row))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_what_several_workers_of_a_node_need_is_decoded_once(tmp_path: Path, workers: int) -> None:
+    import ray
+
+    from lehr.data.ray_data import RayDecoder, SharedStream
+
+    path, log = write_parquet(tmp_path / "set.parquet", range(97)), tmp_path / "read.txt"
+    job = tiny(data={"source": "parquet", "path": str(path)})
+    stream = OpenedSources(job).stream(ThreadDecoder(1))["train"]
+    noted = replace(stream.source, parts=tuple(Noted(part, str(log)) for part in stream.source.parts))
+    shared = SharedStream.put(replace(stream, source=noted, decoder=RayDecoder(2, spare_cpus=True)))
+    expected = list(epoch_of(stream.rows(torch.arange(97)), 0, 1))
+    log.write_text("")
+
+    @ray.remote(num_cpus=0)
+    class Worker:
+        def epoch(self, rank: int) -> list[Any]:
+            return [(batch.ids.numpy(), batch.inputs.numpy()) for batch in epoch_of(of_all(shared), rank, workers)]
+
+    each = [Worker.remote() for _ in range(workers)]
+    found = ray.get([worker.epoch.remote(rank) for rank, worker in enumerate(each)])
+    read = sorted(map(int, log.read_text().split()))
+    assert read == sorted(set(read))
+    assert len(read) == 10
+    for step, whole in enumerate(expected):
+        ids = np.concatenate([each[step][0] for each in found])
+        pixels = np.concatenate([each[step][1] for each in found])
+        assert sorted(ids) == sorted(whole.ids.tolist())
+        assert np.array_equal(pixels[np.argsort(ids)], whole.inputs.numpy()[np.argsort(whole.ids.numpy())])
+
+
+def of_all(shared: Any) -> Any:
+    return shared.open().rows(torch.arange(97))
+
+
+def epoch_of(rows: Any, rank: int, workers: int) -> Any:
+    return batches(rows, rows.sampler(16, 0, 1), Augment([], 0), 0, 0, rank, workers)

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -157,6 +159,12 @@ TRAINING: list[Field] = [
     Field("data.pixel_range", [0, 100], see=rows),
     Field("data.skip_unreadable", 0.5, {"data.source": "images", "data.path": "{broken}", "data.classes": None}, rows),
     Field("data.cache", "stream", see=cached),
+    Field(
+        "data.shards",
+        1,
+        {"data.cache": "stream", "data.source": "parquet", "data.path": "{parts}", "data.classes": None},
+        rows,
+    ),
     Field("data.sampling", "balanced"),
     Field("model", "resnet20", see=network),
     Field("model.name", "resnet20", {"model": {}}, network),
@@ -431,6 +439,7 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
         ("data.split", "first", {}),
         ("data.group", "first", {}),
         ("data.fold", "6/5", {}),
+        ("data.shards", 4, {"data.cache": "memory"}),
     ],
     "folds": [("data.fold", "1/5", {}), ("data.validation", 0.3, {}), ("folds", 1, {})],
     "search": [
@@ -484,7 +493,7 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
                 "validation": 0.5, "test": "none", "augment": ["flip"], "limit": 3, "classes": ["0", "1"],
                 "per_class": 2, "split_seed": 1, "image_size": 9, "channels": 3, "pixel_range": [0, 9],
                 "cache": "stream", "sampling": "balanced", "split": "other", "group": "person", "stratify": "labels",
-                "fold": "1/5",
+                "fold": "1/5", "shards": 4,
             }.items()
         ),
         ("workers.count", [1, 2], {}),
@@ -533,6 +542,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(6)
     ]
     (folder / "table.csv").write_text("\n".join(["file,first,second,other,third,fourth", *lines]))
+    images = [path.read_bytes() for path in sorted(folder.glob("photos/*/*.png"))]
+    parts = pa.table({"image": pa.array(images, pa.binary()), "label": [row // 6 for row in range(12)]})
+    named = parts.replace_schema_metadata({"classes": "cat,dog"})
+    pq.write_table(named, folder / "parts.parquet", row_group_size=1)
     torch.set_num_threads(1)
     first = {"kind": "train", **TINY, **NORM, "storage": str(folder)}
     for number, name in enumerate(("first", "second")):
@@ -554,7 +567,9 @@ def placed_in(value: Any, place: Path) -> Any:
     """The value with the folders of `place` in it."""
     if isinstance(value, str):
         names = {name: place / name for name in ("photos", "others", "broken", "splits")}
-        return value.format(**names, table=place / "table.csv", weights=place / "weights.safetensors")
+        return value.format(
+            **names, table=place / "table.csv", weights=place / "weights.safetensors", parts=place / "parts.parquet"
+        )
     if isinstance(value, dict):
         return {key: placed_in(each, place) for key, each in value.items()}
     return value

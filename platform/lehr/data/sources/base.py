@@ -145,7 +145,7 @@ class Source:
             labels = look_up(table, whole_numbers(part), part.name)
             kept.append(labels >= 0)
             if len(selected := np.flatnonzero(labels >= 0)):
-                parts.append(PartSubset(part, tuple(selected.tolist()), tuple(labels[selected].tolist())))
+                parts.append(LabelledPart(SomeRows(part, as_small(selected)), as_small(labels[selected])))
         others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
         groups = None if self.groups is None else self.groups[np.concatenate(kept)]
         return replace(self, parts=tuple(parts), classes=classes, other_splits=others, groups=groups)
@@ -156,7 +156,7 @@ class Source:
         for part, start in zip(self.parts, self.starts.tolist(), strict=False):
             inside = rows[(rows >= start) & (rows < start + part.rows)] - start
             if len(inside):
-                parts.append(part if len(inside) == part.rows else SomeRows(part, tuple(inside.tolist())))
+                parts.append(part if len(inside) == part.rows else SomeRows(part, as_small(inside)))
         groups = None if self.groups is None else self.groups[rows]
         return replace(self, parts=tuple(parts), other_splits={}, groups=groups, notes=())
 
@@ -248,7 +248,7 @@ def with_box_classes(source: Source, names: tuple[str, ...], *, drop: bool) -> S
 
 @dataclass(frozen=True)
 class LabelledPart:
-    """A part with other labels, which are held in memory."""
+    """A part with other labels, which are held in memory; integers may be of a smaller type than int64."""
 
     part: Part
     of_rows: Labels
@@ -258,11 +258,11 @@ class LabelledPart:
         return self.part.rows
 
     def labels(self) -> Labels:
-        return self.of_rows
+        return _one_class_whole(self.of_rows)
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
         labels = self.of_rows if rows is None else self.of_rows[np.asarray(rows, np.int64)]
-        return replace_labels(self.part.read(rows), labels)
+        return replace_labels(self.part.read(rows), _one_class_whole(labels))
 
     def name(self, row: int) -> str:
         return self.part.name(row)
@@ -270,52 +270,38 @@ class LabelledPart:
 
 @dataclass(frozen=True)
 class SomeRows:
-    """Some rows of a part, with their labels; `selected` is their positions in it."""
+    """Some rows of a part, with their labels; `selected` is their positions in it, integers [rows]."""
 
     part: Part
-    selected: tuple[int, ...]
+    selected: np.ndarray
 
     @property
     def rows(self) -> int:
         return len(self.selected)
 
     def labels(self) -> Labels:
-        return self.part.labels()[np.asarray(self.selected, np.int64)]
+        return self.part.labels()[self.selected]
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
-        return self.part.read(self.selected if rows is None else [self.selected[row] for row in rows])
+        chosen = self.selected if rows is None else self.selected[np.asarray(rows, np.int64)]
+        return self.part.read(chosen.tolist())
 
     def name(self, row: int) -> str:
-        return self.part.name(self.selected[row])
+        return self.part.name(int(self.selected[row]))
 
 
-@dataclass(frozen=True)
-class PartSubset:
-    """Some rows of a part, with new labels.
+def as_small(numbers: np.ndarray) -> np.ndarray:
+    """Whole numbers in the smallest type that holds them: a part is one of very many."""
+    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
+    return numbers.astype(np.result_type(np.min_scalar_type(min(low, -1)), np.min_scalar_type(high)))
 
-    Attributes:
-        selected: positions in the part.
-        row_labels: the new label of each.
-    """
 
-    part: Part
-    selected: tuple[int, ...]
-    row_labels: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        return len(self.selected)
-
-    def labels(self) -> np.ndarray:
-        return np.array(self.row_labels, np.int64)
-
-    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
-        rows = range(self.rows) if rows is None else rows
-        table = self.part.read([self.selected[row] for row in rows])
-        return replace_labels(table, np.array([self.row_labels[row] for row in rows], np.int64))
-
-    def name(self, row: int) -> str:
-        return self.part.name(self.selected[row])
+def _one_class_whole(labels: Labels) -> Labels:
+    return (
+        labels.astype(np.int64)
+        if isinstance(labels, np.ndarray) and labels.dtype.kind == "i" and labels.ndim == 1
+        else labels
+    )
 
 
 @dataclass(frozen=True)
