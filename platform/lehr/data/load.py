@@ -17,7 +17,7 @@ from lehr.data.dealing import deal_groups, deal_rows, strata_of
 from lehr.data.labels import Labels, one_class_each
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
-from lehr.data.reading import Read, check_labels, first_stored, has_colour, probe, read
+from lehr.data.reading import Read, any_decoded_smaller, check_labels, first_stored, has_colour, probe, read
 from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
 from lehr.data.sources.boxes import letterbox
@@ -38,7 +38,13 @@ VALIDATION_SHARE = 0.2  # held out if the job does not say and the source has no
 def pixel_format(job: TrainJob, recipe: Recipe, channels: int | None) -> PixelFormat:
     """What the images of a job are decoded to."""
     return PixelFormat(
-        recipe.size, channels, job.data.pixel_range, recipe.resize, recipe.interpolation, recipe.letterbox
+        recipe.size,
+        channels,
+        job.data.pixel_range,
+        recipe.resize,
+        recipe.interpolation,
+        recipe.letterbox,
+        job.data.decode == "scaled",
     )
 
 
@@ -53,6 +59,11 @@ class OpenedSources:
         """
         self.job = job
         self.recipe = recipe_for(job)
+        if job.data.decode == "scaled" and self.recipe.size is None:
+            what = (
+                "scaled is for images that are resized, and nothing says to what size; type data.image_size=224 as well"
+            )
+            raise job.error("data.decode", what)
         self.kind = label_kind(job)
         self.main = self._chosen(open_source(job.data, job.error, self.kind))
         if not self.main.classes:
@@ -153,6 +164,8 @@ class OpenedSources:
             found.append(self.recipe.sentence("model.preprocessing"))
         if self.job.data.split_seed is not None and not self._draws_rows:
             found.append("data.split_seed changes nothing: validation has rows of its own, and no limit draws others")
+        if self.wanted.scaled and not any_decoded_smaller(self.main, self.wanted):
+            found.append("data.decode=scaled changes none of the first images: no JPEG files twice as large as needed")
         for name, source in self.sources.items():
             first = first_stored(source)
             grey, bits = {stored.grey for stored in first}, max((stored.bits for stored in first), default=8)
