@@ -21,6 +21,7 @@ from lehr.data.reading import Read, any_decoded_smaller, check_labels, first_sto
 from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
 from lehr.data.sources.boxes import letterbox
+from lehr.data.sources.written import in_storage
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 from lehr.job import Augment as AugmentEntry
@@ -65,7 +66,8 @@ class OpenedSources:
             )
             raise job.error("data.decode", what)
         self.kind = label_kind(job)
-        self.main = self._chosen(open_source(job.data, job.error, self.kind))
+        with in_storage(job.storage):
+            self.main = self._chosen(open_source(job.data, job.error, self.kind))
         if not self.main.classes:
             raise job.error("data.source", f"{job.data.source} has no labels to train with; allowed: in a prediction")
         self.extra: dict[str, Source] = {}
@@ -93,7 +95,8 @@ class OpenedSources:
         if path == data.path:
             raise self.job.error(field, f'"{path}" is data.path, the rows to train on; allowed: other rows')
         section = data.model_copy(update={"path": path})
-        source = open_source(section, lambda _, what: self.job.error(field, what), self.kind)
+        with in_storage(self.job.storage):
+            source = open_source(section, lambda _, what: self.job.error(field, what), self.kind)
         if source.other_splits:
             known = ", ".join(["train", *source.other_splits])
             raise self.job.error(field, f'"{path}" has splits of its own, {known}; allowed: the path of one of them')
