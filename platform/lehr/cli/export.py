@@ -88,6 +88,8 @@ def export(
         inputs |= {"resize": predictor.wanted.resize, "interpolation": predictor.wanted.interpolation}
     if predictor.wanted.letterbox:  # resized until it fits, in the upper left corner, with grey beside
         inputs |= {"letterbox": True, "interpolation": predictor.wanted.interpolation}
+    if predictor.wanted.scaled:
+        inputs["decode"] = "scaled"
     write_whole(out / "classes.json", json.dumps(inputs, ensure_ascii=False) + "\n")
     for write, path in chosen:
         with whole(path) as file:

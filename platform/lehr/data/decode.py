@@ -13,8 +13,19 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
+from lehr.data import jpeg
 from lehr.data.labels import Labels, from_column
-from lehr.data.pixels import AS_STORED, ORIENTATION, PixelFormat, Stored, channels_last, from_array, from_image
+from lehr.data.pixels import (
+    AS_STORED,
+    ORIENTATION,
+    UPRIGHT,
+    PixelFormat,
+    Stored,
+    channels_last,
+    from_array,
+    from_image,
+    resized_size,
+)
 from lehr.data.sources.base import number_from_environment
 from lehr.data.sources.listing import INSTALL
 from lehr.errors import LehrError
@@ -28,6 +39,10 @@ with contextlib.suppress(ImportError):  # what reads HEIC, if the user has insta
 _READ = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 FORMATS = tuple(each for each in _READ if each in Image.OPEN)
 """Pillow's names of the formats that are read. Pillow knows forty more, some of which start other programs."""
+_PNG, _PNG_BEGINS = ("PNG",), b"\x89PNG\r\n\x1a\n"
+_PLAIN_PNG = (b"\x08\0", b"\x08\2")  # 8 bits, grey or in colour
+_SAYS_MORE = ("transparency", "exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # of how a PNG is turned
+_OF_JPEG = ("JPEG", "MPO")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MOST_PIXELS = "LEHR_MOST_PIXELS"
 """Environment variable: the most pixels of an image that is decoded; by default `DEFAULT_MOST_PIXELS`."""
@@ -44,19 +59,73 @@ def most_pixels() -> int:
     return number_from_environment(MOST_PIXELS, DEFAULT_MOST_PIXELS)
 
 
-def decode_image(encoded: bytes, wanted: PixelFormat = AS_STORED) -> np.ndarray:
+def decode_image(encoded: bytes, wanted: PixelFormat = AS_STORED, out: np.ndarray | None = None) -> np.ndarray:
     """One image file as uint8 [height, width, channels], rotated upright by its EXIF tag.
 
     Of several frames it is the first.
+
+    Args:
+        out: contiguous, of the shape that is wanted: where the pixels may be written; they are what is returned.
 
     Raises:
         UnreadableImage: it is no image file, it is damaged or cut off, it has more pixels than are read, or values
             without a black and a white.
     """
+    plain = jpeg.header(encoded)
+    if plain is not None and plain.width * plain.height <= most_pixels():
+        found = _decoded_jpeg(encoded, plain, wanted, out)
+        if found is not None:
+            return found
     with _opened(encoded) as image:
+        if encoded[24:26] in _PLAIN_PNG and image.format == "PNG":
+            image.load()  # what it says may stand behind the pixels
+            if image.info.keys().isdisjoint(_SAYS_MORE):
+                return from_image(image, Stored(image.mode == "L"), wanted)
         stored, orientation = Stored.of(image), _orientation(image)
+        if image.format in _OF_JPEG and image.mode in ("L", "RGB"):
+            return _turned_jpeg(encoded, image, stored, wanted, orientation)
         image.load()
         return from_image(image, stored, wanted, orientation)
+
+
+def _turned_jpeg(
+    encoded: bytes, image: Image.Image, stored: Stored, wanted: PixelFormat, orientation: int
+) -> np.ndarray:
+    """A JPEG file that Pillow has opened, because of what it says besides its pixels."""
+    plain = jpeg.Header(*image.size, stored.grey)
+    found = _decoded_jpeg(encoded, plain, wanted, None, orientation)
+    if found is not None:
+        return found
+    by, whole = _reduction(image.size, wanted, orientation), image.size
+    if by > 1:
+        image.draft(None, (whole[0] // by, whole[1] // by))
+    image.load()
+    return from_image(image, stored, wanted, orientation, whole)
+
+
+def _decoded_jpeg(
+    encoded: bytes, plain: jpeg.Header, wanted: PixelFormat, out: np.ndarray | None, orientation: int = 1
+) -> np.ndarray | None:
+    """A plain JPEG file as `decode_image` has it; None if Pillow must read it."""
+    by = _reduction((plain.width, plain.height), wanted, orientation)
+    shape = (plain.height, plain.width, 1 if plain.grey else 3)
+    fits = out is not None and out.shape == shape and by == 1 and orientation == 1
+    pixels = jpeg.pixels(encoded, plain, by, out if fits else None)
+    if pixels is None:
+        return None
+    if by == 1 and orientation not in UPRIGHT:
+        return from_array(pixels, wanted)
+    image = Image.fromarray(pixels[..., 0] if plain.grey else pixels)
+    return from_image(image, Stored(plain.grey), wanted, orientation, (plain.width, plain.height))
+
+
+def _reduction(given: tuple[int, int], wanted: PixelFormat, orientation: int) -> int:
+    """By how much smaller a JPEG file of this width and height is decoded: 1, unless that is wanted and it is so much
+    larger than needed."""
+    if not wanted.scaled or wanted.size is None:
+        return 1
+    upright = given if orientation < 5 else given[::-1]
+    return jpeg.reduction(upright, resized_size(upright, wanted))
 
 
 def stored_as(encoded: bytes) -> Stored:
@@ -72,6 +141,12 @@ def size_of(encoded: bytes) -> tuple[int, int]:
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
+def is_decoded_smaller(encoded: bytes, wanted: PixelFormat) -> bool:
+    """Whether an image file is decoded to fewer pixels than it has, without decoding it. Raises UnreadableImage."""
+    with _opened(encoded) as image:
+        return image.format in _OF_JPEG and _reduction(image.size, wanted, _orientation(image)) > 1
+
+
 def format_of(encoded: bytes) -> str:
     """The format and the size of an image file, as `JPEG, 640 × 480`. Raises UnreadableImage."""
     with _opened(encoded) as image:
@@ -85,7 +160,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     limit = most_pixels()
     Image.MAX_IMAGE_PIXELS = limit  # beyond it Pillow warns, beyond twice as much it refuses; see below
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=_PNG if encoded[:8] == _PNG_BEGINS else FORMATS) as image:
             if image.width * image.height > limit:
                 raise UnreadableImage(_too_large(image.width, image.height, limit))
             yield image
@@ -159,18 +234,42 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     Raises:
         LehrError: the images differ in size and `wanted` has no size.
     """
-    images: list[np.ndarray | None] = []
-    unreadable = []
+    unreadable: list[tuple[int, str]] = []
     sizes = np.ones((len(table), 2), np.int64) if wanted.letterbox else None
+    if wanted.size is None or wanted.channels is None:
+        images: list[np.ndarray | None] = [None] * len(table)
+        for row, image in _images(table, wanted, unreadable, sizes, None):
+            images[row] = image
+        pixels = _stacked(images, wanted)
+    else:
+        pixels = np.zeros((len(table), *wanted.size, wanted.channels), np.uint8)
+        for row, image in _images(table, wanted, unreadable, sizes, pixels):
+            if image.base is not pixels:
+                pixels[row] = image
+        for row, _ in unreadable:
+            pixels[row] = 0  # a file may have been written there until it was found to be damaged
+    return Decoded(pixels, from_column(table["label"]), tuple(unreadable), sizes)
+
+
+def _images(
+    table: pa.Table,
+    wanted: PixelFormat,
+    unreadable: list[tuple[int, str]],
+    sizes: np.ndarray | None,
+    out: np.ndarray | None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row of a part's table that can be read, decoded, in place where that can be; the others are listed."""
     for row, (encoded, shape, dtype) in enumerate(raw_rows(table)):
         try:
-            images.append(decoded_row(encoded, shape, dtype, wanted))
+            yield row, decoded_row(encoded, shape, dtype, wanted, None if out is None else out[row])
             if sizes is not None:
                 sizes[row] = shape[:2] if shape is not None else size_of(encoded or b"")[::-1]
         except UnreadableImage as error:
-            images.append(None)
             unreadable.append((row, str(error)))
-    labels = from_column(table["label"])
+
+
+def _stacked(images: list[np.ndarray | None], wanted: PixelFormat) -> np.ndarray:
+    """Images as one array, zero for those that could not be read. Raises DifferentSizes."""
     known = {image.shape[:2] for image in images if image is not None}
     if len(known) > 1:
         raise different_sizes(known)
@@ -180,7 +279,7 @@ def decode(table: pa.Table, wanted: PixelFormat = AS_STORED) -> Decoded:
     for row, image in enumerate(images):
         if image is not None:
             pixels[row] = image  # a greyscale image among colour images fills all channels
-    return Decoded(pixels, labels, tuple(unreadable), sizes)
+    return pixels
 
 
 class DifferentSizes(LehrError):
@@ -212,12 +311,19 @@ def raw_rows(table: pa.Table) -> Iterator[tuple[bytes | None, list[int] | None, 
     return zip(table["image"].to_pylist(), *columns, strict=True)
 
 
-def decoded_row(image: bytes | None, shape: list[int] | None, dtype: str | None, wanted: PixelFormat) -> np.ndarray:
-    """One row of `raw_rows` as uint8 [height, width, channels]. Raises UnreadableImage."""
+def decoded_row(
+    image: bytes | None,
+    shape: list[int] | None,
+    dtype: str | None,
+    wanted: PixelFormat,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """One row of `raw_rows` as uint8 [height, width, channels], in `out` as `decode_image` has it. Raises
+    UnreadableImage."""
     if image is None:
         raise UnreadableImage("the row has no image")
     if shape is None:
-        return decode_image(image, wanted)
+        return decode_image(image, wanted, out)
     try:
         return from_array(_raw(image, shape, dtype), wanted)
     except (TypeError, ValueError) as error:

@@ -17,11 +17,20 @@ from lehr.data.dealing import deal_groups, deal_rows, strata_of
 from lehr.data.labels import Labels, one_class_each
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
-from lehr.data.reading import Read, first_stored, has_colour, probe, read, small_labels
+from lehr.data.reading import (
+    Read,
+    any_decoded_smaller,
+    first_stored,
+    has_colour,
+    probe,
+    read,
+    small_labels,
+)
 from lehr.data.row_sets import RowSet, first_of_order
 from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
 from lehr.data.sources.boxes import letterbox
+from lehr.data.sources.written import in_storage
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 from lehr.job import Augment as AugmentEntry
@@ -39,7 +48,13 @@ VALIDATION_SHARE = 0.2  # held out if the job does not say and the source has no
 def pixel_format(job: TrainJob, recipe: Recipe, channels: int | None) -> PixelFormat:
     """What the images of a job are decoded to."""
     return PixelFormat(
-        recipe.size, channels, job.data.pixel_range, recipe.resize, recipe.interpolation, recipe.letterbox
+        recipe.size,
+        channels,
+        job.data.pixel_range,
+        recipe.resize,
+        recipe.interpolation,
+        recipe.letterbox,
+        job.data.decode == "scaled",
     )
 
 
@@ -54,8 +69,14 @@ class OpenedSources:
         """
         self.job = job
         self.recipe = recipe_for(job)
+        if job.data.decode == "scaled" and self.recipe.size is None:
+            what = (
+                "scaled is for images that are resized, and nothing says to what size; type data.image_size=224 as well"
+            )
+            raise job.error("data.decode", what)
         self.kind = label_kind(job)
-        self.main = self._chosen(open_source(job.data, job.error, self.kind))
+        with in_storage(job.storage):
+            self.main = self._chosen(open_source(job.data, job.error, self.kind))
         if not self.main.classes:
             raise job.error("data.source", f"{job.data.source} has no labels to train with; allowed: in a prediction")
         self.extra: dict[str, Source] = {}
@@ -83,7 +104,8 @@ class OpenedSources:
         if path == data.path:
             raise self.job.error(field, f'"{path}" is data.path, the rows to train on; allowed: other rows')
         section = data.model_copy(update={"path": path})
-        source = open_source(section, lambda _, what: self.job.error(field, what), self.kind)
+        with in_storage(self.job.storage):
+            source = open_source(section, lambda _, what: self.job.error(field, what), self.kind)
         if source.other_splits:
             known = ", ".join(["train", *source.other_splits])
             raise self.job.error(field, f'"{path}" has splits of its own, {known}; allowed: the path of one of them')
@@ -154,6 +176,8 @@ class OpenedSources:
             found.append(self.recipe.sentence("model.preprocessing"))
         if self.job.data.split_seed is not None and not self._draws_rows:
             found.append("data.split_seed changes nothing: validation has rows of its own, and no limit draws others")
+        if self.wanted.scaled and not any_decoded_smaller(self.main, self.wanted):
+            found.append("data.decode=scaled changes none of the first images: no JPEG files twice as large as needed")
         for name, source in self.sources.items():
             first = first_stored(source)
             grey, bits = {stored.grey for stored in first}, max((stored.bits for stored in first), default=8)

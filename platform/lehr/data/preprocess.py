@@ -21,7 +21,7 @@ class Preprocess:
         height, width, channels: size of the network's input.
         mean, std: per channel, of pixels / 255.
         pixel_range: the values in image files that become black and white; None: those of their depth.
-        resize, interpolation, letterbox: how an image becomes one of that size; see `PixelFormat`.
+        resize, interpolation, letterbox, scaled: how an image becomes one of that size; see `PixelFormat`.
     """
 
     height: int
@@ -33,12 +33,13 @@ class Preprocess:
     resize: int | None = None
     interpolation: str = "bilinear"
     letterbox: bool = False
+    scaled: bool = False
 
     @property
     def wanted(self) -> PixelFormat:
         """What an image is decoded to for the network."""
-        size = self.height, self.width
-        return PixelFormat(size, self.channels, self.pixel_range, self.resize, self.interpolation, self.letterbox)
+        size, how = (self.height, self.width), (self.resize, self.interpolation, self.letterbox, self.scaled)
+        return PixelFormat(size, self.channels, self.pixel_range, *how)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -101,6 +102,8 @@ class Preprocess:
             plain["interpolation"] = self.interpolation
         if self.letterbox:
             plain["letterbox"] = True
+        if self.scaled:
+            plain["decode"] = "scaled"
         return plain
 
     @classmethod
@@ -116,6 +119,7 @@ class Preprocess:
             description.get("resize"),
             description.get("interpolation", "bilinear"),
             description.get("letterbox", False),
+            description.get("decode") == "scaled",
         )
 
 

@@ -16,13 +16,18 @@ from lehr.data.dataset import Images
 from lehr.data.decode import Decoded
 from lehr.data.labels import from_column
 from lehr.data.pixels import PixelFormat, channels_last
+from lehr.data.ray_blocks import Held, Written, taken
 from lehr.data.ray_decode import RayDecoder
 from lehr.data.ray_read import Parts
 from lehr.data.reading import assemble, read
-from lehr.data.sources.base import ErrorFactory, Source
+from lehr.data.sources.base import ErrorFactory, LabelledPart, Part, Source
+from lehr.data.sources.image_columns import COLUMNS
+from lehr.data.sources.tabular import TablePart
+from lehr.data.sources.written import most_held
 from lehr.data.streaming import Decoder, Stream
 from lehr.errors import LehrError
 
+STORE_SHARE = 0.3  # of the smallest object store, that the blocks of a user's dataset may take
 FEW_IMAGES = 5000
 """Up to this many images are decoded by the calling process, faster than the actors of Ray Data start."""
 
@@ -160,35 +165,37 @@ class BlockPart:
     ref: ray.ObjectRef
     rows: int
     first: int
-    of_rows: tuple[int, ...]
+    of_rows: np.ndarray
 
     def labels(self) -> np.ndarray:
-        return np.array(self.of_rows, np.int64)
+        return self.of_rows
 
     def read(self, rows: Sequence[int] | None = None) -> pa.Table:
-        table = ray.get(self.ref)
-        chosen = range(self.rows) if rows is None else rows
-        images: list[bytes | None] = []
-        shapes: list[list[int] | None] = []
-        dtypes: list[str | None] = []
-        for image in (table["image"][row].as_py() for row in chosen):
-            pixels = (
-                None if image is None or isinstance(image, bytes) else _pixels(image, table.schema.field("image").type)
-            )
-            images.append(image if pixels is None else pixels.tobytes())
-            shapes.append(None if pixels is None else list(pixels.shape))
-            dtypes.append(None if pixels is None else pixels.dtype.name)
-        return pa.table(
-            {
-                "image": pa.array(images, pa.large_binary()),
-                "label": pa.array([self.of_rows[row] for row in chosen], pa.int64()),
-                "shape": pa.array(shapes, pa.list_(pa.int32())),
-                "dtype": pa.array(dtypes, pa.string()),
-            }
-        )
+        chosen = np.arange(self.rows) if rows is None else np.asarray(rows, np.int64)
+        return as_columns(ray.get(self.ref), chosen).append_column("label", pa.array(self.labels()[chosen]))
 
     def name(self, row: int) -> str:
         return f"row {self.first + row} of the dataset"
+
+
+def as_columns(table: pa.Table, rows: Sequence[int] | np.ndarray) -> pa.Table:
+    """The images of these rows of a block as the columns of a part's table: `image`, `shape` and `dtype`."""
+    images: list[bytes | None] = []
+    shapes: list[list[int] | None] = []
+    dtypes: list[str | None] = []
+    kind = table.schema.field("image").type
+    for image in (table["image"][int(row)].as_py() for row in rows):
+        pixels = None if image is None or isinstance(image, bytes) else _pixels(image, kind)
+        images.append(image if pixels is None else pixels.tobytes())
+        shapes.append(None if pixels is None else list(pixels.shape))
+        dtypes.append(None if pixels is None else pixels.dtype.name)
+    return pa.table(
+        {
+            "image": pa.array(images, pa.large_binary()),
+            "shape": pa.array(shapes, pa.list_(pa.int32())),
+            "dtype": pa.array(dtypes, pa.string()),
+        }
+    )
 
 
 def _pixels(image: Any, kind: pa.DataType) -> np.ndarray:
@@ -243,13 +250,13 @@ def not_a_dataset(dataset: Any, name: str) -> str:
 
 
 def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:
-    """A Ray Dataset with columns `image` and `label` as a source; its blocks are held in the object store."""
+    """A Ray Dataset with columns `image` and `label` as a source; its blocks are held in the object store, or written
+    to files if they are more than that should hold (`ray_blocks.py`)."""
     if problem := not_a_dataset(dataset, name):
         raise refuse("data.source", problem)
-    DataContext.get_current().execution_options.preserve_order = True
-    refs = dataset.select_columns(["image", "label"]).to_arrow_refs()
-    blocks = [(ref, ray.get(ref)["label"].to_pylist()) for ref in refs]
-    found = {label for _, labels in blocks for label in labels}
+    most = min(most_held(), int(STORE_SHARE * smallest_store()))
+    blocks, note = taken(dataset, as_columns, name, most)
+    found = {label for block in blocks for label in block.found}
     if not found:
         raise refuse("data.source", f"the dataset of {name} has no rows")
     if None in found:
@@ -263,9 +270,17 @@ def dataset_source(dataset: Any, name: str, refuse: ErrorFactory) -> Source:
     else:
         odd = next(each for each in found if not isinstance(each, int) or each < 0)
         raise refuse("data.source", f"{name} has labels such as {odd!r}; allowed: names, or whole numbers from 0")
-    parts, first = [], 0
-    for ref, labels in blocks:
-        if labels:
-            parts.append(BlockPart(ref, len(labels), first, tuple(index[label] for label in labels)))
-        first += len(labels)
-    return Source(name, tuple(parts), classes, form="a Dataset of Ray", columns=("image", "label"))
+    parts: list[Part] = []
+    first = 0
+    for block in blocks:
+        of_rows = block.labels(index)
+        if isinstance(block, Held) and len(of_rows):
+            parts.append(BlockPart(block.ref, len(of_rows), first, of_rows))
+        elif isinstance(block, Written):
+            parts += [
+                LabelledPart(TablePart(chunk, COLUMNS[:1], ready=True), of_rows[chunk.first - first :][: chunk.rows])
+                for chunk in block.chunks
+            ]
+        first += len(of_rows)
+    notes = (note,) if note else ()
+    return Source(name, tuple(parts), classes, form="a Dataset of Ray", columns=("image", "label"), notes=notes)

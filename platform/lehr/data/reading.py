@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lehr.data.dataset import Images
-from lehr.data.decode import Decoded, UnreadableImage, decode, different_sizes, raw_rows, stored_as
+from lehr.data.decode import Decoded, UnreadableImage, decode, different_sizes, is_decoded_smaller, raw_rows, stored_as
 from lehr.data.labels import Labels, Ragged, concatenate, without_label
 from lehr.data.pixels import PixelFormat, Stored
 from lehr.data.sources.base import Source
@@ -140,6 +140,16 @@ def first_stored(source: Source, rows: int = FIRST_ROWS) -> list[Stored]:
     """How the first few images that can be read are stored."""
     part = source.parts[0]
     return list(_stored(part.read(range(min(rows, part.rows)))))
+
+
+def any_decoded_smaller(source: Source, wanted: PixelFormat, rows: int = FIRST_ROWS) -> bool:
+    """Whether any of the first few images is decoded to fewer pixels than it has (`data.decode: scaled`)."""
+    part = source.parts[0]
+    for image, shape, _ in raw_rows(part.read(range(min(rows, part.rows)))):
+        with suppress(UnreadableImage):
+            if shape is None and image is not None and is_decoded_smaller(image, wanted):
+                return True
+    return False
 
 
 def _stored(table: pa.Table, *, grey_png: bool = True) -> Iterator[Stored]:

@@ -40,6 +40,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "columns": {"image": None, "label": None},
         "channels": "auto",
         "pixel_range": None,
+        "decode": "full",
         "split": None,
         "group": None,
         "stratify": "auto",

@@ -305,6 +305,12 @@ class DataSection(Section):
         description="[BLACK, WHITE]: the values in the files that become black and white. By default those of the "
         "images' depth, such as 0 and 65535 of 16 bits, and 0 and 1 of floats; other values need it.",
     )
+    decode: Literal["full", "scaled"] = Field(
+        default="full",
+        description="scaled: JPEG files that are at least twice as large as what they are resized to are decoded to a "
+        "half, a quarter or an eighth of their sides, and then resized: faster, with slightly other pixels. full: as "
+        "they are.",
+    )
     skip_unreadable: SmallShare = Field(
         default=0.01, description="Share of the images that may be unreadable; they are skipped, named and counted."
     )

@@ -25,7 +25,8 @@ class Preprocessing(TypedDict):
     `mean` and `std` are those of pixels / 255; `pixel_range` has the values in image files that become black and white,
     if they are not those of the images' depth; `resize` the pixels of the shorter side, if the middle is cut out of an
     image; `interpolation` how it is resized, if not bilinear; `letterbox` whether it keeps its proportions, with grey
-    beside it. The description of a run's model contains one as `preprocess`.
+    beside it; `decode`, `scaled`, if large JPEG files are not decoded whole. The description of a run's model contains
+    one as `preprocess`.
     """
 
     height: int
@@ -37,6 +38,7 @@ class Preprocessing(TypedDict):
     resize: NotRequired[int]
     interpolation: NotRequired[str]
     letterbox: NotRequired[bool]
+    decode: NotRequired[str]
 
 
 class Preset(Protocol):

@@ -104,7 +104,7 @@ class Predictor(nn.Module):
             if network.classes != first.classes or network.preprocess.wanted != first.preprocess.wanted:
                 what = "has other classes or takes images of another shape than"
                 if network.classes == first.classes and network.preprocess.shape == first.preprocess.shape:
-                    what = "had its images prepared otherwise (data.pixel_range, model.preprocessing) than"
+                    what = "had its images prepared otherwise (data.pixel_range, data.decode, model.preprocessing) than"
                 raise RunError(f"{name} {what} {names[0]}")
         self.networks = nn.ModuleList(networks)
         self.names, self.by, self.fingerprint = tuple(names), by, fingerprint

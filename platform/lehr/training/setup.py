@@ -362,14 +362,15 @@ def preprocessing(job: TrainJob, rows: DataSubset) -> Preprocess:
     limits, resize, interpolation = job.data.pixel_range, recipe.resize, recipe.interpolation
     if recipe.mean is None or recipe.std is None:
         found = replace(Preprocess.fit(rows), pixel_range=limits, resize=resize, interpolation=interpolation)
-        return replace(found, letterbox=recipe.letterbox)
+        return replace(found, letterbox=recipe.letterbox, scaled=job.data.decode == "scaled")
     channels, height, width = rows.shape
     wanted = recipe.channels or channels
     if channels == 4 and wanted != 4:
         whose = f"the weights {job.model.weights}" if job.model.weights else "model.preprocessing.mean and std"
         raise job.error("data.channels", f"{whose} take images of {wanted} channels; allowed: auto, 1, 3")
     mean, std = (each * wanted if len(each) == 1 else each for each in (recipe.mean, recipe.std))
-    return Preprocess(height, width, wanted, mean, std, limits, resize, interpolation, recipe.letterbox)
+    how = (limits, resize, interpolation, recipe.letterbox, job.data.decode == "scaled")
+    return Preprocess(height, width, wanted, mean, std, *how)
 
 
 def check_metrics(job: TrainJob, names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import lehr
 from lehr.data.augment import AUGMENTATIONS, MIXES
@@ -76,6 +77,17 @@ def test_a_seed_that_draws_nothing_is_told(tmp_path: Path) -> None:
         assert told not in opened(**where, **used).notes
 
 
+def test_decoding_smaller_is_refused_without_a_size_and_told_where_it_changes_nothing(tmp_path: Path) -> None:
+    tree(tmp_path, *PETS)
+    with pytest.raises(JobError, match=r"data\.decode: scaled is for .* resized.*type data\.image_size=224"):
+        opened(source="images", path=tmp_path, decode="scaled")
+    told = "data.decode=scaled changes none of the first images: no JPEG files twice as large as needed"
+    assert told in opened(source="images", path=tmp_path, decode="scaled", image_size=4).notes
+    Image.new("RGB", (9, 8)).save(tmp_path / "cat/0.jpg")
+    assert told not in opened(source="images", path=tmp_path, decode="scaled", image_size=4).notes
+    assert told not in opened(source="images", path=tmp_path, image_size=4).notes
+
+
 def test_a_cache_on_a_gpu_is_told_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("here is a GPU")
@@ -103,7 +115,7 @@ def test_rows_of_one_class_are_no_training(data: dict[str, Any], tmp_path: Path)
         *({name: value} for name, value in (("image_size", 9), ("channels", 3), ("pixel_range", [0, 1]))),
         *({name: value} for name, value in (("validation", 0.3), ("test", "none"), ("cache", "stream"))),
         *({name: value} for name, value in (("sampling", "balanced"), ("augment", ["flip"]))),
-        *({name: value} for name, value in (("stratify", "labels"), ("fold", "1/5"))),
+        *({name: value} for name, value in (("stratify", "labels"), ("fold", "1/5"), ("decode", "scaled"))),
     ],
     ids=lambda data: next(iter(data)),
 )
@@ -117,8 +129,18 @@ def test_a_prediction_refuses_every_field_that_it_does_not_use(data: dict[str, A
 
 
 def test_the_fields_above_are_all_there_are() -> None:
-    tried = {"limit", "per_class", "classes", "split_seed", "image_size", "channels", "pixel_range", "validation"}
-    tried |= {"test", "cache", "sampling", "augment", "stratify", "fold", "shards"}
+    tried = {
+        "decode",
+        "limit",
+        "per_class",
+        "classes",
+        "split_seed",
+        "image_size",
+        "channels",
+        "pixel_range",
+        "validation",
+    }
+    tried |= {"decode", "test", "cache", "sampling", "augment", "stratify", "fold", "shards"}
     of_columns = {"split", "group"}  # digits have neither: refused for that, which the table of every field shows
     assert {*DataSection.model_fields} == {*tried, *of_columns, *OF_PREDICTIONS}
 

@@ -621,3 +621,30 @@ def test_what_is_streamed_is_what_is_cached(tmp_path: Path) -> None:
 def made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_images_that_are_still_packed_beside_their_table_are_told_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "0.png", "label": "a"}\n{"file_name": "1.png", "label": "b"}\n'
+    )
+    before = refused(tmp_path)
+    assert "none of its files is there" in before
+    assert "unzip" not in before
+    (tmp_path / "the images.zip").write_bytes(b"")
+    unzip = f"unzip '{tmp_path}/the images.zip' -d {tmp_path}"
+    assert refused(tmp_path).endswith(f"if its images are in there, unpack it: {unzip}")
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lehr.data.sources import listing
+
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
+    walked: list[str] = []
+    walk = listing._Walk
+    monkeypatch.setattr(listing, "_Walk", lambda folder: (walked.append(folder), walk(folder))[1])
+    assert opened(tmp_path).classes == ("cat", "dog")
+    assert len(walked) == 1
+    Image.new("RGB", (4, 4)).save(tmp_path / "dog" / "1.png")
+    assert opened(tmp_path).rows == 3  # the next one looks again

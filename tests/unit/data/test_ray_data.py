@@ -194,3 +194,56 @@ def of_all(shared: Any) -> Any:
 
 def epoch_of(rows: Any, rank: int, workers: int) -> Any:
     return batches(rows, rows.sampler(16, 0, 1), Augment([], 0), 0, 0, rank, workers)
+
+
+MANY = """
+import numpy as np
+import ray
+
+def many(path=""):
+    def images(batch):
+        pixels = [np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8) for row in batch["id"]]
+        return {"image": np.stack(pixels), "label": np.array(["ab"[row % 2] for row in batch["id"]])}
+    return ray.data.range(3000, override_num_blocks=11).map_batches(images, batch_size=None)
+"""
+
+
+def test_a_ray_dataset_that_is_too_large_to_hold_is_written_and_has_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "many_data.py").write_text(MANY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    job = given("many_data:many").model_copy(update={"storage": str(tmp_path / "runs")})
+    held = OpenedSources(job)
+    assert not (tmp_path / "runs/.rows").exists()
+    monkeypatch.setenv("LEHR_MOST_HELD_BYTES", "100000")
+    written = OpenedSources(job)
+    (told,) = (note for note in written.notes if "are written to" in note)
+    assert "many_data:many: 3,000 rows, more than 0.0001 GB" in told
+    assert len(list((tmp_path / "runs/.rows").glob("*/*.parquet"))) >= 11  # one for each block
+    one, other = (opened.decode()["train"] for opened in (held, written))
+    assert np.array_equal(one.pixels, other.pixels)
+    assert np.array_equal(one.labels, other.labels)
+    assert (one.pixels[2999] == image_of(2999)).all()
+    assert one.classes == other.classes == ("a", "b")
+    assert written.main.name_of(2999) == held.main.name_of(2999) == "row 2999 of the dataset"
+    streams = [splits(job, opened.stream(ThreadDecoder(1))).train for opened in (held, written)]
+    assert len(streams[0]) == len(streams[1])
+    for stream in streams:
+        batch = stream.gather(torch.arange(5))
+        assert all((batch.inputs[k].permute(1, 2, 0).numpy() == image_of(int(batch.ids[k]))).all() for k in range(5))
+
+
+def test_blocks_come_in_the_order_of_the_dataset_whichever_is_made_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = MANY.replace(
+        "    def images(batch):", "    def images(batch):\n        import time; time.sleep(0.5 * (batch['id'][0] == 0))"
+    )
+    (tmp_path / "slow_data.py").write_text(slow)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for most in ("100000", "100000000"):
+        monkeypatch.setenv("LEHR_MOST_HELD_BYTES", most)
+        job = given("slow_data:many").model_copy(update={"storage": str(tmp_path / "runs")})
+        images = OpenedSources(job).decode()["train"]
+        assert all((images.pixels[row] == image_of(row)).all() for row in range(0, 3000, 100))

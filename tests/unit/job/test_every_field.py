@@ -157,6 +157,12 @@ TRAINING: list[Field] = [
     Field("data.image_size", 10),
     Field("data.channels", 3),
     Field("data.pixel_range", [0, 100], see=rows),
+    Field(
+        "data.decode",
+        "scaled",
+        {"data.source": "images", "data.path": "{large}", "data.classes": None, "data.image_size": 8},
+        rows,
+    ),
     Field("data.skip_unreadable", 0.5, {"data.source": "images", "data.path": "{broken}", "data.classes": None}, rows),
     Field("data.cache", "stream", see=cached),
     Field(
@@ -440,6 +446,7 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
         ("data.group", "first", {}),
         ("data.fold", "6/5", {}),
         ("data.shards", 4, {"data.cache": "memory"}),
+        ("data.decode", "scaled", {}),
     ],
     "folds": [("data.fold", "1/5", {}), ("data.validation", 0.3, {}), ("folds", 1, {})],
     "search": [
@@ -492,8 +499,8 @@ REFUSED: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
             for name, value in {
                 "validation": 0.5, "test": "none", "augment": ["flip"], "limit": 3, "classes": ["0", "1"],
                 "per_class": 2, "split_seed": 1, "image_size": 9, "channels": 3, "pixel_range": [0, 9],
-                "cache": "stream", "sampling": "balanced", "split": "other", "group": "person", "stratify": "labels",
-                "fold": "1/5", "shards": 4,
+                "decode": "scaled", "cache": "stream", "sampling": "balanced", "split": "other", "group": "person",
+                "stratify": "labels", "fold": "1/5", "shards": 4,
             }.items()
         ),
         ("workers.count", [1, 2], {}),
@@ -535,6 +542,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / name / label / f"{number}.png")
     (folder / "broken" / "cat" / "0.png").write_bytes(b"no image")
+    for label in ("cat", "dog"):
+        (folder / "large" / label).mkdir(parents=True)
+        for number in range(6):
+            pixels = random.integers(0, 255, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "large" / label / f"{number}.jpg", quality=95)
     lines = [
         f"photos/{label}/{number}.png,{label},{number % 2},others/{label}/{number}.png,"
         f"{('train', 'test', 'valid')[number % 3]},g{number}"
@@ -566,7 +578,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def placed_in(value: Any, place: Path) -> Any:
     """The value with the folders of `place` in it."""
     if isinstance(value, str):
-        names = {name: place / name for name in ("photos", "others", "broken", "splits")}
+        names = {name: place / name for name in ("photos", "others", "broken", "large", "splits")}
         return value.format(
             **names, table=place / "table.csv", weights=place / "weights.safetensors", parts=place / "parts.parquet"
         )

@@ -7,10 +7,12 @@ read is refused with what was seen and the nearest form.
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,10 +22,11 @@ from lehr.data.sources import arrow, parquet, table, tar_shards
 from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path
 from lehr.data.sources.image_columns import can_be_image
 from lehr.data.sources.images import branching, by_folder, list_images
-from lehr.data.sources.listing import kind_of, list_folder, shown, shown_kinds
+from lehr.data.sources.listing import kind_of, list_folder, listed_once, shown, shown_kinds
 from lehr.data.sources.shards import is_pattern
 from lehr.data.sources.splits import split_of
 from lehr.data.sources.told import told
+from lehr.errors import JobError
 from lehr.job import DataSection
 from lehr.job.sections import wrong_pattern
 from lehr.job.sources import SOURCES, SourceForm
@@ -68,6 +71,11 @@ class Recognised:
 
 def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) -> Source:
     """The source of the form that the data have, with a line that says what was understood."""
+    with listed_once():
+        return _opened(section, job_error, kind)
+
+
+def _opened(section: DataSection, job_error: ErrorFactory, kind: LabelKind) -> Source:
     assert section.path is not None, "DataSection requires a path for this source"
     found = recognise(section.path, section, job_error)
     form = SOURCES[found.source]
@@ -75,10 +83,28 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
     named = section.model_copy(update={"source": found.source, "path": found.path})
     if not form.labels:
         _refuse_columns(section, found.path, form, job_error)
-    source: Source = opener(named, job_error, *([kind] if form.labels else []))
+    try:
+        source: Source = opener(named, job_error, *([kind] if form.labels else []))
+    except JobError as error:
+        if found.source == "table" and (packed := _packed_beside(found.path)):
+            unpack = f"{packed} lies beside it; if its images are in there, unpack it: {_unzip(packed)}"
+            raise JobError(f"{error.what}. {unpack}", field=error.field, where=error.where) from None
+        raise
     if found.source == "images":
         source = _with_names(source, found.path)
     return replace(source, notes=(told(source, section.path), *source.notes))
+
+
+def _packed_beside(path: str) -> str:
+    """A .zip file in the folder of a table, or in the folder itself; empty where there is none, or not on a disk."""
+    if "://" in path:
+        return ""
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return next((str(each) for each in sorted(folder.glob("*.zip"))), "")
+
+
+def _unzip(path: str) -> str:
+    return f"unzip {shlex.quote(path)} -d {shlex.quote(str(Path(path).parent))}"
 
 
 def _refuse_columns(section: DataSection, path: str, form: SourceForm, job_error: ErrorFactory) -> None:

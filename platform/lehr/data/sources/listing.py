@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
@@ -77,12 +79,34 @@ def kind_of(name: str) -> str:
     return os.path.splitext(name)[1].lower() or "without an ending"
 
 
+_listed: ContextVar[dict[tuple[str, str], Listing] | None] = ContextVar("listed", default=None)
+
+
+@contextmanager
+def listed_once() -> Iterator[None]:
+    """Within, each folder is listed once, however often it is asked for: a store with a million files takes minutes."""
+    token = _listed.set({})
+    try:
+        yield
+    finally:
+        _listed.reset(token)
+
+
 def list_folder(filesystem: FileSystem, folder: str) -> Listing:
     """Everything below a folder.
 
     Raises:
         OSError, ValueError: it cannot be listed, or holds a name that is no UTF-8; the sentence names it.
     """
+    known, name = _listed.get(), (filesystem.type_name, folder.rstrip("/"))
+    if known is None:
+        return _list(filesystem, folder)
+    if name not in known:
+        known[name] = _list(filesystem, folder)
+    return known[name]
+
+
+def _list(filesystem: FileSystem, folder: str) -> Listing:
     if isinstance(filesystem, LocalFileSystem):
         return _Walk(folder).listing
     listing = Listing()

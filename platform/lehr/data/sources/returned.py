@@ -2,8 +2,8 @@
 
 What is indexed (`__getitem__` and `__len__`) is read where it is needed: the function is called once in each process
 that decodes, and its rows are asked for by number. So it must return the same rows each time; the label of each row is
-compared when it is read. What can only be iterated is read once, into memory. Splits are a dict:
-`{"train": …, "test": …}`.
+compared when it is read. What can only be iterated is read once, into memory or, if it is more than that should hold,
+into files (`written.py`). Splits are a dict: `{"train": …, "test": …}`.
 
 This module imports no library that it reads from; Ray Datasets are read in `lehr.data.ray_data`.
 """
@@ -11,7 +11,7 @@ This module imports no library that it reads from; Ray Datasets are read in `leh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,11 @@ from lehr.data.sources.held import ROWS, held_chunks
 from lehr.data.sources.image_columns import COLUMNS, USUAL_IMAGES, as_picture, of_arrays
 from lehr.data.sources.splits import split_of
 from lehr.data.sources.tabular import Wanted, in_splits, table_source
+from lehr.data.sources.written import FILE_BYTES, GROUP_ROWS, Writing, most_held, write_file
 from lehr.errors import LehrError
 from lehr.own_code import calling
 
 IMAGE, LABEL = "image", "label"
-MOST_HELD_BYTES = 8 << 30
 
 
 class Odd(ValueError):
@@ -85,14 +85,18 @@ def _by_split(returned: Any) -> dict[str, tuple[str, Any]]:
 
 
 def _source(rows: Any, called: Called, wanted: Wanted, job_error: ErrorFactory) -> Source:
-    table, form = _as_table(rows)
+    table, form = _as_table(rows, called.name)
     if table is not None:
-        ready = {"shape", "dtype"} <= set(table.schema.names)
-        hidden = [name for name in COLUMNS[1:] if ready]
-        chunks: Sequence[Any] = held_chunks(table, called.name)
-        schema = table.drop_columns(hidden).schema
+        schema = table.schema
+        ready = {"shape", "dtype"} <= set(schema.names)
+        for hidden in COLUMNS[1:] if ready else ():
+            schema = schema.remove(schema.get_field_index(hidden))
+        chunks: Sequence[Any] = (
+            table.writing.chunks() if isinstance(table, _Written) else held_chunks(table, called.name)
+        )
         usual = Wanted(wanted.kind, wanted.columns) if ready else wanted
-        return table_source(chunks, schema, called.name, "data.source", job_error, usual, form, ready=ready)
+        source = table_source(chunks, schema, called.name, "data.source", job_error, usual, form, ready=ready)
+        return replace(source, notes=(*source.notes, table.writing.told())) if isinstance(table, _Written) else source
     called.keep(rows)
     if _is_hugging_face(rows):
         schema = rows.features.arrow_schema
@@ -109,8 +113,8 @@ def _source(rows: Any, called: Called, wanted: Wanted, job_error: ErrorFactory) 
 # ── held in memory ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _as_table(rows: Any) -> tuple[pa.Table | None, str]:
-    """The rows as a table, and what they are; None for what is indexed where it is needed."""
+def _as_table(rows: Any, name: str) -> tuple[pa.Table | _Written | None, str]:
+    """The rows as a table, or as files, and what they are; None for what is indexed where it is needed."""
     if isinstance(rows, pa.Table):
         return rows, "an Arrow table"
     if _is_hugging_face(rows):
@@ -123,36 +127,89 @@ def _as_table(rows: Any) -> tuple[pa.Table | None, str]:
         images, labels = (np.asarray(each) for each in rows)
         if len(images) != len(labels):
             raise Odd(f"{len(images):,} images and {len(labels):,} labels; allowed: as many")
-        return _table(zip(images, labels, strict=True)), "a pair of arrays"
+        return _table(zip(images, labels, strict=True), name), "a pair of arrays"
     if isinstance(rows, list):
-        return _table(iter(rows)), "a list"
+        return _table(iter(rows), name), "a list"
     if hasattr(rows, "__getitem__") and hasattr(rows, "__len__"):
         return None, ""
     if isinstance(rows, Iterable) and not isinstance(rows, (str, bytes, Mapping)):
-        return _table(iter(rows)), f"{type(rows).__name__}, read once"
+        return _table(iter(rows), name), f"{type(rows).__name__}, read once"
     raise Odd(
         f"a {type(rows).__name__}; allowed: a torch Dataset, a datasets.Dataset, a ray.data.Dataset, a list of "
         '{"image": …, "label": …}, a pair of arrays, or a dict of these by split'
     )
 
 
-def _table(rows: Iterator[Any]) -> pa.Table:
-    """Rows that are taken one after the other, encoded, with every column that a dict has besides the image."""
-    images: list[bytes | np.ndarray | None] = []
-    others: list[dict[str, Any]] = []
-    held = 0
+@dataclass(frozen=True)
+class _Written:
+    """Rows that were written to files, and their columns."""
+
+    writing: Writing
+    schema: pa.Schema
+
+
+def _table(rows: Iterator[Any], name: str) -> pa.Table | _Written:
+    """Rows that are taken one after the other, encoded, with every column that a dict has besides the image: a table;
+    files, if they are more than memory should hold."""
+    taken, most = _Taken(), most_held()
     for number, row in enumerate(rows):
-        image, rest = _split_row(row, number)
-        images.append(image)
-        others.append(rest)
-        held += 0 if image is None else len(image) if isinstance(image, bytes) else image.nbytes
-        if held > MOST_HELD_BYTES:
-            raise Odd(f"more than {MOST_HELD_BYTES >> 30} GB; allowed: a torch Dataset, which is indexed, or files")
-    if not images:
+        taken.add(*_split_row(row, number))
+        if taken.size > most:
+            return _written(taken, ((at, row) for at, row in enumerate(rows, number + 1)), name)
+    if not taken.images:
         raise Odd("no rows")
-    names = dict.fromkeys(name for each in others for name in each if name not in COLUMNS)
-    columns = {name: _column([each.get(name) for each in others]) for name in names}
-    return pa.table({**columns, **_encoded(images)})
+    return taken.table()
+
+
+class _Taken:
+    """Rows that were taken and are held."""
+
+    def __init__(self) -> None:
+        self.images, self.others, self.size = list[bytes | np.ndarray | None](), list[dict[str, Any]](), 0
+
+    def add(self, image: bytes | np.ndarray | None, others: dict[str, Any]) -> None:
+        self.images.append(image)
+        self.others.append(others)
+        self.size += 0 if image is None else len(image) if isinstance(image, bytes) else image.nbytes
+
+    def table(self, first: int = 0, last: int | None = None) -> pa.Table:
+        """Some of them as a table with all columns that any of these has."""
+        others = self.others[first:last]
+        names = dict.fromkeys(name for each in others for name in each if name not in COLUMNS)
+        columns = {name: _column([each.get(name) for each in others]) for name in names}
+        return pa.table({**columns, **_encoded(self.images[first:last])})
+
+
+def _written(taken: _Taken, rows: Iterator[tuple[int, Any]], name: str) -> _Written:
+    """What was taken until now, and all that follows, as files with the columns of the first."""
+    writing, schema = Writing(name, f"{name} row {{}}", first=1), None
+    step = max(1, min(len(taken.images), FILE_BYTES * len(taken.images) // max(1, taken.size)))
+    while True:
+        for start in range(0, len(taken.images), step):
+            table = taken.table(start, start + step)
+            schema = schema or table.schema
+            writing.add(write_file(_as(table, schema), writing.next_path()))
+        taken = _Taken()
+        for number, row in rows:
+            taken.add(*_split_row(row, number))
+            if taken.size >= FILE_BYTES and len(taken.images) >= GROUP_ROWS:
+                break
+        if not taken.images:
+            return _Written(writing, schema)
+        step = len(taken.images)
+
+
+def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of the first rows. Raises Odd where later ones have others."""
+    if new := [name for name in table.schema.names if name not in schema.names]:
+        raise Odd(f"rows with {', '.join(new)}, which the first rows do not have; allowed: the same in all")
+    missing = [each for each in schema if each.name not in table.schema.names]
+    for each in missing:
+        table = table.append_column(each, pa.nulls(len(table), each.type))
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise Odd(f"labels of several types: {str(error).splitlines()[0]}") from None
 
 
 def _column(values: list[Any]) -> pa.Array[Any]:
