@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lehr.data.dataset import Batch, DataSubset
 from lehr.data.decode import Decoded, decode
-from lehr.data.labels import Labels, concatenate, mark_unreadable
+from lehr.data.labels import Labels, Unread, concatenate, mark_unreadable
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import bits
 from lehr.data.reading import check_unreadable
@@ -160,6 +160,7 @@ class StreamedSubset(DataSubset):
         ids = self.ids[torch.cat(chunks)].numpy() if chunks else np.empty(0, np.int64)
         windows = _one_ahead(self._window(ids[start:end]) for start, end in pairwise(self._cuts(ids)))
         pixels, labels = np.empty((0, *self.stream.shape), np.uint8), self.stream.labels[:0]
+        labels = labels.blank() if isinstance(labels, Unread) else labels
         used = done = 0
         for chunk in chunks:
             parts: list[tuple[np.ndarray, Labels]] = []
@@ -200,6 +201,9 @@ class StreamedSubset(DataSubset):
         stream = self.stream
         pixels = np.empty((len(ids), *stream.shape), np.uint8)
         labels = stream.labels[ids]
+        masks = isinstance(labels, Unread)
+        if isinstance(labels, Unread):  # masks are read with their images
+            labels = labels.blank()
         part_of = self._part_of(ids)
         tasks = deque(np.unique(part_of).tolist())
         pending: deque[tuple[np.ndarray, Pending]] = deque()
@@ -212,6 +216,8 @@ class StreamedSubset(DataSubset):
             places, decoding = pending.popleft()
             decoded = decoding.result()
             pixels[places] = decoded.pixels
+            if masks:
+                labels[places] = decoded.labels
             for row, why in decoded.unreadable:
                 mark_unreadable(labels, places[[row]])
                 stream.unreadable[int(ids[places[row]])] = why

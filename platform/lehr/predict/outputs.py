@@ -26,6 +26,8 @@ from lehr.trials import TrialCallbacks
 from lehr.trials.trainable import Trainable
 
 BATCH_SIZE = 512
+MOST_VALUES, MOST_AT_ONCE = 1 << 28, 1 << 26
+"""Numbers that are kept of masks, for which fewer rows count where there are more, evenly spaced; and of a batch."""
 
 
 def record_outputs(members: Sequence[Folder], baseline: Folder | None) -> Trainable:
@@ -65,7 +67,12 @@ def _record(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Grou
 def _compute(predictor: Predictor, rows: DataSubset, group: Group, callbacks: TrialCallbacks) -> pa.Table | None:
     """The outputs on all readable rows; None if asked to stop."""
     ids, labels, logits = [], [], []
-    for batch in rows.batches(torch.arange(len(rows)).split(BATCH_SIZE)):
+    asked, at_once = torch.arange(len(rows)), BATCH_SIZE
+    if predictor.task.labels == "mask":  # a probability for each class and pixel, of each network
+        values = len(predictor.names) * len(predictor.classes) * predictor.size[0] * predictor.size[1]
+        most, at_once = max(1, MOST_VALUES // values), max(1, min(BATCH_SIZE, MOST_AT_ONCE // values))
+        asked = torch.linspace(0, len(rows) - 1, min(len(rows), most), dtype=torch.float64).round().long()
+    for batch in rows.batches(asked.split(at_once)):
         if callbacks.should_stop():
             return None
         found = predictor.logits(batch.to(group.device).inputs).cpu()
@@ -75,7 +82,7 @@ def _compute(predictor: Predictor, rows: DataSubset, group: Group, callbacks: Tr
         logits.append(found[:, readable])
     each = torch.cat(logits, dim=1).contiguous().numpy()
     lists = {
-        f"logits {number}": pa.FixedSizeListArray.from_arrays(pa.array(one.reshape(-1)), one.shape[1])
+        f"logits {number}": pa.FixedSizeListArray.from_arrays(pa.array(one.reshape(-1)), one[0].size)
         for number, one in enumerate(each)
     }
     keys = {"id": pa.array(torch.cat(ids).numpy()), "label": to_column(torch.cat(labels).numpy())}

@@ -127,9 +127,14 @@ def class_weights(choice: str | list[float], labels: Tensor, classes: int) -> Te
     Raises:
         ValueError: a list of the wrong length or with a value that is not positive.
     """
+    return weights_for(choice, torch.bincount(labels, minlength=classes).to(torch.float64))
+
+
+def weights_for(choice: str | list[float], counts: Tensor) -> Tensor | None:
+    """The same from how often each class is there, float64 [classes]."""
+    classes = len(counts)
     if choice == "none":
         return None
-    counts = torch.bincount(labels, minlength=classes).to(torch.float64)
     if choice == "balanced":
         weights = 1 / counts.clamp(min=1)
     else:

@@ -14,9 +14,11 @@ from lehr.job import Training, TrainJob, check_call
 from lehr.job.unused import said
 from lehr.own_code import calling
 from lehr.tasks.base import Learned, Task
-from lehr.tasks.classification import class_weights
+from lehr.tasks.classification import class_weights, weights_for
 from lehr.tasks.find import find_task, is_own
+from lehr.tasks.forms import LabelKind
 from lehr.tasks.losses import Loss
+from lehr.tasks.segmentation.measures import pixels_of_classes
 from lehr.training.losses import make_losses
 
 
@@ -66,9 +68,9 @@ def make_task(job: TrainJob, rows: DataSubset, dtype: torch.dtype, mixed: bool =
     """
     found, targets, names = task_of(job, job.error), rows.labels, rows.classes
     weights, losses = None, (Loss(), Loss())
-    if found.labels == "class":
+    if found.labels in ("class", "mask"):
         try:
-            weights = class_weights(job.loss.class_weights, targets, len(names))
+            weights = _weights(job.loss.class_weights, found.labels, targets, len(names))
         except ValueError as error:
             raise job.error("loss.class_weights", str(error)) from None
     if found.losses:
@@ -83,3 +85,15 @@ def make_task(job: TrainJob, rows: DataSubset, dtype: torch.dtype, mixed: bool =
         option, _, what = str(error).partition(": ")
         known = option in job.task.options
         raise job.error(f"task.{option}" if known else "task", what if known else str(error)) from error
+
+
+def _weights(choice: str | list[float], labels: LabelKind, targets: Any, classes: int) -> torch.Tensor | None:
+    """The weights of the classes, by how many rows, or pixels of masks, each has. Raises ValueError."""
+    if labels == "class":
+        return class_weights(choice, targets, classes)
+    if targets.stride(0):
+        return weights_for(choice, pixels_of_classes(targets, classes))
+    if choice == "balanced":  # masks that are read with their images are not there yet
+        what = "balanced counts the pixels of all masks, which are read during training"
+        raise ValueError(f"{what}; allowed: a list with a weight for each class, or data.cache: memory")
+    return weights_for(choice, torch.ones(classes, dtype=torch.float64))
