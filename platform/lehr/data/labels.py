@@ -162,7 +162,7 @@ def one_class_each(labels: Any) -> bool:
     return not hasattr(labels, "starts") and labels.ndim == 1 and "int" in str(labels.dtype)
 
 
-_MASKS = pa.struct({"height": pa.int32(), "width": pa.int32(), "pixels": pa.large_binary()})
+_MASKS = pa.struct([("height", pa.int32()), ("width", pa.int32()), ("pixels", pa.large_binary())])
 
 
 def object_array(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from lehr.data.annotations import WrongAnnotations
 from lehr.data.pixels import letterboxed
@@ -122,7 +122,7 @@ def read_palette(text: str) -> tuple[tuple[str, ...], Palette | None]:
 def _line(line: str) -> tuple[str, Colour] | None:
     if match := re.fullmatch(r"([^:]+):\s*(\d+),\s*(\d+),\s*(\d+)(?::.*)?", line):
         name, *values = match.groups()
-    elif match := re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(.+)", line):
+    elif match := re.fullmatch(r"(\d+)\s+(\d+)\s+(\d+)\s+(.+)", line):
         *values, name = match.groups()
     else:
         cells = next(csv.reader(io.StringIO(line)))
@@ -145,7 +145,8 @@ def table_of(names: int, chosen: Mapping[int, int] | None = None) -> np.ndarray:
         table[:names] = np.arange(names)
     else:
         table[list(chosen)] = list(chosen.values())
-    table[NOT_COUNTED] = NOT_COUNTED
+    if chosen is None or NOT_COUNTED not in chosen:
+        table[NOT_COUNTED] = NOT_COUNTED
     return table
 
 
@@ -189,14 +190,12 @@ def draw_shape(shape: Any, size: tuple[int, int]) -> np.ndarray:
 
     Raises WrongMask.
     """
-    height, width = size
     if isinstance(shape, dict):
         return _run_lengths(shape, size)
     if not isinstance(shape, list) or not shape:
         raise WrongMask("has no segmentation; allowed: polygons [[x, y, …], …], or counts and size of run lengths")
     polygons = [shape] if isinstance(shape[0], int | float) else shape
-    canvas = Image.new("1", (width, height))
-    pen = ImageDraw.Draw(canvas)
+    inside = np.zeros(size, bool)
     for polygon in polygons:
         numbers = isinstance(polygon, list) and all(type(each) in (int, float) for each in polygon)
         if not numbers or len(polygon) % 2:
@@ -205,10 +204,26 @@ def draw_shape(shape: Any, size: tuple[int, int]) -> np.ndarray:
             raise WrongMask(f"has a polygon of {len(polygon) // 2} points; allowed: three or more")
         if not np.isfinite(polygon).all():
             raise WrongMask("has a polygon with a number that is not finite")
-        # Corners are edges of pixels in COCO, and middles of pixels for whoever draws here.
-        points = np.clip(np.asarray(polygon, np.float64), -1e6, 1e6).reshape(-1, 2) - 0.5
-        pen.polygon([(float(x), float(y)) for x, y in points], fill=1)
-    return np.asarray(canvas, bool)
+        inside |= _filled(np.asarray(polygon, np.float64).reshape(-1, 2), size)
+    return inside
+
+
+def _filled(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool [height, width]: the pixels whose middles are inside a polygon; of one that crosses itself, by even and odd.
+
+    Each side of the polygon that crosses the middle of a line of pixels changes all pixels to its right.
+    """
+    height, width = size
+    ends = np.roll(points, -1, axis=0)
+    first, last = (np.ceil(fn(points[:, 1], ends[:, 1]) - 0.5).clip(0, height) for fn in (np.minimum, np.maximum))
+    counts = (last - first).astype(np.int64)
+    side = np.repeat(np.arange(len(points)), counts)
+    row = np.arange(len(side)) - np.repeat(np.cumsum(counts) - counts, counts) + first[side].astype(np.int64)
+    start, step = points[side], ends[side] - points[side]
+    x = start[:, 0] + (row + 0.5 - start[:, 1]) * step[:, 0] / step[:, 1]
+    flips = np.zeros((height, width + 1), np.int64)
+    np.add.at(flips, (row, np.ceil(x - 0.5).clip(0, width).astype(np.int64)), 1)
+    return (flips.cumsum(axis=1)[:, :width] % 2).astype(bool)
 
 
 def _run_lengths(shape: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:

@@ -98,7 +98,7 @@ class Examples:
                 "picture": pa.array([each and each.picture for each in pictured], pa.binary()),
             }
         )
-        about = {"names": self.names, "head": self.head, "lines": self.lines, "legend": self.legend}
+        about: dict[str, Any] = {"names": self.names, "head": self.head, "lines": self.lines, "legend": self.legend}
         about |= {"panels": self.panels} if self.panels else {}
         buffer = io.BytesIO()
         named = table.replace_schema_metadata({"about": json.dumps(about)})

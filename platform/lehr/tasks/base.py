@@ -256,9 +256,9 @@ class Task(ABC, Generic[OutputsOfTask]):
         """An image with what was found in it, for people; None for a task that finds no places."""
         return None
 
-    def recorded(self, values: Any) -> np.ndarray:
+    def recorded(self, values: Any) -> Any:
         """What the record of a run keeps of the values, or labels, of each row: by default all of it."""
-        return values  # type: ignore[no-any-return]
+        return values
 
     def panels(self, values: np.ndarray, labels: np.ndarray) -> list[Panel]:
         """Further pictures of a whole split for the report."""

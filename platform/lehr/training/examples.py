@@ -89,4 +89,5 @@ def _picture(task: Task[Any], image: Image.Image, value: np.ndarray, label: np.n
         return as_png(image)
     scale = PLACES / max(image.size)
     large = image.resize((round(image.width * scale), round(image.height * scale)))
-    return as_png(task.draw(large, scale, value, label), PLACES)
+    drawn = task.draw(large, scale, value, label)
+    return as_png(drawn, max(drawn.size))

@@ -16,7 +16,7 @@ import json
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -189,7 +189,12 @@ def _of_folder(files: _Files, masks: bool = False) -> tuple[_Files, dict[str, Re
     others = [f"{len(names):,} of {other}" for other, names in there.items() if names and other != form]
     if others and form == "YOLO":
         others = []
-    read = {"COCO": partial(_coco, shapes=masks), "Pascal VOC": _voc, "YOLO": _yolo}[form](files, there[form])
+    readers: dict[str, Callable[..., dict[str, Read]]] = {
+        "COCO": partial(_coco, shapes=masks),
+        "Pascal VOC": _voc,
+        "YOLO": _yolo,
+    }
+    read = readers[form](files, there[form])
     what = "masks" if masks else "boxes"
     also = [f"{what} are read from {form} ({shown(there[form])}); there are also {' and '.join(others)}"]
     return files, read, also if others else []

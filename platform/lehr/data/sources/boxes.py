@@ -90,7 +90,7 @@ def letterbox(source: Source, size: tuple[int, int]) -> Source:
     """The same rows, with boxes or masks in the pixels of images that are letterboxed into this height and width."""
 
     def fitted(part: Part) -> Part:
-        inner = getattr(part, "part", None)
+        inner: Any = getattr(part, "part", None)
         if isinstance(part, BoxesPart | MasksPart):
             return replace(part, into=size)
         return replace(part, part=fitted(inner)) if isinstance(part, BoxClassesPart | MaskClassesPart) else part

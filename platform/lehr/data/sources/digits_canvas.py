@@ -75,16 +75,16 @@ class CanvasPart:
 
 def canvases(split: str) -> tuple[np.ndarray, Ragged]:
     """uint8 [rows, side, side] and the boxes in them."""
-    return _drawn(split)[:2]
+    return drawn(split)[:2]
 
 
 def canvas_masks(split: str) -> np.ndarray:
     """uint8 [rows, side, side]: a digit + 1 where it is, else 0."""
-    return _drawn(split)[2]
+    return drawn(split)[2]
 
 
 @lru_cache(maxsize=2)
-def _drawn(split: str) -> tuple[np.ndarray, Ragged, np.ndarray]:
+def drawn(split: str) -> tuple[np.ndarray, Ragged, np.ndarray]:
     scans, labels = _scans()
     shuffled = np.random.default_rng(SEED).permutation(len(scans))
     usable = shuffled[: len(scans) // 5] if split == "validation" else shuffled[len(scans) // 5 :]

@@ -19,6 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -279,13 +280,15 @@ FORMS = "folders images/ and masks/, COCO JSON with segmentations, Parquet or a 
 
 def has_masks(path: str, names: Sequence[str]) -> bool:
     """Whether there are pairs of images and masks, or what may hold masks; `names` below a folder, none of a file."""
-    return bool(pair_up(names)[0]) or _other_form(path, names) is not None
+    pairs, _, masks = pair_up(names)
+    return bool(pairs or masks) or _other_form(path, names) is not None
 
 
 def _other_form(path: str, names: Sequence[str]) -> Any:
     """The function that opens it, where masks are in no files of their own beside the images."""
-    from lehr.data.sources import annotations, parquet, table
-
+    annotations: Any = import_module("lehr.data.sources.annotations")  # these import this module
+    parquet: Any = import_module("lehr.data.sources.parquet")
+    table: Any = import_module("lehr.data.sources.table")
     kinds = Counter(map(kind_of, names or [path]))
     if kinds[parquet.ENDING]:
         return parquet.open_source
@@ -441,7 +444,7 @@ def _splits(path: str, names: Sequence[str], pairs: Mapping[str, str]) -> dict[s
     found = {}
     for image in pairs:
         folders = image.split("/")[:-1]
-        split = next((split for each in folders if (split := split_of(each))), "train")
+        split = next(filter(None, map(split_of, folders)), "train")
         found.setdefault(split, []).append(image)
     return found
 
