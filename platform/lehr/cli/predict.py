@@ -129,8 +129,8 @@ def _show_answers(
     trust: list[str] | None,
 ) -> None:
     folder = places[0] if len(places) == 1 and os.path.isdir(places[0]) else None
-    if folder is None and (output or force):
-        raise JobError("--output and --force belong to a folder of images, which gets a page")
+    if folder is None and output:
+        raise JobError("--output belongs to a folder of images, which gets a page")
     page = output or Path("predictions.html")
     if output and not as_json:
         from lehr.output import refuse_existing
@@ -148,11 +148,14 @@ def _show_answers(
     import torch
 
     from lehr.predict import load_predictor
-    from lehr.predict.answers import answers
+    from lehr.predict.answers import answers, draws
 
     torch.set_num_threads(cores())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    given = list(answers(load_predictor(found.record.folder).to(device), files))
+    predictor = load_predictor(found.record.folder).to(device)
+    if force and not folder and (as_json or not draws(predictor.task)):
+        raise JobError("--force belongs to a folder of images, which gets a page, or to images that get a picture")
+    given = list(answers(predictor, files))
     if as_json:
         print(json.dumps([each.to_json(top) for each in given], indent=1, ensure_ascii=False))
     elif folder:
@@ -165,8 +168,21 @@ def _show_answers(
         print(why_not or f"Page: {format_path(page.absolute())}")
     else:
         _print(given, top)
+        _leave_pictures(given, force)
     if not folder and any(each.problem for each in given):
         raise typer.Exit(1)
+
+
+def _leave_pictures(given: list[Answer], force: bool) -> None:
+    """Of images in which places were found: each with these in colours, here, and where it is."""
+    from lehr.formatting import format_path
+    from lehr.output import marked, write_unless_theirs
+
+    for each in given:
+        if each.picture:
+            path = Path(f"{Path(each.name).stem if each.name != STDIN else 'image'}-found.png")
+            why_not = write_unless_theirs(path, marked(each.picture), force=force)
+            print(why_not or f"Picture: {format_path(path.absolute())}")
 
 
 def image_at(place: str) -> ImageFile:
