@@ -37,6 +37,11 @@ class WrongMask(ValueError):
 
 def values_of(image: Image.Image, palette: Palette | None = None) -> np.ndarray:
     """uint8 [height, width]: the values of an opened mask. Raises WrongMask."""
+    if image.mode == "P" and palette is not None:
+        try:
+            return of_colours(np.asarray(image.convert("RGB")), palette)
+        except WrongMask:  # its colours are others, so that its numbers count
+            return np.asarray(image)
     if image.mode in ("P", "L"):
         return np.asarray(image)
     if image.mode == "1":

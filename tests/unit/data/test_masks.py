@@ -227,6 +227,14 @@ def test_palettes_of_other_tools_are_read() -> None:
         assert palette[10, 20, 30] == 1
 
 
+def test_colours_count_where_they_are_named_whatever_their_numbers_are(tmp_path: Path) -> None:
+    # CVAT writes PNG files with a palette of their own order beside labelmap.txt.
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([9, 9, 9, 0, 0, 0, 224, 224, 192])
+    assert values_of(image, read_palette("background:0,0,0::\ncell:9,9,9::")[1]).tolist() == [[1, 0, IGNORED]]
+    assert values_of(image, read_palette("background:0,0,0::\ncell:7,7,7::")[1]).tolist() == [[0, 1, 2]]
+
+
 # ── malformed ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 GREY = np.zeros((4, 6), np.uint8)

@@ -227,7 +227,9 @@ def test_prediction_files_have_a_palette_png_and_shares() -> None:
     found = Segmentation(NAMES).columns(np.array([mask, mask, mask]), np.array([False, True, False]))
     assert found["classes"].to_pylist() == [["cat", "background"], None, ["cat", "background"]]
     assert found["shares"].to_pylist()[0] == [0.75, 0.25]
-    image = Image.open(io.BytesIO(found["mask"].to_pylist()[0]))
+    content = found["mask"].to_pylist()[0]
+    assert content is not None
+    image = Image.open(io.BytesIO(content))
     assert image.mode == "P"
     assert np.array_equal(np.asarray(image), mask)
     assert image.convert("RGB").getpixel((1, 0)) == colours(2)[1] == (128, 0, 0)

@@ -130,7 +130,8 @@ def is_annotated(root: str) -> bool:
     bases = {posixpath.basename(name).lower() for name in names}
     coco = any(each.endswith(".json") and ("instances" in each or "coco" in each) for each in bases)
     voc = any(name.endswith(".xml") and "annotations" in posixpath.dirname(name).lower() for name in names)
-    yolo = bool({"data.yaml", "classes.txt", "obj.names"} & bases) and any(each.endswith(".txt") for each in bases)
+    texts = any(each.endswith(".txt") and each not in NAMES for each in bases)
+    yolo = bool({"data.yaml", "classes.txt", "obj.names"} & bases) and texts
     return coco or voc or yolo
 
 

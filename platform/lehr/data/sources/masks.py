@@ -27,7 +27,7 @@ import pyarrow as pa
 from pyarrow.fs import FileType
 
 from lehr.data.annotations import WrongAnnotations
-from lehr.data.labels import NO_LABEL, Unread, object_array
+from lehr.data.labels import NO_LABEL, Unread, from_column, object_array
 from lehr.data.masks import (
     Palette,
     WrongMask,
@@ -282,6 +282,28 @@ def has_masks(path: str, names: Sequence[str]) -> bool:
     """Whether there are pairs of images and masks, or what may hold masks; `names` below a folder, none of a file."""
     pairs, _, masks = pair_up(names)
     return bool(pairs or masks) or _other_form(path, names) is not None
+
+
+def in_pairs(path: str) -> bool:
+    """Whether the files below a folder are images with masks beside them, by their names."""
+    try:
+        filesystem, inner = file_system(path)
+        return bool(pair_up(list_folder(filesystem, inner).files)[0])
+    except (OSError, ValueError):
+        return False
+
+
+MOST_COUNTED = 500
+"""Masks of a split that are read to count the pixels of each class."""
+
+
+def first_masks(source: Source) -> list[np.ndarray]:
+    """uint8 [height, width] of the first masks of a source. Raises LehrError."""
+    found: list[np.ndarray] = []
+    for part in source.parts:
+        rows = range(min(part.rows, MOST_COUNTED - len(found)))
+        found += list(from_column(part.read(rows)["label"])) if len(rows) else []
+    return found
 
 
 def _other_form(path: str, names: Sequence[str]) -> Any:
