@@ -29,6 +29,7 @@ DataSet = Annotated[
     ),
 ]
 STDIN = "-"
+MOST_SIDE = 4096  # pixels of a picture that is left beside the answer
 SHOWN = 5  # of a folder's least certain images
 DATA_FILES = (".yaml", ".yml", ".parquet", ".arrow", ".feather", ".csv", ".tsv", ".jsonl", ".tar", ".npz", ".npy")
 
@@ -149,13 +150,14 @@ def _show_answers(
 
     from lehr.predict import load_predictor
     from lehr.predict.answers import answers, draws
+    from lehr.predict.page import THUMBNAIL
 
     torch.set_num_threads(cores())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predictor = load_predictor(found.record.folder).to(device)
     if force and not folder and (as_json or not draws(predictor.task)):
         raise JobError("--force belongs to a folder of images, which gets a page, or to images that get a picture")
-    given = list(answers(predictor, files))
+    given = list(answers(predictor, files, 0 if as_json else THUMBNAIL if folder else MOST_SIDE))
     if as_json:
         print(json.dumps([each.to_json(top) for each in given], indent=1, ensure_ascii=False))
     elif folder:

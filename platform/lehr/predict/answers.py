@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,12 @@ class Answer:
         return {"name": self.name, "class": name, "probability": probability, "top": best}
 
 
-def answers(predictor: Predictor, images: Iterable[ImageFile]) -> Iterator[Answer]:
-    """What the run says of each image, in order. A batch of them is in memory at a time."""
+def answers(predictor: Predictor, images: Iterable[ImageFile], side: int = 0) -> Iterator[Answer]:
+    """What the run says of each image, in order. A batch of them is in memory at a time.
+
+    Args:
+        side: pixels that the longer side of a picture may have, of a task that draws one; 0: none is drawn.
+    """
     waiting = iter(images)
     while batch := list(islice(waiting, BATCH)):
         pixels: list[np.ndarray] = []
@@ -78,19 +82,19 @@ def answers(predictor: Predictor, images: Iterable[ImageFile]) -> Iterator[Answe
             except (UnreadableImage, OSError) as error:
                 problems[number] = str(error)
         found = predict(predictor, np.stack(pixels), sizes=np.array(sizes)).probabilities if pixels else ()
-        shares = zip(found, read_files, strict=True)
+        shares = zip(found, read_files if side else repeat(b""), strict=False)
         for number, (name, _) in enumerate(batch):
             problem = problems.get(number, "")
-            yield Answer(name, problem=problem) if problem else answer(name, predictor.task, *next(shares))
+            yield Answer(name, problem=problem) if problem else answer(name, predictor.task, *next(shares), side)
 
 
-def answer(name: str, task: Task[Any], values: np.ndarray, encoded: bytes = b"") -> Answer:
+def answer(name: str, task: Task[Any], values: np.ndarray, encoded: bytes = b"", side: int = 0) -> Answer:
     """The answer to a readable image, from what was predicted for it: probabilities [classes], or what the task
     gives; with a picture of it where `encoded` is the image file."""
     if isinstance(task, Classification):
         return Answer(name, tuple(task.ranked(values)))
     count = len(task.names)
-    drawn = _drawn(task, values, encoded) if encoded else b""
+    drawn = _drawn(task, values, encoded, side) if encoded else b""
     return Answer(name, figures=tuple(task.told(values, count)), content=task.to_json(values, count), picture=drawn)
 
 
@@ -99,7 +103,7 @@ def draws(task: Task[Any]) -> bool:
     return type(task).picture is not Task.picture
 
 
-def _drawn(task: Task[Any], values: np.ndarray, encoded: bytes) -> bytes:
+def _drawn(task: Task[Any], values: np.ndarray, encoded: bytes, side: int) -> bytes:
     """The image with what was found in it; empty for a task that draws nothing."""
     if not draws(task):
         return b""
@@ -107,6 +111,7 @@ def _drawn(task: Task[Any], values: np.ndarray, encoded: bytes) -> bytes:
     picture = task.picture(Image.fromarray(pixels), values)
     buffer = io.BytesIO()
     if picture is not None:
+        picture.thumbnail((side, side))
         picture.save(buffer, "PNG")
     return buffer.getvalue()
 

@@ -200,6 +200,18 @@ def test_an_ensemble_averages_the_probabilities_of_each_pixel(data: Path, tmp_pa
     assert "mean IoU" in (found.folder.local_path / "report.html").read_text()
 
 
+def test_folds_say_of_each_row_what_a_network_said_that_had_not_seen_it(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "set", {"train": 8})
+    (path / "images" / "train").rename(path / "images" / "all")
+    (path / "masks" / "train").rename(path / "masks" / "all")
+    found = run_job(
+        job("train", path, tmp_path, name="folds", folds=2, train={"epochs": 1, "batch_size": 4}), debug=True
+    )
+    rows = pq.read_table(found.folder.local_path / "out_of_fold.parquet").to_pylist()
+    assert [row["id"] for row in rows] == list(range(8))
+    assert all(masks_in(row["mask"]).shape == masks_in(row["label"]).shape == (48, 48) for row in rows)
+
+
 def test_a_finished_run_starts_another(trained: RunFolder, data: Path, tmp_path: Path) -> None:
     about = {"model": {"name": "small_cnn", "width": 8, "weights": f"run:{trained.folder.local_path}"}}
     done = run("train", data, tmp_path, **about, finetune={"head_first": "50%"}, train={"epochs": 2, "batch_size": 8})
