@@ -156,7 +156,8 @@ class Run:
         """Class probabilities, float32 [images, classes]; of all members combined if the run is an ensemble.
 
         `run.classes` names the columns. Of detection float32 [images, 100, 6]: score, number of the class and sides
-        x0, y0, x1, y1 in pixels of each box, the surest first; 0, -1 and 0 where there is none.
+        x0, y0, x1, y1 in pixels of each box, the surest first; 0, -1 and 0 where there is none. Of segmentation objects
+        [images], each uint8 [height, width] with the class of each pixel of that image.
 
         Args:
             images: one image or a list of images: paths, the bytes of encoded files, PIL images, or arrays or tensors

@@ -189,6 +189,9 @@ def _count_others(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
     if opened.kind == "boxes":
         _count_boxes(opened, labels)
         return
+    if opened.kind == "mask":
+        _count_pixels(opened)
+        return
     figures = ("rows", "least", "mean", "most") if numbers else ("rows", "that have it")
     table = Table("number" if numbers else "class", "split", box=None, pad_edge=False, header_style="dim")
     for name in figures:
@@ -199,6 +202,33 @@ def _count_others(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
             table.add_row(one_line(name), split, f"{len(column):,}", *(f"{each:.4g}" for each in told))
     shown.print(table)
     shown.print("No samples are drawn: they stand in a line for each class, and a row of this task has no one class.")
+
+
+def _count_pixels(opened: OpenedSources) -> None:
+    """Counts the pixels of each class in the first masks of each split, and the masks that have some."""
+    import numpy as np
+    from rich.table import Table
+
+    from lehr.data.sources.masks import first_masks
+    from lehr.printing import one_line
+    from lehr.screen import console
+
+    shown, looked = console(), []
+    table = Table("class", "split", box=None, pad_edge=False, header_style="dim")
+    for name in ("of all pixels", "images with it"):
+        table.add_column(name, justify="right")
+    for split, source in opened.sources.items():
+        masks = first_masks(source)
+        counts = np.array([np.bincount(mask.ravel(), minlength=256) for mask in masks])
+        looked.append(f"{len(masks):,} of {source.rows:,} of {split}")
+        for number, name in enumerate(opened.main.classes):
+            share, there = counts[:, number].sum() / max(1, counts.sum()), int((counts[:, number] > 0).sum())
+            table.add_row(one_line(name), split, f"{share:.2%}", f"{there:,} of {len(masks):,}")
+        if counts[:, 255].sum():
+            table.add_row("not counted", split, f"{counts[:, 255].sum() / counts.sum():.2%}", "")
+    shown.print(table)
+    for note in (*opened.notes, f"Masks that were counted: {', '.join(looked)}."):
+        shown.print(note, soft_wrap=True)
 
 
 def _count_boxes(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
@@ -291,6 +321,8 @@ def _data(source: str, like: TrainJob | None) -> dict[str, Any]:
     if problem := misspelt_address(source):
         raise JobError(problem)
     if Path(source).exists() or "://" in source or is_pattern(source):
+        if _masked(source):
+            return {"source": "masks", "path": source}
         if _annotated(source):
             return {"source": "annotations", "path": source}
         learned = like.data.columns.model_dump(exclude_none=True) if like else {}
@@ -299,6 +331,13 @@ def _data(source: str, like: TrainJob | None) -> dict[str, Any]:
         allowed = ", ".join(["a path", *(name for name, form in SOURCES.items() if form.path != "required")])
         raise LehrError(f'"{source}" is neither a file or folder here nor a source; allowed: {allowed}')
     return {"source": source}
+
+
+def _masked(source: str) -> bool:
+    """Whether these are images with masks in files beside them, by the names of what is there."""
+    from lehr.data.sources.masks import in_pairs
+
+    return "://" not in source and Path(source).is_dir() and in_pairs(source)
 
 
 def _annotated(source: str) -> bool:

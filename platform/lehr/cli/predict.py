@@ -29,6 +29,7 @@ DataSet = Annotated[
     ),
 ]
 STDIN = "-"
+MOST_SIDE = 4096  # pixels of a picture that is left beside the answer
 SHOWN = 5  # of a folder's least certain images
 DATA_FILES = (".yaml", ".yml", ".parquet", ".arrow", ".feather", ".csv", ".tsv", ".jsonl", ".tar", ".npz", ".npy")
 
@@ -129,8 +130,8 @@ def _show_answers(
     trust: list[str] | None,
 ) -> None:
     folder = places[0] if len(places) == 1 and os.path.isdir(places[0]) else None
-    if folder is None and (output or force):
-        raise JobError("--output and --force belong to a folder of images, which gets a page")
+    if folder is None and output:
+        raise JobError("--output belongs to a folder of images, which gets a page")
     page = output or Path("predictions.html")
     if output and not as_json:
         from lehr.output import refuse_existing
@@ -148,11 +149,15 @@ def _show_answers(
     import torch
 
     from lehr.predict import load_predictor
-    from lehr.predict.answers import answers
+    from lehr.predict.answers import answers, draws
+    from lehr.predict.page import THUMBNAIL
 
     torch.set_num_threads(cores())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    given = list(answers(load_predictor(found.record.folder).to(device), files))
+    predictor = load_predictor(found.record.folder).to(device)
+    if force and not folder and (as_json or not draws(predictor.task)):
+        raise JobError("--force belongs to a folder of images, which gets a page, or to images that get a picture")
+    given = list(answers(predictor, files, 0 if as_json else THUMBNAIL if folder else MOST_SIDE))
     if as_json:
         print(json.dumps([each.to_json(top) for each in given], indent=1, ensure_ascii=False))
     elif folder:
@@ -165,8 +170,21 @@ def _show_answers(
         print(why_not or f"Page: {format_path(page.absolute())}")
     else:
         _print(given, top)
+        _leave_pictures(given, force)
     if not folder and any(each.problem for each in given):
         raise typer.Exit(1)
+
+
+def _leave_pictures(given: list[Answer], force: bool) -> None:
+    """Of images in which places were found: each with these in colours, here, and where it is."""
+    from lehr.formatting import format_path
+    from lehr.output import marked, write_unless_theirs
+
+    for each in given:
+        if each.picture:
+            path = Path(f"{Path(each.name).stem if each.name != STDIN else 'image'}-found.png")
+            why_not = write_unless_theirs(path, marked(each.picture), force=force)
+            print(why_not or f"Picture: {format_path(path.absolute())}")
 
 
 def image_at(place: str) -> ImageFile:

@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 
 from lehr.calibration import calibration_error, error_by_chance, reliability
+from lehr.curves.answer_panels import panel_sections
 from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, gallery, heat, paragraph, table
 from lehr.reporting.reliability import reliability_panel
@@ -150,7 +151,7 @@ def _examples(examples: Examples, names: Mapping[int, str]) -> list[Section]:
     """Where a row has no one class: each class or number in a line, the worst predictions, and some others."""
     lead = paragraph(f"What the model that was kept says of {len(examples.values):,} validation rows.", soft=True)
     lines = table(examples.lines[:MOST_CLASSES], examples.head)
-    sections = [Section("How good it is for each", lead + lines)]
+    sections = [Section("How good it is for each", lead + lines), *panel_sections(examples.panels)]
     worst = [each for each in examples.shown if each.error > 0][:MOST_PICTURES]
     if worst:
         sentences = "The worst first.", examples.legend, "Where a prediction looks right, the label may be wrong."

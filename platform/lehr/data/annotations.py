@@ -41,6 +41,7 @@ class BoxAnnotations:
         crowd: bool [boxes]: a box around many things of its class, or one that is marked as difficult. It is neither
             learned nor, if it is missed, a mistake.
         notes: what a user should know, one sentence each.
+        shapes: of each image, where they were asked for, the class and the `segmentation` of each thing in it.
         image_ids, category_ids: as COCO JSON has them, in the order of files and names; empty for other forms.
     """
 
@@ -52,6 +53,7 @@ class BoxAnnotations:
     notes: tuple[str, ...] = ()
     image_ids: tuple[int, ...] = ()
     category_ids: tuple[int, ...] = ()
+    shapes: tuple[tuple[tuple[int, Any], ...], ...] = ()
 
 
 class _Collected:
@@ -107,9 +109,10 @@ class _Collected:
 # ── COCO ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_coco(content: bytes) -> BoxAnnotations:
-    """The boxes of a file `instances_….json`. Ids of images and categories may be any, with holes; classes are numbered
-    in the order of their ids, as pycocotools has them. Raises WrongAnnotations."""
+def read_coco(content: bytes, *, shapes: bool = False) -> BoxAnnotations:
+    """The boxes, or with `shapes` the polygons and run lengths, of a file `instances_….json`. Ids of images and
+    categories may be any, with holes; classes are numbered in the order of their ids, as pycocotools has them. Raises
+    WrongAnnotations."""
     try:
         whole = json.loads(content)
     except UnicodeDecodeError as error:
@@ -127,12 +130,19 @@ def read_coco(content: bytes) -> BoxAnnotations:
         [_text(each, "name", "a category") for each in categories],
     )
     missing = 0
+    of_images: list[list[tuple[int, Any]]] = [[] for _ in images] if shapes else []
     for each in annotations:
         where = f"annotation {each.get('id', '?')}"
         if (image := number_of.get(_whole(each, "image_id", where))) is None:
             raise WrongAnnotations(f"{where} is of image {each['image_id']}, which is not among the images")
         if (label := label_of.get(_whole(each, "category_id", where))) is None:
             raise WrongAnnotations(f"{where} has category {each['category_id']}, which is not among the categories")
+        if shapes:
+            if not each.get("segmentation"):
+                missing += 1
+            else:
+                of_images[image].append((label, each["segmentation"]))
+            continue
         box = each.get("bbox")
         if box is None:
             missing += 1
@@ -143,8 +153,12 @@ def read_coco(content: bytes) -> BoxAnnotations:
             )
         x, y, width, height = map(float, box)
         found.add(image, (label, x, y, x + width, y + height), where, crowd=bool(each.get("iscrowd", 0)))
-    done = found.done([f"{missing:,} annotations have no bbox and are left out"] if missing else [])
-    return replace(done, image_ids=tuple(number_of), category_ids=tuple(label_of))
+    lacks = "segmentation" if shapes else "bbox"
+    if shapes and annotations and missing == len(annotations):
+        raise WrongAnnotations("none of its annotations has a segmentation; allowed: polygons, or run lengths")
+    done = found.done([f"{missing:,} annotations have no {lacks} and are left out"] if missing else [])
+    about = {"image_ids": tuple(number_of), "category_ids": tuple(label_of)}
+    return replace(done, shapes=tuple(map(tuple, of_images)), **about)  # type: ignore[arg-type]
 
 
 def _entries(whole: Any, key: str) -> list[Mapping[str, Any]]:

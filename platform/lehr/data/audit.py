@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from lehr.data.decode import UnreadableImage, decoded_row, raw_rows, stored_as
-from lehr.data.labels import without_label
+from lehr.data.labels import Unread, without_label
 from lehr.data.leaks import LEAST_SIDE
 from lehr.data.likeness import Likeness, digest, likeness, mirrored, near_pairs
 from lehr.data.linear import SIDE, chances, features_of
@@ -298,6 +298,8 @@ def _pairs(looked: Mapping[str, Looked], held: np.ndarray, until: float) -> tupl
 
 
 def _comparable(labels: Any) -> list[Any]:
+    if isinstance(labels, Unread):
+        return [None] * len(labels)  # masks are read with their images: they are not compared
     return [each.tolist() if hasattr(each, "tolist") else each for each in labels]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lehr.data.labels import Labels, one_class_each
+from lehr.data.labels import Labels, is_masks, one_class_each
 from lehr.data.randomness import key, permutation, uniform
 
 MOST_BINS = 10  # of numbers, from the smallest to the largest
@@ -28,7 +28,7 @@ def strata_of(labels: Labels, parts: int) -> Strata | None:
 
     A class; several classes; of numbers the tenth that each is in, from the smallest, or fewer where rows are few.
     """
-    if not isinstance(labels, np.ndarray):
+    if not isinstance(labels, np.ndarray) or is_masks(labels):
         return None
     if one_class_each(labels):
         return np.asarray(labels, np.int64)

@@ -76,7 +76,7 @@ def decode_image(encoded: bytes, wanted: PixelFormat = AS_STORED, out: np.ndarra
         found = _decoded_jpeg(encoded, plain, wanted, out)
         if found is not None:
             return found
-    with _opened(encoded) as image:
+    with opened_image(encoded) as image:
         if encoded[24:26] in _PLAIN_PNG and image.format == "PNG":
             image.load()  # what it says may stand behind the pixels
             if image.info.keys().isdisjoint(_SAYS_MORE):
@@ -130,32 +130,32 @@ def _reduction(given: tuple[int, int], wanted: PixelFormat, orientation: int) ->
 
 def stored_as(encoded: bytes) -> Stored:
     """How an image file holds its values, without decoding them. Raises UnreadableImage."""
-    with _opened(encoded) as image:
+    with opened_image(encoded) as image:
         return Stored.of(image)
 
 
 def size_of(encoded: bytes) -> tuple[int, int]:
     """(width, height) of an image file as it is shown, without decoding it. Raises UnreadableImage."""
-    with _opened(encoded) as image:
+    with opened_image(encoded) as image:
         turned = _orientation(image) >= 5
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def is_decoded_smaller(encoded: bytes, wanted: PixelFormat) -> bool:
     """Whether an image file is decoded to fewer pixels than it has, without decoding it. Raises UnreadableImage."""
-    with _opened(encoded) as image:
+    with opened_image(encoded) as image:
         return image.format in _OF_JPEG and _reduction(image.size, wanted, _orientation(image)) > 1
 
 
 def format_of(encoded: bytes) -> str:
     """The format and the size of an image file, as `JPEG, 640 × 480`. Raises UnreadableImage."""
-    with _opened(encoded) as image:
+    with opened_image(encoded) as image:
         name = image.format or "image"
     return "{}, {} × {}".format(name, *size_of(encoded))
 
 
 @contextlib.contextmanager
-def _opened(encoded: bytes) -> Iterator[Image.Image]:
+def opened_image(encoded: bytes) -> Iterator[Image.Image]:
     """The image file, opened. Whatever Pillow raises in the block becomes an UnreadableImage."""
     limit = most_pixels()
     Image.MAX_IMAGE_PIXELS = limit  # beyond it Pillow warns, beyond twice as much it refuses; see below
@@ -325,12 +325,13 @@ def decoded_row(
     if shape is None:
         return decode_image(image, wanted, out)
     try:
-        return from_array(_raw(image, shape, dtype), wanted)
+        return from_array(raw_array(image, shape, dtype), wanted)
     except (TypeError, ValueError) as error:
         raise UnreadableImage(str(error)) from error
 
 
-def _raw(pixels: bytes, shape: list[int], dtype: str | None) -> np.ndarray:
+def raw_array(pixels: bytes, shape: list[int], dtype: str | None) -> np.ndarray:
+    """Raw pixels as an array [height, width, channels]. Raises ValueError."""
     height, width, depth = shape
     if depth not in (1, 3, 4) or min(height, width) < 1:
         raise ValueError(f"the shape {height} × {width} × {depth} is not an image with 1, 3 or 4 channels")

@@ -40,7 +40,7 @@ from lehr.job.sources import source_form
 from lehr.models.recipes import Recipe
 from lehr.models.weights import recipe_for
 from lehr.tasks import find as tasks
-from lehr.tasks.forms import LabelKind, form_of
+from lehr.tasks.forms import PLACED, LabelKind, form_of
 
 VALIDATION_SHARE = 0.2  # held out if the job does not say and the source has no validation split
 
@@ -88,11 +88,17 @@ class OpenedSources:
         augmentations(job)
         if to_train:
             self._refuse_one_class()
-            if self.kind == "boxes" and self.recipe.size is not None:  # then boxes are in the pixels of the input
-                self.main = letterbox(self.main, self.recipe.size)
-                self.extra = {split: letterbox(source, self.recipe.size) for split, source in self.extra.items()}
+            if (into := self._into()) is not None:  # then boxes and masks are in the pixels of the input
+                self.main = letterbox(self.main, into)
+                self.extra = {split: letterbox(source, into) for split, source in self.extra.items()}
         if problem := wrong_split(job.data, self.main, self.extra):
             raise job.error(*problem)
+
+    def _into(self) -> tuple[int, int] | None:
+        """The size that labels which are places are letterboxed into; masks have that of their images in any case."""
+        if self.kind not in PLACED:
+            return None
+        return probe(self.main, self.wanted)[:2] if self.kind == "mask" and not self.recipe.size else self.recipe.size
 
     def _beside(self, split: str, path: str) -> Source:
         """The rows at another path. Raises JobError where the source has none there, or they are others than meant."""
@@ -356,7 +362,7 @@ def splits(job: TrainJob, data: Mapping[str, Images | Stream]) -> Splits:
 
 def training_rows(job: TrainJob, opened: OpenedSources) -> int:
     """How many rows a job trains on, before any is decoded: those that cannot be read count too."""
-    labels = np.asarray(opened.main.labels())
+    labels = opened.main.labels()
     ids, _ = split_ids(job, labels, "validation" in opened.extra, opened.main.groups)
     if job.data.per_class is None:
         return len(ids)

@@ -44,9 +44,9 @@ def pack(source: Source, target: str, advance: Callable[[int], None] = lambda ro
     Raises:
         LehrError: the target is not empty, or cannot be written; or the rows have boxes.
     """
-    if source.kind == "boxes":
-        what = "Parquet files of lehr hold no boxes"
-        raise LehrError(f"{source.name}: {what}; use the data set as it is: data.source=annotations data.path=…")
+    if source.kind in ("boxes", "mask"):
+        what = f"Parquet files of lehr hold no {'boxes' if source.kind == 'boxes' else 'masks'}"
+        raise LehrError(f"{source.name}: {what}; use the data set as it is: data.path=…")
     try:
         filesystem, path = file_system(target)
         info = filesystem.get_file_info(path)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lehr.data.dataset import Images
 from lehr.data.decode import Decoded, UnreadableImage, decode, different_sizes, is_decoded_smaller, raw_rows, stored_as
-from lehr.data.labels import Labels, Ragged, concatenate, without_label
+from lehr.data.labels import Labels, Ragged, concatenate, is_masks, without_label
 from lehr.data.pixels import PixelFormat, Stored
 from lehr.data.sources.base import Source
 from lehr.errors import LehrError
@@ -88,7 +88,7 @@ def check_labels(labels: Labels, source: Source) -> None:
             f"data: {source.name_of(int(missing[0]))} has no label (null), and so have {len(missing)} of "
             f"{len(labels)} rows; allowed: a label in every row, or the rows without one left out of the files"
         )
-    if isinstance(labels, Ragged):
+    if isinstance(labels, Ragged) or is_masks(labels):
         return
     if labels.ndim > 1:
         if len(odd := np.flatnonzero(~np.isfinite(labels).all(axis=1))):

@@ -22,7 +22,7 @@ from torch import Tensor
 from lehr.data.dataset import Batch, BatchSampler, DataSubset
 from lehr.data.decode import Decoded, decode
 from lehr.data.epoch_order import PARTS_OF_SHARD, Dealing, EpochOrder, shards_in_use
-from lehr.data.labels import Labels, concatenate, mark_unreadable, one_class_each
+from lehr.data.labels import Labels, Unread, concatenate, mark_unreadable, one_class_each
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import permutation
 from lehr.data.reading import check_unreadable
@@ -337,6 +337,7 @@ class StreamedSubset(DataSubset):
         ids = self._ids(torch.cat(chunks).numpy()) if chunks else np.empty(0, np.int64)
         windows = _one_ahead(self._window(ids[start:end]) for start, end in pairwise(self._cuts(ids)))
         pixels, labels = np.empty((0, *self.stream.shape), np.uint8), self._labels_of(ids[:0])
+        labels = labels.blank() if isinstance(labels, Unread) else labels
         used = done = 0
         for chunk in chunks:
             parts: list[tuple[np.ndarray, Labels]] = []
@@ -373,6 +374,9 @@ class StreamedSubset(DataSubset):
         stream = self.stream
         pixels = np.empty((len(ids), *stream.shape), np.uint8)
         labels = self._labels_of(ids)
+        masks = isinstance(labels, Unread)
+        if isinstance(labels, Unread):  # masks are read with their images
+            labels = labels.blank()
         part_of = self._part_of(ids)
         tasks = deque(np.unique(part_of).tolist())
         pending: deque[tuple[np.ndarray, Pending]] = deque()
@@ -385,6 +389,8 @@ class StreamedSubset(DataSubset):
             places, decoding = pending.popleft()
             decoded = decoding.result()
             pixels[places] = decoded.pixels
+            if masks:
+                labels[places] = decoded.labels
             for row, why in decoded.unreadable:
                 mark_unreadable(labels, places[[row]])
                 stream.note_unreadable(int(ids[places[row]]), why)

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lehr.data.labels import Labels, Ragged
-from lehr.tasks.forms import UNREADABLE
+from lehr.data.labels import Labels, Ragged, Unread
+from lehr.tasks.forms import NOT_COUNTED, UNREAD_PIXEL, UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ Targets: TypeAlias = "Tensor | RaggedTensor"
 
 def as_targets(labels: Labels) -> Any:
     """The same labels as tensors that share their memory."""
+    if isinstance(labels, Unread):  # no memory for pixels of which nothing is known
+        return torch.full((1, 1, 1), NOT_COUNTED, dtype=torch.uint8).expand(len(labels), *labels.size)
     with warnings.catch_warnings():
         # The arrays are read-only. What is made of them is only gathered from.
         warnings.simplefilter("ignore", UserWarning)
@@ -117,6 +119,8 @@ def readable(targets: Any) -> Tensor:
     if isinstance(targets, RaggedTensor):
         return targets.known
     first = targets.flatten(1)[:, 0] if targets.ndim > 1 else targets
+    if targets.dtype == torch.uint8:
+        return first != UNREAD_PIXEL
     return ~first.isnan() if targets.is_floating_point() else first != UNREADABLE
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lehr.data.labels import from_column
+from lehr.data.labels import from_column, is_masks
 from lehr.data.sources.base import class_metadata
 from lehr.errors import RunError
 from lehr.runs import Folder
@@ -19,6 +19,7 @@ from lehr.runs.answers import Answers
 from lehr.runs.tables import from_parquet
 from lehr.tasks.base import Task
 from lehr.tasks.classification import Classification
+from lehr.tasks.mask_arrays import as_palette_png
 
 FILE = "out_of_fold.parquet"
 
@@ -56,6 +57,8 @@ def read_fold(scores: Folder, task: Task[Any]) -> OfFold:
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise RunError(f"{scores.uri}/outputs/validation.parquet: is damaged: {error}") from error
     values = _probabilities(outputs) if isinstance(task, Classification) else outputs
+    if task.labels == "mask":
+        values = values.reshape(labels.shape)
     return OfFold(task, ids, labels, values)
 
 
@@ -96,6 +99,8 @@ def table_of(folds: Sequence[OfFold], name: Callable[[int], str]) -> pa.Table:
 
 
 def _labels(labels: np.ndarray) -> pa.Array[Any]:
+    if is_masks(labels):
+        return pa.array(list(map(as_palette_png, labels)), pa.large_binary())
     return pa.array(labels) if labels.ndim == 1 else pa.array(list(labels))
 
 

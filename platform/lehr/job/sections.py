@@ -293,7 +293,7 @@ class DataSection(Section):
     image_size: ImageSize | None = Field(
         default=None,
         description="In pixels: one side or [height, width]. By default the size that published weights want, else "
-        "that in the source. Images with boxes are letterboxed into it: proportions kept, grey beside them.",
+        "that in the source. Images with boxes or masks are letterboxed into it: proportions kept, grey beside them.",
     )
     channels: Channels = Field(
         default="auto",

@@ -20,6 +20,7 @@ class SourceForm:
         needs_ray: it can only be opened while Ray is running.
         labels: it reads labels of every kind, from columns that `data.columns` may name; others have one class a row.
         task: the task whose labels it has; empty for one class a row, or where the job's task decides.
+        several: it has labels for more than one task, such as boxes and masks, and is told which are read.
         files: its rows are files, so that their paths may say which belong together.
     """
 
@@ -29,6 +30,7 @@ class SourceForm:
     needs_ray: bool = False
     labels: bool = False
     task: str = ""
+    several: bool = False
     files: bool = False
 
 
@@ -41,8 +43,9 @@ SOURCES: dict[str, SourceForm] = {
     "parquet": SourceForm("parquet", path="required", labels=True),
     "arrow": SourceForm("arrow", path="required", labels=True),
     "table": SourceForm("table", path="required", labels=True),
-    "annotations": SourceForm("annotations", path="required", task="detection"),
-    "digits_canvas": SourceForm("digits_canvas", path="none", task="detection"),
+    "annotations": SourceForm("annotations", path="required", task="detection", several=True),
+    "masks": SourceForm("masks", path="required", labels=True, task="segmentation"),
+    "digits_canvas": SourceForm("digits_canvas", path="none", task="detection", several=True),
     "tar": SourceForm("tar_shards", path="required", labels=True),
     "numpy": SourceForm("arrays", path="required", labels=True),
     "torchvision:NAME": SourceForm("torchvision_sets", path="optional", downloads=True),

@@ -164,7 +164,7 @@ class FoldsStudy:
         trained = self._to_score.pop(0)
         folder = self.running.run.folder.child(trained.folder)
         scores = f"{SCORES}/{trained.folder.rpartition('/')[2]}"
-        return Trial(scores, trained.job, record_outputs([folder], None))
+        return Trial(scores, trained.job, record_outputs([folder], None, decided=True))
 
     def epoch(self, trial: Trial, row: Mapping[str, float]) -> str | None:
         self._epochs[trial.folder] = int(row["epoch"])

@@ -17,6 +17,8 @@ from lehr.machine import cores
 from lehr.predict import Predictor, load_predictor
 from lehr.predict.coco_results import NAME as COCO_RESULTS
 from lehr.predict.coco_results import write_coco_results
+from lehr.predict.mask_files import FOLDER as MASKS
+from lehr.predict.mask_files import write_masks
 from lehr.predict.part_files import PartResult, fingerprint_of, keep_parts, read_parts
 from lehr.predict.progress import PredictionProgress
 from lehr.predict.source_parts import prepare_source
@@ -104,6 +106,9 @@ def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_pa
     _note_unreadable(running.run, progress)
     if predictor.task.labels == "boxes" and write_coco_results(spec.out, spec.source):
         running.say(f"COCO's tools read {COCO_RESULTS}, beside the Parquet files")
+    if predictor.task.labels == "mask":
+        count = write_masks(spec.out)
+        running.say(f"{count:,} masks as PNG files in {MASKS}/, beside the Parquet files")
     shown.update("finished", "all rows predicted")
     shown.summarise()
 

@@ -34,6 +34,10 @@ TIMM_LOADS = (
 """Parameters of `timm.create_model` itself, which load files and set global switches: no options of a network."""
 
 
+TORCHVISION_SETS = (*SIZE_PARAMETERS, "weights", "pretrained", "progress", "num_classes")
+"""What lehr says itself when torchvision builds a network."""
+
+
 def find(name: str, options: Mapping[str, Any] | None = None) -> tuple[Model, Collection[str]]:
     """The callable behind a name, and those of its parameters that a job may not set.
 
@@ -57,16 +61,19 @@ def find(name: str, options: Mapping[str, Any] | None = None) -> tuple[Model, Co
         return _imported(calls[0]), SIZE_PARAMETERS
     models = torchvision().models
     published = models.list_models(module=models)
+    if name in models.list_models(module=models.segmentation):
+        return partial(_torchvision, name, weights_backbone=None), (*TORCHVISION_SETS, "weights_backbone")
     if name not in published:
         near = nearest(name, [*MODELS, *SIDES, *published])
         hint = f"; did you mean {near}?" if near else ";"
         others = "those of torchvision.models (resnet18, vit_b_16, …), timm/NAME or my_package.nets:Net"
         raise ValueError(f'"{name}" is not a model{hint} allowed: {", ".join(MODELS)}, {others}')
-    return partial(_torchvision, name), (*SIZE_PARAMETERS, "weights", "pretrained", "progress", "num_classes")
+    return partial(_torchvision, name), TORCHVISION_SETS
 
 
 def _torchvision(name: str, channels: int, outputs: int, **options: Any) -> nn.Module:
-    """A torchvision classifier with random weights, `outputs` classes and a first convolution for `channels`."""
+    """A torchvision classifier, or network of segmentation, with random weights, `outputs` classes and a first
+    convolution for `channels`."""
     models = torchvision().models
     if name in ("googlenet", "inception_v3"):  # auxiliary heads would be returned beside the logits
         options = {"aux_logits": False, "init_weights": True, **options}

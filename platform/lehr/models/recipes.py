@@ -85,7 +85,8 @@ class Recipe:
         otherwise."""
         if given is not None and (given.crop is not None or given.resize is not None):
             name = "crop" if given.crop is not None else "resize"
-            what = f"{name} has no effect on images whose labels are boxes, which are letterboxed into data.image_size"
+            what = f"{name} has no effect on images whose labels are boxes or masks"
+            what += ", which are letterboxed into data.image_size"
             raise ValueError(f"{what}; remove it, and type data.image_size=320")
         return replace(self, resize=None, letterbox=True)
 

@@ -13,9 +13,9 @@ from lehr.models import pretrained
 from lehr.models.description import ModelDescription
 from lehr.models.recipes import Recipe, of_run, resolve
 from lehr.runs import Folder, ModelFile, read_model
-from lehr.tasks.detection.network import Detector
+from lehr.tasks.feature_maps import Around
 from lehr.tasks.find import find_task
-from lehr.tasks.forms import TASKS, LabelKind
+from lehr.tasks.forms import PLACED, TASKS, LabelKind
 
 
 def read_weights(
@@ -65,7 +65,7 @@ def recipe_for(job: TrainJob) -> Recipe:
     size = job.data.image_size
     try:
         found = resolve(theirs, job.model.preprocessing, (size, size) if isinstance(size, int) else size)
-        return found.letterboxed(job.model.preprocessing) if _labels(job) == "boxes" else found
+        return found.letterboxed(job.model.preprocessing) if _labels(job) in PLACED else found
     except ValueError as error:
         raise job.error("model.preprocessing", str(error)) from None
 
@@ -87,12 +87,12 @@ def referenced_run(reference: str, storage: str) -> Folder:
 
 
 def head_of(model: nn.Module, outputs: int) -> str:
-    """The name of the head: the last layer with this number of outputs; of a detector, all that is above its backbone.
+    """The name of the head: the last layer with this number of outputs; of one around a backbone, all that is above it.
 
     Raises ValueError if there is none.
     """
-    if isinstance(model, Detector):
-        return "head"
+    if named := getattr(model, "head_name", ""):
+        return str(named)
     for name, layer in reversed(list(model.named_modules())):
         weight = getattr(layer, "weight", None)
         if isinstance(layer, (nn.Linear, nn.Conv2d)) and isinstance(weight, Tensor) and len(weight) == outputs:
@@ -120,8 +120,8 @@ def start_from(
     Raises:
         ValueError: names or shapes do not match those of the network.
     """
-    if isinstance(model, Detector) and not any(name.startswith("backbone.") for name in weights):
-        # A classifier's: the detector keeps its own head, and has left out the classifier's last layer.
+    if isinstance(model, Around) and not any(name.startswith("backbone.") for name in weights):
+        # A classifier's: the network keeps its own head, and has left out the classifier's last layer.
         last = f"{model.dropped}."
         weights = {f"backbone.{name}": each for name, each in weights.items() if not name.startswith(last)}
         their_classes = ()

@@ -25,6 +25,7 @@ from lehr.predict.rows import Predictions, predict_decoded
 from lehr.predict.source_parts import prepare_source
 from lehr.predict.worker import decode_ahead
 from lehr.tasks.classification import Classification
+from lehr.tasks.forms import PLACED
 from lehr.training.metrics import make_metrics
 
 
@@ -198,7 +199,7 @@ def evaluate_other(
         LehrError: the source lacks labels that the run predicts; or no image can be read.
     """
     task = predictor.task
-    if source.kind == "boxes" and (unknown := [name for name in source.classes if name not in predictor.classes]):
+    if source.kind in PLACED and (unknown := [name for name in source.classes if name not in predictor.classes]):
         raise LehrError(f"{source.name}: the run does not know the classes {', '.join(unknown[:5])}")
     missing = [name for name in predictor.classes if name not in source.classes]
     if missing and (source.kind == "numbers" or not source.classes):

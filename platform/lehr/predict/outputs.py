@@ -26,9 +26,11 @@ from lehr.trials import TrialCallbacks
 from lehr.trials.trainable import Trainable
 
 BATCH_SIZE = 512
+MOST_VALUES, MOST_AT_ONCE = 1 << 28, 1 << 26
+"""Numbers that are kept of masks, for which fewer rows count where there are more, evenly spaced; and of a batch."""
 
 
-def record_outputs(members: Sequence[Folder], baseline: Folder | None) -> Trainable:
+def record_outputs(members: Sequence[Folder], baseline: Folder | None, *, decided: bool = False) -> Trainable:
     """A trainable that writes `outputs/validation.parquet`, and `outputs/test.parquet` if the job has test rows.
 
     Each file holds `id`, `label`, and one column of logits per model. Every image is decoded once for all models.
@@ -36,12 +38,15 @@ def record_outputs(members: Sequence[Folder], baseline: Folder | None) -> Traina
     Args:
         members: run folders, each with a model.
         baseline: the run folder of one more model, which the ensemble is compared with.
+        decided: keep what each says alone, such as the class of each pixel, in place of what can be averaged.
     """
     folders = [*members, *([baseline] if baseline else [])]
-    return partial(_record, tuple(folders))
+    return partial(_record, tuple(folders), decided)
 
 
-def _record(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks) -> None:
+def _record(
+    folders: tuple[Folder, ...], decided: bool, plan: Plan, run: RunFolder, group: Group, callbacks: TrialCallbacks
+) -> None:
     if not group.first:
         return
     names = [str(number) for number in range(len(folders))]
@@ -51,7 +56,7 @@ def _record(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Grou
     wanted = {name: rows for name, rows in splits.items() if rows is not None}
     for number, (name, rows) in enumerate(wanted.items()):
         run.write_progress(_progress("running", number / len(wanted)))
-        table = _compute(predictor, rows, group, callbacks)
+        table = _compute(predictor, rows, group, callbacks, decided)
         if table is None:
             run.write_progress(_progress("stopped", number / len(wanted)))
             return
@@ -62,20 +67,29 @@ def _record(folders: tuple[Folder, ...], plan: Plan, run: RunFolder, group: Grou
 
 
 @torch.inference_mode()
-def _compute(predictor: Predictor, rows: DataSubset, group: Group, callbacks: TrialCallbacks) -> pa.Table | None:
+def _compute(
+    predictor: Predictor, rows: DataSubset, group: Group, callbacks: TrialCallbacks, decided: bool = False
+) -> pa.Table | None:
     """The outputs on all readable rows; None if asked to stop."""
     ids, labels, logits = [], [], []
-    for batch in rows.batches(torch.arange(len(rows)).split(BATCH_SIZE)):
+    asked, at_once = torch.arange(len(rows)), BATCH_SIZE
+    if predictor.task.labels == "mask":  # a probability for each class and pixel, of each network
+        values = len(predictor.names) * len(predictor.classes) * predictor.size[0] * predictor.size[1]
+        most, at_once = max(1, MOST_VALUES // values), max(1, min(BATCH_SIZE, MOST_AT_ONCE // values))
+        if not decided:
+            asked = torch.linspace(0, len(rows) - 1, min(len(rows), most), dtype=torch.float64).round().long()
+    for batch in rows.batches(asked.split(at_once)):
         if callbacks.should_stop():
             return None
-        found = predictor.logits(batch.to(group.device).inputs).cpu()
+        found = predictor.logits(batch.to(group.device).inputs)
+        found = torch.stack([predictor.task.decided(each) for each in found]).cpu() if decided else found.cpu()
         readable = readable_rows(batch.targets)
         ids.append(batch.ids[readable])
         labels.append(batch.targets[readable])
         logits.append(found[:, readable])
     each = torch.cat(logits, dim=1).contiguous().numpy()
     lists = {
-        f"logits {number}": pa.FixedSizeListArray.from_arrays(pa.array(one.reshape(-1)), one.shape[1])
+        f"logits {number}": pa.FixedSizeListArray.from_arrays(pa.array(one.reshape(-1)), one[0].size)
         for number, one in enumerate(each)
     }
     keys = {"id": pa.array(torch.cat(ids).numpy()), "label": to_column(torch.cat(labels).numpy())}

@@ -31,7 +31,7 @@ def answers_page(run: str, given: Sequence[Answer], files: Iterable[ImageFile]) 
     ordered = least_certain(given)
     read = dict(files)
     rows = [
-        (_picture(read[each.name]), each.name, *(f"{name} {share}" for name, share in each.told(2)))
+        (_picture(read[each.name], each.picture), each.name, *(f"{name} {share}" for name, share in each.told(2)))
         for each in ordered[:MOST_SHOWN]
     ]
     left = len(ordered) - len(rows)
@@ -50,8 +50,10 @@ def answers_page(run: str, given: Sequence[Answer], files: Iterable[ImageFile]) 
     return page(f"Predictions of {run}", "What the run says of each image, and how sure it is", sections, facts)
 
 
-def _picture(read: Callable[[], bytes]) -> Markup:
-    """The image as a small picture; empty where it cannot be drawn any more."""
+def _picture(read: Callable[[], bytes], drawn: bytes) -> Markup:
+    """The image as a small picture, or what was drawn of it already; empty where it cannot be drawn any more."""
+    if drawn:
+        return Markup('<img alt="" src="data:image/png;base64,{}">').format(base64.b64encode(drawn).decode())
     with suppress(UnreadableImage, OSError):
         small = Image.fromarray(decode_image(read(), PixelFormat(channels=3)))
         small.thumbnail((THUMBNAIL, THUMBNAIL))

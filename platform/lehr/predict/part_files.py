@@ -27,6 +27,7 @@ from lehr.predict.predictor import Predictor
 from lehr.predict.rows import Predictions
 from lehr.runs import Folder
 from lehr.tasks.classification import lists
+from lehr.tasks.mask_arrays import as_palette_png
 
 BESIDE = "coco_results.json"
 """What may lie beside the files of a prediction: it is made of them."""
@@ -102,6 +103,8 @@ def part_table(
     labels, unreadable, unknown = decoded.labels, found.unreadable, without_label(decoded.labels)
     if isinstance(labels, Ragged):
         label = to_column(labels)
+    elif labels.dtype == object:
+        label = pa.array([as_palette_png(mask) if mask.size else None for mask in labels], pa.large_binary())
     else:
         label = pa.array(labels, mask=labels < 0) if labels.ndim == 1 else lists(labels, unknown)
     columns: dict[str, pa.Array[Any]] = {
@@ -111,7 +114,7 @@ def part_table(
         **predictor.task.columns(found.probabilities, unreadable),
     }
     for name, values in zip(predictor.names, () if found.members is None else found.members, strict=False):
-        if values.ndim == 2:
+        if values.ndim == 2 and values.dtype != object:
             columns[f"member {name}"] = lists(values, unreadable)
             continue
         columns |= {f"member {name} {what}": of for what, of in predictor.task.columns(values, unreadable).items()}

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 
 from lehr.data.decode import Decoded
+from lehr.data.labels import object_array
 from lehr.data.pixels import PixelFormat
 from lehr.data.sources.boxes import scales
 from lehr.predict.predictor import Predictor
 from lehr.tasks.base import Task
+
+MOST_VALUES = 1 << 26
+"""Numbers in memory while a batch of masks is predicted."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Predictions:
 
     Attributes:
         probabilities: float32 [rows, classes]; NaN where the image could not be read. Of other tasks, what they
-            predict, float32 [rows, …].
+            predict, float32 [rows, …]; masks are objects [rows], each uint8 [height, width], empty for such an image.
         members: float32 [members, rows, …], the same of each member; or None.
     """
 
@@ -33,6 +37,8 @@ class Predictions:
     @property
     def unreadable(self) -> np.ndarray:
         """bool [rows]."""
+        if self.probabilities.dtype == object:  # masks of images of different sizes
+            return np.array([not mask.size for mask in self.probabilities], bool)
         rows = self.probabilities.reshape(len(self.probabilities), -1)
         return np.isnan(rows[:, 0])
 
@@ -58,12 +64,16 @@ def predict(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # pixels may be read-only, but are only read here
         everything = torch.from_numpy(pixels)
+    task = predictor.task
+    if task.labels == "mask":  # a probability for each class and pixel
+        values = len(predictor.names) * len(predictor.classes) * predictor.size[0] * predictor.size[1]
+        batch_size = max(1, min(batch_size, MOST_VALUES // values))
     for batch in everything.split(batch_size) if len(pixels) else ():
         logits = predictor.logits(batch.to(predictor.device).permute(0, 3, 1, 2))
-        combined.append(predictor.combine(logits).cpu())
+        combined.append(task.decided(predictor.combine(logits)).cpu())
         if members:
-            alone.append(predictor.alone(logits).cpu())
-    shape = predictor.task.shape_of_values
+            alone.append(torch.stack([task.decided(each) for each in predictor.alone(logits)]).cpu())
+    shape = task.shape_of_values
     together = torch.cat(combined or [torch.empty((0, *shape))]).numpy()
     each = torch.cat(alone, dim=1).numpy() if alone else np.empty((len(predictor.names), 0, *shape), np.float32)
     if sizes is not None:
@@ -93,6 +103,8 @@ def predict_decoded(predictor: Predictor, decoded: Decoded, members: bool, batch
     readable = np.setdiff1d(np.arange(rows), [row for row, _ in decoded.unreadable])
     there = None if sizes is None else sizes[readable]
     found = predict(predictor, decoded.pixels[readable], members, batch_size, there)
+    if found.probabilities.dtype == object:
+        return _with_unreadable_masks(found, rows, readable)
     probabilities = np.full((rows, *predictor.task.shape_of_values), np.nan, np.float32)
     probabilities[readable] = found.probabilities
     if found.members is None:
@@ -100,3 +112,13 @@ def predict_decoded(predictor: Predictor, decoded: Decoded, members: bool, batch
     each = np.full((len(found.members), *probabilities.shape), np.nan, np.float32)
     each[:, readable] = found.members
     return Predictions(probabilities, each)
+
+
+def _with_unreadable_masks(found: Predictions, rows: int, readable: np.ndarray) -> Predictions:
+    def spread(masks: np.ndarray) -> np.ndarray:
+        whole = object_array([np.zeros((0, 0), np.uint8)] * rows)
+        whole[readable] = masks
+        return whole
+
+    members = None if found.members is None else np.stack([spread(each) for each in found.members])
+    return Predictions(spread(found.probabilities), members)

@@ -98,7 +98,25 @@ def gallery(pictures: Sequence[tuple[bytes, Sequence[str]]]) -> Markup:
         pictures: PNG files, each with the lines below it; the first one stands out.
     """
     shown = [(base64.b64encode(png).decode(), lines) for png, lines in pictures]
-    return _render(_GALLERY, pictures=shown)
+    return _render(_GALLERY, pictures=shown, wide=all(_is_wide(png) for png, _ in pictures))
+
+
+def _is_wide(png: bytes) -> bool:
+    """Whether a picture is two beside each other, by the sizes at the start of a PNG file."""
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+    return width > 1.5 * height
+
+
+def small_curves(lines: Sequence[tuple[str, str, Sequence[tuple[float, float]]]]) -> Markup:
+    """Small pictures side by side, each with one curve whose axes go from 0 to 1.
+
+    Args:
+        lines: the name of each, a few words about it, and its points (x, y).
+    """
+    drawn = []
+    for name, about, points in lines:
+        drawn.append((name, about, " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y in points)))
+    return _render(_CURVES, curves=drawn)
 
 
 def heat(shares: Sequence[Sequence[float]], cells: Sequence[Sequence[str]], head: Sequence[str], corner: str) -> Markup:
@@ -165,7 +183,15 @@ _TABLE = """<div class="scroll"><table>
   {%- endfor %}</tr>{% endfor %}
 </table></div>"""
 
-_GALLERY = """<div class="gallery">
+_CURVES = """<div class="gallery">
+  {% for name, about, points in curves -%}
+  <figure><svg viewBox="-2 -2 104 104" role="img" aria-label="{{ name }}"><path d="M0 0V100H100"/>
+    <polyline points="{{ points }}"/></svg><figcaption><div>{{ name }}</div><div class="soft">{{ about }}</div>
+  </figcaption></figure>
+  {%- endfor %}
+</div>"""
+
+_GALLERY = """<div class="gallery{% if wide %} wide{% endif %}">
   {% for png, lines in pictures -%}
   <figure><img alt="" src="data:image/png;base64,{{ png }}"><figcaption>
     {%- for line in lines %}<div{% if not loop.first %} class="soft"{% endif %}>{{ line }}</div>{% endfor -%}
@@ -237,6 +263,10 @@ _PAGE = """<!doctype html>
   th, td { text-align: left; padding: 4px 14px 4px 0; vertical-align: top; border-bottom: 1px solid var(--line); }
   th { color: var(--soft); font-weight: normal; } tr:last-child > * { border-bottom: 0; }
   .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 14px; }
+  .gallery.wide { grid-template-columns: repeat(auto-fill, minmax(216px, 1fr)); }
+  .gallery.wide img { aspect-ratio: auto; }
+  figure svg { width: 100%; fill: none; stroke-width: 2; } figure svg path { stroke: var(--soft); stroke-width: 1; }
+  figure svg polyline { stroke: var(--heat); }
   figure { margin: 0; } figcaption { font-size: 13px; line-height: 1.35; overflow-wrap: anywhere; margin-top: 4px; }
   figure img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--code); border-radius: 6px;
                image-rendering: pixelated; }

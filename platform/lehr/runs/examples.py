@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ class Examples:
         head, lines: a table with a line for each name, as the task makes it.
         shown: some rows with pictures: the worst first, then some by chance.
         legend: what is drawn into the pictures; empty for nothing.
+        panels: further pictures, each with kind, title and content (`lehr.tasks.base.Panel`).
     """
 
     names: tuple[str, ...]
@@ -57,6 +58,7 @@ class Examples:
     lines: tuple[tuple[str, ...], ...]
     shown: tuple[Example, ...]
     legend: str = ""
+    panels: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def read(cls, folder: Folder) -> Examples | None:
@@ -66,6 +68,7 @@ class Examples:
             about = json.loads((table.schema.metadata or {})[b"about"])
             names, head = (tuple(map(str, about[name])) for name in ("names", "head"))
             legend = str(about.get("legend", ""))
+            panels = tuple(each for each in about.get("panels", ()) if isinstance(each, dict))
             lines = tuple(tuple(map(str, line)) for line in about["lines"])
             values, labels = (_rows(table[name]) for name in ("value", "label"))
             pictured = [row for row in table.to_pylist() if isinstance(row["picture"], bytes)]
@@ -75,7 +78,7 @@ class Examples:
         if len(head) * len(lines) > _CELLS or any(len(line) != len(head) for line in lines):
             return None
         shown.sort(key=lambda each: -each.error)
-        return cls(names, values, labels, head, lines, tuple(shown), legend)
+        return cls(names, values, labels, head, lines, tuple(shown), legend, panels)
 
     def write(self, folder: Folder, rows: np.ndarray, errors: np.ndarray) -> None:
         """Replaces examples.parquet.
@@ -95,7 +98,8 @@ class Examples:
                 "picture": pa.array([each and each.picture for each in pictured], pa.binary()),
             }
         )
-        about = {"names": self.names, "head": self.head, "lines": self.lines, "legend": self.legend}
+        about: dict[str, Any] = {"names": self.names, "head": self.head, "lines": self.lines, "legend": self.legend}
+        about |= {"panels": self.panels} if self.panels else {}
         buffer = io.BytesIO()
         named = table.replace_schema_metadata({"about": json.dumps(about)})
         pq.write_table(named, buffer, write_page_checksum=True)

@@ -190,6 +190,7 @@ def _summary(served: Served) -> str:
     if served.task.labels == "class":
         return f"Which of {count} classes an image belongs to."
     what = {"classes": f"Which of {count} classes an image has.", "boxes": f"Boxes of {count} classes in an image."}
+    what["mask"] = f"Which of {count} classes each pixel of an image belongs to."
     return what.get(served.task.labels, "Numbers for an image.")
 
 

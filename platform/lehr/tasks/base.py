@@ -46,6 +46,20 @@ class Learned(NamedTuple):
     plain: Loss = Loss()
 
 
+class Panel(NamedTuple):
+    """A picture of the report beside the table: plain values, which any reader of a run can draw.
+
+    Attributes:
+        kind: `confusion`: `names` and `counts` [true, found]; `curves`: `lines`, each a name with x and y from 0 to 1,
+            and what the axes are, `x` and `y`.
+        title: its heading. content: what is drawn.
+    """
+
+    kind: str
+    title: str
+    content: Mapping[str, Any]
+
+
 class Task(ABC, Generic[OutputsOfTask]):
     """What is learned. A task of your own is a subclass; the class attributes below have defaults that fit one class.
 
@@ -178,6 +192,11 @@ class Task(ABC, Generic[OutputsOfTask]):
         """What the outputs mean, as prediction gives it: probabilities [rows, classes], numbers in their own unit."""
         return outputs
 
+    def decided(self, values: Any) -> Any:
+        """What is kept of the values of each row, once those of several networks are averaged: by default all of it.
+        It is what `errors`, `caption`, `table` and all that prediction needs get."""
+        return values
+
     @property
     def shape_of_values(self) -> tuple[int, ...]:
         """The shape of the values of one row."""
@@ -233,6 +252,18 @@ class Task(ABC, Generic[OutputsOfTask]):
             scale: pixels of the picture for one of the image.
         """
         return picture
+
+    def picture(self, picture: Image.Image, values: np.ndarray) -> Image.Image | None:
+        """An image with what was found in it, for people; None for a task that finds no places."""
+        return None
+
+    def recorded(self, values: Any) -> Any:
+        """What the record of a run keeps of the values, or labels, of each row: by default all of it."""
+        return values
+
+    def panels(self, values: np.ndarray, labels: np.ndarray) -> list[Panel]:
+        """Further pictures of a whole split for the report."""
+        return []
 
     legend: ClassVar[str] = ""
     """What the colours of `draw` mean, as a sentence."""

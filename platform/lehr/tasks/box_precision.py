@@ -166,10 +166,32 @@ def _of_class(of_class: Sequence[Matches]) -> Floats:
     found = np.full(right.shape[:2], np.nan)
     for number, count in enumerate(true.tolist()):
         for k in range(len(OVERLAPS) if count else 0):
-            hits = np.cumsum(right[number, k] & ~ignored[number, k], dtype=np.float64)
-            misses = np.cumsum(~right[number, k] & ~ignored[number, k], dtype=np.float64)
-            recall, precision = hits / count, hits / np.maximum(hits + misses, np.spacing(1))
-            precision = np.maximum.accumulate(precision[::-1])[::-1]  # at each recall the best that a higher one has
-            at = np.searchsorted(recall, RECALLS, side="left")
-            found[number, k] = np.append(precision, 0.0)[at].mean()  # 0 beyond the highest recall
+            found[number, k] = _precisions(right[number, k], ignored[number, k], count).mean()
+    return found
+
+
+def _precisions(right: Flags, ignored: Flags, true: int) -> Floats:
+    """[recalls]: the precision at each of `RECALLS`, 0 beyond the highest recall, of predicted boxes in the order of
+    their scores."""
+    hits = np.cumsum(right & ~ignored, dtype=np.float64)
+    misses = np.cumsum(~right & ~ignored, dtype=np.float64)
+    recall, precision = hits / true, hits / np.maximum(hits + misses, np.spacing(1))
+    precision = np.maximum.accumulate(precision[::-1])[::-1]  # at each recall the best that a higher one has
+    return np.append(precision, 0.0)[np.searchsorted(recall, RECALLS, side="left")]
+
+
+def precision_over_recall(images: Sequence[Mapping[int, Matches]], classes: int) -> list[Floats | None]:
+    """Of each class the precision at each of `RECALLS`, at half overlap and of any size, whose mean is its average
+    precision there; None without a true box."""
+    found: list[Floats | None] = []
+    for label in range(classes):
+        of_class = [matches[label] for matches in images if label in matches]
+        true = sum(int(matches.true[0]) for matches in of_class)
+        if not true:
+            found.append(None)
+            continue
+        order = np.argsort(-np.concatenate([matches.scores for matches in of_class]), kind="mergesort")
+        right = np.concatenate([matches.right[0, 0] for matches in of_class])[order]
+        ignored = np.concatenate([matches.ignored[0, 0] for matches in of_class])[order]
+        found.append(_precisions(right, ignored, true))
     return found

@@ -125,7 +125,7 @@ def class_weights(choice: str | list[float], counts: Tensor, classes: int) -> Te
     None for `none`.
 
     Args:
-        counts: int64 [classes], the training rows of each.
+        counts: [classes], the training rows of each, or the pixels of masks.
 
     Raises:
         ValueError: a list of the wrong length or with a value that is not positive.

@@ -8,12 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-LabelKind: TypeAlias = Literal["class", "classes", "numbers", "boxes"]
-"""What a row is labelled with: one class, several (or none), numbers, or boxes with their classes."""
+LabelKind: TypeAlias = Literal["class", "classes", "numbers", "boxes", "mask"]
+"""What a row is labelled with: one class, several (or none), numbers, boxes with their classes, or a class for each
+pixel."""
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 
 UNREADABLE = -100
 """The label of a streamed row whose image could not be read, NaN among numbers: losses and evaluation ignore it."""
+NOT_COUNTED, UNREAD_PIXEL = 255, 254
+"""In a mask: a pixel that is neither learned nor measured; and every pixel of a row whose image could not be read."""
+MOST_CLASSES = UNREAD_PIXEL
+"""Classes that the pixels of a mask can tell apart."""
+PLACED: tuple[LabelKind, ...] = ("boxes", "mask")
+"""Labels that are places in the image: their images are letterboxed, and they move with the pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ WORDS = {
     "mae": "MAE",
     "rmse": "RMSE",
     "f1": "F1",
+    "miou": "mean IoU",
+    "iou": "IoU",
 }
 """Metrics as people call them, where that is not their name in the record."""
 
@@ -72,6 +81,7 @@ TASKS: dict[str, TaskForm] = {
     "multilabel": TaskForm("multilabel", "classes", "bce", "map"),
     "regression": TaskForm("regression", "numbers", "huber", "mae", lower=("mae", "rmse")),
     "detection": TaskForm("detection", "boxes", "", "map"),
+    "segmentation": TaskForm("segmentation", "mask", "cross_entropy", "miou"),
 }
 
 

@@ -50,14 +50,15 @@ def predict_validation(model: nn.Module, plan: Plan, group: Group) -> Predicted 
     # A worker without rows learns from an empty batch what the others have of each.
     for batch in rows.batches(mine.split(rows_at_once(plan)) if len(mine) else [mine]):
         batch = batch.to(group.device)
-        values = plan.task.values(plan.cast(model(*plan.arguments(batch))))
+        values = plan.task.decided(plan.task.values(plan.cast(model(*plan.arguments(batch)))))
         found.append((batch.ids, readable(batch.targets), values, batch.targets))
     model.train(training)
     each = [group.rows_of_all(together(some), shares) for some in zip(*found, strict=True)]
     if each[0] is None:
         return None
     ids, known, values, targets = (some.cpu() for some in each)
-    return Predicted(asked[known].numpy(), ids[known].numpy(), values[known].float().numpy(), as_labels(targets[known]))
+    found_values = values[known].float() if values.is_floating_point() else values[known]
+    return Predicted(asked[known].numpy(), ids[known].numpy(), found_values.numpy(), as_labels(targets[known]))
 
 
 def examples(found: Predicted, plan: Plan) -> tuple[Examples, np.ndarray] | None:
@@ -77,8 +78,10 @@ def examples(found: Predicted, plan: Plan) -> tuple[Examples, np.ndarray] | None
         shown.append(Example(int(found.ids[at]), float(errors[at]), caption, _picture(task, image, value, label)))
     head, lines = task.table(found.values, found.labels)
     table = tuple(head), tuple(map(tuple, lines))
-    values, labels = found.values, [row_of(found.labels, at) for at in range(len(found.ids))]
-    return Examples(rows.classes, values, labels, *table, tuple(shown), task.legend), errors
+    labels = [row_of(found.labels, at) for at in range(len(found.ids))]
+    values, labels = task.recorded(found.values), list(task.recorded(labels))
+    panels = tuple(each._asdict() for each in task.panels(found.values, found.labels))
+    return Examples(rows.classes, values, labels, *table, tuple(shown), task.legend, panels), errors
 
 
 def _picture(task: Task[Any], image: Image.Image, value: np.ndarray, label: np.ndarray) -> bytes:
@@ -87,4 +90,5 @@ def _picture(task: Task[Any], image: Image.Image, value: np.ndarray, label: np.n
         return as_png(image)
     scale = PLACES / max(image.size)
     large = image.resize((round(image.width * scale), round(image.height * scale)))
-    return as_png(task.draw(large, scale, value, label), PLACES)
+    drawn = task.draw(large, scale, value, label)
+    return as_png(drawn, max(drawn.size))

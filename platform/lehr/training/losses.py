@@ -149,7 +149,9 @@ def _try(job: TrainJob, built: Built, task: type[Task[Any]], count: int, dtype: 
     if task.labels == "class" and activation_of(built.found, task.usual_activation) == "none":
         outputs = outputs.softmax(dim=1)
     elif task.labels != "class":
-        labels = labels.to(dtype)  # as such a task gives its targets to a loss
+        labels = (
+            labels.long() if task.labels == "mask" else labels.to(dtype)
+        )  # as such a task gives its targets to a loss
     try:
         mean = _check(built, outputs, labels)
         if mixed:

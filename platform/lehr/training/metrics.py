@@ -23,7 +23,7 @@ from lehr.extras import install
 from lehr.job import MetricSection, Training, TrainJob, check_call, not_a_choice
 from lehr.own_code import OwnCodeError, calling, raised, shape
 from lehr.tasks.base import Task
-from lehr.tasks.forms import LabelKind, form_of
+from lehr.tasks.forms import PLACED, LabelKind, form_of
 from lehr.tasks.metrics import METRICS, Metric, columns
 from lehr.training.losses import first_two, parameters
 from lehr.trust import Call, load
@@ -44,8 +44,9 @@ def find_metric(job: Training, number: int, error: Callable[[str, str], JobError
     """
     entry, field = job.metrics[number], f"metrics.{number}.name"
     kind = form_of(job.task.name).labels
-    if kind == "boxes":
-        what = f"{job.task.name} measures average precision, of all overlaps, sizes and classes, by itself"
+    if kind in PLACED:
+        measures = "average precision, of all overlaps, sizes and classes,"
+        what = f"{job.task.name} measures {measures if kind == 'boxes' else 'intersection over union'} by itself"
         raise error("metrics", f"{what}; leave them out, or write a task of your own: my_package.tasks:Task")
     ours = METRICS if kind == "class" else {}
     if entry.name in ours:

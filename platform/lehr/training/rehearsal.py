@@ -53,6 +53,9 @@ def _labels(kind: LabelKind, rows: int, names: int, size: tuple[int, int]) -> La
     if kind == "boxes":
         whole = [np.zeros(rows), np.zeros(rows), np.full(rows, size[1]), np.full(rows, size[0]), np.zeros(rows)]
         return Ragged.of(np.column_stack([numbers % names, *whole]).astype(np.float64), np.ones(rows, np.int64))
+    if kind == "mask":
+        pixels = numbers[:, None, None] + np.arange(size[0])[:, None] + np.arange(size[1])
+        return (pixels % names).astype(np.uint8)
     if kind == "class":
         return numbers.astype(np.int64) % names
     if kind == "classes":

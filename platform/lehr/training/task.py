@@ -16,7 +16,9 @@ from lehr.own_code import calling
 from lehr.tasks.base import Learned, Task
 from lehr.tasks.classification import class_weights
 from lehr.tasks.find import find_task, is_own
+from lehr.tasks.forms import LabelKind
 from lehr.tasks.losses import Loss
+from lehr.tasks.segmentation.measures import pixels_of_classes
 from lehr.training.losses import make_losses
 
 
@@ -68,9 +70,9 @@ def make_task(job: TrainJob, rows: DataSubset, dtype: torch.dtype, mixed: bool =
     counted = found.labels == "class" and not is_own(job.task.name)  # of many millions of rows a list takes too much
     targets = rows.labels_at(torch.arange(0)) if counted else rows.labels
     weights, losses = None, (Loss(), Loss())
-    if found.labels == "class" and job.loss.class_weights != "none":
+    if found.labels in ("class", "mask") and job.loss.class_weights != "none":
         try:
-            weights = class_weights(job.loss.class_weights, rows.class_counts(), len(names))
+            weights = class_weights(job.loss.class_weights, _counts(job, found.labels, rows, targets), len(names))
         except ValueError as error:
             raise job.error("loss.class_weights", str(error)) from None
     if found.losses:
@@ -85,3 +87,15 @@ def make_task(job: TrainJob, rows: DataSubset, dtype: torch.dtype, mixed: bool =
         option, _, what = str(error).partition(": ")
         known = option in job.task.options
         raise job.error(f"task.{option}" if known else "task", what if known else str(error)) from error
+
+
+def _counts(job: TrainJob, labels: LabelKind, rows: DataSubset, targets: Any) -> torch.Tensor:
+    """How many rows, or pixels of masks, each class has: what its weight goes by. Raises ValueError."""
+    if labels == "class":
+        return rows.class_counts()
+    if targets.stride(0):
+        return pixels_of_classes(targets, len(rows.classes))
+    if job.loss.class_weights == "balanced":  # masks that are read with their images are not there yet
+        what = "balanced counts the pixels of all masks, which are read during training"
+        raise ValueError(f"{what}; allowed: a list with a weight for each class, or data.cache: memory")
+    return torch.ones(len(rows.classes))

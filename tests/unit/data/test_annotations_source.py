@@ -16,7 +16,7 @@ from lehr.data.labels import Ragged
 from lehr.data.load import OpenedSources, splits
 from lehr.data.sources import open_source
 from lehr.data.sources.base import Source
-from lehr.data.sources.digits_canvas import canvases
+from lehr.data.sources.digits_canvas import canvases, drawn
 from lehr.errors import JobError, LehrError
 from lehr.job import DataSection, TrainJob, from_dict
 from lehr.tasks.forms import LabelKind
@@ -230,7 +230,7 @@ def test_a_canvas_is_a_function_of_its_row_and_shows_other_digits_for_validation
     section = DataSection.model_validate({"source": "digits_canvas"})
     first = open_source(section, lambda field, what: JobError(what, field=field), "boxes")
     part = first.parts[0]
-    again = canvases.__wrapped__("train")
+    again = drawn.__wrapped__("train")
     assert first.rows == 1200
     assert part.read([5])["image"][0].as_py() == again[0][5].tobytes()
     values = labels(first).values

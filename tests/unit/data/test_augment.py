@@ -27,6 +27,7 @@ EVERY: list[list[tuple[str, dict[str, Any]]]] = [
     [("crop", {"outside": "reflect"})],
     [("crop", {"outside": "edge", "padding": 3})],
     [("random_resized_crop", {})],
+    [("scale_jitter", {})],
     [("rand_augment", {"magnitude": 15.0})],
     [("erasing", {})],
     [("mixup", {"alpha": 1.0})],

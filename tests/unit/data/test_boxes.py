@@ -40,6 +40,7 @@ STEPS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "vertical flip": [("flip", {"probability": 0.5, "direction": "vertical"})],
     "shift": [("shift", {"pixels": 4})],
     "crop": [("crop", {"padding": 4, "outside": "black"})],
+    "jitter": [("scale_jitter", {"zoom": 1.5})],
     "window": [("random_resized_crop", {"smallest": 0.5})],
     "all": [("flip", {}), ("random_resized_crop", {"smallest": 0.6}), ("crop", {"padding": 3, "outside": "black"})],
 }

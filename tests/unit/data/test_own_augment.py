@@ -200,7 +200,7 @@ def test_the_sample_grid_shows_them(rows: DataSubset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ("nowhere", '"nowhere" is not an augmentation; allowed: flip, shift, crop, random_resized_crop, rand_augment'),
+        ("nowhere", '"nowhere" is not an augmentation; allowed: flip, shift, crop, random_resized_crop, scale'),
         ("nobody:it", '"nobody:it" is not an augmentation: there is no module nobody, neither beside the job file'),
         ("mine:it", '"mine:it" is not an augmentation: mine has no it; it has brighter, darker'),
         ("mine:nothing", '"mine:nothing" is not an augmentation; allowed: a function (images, draw, **options)'),

@@ -40,7 +40,7 @@ def rows_of(source: Source) -> int:
 
 @pytest.mark.parametrize("form", SOURCES.values(), ids=SOURCES)
 def test_every_source_that_a_job_can_name_has_a_module_that_opens_it(form: SourceForm) -> None:
-    wanted = ["section", "job_error", *(["kind"] if form.labels else [])]
+    wanted = ["section", "job_error", *(["kind"] if form.labels or form.several else [])]
     assert [*inspect.signature(opener(form)).parameters] == wanted
 
 

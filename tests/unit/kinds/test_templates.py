@@ -67,6 +67,17 @@ def test_the_template_of_fast_training() -> None:
     assert "averaged_validation_accuracy" in run.metrics()
 
 
+def test_the_template_of_a_segmentation(tmp_path: Path) -> None:
+    from tests.unit.data.mask_sets import write_pairs
+
+    data = write_pairs(tmp_path / "set", {"train": 20, "val": 4})
+    changes: dict[str, Any] = {"data.source": "auto", "data.path": str(data), "train.epochs": 2, "storage": "runs"}
+    run = lehr.run(lehr.load(JOBS / "segmentation.yaml", {**changes, "workers.count": 1}), debug=True)
+    assert run.best["metric"] == "validation_miou"
+    (mask,) = run.predict([data / "images" / "val" / "000.png"])
+    assert mask.shape == (64, 64)
+
+
 def test_the_template_of_a_detection(tmp_path: Path) -> None:
     from tests.unit.data.coco import write_coco
 

@@ -134,7 +134,7 @@ def test_an_ensemble_answers_as_one(ensemble: Callable[..., RunFolder]) -> None:
         (["photos/1.png", "photos"], "photos is not one image; allowed: several images"),
         (["digits"], "digits: name the folder for the Parquet files too: lehr predict "),
         (["photos/1.png", "--split", "test"], "--split belongs to a data set: lehr predict RUN DATA OUT"),
-        (["photos/1.png", "-o", "page.html"], "--output and --force belong to a folder of images"),
+        (["photos/1.png", "-o", "page.html"], "--output belongs to a folder of images"),
         (["photos", "out", "--top", "2"], "--top belongs to images"),
         (["empty"], "empty: there is no image in it"),
     ],

@@ -135,3 +135,23 @@ def test_a_perfect_answer_is_one_and_none_at_all_is_zero() -> None:
 def test_boxes_without_area_overlap_nothing() -> None:
     point = np.array([[5.0, 5, 5, 5]])
     assert overlaps(point, point, np.zeros(1, bool)).tolist() == [[0.0]]
+
+
+def test_the_mean_of_precision_over_recall_is_the_average_precision_at_half_overlap() -> None:
+    from lehr.tasks.box_precision import precision_of_classes, precision_over_recall
+
+    random = np.random.default_rng(5)
+    images = []
+    for _ in range(30):
+        truth = random.uniform(0, 60, (int(random.integers(0, 4)), 2))
+        whole = np.column_stack([random.integers(0, 3, len(truth)), truth, truth + 20]).astype(np.float64)
+        found = np.concatenate([whole[:, 1:] + random.normal(0, 3, (len(truth), 4)), random.uniform(0, 50, (2, 4))])
+        found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
+        labels = np.concatenate([whole[:, 0], random.integers(0, 3, 2)]).astype(np.int64)
+        crowd = random.random(len(truth)) < 0.2
+        images.append(match(found, random.random(len(found)), labels, whole, crowd))
+    each = precision_of_classes(images, 4)[:, 0, 0]
+    curves = precision_over_recall(images, 4)
+    assert curves[3] is None
+    assert [float(curve.mean()) for curve in curves[:3] if curve is not None] == pytest.approx(each[:3].tolist())
+    assert all((np.diff(curve) <= 0).all() for curve in curves[:3] if curve is not None)

@@ -13,9 +13,10 @@ from lehr import models
 from lehr.data.targets import RaggedTensor
 from lehr.tasks.base import Learned
 from lehr.tasks.detection.decoding import decode, suppress
-from lehr.tasks.detection.network import Detector, feature_maps, locations
+from lehr.tasks.detection.network import Detector, locations
 from lehr.tasks.detection.targets import assign, centreness, giou, losses
 from lehr.tasks.detection.task import Detection
+from lehr.tasks.feature_maps import feature_maps
 
 
 def boxes(*rows: list[list[float]]) -> RaggedTensor:

@@ -29,6 +29,8 @@ from lehr.data.augment.geometry import (
     flip_moves,
     random_resized_crop,
     random_resized_crop_moves,
+    scale_jitter,
+    scale_jitter_moves,
     shift,
     shift_moves,
 )
@@ -45,6 +47,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "shift": shift,
     "crop": crop,
     "random_resized_crop": random_resized_crop,
+    "scale_jitter": scale_jitter,
     "rand_augment": rand_augment,
     "erasing": erasing,
 }
@@ -53,6 +56,7 @@ MOVES: dict[str, Callable[..., Tensor]] = {
     "shift": shift_moves,
     "crop": crop_moves,
     "random_resized_crop": random_resized_crop_moves,
+    "scale_jitter": scale_jitter_moves,
 }
 """Of each augmentation that moves pixels: where they go, for labels that are places in the image."""
 PIXELS_ONLY = {"erasing"}
@@ -68,6 +72,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "smallest": (0.001, 1),
     "largest": (0.001, 1),
     "ratio": (1, 10),
+    "zoom": (1, 10),
     "operations": (1, 16),
     "magnitude": (0, 30),
     "alpha": (0.01, 100),

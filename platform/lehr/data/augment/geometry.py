@@ -1,4 +1,5 @@
-"""Geometric augmentations and random erasing: flip, shift, crop, random_resized_crop, erasing; and where pixels go.
+"""Geometric augmentations and random erasing: flip, shift, crop, random_resized_crop, scale_jitter, erasing; and where
+pixels go.
 
 Images are [rows, channels, height, width]; every augmentation keeps this shape.
 """
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lehr.data.pixels import BESIDE
 from lehr.data.randomness import Draw
 
 Outside = Literal["black", "reflect", "edge"]
@@ -93,6 +95,28 @@ def window(draw: Draw, smallest: float, ratio: float) -> tuple[Tensor, Tensor, T
     return width, height, (2 * draw(2) - 1) * (1 - width), (2 * draw(3) - 1) * (1 - height)
 
 
+def scale_jitter(images: Tensor, draw: Draw, *, zoom: float = 2.0) -> Tensor:
+    """Makes each image smaller or larger, with its proportions, and puts it at a random position: what is cut off, or
+    how much grey is beside it, is drawn too. Ghiasi et al., "Simple copy-paste is a strong data augmentation method for
+    instance segmentation", 2021. Bilinear.
+
+    Args:
+        images: uint8 or float32; the result is float32.
+        draw: uses draw(0) to draw(2).
+        zoom: the factor is drawn between 1 / zoom and zoom, uniformly on a log scale.
+    """
+    share, x, y = _zoomed(draw, zoom)
+    zero = torch.zeros_like(share)
+    matrices = torch.stack([torch.stack([share, zero, x], 1), torch.stack([zero, share, y], 1)], 1)
+    return affine(images.to(torch.float32) - BESIDE, matrices, outside="black") + BESIDE
+
+
+def _zoomed(draw: Draw, zoom: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row the window that is shown: its side as a share of the image, and its centre, as `window` has it."""
+    share = torch.exp((2 * draw(0) - 1) * math.log(zoom))
+    return share, (2 * draw(1) - 1) * (1 - share), (2 * draw(2) - 1) * (1 - share)
+
+
 # ── where pixels go: for each of the above a matrix [rows, 2, 3] in float64, from (x, y, 1) of a point, in pixels from
 #    the upper left corner, to where it is afterwards, with the same draws ──
 
@@ -129,7 +153,17 @@ def random_resized_crop_moves(
     size: tuple[int, int], draw: Draw, *, smallest: float = 0.25, ratio: float = 4 / 3
 ) -> Tensor:
     """Of `random_resized_crop`."""
-    width, height, x, y = window(draw, smallest, ratio)
+    return _shown(size, *window(draw, smallest, ratio))
+
+
+def scale_jitter_moves(size: tuple[int, int], draw: Draw, *, zoom: float = 2.0) -> Tensor:
+    """Of `scale_jitter`."""
+    share, x, y = _zoomed(draw, zoom)
+    return _shown(size, share, share, x, y)
+
+
+def _shown(size: tuple[int, int], width: Tensor, height: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Where pixels go when windows (see `window`) become whole images."""
     moved = _stay(width)
     for which, (side, share, at) in enumerate(((size[1], width, x), (size[0], height, y))):
         # A point at u, from −1 to 1, is shown at (u − at) / share.

@@ -52,12 +52,12 @@ def open_source(
         JobError: the source is missing, empty or of the wrong form, or has no labels of this kind.
     """
     form, field = _form_of(section), "data.path" if section.path else "data.source"
-    source = opener(form)(section, job_error, *([kind] if form.labels else []))
+    source = opener(form)(section, job_error, *([kind] if form.labels or form.several else []))
     for each in (source, *source.other_splits.values()):
         if problem := wrong_classes(each.classes):
             raise job_error(field, f"{each.name}: {problem}")
     try:
-        change = boxes.as_kind if source.kind != kind and "boxes" in (source.kind, kind) else as_kind
+        change = boxes.as_kind if source.kind != kind and {"boxes", "mask"} & {source.kind, kind} else as_kind
         return change(source, kind, optional=optional)
     except ValueError as error:
         raise job_error(field, f"{source.name}: {error}") from None

@@ -16,7 +16,7 @@ import json
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -31,8 +31,11 @@ from lehr.data.sources.base import ErrorFactory, Part, Source, file_system, join
 from lehr.data.sources.boxes import BoxesPart
 from lehr.data.sources.images import ENDINGS, FILES_PER_PART, FilesPart
 from lehr.data.sources.listing import kind_of, list_folder, shown
+from lehr.data.sources.masks import FORMS as FORMS_OF_MASKS
+from lehr.data.sources.masks import Classes, ShapesPart
 from lehr.data.sources.splits import split_of
 from lehr.job import DataSection
+from lehr.tasks.forms import LabelKind
 
 FORMS = "COCO JSON, Pascal VOC XML, or YOLO text with data.yaml"
 YAML = (".yaml", ".yml")
@@ -127,20 +130,23 @@ def is_annotated(root: str) -> bool:
     bases = {posixpath.basename(name).lower() for name in names}
     coco = any(each.endswith(".json") and ("instances" in each or "coco" in each) for each in bases)
     voc = any(name.endswith(".xml") and "annotations" in posixpath.dirname(name).lower() for name in names)
-    yolo = bool({"data.yaml", "classes.txt", "obj.names"} & bases) and any(each.endswith(".txt") for each in bases)
+    texts = any(each.endswith(".txt") and each not in NAMES for each in bases)
+    yolo = bool({"data.yaml", "classes.txt", "obj.names"} & bases) and texts
     return coco or voc or yolo
 
 
-def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
-    """The images of a data set, with their boxes."""
+def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind = "boxes") -> Source:
+    """The images of a data set, with their boxes, or with masks of their polygons and run lengths."""
     assert section.path is not None, "DataSection requires a path for this source"
     path = section.path.rstrip("/") or "/"
     try:
         system, inner = file_system(path)
-        kind = system.get_file_info(inner).type
-        if kind == FileType.NotFound:
+        there = system.get_file_info(inner).type
+        if there == FileType.NotFound:
             raise job_error("data.path", f'"{path}" does not exist')
-        files, splits, notes = _of_file(path) if kind == FileType.File else _of_folder(_Files.below(path))
+        masks = kind == "mask"
+        of = _of_file(path, masks) if there == FileType.File else _of_folder(_Files.below(path), masks)
+        files, splits, notes = of
         sources = {split: _source(files, *read) for split, read in splits.items()}
     except WrongAnnotations as error:
         raise job_error("data.path", f'"{path}": {error}') from None
@@ -155,22 +161,22 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     return replace(train, name=path, other_splits=sources, notes=(*notes, *train.notes))
 
 
-def _of_file(path: str) -> tuple[_Files, dict[str, Read], list[str]]:
+def _of_file(path: str, masks: bool) -> tuple[_Files, dict[str, Read], list[str]]:
     """Of a file that `data.path` names."""
     folder, name = path.rpartition("/")[0] or ("/" if path.startswith("/") else "."), path.rpartition("/")[2]
     if kind_of(name) in YAML:
-        return _of_folder(_Files.below(folder))
+        return _of_folder(_Files.below(folder), masks)
     if kind_of(name) != ".json":
         raise WrongAnnotations(f"it is a file that ends in {kind_of(name)}; allowed: a .json file, or a folder")
     files = _Files.below(folder)
-    found = read_coco(files.read(name))
+    found = read_coco(files.read(name), shapes=masks)
     if not any(posixpath.basename(each) in files.images for each in found.files):
         above = folder.rpartition("/")[0] or ("/" if folder.startswith("/") else "..")
         files, name = _Files.below(above), f"{folder.rpartition('/')[2]}/{name}"
     return files, {"train": (found, [files.image(each, name) for each in found.files])}, []
 
 
-def _of_folder(files: _Files) -> tuple[_Files, dict[str, Read], list[str]]:
+def _of_folder(files: _Files, masks: bool = False) -> tuple[_Files, dict[str, Read], list[str]]:
     """Of a folder: the first form of which something is there; a note says what else is."""
     jsons, xmls = _instances(files), files.ending(".xml")
     texts = [name for name in files.ending(".txt") if posixpath.splitext(posixpath.basename(name))[0] in files.stems]
@@ -179,11 +185,19 @@ def _of_folder(files: _Files) -> tuple[_Files, dict[str, Read], list[str]]:
     if form is None:
         has = f"{len(files.names):,} files, none of which is an annotation" if files.names else "no files"
         raise WrongAnnotations(f"it has {has}; allowed: {FORMS}")
+    if masks and form != "COCO":
+        raise WrongAnnotations(f"{form} has boxes and no masks; allowed: {FORMS_OF_MASKS}")
     others = [f"{len(names):,} of {other}" for other, names in there.items() if names and other != form]
     if others and form == "YOLO":
         others = []
-    read = {"COCO": _coco, "Pascal VOC": _voc, "YOLO": _yolo}[form](files, there[form])
-    also = [f"boxes are read from {form} ({shown(there[form])}); there are also {' and '.join(others)}"]
+    readers: dict[str, Callable[..., dict[str, Read]]] = {
+        "COCO": partial(_coco, shapes=masks),
+        "Pascal VOC": _voc,
+        "YOLO": _yolo,
+    }
+    read = readers[form](files, there[form])
+    what = "masks" if masks else "boxes"
+    also = [f"{what} are read from {form} ({shown(there[form])}); there are also {' and '.join(others)}"]
     return files, read, also if others else []
 
 
@@ -202,7 +216,7 @@ def _instances(files: _Files) -> list[str]:
     return named or list(filter(has_boxes, found))
 
 
-def _coco(files: _Files, names: Sequence[str]) -> dict[str, Read]:
+def _coco(files: _Files, names: Sequence[str], *, shapes: bool = False) -> dict[str, Read]:
     found: dict[str, Read] = {}
     for name in names:
         split = _split(name) or "train"
@@ -210,7 +224,7 @@ def _coco(files: _Files, names: Sequence[str]) -> dict[str, Read]:
             what = f"several JSON files are of one split, {shown(names)}"
             raise WrongAnnotations(f"{what}; allowed: train, val, test in their names, or the path of one of them")
         try:
-            read = read_coco(files.read(name))
+            read = read_coco(files.read(name), shapes=shapes)
         except WrongAnnotations as error:
             raise WrongAnnotations(f"{name}: {error}") from None
         found[split] = read, [files.image(each, name) for each in read.files]
@@ -331,14 +345,29 @@ def _source(files: _Files, read: BoxAnnotations, places: Sequence[str]) -> Sourc
     notes = [f"{len(gone):,} of {len(places):,} images are not there: {shown(gone[:4])}"] if gone else []
     boxes = Ragged.of(np.column_stack([read.boxes.values, read.crowd]), read.boxes.lengths)
     parts: list[Part] = []
+    known_classes = _with_background(read.names) if read.shapes else None
     for rows in _stretches(len(places), FILES_PER_PART):
         bare = FilesPart(files.root, tuple(places[row] for row in rows), (NO_LABEL,) * len(rows))
         chosen = np.asarray(rows, np.int64)
+        if known_classes:
+            some = tuple(map(read.shapes.__getitem__, rows)), tuple(map(tuple, read.sizes[chosen].tolist()))
+            parts.append(known_classes.part(bare, ShapesPart(*some, bare.files)))
+            continue
         parts.append(BoxesPart(bare, boxes[chosen], read.sizes[chosen]))
     categories = dict(zip(read.names, read.category_ids, strict=False))
     told = (*read.notes, *notes)
+    if known_classes:
+        form = "COCO JSON with segmentations"
+        return Source(files.root, tuple(parts), known_classes.names, notes=told, kind="mask", form=form)
     found = Source(files.root, tuple(parts), read.names, notes=told, kind="boxes")
     return replace(found, image_ids=read.image_ids, category_ids=categories)
+
+
+def _with_background(names: Sequence[str]) -> Classes:
+    """Things are drawn as their class + 1, and what is beside them is `background`, unless a class is called so."""
+    if "background" not in names:
+        return Classes(("background", *names))
+    return Classes(tuple(names), {0: names.index("background"), **{k + 1: k for k in range(len(names))}})
 
 
 def _stretches(count: int, most: int) -> Iterable[range]:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import FileType
 
-from lehr.data.sources import arrow, parquet, table, tar_shards
+from lehr.data.sources import arrow, masks, parquet, table, tar_shards
 from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path
 from lehr.data.sources.image_columns import can_be_image
 from lehr.data.sources.images import branching, by_folder, list_images
@@ -77,6 +77,9 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
 
 def _opened(section: DataSection, job_error: ErrorFactory, kind: LabelKind) -> Source:
     assert section.path is not None, "DataSection requires a path for this source"
+    if kind == "mask" and _has_masks(section.path):
+        source = masks.open_source(section, job_error, kind)
+        return replace(source, notes=(told(source, section.path), *source.notes))
     found = recognise(section.path, section, job_error)
     form = SOURCES[found.source]
     opener: Any = import_module(f"lehr.data.sources.{form.module}").open_source
@@ -105,6 +108,19 @@ def _packed_beside(path: str) -> str:
 
 def _unzip(path: str) -> str:
     return f"unzip {shlex.quote(path)} -d {shlex.quote(str(Path(path).parent))}"
+
+
+def _has_masks(path: str) -> bool:
+    """Whether there is what may hold masks, by the names of the files."""
+    if is_pattern(path):
+        return False
+    try:
+        filesystem, inner = file_system(path)
+        kind = filesystem.get_file_info(inner).type
+        names = list_folder(filesystem, inner).files if kind == FileType.Directory else []
+        return kind != FileType.NotFound and masks.has_masks(path, names)
+    except (OSError, ValueError):
+        return False
 
 
 def _refuse_columns(section: DataSection, path: str, form: SourceForm, job_error: ErrorFactory) -> None:

@@ -16,11 +16,20 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
-from lehr.data.labels import NO_LABEL, Labels, Ragged, concatenate, from_column, to_column, without_label
+from lehr.data.labels import (
+    NO_LABEL,
+    Labels,
+    Ragged,
+    concatenate,
+    from_column,
+    object_array,
+    to_column,
+    without_label,
+)
 from lehr.errors import JobError, LehrError
 from lehr.paths import misspelt_address, packaged_path
 from lehr.runs.storage import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, PATIENCE_SECONDS
-from lehr.tasks.forms import LabelKind
+from lehr.tasks.forms import NOT_COUNTED, LabelKind
 
 T = TypeVar("T")
 BOX = 6
@@ -123,6 +132,8 @@ class Source:
             return self
         if self.kind == "boxes":
             return with_box_classes(self, classes, drop=False)
+        if self.kind == "mask":
+            return with_mask_classes(self, classes)
         if self.kind != "class":
             return self._columns(classes)
         table = tuple(classes.index(name) for name in self.classes)
@@ -133,6 +144,8 @@ class Source:
         rows, with the labels of these alone."""
         if self.kind != "class":
             others = {split: source.select_classes(classes) for split, source in self.other_splits.items()}
+            if self.kind == "mask":
+                return replace(with_mask_classes(self, classes), other_splits=others)
             boxes = self.kind == "boxes"
             chosen = with_box_classes(self, classes, drop=True) if boxes else self._columns(classes)
             return replace(chosen, other_splits=others)
@@ -244,6 +257,40 @@ def with_box_classes(source: Source, names: tuple[str, ...], *, drop: bool) -> S
     table = tuple(names.index(name) if name in names else NO_LABEL for name in source.classes)
     parts = tuple(BoxClassesPart(part, table, drop) for part in source.parts)
     return replace(source, parts=parts, classes=names)
+
+
+@dataclass(frozen=True)
+class MaskClassesPart:
+    """A part whose pixels of class k get the class `table[k]`, one of 256; `NOT_COUNTED` stays."""
+
+    part: Part
+    table: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    def labels(self) -> Labels:
+        return self.part.labels()
+
+    def read(self, rows: Sequence[int] | None = None) -> pa.Table:
+        read, table = self.part.read(rows), np.array(self.table, np.uint8)
+        masks = from_column(read["label"])
+        return replace_labels(
+            read, table[masks] if masks.dtype != object else object_array([table[each] for each in masks])
+        )
+
+    def name(self, row: int) -> str:
+        return self.part.name(row)
+
+
+def with_mask_classes(source: Source, names: tuple[str, ...]) -> Source:
+    """The same rows with masks whose classes index `names`; pixels of other classes are not counted."""
+    table = [names.index(name) if name in names else NOT_COUNTED for name in source.classes]
+    table += [NOT_COUNTED] * (256 - len(table))
+    if table[: len(names)] == list(range(len(names))) and len(names) == len(source.classes):
+        return replace(source, classes=names)
+    return replace(source, parts=tuple(MaskClassesPart(part, tuple(table)) for part in source.parts), classes=names)
 
 
 @dataclass(frozen=True)

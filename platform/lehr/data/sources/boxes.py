@@ -5,13 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lehr.data.labels import NO_LABEL, Ragged
+from lehr.data.labels import NO_LABEL, Ragged, object_array
 from lehr.data.pixels import letterboxed
-from lehr.data.sources.base import BOX, BoxClassesPart, LabelledPart, Part, Source, replace_labels
+from lehr.data.sources.base import (
+    BOX,
+    BoxClassesPart,
+    LabelledPart,
+    MaskClassesPart,
+    Part,
+    Source,
+    replace_labels,
+)
+from lehr.data.sources.masks import FORMS as FORMS_OF_MASKS
+from lehr.data.sources.masks import MasksPart
 from lehr.errors import LehrError
 from lehr.tasks.forms import LabelKind
 
@@ -76,13 +87,13 @@ class BoxesPart:
 
 
 def letterbox(source: Source, size: tuple[int, int]) -> Source:
-    """The same rows, with boxes in the pixels of images that are letterboxed into this height and width."""
+    """The same rows, with boxes or masks in the pixels of images that are letterboxed into this height and width."""
 
     def fitted(part: Part) -> Part:
-        inner = getattr(part, "part", None)
-        if isinstance(part, BoxesPart):
+        inner: Any = getattr(part, "part", None)
+        if isinstance(part, BoxesPart | MasksPart):
             return replace(part, into=size)
-        return replace(part, part=fitted(inner)) if isinstance(part, BoxClassesPart) and inner else part
+        return replace(part, part=fitted(inner)) if isinstance(part, BoxClassesPart | MaskClassesPart) else part
 
     return replace(source, parts=tuple(map(fitted, source.parts)))
 
@@ -108,10 +119,12 @@ def present_classes(source: Source) -> Source:
 
 
 def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Source:
-    """As `lehr.data.sources.base.as_kind`, to or from rows with boxes.
+    """As `lehr.data.sources.base.as_kind`, to or from rows with boxes or masks.
 
     Raises ValueError where rows of the one kind are not rows of the other.
     """
+    if "mask" in (source.kind, kind):
+        return _as_masks(source, kind, optional=optional)
     if kind == "classes":
         return present_classes(source)
     if kind == "boxes" and (optional or not source.classes):
@@ -128,3 +141,21 @@ def as_kind(source: Source, kind: LabelKind, *, optional: bool = False) -> Sourc
             return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)
     what = "its rows have boxes; allowed: task: detection, or task: multilabel for the classes of the boxes"
     raise ValueError(what)
+
+
+def _as_masks(source: Source, kind: LabelKind, *, optional: bool) -> Source:
+    """To or from rows with masks, without reading one: as rows without labels."""
+    if not optional and not (kind == "mask" and not source.classes):
+        if kind == "mask":
+            raise ValueError(f"its rows have no masks, which segmentation learns; allowed: {FORMS_OF_MASKS}")
+        raise ValueError("its rows have masks, a class for each pixel; allowed: task: segmentation")
+    others = {split: _as_masks(other, kind, optional=True) for split, other in source.other_splits.items()}
+    nothing = np.zeros((0, 0), np.uint8)
+    without: dict[str, Any] = {
+        "class": lambda rows: np.full(rows, NO_LABEL),
+        "mask": lambda rows: object_array([nothing] * rows),
+        "boxes": no_boxes,
+    }
+    make = without.get(kind, lambda rows: np.zeros((rows, 0)))
+    parts = tuple(LabelledPart(part, make(part.rows)) for part in source.parts)
+    return replace(source, parts=parts, classes=(), other_splits=others, kind=kind)

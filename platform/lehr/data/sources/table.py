@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
+from lehr.data.annotations import WrongAnnotations
 from lehr.data.sources.base import (
     NO_LABEL,
     ErrorFactory,
@@ -42,6 +43,7 @@ from lehr.data.sources.images import ENDINGS as IMAGES
 from lehr.data.sources.images import FILES_PER_PART, FilesPart, list_images
 from lehr.data.sources.label_columns import LabelColumns, WrongLabels, choose_columns, read_columns
 from lehr.data.sources.listing import kind_of
+from lehr.data.sources.masks import mask_column, masked
 from lehr.data.sources.row_columns import with_splits
 from lehr.data.sources.shards import find_shards
 from lehr.data.sources.splits import (
@@ -56,7 +58,7 @@ from lehr.data.sources.splits import (
 )
 from lehr.data.sources.tabular import Wanted, in_splits, table_source
 from lehr.data.sources.web import SCHEMES, WebPart
-from lehr.errors import JobError
+from lehr.errors import JobError, LehrError
 from lehr.job import DataSection
 from lehr.runs.bounded import read_row_groups
 from lehr.tasks.forms import LabelKind
@@ -119,7 +121,8 @@ def _one(path: str, name: str, section: DataSection, wanted: Wanted, job_error: 
         chunks = held_chunks(pixels, path)
         made = table_source(chunks, pixels.schema, name, "data.path", job_error, wanted, f"{form} of pixels")
         return with_splits(made, section, job_error)
-    files = _file_column(table, path, wanted, job_error)
+    masks = _mask_column(table, path, wanted, job_error) if wanted.kind == "mask" else ""
+    files = _file_column(table.drop_columns([masks]) if masks else table, path, wanted, job_error)
     names = _files(table, files, path, job_error)
 
     def where(row: int) -> str:
@@ -129,9 +132,12 @@ def _one(path: str, name: str, section: DataSection, wanted: Wanted, job_error: 
         by_split = split_column(section.split, table.schema.names)
         by_group = section.group and group_column(section.group, table.schema.names)
         others = (files, COLUMN, *filter(None, (by_split, by_group)), *_texts(table, files))
-        columns = choose_columns(wanted.columns, table.schema.names, wanted.kind, others)
-        taken = {each: table[each].combine_chunks() for each in columns}
-        found = read_columns(taken, wanted.kind, where)
+        if masks:
+            columns, found = [masks], LabelColumns((), np.full(len(table), NO_LABEL))
+        else:
+            columns = choose_columns(wanted.columns, table.schema.names, wanted.kind, others)
+            taken = {each: table[each].combine_chunks() for each in columns}
+            found = read_columns(taken, wanted.kind, where)
         groups = group_codes(table[by_group].to_pylist(), where) if by_group else None
         splits = {"train": np.arange(len(table))}
         if by_split:
@@ -147,10 +153,11 @@ def _one(path: str, name: str, section: DataSection, wanted: Wanted, job_error: 
         raise job_error("data.path", f'"{path}": {str(error).splitlines()[0]}') from error
     names, notes = _found(path, names, job_error)
     shown = (files, columns[0] if len(columns) == 1 else f"{columns[0]} to {columns[-1]}")
+    of_masks = _files(table, masks, path, job_error) if masks else None
     sources = {
         split: Source(
             name,
-            _parts(path, names, found, rows),
+            _parts(path, names, found, rows, of_masks),
             found.names,
             kind=wanted.kind,
             groups=None if groups is None else groups[rows],
@@ -159,7 +166,40 @@ def _one(path: str, name: str, section: DataSection, wanted: Wanted, job_error: 
         )
         for split, rows in splits.items()
     }
+    if masks:
+        sources = _with_masks(sources, path, wanted, job_error)
     return replace(sources.pop("train"), other_splits=sources, notes=notes)
+
+
+def _mask_column(table: pa.Table, path: str, wanted: Wanted, job_error: ErrorFactory) -> str:
+    """The column with the files of the masks."""
+    looks = [name for name in table.schema.names if _has_names_of_images(table[name])]
+    try:
+        return mask_column(wanted.columns, looks, table.schema.names)
+    except WrongAnnotations as error:
+        raise job_error("data.columns.label" if wanted.columns else "data.path", f'"{path}": {error}') from None
+
+
+def _with_masks(sources: Mapping[str, Source], path: str, wanted: Wanted, job_error: ErrorFactory) -> dict[str, Source]:
+    """The splits with masks, of parts that are pairs of images and masks."""
+    pairs: list[Any] = [part for source in sources.values() for part in source.parts]
+    try:
+        parts, names = masked([(pair.images, pair.masks) for pair in pairs], (), wanted.classes)
+    except (WrongAnnotations, LehrError) as error:
+        raise job_error("data.path", f'"{path}": {str(error).removeprefix("data: ")}') from None
+    waiting = iter(parts)
+    return {
+        split: replace(source, parts=tuple(islice(waiting, len(source.parts))), classes=names)
+        for split, source in sources.items()
+    }
+
+
+class _Pair(NamedTuple):
+    """Images and their masks, until it is known what the values of masks mean."""
+
+    images: Part
+    masks: Part
+    rows: int
 
 
 def _read(path: str, job_error: ErrorFactory) -> pa.Table:
@@ -342,9 +382,11 @@ def _part(folder: str, names: Sequence[str]) -> Part:
     return FilesPart(folder, tuple(name.lstrip("/") for name in names), (NO_LABEL,) * len(names))
 
 
-def _parts(path: str, names: list[str], found: LabelColumns, rows: np.ndarray) -> tuple[Part, ...]:
-    """The rows of one split. Files with absolute paths are taken as they are."""
-    parts: list[Part] = []
+def _parts(
+    path: str, names: list[str], found: LabelColumns, rows: np.ndarray, masks: list[str] | None = None
+) -> tuple[Part, ...]:
+    """The rows of one split, with labels or with masks. Files with absolute paths are taken as they are."""
+    parts: list[Any] = []
     waiting = iter(rows.tolist())
     folder = path.rpartition("/")[0] or ("." if "/" not in path else "/")
     while some := list(islice(waiting, FILES_PER_PART)):
@@ -354,5 +396,9 @@ def _parts(path: str, names: list[str], found: LabelColumns, rows: np.ndarray) -
             places[WEB if web else "/" if whole else folder].append(row)
         for place in (folder, "/", WEB):
             if chosen := places.pop(place, []):
-                parts.append(LabelledPart(_part(place, [names[row] for row in chosen]), found.labels[chosen]))
+                images = _part(place, [names[row] for row in chosen])
+                if masks is None:
+                    parts.append(LabelledPart(images, found.labels[chosen]))
+                else:
+                    parts.append(_Pair(images, _part(folder, [masks[row] for row in chosen]), len(chosen)))
     return tuple(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -9,16 +10,19 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from lehr.data.annotations import WrongAnnotations
 from lehr.data.sources.base import ErrorFactory, LabelledPart, Part, Source
 from lehr.data.sources.image_columns import (
     COLUMNS,
     WrongImages,
     as_images,
+    can_be_image,
     choose_image,
     hugging_face_classes,
     is_binary,
 )
 from lehr.data.sources.label_columns import WrongLabels, choose_columns, read_columns
+from lehr.data.sources.masks import mask_column, masked
 from lehr.errors import LehrError
 from lehr.job import DataSection
 from lehr.runs.tables import is_extension
@@ -105,12 +109,13 @@ class Wanted:
     kind: LabelKind = "class"
     columns: tuple[str, ...] = ()
     image: str | None = None
+    classes: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, section: DataSection, kind: LabelKind) -> Wanted:
         beside = tuple(filter(None, (section.split, section.group)))
-        return cls(kind, section.label_columns, section.columns.image, beside)
+        return cls(kind, section.label_columns, section.columns.image, tuple(section.classes or ()), beside)
 
 
 def table_source(
@@ -150,10 +155,21 @@ def chosen_columns(
     schema: pa.Schema, path: str, field: str, job_error: ErrorFactory, wanted: Wanted, with_names: Sequence[str]
 ) -> tuple[tuple[str, ...], list[str]]:
     """The columns of the images and of the labels."""
+    masks: list[str] = []
+    if wanted.kind == "mask":
+        try:
+            candidates = [each.name for each in schema if can_be_image(each.type)]
+            masks = [mask_column(wanted.columns, candidates, schema.names)]
+        except WrongAnnotations as error:
+            at = "data.columns.label" if wanted.columns else field
+            raise job_error(at, f'"{path}": {error}') from None
+        schema = schema.remove(schema.get_field_index(masks[0]))
     try:
         images = choose_image(schema, wanted.image)
     except WrongImages as error:
         raise job_error("data.columns.image" if wanted.image else field, f'"{path}" {error}') from None
+    if masks:
+        return images, masks
     others = [name for name in schema.names if name in images or name == "shape" or name in wanted.beside]
     others += [each.name for each in schema if is_binary(each.type) or pa.types.is_struct(each.type)]
     try:
@@ -180,6 +196,8 @@ def with_labels(
 ) -> Source:
     """The rows with labels of another kind, or whose classes are those that occur; they are read now, and kept in
     memory."""
+    if wanted.kind == "mask":
+        return _with_masks(parts, known, name, field, job_error, wanted, images, columns[0], form)
     starts = np.cumsum([0, *(part.rows for part in parts)])
 
     def where(row: int) -> str:
@@ -201,6 +219,30 @@ def with_labels(
     ]
     shown = (spoken(images), spoken(columns))
     return Source(name, tuple(labelled), found.names, kind=wanted.kind, form=form, columns=shown)
+
+
+def _with_masks(
+    parts: Sequence[TabularPart],
+    known: tuple[str, ...] | None,
+    name: str,
+    field: str,
+    job_error: ErrorFactory,
+    wanted: Wanted,
+    images: Sequence[str],
+    column: str,
+    form: str,
+) -> Source:
+    """The rows with the masks that a column holds, which are read with the images."""
+    pairs: list[tuple[Part, Part]] = []
+    for part in parts:
+        folder = getattr(part, "folder", "") or posixpath.dirname(getattr(part, "path", ""))
+        pairs.append((part, TablePart(part, (column,), folder)))
+    try:
+        masks, names = masked(pairs, known or (), wanted.classes)
+    except (WrongAnnotations, LehrError) as error:
+        raise job_error(field, f'"{name}": {str(error).removeprefix("data: ")}') from None
+    shown = (spoken(images), column)
+    return Source(name, masks, names, kind="mask", form=form, columns=shown)
 
 
 def _looked_up(table: pa.Table) -> pa.Table:

@@ -49,6 +49,8 @@ def _labels_told(source: Source) -> str:
         values = np.asarray(source.labels(), float)
         span = f", {np.nanmin(values):.4g} to {np.nanmax(values):.4g}" if values.size else ""
         return f"{count_told(len(names), 'number', 'numbers')}: {few}{span}"
+    if source.kind == "mask":
+        return f"masks of {count_told(len(names), 'class', 'classes')}: {few}" if names else "no masks"
     return f"several of {count_told(len(names), 'class', 'classes')}: {few}"
 
 

@@ -8,41 +8,32 @@ simple and strong anchor-free object detector", 2020 (centre-ness beside the sid
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lehr.tasks.feature_maps import (
+    CONVOLUTIONAL,
+    Around,
+    FeatureMap,
+    feature_maps,
+    groups_of,
+    kept_maps,
+    without_classifier,
+)
+
 WHERE = 3
 """Of the numbers of a location, the first ones: its x, y and stride, in pixels of the input."""
 BEFORE_CLASSES = WHERE + 4 + 1
 """Where it is, its distances to the four sides of a box in strides, its centre-ness; then a logit of each class."""
-CONVOLUTIONAL = "a convolutional network, such as small_cnn, resnet20, resnet18"
 FINEST, MOST_LEVELS = 8, 5
 PRIOR = 0.01
 """How probable each class is at each location before anything is learned: Lin et al., 2017, "Focal loss"."""
 
 
-@dataclass(frozen=True)
-class FeatureMap:
-    """A feature map of a backbone.
-
-    Attributes:
-        layer: the name of the layer that gives it.
-        stride: pixels of the input between two of its cells.
-        channels: how many it has.
-    """
-
-    layer: str
-    stride: int
-    channels: int
-
-
-class Detector(nn.Module):
+class Detector(Around):
     """Images [rows, channels, height, width] → [rows, locations, 8 + classes], see `BEFORE_CLASSES`.
 
     Args:
@@ -71,7 +62,7 @@ class Detector(nn.Module):
         images = torch.zeros(2, *shape, device=next(backbone.parameters()).device)
         self.maps = _chosen(feature_maps(backbone, images), finest)
         self.backbone = backbone
-        self.dropped = _without_classifier(backbone, images, self.maps)
+        self.dropped = without_classifier(backbone, images, self.maps)
         last, levels = self.maps[-1].stride, len(self.maps)
         extra = 0  # coarser levels, while four cells of them are as large as the image
         while levels + extra < MOST_LEVELS and 4 * last * 2 ** (extra + 1) <= min(shape[1:]):
@@ -80,7 +71,7 @@ class Detector(nn.Module):
         self.strides = (*(each.stride for each in self.maps), *(last * 2 ** (k + 1) for k in range(extra)))
 
     def forward(self, images: Tensor) -> Tensor:
-        with _kept(self.backbone, [each.layer for each in self.maps]) as kept:
+        with kept_maps(self.backbone, [each.layer for each in self.maps]) as kept:
             self.backbone(images)
         found = self.head([kept[each.layer] for each in self.maps])
         dtype = next(self.head.parameters()).dtype
@@ -146,39 +137,8 @@ class Head(nn.Module):
 
 def _block(width: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(_groups(width), width), nn.ReLU(inplace=True)
+        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(groups_of(width), width), nn.ReLU(inplace=True)
     )
-
-
-def _groups(width: int) -> int:
-    return next(count for count in (32, 16, 8, 4, 2, 1) if width % (2 * count) == 0 or count == 1)
-
-
-# ── the feature maps of any backbone ────────────────────────────────────────────────────────────────────────────────
-
-
-def feature_maps(backbone: nn.Module, images: Tensor) -> list[FeatureMap]:
-    """Of each stride that is a power of two the last map that a layer gives, from the finest to the coarsest.
-
-    Layers that are called more than once in a forward pass do not count: such a map would be that of another call.
-    """
-    found: list[FeatureMap] = []
-    calls: Counter[str] = Counter()
-    height, width = images.shape[2:]
-
-    def look(layer: str, output: object) -> None:
-        calls[layer] += 1
-        if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) < 2:
-            return
-        stride = 2 ** round(math.log2(max(1, height / output.shape[2])))
-        sides = zip(output.shape[2:], (height, width), strict=True)
-        if all(side in (whole // stride, -(-whole // stride)) for side, whole in sides):
-            found.append(FeatureMap(layer, stride, output.shape[1]))
-
-    with _hooked(backbone, dict(backbone.named_modules()), look):
-        _run(backbone, images)
-    last = {each.stride: each for each in found if calls[each.layer] == 1}
-    return [last[stride] for stride in sorted(last)]
 
 
 def _chosen(maps: Sequence[FeatureMap], finest: int | None) -> list[FeatureMap]:
@@ -191,78 +151,3 @@ def _chosen(maps: Sequence[FeatureMap], finest: int | None) -> list[FeatureMap]:
         raise ValueError(f"finest: its feature maps have the strides {known}, and none has {finest}; allowed: {known}")
     least = finest if finest is not None else min(FINEST, maps[-1].stride)
     return [each for each in maps if each.stride >= least]
-
-
-def _without_classifier(backbone: nn.Module, images: Tensor, maps: Sequence[FeatureMap]) -> str:
-    """Leaves out the last layer, which makes classes of features, and freezes what else no map depends on: a parameter
-    that never gets a gradient cannot be averaged over workers. Returns the name of the layer; empty if it stays.
-
-    Raises ValueError where the maps depend on little of the backbone.
-    """
-    used = _used(backbone, images, maps)
-    layers = [layer for layer in backbone.modules() if isinstance(getattr(layer, "weight", None), nn.Parameter)]
-    if 2 * sum(layer.weight in used for layer in layers) < len(layers):  # the patches of a transformer, say
-        what = f"most of its layers come after {maps[-1].layer}, the last that gives a map of the image"
-        raise ValueError(f"{what}; allowed: {CONVOLUTIONAL}")
-    name = next((each for each, layer in reversed(list(backbone.named_modules())) if hasattr(layer, "weight")), "")
-    dropped = ""
-    if name and not any(parameter in used for parameter in backbone.get_submodule(name).parameters()):
-        layer = backbone.get_submodule(name)
-        backbone.set_submodule(name, nn.Identity())
-        try:
-            _run(backbone, images)
-            dropped = name
-        except Exception:  # what comes after it needs its shape
-            backbone.set_submodule(name, layer)
-    for parameter in backbone.parameters():
-        parameter.requires_grad_(parameter in used)
-    return dropped
-
-
-def _used(backbone: nn.Module, images: Tensor, maps: Sequence[FeatureMap]) -> set[nn.Parameter]:
-    """The parameters that the maps depend on."""
-    mode = backbone.training
-    with torch.enable_grad(), _kept(backbone, [each.layer for each in maps]) as kept:
-        backbone.eval()(images.to(next(backbone.parameters()).dtype))
-        parameters = [each for each in backbone.parameters() if each.requires_grad]
-        total = sum((kept[each.layer].sum() for each in maps), torch.zeros((), device=images.device))
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    backbone.train(mode)
-    return {each for each, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
-
-
-@torch.no_grad()
-def _run(backbone: nn.Module, images: Tensor) -> None:
-    mode = backbone.training
-    try:
-        backbone.eval()(images.to(next(backbone.parameters()).dtype))
-    finally:
-        backbone.train(mode)
-
-
-@contextmanager
-def _kept(backbone: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What these layers give while the block lasts. Hooks of a forward pass alone: copies of a network need none."""
-    kept: dict[str, Tensor] = {}
-
-    def keep(layer: str, output: object) -> None:
-        if isinstance(output, Tensor):
-            kept[layer] = output
-
-    with _hooked(backbone, {each: backbone.get_submodule(each) for each in layers}, keep):
-        yield kept
-
-
-@contextmanager
-def _hooked(backbone: nn.Module, layers: dict[str, nn.Module], tell: object) -> Iterator[None]:
-    assert callable(tell)
-
-    def hook(name: str) -> object:
-        return lambda layer, inputs, output: tell(name, output)
-
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -19,8 +19,17 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from lehr.tasks.base import Learned, Task
-from lehr.tasks.box_precision import AREAS, MOST_BOXES, Matches, average_precision, match, precision_of_classes
+from lehr.tasks.base import Learned, Panel, Task
+from lehr.tasks.box_precision import (
+    AREAS,
+    MOST_BOXES,
+    RECALLS,
+    Matches,
+    average_precision,
+    match,
+    precision_of_classes,
+    precision_over_recall,
+)
 from lehr.tasks.detection.decoding import NUMBERS, decode
 from lehr.tasks.detection.moving import move_boxes
 from lehr.tasks.detection.network import Detector
@@ -225,6 +234,18 @@ class Detection(Task[Tensor]):
             shares = (mean, float(each[k, 0, 0]), found, sure)
             lines.append([name, f"{true:,}", *("" if math.isnan(share) else f"{share:.1%}" for share in shares)])
         return ["class", "boxes", "average precision", "at half overlap", "found", "of its boxes right"], lines
+
+    def panels(self, values: np.ndarray, labels: Any) -> list[Panel]:
+        """Precision over recall of each class at half overlap."""
+        found = precision_over_recall(list(self._matches(values, labels)), len(self.names))
+        lines = [
+            {"name": name, "told": f"{each.mean():.1%}", "x": RECALLS.tolist(), "y": each.round(4).tolist()}
+            for name, each in zip(self.names, found, strict=True)
+            if each is not None
+        ]
+        about = "Below each name: its average precision at half overlap."
+        content = {"lines": lines, "x": "recall", "y": "Precision", "about": about}
+        return [Panel("curves", "Precision over recall", content)] if lines else []
 
     def draw(self, picture: Image.Image, scale: float, values: np.ndarray, label: np.ndarray) -> Image.Image:
         """In the colours that `legend` names."""
