@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lehr.job import TrainJob
 
 MOST_CLASSES = 24  # rows of the sample grid
+MOST_CAPTIONS = 5
 
 app = typer.Typer(help="Look at a data set, and pack it into Parquet files.", no_args_is_help=True)
 
@@ -192,6 +193,9 @@ def _count_others(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
     if opened.kind == "mask":
         _count_pixels(opened)
         return
+    if opened.kind == "captions":
+        _count_captions(labels)
+        return
     figures = ("rows", "least", "mean", "most") if numbers else ("rows", "that have it")
     table = Table("number" if numbers else "class", "split", box=None, pad_edge=False, header_style="dim")
     for name in figures:
@@ -229,6 +233,32 @@ def _count_pixels(opened: OpenedSources) -> None:
     shown.print(table)
     for note in (*opened.notes, f"Masks that were counted: {', '.join(looked)}."):
         shown.print(note, soft_wrap=True)
+
+
+def _count_captions(labels: Mapping[str, Any]) -> None:
+    """Counts images, captions and words of each split, and tells the most frequent captions."""
+    from collections import Counter
+
+    from rich.table import Table
+
+    from lehr.printing import one_line
+    from lehr.screen import console
+    from lehr.tasks.caption_text import from_bytes, words_of
+
+    table = Table("split", box=None, pad_edge=False, header_style="dim")
+    for name in ("images", "captions", "words", "different words", "longest"):
+        table.add_column(name, justify="right")
+    often: Counter[str] = Counter()
+    for split, found in labels.items():
+        captions = [each for row in range(len(found)) for each in from_bytes(found.row(row)) if each]
+        words = [words_of(each) for each in captions]
+        kinds = {word for each in words for word in each}
+        counts = (len(found), len(captions), sum(map(len, words)), len(kinds), max(map(len, words), default=0))
+        table.add_row(one_line(split), *(f"{count:,}" for count in counts))
+        often.update(captions)
+    console().print(table)
+    for caption, count in often.most_common(MOST_CAPTIONS):
+        console().print(f"{count:,} × {one_line(caption)}", markup=False)
 
 
 def _count_boxes(opened: OpenedSources, labels: Mapping[str, Any]) -> None:
@@ -301,6 +331,8 @@ def job_of(source: str, overrides: list[str], like: TrainJob | None = None) -> T
         data = _data(source, like)
         form = source_form(data.get("source", "auto"))
         task = {"task": form.task} if form and form.task else {}
+        if _captioned(source, data):
+            task = {"task": "captioning"}
         job = from_dict({"kind": "train", "data": data, **task}, overrides=overrides)
         give(to_dict(job))
     if isinstance(job, FoldsJob):
@@ -338,6 +370,15 @@ def _masked(source: str) -> bool:
     from lehr.data.sources.masks import in_pairs
 
     return "://" not in source and Path(source).is_dir() and in_pairs(source)
+
+
+def _captioned(source: str, data: Mapping[str, Any]) -> bool:
+    """Whether a path has images with captions, in COCO's JSON, and no boxes."""
+    from lehr.data.sources.captions import has_captions
+
+    return (
+        data.get("source") != "annotations" and "://" not in source and Path(source).exists() and has_captions(source)
+    )
 
 
 def _annotated(source: str) -> bool:

@@ -113,29 +113,24 @@ def read_coco(content: bytes, *, shapes: bool = False) -> BoxAnnotations:
     """The boxes, or with `shapes` the polygons and run lengths, of a file `instances_….json`. Ids of images and
     categories may be any, with holes; classes are numbered in the order of their ids, as pycocotools has them. Raises
     WrongAnnotations."""
-    try:
-        whole = json.loads(content)
-    except UnicodeDecodeError as error:
-        raise WrongAnnotations("it is not in UTF-8; allowed: JSON in UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise WrongAnnotations(f"it is no JSON: {str(error).splitlines()[0]}") from error
-    images, categories, annotations = (_entries(whole, key) for key in ("images", "categories", "annotations"))
-    images = sorted(images, key=lambda each: _whole(each, "id", "an image"))
-    categories = sorted(categories, key=lambda each: _whole(each, "id", "a category"))
-    number_of = _numbers(images, "image")
-    label_of = _numbers(categories, "category")
+    whole = loaded(content)
+    images, categories, annotations = (entries(whole, key) for key in ("images", "categories", "annotations"))
+    images = sorted(images, key=lambda each: whole_number(each, "id", "an image"))
+    categories = sorted(categories, key=lambda each: whole_number(each, "id", "a category"))
+    number_of = numbers_of(images, "image")
+    label_of = numbers_of(categories, "category")
     found = _Collected(
-        [_text(each, "file_name", "an image") for each in images],
+        [text_of(each, "file_name", "an image") for each in images],
         [(_size(each, "height"), _size(each, "width")) for each in images],
-        [_text(each, "name", "a category") for each in categories],
+        [text_of(each, "name", "a category") for each in categories],
     )
     missing = 0
     of_images: list[list[tuple[int, Any]]] = [[] for _ in images] if shapes else []
     for each in annotations:
         where = f"annotation {each.get('id', '?')}"
-        if (image := number_of.get(_whole(each, "image_id", where))) is None:
+        if (image := number_of.get(whole_number(each, "image_id", where))) is None:
             raise WrongAnnotations(f"{where} is of image {each['image_id']}, which is not among the images")
-        if (label := label_of.get(_whole(each, "category_id", where))) is None:
+        if (label := label_of.get(whole_number(each, "category_id", where))) is None:
             raise WrongAnnotations(f"{where} has category {each['category_id']}, which is not among the categories")
         if shapes:
             if not each.get("segmentation"):
@@ -161,14 +156,27 @@ def read_coco(content: bytes, *, shapes: bool = False) -> BoxAnnotations:
     return replace(done, shapes=tuple(map(tuple, of_images)), **about)  # type: ignore[arg-type]
 
 
-def _entries(whole: Any, key: str) -> list[Mapping[str, Any]]:
+def loaded(content: bytes) -> Any:
+    """What a JSON file holds. Raises WrongAnnotations."""
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError as error:
+        raise WrongAnnotations("it is not in UTF-8; allowed: JSON in UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise WrongAnnotations(f"it is no JSON: {str(error).splitlines()[0]}") from error
+
+
+def entries(
+    whole: Any, key: str, form: str = "COCO JSON with images, annotations and categories"
+) -> list[Mapping[str, Any]]:
+    """A list of objects in a JSON file of this form. Raises WrongAnnotations where it has none."""
     found = whole.get(key) if isinstance(whole, dict) else None
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise WrongAnnotations(f'it has no list "{key}"; allowed: COCO JSON with images, annotations and categories')
+        raise WrongAnnotations(f'it has no list "{key}"; allowed: {form}')
     return found
 
 
-def _numbers(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, int]:
+def numbers_of(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, int]:
     """By id, the position. Raises WrongAnnotations for an id that is there twice."""
     found: dict[int, int] = {}
     for number, each in enumerate(entries):
@@ -178,14 +186,14 @@ def _numbers(entries: Sequence[Mapping[str, Any]], what: str) -> dict[int, int]:
     return found
 
 
-def _whole(entry: Mapping[str, Any], key: str, what: str) -> int:
+def whole_number(entry: Mapping[str, Any], key: str, what: str) -> int:
     value = entry.get(key)
     if type(value) is not int:
         raise WrongAnnotations(f"{what} has the {key} {value!r}; allowed: a whole number")
     return value
 
 
-def _text(entry: Mapping[str, Any], key: str, what: str) -> str:
+def text_of(entry: Mapping[str, Any], key: str, what: str) -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not value:
         raise WrongAnnotations(f"{what} has the {key} {value!r}; allowed: text")
@@ -193,7 +201,7 @@ def _text(entry: Mapping[str, Any], key: str, what: str) -> str:
 
 
 def _size(entry: Mapping[str, Any], key: str) -> int:
-    value = _whole(entry, key, f"the image {entry.get('file_name', '')}")
+    value = whole_number(entry, key, f"the image {entry.get('file_name', '')}")
     if value < 1:
         raise WrongAnnotations(f"the image {entry.get('file_name', '')} has the {key} {value}; allowed: from 1")
     return value

@@ -13,11 +13,13 @@ from PIL import Image
 
 from lehr.data.audit import LOOK_SECONDS, Audit, Doubt, Pair
 from lehr.data.decode import UnreadableImage, decoded_row, raw_rows
+from lehr.data.labels import row_of
 from lehr.data.pixels import PixelFormat
 from lehr.data.sources.base import Source
 from lehr.data.sources.told import count_told
 from lehr.printing import one_line
 from lehr.reporting.page import Section, finding, gallery, page, paragraph, table
+from lehr.tasks.caption_text import from_bytes
 
 IMBALANCED = 10.0
 """Times as many rows in the largest class as in the smallest that are told."""
@@ -213,8 +215,10 @@ class Pictures:
 
     def _told(self, place: tuple[str, int], split: str, classes: Sequence[str]) -> str:
         source = self.sources[place[0]]
-        label = source.labels()[place[1]]
-        word = f", {classes[label]}" if source.kind == "class" and label >= 0 else ""
+        label = row_of(source.labels(), place[1])
+        word = f", {classes[int(label)]}" if source.kind == "class" and label >= 0 else ""
+        if source.kind == "captions":
+            word = f", {one_line(from_bytes(label)[0])}"
         return f"{split}{word}: {self._name(place)}"
 
     def _name(self, place: tuple[str, int]) -> str:

@@ -4,7 +4,7 @@
 |---|---|---|
 | one class | int64 [rows] | int64 |
 | several classes, or numbers | int8 or float64 [rows, names] | fixed-size lists |
-| as many as there are in each image: boxes, words | `Ragged` | lists |
+| as many as there are in each image: boxes, the bytes of captions | `Ragged` | lists |
 | a class for each pixel | uint8 [rows, height, width] | lists of lists of a fixed size |
 | the same, of images of different sizes | objects [rows], each uint8 [height, width] | structs |
 | the same, before the images are read | `Unread` | |
@@ -15,7 +15,7 @@ batches. Indexing by rows (`labels[ids]`, `labels[3:9]`) and `len` mean the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -65,6 +65,10 @@ class Ragged:
     def row(self, number: int) -> np.ndarray:
         """The values of one row."""
         return self.values[self.starts[number] : self.starts[number + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The values of each row."""
+        return (self.row(number) for number in range(len(self)))
 
     def __getitem__(self, rows: slice | np.ndarray) -> Ragged:
         """Some rows, in this order, as a copy."""
@@ -148,9 +152,11 @@ def is_masks(labels: Labels) -> bool:
 
 
 def without_label(labels: Labels) -> np.ndarray:
-    """bool [rows]: which rows have no label at all. Those of different lengths always have one: it may be empty."""
+    """bool [rows]: which rows have no label at all. Those with boxes always have one: it may be empty."""
     if isinstance(labels, np.ndarray) and labels.dtype == object:
         return np.array([not each.size for each in labels], bool)
+    if isinstance(labels, Ragged) and labels.values.ndim == 1:  # captions
+        return labels.lengths == 0
     if isinstance(labels, Ragged) or is_masks(labels):
         return np.zeros(len(labels), bool)
     missing = np.isnan(labels) if labels.dtype.kind == "f" else labels == NO_LABEL

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, Move, Own, is_own, wrong_value
+from lehr.data.augment import AUGMENTATIONS, MIXES, Augment, Choose, Move, Own, is_own, wrong_value
 from lehr.data.dataset import DataSubset, Images, Splits, held_out_by_chance, held_out_by_class
 from lehr.data.dealing import deal_groups, deal_rows, strata_of
 from lehr.data.labels import Labels, one_class_each
@@ -77,7 +77,7 @@ class OpenedSources:
         self.kind = label_kind(job)
         with in_storage(job.storage):
             self.main = self._chosen(open_source(job.data, job.error, self.kind))
-        if not self.main.classes:
+        if self.main.unlabelled if self.kind == "captions" else not self.main.classes:
             raise job.error("data.source", f"{job.data.source} has no labels to train with; allowed: in a prediction")
         self.extra: dict[str, Source] = {}
         for split, wanted in (("validation", job.data.validation), ("test", job.data.test)):
@@ -306,11 +306,14 @@ def label_kind(job: TrainJob) -> LabelKind:
         raise job.error("task.name", str(error)) from error
 
 
-def augmentations(job: TrainJob, compiled: bool = False, move: Move | None = None) -> Augment:
+def augmentations(
+    job: TrainJob, compiled: bool = False, move: Move | None = None, choose: Choose | None = None
+) -> Augment:
     """The job's augmentations.
 
     Args:
         move: moves the targets of a task whose labels are places in the image.
+        choose: chooses what a row learns in an epoch.
 
     Raises:
         JobError: one is unknown or has a wrong option.
@@ -333,7 +336,7 @@ def augmentations(job: TrainJob, compiled: bool = False, move: Move | None = Non
         if problem := wrong_value(entry.options):
             raise job.error(f"{field}.{problem[0]}", problem[1])
         steps.append((entry.name, entry.options))
-    return Augment(steps, job.seed, compiled, own, move)
+    return Augment(steps, job.seed, compiled, own, move, choose)
 
 
 def _own(job: TrainJob, field: str, entry: AugmentEntry) -> Own:

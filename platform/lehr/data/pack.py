@@ -44,8 +44,8 @@ def pack(source: Source, target: str, advance: Callable[[int], None] = lambda ro
     Raises:
         LehrError: the target is not empty, or cannot be written; or the rows have boxes.
     """
-    if source.kind in ("boxes", "mask"):
-        what = f"Parquet files of lehr hold no {'boxes' if source.kind == 'boxes' else 'masks'}"
+    if source.kind in ("boxes", "mask", "captions"):
+        what = f"Parquet files of lehr hold no {'masks' if source.kind == 'mask' else source.kind}"
         raise LehrError(f"{source.name}: {what}; use the data set as it is: data.path=…")
     try:
         filesystem, path = file_system(target)

@@ -104,7 +104,7 @@ def _predict(running: Running, job: PredictJob, predictor: Predictor, predict_pa
         what = f"only {progress.rows:,} of {spec.source.rows:,} rows were written to {spec.out.uri}"
         raise LehrError(f"{what}; run the job again to write the rest")
     _note_unreadable(running.run, progress)
-    if predictor.task.labels == "boxes" and write_coco_results(spec.out, spec.source):
+    if predictor.task.labels in ("boxes", "captions") and write_coco_results(spec.out, spec.source):
         running.say(f"COCO's tools read {COCO_RESULTS}, beside the Parquet files")
     if predictor.task.labels == "mask":
         count = write_masks(spec.out)

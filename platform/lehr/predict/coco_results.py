@@ -1,4 +1,5 @@
-"""Predicted boxes as COCO's tools read them: a JSON list with image_id, category_id, bbox and score of each box."""
+"""Predictions as COCO's tools read them: a JSON list with image_id, category_id, bbox and score of each box, or with
+image_id and caption of each image."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ NAME = BESIDE
 
 
 def write_coco_results(out: Folder, source: Source) -> bool:
-    """Writes the boxes of all files of a prediction, with the ids of the COCO JSON that its rows come from.
+    """Writes the boxes, or captions, of all files of a prediction, with the ids of the COCO JSON that its rows come from.
 
     Returns whether it did: rows of other forms have no such ids.
     """
@@ -24,7 +25,9 @@ def write_coco_results(out: Folder, source: Source) -> bool:
         with out.open_input_file(name) as file:
             table = from_parquet(file.read())
         for row in table.to_pylist():
-            if row["boxes"] is None:
+            if row.get("caption") is not None:
+                found.append({"image_id": source.image_ids[row["id"]], "caption": row["caption"]})
+            if row.get("boxes") is None:
                 continue
             for label, score, (x0, y0, x1, y1) in zip(row["classes"], row["scores"], row["boxes"], strict=True):
                 about = {"image_id": source.image_ids[row["id"]], "category_id": source.category_ids.get(label)}

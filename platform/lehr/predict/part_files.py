@@ -101,7 +101,9 @@ def part_table(
         fingerprint: that of the prediction.
     """
     labels, unreadable, unknown = decoded.labels, found.unreadable, without_label(decoded.labels)
-    if isinstance(labels, Ragged):
+    if (label_column := predictor.task.label_column(labels)) is not None:
+        label = label_column
+    elif isinstance(labels, Ragged):
         label = to_column(labels)
     elif labels.dtype == object:
         label = pa.array([as_palette_png(mask) if mask.size else None for mask in labels], pa.large_binary())

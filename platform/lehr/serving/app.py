@@ -191,11 +191,12 @@ def _summary(served: Served) -> str:
         return f"Which of {count} classes an image belongs to."
     what = {"classes": f"Which of {count} classes an image has.", "boxes": f"Boxes of {count} classes in an image."}
     what["mask"] = f"Which of {count} classes each pixel of an image belongs to."
+    what["captions"] = f"A sentence about an image, of {count} words."
     return what.get(served.task.labels, "Numbers for an image.")
 
 
 def _named(served: Served) -> str:
-    return "numbers" if served.task.labels == "numbers" else "classes"
+    return {"numbers": "numbers", "captions": "words"}.get(served.task.labels, "classes")
 
 
 async def _answer(served: Served, ask: Ask, decoders: ThreadPoolExecutor, name: str, file: bytes) -> Answer:

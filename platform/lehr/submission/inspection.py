@@ -118,7 +118,7 @@ def try_model(request: Request) -> str:
         if training is None or returns_dataset(training.data):
             return ""
         opened = OpenedSources(job if isinstance(job, Training) else _as_train_job(training))  # type: ignore[arg-type]
-        if opened.kind == "boxes":
+        if opened.kind in ("boxes", "captions"):
             plan_of_noise(opened.job, opened).build_model()
             return ""
         height, width, channels = opened.likely_shape

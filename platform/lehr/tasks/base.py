@@ -70,6 +70,8 @@ class Task(ABC, Generic[OutputsOfTask]):
         activation: what turns outputs into probabilities, where the loss does not say.
         mixes: whether targets may be mixed with those of another row (mixup, cutmix), as shares of the classes.
         places: whether its labels are places in the image; then `move` moves them along with the pixels.
+        draws: whether a row learns something else in each epoch; then `draw` chooses it.
+        mirrored: what `flip` does to its labels, as a sentence for whoever asks for it; empty where nothing is to say.
         score: its metric that goes from `chance` to 1, by which training and validation rows are compared.
         metric: what decides which checkpoint is the best where the job does not say.
         refused_average: why the outputs of several networks cannot be averaged; empty if they can.
@@ -81,6 +83,8 @@ class Task(ABC, Generic[OutputsOfTask]):
     usual_activation: ClassVar[Activation] = "softmax"
     mixes: ClassVar[bool] = False
     places: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    mirrored: ClassVar[str] = ""
     score: ClassVar[str] = ""
     metric: ClassVar[str] = "loss"
     refused_average: ClassVar[str] = ""
@@ -113,6 +117,16 @@ class Task(ABC, Generic[OutputsOfTask]):
     def with_choices(self, chosen: Mapping[str, Any]) -> Self:
         """The task with what `choices` returned."""
         return self
+
+    def told_apart(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """What the outputs of its head stand for, as the file of a model names it: by default the classes, or numbers,
+        of the data."""
+        return classes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever trains it should know of it and its rows, a sentence each."""
+        return ()
 
     # ── training and measuring ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -287,6 +301,18 @@ class Task(ABC, Generic[OutputsOfTask]):
     def caption(self, values: np.ndarray, label: np.ndarray) -> list[str]:
         """One prediction beside the truth, in a few short lines."""
         raise _missing(type(self), "caption(values, label)")
+
+    def draw(self, targets: Any, draw: Callable[[int], Tensor]) -> Any:
+        """What is learned of the targets in this epoch, for a task that `draws`.
+
+        Args:
+            draw: `draw(k)` is the k-th random number of each row in this epoch, float64 [rows] in [0, 1).
+        """
+        return targets
+
+    def label_column(self, labels: Any) -> pa.Array[Any] | None:
+        """The labels as a column of a prediction's files; None for numbers, as they are."""
+        return None
 
     def move(self, targets: Any, matrices: Tensor, size: tuple[int, int]) -> Any:
         """The targets after their images were moved, for a task with `places`.

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-LabelKind: TypeAlias = Literal["class", "classes", "numbers", "boxes", "mask"]
-"""What a row is labelled with: one class, several (or none), numbers, boxes with their classes, or a class for each
-pixel."""
+LabelKind: TypeAlias = Literal["class", "classes", "numbers", "boxes", "mask", "captions"]
+"""What a row is labelled with: one class, several (or none), numbers, boxes with their classes, a class for each
+pixel, or sentences."""
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 
 UNREADABLE = -100
@@ -52,6 +52,8 @@ WORDS = {
     "f1": "F1",
     "miou": "mean IoU",
     "iou": "IoU",
+    "bleu": "BLEU",
+    "cider": "CIDEr",
 }
 """Metrics as people call them, where that is not their name in the record."""
 
@@ -82,6 +84,7 @@ TASKS: dict[str, TaskForm] = {
     "regression": TaskForm("regression", "numbers", "huber", "mae", lower=("mae", "rmse")),
     "detection": TaskForm("detection", "boxes", "", "map"),
     "segmentation": TaskForm("segmentation", "mask", "cross_entropy", "miou"),
+    "captioning": TaskForm("captioning", "captions", "", "cider", lower=("perplexity",)),
 }
 
 

@@ -44,6 +44,9 @@ def find_metric(job: Training, number: int, error: Callable[[str, str], JobError
     """
     entry, field = job.metrics[number], f"metrics.{number}.name"
     kind = form_of(job.task.name).labels
+    if kind == "captions":
+        what = f"{job.task.name} measures perplexity, BLEU-4, CIDEr and exact match by itself"
+        raise error("metrics", f"{what}; leave them out, or write a task of your own: my_package.tasks:Task")
     if kind in PLACED:
         measures = "average precision, of all overlaps, sizes and classes,"
         what = f"{job.task.name} measures {measures if kind == 'boxes' else 'intersection over union'} by itself"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lehr.data.captions import as_labels
 from lehr.data.dataset import Images
 from lehr.data.door import in_bytes
 from lehr.data.labels import Labels, Ragged
@@ -17,6 +18,7 @@ from lehr.data.load import OpenedSources, splits
 from lehr.formatting import count_of
 from lehr.job import TrainJob
 from lehr.machine import cores, memory
+from lehr.tasks.caption_text import from_bytes
 from lehr.tasks.forms import LabelKind
 from lehr.training.optimizers import Group, build_optimizer, groups_of
 from lehr.training.setup import Plan
@@ -35,7 +37,10 @@ def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
     size = min(job.train.batch_size, opened.main.rows)
     rows = max(2 * size, 2 * len(opened.main.classes))
     pixels = np.random.default_rng(0).integers(0, 256, (rows, height, width, channels), np.uint8)
-    images = Images(pixels, _labels(opened.kind, rows, len(opened.main.classes), (height, width)), opened.main.classes)
+    labels = _labels(opened.kind, rows, len(opened.main.classes), (height, width))
+    if opened.kind == "captions":  # of which a vocabulary is made
+        labels = _spread(opened.main.labels(), rows)
+    images = Images(pixels, labels, opened.main.classes)
     # About as many steps as the job itself has, so that a warmup in steps fits as it does there.
     epochs = job.train.epochs * -(-opened.main.rows // size)
     short = job.model_copy(
@@ -45,6 +50,14 @@ def plan_of_noise(job: TrainJob, opened: OpenedSources) -> Plan:
         }
     )
     return Plan.make(short, splits(short, {"train": images}))
+
+
+def _spread(captions: Labels, rows: int) -> Labels:
+    """All captions of a source for so many rows, as evenly as they can be."""
+    of_rows: list[list[str]] = [[] for _ in range(rows)]
+    for number in range(max(rows, len(captions))):
+        of_rows[number % rows] += from_bytes(captions.row(number % len(captions)))
+    return as_labels(of_rows)
 
 
 def _labels(kind: LabelKind, rows: int, names: int, size: tuple[int, int]) -> Labels:

@@ -143,8 +143,9 @@ class Plan:
         complete_rate(job, job.error)
         complete_task(job, job.error)
         complete_metrics(job, job.error)
-        if task.places:
-            augment = augmentations(job, compiled=bool(job.train.compile), move=task.move)
+        if task.places or task.draws:
+            move, draw = task.move if task.places else None, task.draw if task.draws else None
+            augment = augmentations(job, compiled=bool(job.train.compile), move=move, choose=draw)
         metrics = make_metrics(job, task, splits.train.classes, DTYPES[job.train.precision])
         preprocess = preprocessing(job, splits.train)
         try:
@@ -198,7 +199,9 @@ class Plan:
     def notes(self) -> list[str]:
         """What the user should know of the job before it is trained, such as what was made to fit; a sentence each."""
         job, length = self.job, self.length
-        notes = rate_note(job.optimizer) + job.schedule.notes(length)
+        notes = rate_note(job.optimizer) + job.schedule.notes(length) + list(self.task.notes)
+        if self.task.mirrored and any(each.name == "flip" for each in job.data.augment):
+            notes.append(f"data.augment: flip mirrors images, and {self.task.mirrored}: leave it out where they count")
         if job.optimizer.scale_lr:
             notes += shortened("optimizer.scale_lr.warmup", job.optimizer.scale_lr.warmup, TENTH, length)
         if job.train.averaging and job.train.averaging.start:
@@ -280,7 +283,7 @@ class Plan:
         if section.weights:
             try:
                 weights, classes = read_weights(section.weights, self.job.storage, section.name)
-                models.start_from(model, weights, self.splits.train.classes, classes)
+                models.start_from(model, weights, self.task.told_apart(self.splits.train.classes), classes)
             except (ValueError, RunError) as error:
                 raise self.job.error("model.weights", str(error)) from error
         return model.to(self.dtype)
@@ -330,7 +333,7 @@ class Plan:
             task_options=self.job.task.options,
             learned=self.task.state(),
             network=NetworkDescription(self.job.model.name, self.job.model.options),
-            classes=self.splits.train.classes,
+            classes=self.task.told_apart(self.splits.train.classes),
             preprocess=self.preprocess.describe(),
             dtype=str(self.dtype).removeprefix("torch."),
             activation=self.task.activation,

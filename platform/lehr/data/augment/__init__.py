@@ -92,6 +92,8 @@ def wrong_value(options: Mapping[str, Any]) -> tuple[str, str] | None:
 
 Move = Callable[[Any, Tensor, tuple[int, int]], Any]
 """From targets, matrices [rows, 2, 3] and the size of the images to the targets where the pixels are now."""
+Choose = Callable[[Any, Draw], Any]
+"""From targets and the random numbers of their rows in an epoch to what is learned of them in it."""
 Steps = list[tuple[int, Callable[..., Tensor], dict[str, Any]]]
 """Augmentations in order: the position in the job, which numbers the draws; the function; its options."""
 
@@ -112,6 +114,7 @@ class Augment:
             of hundreds of small operations, and launching them one by one takes longer than a small network's step.
         own: augmentations that do not come with lehr, by position; they are never compiled, nor are the others then.
         move: moves the targets of a task whose labels are places in the image along with the pixels.
+        choose: chooses what is learned of the targets in an epoch, where a row has several.
     """
 
     def __init__(
@@ -121,8 +124,9 @@ class Augment:
         compiled: bool = False,
         own: Mapping[int, Own] | None = None,
         move: Move | None = None,
+        choose: Choose | None = None,
     ) -> None:
-        self._seed, self._own, self._move = seed, own or {}, move
+        self._seed, self._own, self._move, self._choose = seed, own or {}, move, choose
         self._moves: Steps = [(i, MOVES[name], options) for i, (name, options) in enumerate(steps) if name in MOVES]
         self._compiles = compiled and not self._own and not DYNAMIC_SHAPES & {name for name, _ in steps}
         mixing = next((i for i, (name, _) in enumerate(steps) if name in MIXES), len(steps))
@@ -176,6 +180,8 @@ class Augment:
 
     def _moved(self, targets: Any, size: tuple[int, ...], stream: int, ids: Tensor) -> Any:
         """The targets after all steps that move pixels, with the draws that these had."""
+        if self._choose is not None and len(ids):
+            targets = self._choose(targets, draws(key(stream, "targets"), ids))
         if self._move is None or not self._moves or not len(ids):
             return targets
         draw, whole = draws(stream, ids), (size[0], size[1])

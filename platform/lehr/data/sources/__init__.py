@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Protocol
 
-from lehr.data.sources import boxes
+from lehr.data.sources import boxes, captions
 from lehr.data.sources.base import ErrorFactory, Part, Source, as_kind, wrong_classes
 from lehr.job import DataSection
 from lehr.job.sources import SourceForm, source_form
@@ -57,6 +57,8 @@ def open_source(
         if problem := wrong_classes(each.classes):
             raise job_error(field, f"{each.name}: {problem}")
     try:
+        if source.kind != kind and "captions" in (source.kind, kind):
+            return captions.as_kind(source, kind, optional=optional)
         change = boxes.as_kind if source.kind != kind and {"boxes", "mask"} & {source.kind, kind} else as_kind
         return change(source, kind, optional=optional)
     except ValueError as error:

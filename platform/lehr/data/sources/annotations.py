@@ -136,7 +136,11 @@ def is_annotated(root: str) -> bool:
 
 
 def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind = "boxes") -> Source:
-    """The images of a data set, with their boxes, or with masks of their polygons and run lengths."""
+    """The images of a data set, with their boxes, with masks of their polygons and run lengths, or with captions."""
+    if kind == "captions":
+        from lehr.data.sources.captions import open_source as open_captions  # which reads files as this module does
+
+        return open_captions(section, job_error)
     assert section.path is not None, "DataSection requires a path for this source"
     path = section.path.rstrip("/") or "/"
     try:

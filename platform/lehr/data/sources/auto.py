@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import FileType
 
-from lehr.data.sources import arrow, masks, parquet, table, tar_shards
+from lehr.data.sources import arrow, captions, masks, parquet, table, tar_shards
 from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path
 from lehr.data.sources.image_columns import can_be_image
 from lehr.data.sources.images import branching, by_folder, list_images
@@ -79,6 +79,10 @@ def _opened(section: DataSection, job_error: ErrorFactory, kind: LabelKind) -> S
     assert section.path is not None, "DataSection requires a path for this source"
     if kind == "mask" and _has_masks(section.path):
         source = masks.open_source(section, job_error, kind)
+        return replace(source, notes=(told(source, section.path), *source.notes))
+    if kind == "captions" and not is_pattern(section.path) and captions.has_captions(section.path):
+        _refuse_columns(section, section.path, SOURCES["annotations"], job_error)
+        source = captions.open_source(section, job_error)
         return replace(source, notes=(told(source, section.path), *source.notes))
     found = recognise(section.path, section, job_error)
     form = SOURCES[found.source]

@@ -128,7 +128,7 @@ class Source:
 
     def relabel(self, classes: tuple[str, ...]) -> Source:
         """The same rows with labels that index `classes`, which must contain all of the source's own."""
-        if classes == self.classes:
+        if classes == self.classes or self.kind == "captions":
             return self
         if self.kind == "boxes":
             return with_box_classes(self, classes, drop=False)

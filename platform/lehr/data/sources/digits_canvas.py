@@ -1,4 +1,4 @@
-"""Digits scattered over a canvas, with boxes or masks: 1,500 grey images of 64 × 64 pixels, each with one to four of
+"""Digits scattered over a canvas, with boxes, masks or captions: 1,500 grey images of 64 × 64 pixels, each with one to four of
 the bundled digits.
 
 Each image is a function of (seed, row) alone. Training images show other digits than those for validation: the scans
@@ -7,7 +7,7 @@ themselves are split. Digits are up to three times as large as they were scanned
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from lehr.data.captions import as_labels
 from lehr.data.labels import Ragged
-from lehr.data.sources.base import ErrorFactory, Source, replace_labels
+from lehr.data.sources.base import ErrorFactory, LabelledPart, Source, replace_labels
 from lehr.data.sources.boxes import BoxesPart
 from lehr.data.sources.digits import open_source as open_digits
 from lehr.data.sources.masks import Classes
@@ -37,6 +38,9 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind =
 
     def split(name: str) -> Source:
         rows = ROWS[name]
+        if kind == "captions":
+            said = LabelledPart(CanvasPart(name), as_labels([[caption_of(each)] for each in _boxes_of(name)]))
+            return Source("digits_canvas", (said,), (), kind="captions")
         if kind == "mask":
             masked = classes.part(CanvasPart(name), CanvasPart(name, masks=True))
             return Source("digits_canvas", (masked,), classes.names, kind="mask")
@@ -116,6 +120,29 @@ def canvas(
                 boxes.append((float(labels[which]), x0, y0, x1, y1, 0.0))
                 break
     return image, np.array(boxes, np.float64).reshape(-1, 6), mask
+
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def _boxes_of(split: str) -> Iterator[np.ndarray]:
+    boxes = canvases(split)[1]
+    return (boxes.row(row) for row in range(len(boxes)))
+
+
+def caption_of(boxes: np.ndarray) -> str:
+    """`a seven left of a three above an eight`: the digits from left to right, and how each lies to the next, by their
+    middles."""
+    middles = (boxes[:, 1:3] + boxes[:, 3:5]) / 2
+    order = np.argsort(middles[:, 0], kind="stable")
+    words: list[str] = []
+    for at, which in enumerate(order):
+        name = _NUMBERS[int(boxes[which, 0])]
+        words.append(f"{'an' if name == 'eight' else 'a'} {name}")
+        if at + 1 < len(order):
+            across, down = middles[order[at + 1]] - middles[which]
+            words.append("left of" if across >= abs(down) else "above" if down > 0 else "below")
+    return " ".join(words)
 
 
 def _scans() -> tuple[np.ndarray, np.ndarray]:

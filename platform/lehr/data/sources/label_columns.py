@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lehr.data.labels import NO_LABEL
+from lehr.data.captions import as_labels, has_words
+from lehr.data.labels import NO_LABEL, Labels
 from lehr.tasks.forms import LabelKind
 
 USUAL_NAMES = ("label", "labels")
@@ -26,6 +27,8 @@ OTHER_NAMES = (
     *("fine_label", "label_name", "species", "breed", "diagnosis"),
 )
 """What the column of the classes is called as well."""
+TEXTS = ("caption", "captions", "text", "sentence", "sentences", "description", "comment", "raw")
+"""What the column of captions is called."""
 NEVER = re.compile(r"(__index_level_\d+__|__key__|__url__|index|id|uuid|idx|split|.*_id|unnamed.*|)", re.IGNORECASE)
 """Names of columns that number rows, or say where they come from."""
 BETWEEN = re.compile(r"\s*[|;,]\s*")
@@ -49,11 +52,11 @@ class LabelColumns:
 
     Attributes:
         names: of the classes or numbers.
-        labels: int64 [rows], or int8 or float64 [rows, names].
+        labels: int64 [rows], int8 or float64 [rows, names], or captions.
     """
 
     names: tuple[str, ...]
-    labels: np.ndarray
+    labels: Labels
 
 
 def choose_columns(
@@ -76,7 +79,7 @@ def choose_columns(
     for name in wanted:
         if name not in there:
             raise WrongLabels(name, f"has no column {name}; its columns are {_listed(there)}")
-    found = list(wanted) or [name for name in USUAL_NAMES if name in there][:1]
+    found = list(wanted) or [name for name in (TEXTS if kind == "captions" else USUAL_NAMES) if name in there][:1]
     if found:
         return found
     usual = [name for name in known if name.lower() in OTHER_NAMES]
@@ -89,6 +92,8 @@ def choose_columns(
     names = (known[:1] if kind == "class" else known[:3]) or ["NAME"]
     wanted_name = names[0] if kind == "class" else f"[{','.join(names)}]"
     several = f"type data.columns.label={wanted_name}"
+    if kind == "captions":
+        raise WrongLabels("label", f"has no column caption or text; its columns are {_listed(there)}; {several}")
     if len(known) > 1 and kind == "class":
         several = f"{len(known)} of them may hold the labels, {_listed(known)}; {several}"
     raise WrongLabels("label", f"has no column label or labels; its columns are {_listed(there)}; {several}")
@@ -114,6 +119,8 @@ def read_columns(
     columns = {column: _plain(values) for column, values in columns.items()}
     if kind == "numbers":
         return _numbers(columns, name, known)
+    if kind == "captions":
+        return _texts(columns, name)
     if len(columns) > 1:
         return _flags(columns, name)
     ((column, values),) = columns.items()
@@ -173,6 +180,25 @@ def _number(column: str, text: str | None, where: str) -> float | None:
         return float(text)
     except ValueError:
         raise WrongLabels(column, f'{where} has "{text[:40]}" in {column}; allowed: numbers') from None
+
+
+# ── captions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _texts(columns: Mapping[str, pa.Array[Any]], name: Name) -> LabelColumns:
+    """Text, or lists of texts, in one column or in several; what has no word is left out."""
+    found: list[list[str]] = [[] for _ in range(len(next(iter(columns.values()))))]
+    for column, values in columns.items():
+        kind: Any = values.type
+        inner = kind.value_type if _is_list(kind) else kind
+        if not (pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_null(inner)):
+            raise WrongLabels(column, f"has a column {column} of type {kind}; allowed: text, or lists of texts")
+        for row, value in enumerate(values.to_pylist()):
+            texts = value if isinstance(value, list) else [value]
+            found[row] += [each for each in texts if each is not None and has_words(each)]
+    if not any(found):
+        raise WrongLabels(next(iter(columns)), f"has no word in {' or '.join(columns)}; allowed: captions")
+    return LabelColumns((), as_labels(found))
 
 
 # ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
 from lehr.data.annotations import WrongAnnotations
+from lehr.data.captions import as_labels
 from lehr.data.sources.base import (
     NO_LABEL,
     ErrorFactory,
@@ -61,6 +62,7 @@ from lehr.data.sources.web import SCHEMES, WebPart
 from lehr.errors import JobError, LehrError
 from lehr.job import DataSection
 from lehr.runs.bounded import read_row_groups
+from lehr.tasks.caption_text import from_bytes
 from lehr.tasks.forms import LabelKind
 
 FILE_COLUMNS = (
@@ -142,6 +144,8 @@ def _one(path: str, name: str, section: DataSection, wanted: Wanted, job_error: 
         splits = {"train": np.arange(len(table))}
         if by_split:
             splits = rows_of_splits(by_split, table[by_split].to_pylist(), where)
+        if wanted.kind == "captions":
+            found, splits = _one_row_each(names, found, splits)
     except (WrongLabels, WrongColumn) as error:
         text = str(error)
         if isinstance(error, WrongColumn):
@@ -169,6 +173,27 @@ def _one(path: str, name: str, section: DataSection, wanted: Wanted, job_error: 
     if masks:
         sources = _with_masks(sources, path, wanted, job_error)
     return replace(sources.pop("train"), other_splits=sources, notes=notes)
+
+
+def _one_row_each(
+    names: Sequence[str], found: LabelColumns, splits: Mapping[str, np.ndarray]
+) -> tuple[LabelColumns, dict[str, np.ndarray]]:
+    """Lines of the same file as one row, the first of them, with all their captions. Raises WrongColumn."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(names):
+        rows_of[name].append(row)
+    if len(rows_of) == len(names):
+        return found, dict(splits)
+    split_of_row = {row: split for split, rows in splits.items() for row in rows.tolist()}
+    captions: list[list[str]] = [[] for _ in names]
+    for name, rows in rows_of.items():
+        if len({split_of_row.get(row) for row in rows}) > 1:
+            raise WrongColumn("", f"has lines of {name} in several splits; allowed: all lines of an image in one")
+        captions[rows[0]] = [
+            each for row in rows if len(found.labels.row(row)) for each in from_bytes(found.labels.row(row))
+        ]
+    first = np.array([rows[0] for rows in rows_of.values()])
+    return LabelColumns((), as_labels(captions)), {split: np.intersect1d(rows, first) for split, rows in splits.items()}
 
 
 def _mask_column(table: pa.Table, path: str, wanted: Wanted, job_error: ErrorFactory) -> str:

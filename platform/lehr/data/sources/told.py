@@ -9,6 +9,7 @@ import numpy as np
 from lehr.data.sources.base import Source
 from lehr.errors import LehrError
 from lehr.printing import one_line
+from lehr.tasks.caption_text import from_bytes
 
 MOST_CLASSES = 6
 """Names of classes in the line."""
@@ -45,6 +46,10 @@ def _labels_told(source: Source) -> str:
     few = ", ".join(names[:MOST_CLASSES]) + (", …" if len(names) > MOST_CLASSES else "")
     if source.kind == "class":
         return f"{count_told(len(names), 'class', 'classes')}: {few}" if names else "no labels"
+    if source.kind == "captions":
+        counts = [len(from_bytes(part.labels().row(row))) for part in source.parts for row in range(part.rows)]
+        each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        return f"captions, {each} of each image" if counts else "no captions"
     if source.kind == "numbers":
         values = np.asarray(source.labels(), float)
         span = f", {np.nanmin(values):.4g} to {np.nanmax(values):.4g}" if values.size else ""
