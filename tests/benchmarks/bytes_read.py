@@ -87,7 +87,7 @@ class CountedPart:
             found, inside = file_system(path)
             return CountedFiles(found, self.log), inside
 
-        parquet.file_system = counted  # type: ignore[assignment]
+        parquet.file_system = counted
         try:
             return self.part.read(rows)
         finally:
@@ -103,7 +103,8 @@ def write(path: str) -> None:
     import pyarrow.parquet as pq
 
     pixels = np.random.default_rng(0).integers(0, 256, (PARTS * ROWS, SIDE * SIDE * 3), np.uint8)
-    table = pa.table({"image": pa.array([each.tobytes() for each in pixels]), "label": np.arange(len(pixels)) % 10})
+    labels = pa.array(np.arange(len(pixels)) % 10)
+    table = pa.table({"image": pa.array([each.tobytes() for each in pixels]), "label": labels})
     names = {"classes": ",".join(map(str, range(10))), "shape": f"{SIDE},{SIDE},3"}
     pq.write_table(table.replace_schema_metadata(names), path, row_group_size=ROWS)
 

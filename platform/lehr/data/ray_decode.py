@@ -118,7 +118,9 @@ class _Keeper:
 
     def take(self, key: object, takers: int, *what: Any) -> list[ray.ObjectRef[Decoded]]:
         """The piece, in a list so that it is not fetched on the way. It is let go when as many took it as need it."""
-        ref, left = self._held.pop(key, None) or (self._decoder.start(self._node, *what), takers)
+        if key not in self._held:
+            self._held[key] = self._decoder.start(self._node, *what), takers
+        ref, left = self._held.pop(key)
         if left > 1:
             self._held[key] = ref, left - 1
         while len(self._held) > HELD:

@@ -132,10 +132,10 @@ class StreamedSubset(DataSubset):
         if not isinstance(ids, RowSet) and bool((ids[1:] > ids[:-1]).all()):
             ids = RowSet.from_ids(len(stream), ids.numpy())
         self.some = ids if isinstance(ids, RowSet) else None
-        self._listed = None if isinstance(ids, RowSet) else ids
+        self._listed = torch.empty(0, dtype=torch.int64) if isinstance(ids, RowSet) else ids
 
     def __len__(self) -> int:
-        return len(self.some) if self._listed is None else len(self._listed)
+        return len(self._listed if self.some is None else self.some)
 
     @property
     def ids(self) -> Tensor:  # type: ignore[override]
@@ -314,7 +314,8 @@ class StreamedSubset(DataSubset):
 
     def _open(self, order: EpochOrder, takers: np.ndarray, number: int) -> tuple[Window, list[Callable[[], Pending]]]:
         """A window, and how to decode each of its pieces."""
-        ids, submits = order.ids(number), []
+        ids = order.ids(number)
+        submits: list[Callable[[], Pending]] = []
         for (part, _, _), of_piece in zip(order.pieces(number), ids, strict=True):
             rows = of_piece - self.stream.starts[part]
             submits.append(partial(self._submit, part, rows.tolist(), int(takers[number])))

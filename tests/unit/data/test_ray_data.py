@@ -176,7 +176,7 @@ def test_what_several_workers_of_a_node_need_is_decoded_once(tmp_path: Path, wor
         def epoch(self, rank: int) -> list[Any]:
             return [(batch.ids.numpy(), batch.inputs.numpy()) for batch in epoch_of(of_all(shared), rank, workers)]
 
-    each = [Worker.remote() for _ in range(workers)]
+    each = [Worker.remote() for _ in range(workers)]  # type: ignore[attr-defined]
     found = ray.get([worker.epoch.remote(rank) for rank, worker in enumerate(each)])
     read = sorted(map(int, log.read_text().split()))
     assert read == sorted(set(read))
