@@ -1,9 +1,10 @@
 """Speed of the input pipeline: batches from lehr against what a user could write in plain PyTorch, on the same cores.
 
 Cached: batches gathered from shared memory, against a shuffled index into one uint8 tensor. Streamed: JPEGs from
-Parquet, decoded by Ray tasks into batches, against a `DataLoader` over the encoded images in memory, with its best
-number of workers. The data are CIFAR-10's training split if this machine has it (`cifar.py`), else generated images. No
-network is trained, so nothing overlaps with decoding; both sides end with batches of 128 as uint8 tensors.
+Parquet, decoded by Ray tasks into batches, against a `DataLoader` over the encoded images in memory, with Pillow and
+with simplejpeg, each with its best number of workers; then the same for generated images of 256 × 256 pixels. The data
+are CIFAR-10's training split if this machine has it (`cifar.py`), else generated images. No network is trained, so
+nothing overlaps with decoding; both sides end with batches of 128 as uint8 tensors.
 
     python -m tests.benchmarks.input [rounds]
 """
@@ -25,6 +26,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from lehr.data import jpeg
 from lehr.data.augment import Augment
 from lehr.data.batches import batches
 from lehr.data.dataset import BatchSampler, DataSubset
@@ -41,7 +43,8 @@ BATCH = 128
 class Encoded(Dataset[tuple[torch.Tensor, int]]):
     """What a careful user would write: encoded images in memory, decoded one by one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fast: bool = False) -> None:
+        self.fast = fast
         table = pq.read_table(path)
         self.images: list[Any] = table["image"].to_pylist()
         self.labels: list[Any] = table["label"].to_pylist()
@@ -50,8 +53,11 @@ class Encoded(Dataset[tuple[torch.Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        with Image.open(io.BytesIO(self.images[row])) as image:
-            pixels = np.array(image.convert("RGB"))
+        if self.fast:
+            pixels = jpeg.simplejpeg.decode_jpeg(self.images[row])
+        else:
+            with Image.open(io.BytesIO(self.images[row])) as image:
+                pixels = np.array(image.convert("RGB"))
         return torch.from_numpy(pixels).permute(2, 0, 1), self.labels[row]
 
 
@@ -80,8 +86,8 @@ def cached(rows: DataSubset, rounds: int) -> None:
     compare("Cached input", "images/s", sides, rounds, "about 1")
 
 
-def streamed(rows: DataSubset, path: Path, rounds: int) -> None:
-    data = Encoded(path)
+def streamed(rows: DataSubset, path: Path, rounds: int, fast: bool) -> None:
+    data = Encoded(path, fast)
 
     def loader(workers: int) -> float:
         ahead = 4 if workers else None
@@ -91,17 +97,19 @@ def streamed(rows: DataSubset, path: Path, rounds: int) -> None:
     best = max(found, key=lambda workers: found[workers])
     print(f"  DataLoader: {', '.join(f'{n} workers {rate:,.0f}' for n, rate in found.items())}; best {best}")
     epoch_of(rows, 0)  # lets Ray start its processes
-    sides = {"lehr streamed": lambda: epoch_of(rows, 1), "DataLoader": lambda: loader(best)}
-    compare("Streamed input", "images/s", sides, rounds, "about 1; 0.8 or more")
+    name = f"DataLoader, {'simplejpeg' if fast else 'Pillow'}"
+    sides = {"lehr streamed": lambda: epoch_of(rows, 1), name: lambda: loader(best)}
+    size = " × ".join(map(str, rows.shape[1:]))
+    compare(f"Streamed input, {size}", "images/s", sides, rounds, "1 or more")
 
 
-def generated(path: Path, rows: int = 20_000) -> Path:
-    """Random JPEGs of 32 × 32 pixels."""
+def generated(path: Path, rows: int = 20_000, side: int = 32) -> Path:
+    """Random JPEGs of one size."""
     images = []
     for row in range(rows):
         file = io.BytesIO()
-        rough = np.random.default_rng(row).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(rough).resize((32, 32), Image.Resampling.BILINEAR).save(file, "JPEG")
+        rough = np.random.default_rng(row).integers(0, 256, (side // 4, side // 4, 3), dtype=np.uint8)
+        Image.fromarray(rough).resize((side, side), Image.Resampling.BILINEAR).save(file, "JPEG")
         images.append(file.getvalue())
     table = pa.table({"image": images, "label": [row % 10 for row in range(rows)]})
     names = {"classes": ",".join("0123456789")}
@@ -115,14 +123,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, connect(1, None) as resources:
         from lehr.data.ray_data import RayDecoder, Shared, SharedStream, read_with_ray
 
-        path = cifar.TRAIN if cifar.TRAIN.exists() else generated(Path(folder) / "generated.parquet")
-        job = from_dict({"kind": "train", "data": {"source": "parquet", "path": str(path), "validation": 0.001}})
-        assert isinstance(job, TrainJob)
-        opened, decoder = OpenedSources(job), RayDecoder(max(2, int(resources.cpus)), spare_cpus=False)
-        shared = Shared.put(opened.decode(read_with_ray)["train"])
-        cached(splits(job, {"train": shared.open()}).train, rounds)
-        stream = SharedStream.put(opened.stream(decoder)["train"])
-        streamed(splits(job, {"train": stream.open()}).train, path, rounds)
+        small = cifar.TRAIN if cifar.TRAIN.exists() else generated(Path(folder) / "generated.parquet")
+        for path in (small, generated(Path(folder) / "large.parquet", 4000, 256)):
+            job = from_dict({"kind": "train", "data": {"source": "parquet", "path": str(path), "validation": 0.001}})
+            assert isinstance(job, TrainJob)
+            opened, decoder = OpenedSources(job), RayDecoder(max(2, int(resources.cpus)), spare_cpus=False)
+            if path == small:
+                shared = Shared.put(opened.decode(read_with_ray)["train"])
+                cached(splits(job, {"train": shared.open()}).train, rounds)
+            stream = SharedStream.put(opened.stream(decoder)["train"])
+            for fast in (False, True) if jpeg.simplejpeg else (False,):
+                streamed(splits(job, {"train": stream.open()}).train, path, rounds, fast)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from PIL import Image
 from lehr.data.decode import UnreadableImage, decoded_row, raw_rows, stored_as
 from lehr.data.labels import without_label
 from lehr.data.leaks import LEAST_SIDE
-from lehr.data.likeness import Likeness, digest, likeness, near_pairs
+from lehr.data.likeness import Likeness, digest, likeness, mirrored, near_pairs
 from lehr.data.linear import SIDE, chances, features_of
 from lehr.data.pixels import PixelFormat
 from lehr.data.randomness import key, permutation
@@ -287,6 +287,8 @@ def _pairs(looked: Mapping[str, Looked], held: np.ndarray, until: float) -> tupl
     large = sizes.min(axis=1) >= LEAST_SIDE
     left = np.array([at for at in range(len(places)) if at not in repeats and large[at]], np.int64)
     near, compared = near_pairs(like.at(left), None, until)
+    turned, turned_compared = near_pairs(mirrored(like.at(left)), like.at(left), until)
+    near, compared = np.concatenate([near, turned[turned[:, 0] < turned[:, 1]]]), min(compared, turned_compared)
     known = set()
     for first, second in left[near].tolist():
         if second not in known and digests[first] != digests[second]:

@@ -1,7 +1,7 @@
 """Which images are the same, and which nearly: pure functions of their pixels.
 
-**The same**: every pixel is. **Nearly the same**: saved again, resized, a little brighter; a crop only where it takes
-away little (a pixel of 32 on each side is too much).
+**The same**: every pixel is. **Nearly the same**: saved again, resized, brighter or darker, mirrored (`mirrored`); a
+crop only where it takes away little (a pixel of 32 on each side is found once in five).
 Two signs must agree: the difference hashes of 64 bits differ in at most `MOST_BITS`, and the images at 16 × 16 pixels
 correlate by at least `LEAST_CORRELATION`. The hash alone takes two smooth skies for one. Images without contrast are
 not compared.
@@ -62,6 +62,14 @@ def likeness(pixels: np.ndarray) -> Likeness:
     norm = np.linalg.norm(small, axis=1, keepdims=True)
     flat = norm < LEAST_DEVIATION * SIDE
     return Likeness(hashes, np.where(flat, 0, small / np.maximum(norm, 1e-6)).astype(np.float32))
+
+
+def mirrored(like: Likeness) -> Likeness:
+    """Of the same images with left and right exchanged. Where neighbours are equal, bits of the hash may differ."""
+    rows = np.unpackbits(like.hashes.view(np.uint8).reshape(-1, 8, 1), axis=2)  # a byte for each of the 8 rows
+    hashes = np.packbits(1 - rows[:, :, ::-1], axis=2).reshape(-1, 8).view(np.uint64).reshape(-1)
+    small = like.small.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(like), -1)
+    return Likeness(hashes, np.ascontiguousarray(small))
 
 
 def near_pairs(ours: Likeness, theirs: Likeness | None = None, until: float = np.inf) -> tuple[np.ndarray, int]:

@@ -19,7 +19,7 @@ from lehr.data.audit import Audit, audit
 from lehr.data.audit_told import as_plain, audit_page, sentences
 from lehr.data.door import LocalHost, open_data
 from lehr.data.leaks import leaks
-from lehr.data.likeness import likeness, near_pairs, same_pairs
+from lehr.data.likeness import likeness, mirrored, near_pairs, same_pairs
 from lehr.data.load import OpenedSources, held_out_rows
 from lehr.job import TrainJob, from_dict
 
@@ -216,6 +216,20 @@ def test_near_rows_are_found_once_and_within_the_time() -> None:
     pairs, compared = near_pairs(likeness(images))
     assert (pairs.tolist(), compared) == ([[0, 2]], 4)
     assert near_pairs(likeness(images), until=0.0)[1] == 0
+
+
+def test_a_mirrored_image_is_what_its_likeness_says_mirrored() -> None:
+    images = np.stack([np.asarray(photograph(seed)) for seed in range(6)])
+    ours, theirs = mirrored(likeness(images)), likeness(images[:, :, ::-1].copy())
+    np.testing.assert_array_equal(ours.hashes, theirs.hashes)
+    np.testing.assert_allclose(ours.small, theirs.small, atol=1e-6)
+
+
+def test_a_mirrored_row_in_another_split_is_shown(tmp_path: Path) -> None:
+    test = [*CLEAN[30:39], file_of(photograph(7).transpose(Image.Transpose.FLIP_LEFT_RIGHT), "JPEG", quality=80)]
+    data = written(tmp_path / "set", train=TRAIN, test=(test, ["steep"] * 10))
+    (pair,) = audited(data)[0].pairs
+    assert (pair.first, pair.second, pair.exact) == (("train", 7), ("test", 9), False)
 
 
 def test_two_smooth_images_are_not_one_because_their_hash_is() -> None:
