@@ -28,7 +28,7 @@ SIDE, HELD = 64, 64_000_000
 
 
 def made(rows: int) -> Any:
-    def images(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def images(batch: Any) -> Any:
         of = np.random.default_rng(int(batch["id"][0]))
         pixels = of.integers(0, 256, (len(batch["id"]), SIDE, SIDE, 3), np.uint8)
         return {"image": pixels, "label": batch["id"] % 10}

@@ -9,6 +9,7 @@ where they can be imported. Images are photographs of a folder if one is named, 
 
 from __future__ import annotations
 
+import functools
 import io
 import statistics
 import sys
@@ -108,6 +109,10 @@ def rate(work: Callable[[], int]) -> float:
     return done / (time.process_time() - began)
 
 
+def all_of(one: Callable[[bytes], Any], files: list[bytes]) -> int:
+    return len([one(file) for file in files])
+
+
 def by_lehr(files: list[bytes], wanted: PixelFormat, *, fast: bool) -> Callable[[], int]:
     table = pa.table({"image": pa.array(files, pa.large_binary()), "label": [0] * len(files)})
     pixels = jpeg.pixels
@@ -132,7 +137,7 @@ def measure(name: str, files: list[bytes], to: int, rounds: int, *, scaled: bool
     sides = {"lehr": by_lehr(files, wanted, fast=True), "lehr, Pillow": by_lehr(files, wanted, fast=False)}
     for each, one in alone.items():
         if one is not None:
-            sides[each] = lambda one=one: len([one(file) for file in files])
+            sides[each] = functools.partial(all_of, one, files)
     found: dict[str, list[float]] = {each: [] for each in sides}
     for number in range(rounds):
         for each in list(sides)[:: 1 if number % 2 == 0 else -1]:

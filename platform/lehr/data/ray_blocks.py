@@ -66,7 +66,8 @@ def taken(dataset: ray.data.Dataset, as_columns: AsColumns, name: str, most: int
             return _written(blocks, refs, as_columns, name)
     look = ray.remote(num_cpus=0)(_labels_of)
     return [
-        Held(*labels, ref) for ref, labels in zip(blocks, ray.get([look.remote(b) for b in blocks]), strict=True)
+        Held(found, codes, ref)
+        for ref, (found, codes) in zip(blocks, ray.get([look.remote(b) for b in blocks]), strict=True)
     ], ""
 
 
@@ -91,12 +92,16 @@ def _as_arrow(block: Any, ends: tuple[int, int] | None) -> pa.Table:
 def _written(
     blocks: list[ray.ObjectRef], rest: Iterator[tuple[ray.ObjectRef, int]], as_columns: AsColumns, name: str
 ) -> tuple[list[Held | Written], str]:
-    writing, pending, labels = Writing(name, "row {} of the dataset"), deque[ray.ObjectRef](), list[tuple[Any, ...]]()
+    writing, pending, labels = (
+        Writing(name, "row {} of the dataset"),
+        deque[ray.ObjectRef](),
+        list[tuple[tuple[Any, ...], np.ndarray]](),
+    )
     write = ray.remote(num_cpus=0)(_write)
 
     def finish() -> None:
-        *its_labels, file = ray.get(pending.popleft())
-        labels.append(tuple(its_labels))
+        found, codes, file = ray.get(pending.popleft())
+        labels.append((found, codes))
         writing.add(file)
 
     def submit(ref: ray.ObjectRef) -> None:
@@ -111,17 +116,20 @@ def _written(
     while pending:
         finish()
     chunks = writing.by_file()
-    return [Written(*each, tuple(of_file)) for each, of_file in zip(labels, chunks, strict=True)], writing.told()
+    blocks_written = [
+        Written(found, codes, tuple(of_file)) for (found, codes), of_file in zip(labels, chunks, strict=True)
+    ]
+    return [*blocks_written], writing.told()
 
 
 def _labels_of(table: pa.Table) -> tuple[tuple[Any, ...], np.ndarray]:
     """The labels of a block as `_Labels` has them; a label that is missing is None."""
-    column = table["label"]
+    column: Any = table["label"]
     if pa.types.is_nested(column.type):  # which are no labels, and are refused by the first
         return tuple(tuple(each) for each in column[:1].to_pylist()), np.zeros(len(column), np.int32)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    coded = pa.chunked_array([column.combine_chunks()]).dictionary_encode("encode").chunk(0)
+    coded: Any = pa.chunked_array([column.combine_chunks()]).dictionary_encode("encode").chunk(0)
     return tuple(coded.dictionary.to_pylist()), coded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
 
 

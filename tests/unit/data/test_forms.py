@@ -643,7 +643,12 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
     walked: list[str] = []
     walk = listing._Walk
-    monkeypatch.setattr(listing, "_Walk", lambda folder: (walked.append(folder), walk(folder))[1])
+
+    def walking(folder: str) -> Any:
+        walked.append(folder)
+        return walk(folder)
+
+    monkeypatch.setattr(listing, "_Walk", walking)
     assert opened(tmp_path).classes == ("cat", "dog")
     assert len(walked) == 1
     Image.new("RGB", (4, 4)).save(tmp_path / "dog" / "1.png")

@@ -206,8 +206,7 @@ def test_smaller_ones_are_cropped_and_letterboxed_like_whole_ones() -> None:
     file = encoded(smooth, "JPEG", quality=95)
     for options in ({"resize": 40}, {"letterbox": True}):
         whole, smaller = (
-            decode_image(file, PixelFormat((32, 32), 3, scaled=scaled, **options))  # type: ignore[arg-type]
-            for scaled in (False, True)
+            decode_image(file, PixelFormat((32, 32), 3, scaled=scaled, **options)) for scaled in (False, True)
         )
         assert (whole != smaller).any()
         assert np.abs(whole.astype(int) - smaller).mean() <= 2

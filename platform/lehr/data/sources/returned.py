@@ -182,12 +182,12 @@ class _Taken:
 
 def _written(taken: _Taken, rows: Iterator[tuple[int, Any]], name: str) -> _Written:
     """What was taken until now, and all that follows, as files with the columns of the first."""
-    writing, schema = Writing(name, f"{name} row {{}}", first=1), None
+    writing, schema = Writing(name, f"{name} row {{}}", first=1), pa.schema([])
     step = max(1, min(len(taken.images), FILE_BYTES * len(taken.images) // max(1, taken.size)))
     while True:
         for start in range(0, len(taken.images), step):
             table = taken.table(start, start + step)
-            schema = schema or table.schema
+            schema = schema if len(schema) else table.schema
             writing.add(write_file(_as(table, schema), writing.next_path()))
         taken = _Taken()
         for number, row in rows:

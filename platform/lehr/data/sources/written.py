@@ -11,7 +11,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class WrittenChunk:
     def rows(self) -> int:
         return self.part.rows
 
-    def columns(self, names: list[str], rows: list[int] | None = None) -> pa.Table:
+    def columns(self, names: list[str], rows: Sequence[int] | None = None) -> pa.Table:
         return self.part.columns(names, rows)
 
     def name(self, row: int) -> str:
