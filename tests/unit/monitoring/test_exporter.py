@@ -113,8 +113,8 @@ def test_only_new_content_counts_as_progress_and_not_a_clock_that_moves_on(
     (first,) = gauges["lehr_progress_timestamp_seconds"].values.values()
     assert first == 5000.0
     now = 5100.0
-    left = {"seconds_left": 1.0, "seconds_left_least": 0.5, "seconds_left_most": 2.0}
-    run.write_progress(replace(TRAINING, updated=5100.0, seconds={"total": 120.0}, **left))
+    moved = replace(TRAINING, updated=5100.0, seconds={"total": 120.0})
+    run.write_progress(replace(moved, seconds_left=1.0, seconds_left_least=0.5, seconds_left_most=2.0))
     exporter.poll()
     assert list(gauges["lehr_progress_timestamp_seconds"].values.values()) == [5000.0]
     run.write_progress(at_step(121))

@@ -91,7 +91,7 @@ def _opened(section: DataSection, job_error: ErrorFactory, kind: LabelKind) -> S
     if not form.labels:
         _refuse_columns(section, found.path, form, job_error)
     try:
-        source: Source = opener(named, job_error, *([kind] if form.labels else []))
+        source = opener(named, job_error, *([kind] if form.labels else []))
     except JobError as error:
         if found.source == "table" and (packed := _packed_beside(found.path)):
             unpack = f"{packed} lies beside it; if its images are in there, unpack it: {_unzip(packed)}"
