@@ -325,7 +325,9 @@ def _captioned(source: str, data: Mapping[str, Any]) -> bool:
     """Whether a path has images with captions, in COCO's JSON, and no boxes."""
     from lehr.data.sources.captions import has_captions
 
-    return data.get("source") != "annotations" and "://" not in source and Path(source).exists() and has_captions(source)
+    return (
+        data.get("source") != "annotations" and "://" not in source and Path(source).exists() and has_captions(source)
+    )
 
 
 def _annotated(source: str) -> bool:

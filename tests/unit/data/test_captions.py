@@ -59,7 +59,7 @@ def test_digits_on_a_canvas_are_told_from_left_to_right() -> None:
     assert source.rows == 1200
     assert said[:3] == [[caption_of(canvases("train")[1].row(row))] for row in range(3)]
     words = {word for [each] in said for word in each.split()}
-    digits = "zero one two three four five six seven eight nine".split()
+    digits = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     assert words == {"a", "an", "left", "of", "above", "below", *digits}
 
 
@@ -163,7 +163,9 @@ def test_captions_without_words_and_missing_images_are_told_and_left_out(folder:
 
 def test_files_that_are_no_captions_say_what_they_are(folder: Path, tmp_path: Path) -> None:
     boxes = write_coco(tmp_path / "boxes", {"train": 2})
-    with pytest.raises(JobError, match="annotation 1 has a box and no caption; allowed: the file with captions, or task"):
+    with pytest.raises(
+        JobError, match="annotation 1 has a box and no caption; allowed: the file with captions, or task"
+    ):
         opened(source="annotations", path=str(boxes / "instances_train.json"))
     with pytest.raises(JobError, match="it has no JSON file with captions; allowed: COCO captions JSON, or a table"):
         opened(source="annotations", path=str(boxes))
@@ -177,16 +179,20 @@ def test_files_that_are_no_captions_say_what_they_are(folder: Path, tmp_path: Pa
 
 
 def test_rows_of_another_kind_are_no_captions(folder: Path) -> None:
-    with pytest.raises(JobError, match="its rows have no captions, which captioning learns; allowed: COCO captions JSON"):
+    with pytest.raises(
+        JobError, match="its rows have no captions, which captioning learns; allowed: COCO captions JSON"
+    ):
         opened(source="digits")
     section = DataSection(source="annotations", path=str(folder))
     with pytest.raises(JobError, match="it has 11 files, none of which is an annotation"):
         open_source(section, lambda field, what: JobError(f"{field}: {what}"), "boxes")
-    with pytest.raises(JobError, match=r'has no word in caption; allowed: captions'):
+    with pytest.raises(JobError, match=r"has no word in caption; allowed: captions"):
         opened(**lines(folder, "file,caption\nimages/train000.png,..\n"))
     with pytest.raises(JobError, match=r"has a column caption of type int64; allowed: text, or lists of texts"):
         opened(**lines(folder, "file,caption\nimages/train000.png,3\n"))
-    with pytest.raises(JobError, match=r"has no column caption or text; its columns are file, a, b; type data.columns.label"):
+    with pytest.raises(
+        JobError, match=r"has no column caption or text; its columns are file, a, b; type data.columns.label"
+    ):
         opened(**lines(folder, "file,a,b\nimages/train000.png,x,y\n"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def test_two_workers_measure_and_keep_what_one_does(decoder: str, data: Path, tm
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(data: Path, tmp_path: Path) -> None:
     def run(name: str, stop_after: int | None) -> RunFolder:
-        plan = plan_of(caption(data, train__averaging="ema", train__stop_early=True))
+        plan = plan_of(caption(data, train__averaging="ema", train__early_stopping={"patience": 5}))
         folder = Folder.at(tmp_path / name)
         made = RunFolder.open(folder) if folder.exists("job.yaml") else RunFolder.create(folder, to_dict(plan.job))
         asked = iter(range(100))
@@ -108,7 +107,9 @@ def test_which_caption_a_row_learns_depends_on_seed_epoch_and_row_alone(data: Pa
     assert len({each[0] for each in whole}) == 2
     assert whole[0] != whole[1]
     other = plan_of(caption(data, seed=5, data__split_seed=0))
-    assert [row.numpy().tobytes() for row in other.augment(other.splits.train.gather(rows), 2).targets.rows()] != whole[2]
+    assert [row.numpy().tobytes() for row in other.augment(other.splits.train.gather(rows), 2).targets.rows()] != whole[
+        2
+    ]
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(data: Path) -> None:

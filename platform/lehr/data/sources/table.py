@@ -189,7 +189,9 @@ def _one_row_each(
     for name, rows in rows_of.items():
         if len({split_of_row.get(row) for row in rows}) > 1:
             raise WrongColumn("", f"has lines of {name} in several splits; allowed: all lines of an image in one")
-        captions[rows[0]] = [each for row in rows if len(found.labels.row(row)) for each in from_bytes(found.labels.row(row))]
+        captions[rows[0]] = [
+            each for row in rows if len(found.labels.row(row)) for each in from_bytes(found.labels.row(row))
+        ]
     first = np.array([rows[0] for rows in rows_of.values()])
     return LabelColumns((), as_labels(captions)), {split: np.intersect1d(rows, first) for split, rows in splits.items()}
 
