@@ -165,7 +165,9 @@ def _show_other(shown: Console, measured: OtherEvaluation, chosen: Measured) -> 
     from lehr.printing import one_line
     from lehr.tasks.forms import spoken
 
-    names = [line[0] for line in measured.lines]
+    names = [
+        line[0] for line in measured.lines if line[0] in chosen.source.classes
+    ]  # words have no figures of their own
     of_all = {
         name: value
         for name, value in measured.figures.items()

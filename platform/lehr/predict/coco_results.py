@@ -14,7 +14,7 @@ NAME = BESIDE
 
 
 def write_coco_results(out: Folder, source: Source) -> bool:
-    """Writes the boxes, or captions, of all files of a prediction, with the ids of the COCO JSON that its rows come from.
+    """Writes the boxes, or captions, of all files of a prediction, with the ids of the COCO JSON of its rows.
 
     Returns whether it did: rows of other forms have no such ids.
     """

@@ -70,7 +70,7 @@ class Task(ABC, Generic[OutputsOfTask]):
         activation: what turns outputs into probabilities, where the loss does not say.
         mixes: whether targets may be mixed with those of another row (mixup, cutmix), as shares of the classes.
         places: whether its labels are places in the image; then `move` moves them along with the pixels.
-        draws: whether a row learns something else in each epoch; then `draw` chooses it.
+        varies: whether a row learns something else in each epoch; then `vary` chooses it.
         mirrored: what `flip` does to its labels, as a sentence for whoever asks for it; empty where nothing is to say.
         score: its metric that goes from `chance` to 1, by which training and validation rows are compared.
         metric: what decides which checkpoint is the best where the job does not say.
@@ -83,7 +83,7 @@ class Task(ABC, Generic[OutputsOfTask]):
     usual_activation: ClassVar[Activation] = "softmax"
     mixes: ClassVar[bool] = False
     places: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
+    varies: ClassVar[bool] = False
     mirrored: ClassVar[str] = ""
     score: ClassVar[str] = ""
     metric: ClassVar[str] = "loss"
@@ -302,8 +302,8 @@ class Task(ABC, Generic[OutputsOfTask]):
         """One prediction beside the truth, in a few short lines."""
         raise _missing(type(self), "caption(values, label)")
 
-    def draw(self, targets: Any, draw: Callable[[int], Tensor]) -> Any:
-        """What is learned of the targets in this epoch, for a task that `draws`.
+    def vary(self, targets: Any, draw: Callable[[int], Tensor]) -> Any:
+        """What is learned of the targets in this epoch, for a task that `varies`.
 
         Args:
             draw: `draw(k)` is the k-th random number of each row in this epoch, float64 [rows] in [0, 1).

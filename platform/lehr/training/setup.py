@@ -143,8 +143,8 @@ class Plan:
         complete_rate(job, job.error)
         complete_task(job, job.error)
         complete_metrics(job, job.error)
-        if task.places or task.draws:
-            move, draw = task.move if task.places else None, task.draw if task.draws else None
+        if task.places or task.varies:
+            move, draw = task.move if task.places else None, task.vary if task.varies else None
             augment = augmentations(job, compiled=bool(job.train.compile), move=move, choose=draw)
         metrics = make_metrics(job, task, splits.train.classes, DTYPES[job.train.precision])
         preprocess = preprocessing(job, splits.train)

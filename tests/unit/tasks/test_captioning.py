@@ -230,9 +230,9 @@ def test_a_row_that_could_not_be_read_costs_nothing_and_a_blank_one_can_be_learn
 def test_each_row_learns_one_of_its_captions_by_its_own_draw() -> None:
     task, targets = fitted(*ROWS), rows(*ROWS)
     for share, which in ((0.0, 0), (0.49, 0), (0.5, 1), (0.999, 1)):
-        chosen = task.draw(targets, lambda k, share=share: torch.full((3,), share, dtype=torch.float64))  # type: ignore[misc]
+        chosen = task.vary(targets, lambda k, share=share: torch.full((3,), share, dtype=torch.float64))  # type: ignore[misc]
         assert [from_bytes(row.numpy()) for row in chosen.rows()] == [[ROWS[0][which]], ROWS[1], ROWS[2]]
-    assert len(task.draw(targets[:0], lambda k: torch.zeros(0))) == 0
+    assert len(task.vary(targets[:0], lambda k: torch.zeros(0))) == 0
 
 
 def test_what_a_model_file_keeps_makes_the_same_task() -> None:

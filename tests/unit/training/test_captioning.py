@@ -68,7 +68,7 @@ def test_two_workers_measure_and_keep_what_one_does(decoder: str, data: Path, tm
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(data: Path, tmp_path: Path) -> None:
     def run(name: str, stop_after: int | None) -> RunFolder:
-        plan = plan_of(caption(data, train__averaging="ema", train__stop_early=True))
+        plan = plan_of(caption(data, train__averaging="ema", train__early_stopping={"patience": 5}))
         folder = Folder.at(tmp_path / name)
         made = RunFolder.open(folder) if folder.exists("job.yaml") else RunFolder.create(folder, to_dict(plan.job))
         asked = iter(range(100))

@@ -1,5 +1,5 @@
-"""Digits scattered over a canvas, with boxes, masks or captions: 1,500 grey images of 64 × 64 pixels, each with one to four of
-the bundled digits.
+"""Digits scattered over a canvas, with boxes, masks or captions: 1,500 grey images of 64 × 64 pixels, each with one to
+four of the bundled digits.
 
 Each image is a function of (seed, row) alone. Training images show other digits than those for validation: the scans
 themselves are split. Digits are up to three times as large as they were scanned, and never touch.

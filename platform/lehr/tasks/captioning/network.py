@@ -84,7 +84,8 @@ def _places(grid: tuple[int, int], width: int) -> Tensor:
     """[cells, width]: waves over the rows, then over the columns, from which places are learned. They are as large as
     what is seen: with small random numbers words do not find their places for many epochs."""
     sides = []
-    for side, size in zip(torch.meshgrid(*map(torch.arange, grid), indexing="ij"), (width // 2, width - width // 2)):
+    rows_and_columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+    for side, size in zip(rows_and_columns, (width // 2, width - width // 2), strict=True):
         wave = torch.pi * 2.0 ** (torch.arange(size) // 2 % 4) / 8
         angle = side.flatten()[:, None] * wave
         sides.append(torch.where(torch.arange(size) % 2 == 0, angle.sin(), angle.cos()))

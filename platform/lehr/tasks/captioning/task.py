@@ -1,9 +1,9 @@
 """The task: labels are the captions of each row, values the sentence that was found, with its probability.
 
-Values are float [rows, 1 + longest]: the natural logarithm of the sentence's probability, then the numbers of its words,
-0 after its end. Labels are `Ragged` bytes, see `lehr.tasks.caption_text`. A row may have several captions: in each epoch
-it learns one of them, drawn from (seed, epoch, row); its loss in evaluation is the mean over all of them, and what is
-said of it is compared with all of them.
+Values are float [rows, 1 + longest]: the natural logarithm of the sentence's probability, then the numbers of its
+words, 0 after its end. Labels are `Ragged` bytes, see `lehr.tasks.caption_text`. A row may have several captions: in
+each epoch it learns one of them, drawn from (seed, epoch, row); its loss in evaluation is the mean over all of them,
+and what is said of it is compared with all of them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Captioning(Task[Any]):
     )
     wraps: ClassVar[bool] = True
     ranks: ClassVar[bool] = True
-    draws: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
     shows: ClassVar[bool] = True
     mirrored: ClassVar[str] = "left and right in its captions stay as they are"
 
@@ -176,7 +176,7 @@ class Captioning(Task[Any]):
     def network(self, backbone: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
         return Captioner(backbone, shape, len(self.vocabulary), vars(self.settings))
 
-    def draw(self, targets: Any, draw: Callable[[int], Tensor]) -> Any:
+    def vary(self, targets: Any, draw: Callable[[int], Tensor]) -> Any:
         """One caption of each row: the one that it learns now."""
         if not len(targets):
             return targets
