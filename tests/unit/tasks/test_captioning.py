@@ -198,7 +198,7 @@ def test_the_loss_of_a_row_is_the_mean_over_its_captions_of_that_of_a_word() -> 
     shares = logits.log_softmax(2)
     wanted, words, everything = [], 0, 0.0
     for number, captions in enumerate(ROWS):
-        each = []
+        each: list[Any] = []
         for at in [k for k, row in enumerate(row_of) if row == number]:  # type: ignore[arg-type, var-annotated]
             caption = captions[len(each)]
             said = [*task.vocabulary.encode(caption, 60), END]

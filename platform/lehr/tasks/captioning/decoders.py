@@ -60,7 +60,7 @@ class TransformerDecoder(Decoder):
     def forward(self, cells: Tensor, words: Tensor) -> Tensor:
         found = self.embed(words) + self.position[: words.shape[1]]
         for block in self.blocks:
-            found = block(found, block.of_cells(cells))
+            found = block(found, block.of_cells(cells))  # type: ignore[operator]
         return self.out(self.norm(found))
 
     def start(self, cells: Tensor) -> State:
@@ -114,11 +114,12 @@ class Attention(nn.Module):
         self.heads = heads
         self.query, self.both, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
 
-    def keys(self, of: Tensor) -> tuple[Tensor, ...]:
+    def keys(self, of: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each [rows, heads, length, width of a head]."""
-        return tuple(self._split(each) for each in self.both(of).chunk(2, 2))
+        keys, values = self.both(of).chunk(2, 2)
+        return self._split(keys), self._split(values)
 
-    def forward(self, asked: Tensor, keys: tuple[Tensor, ...], *, causal: bool = False) -> Tensor:
+    def forward(self, asked: Tensor, keys: tuple[Tensor, Tensor], *, causal: bool = False) -> Tensor:
         found = F.scaled_dot_product_attention(self._split(self.query(asked)), *keys, is_causal=causal)
         return self.out(found.transpose(1, 2).flatten(2))
 

@@ -39,6 +39,8 @@ class Captioner(Around):
         grid = tuple(min(side, MOST_CELLS) for side in example.shape[2:]) if example.ndim == 4 else (1, 1)
         self.head = Head((grid[0], grid[1]), _cells(example).shape[2], words, options)
 
+    head: Head
+
     def forward(self, images: Tensor, words: Tensor | None = None, row_of: Tensor | None = None) -> Any:
         cells = self.head.seen(_cells(self._encode(images)))
         if words is None:
