@@ -18,6 +18,7 @@ MAX_VALUES = 100_000  # in a job; aliases counted each time
 MOST_BYTES = 256 << 10  # of job.yaml; a job has a few thousand, and reading this much takes 3 s
 MOST_DEEP = 500  # levels that the quick loader is given
 NAME = "job.yaml"
+_FIRST = re.compile(rb"format: ([0-9]{1,9})\n")
 _SEAL = re.compile(rb"# sha256: ([0-9a-f]{64})\n\Z")
 
 
@@ -36,11 +37,13 @@ class JobFile:
     @classmethod
     def read(cls, folder: Folder) -> JobFile:
         """Raises `RunError` where there is none, where it is damaged, and for a format newer than this lehr's."""
+        return cls.of(_content(folder), folder)
+
+    @classmethod
+    def of(cls, data: bytes, folder: Folder) -> JobFile:
+        """The same of its content."""
         try:
-            data = folder.read(NAME, MOST_BYTES)
             job = yaml.load(data, _loader_for(data))  # a safe loader
-        except FileNotFoundError as error:
-            raise RunError(f"{folder.uri}: is not a run folder: it has no job.yaml") from error
         except _NOT_YAML as error:
             raise RunError(f"{folder.uri}/job.yaml: is damaged: it is not YAML") from error
         number = job.pop("format", None) if isinstance(job, dict) else None
@@ -58,6 +61,16 @@ class JobFile:
             raise RunError(f"{folder.uri}: {newer}")
         return cls(number, job)
 
+    @staticmethod
+    def looked_at(folder: Folder) -> tuple[int, bytes]:
+        """Its format and its content, with the errors of `read`. What lehr has written, as its checksum shows, need not
+        be read for that, which takes most of the time of listing many runs."""
+        data = _content(folder)
+        first, sealed = _FIRST.match(data), _SEAL.search(data)
+        whole = sealed is not None and sealed[1].decode() == _digest(data[: sealed.start()])
+        known = int(first[1]) if first and whole else 0
+        return (known, data) if 1 <= known <= FORMAT else (JobFile.of(data, folder).format, data)
+
     def write(self, folder: Folder) -> None:
         """Replaces job.yaml. Raises `RunError` for a job that YAML cannot hold."""
         folder.write(NAME, self.to_yaml(folder))
@@ -70,6 +83,13 @@ class JobFile:
         except yaml.YAMLError as error:
             raise RunError(f"{folder.uri}/job.yaml: cannot be written: {' '.join(map(str, error.args))}") from error
         return content + f"# sha256: {_digest(content)}\n".encode()
+
+
+def _content(folder: Folder) -> bytes:
+    try:
+        return folder.read(NAME, MOST_BYTES)
+    except FileNotFoundError as error:
+        raise RunError(f"{folder.uri}: is not a run folder: it has no job.yaml") from error
 
 
 def _digest(content: bytes) -> str:

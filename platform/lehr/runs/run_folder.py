@@ -42,6 +42,7 @@ class RunFolder:
         self._number = newest_number(folder) if claim else 0
         self._attempt: Attempt | None = None
         self._file: JobFile | None = None
+        self._looked_at: tuple[int, bytes] | None = None  # format and content of job.yaml, before its job is read
         self._job: dict[str, Any] | None = None
         self._environment: Environment | None = None
 
@@ -67,7 +68,7 @@ class RunFolder:
     def open(cls, where: Folder | str | os.PathLike[str], claim: Claim | None = None) -> RunFolder:
         """The run at a folder, path or URI. Raises `RunError` where there is none, or a newer lehr wrote it."""
         run = cls(where if isinstance(where, Folder) else Folder.at(where), claim)
-        run._file = JobFile.read(run.folder)
+        run._looked_at = JobFile.looked_at(run.folder)
         return run
 
     @property
@@ -87,12 +88,13 @@ class RunFolder:
     @property
     def format(self) -> int:
         """The number of the format that the run was created in."""
-        return self._job_file.format
+        return self._looked_at[0] if self._looked_at else self._job_file.format
 
     @property
     def _job_file(self) -> JobFile:
         if self._file is None:
-            self._file = JobFile.read(self.folder)
+            seen = self._looked_at
+            self._file = JobFile.of(seen[1], self.folder) if seen else JobFile.read(self.folder)
         return self._file
 
     def write_job(self, job: Mapping[str, Any]) -> None:
@@ -101,7 +103,7 @@ class RunFolder:
 
     def _write_job_file(self, file: JobFile) -> None:
         file.write(self.folder)
-        self._file = self._job = None
+        self._file = self._job = self._looked_at = None
 
     @property
     def environment(self) -> Environment:
