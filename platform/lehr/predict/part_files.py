@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class PartResult:
     number: int
     rows: int
     unreadable: tuple[tuple[int, str], ...] = ()
-    ready: float = 0.0
+    ready: float = field(default=0.0, compare=False)  # a time, and no part of what was predicted
 
 
 @dataclass(frozen=True)
