@@ -367,7 +367,7 @@ def _data(source: str, like: TrainJob | None) -> dict[str, Any]:
 
 def _masked(source: str) -> bool:
     """Whether these are images with masks in files beside them, by the names of what is there."""
-    from lehr.data.sources.masks import in_pairs
+    from lehr.data.sources.mask_pairs import in_pairs
 
     return "://" not in source and Path(source).is_dir() and in_pairs(source)
 

@@ -68,7 +68,7 @@ def mirrored(like: Likeness) -> Likeness:
     """Of the same images with left and right exchanged. Where neighbours are equal, bits of the hash may differ."""
     rows = np.unpackbits(like.hashes.view(np.uint8).reshape(-1, 8, 1), axis=2)  # a byte for each of the 8 rows
     hashes = np.packbits(1 - rows[:, :, ::-1], axis=2).reshape(-1, 8).view(np.uint64).reshape(-1)
-    small = like.small.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(like), -1)
+    small = like.small.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(-1, SIDE * SIDE)
     return Likeness(hashes, np.ascontiguousarray(small))
 
 

@@ -44,7 +44,7 @@ SOURCES: dict[str, SourceForm] = {
     "arrow": SourceForm("arrow", path="required", labels=True),
     "table": SourceForm("table", path="required", labels=True),
     "annotations": SourceForm("annotations", path="required", task="detection", several=True),
-    "masks": SourceForm("masks", path="required", labels=True, task="segmentation"),
+    "masks": SourceForm("mask_pairs", path="required", labels=True, task="segmentation"),
     "digits_canvas": SourceForm("digits_canvas", path="none", task="detection", several=True),
     "tar": SourceForm("tar_shards", path="required", labels=True),
     "numpy": SourceForm("arrays", path="required", labels=True),

@@ -35,7 +35,7 @@ TIMM_LOADS = (
 
 
 TORCHVISION_SETS = (*SIZE_PARAMETERS, "weights", "pretrained", "progress", "num_classes")
-"""What lehr says itself when torchvision builds a network."""
+"""Parameters of torchvision's networks that are set here, or that its weights decide."""
 
 
 def find(name: str, options: Mapping[str, Any] | None = None) -> tuple[Model, Collection[str]]:

@@ -42,6 +42,8 @@ FILLED = {
     "shown": "best.yaml",
     "where": "runs/train",
     "tracking/process.py name": "mlflow",
+    "training/resume.py count": "32",
+    "job.data.cache": "memory",
     "recipe.base.task.name": "regression",
     "job.task.name": "regression",
     "wanted_name": "[cat,dog]",

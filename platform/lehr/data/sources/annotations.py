@@ -15,22 +15,22 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import yaml
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileType
 
 from lehr.data.annotations import BoxAnnotations, WrongAnnotations, read_coco, read_voc, read_yolo
 from lehr.data.labels import NO_LABEL, Ragged
-from lehr.data.sources.base import ErrorFactory, Part, Source, file_system, join_path, read_with_retries
+from lehr.data.sources.annotated_files import FilesBelow, split_named
+from lehr.data.sources.base import ErrorFactory, Part, Source, file_system
 from lehr.data.sources.boxes import BoxesPart
-from lehr.data.sources.images import ENDINGS, FILES_PER_PART, FilesPart
-from lehr.data.sources.listing import kind_of, list_folder, shown
+from lehr.data.sources.images import FILES_PER_PART, FilesPart
+from lehr.data.sources.listing import kind_of, shown
 from lehr.data.sources.masks import FORMS as FORMS_OF_MASKS
 from lehr.data.sources.masks import Classes, ShapesPart
 from lehr.data.sources.splits import split_of
@@ -45,88 +45,13 @@ _FILENAME = re.compile(rb"<filename>\s*(.*?)\s*</filename>")
 _PASCAL = re.compile(rb"<database>\s*The VOC20\d\d Database\s*</database>")
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The files below a folder.
-
-    Attributes:
-        root: the folder, as messages and parts name it. path: the same in its file system.
-        names: of all files, relative to it.
-    """
-
-    root: str
-    path: str
-    system: FileSystem
-    names: tuple[str, ...]
-
-    @classmethod
-    def below(cls, root: str) -> _Files:
-        system, path = file_system(root)
-        return cls(root, path, system, tuple(sorted(list_folder(system, path).files)))
-
-    def read(self, name: str) -> bytes:
-        def read() -> bytes:
-            with self.system.open_input_stream(join_path(self.path, name)) as file:
-                return bytes(file.read())
-
-        return read_with_retries(join_path(self.root, name), read)
-
-    def ending(self, *endings: str) -> list[str]:
-        return [name for name in self.names if kind_of(name) in endings]
-
-    @cached_property
-    def images(self) -> Mapping[str, list[str]]:
-        """By its name without folders, where an image is."""
-        found = defaultdict(list)
-        for name in self.ending(*ENDINGS):
-            found[posixpath.basename(name)].append(name)
-        return found
-
-    @cached_property
-    def stems(self) -> Mapping[str, list[str]]:
-        """The same without the ending."""
-        found = defaultdict(list)
-        for name in self.ending(*ENDINGS):
-            found[posixpath.splitext(posixpath.basename(name))[0]].append(name)
-        return found
-
-    def image(self, said: str, near: str) -> str:
-        """The image that an annotation in the file `near` names; what it says where there is none.
-
-        Raises WrongAnnotations where several have that name.
-        """
-        wanted = posixpath.normpath(said.replace("\\", "/")).lstrip("/")
-        found = self.images.get(posixpath.basename(wanted), [])
-        whole = [name for name in found if f"/{name}".endswith(f"/{wanted}")] or found
-        for rule in (partial(_beside, near=near), partial(_same_split, near=near)):
-            whole = list(filter(rule, whole)) or whole
-        if len(whole) > 1:
-            where = shown(posixpath.dirname(name) or "." for name in whole)
-            raise WrongAnnotations(f"there are several images {wanted}, in {where}; allowed: one of each name")
-        return whole[0] if whole else wanted
-
-
-def _beside(name: str, near: str) -> bool:
-    return posixpath.dirname(name) == posixpath.dirname(near)
-
-
-def _same_split(name: str, near: str) -> bool:
-    return _split(posixpath.dirname(name)) == _split(near)
-
-
-def _split(name: str) -> str | None:
-    """The split that a path names, its last word first: `validation` of `annotations/instances_val2017.json`."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((split for word in reversed(words) if (split := split_of(word))), None)
-
-
 Read = tuple[BoxAnnotations, list[str]]
 """Annotations, and the image of each of their rows in the listing."""
 
 
 def is_annotated(root: str) -> bool:
     """Whether the names below a folder are those of images with boxes; no file is read."""
-    names = _Files.below(root).names
+    names = FilesBelow.below(root).names
     bases = {posixpath.basename(name).lower() for name in names}
     coco = any(each.endswith(".json") and ("instances" in each or "coco" in each) for each in bases)
     voc = any(name.endswith(".xml") and "annotations" in posixpath.dirname(name).lower() for name in names)
@@ -149,7 +74,7 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind =
         if there == FileType.NotFound:
             raise job_error("data.path", f'"{path}" does not exist')
         masks = kind == "mask"
-        of = _of_file(path, masks) if there == FileType.File else _of_folder(_Files.below(path), masks)
+        of = _of_file(path, masks) if there == FileType.File else _of_folder(FilesBelow.below(path), masks)
         files, splits, notes = of
         sources = {split: _source(files, *read) for split, read in splits.items()}
     except WrongAnnotations as error:
@@ -165,22 +90,22 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind =
     return replace(train, name=path, other_splits=sources, notes=(*notes, *train.notes))
 
 
-def _of_file(path: str, masks: bool) -> tuple[_Files, dict[str, Read], list[str]]:
+def _of_file(path: str, masks: bool) -> tuple[FilesBelow, dict[str, Read], list[str]]:
     """Of a file that `data.path` names."""
     folder, name = path.rpartition("/")[0] or ("/" if path.startswith("/") else "."), path.rpartition("/")[2]
     if kind_of(name) in YAML:
-        return _of_folder(_Files.below(folder), masks)
+        return _of_folder(FilesBelow.below(folder), masks)
     if kind_of(name) != ".json":
         raise WrongAnnotations(f"it is a file that ends in {kind_of(name)}; allowed: a .json file, or a folder")
-    files = _Files.below(folder)
+    files = FilesBelow.below(folder)
     found = read_coco(files.read(name), shapes=masks)
     if not any(posixpath.basename(each) in files.images for each in found.files):
         above = folder.rpartition("/")[0] or ("/" if folder.startswith("/") else "..")
-        files, name = _Files.below(above), f"{folder.rpartition('/')[2]}/{name}"
+        files, name = FilesBelow.below(above), f"{folder.rpartition('/')[2]}/{name}"
     return files, {"train": (found, [files.image(each, name) for each in found.files])}, []
 
 
-def _of_folder(files: _Files, masks: bool = False) -> tuple[_Files, dict[str, Read], list[str]]:
+def _of_folder(files: FilesBelow, masks: bool = False) -> tuple[FilesBelow, dict[str, Read], list[str]]:
     """Of a folder: the first form of which something is there; a note says what else is."""
     jsons, xmls = _instances(files), files.ending(".xml")
     texts = [name for name in files.ending(".txt") if posixpath.splitext(posixpath.basename(name))[0] in files.stems]
@@ -205,7 +130,7 @@ def _of_folder(files: _Files, masks: bool = False) -> tuple[_Files, dict[str, Re
     return files, read, also if others else []
 
 
-def _instances(files: _Files) -> list[str]:
+def _instances(files: FilesBelow) -> list[str]:
     """The JSON files with boxes: those called `instances…`, or all that have annotations of images."""
     found = files.ending(".json")
     named = [name for name in found if "instances" in posixpath.basename(name).lower()]
@@ -220,10 +145,10 @@ def _instances(files: _Files) -> list[str]:
     return named or list(filter(has_boxes, found))
 
 
-def _coco(files: _Files, names: Sequence[str], *, shapes: bool = False) -> dict[str, Read]:
+def _coco(files: FilesBelow, names: Sequence[str], *, shapes: bool = False) -> dict[str, Read]:
     found: dict[str, Read] = {}
     for name in names:
-        split = _split(name) or "train"
+        split = split_named(name) or "train"
         if split in found:
             what = f"several JSON files are of one split, {shown(names)}"
             raise WrongAnnotations(f"{what}; allowed: train, val, test in their names, or the path of one of them")
@@ -235,7 +160,7 @@ def _coco(files: _Files, names: Sequence[str], *, shapes: bool = False) -> dict[
     return found
 
 
-def _voc(files: _Files, names: Sequence[str]) -> dict[str, Read]:
+def _voc(files: FilesBelow, names: Sequence[str]) -> dict[str, Read]:
     contents = {name: files.read(name) for name in names}
     places = []
     for name, content in contents.items():
@@ -263,7 +188,7 @@ def _voc(files: _Files, names: Sequence[str]) -> dict[str, Read]:
     return splits
 
 
-def _yolo(files: _Files, names: Sequence[str]) -> dict[str, Read]:
+def _yolo(files: FilesBelow, names: Sequence[str]) -> dict[str, Read]:
     classes = _yolo_classes(files)
     by_place = set(names)
     texts: dict[str, str | None] = {}
@@ -284,7 +209,7 @@ def _yolo(files: _Files, names: Sequence[str]) -> dict[str, Read]:
     return _by_folder(read, list(texts), list(texts))
 
 
-def _size(files: _Files, image: str) -> tuple[int, int]:
+def _size(files: FilesBelow, image: str) -> tuple[int, int]:
     from lehr.data.decode import UnreadableImage, size_of  # which imports sources
 
     try:
@@ -294,7 +219,7 @@ def _size(files: _Files, image: str) -> tuple[int, int]:
     return height, width
 
 
-def _yolo_classes(files: _Files) -> list[str]:
+def _yolo_classes(files: FilesBelow) -> list[str]:
     """The names of the classes. Raises WrongAnnotations where no file has them."""
     for name in files.ending(*YAML):
         content = yaml.safe_load(files.read(name))
@@ -322,7 +247,7 @@ def _named(names: Any, file: str) -> list[str]:
 
 def _by_folder(read: BoxAnnotations, places: Sequence[str], names: Sequence[str]) -> dict[str, Read]:
     """The rows of each split, by the folders that their files are in; all are for training where none is a split."""
-    splits = np.array([_split(posixpath.dirname(name)) or "train" for name in names])
+    splits = np.array([split_named(posixpath.dirname(name)) or "train" for name in names])
     return {split: _rows(read, places, np.flatnonzero(splits == split).tolist()) for split in np.unique(splits)}
 
 
@@ -340,7 +265,7 @@ def _rows(read: BoxAnnotations, places: Sequence[str], rows: Sequence[int]) -> R
     return some, [places[row] for row in rows]
 
 
-def _source(files: _Files, read: BoxAnnotations, places: Sequence[str]) -> Source:
+def _source(files: FilesBelow, read: BoxAnnotations, places: Sequence[str]) -> Source:
     """The rows of one split. Raises WrongAnnotations where none of their images is there."""
     known = set(files.names)
     gone = [place for place in places if place not in known]

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.fs import FileType
 
-from lehr.data.sources import arrow, captions, masks, parquet, table, tar_shards
+from lehr.data.sources import arrow, captions, mask_pairs, parquet, table, tar_shards
 from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path
 from lehr.data.sources.image_columns import can_be_image
 from lehr.data.sources.images import branching, by_folder, list_images
@@ -78,7 +78,7 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind) 
 def _opened(section: DataSection, job_error: ErrorFactory, kind: LabelKind) -> Source:
     assert section.path is not None, "DataSection requires a path for this source"
     if kind == "mask" and _has_masks(section.path):
-        source = masks.open_source(section, job_error, kind)
+        source = mask_pairs.open_source(section, job_error, kind)
         return replace(source, notes=(told(source, section.path), *source.notes))
     if kind == "captions" and not is_pattern(section.path) and captions.has_captions(section.path):
         _refuse_columns(section, section.path, SOURCES["annotations"], job_error)
@@ -122,7 +122,7 @@ def _has_masks(path: str) -> bool:
         filesystem, inner = file_system(path)
         kind = filesystem.get_file_info(inner).type
         names = list_folder(filesystem, inner).files if kind == FileType.Directory else []
-        return kind != FileType.NotFound and masks.has_masks(path, names)
+        return kind != FileType.NotFound and mask_pairs.has_masks(path, names)
     except (OSError, ValueError):
         return False
 

@@ -17,7 +17,7 @@ from pyarrow.fs import FileType
 from lehr.data.annotations import WrongAnnotations
 from lehr.data.captions import FORMS, Captions, as_labels, read_captions
 from lehr.data.labels import NO_LABEL, Labels, object_array
-from lehr.data.sources.annotations import _Files, _split
+from lehr.data.sources.annotated_files import FilesBelow, split_named
 from lehr.data.sources.base import ErrorFactory, LabelledPart, Part, Source, file_system
 from lehr.data.sources.boxes import no_boxes
 from lehr.data.sources.images import FILES_PER_PART, FilesPart
@@ -37,7 +37,7 @@ def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
         there = system.get_file_info(inner).type
         if there == FileType.NotFound:
             raise job_error("data.path", f'"{path}" does not exist')
-        found = _of_file(path) if there == FileType.File else _of_folder(_Files.below(path))
+        found = _of_file(path) if there == FileType.File else _of_folder(FilesBelow.below(path))
     except WrongAnnotations as error:
         raise job_error("data.path", f'"{path}": {error}') from None
     except (OSError, ValueError) as error:
@@ -58,9 +58,9 @@ def has_captions(path: str) -> bool:
         there = system.get_file_info(inner).type
         if there == FileType.File:
             folder, _, name = path.rpartition("/")
-            files = _Files(folder or ".", inner.rpartition("/")[0], system, ())
+            files = FilesBelow(folder or ".", inner.rpartition("/")[0], system, ())
             return kind_of(name) == JSON and _holds_captions(files, name)
-        return there == FileType.Directory and bool(_files_of(_Files.below(path)))
+        return there == FileType.Directory and bool(_files_of(FilesBelow.below(path)))
     except (OSError, ValueError):
         return False
 
@@ -69,21 +69,21 @@ def _of_file(path: str) -> dict[str, Source]:
     folder, name = path.rpartition("/")[0] or ("/" if path.startswith("/") else "."), path.rpartition("/")[2]
     if kind_of(name) != JSON:
         raise WrongAnnotations(f"it is a file that ends in {kind_of(name)}; allowed: {FORMS}")
-    files = _Files.below(folder)
+    files = FilesBelow.below(folder)
     found = read_captions(files.read(name))
     if not any(posixpath.basename(each) in files.images for each in found.files):
         above = folder.rpartition("/")[0] or ("/" if folder.startswith("/") else "..")
-        files, name = _Files.below(above), f"{folder.rpartition('/')[2]}/{name}"
+        files, name = FilesBelow.below(above), f"{folder.rpartition('/')[2]}/{name}"
     return {"train": _source(files, found, name)}
 
 
-def _of_folder(files: _Files) -> dict[str, Source]:
+def _of_folder(files: FilesBelow) -> dict[str, Source]:
     names = _files_of(files)
     if not names:
         raise WrongAnnotations(f"it has no JSON file with captions; allowed: {FORMS}")
     found: dict[str, Source] = {}
     for name in names:
-        split = _split(name) or "train"
+        split = split_named(name) or "train"
         if split in found:
             what = f"several JSON files are of one split, {shown(names)}"
             raise WrongAnnotations(f"{what}; allowed: train, val, test in their names, or the path of one of them")
@@ -94,14 +94,14 @@ def _of_folder(files: _Files) -> dict[str, Source]:
     return found
 
 
-def _files_of(files: _Files) -> list[str]:
+def _files_of(files: FilesBelow) -> list[str]:
     """The JSON files with captions: those called so, or all that have some."""
     found = files.ending(JSON)
     named = [name for name in found if "caption" in posixpath.basename(name).lower()]
     return named or [name for name in found if _holds_captions(files, name)]
 
 
-def _holds_captions(files: _Files, name: str) -> bool:
+def _holds_captions(files: FilesBelow, name: str) -> bool:
     try:
         whole = json.loads(files.read(name))
     except (ValueError, RecursionError):
@@ -111,7 +111,7 @@ def _holds_captions(files: _Files, name: str) -> bool:
     return any(isinstance(each, dict) and "caption" in each for each in whole["annotations"] or ())
 
 
-def _source(files: _Files, read: Captions, near: str) -> Source:
+def _source(files: FilesBelow, read: Captions, near: str) -> Source:
     """The rows of one split. Raises WrongAnnotations where none of their images is there."""
     places = [files.image(each, near) for each in read.files]
     known = set(files.names)
