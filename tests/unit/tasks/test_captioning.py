@@ -96,6 +96,13 @@ def test_a_perfect_set_of_captions_has_the_highest_measures() -> None:
     assert math.isnan(cider([], []))
 
 
+@pytest.mark.parametrize("said", [["seven", "two"], ["a dog", "a cat"], ["the red dog", "a cat"]])
+def test_short_captions_that_are_right_have_the_highest_bleu(said: list[str]) -> None:
+    words = [tuple(each.split()) for each in said]
+    assert bleu(words, [[each] for each in words]) == pytest.approx(1, abs=1e-6)
+    assert bleu(words[::-1], [[each] for each in words]) < 0.8
+
+
 def test_errors_are_edits_to_the_nearest_true_caption() -> None:
     assert word_errors(("a", "red", "dog"), [("a", "big", "red", "dog"), ("x",)]) == 1 / 4
     assert word_errors(("a",), [("a",), ("b", "c")]) == 0
@@ -171,6 +178,16 @@ def test_one_beam_is_greedy_and_no_image_depends_on_another(kind: str) -> None:
                 break
             said.append(int(last))
     assert [int(word) for word in greedy[1:]] == said + [END] * (6 - len(said))
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_decoder_that_never_ends_gives_the_longest_sentence(beam: int) -> None:
+    made = decoder("lstm")
+    with torch.no_grad():
+        made.out.bias[END] = -1e4
+        found = search(made, torch.randn(2, 4, 16, dtype=torch.float64), 5, beam)
+    assert found.isfinite().all()
+    assert (found[:, 1:] >= FIRST).all()
 
 
 # ── the task ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,7 +31,9 @@ def grams(words: Words) -> Counter[Words]:
 
 def bleu(found: Sequence[Words], true: Sequence[Sequence[Words]], longest: int = LONGEST_GRAM) -> float:
     """BLEU of a whole set of captions, 0 to 1: the geometric mean of the shares of their runs of one to `longest` words
-    that are in a true caption, lowered where they are shorter than the true ones nearest to them in length."""
+    that are in a true caption, lowered where they are shorter than the true ones nearest to them in length. Lengths of
+    runs that no true caption has are left out: else captions of three words could never be right."""
+    longest = max(1, min(longest, max((len(each) for references in true for each in references), default=longest)))
     right, all_of, length, wanted = [0] * longest, [0] * longest, 0, 0
     for words, references in zip(found, true, strict=True):
         length += len(words)
