@@ -23,6 +23,7 @@ from lehr.tasks.captioning.measures import bleu, cider, exact, word_errors
 from lehr.tasks.captioning.network import Captioner
 from lehr.tasks.captioning.task import Captioning
 from lehr.tasks.captioning.vocabulary import END, FIRST, START, UNKNOWN, Vocabulary
+from lehr.tasks.forms import spoken_in_full
 
 # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,6 +102,18 @@ def test_short_captions_that_are_right_have_the_highest_bleu(said: list[str]) ->
     words = [tuple(each.split()) for each in said]
     assert bleu(words, [[each] for each in words]) == pytest.approx(1, abs=1e-6)
     assert bleu(words[::-1], [[each] for each in words]) < 0.8
+
+
+def test_bleu_is_nothing_where_no_four_words_in_a_row_are_right() -> None:
+    said, true = ("a", "dog", "runs", "in", "the", "snow"), ("the", "dog", "runs", "on", "the", "grass")
+    assert bleu([tuple(said)], [[tuple(true)]]) == 0.0
+    assert bleu([()], [[tuple(true)]]) == 0.0
+
+
+def test_metrics_are_called_as_people_call_them() -> None:
+    names = ("validation_cider", "validation_bleu_4", "averaged_validation_miou", "validation_loss", "train_loss")
+    said = ["validation CIDEr", "validation BLEU-4", "averaged validation mean IoU", "validation loss", "train loss"]
+    assert [spoken_in_full(name) for name in names] == said
 
 
 def test_errors_are_edits_to_the_nearest_true_caption() -> None:

@@ -46,6 +46,8 @@ def bleu(found: Sequence[Words], true: Sequence[Sequence[Words]], longest: int =
         for run, count in grams(words).items():
             if len(run) <= longest:
                 right[len(run) - 1] += min(count, most[run])
+    if not all(right[:longest]):
+        return 0.0  # pycocoevalcap has up to 1e-3 here, of its `TINY`
     shares = math.prod((right[n] + TINY) / (all_of[n] + SMALL) for n in range(longest)) ** (1 / longest)
     ratio = (length + TINY) / (wanted + SMALL)
     return shares * math.exp(1 - 1 / ratio) if ratio < 1 else shares
