@@ -10,7 +10,9 @@ Lite0 and its ImageNet weights, with the head first, on images of 144 x 192 pixe
 are judged by exact match, BLEU-4 and CIDEr beside the most frequent training caption, told of every image; `counts` by
 the mean absolute error of each kind of cell beside the median of the training images, which no other constant is
 better than on these. Of a sentence the counts are read too. Each result is a line of FILE; what is there already is
-not done again.
+not done again. Trainings are kept beside it in a folder: one that was stopped goes on where it was, and `cpu` is then
+only that of its last part. The images of `val` also choose the epoch of each network, so that its figures are a little
+better than on unseen ones.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import csv
 import io
 import json
 import re
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -57,7 +58,8 @@ def main() -> None:
             for part in options.parts:
                 if (part, seed, options.epochs) not in done:
                     began = time.process_time()
-                    found = measure(part, options.folder, options.epochs, seed)
+                    place = options.file.with_suffix(".runs").absolute() / f"{part}-{seed}-{options.epochs}"
+                    found = measure(part, options.folder, place, options.epochs, seed)
                     about = {"part": part, "seed": seed, "epochs": options.epochs}
                     line = {**about, "cpu": round(time.process_time() - began, 1), **found}
                     with options.file.open("a") as stream:
@@ -70,11 +72,11 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def measure(part: str, folder: Path, epochs: int, seed: int) -> dict[str, Any]:
+def measure(part: str, folder: Path, place: Path, epochs: int, seed: int) -> dict[str, Any]:
     if part == "guess":
         return guess(folder)
-    with tempfile.TemporaryDirectory() as place:
-        return (captions if part == "captions" else counts)(folder, Path(place), epochs, seed)
+    place.mkdir(parents=True, exist_ok=True)
+    return (captions if part == "captions" else counts)(folder, place, epochs, seed)
 
 
 # ── the data ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,7 +169,8 @@ def weights_file() -> str:
 def captions(folder: Path, place: Path, epochs: int, seed: int) -> dict[str, Any]:
     whole = job_of(epochs, seed, place / "runs")
     for file in ("captions_train.json", "captions_val.json", "JPEGImages"):
-        (place / file).symlink_to((folder / file).absolute())
+        if not (place / file).exists():
+            (place / file).symlink_to((folder / file).absolute())
     whole |= {
         "data": {"source": "annotations", "path": str(place), "image_size": SIZE},
         "task": {"name": "captioning", "least_count": 1},
