@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from tests.benchmarks import alternating, cifar10_fast, gpu_step, growth, memory, outside_compute, recording, results
+from tests.benchmarks import (
+    alternating,
+    captions,
+    cifar10_fast,
+    gpu_step,
+    growth,
+    memory,
+    outside_compute,
+    recording,
+    results,
+)
 
 from lehr.curves import write_curves
 from lehr.data.load import OpenedSources, splits
@@ -134,3 +145,29 @@ def test_growth_is_drawn_and_data_sets_of_any_size_are_written(tmp_path: Path) -
     assert growth.draw(found).startswith(b"\x89PNG")
     memory.images(tmp_path / "images.parquet", 1100)
     assert pq.read_metadata(tmp_path / "images.parquet").num_rows == 1100
+
+
+def test_counts_are_read_from_a_sentence_and_measured() -> None:
+    assert captions.counts_in("7 red cells, 1 white cell and 12 platelets") == [7, 1, 12]
+    assert captions.counts_in("1 white cell") == [0, 1, 0]
+    assert captions.errors([[7.0, 1.0, 0.0], [9.0, 1.0, 3.0]], [[5, 1, 0], [9, 2, 0]]) == {
+        "RBC": 1.0,
+        "WBC": 0.5,
+        "Platelets": 1.5,
+    }
+
+
+def test_the_guess_of_captions_looks_at_no_image(tmp_path: Path) -> None:
+    said = ["2 red cells", "2 red cells", "1 red cell and 1 white cell"]
+    kinds = [{"id": 1, "name": "RBC"}, {"id": 2, "name": "WBC"}]
+    cells = [[1, 1], [1, 1], [1, 2]]
+    for split in ("train", "val"):
+        images = [{"id": k, "file_name": f"{split}{k}.png"} for k in range(3)]
+        texts = [{"id": k, "image_id": k, "caption": text} for k, text in enumerate(said)]
+        boxes = [{"image_id": k, "category_id": kind} for k, each in enumerate(cells) for kind in each]
+        for name, found in (("captions", texts), ("instances", boxes)):
+            whole = {"images": images, "annotations": found, "categories": kinds}
+            (tmp_path / f"{name}_{split}.json").write_text(json.dumps(whole))
+    found = captions.guess(tmp_path)
+    assert (found["caption"], found["exact match"]) == ("2 red cells", 0.6667)
+    assert found["MAE of the median"] == {"RBC": 0.333, "WBC": 0.333, "Platelets": 0.0}

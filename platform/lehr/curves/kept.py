@@ -13,6 +13,7 @@ from lehr.curves.thresholds import DEFAULT
 from lehr.errors import JobError
 from lehr.formatting import format_metric
 from lehr.job import TrainJob, from_dict
+from lehr.tasks.forms import spoken_in_full
 
 
 def with_model(finding: Finding, curves: Curves) -> Finding:
@@ -35,7 +36,7 @@ def with_model(finding: Finding, curves: Curves) -> Finding:
     if name == "validation_accuracy" and f"{values[best]:.1%}" == f"{signals.final(signals.validation):.1%}":
         return finding
     epoch = curves.epochs["epoch"][best]
-    said = f"the model is that of epoch {epoch:.0f}, with {name.replace('_', ' ')}"
+    said = f"the model is that of epoch {epoch:.0f}, with {spoken_in_full(name)}"
     return replace(finding, evidence=f"{finding.evidence}; {said} {format_metric(float(values[best]), name)}")
 
 

@@ -18,7 +18,7 @@ from lehr.curves.findings import NOT_LEARNING, Finding
 from lehr.curves.signals import Signals
 from lehr.formatting import count_of, format_metric
 from lehr.reporting.smoothing import Floats
-from lehr.tasks.forms import spoken
+from lehr.tasks.forms import spoken, spoken_in_full
 
 LEAST_GAP = 0.1
 """Training score above validation score, from chance (0) to perfect (1), from which on it is told."""
@@ -134,7 +134,7 @@ def _too_short(s: Signals) -> Finding | None:
 def _nothing_seen(s: Signals) -> Finding:
     metric = str(s.curves.option("train.metric", ""))
     values = s.curves.epoch_column(metric)
-    known = f"; {metric.replace('_', ' ')} ends at {format_metric(s.final(values), metric)}"
+    known = f"; {spoken_in_full(metric)} ends at {format_metric(s.final(values), metric)}"
     gap = s.final(_score(s, "clean_train")) - s.final(_score(s, "validation"))
     apart = f"; on training rows it is {gap:.3f} higher" if math.isfinite(gap) and gap > 0 else ""
     return Finding(

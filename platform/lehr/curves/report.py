@@ -28,7 +28,7 @@ from lehr.reporting import drawing
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import NetworkSurvey, Progress, RunFolder
 from lehr.runs.columns import listed
-from lehr.tasks.forms import spoken
+from lehr.tasks.forms import spoken, spoken_in_full
 
 _FATAL = ("diverged", "not_learning", "at_chance")
 _TIME_COLORS = {
@@ -165,7 +165,7 @@ def _facts(curves: Curves, progress: Progress) -> list[tuple[str, str]]:
     best, facts = progress.best, [("State", str(progress.status))]
     if best.value is not None:
         value = format_metric(best.value, best.metric, progress.measured_rows)
-        facts.append((f"Best {best.metric.replace('_', ' ')}", f"{value} (epoch {best.epoch})"))
+        facts.append((f"Best {spoken_in_full(best.metric)}", f"{value} (epoch {best.epoch})"))
     if (test := progress.metrics.get("test_accuracy")) is not None:
         value = format_metric(test, "test_accuracy", progress.measured_rows)
         facts.append(("Test accuracy of the best model", value))

@@ -13,7 +13,7 @@ from typing import Self
 from lehr.errors import RunError
 from lehr.intervals import SHARES, in_words
 from lehr.runs import Folder
-from lehr.tasks.forms import spoken
+from lehr.tasks.forms import spoken, spoken_in_full
 
 FILE, FORMAT = "folds.json", 1
 
@@ -146,8 +146,7 @@ def with_error(mean: float, error: float, metric: str) -> str:
 
 def name_of(metric: str) -> str:
     """`validation accuracy`, `validation MAE`."""
-    split, _, name = metric.partition("validation_")
-    return f"{split.replace('_', ' ')}validation {spoken(name)}" if name else metric.replace("_", " ")
+    return spoken_in_full(metric)
 
 
 def first(measured: Mapping[str, float], most: int = 4) -> dict[str, float]:

@@ -28,6 +28,7 @@ from lehr.runs.attempts import newest_number
 from lehr.runs.columns import listed
 from lehr.runs.examples import Examples
 from lehr.runs.row_names import write_row_names
+from lehr.tasks.forms import spoken_in_full
 from lehr.training.allocation import allocate, too_much
 from lehr.training.failures import describe, describe_lost_workers, full_memory, last_line
 from lehr.training.group import Group
@@ -241,7 +242,7 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
     if best.value is not None and progress.training:
         value = format_metric(best.value, best.metric, progress.measured_rows)
         epochs = progress.training.epochs
-        lines.append(f"Best {best.metric.replace('_', ' ')}: {value}, epoch {best.epoch} of {epochs}")
+        lines.append(f"Best {spoken_in_full(best.metric)}: {value}, epoch {best.epoch} of {epochs}")
     elif best.metric and progress.training and progress.training.epochs_done:
         told = f"{best.metric.replace('_', ' ')} was not a number after any epoch"
         lines.append(f"{told[:1].upper()}{told[1:]}: the model is that of the last one")

@@ -52,7 +52,6 @@ WORDS = {
     "f1": "F1",
     "miou": "mean IoU",
     "iou": "IoU",
-    "bleu": "BLEU",
     "cider": "CIDEr",
 }
 """Metrics as people call them, where that is not their name in the record."""
@@ -60,8 +59,16 @@ WORDS = {
 
 def spoken(name: str) -> str:
     """`R²` for `r2`, `MAE platelets` for `mae_platelets`, `average precision` for `average_precision`."""
+    if name.startswith("bleu_"):
+        return name.replace("bleu_", "BLEU-")
     metric, _, of = name.partition("_")
     return f"{WORDS[metric]} {of}".strip() if metric in WORDS else name.replace("_", " ")
+
+
+def spoken_in_full(name: str) -> str:
+    """`validation CIDEr` for `validation_cider`; of what names no validation rows, words for its underscores."""
+    before, validation, metric = name.partition("validation_")
+    return f"{before}{validation}".replace("_", " ") + spoken(metric) if metric else name.replace("_", " ")
 
 
 IN_FULL = {

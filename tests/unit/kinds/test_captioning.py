@@ -120,7 +120,7 @@ def test_evaluate_measures_what_the_training_measured(
         str(trained.folder.local_path.parent),
     )
     assert "CIDEr" in told
-    assert "BLEU 4" in told
+    assert "BLEU-4" in told
 
 
 def test_the_report_shows_captions_beside_the_truth_the_worst_first(trained: RunFolder) -> None:

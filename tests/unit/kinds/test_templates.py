@@ -91,3 +91,14 @@ def test_the_template_of_a_detection(tmp_path: Path) -> None:
     run = lehr.run(lehr.load(JOBS / "detection.yaml", {**changes, "workers.count": 1}), debug=True)
     assert run.best["metric"] == "validation_map"
     assert run.predict([data / "images" / "val000.png"]).shape == (1, 100, 6)
+
+
+def test_the_template_of_captioning(tmp_path: Path) -> None:
+    from tests.unit.data.coco import write_captions
+
+    data = write_captions(tmp_path / "set", {"train": 20, "val": 4})
+    changes: dict[str, Any] = {"data.source": "auto", "data.path": str(data), "train.epochs": 2, "storage": "runs"}
+    tiny = {"task.width": 16, "task.heads": 2, "task.depth": 1, "task.longest": 6, "workers.count": 1}
+    run = lehr.run(lehr.load(JOBS / "captioning.yaml", {**changes, **tiny}), debug=True)
+    assert run.best["metric"] == "validation_cider"
+    assert run.predict([data / "images" / "val000.png"]).shape == (1, 7)

@@ -23,6 +23,7 @@ from lehr.tasks.captioning.measures import bleu, cider, exact, word_errors
 from lehr.tasks.captioning.network import Captioner
 from lehr.tasks.captioning.task import Captioning
 from lehr.tasks.captioning.vocabulary import END, FIRST, START, UNKNOWN, Vocabulary
+from lehr.tasks.forms import spoken_in_full
 
 # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -94,6 +95,25 @@ def test_a_perfect_set_of_captions_has_the_highest_measures() -> None:
     assert exact([row[0] for row in true], true) == 1
     assert exact([true[0][0], ()], true) == 0.5
     assert math.isnan(cider([], []))
+
+
+@pytest.mark.parametrize("said", [["seven", "two"], ["a dog", "a cat"], ["the red dog", "a cat"]])
+def test_short_captions_that_are_right_have_the_highest_bleu(said: list[str]) -> None:
+    words = [tuple(each.split()) for each in said]
+    assert bleu(words, [[each] for each in words]) == pytest.approx(1, abs=1e-6)
+    assert bleu(words[::-1], [[each] for each in words]) < 0.8
+
+
+def test_bleu_is_nothing_where_no_four_words_in_a_row_are_right() -> None:
+    said, true = ("a", "dog", "runs", "in", "the", "snow"), ("the", "dog", "runs", "on", "the", "grass")
+    assert bleu([tuple(said)], [[tuple(true)]]) == 0.0
+    assert bleu([()], [[tuple(true)]]) == 0.0
+
+
+def test_metrics_are_called_as_people_call_them() -> None:
+    names = ("validation_cider", "validation_bleu_4", "averaged_validation_miou", "validation_loss", "train_loss")
+    said = ["validation CIDEr", "validation BLEU-4", "averaged validation mean IoU", "validation loss", "train loss"]
+    assert [spoken_in_full(name) for name in names] == said
 
 
 def test_errors_are_edits_to_the_nearest_true_caption() -> None:
@@ -171,6 +191,16 @@ def test_one_beam_is_greedy_and_no_image_depends_on_another(kind: str) -> None:
                 break
             said.append(int(last))
     assert [int(word) for word in greedy[1:]] == said + [END] * (6 - len(said))
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_decoder_that_never_ends_gives_the_longest_sentence(beam: int) -> None:
+    made = decoder("lstm")
+    with torch.no_grad():
+        made.out.bias[END] = -1e4
+        found = search(made, torch.randn(2, 4, 16, dtype=torch.float64), 5, beam)
+    assert found.isfinite().all()
+    assert (found[:, 1:] >= FIRST).all()
 
 
 # ── the task ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,7 +31,9 @@ def grams(words: Words) -> Counter[Words]:
 
 def bleu(found: Sequence[Words], true: Sequence[Sequence[Words]], longest: int = LONGEST_GRAM) -> float:
     """BLEU of a whole set of captions, 0 to 1: the geometric mean of the shares of their runs of one to `longest` words
-    that are in a true caption, lowered where they are shorter than the true ones nearest to them in length."""
+    that are in a true caption, lowered where they are shorter than the true ones nearest to them in length. Lengths of
+    runs that no true caption has are left out: else captions of three words could never be right."""
+    longest = max(1, min(longest, max((len(each) for references in true for each in references), default=longest)))
     right, all_of, length, wanted = [0] * longest, [0] * longest, 0, 0
     for words, references in zip(found, true, strict=True):
         length += len(words)
@@ -44,6 +46,8 @@ def bleu(found: Sequence[Words], true: Sequence[Sequence[Words]], longest: int =
         for run, count in grams(words).items():
             if len(run) <= longest:
                 right[len(run) - 1] += min(count, most[run])
+    if not all(right[:longest]):
+        return 0.0  # pycocoevalcap has up to 1e-3 here, of its `TINY`
     shares = math.prod((right[n] + TINY) / (all_of[n] + SMALL) for n in range(longest)) ** (1 / longest)
     ratio = (length + TINY) / (wanted + SMALL)
     return shares * math.exp(1 - 1 / ratio) if ratio < 1 else shares
