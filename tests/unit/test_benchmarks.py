@@ -164,10 +164,10 @@ def test_the_guess_of_captions_looks_at_no_image(tmp_path: Path) -> None:
     for split in ("train", "val"):
         images = [{"id": k, "file_name": f"{split}{k}.png"} for k in range(3)]
         texts = [{"id": k, "image_id": k, "caption": text} for k, text in enumerate(said)]
-        boxes = [{"image_id": k, "category_id": kind} for k, each in enumerate(cells) for kind in each]
-        for name, found in (("captions", texts), ("instances", boxes)):
-            whole = {"images": images, "annotations": found, "categories": kinds}
+        boxes = [{"image_id": k, "category_id": kind} for k, some in enumerate(cells) for kind in some]
+        for name, each in (("captions", texts), ("instances", boxes)):
+            whole = {"images": images, "annotations": each, "categories": kinds}
             (tmp_path / f"{name}_{split}.json").write_text(json.dumps(whole))
-    found = captions.guess(tmp_path)
-    assert (found["caption"], found["exact match"]) == ("2 red cells", 0.6667)
-    assert found["MAE of the median"] == {"RBC": 0.333, "WBC": 0.333, "Platelets": 0.0}
+    guessed = captions.guess(tmp_path)
+    assert (guessed["caption"], guessed["exact match"]) == ("2 red cells", 0.6667)
+    assert guessed["MAE of the median"] == {"RBC": 0.333, "WBC": 0.333, "Platelets": 0.0}
