@@ -22,7 +22,12 @@ def file(tmp_path: Path) -> Path:
 def test_what_lehr_wrote_is_read_when_its_job_is_asked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     of = JobFile.of
-    monkeypatch.setattr(JobFile, "of", lambda data, folder: read.append(folder.uri) or of(data, folder))
+
+    def noted(data: bytes, folder: Folder) -> JobFile:
+        read.append(folder.uri)
+        return of(data, folder)
+
+    monkeypatch.setattr(JobFile, "of", noted)
     run = RunFolder.open(file.parent)
     assert run.status() == "new"
     assert not read
