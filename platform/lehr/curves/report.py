@@ -49,6 +49,7 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
     tables = [
         _epoch_table(curves),
         Section("Events", table(events), folded=False) if events else None,
+        Section("To do it again", table(_again(run)), folded=True),
         Section("Environment", table(_environment(run.environment.to_json())), folded=True),
     ]
     sections = [
@@ -61,6 +62,18 @@ def report_page(run: RunFolder, curves: Curves, diagnosis: Diagnosis, drawn: alt
         job_section(run),
     ]
     return page(run.name, subtitle(curves), [each for each in sections if each], _facts(curves, progress))
+
+
+def _again(run: RunFolder) -> list[tuple[str, str]]:
+    """What to type, and what has to be the same then."""
+    environment = run.environment
+    rows = [("Type", as_typed("lehr run JOB", run))]
+    if environment.git:
+        changed = ", and changes that were not committed" if environment.git.dirty else ""
+        rows.append(("Code", f"commit {environment.git.commit[:12]}{changed}"))
+    if environment.data and environment.data.fingerprint:
+        rows.append(("Data", f"fingerprint {environment.data.fingerprint}"))
+    return rows
 
 
 def _few_rows(run: RunFolder, progress: Progress) -> Markup:

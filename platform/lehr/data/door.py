@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from lehr.data.dataset import Images
+from lehr.data.fingerprint import fingerprint
 from lehr.data.leaks import leaks
 from lehr.data.load import OpenedSources, split_ids
 from lehr.data.pixels import PixelFormat
@@ -92,6 +93,10 @@ class Listener(Protocol):
         """Images that could not be read, which the run keeps beside the other facts."""
         ...
 
+    def note_fingerprint(self, letters: str) -> None:
+        """That of the data (`lehr.data.fingerprint`), likewise."""
+        ...
+
 
 @dataclass(frozen=True)
 class CachePolicy:
@@ -141,7 +146,9 @@ def choose(opened: OpenedSources, host: Host, listener: Listener) -> CachePolicy
 def load(opened: OpenedSources, policy: CachePolicy, host: Host, listener: Listener) -> Data:
     """The rows of each source: decoded now, or ready to be decoded when they are needed."""
     if policy.streamed:
-        return opened.stream(host.decoder())
+        streams = opened.stream(host.decoder())
+        listener.note_fingerprint(fingerprint(streams))
+        return streams
     listener.status(f"reading {sum(source.rows for source in opened.sources.values()):,} images")
     images = opened.decode(host.read)
     host.held_bytes += opened.nbytes
@@ -150,6 +157,7 @@ def load(opened: OpenedSources, policy: CachePolicy, host: Host, listener: Liste
         few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         listener.say(f"{len(names)} unreadable image{'s' if len(names) > 1 else ''} skipped: {few}")
         listener.note_unreadable(UnreadableImages(len(names), tuple(names[:1000])))
+    listener.note_fingerprint(fingerprint(images))
     _tell_leaks(opened, images, listener)
     return images
 

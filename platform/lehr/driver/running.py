@@ -104,3 +104,7 @@ class Running:
     def note_unreadable(self, images: UnreadableImages) -> None:
         """Adds the images that could not be read to what environment.json says about the run's data."""
         self.note_data(replace(self.run.environment.data or DataFacts(), unreadable=images))
+
+    def note_fingerprint(self, letters: str) -> None:
+        """Adds the fingerprint of the run's data to what environment.json says about them."""
+        self.note_data(replace(self.run.environment.data or DataFacts(), fingerprint=letters))

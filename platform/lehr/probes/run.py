@@ -124,6 +124,8 @@ class _Quiet:
 
     def note_unreadable(self, images: UnreadableImages) -> None: ...
 
+    def note_fingerprint(self, letters: str) -> None: ...
+
 
 def subject_of(run: RunFolder, epochs: float | None = None, seconds: float = math.inf) -> Subject:
     """The rows and the network of a training, read again on this machine. Nothing is written.

@@ -56,6 +56,7 @@ class DataFacts:
         why: the sentence that explains the choice.
         notes: what the source reported.
         unreadable: None if every image could be read.
+        fingerprint: the same for the same data, see `lehr.data.fingerprint`; empty where none was taken.
     """
 
     rows: Mapping[str, int] | int | None = None
@@ -66,6 +67,7 @@ class DataFacts:
     why: str = ""
     notes: tuple[str, ...] = ()
     unreadable: UnreadableImages | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_a_row_in_two_splits_is_found_in_show_and_before_training(tmp_path: Path
 
         def status(self, text: str) -> None: ...
 
-        note_data = note_unreadable = status
+        note_data = note_unreadable = note_fingerprint = status
 
     listener = Told()
     open_data(opened(data, image_size=48).job, LocalHost(), listener)  # type: ignore[arg-type]
