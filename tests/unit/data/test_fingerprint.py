@@ -43,7 +43,8 @@ def test_other_rows_have_another(other: dict[str, Images]) -> None:
 def test_a_run_keeps_it_and_its_report_says_how_to_do_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = []
-    for name, change in (("one", {}), ("again", {}), ("fewer", {"classes": ["0", "1", "2"]}), ("streamed", {"cache": "stream"})):
+    fewer, streamed = {"classes": ["0", "1", "2"]}, {"cache": "stream"}
+    for name, change in (("one", {}), ("again", {}), ("fewer", fewer), ("streamed", streamed)):
         data = {"source": "digits", "limit": 100, "validation": 0.2, **change}
         job = {"kind": "train", "name": name, "data": data, "train": {"epochs": 1, "batch_size": 50}}
         lehr.run({**job, "model": {"name": "small_cnn", "width": 8}}, debug=True)
