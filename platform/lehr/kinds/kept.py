@@ -9,6 +9,7 @@ from lehr.errors import RunError
 from lehr.formatting import format_metric
 from lehr.job import TrainJob, from_dict
 from lehr.runs import RunFolder
+from lehr.tasks.forms import spoken_in_full
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def kept_job(run: RunFolder) -> str:
     what = f"# What the {kind} {run.name} keeps: {kept.folder}" if kept.folder else f"# The job of the run {run.name}"
     if best.value is not None:
         rows = kept.run.progress().measured_rows
-        what += f", {best.metric.replace('_', ' ')} {format_metric(best.value, best.metric, rows)}"
+        what += f", {spoken_in_full(best.metric)} {format_metric(best.value, best.metric, rows)}"
     return job_file(job, run, [what])
 
 

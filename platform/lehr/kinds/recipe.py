@@ -28,6 +28,7 @@ from lehr.recipe.study import StepStudy
 from lehr.recipe.trial_results import all_trials, format_metric
 from lehr.recipe.verdicts import step_verdicts
 from lehr.runs import Overview, RunFolder, read_model
+from lehr.tasks.forms import spoken_in_full
 from lehr.training.setup import check_job, complete_base
 from lehr.trials import Clock, SharedData, run_trials
 
@@ -146,7 +147,7 @@ def conclude(running: Running, job: RecipeJob, state: RecipeState, end: End) -> 
     screen.say(f"Tuned in {format_seconds(time.time() - running.started)}: {spent}.")
     metric, rows = metric_of(state), run.progress().measured_rows
     value = format_metric(state.final.value, metric, rows.get("validation"))
-    screen.say(f"Best {metric.replace('_', ' ')}: {value}, {kept_trial(state).setting}")
+    screen.say(f"Best {spoken_in_full(metric)}: {value}, {kept_trial(state).setting}")
     if state.final.test is not None:
         screen.say(f"Test accuracy of that model: {format_metric(state.final.test, 'test_accuracy', rows.get('test'))}")
     if advice := advise_folds_of_kept(run, run.progress()):

@@ -244,7 +244,7 @@ def summary(run: RunFolder, progress: Progress, picture: Path | None) -> list[st
         epochs = progress.training.epochs
         lines.append(f"Best {spoken_in_full(best.metric)}: {value}, epoch {best.epoch} of {epochs}")
     elif best.metric and progress.training and progress.training.epochs_done:
-        told = f"{best.metric.replace('_', ' ')} was not a number after any epoch"
+        told = f"{spoken_in_full(best.metric)} was not a number after any epoch"
         lines.append(f"{told[:1].upper()}{told[1:]}: the model is that of the last one")
     if (test := progress.metrics.get("test_accuracy")) is not None:
         lines.append(f"Test accuracy of that model: {format_metric(test, 'test_accuracy', progress.measured_rows)}")

@@ -21,7 +21,7 @@ from lehr.job.transfer import STRATEGIES, TransferJob
 from lehr.machine import cores
 from lehr.runs import Overview, RunFolder, read_model
 from lehr.runs.answers import Answers
-from lehr.tasks.forms import USUAL
+from lehr.tasks.forms import USUAL, spoken_in_full
 from lehr.training.allocation import WorkerResources, too_much
 from lehr.training.setup import Plan, check_job, complete_base
 from lehr.transfer.decision import TransferDecision
@@ -296,7 +296,7 @@ def conclude(running: Running, study: TransferStudy, decision: TransferDecision)
     screen.say(f"Chosen: {message}.")
     metric, value = outcome.best.metric, outcome.best.value
     if value is not None:
-        screen.say(f"Best {metric.replace('_', ' ')}: {format_metric(value, metric, outcome.measured_rows)}")
+        screen.say(f"Best {spoken_in_full(metric)}: {format_metric(value, metric, outcome.measured_rows)}")
     if "test_accuracy" in metrics:
         test = format_metric(metrics["test_accuracy"], "test_accuracy", outcome.measured_rows)
         screen.say(f"Test accuracy of that model: {test}")

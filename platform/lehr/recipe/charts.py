@@ -13,6 +13,7 @@ from lehr.recipe.overfit import OverfitCheck
 from lehr.recipe.rates import RateTest, RateTests
 from lehr.recipe.trial_results import SearchRound, TrialResult, all_trials, best_trial
 from lehr.reporting import drawing as draw
+from lehr.tasks.forms import spoken_in_full
 
 Line = tuple[str, Sequence[float], Sequence[float]]
 """A name, x and y."""
@@ -127,7 +128,7 @@ def trials_chart(rounds: Sequence[SearchRound]) -> alt.ConcatChart:
         for epoch, value in enumerate(each.values, 1)
         if math.isfinite(value)
     ]
-    name = metric.replace("_", " ") + (", %" if percent else "")
+    name = spoken_in_full(metric) + (", %" if percent else "")
     color = alt.Color(
         "is:N",
         scale=alt.Scale(domain=list(RANKS), range=list(RANKS.values())),

@@ -13,6 +13,7 @@ from lehr.recipe.state import RecipeState
 from lehr.recipe.steps import STEP_COUNT
 from lehr.recipe.trial_results import all_trials, ranked
 from lehr.runs import Overview, Table
+from lehr.tasks.forms import spoken_in_full
 
 
 def overview_of(job: RecipeJob, state: RecipeState, step: Step, ended: int, trials: int) -> Overview:
@@ -53,7 +54,7 @@ def table(state: RecipeState) -> Table:
         return Table()
     metric = state.rounds[-1].metric
     return Table(
-        columns=("trial", metric.replace("_", " "), "epochs", "hyperparameters"),
+        columns=("trial", spoken_in_full(metric), "epochs", "hyperparameters"),
         rows=tuple(
             (trial.folder, trial.format_outcome(metric, rows_of(state)), str(trial.epochs), str(trial.setting))
             for trial in ranked(all_trials(state.rounds).values(), metric)

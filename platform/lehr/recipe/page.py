@@ -22,6 +22,7 @@ from lehr.recipe.trial_results import SearchRound, all_trials, best_trial, forma
 from lehr.recipe.verdicts import StepVerdict, step_verdicts
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table
 from lehr.runs import RunFolder
+from lehr.tasks.forms import spoken_in_full
 
 PURPOSES = {
     1: "Before any training, a network should do neither better nor worse than a random guess. This step compares its "
@@ -57,7 +58,7 @@ def _facts(run: RunFolder, job: RecipeJob, state: RecipeState) -> list[tuple[str
     found = [("State", str(run.status()))]
     if state.rounds or state.final:
         metric, best = metric_of(state), kept_trial(state)
-        found.append((f"Best {metric.replace('_', ' ')}", best.format_best(metric, rows_of(state))))
+        found.append((f"Best {spoken_in_full(metric)}", best.format_best(metric, rows_of(state))))
         found += [("Learning rate", f"{best.setting.rate:g}"), ("Weight decay", f"{best.setting.decay:g}")]
     if state.final and state.final.test is not None:
         found.append(("Test accuracy", in_words(state.final.test, state.final.test_rows)))
@@ -84,7 +85,7 @@ def _sections(run: RunFolder, job: RecipeJob, state: RecipeState) -> Iterator[Se
 
 def _all_trials(state: RecipeState) -> Section:
     metric = state.rounds[-1].metric
-    head = ["trial", "learning rate", "weight decay", "other changes", "epochs", metric.replace("_", " ")]
+    head = ["trial", "learning rate", "weight decay", "other changes", "epochs", spoken_in_full(metric)]
     rows = [
         [
             trial.folder,

@@ -8,6 +8,7 @@ from typing import Any
 from lehr import formatting
 from lehr.intervals import metric_in_words, not_told_from_best
 from lehr.search.space import DIGITS, Values
+from lehr.tasks.forms import spoken_in_full
 
 
 def format_value(value: Any) -> str:
@@ -45,8 +46,8 @@ def close_to_best(metric: str, ranking: Sequence[tuple[object, float]], measured
 
 
 def metric_name(metric: str) -> str:
-    """`validation accuracy`."""
-    return metric.replace("_", " ")
+    """`validation accuracy`, `validation CIDEr`."""
+    return spoken_in_full(metric)
 
 
 def is_accuracy(metric: str) -> bool:

@@ -14,6 +14,7 @@ from lehr.formatting import format_metric, format_seconds
 from lehr.intervals import in_words, metric_in_words
 from lehr.reporting.page import Section, chart, finding, page, paragraph, table, text
 from lehr.runs import DataFacts, RunFolder, UnreadableImages
+from lehr.tasks.forms import spoken_in_full
 from lehr.transfer.charts import images_chart, time_chart
 from lehr.transfer.decision import TransferDecision
 from lehr.transfer.results import STRATEGY_NAMES, StrategyTrial, strategy_trials
@@ -165,7 +166,7 @@ def _facts(run: RunFolder, decision: TransferDecision) -> list[tuple[str, str]]:
     facts: list[tuple[str, str | None]] = [
         ("State", progress.status),
         ("Chosen", decision.called or STRATEGY_NAMES[decision.chosen] if decision.chosen else None),
-        (f"Best {best.metric.replace('_', ' ')}", value),
+        (f"Best {spoken_in_full(best.metric)}", value),
         ("Test accuracy", _percent(result.metrics.get("test_accuracy"), decision.test_rows)),
         ("Gain from pretraining", f"{100 * decision.similarity.gain:+.1f} points" if decision.similarity else None),
     ]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from pyarrow.fs import FileSystem
+import yaml
+from pyarrow.fs import FileSystem, FileType
 
 from lehr.data.annotations import WrongAnnotations
-from lehr.data.sources.base import file_system, join_path, read_with_retries
+from lehr.data.sources.base import ErrorFactory, Source, file_system, join_path, read_with_retries
 from lehr.data.sources.images import ENDINGS
 from lehr.data.sources.listing import kind_of, list_folder, shown
 from lehr.data.sources.splits import split_of
+from lehr.job import DataSection
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,59 @@ def split_named(name: str) -> str | None:
     """The split that a path names, its last word first: `validation` of `annotations/instances_val2017.json`."""
     words = re.split(r"[^a-z]+", name.lower())
     return next((split for word in reversed(words) if (split := split_of(word))), None)
+
+
+Found = tuple[dict[str, Source], Sequence[str]]
+"""The rows of each split, and what the user should know."""
+
+
+def open_annotated(
+    section: DataSection,
+    job_error: ErrorFactory,
+    of_file: Callable[[str], Found],
+    of_folder: Callable[[FilesBelow], Found],
+    what: str,
+) -> Source:
+    """The images of a file or folder of annotations; where nothing is called a split, all are to train on.
+
+    Args:
+        what: annotations are, in a sentence: `annotations`.
+    """
+    assert section.path is not None, "DataSection requires a path for this source"
+    path = section.path.rstrip("/") or "/"
+    try:
+        system, inner = file_system(path)
+        there = system.get_file_info(inner).type
+        if there == FileType.NotFound:
+            raise job_error("data.path", f'"{path}" does not exist')
+        sources, notes = of_file(path) if there == FileType.File else of_folder(FilesBelow.below(path))
+    except WrongAnnotations as error:
+        raise job_error("data.path", f'"{path}": {error}') from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise job_error("data.path", f'"{path}" cannot be read: {str(error).splitlines()[0]}') from error
+    if "train" not in sources:
+        if len(sources) > 1:
+            has = f"it has {what} for {', '.join(sources)}, and none to train on"
+            raise job_error("data.path", f'"{path}": {has}; allowed: a file or folder with train in its name')
+        sources = {"train": next(iter(sources.values()))}
+    train = sources.pop("train")
+    return replace(train, name=path, other_splits=sources, notes=(*notes, *train.notes))
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """The folder of a file, and its name in it."""
+    return path.rpartition("/")[0] or ("/" if path.startswith("/") else "."), path.rpartition("/")[2]
+
+
+def beside_images(files: FilesBelow, name: str, named: Sequence[str]) -> tuple[FilesBelow, str]:
+    """The files among which the images of a file of annotations are: beside it, else one folder up; and its name there.
+
+    Args:
+        files: those of its folder.
+        named: the images that it names.
+    """
+    folder = files.root
+    if any(posixpath.basename(each) in files.images for each in named):
+        return files, name
+    above = folder.rpartition("/")[0] or ("/" if folder.startswith("/") else "..")
+    return FilesBelow.below(above), f"{folder.rpartition('/')[2]}/{name}"

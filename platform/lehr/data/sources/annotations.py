@@ -15,19 +15,18 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import yaml
-from pyarrow.fs import FileType
 
 from lehr.data.annotations import BoxAnnotations, WrongAnnotations, read_coco, read_voc, read_yolo
 from lehr.data.labels import NO_LABEL, Ragged
-from lehr.data.sources.annotated_files import FilesBelow, split_named
-from lehr.data.sources.base import ErrorFactory, Part, Source, file_system
+from lehr.data.sources.annotated_files import FilesBelow, Found, beside_images, open_annotated, split_named, split_path
+from lehr.data.sources.base import ErrorFactory, Part, Source
 from lehr.data.sources.boxes import BoxesPart
 from lehr.data.sources.images import FILES_PER_PART, FilesPart
 from lehr.data.sources.listing import kind_of, shown
@@ -66,42 +65,30 @@ def open_source(section: DataSection, job_error: ErrorFactory, kind: LabelKind =
         from lehr.data.sources.captions import open_source as open_captions  # which reads files as this module does
 
         return open_captions(section, job_error)
-    assert section.path is not None, "DataSection requires a path for this source"
-    path = section.path.rstrip("/") or "/"
-    try:
-        system, inner = file_system(path)
-        there = system.get_file_info(inner).type
-        if there == FileType.NotFound:
-            raise job_error("data.path", f'"{path}" does not exist')
-        masks = kind == "mask"
-        of = _of_file(path, masks) if there == FileType.File else _of_folder(FilesBelow.below(path), masks)
-        files, splits, notes = of
-        sources = {split: _source(files, *read) for split, read in splits.items()}
-    except WrongAnnotations as error:
-        raise job_error("data.path", f'"{path}": {error}') from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise job_error("data.path", f'"{path}" cannot be read: {str(error).splitlines()[0]}') from error
-    if "train" not in sources:
-        if len(sources) > 1:
-            what = f"it has annotations for {', '.join(sources)}, and none to train on"
-            raise job_error("data.path", f'"{path}": {what}; allowed: a file or folder with train in its name')
-        sources = {"train": next(iter(sources.values()))}
-    train = sources.pop("train")
-    return replace(train, name=path, other_splits=sources, notes=(*notes, *train.notes))
+    masks = kind == "mask"
+
+    def sources(files: FilesBelow, splits: Mapping[str, Read], notes: Sequence[str]) -> Found:
+        return {split: _source(files, *read) for split, read in splits.items()}, notes
+
+    return open_annotated(
+        section,
+        job_error,
+        lambda path: sources(*_of_file(path, masks)),
+        lambda files: sources(*_of_folder(files, masks)),
+        "annotations",
+    )
 
 
 def _of_file(path: str, masks: bool) -> tuple[FilesBelow, dict[str, Read], list[str]]:
     """Of a file that `data.path` names."""
-    folder, name = path.rpartition("/")[0] or ("/" if path.startswith("/") else "."), path.rpartition("/")[2]
+    folder, name = split_path(path)
     if kind_of(name) in YAML:
         return _of_folder(FilesBelow.below(folder), masks)
     if kind_of(name) != ".json":
         raise WrongAnnotations(f"it is a file that ends in {kind_of(name)}; allowed: a .json file, or a folder")
     files = FilesBelow.below(folder)
     found = read_coco(files.read(name), shapes=masks)
-    if not any(posixpath.basename(each) in files.images for each in found.files):
-        above = folder.rpartition("/")[0] or ("/" if folder.startswith("/") else "..")
-        files, name = FilesBelow.below(above), f"{folder.rpartition('/')[2]}/{name}"
+    files, name = beside_images(files, name, found.files)
     return files, {"train": (found, [files.image(each, name) for each in found.files])}, []
 
 

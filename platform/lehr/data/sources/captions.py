@@ -17,7 +17,7 @@ from pyarrow.fs import FileType
 from lehr.data.annotations import WrongAnnotations
 from lehr.data.captions import FORMS, Captions, as_labels, read_captions
 from lehr.data.labels import NO_LABEL, Labels, object_array
-from lehr.data.sources.annotated_files import FilesBelow, split_named
+from lehr.data.sources.annotated_files import FilesBelow, beside_images, open_annotated, split_named, split_path
 from lehr.data.sources.base import ErrorFactory, LabelledPart, Part, Source, file_system
 from lehr.data.sources.boxes import no_boxes
 from lehr.data.sources.images import FILES_PER_PART, FilesPart
@@ -30,25 +30,9 @@ JSON = ".json"
 
 def open_source(section: DataSection, job_error: ErrorFactory) -> Source:
     """The images of a data set, with their captions."""
-    assert section.path is not None, "DataSection requires a path for this source"
-    path = section.path.rstrip("/") or "/"
-    try:
-        system, inner = file_system(path)
-        there = system.get_file_info(inner).type
-        if there == FileType.NotFound:
-            raise job_error("data.path", f'"{path}" does not exist')
-        found = _of_file(path) if there == FileType.File else _of_folder(FilesBelow.below(path))
-    except WrongAnnotations as error:
-        raise job_error("data.path", f'"{path}": {error}') from None
-    except (OSError, ValueError) as error:
-        raise job_error("data.path", f'"{path}" cannot be read: {str(error).splitlines()[0]}') from error
-    if "train" not in found:
-        if len(found) > 1:
-            what = f"it has captions for {', '.join(found)}, and none to train on"
-            raise job_error("data.path", f'"{path}": {what}; allowed: a file with train in its name')
-        found = {"train": next(iter(found.values()))}
-    train = found.pop("train")
-    return replace(train, name=path, other_splits=found)
+    return open_annotated(
+        section, job_error, lambda path: (_of_file(path), ()), lambda files: (_of_folder(files), ()), "captions"
+    )
 
 
 def has_captions(path: str) -> bool:
@@ -66,14 +50,12 @@ def has_captions(path: str) -> bool:
 
 
 def _of_file(path: str) -> dict[str, Source]:
-    folder, name = path.rpartition("/")[0] or ("/" if path.startswith("/") else "."), path.rpartition("/")[2]
+    folder, name = split_path(path)
     if kind_of(name) != JSON:
         raise WrongAnnotations(f"it is a file that ends in {kind_of(name)}; allowed: {FORMS}")
     files = FilesBelow.below(folder)
     found = read_captions(files.read(name))
-    if not any(posixpath.basename(each) in files.images for each in found.files):
-        above = folder.rpartition("/")[0] or ("/" if folder.startswith("/") else "..")
-        files, name = FilesBelow.below(above), f"{folder.rpartition('/')[2]}/{name}"
+    files, name = beside_images(files, name, found.files)
     return {"train": _source(files, found, name)}
 
 
